@@ -1,0 +1,27 @@
+"""``Absence*``: every Captum attribution class, able to show what is absent.
+
+Change the import, keep the call::
+
+    from absence_plugins.captum import AbsenceIntegratedGradients as IntegratedGradients
+
+By default the *non-target* is explained (the runner-up): R < 0 is content of x that holds it down, which
+is what the non-target's unit encodes as absent. With ``reference=ReferenceSet(...)`` the target is
+explained against real images that have what x lacks: R > 0 where they have content and x has none. With
+``nontarget=None, reference=None, evidence="signed"`` each class is Captum's, bit for bit.
+"""
+
+try:
+    import captum.attr as _host  # noqa: F401
+except ImportError as error:
+    raise ImportError('absence_plugins.captum needs Captum: pip install "absence-plugins[captum]"') from error
+
+from captum.attr._core import dataloader_attr as _dataloader_attr
+
+from absence_plugins.captum.explanation import Explanation
+from absence_plugins.captum.inputs import *  # noqa: F403
+from absence_plugins.captum.inputs import AbsenceFeatureAblation
+from absence_plugins.captum.layers import *  # noqa: F403
+from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.captum.neurons import *  # noqa: F403
+
+_dataloader_attr.SUPPORTED_METHODS.add(AbsenceFeatureAblation)  # DataLoaderAttribution compares exact types

@@ -1,0 +1,126 @@
+"""Calling a Captum class from the outside: arguments, forms of inputs and maps, its plain algorithm."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from captum.attr import Attribution
+from torch import Tensor
+
+from absence_plugins.core.targets import CombinedOutputs
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A host's method without its usage logging: what Captum's classes call among themselves."""
+    return getattr(function, "__wrapped__", function)
+
+
+def bound_arguments(
+    host: type[Attribution], args: tuple[Any, ...], kwargs: dict[str, Any], optional: str | None
+) -> dict[str, Any]:
+    """All arguments of ``host.attribute`` by name, defaults filled in; ``optional`` may be missing."""
+    signature = inspect.signature(host.attribute)
+    bound = signature.bind_partial(None, *args, **kwargs)
+    missing = [
+        name
+        for name, parameter in list(signature.parameters.items())[1:]
+        if name not in bound.arguments
+        and parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if missing and missing != [optional]:
+        hint = "; baselines come from reference=ReferenceSet(...) where one is given" if "baselines" in missing else ""
+        raise TypeError(f"{host.__name__}.attribute needs {' and '.join(missing)}{hint}")
+    bound.apply_defaults()
+    arguments = dict(list(bound.arguments.items())[1:])
+    arguments.update(arguments.pop("kwargs", {}))
+    return arguments
+
+
+def run_host(host_class: type[Attribution], instance: Any, call: Mapping[str, Any]) -> Any:
+    """``host_class.attribute`` on an instance, with the arguments it knows."""
+    parameters = inspect.signature(host_class.attribute).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return plain(host_class.attribute)(
+        instance, **{name: value for name, value in call.items() if takes_all or name in parameters}
+    )
+
+
+def redirect(instance: Any, weights: Tensor) -> None:
+    """Let a (copied) attribution object explain linear combinations of the model's outputs."""
+    combined = CombinedOutputs(instance.forward_func, weights)
+    instance.forward_func = combined
+    if hasattr(instance, "model"):
+        instance.model = combined
+    if isinstance(getattr(instance, "ig", None), Attribution):  # LayerIntegratedGradients keeps its own
+        instance.ig = copy.copy(instance.ig)
+        instance.ig.forward_func = combined
+
+
+def checked_inputs(inputs: Any) -> tuple[Tensor, ...]:
+    """The inputs as a tuple of detached tensors (the user's own keep their flags and gradients)."""
+    parts = inputs if isinstance(inputs, tuple) else (inputs,)
+    for number, part in enumerate(parts):
+        if not isinstance(part, Tensor):
+            raise TypeError(f"input {number} must be a tensor, got {type(part).__name__}")
+        if part.dim() == 0 or part.shape[0] == 0:
+            raise ValueError(f"input {number} is an empty batch of shape {tuple(part.shape)}; pass at least one sample")
+        if part.shape[0] != parts[0].shape[0]:
+            raise ValueError(
+                f"input {number} has {part.shape[0]} samples, input 0 has {parts[0].shape[0]}; they must be the same"
+            )
+        if part.is_floating_point() and not torch.isfinite(part).all():
+            bad = (~torch.isfinite(part.flatten(1) if part.dim() > 1 else part[:, None])).any(1).nonzero()
+            raise ValueError(
+                f"sample {int(bad[0])} of input {number} holds NaN or infinite values; every map of it would too"
+            )
+    return tuple(part.detach() for part in parts)
+
+
+def extra_arguments(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Captum's ``additional_forward_args`` as a tuple."""
+    extra = arguments.get("additional_forward_args")
+    return () if extra is None else extra if isinstance(extra, tuple) else (extra,)
+
+
+def select_neuron(activation: Any, selector: Any) -> Tensor:
+    """The neurons' values [B] as Captum's ``neuron_selector`` picks them: index, tuple (slices sum), or callable."""
+    if callable(selector):
+        return selector(activation)  # type: ignore[no-any-return]
+    index = selector if isinstance(selector, tuple) else (selector,)
+    if isinstance(activation, tuple):
+        raise ValueError(f"neuron_selector={selector!r} cannot pick from a layer with several outputs; pass a callable")
+    try:
+        chosen = activation[(slice(None), *index)]
+    except IndexError:
+        raise ValueError(
+            f"neuron_selector={selector!r} does not exist in a layer of shape {tuple(activation.shape[1:])}"
+        ) from None
+    if chosen.dim() > 1 and not any(isinstance(part, slice) for part in index):
+        raise ValueError(
+            f"neuron_selector={selector!r} leaves {tuple(chosen.shape[1:])} neurons of shape {tuple(activation.shape[1:])}; name one, or sum with slices"
+        )
+    return chosen.flatten(1).sum(1) if chosen.dim() > 1 else chosen  # type: ignore[no-any-return]
+
+
+def is_reference(baselines: Any) -> bool:
+    """Whether the caller's own baselines are images (a number is a blank one)."""
+    parts = baselines if isinstance(baselines, tuple) else (baselines,)
+    return any(isinstance(part, Tensor) and part.dim() > 0 for part in parts)
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The tensors of nested tuples and lists, in order."""
+    return [leaf for part in tree for leaf in leaves(part)] if isinstance(tree, (tuple, list)) else [tree]
+
+
+def unzip(pairs: Any, like: Any) -> tuple[Any, Any]:
+    """From a tree (shaped like ``like``) of pairs to a pair of trees."""
+    if not isinstance(like, (tuple, list)):
+        return pairs  # type: ignore[no-any-return]
+    split = [unzip(pair, part) for pair, part in zip(pairs, like, strict=True)]
+    return type(like)(first for first, _ in split), type(like)(second for _, second in split)

@@ -1,0 +1,292 @@
+"""Captum's layer attributions, asked about absences. All options are those of ``AbsenceMethod``.
+
+Shapes: a map has the shape of the layer's output h (or input). Sign, in every class: R > 0 are units whose
+activity raises the explained output, R < 0 units that hold it down. With references, content is measured
+on the layer: the absence part is where the layer is closer to its value on a blank image for x than for r.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from captum.attr import (
+    InternalInfluence,
+    LayerActivation,
+    LayerConductance,
+    LayerDeepLift,
+    LayerDeepLiftShap,
+    LayerFeatureAblation,
+    LayerFeaturePermutation,
+    LayerGradCam,
+    LayerGradientShap,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    LayerLRP,
+)
+from captum.attr._core.layer.layer_gradient_shap import LayerInputBaselineXGradient
+from torch import Tensor, nn  # noqa: F401  (nn: examples)
+
+from absence_plugins.captum.calls import run_host
+from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.captum.plan import Plan
+from absence_plugins.captum.remedies import (
+    ACTIVATION,
+    NO_BASELINE,
+    nonlinearities,
+    paired_gradient_shap,
+    pass_reshapes_through,
+)
+from absence_plugins.core.hooks import cloned_inputs, quiet_forward
+from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
+from absence_plugins.core.targets import as_columns, select
+
+
+class AbsenceLayerConductance(AbsenceMethod, LayerConductance, complete=True):
+    """Conductance of a layer's units for the output, along the path from reference to input.
+
+    R_j = sum over the path of du/dh_j * change of h_j.
+
+    Source: Dhamdhere et al., ICLR 2019, eq. 2.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceLayerConductance(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round(decimals=3)
+    tensor([[-0.9990,  0.0000]])
+    """
+
+
+class AbsenceLayerGradientXActivation(AbsenceMethod, LayerGradientXActivation, local=True, no_reference=NO_BASELINE):
+    """Activation times gradient at a layer, for the non-target.
+
+    R = h * du/dh.
+
+    Source: The layer form of input times gradient.
+
+    Local.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceLayerGradientXActivation(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1)
+    tensor([[-1.,  0.]])
+    """
+
+
+class AbsenceLayerActivation(AbsenceMethod, LayerActivation, refuses=ACTIVATION):
+    """Captum's LayerActivation; refuses every setting but the neutral one.
+
+    R = h(x).
+
+    Source: Captum.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceLayerActivation(net, net[0], nontarget=None).attribute(torch.tensor([[1.0, 2.0]])).detach()
+    tensor([[-1.,  2.]])
+    """
+
+
+class AbsenceLayerFeaturePermutation(
+    AbsenceMethod,
+    LayerFeaturePermutation,
+    no_reference="it permutes units within the batch; use AbsenceLayerFeatureAblation",
+):
+    """How much the non-target changes when a layer's unit is exchanged between the samples of the batch.
+
+    R_j = u(h) - u(h with unit j of another sample).
+
+    Source: Fisher, Rudin and Dominici, JMLR 2019.
+
+    Random; the map depends on the batch. Captum 0.9.0 raises on every target of this class; here it works.
+
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceLayerFeaturePermutation(net, net[0]).attribute(torch.tensor([[1.0, 2.0], [1.0, 3.0]]), target=1).shape
+    torch.Size([2, 2])
+    """
+
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        # Captum 0.9.0 selects the target twice here and raises; the output is selected before it
+        forward, index = host.forward_func, plan.target()
+
+        def explained(*args: Any) -> Tensor:
+            outputs = as_columns(forward(*args))
+            times = len(outputs) // len(index)
+            return select(outputs, index.repeat(times) if isinstance(index, Tensor) else index * times)
+
+        host.forward_func = explained
+        return run_host(LayerFeaturePermutation, host, {**call, "target": None})
+
+
+class AbsenceLayerFeatureAblation(AbsenceMethod, LayerFeatureAblation, baselines="layer_baselines"):
+    """How much the output changes when a layer's units take the values they have on the reference.
+
+    R_j = u(h) - u(h with h_j = h_j(r)).
+
+    Source: Zeiler and Fergus, ECCV 2014, section 4.2, at a layer.
+
+    A reference set supplies ``layer_baselines``: the layer's activations on the references.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> eight = ReferenceSet(torch.tensor([[1.0, 2.0]]), k=1)  # has x1
+    >>> AbsenceLayerFeatureAblation(net, net[0], reference=eight).attribute(torch.tensor([[1.0, 0.0]]), target=0)
+    tensor([[2., 0.]])
+    """
+
+    def _as_baselines(self, plan: Plan, reference: tuple[Tensor, ...]) -> Any:
+        with quiet_forward(reference):
+            return self._activation(plan, reference, bool(plan.arguments["attribute_to_layer_input"]), 1)
+
+
+class AbsenceInternalInfluence(AbsenceMethod, InternalInfluence):
+    """Mean gradient of the output at a layer along the path from reference to input.
+
+    R_j = integral over the path of du/dh_j.
+
+    Source: Leino et al., ITC 2018, section III.
+
+    A gradient, not multiplied by activations: R < 0 says that more of unit j lowers the output.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceInternalInfluence(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round(decimals=3)
+    tensor([[1., 0.]])
+    """
+
+
+class AbsenceLayerGradCam(AbsenceMethod, LayerGradCam, local=True, no_reference=NO_BASELINE):
+    """Grad-CAM of the non-target, unclamped.
+
+    R = sum over channels of mean gradient * activation.
+
+    Source: Selvaraju et al., ICCV 2017, eq. 2, without its ReLU.
+
+    ``relu_attributions=True`` would delete what holds the output down and is refused. Channels are
+    summed before the sign is read, so the sign is unreliable: right in 88 % of planted cases.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Flatten())
+    >>> net[0].weight.data = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1)
+    >>> AbsenceLayerGradCam(net, net[0]).attribute(torch.ones(1, 1, 1, 1), target=1).detach()
+    tensor([[[[-1.]]]])
+    """
+
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        if call.get("relu_attributions"):
+            raise ValueError("relu_attributions=True deletes what holds the output down; leave it False")
+        return run_host(LayerGradCam, host, call)
+
+
+class AbsenceLayerDeepLift(AbsenceMethod, LayerDeepLift, complete=True):
+    """DeepLIFT (Rescale) at a layer.
+
+    R = (h(x) - h(r)) * multipliers; sum R = u(x) - u(r).
+
+    Source: Shrikumar et al., ICML 2017, section 3.5.1.
+
+    Complete also where a pooling follows a ReLU.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceLayerDeepLift(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round(decimals=3)
+    tensor([[-1.,  0.]])
+    """
+
+    def _contexts(self) -> list[Any]:
+        return [cloned_inputs(nonlinearities(self.model))]
+
+
+class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True):
+    """DeepLIFT at a layer, averaged over references.
+
+    R = mean over references r of the layer's DeepLIFT(x; r).
+
+    Source: Lundberg and Lee, NeurIPS 2017, section 4.2.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> eight = ReferenceSet(torch.tensor([[1.0, 2.0]]), k=1)  # has x1
+    >>> AbsenceLayerDeepLiftShap(net, net[0], reference=eight).attribute(torch.tensor([[1.0, 0.0]]), target=0).round(decimals=3)
+    tensor([[2., -0.]])
+    """
+
+    def _contexts(self) -> list[Any]:
+        return [cloned_inputs(nonlinearities(self.model))]
+
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        return run_host(LayerDeepLift if paired else LayerDeepLiftShap, host, call)
+
+    def _delta(self, deltas: list[Tensor]) -> Tensor:
+        return torch.stack(deltas, 1).flatten()  # as Captum: the references of sample 0, of sample 1, ...
+
+
+class AbsenceLayerGradientShap(AbsenceMethod, LayerGradientShap, complete=True):
+    """Expected gradients at a layer between x and its references.
+
+    R = E over r and a of (h(x) - h(r)) * du/dh at r + a (x - r) + noise.
+
+    Source: Erion et al., Nature Machine Intelligence 2021, eq. 3, at a layer.
+
+    ``n_samples`` points for each reference. Random: seed torch and numpy.
+
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> eight = ReferenceSet(torch.tensor([[1.0, 2.0]]), k=1)  # has x1
+    >>> AbsenceLayerGradientShap(net, net[0], reference=eight).attribute(torch.tensor([[1.0, 0.0]]), target=0).round(decimals=3)
+    tensor([[2., 0.]])
+    """
+
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        if not paired:
+            return run_host(LayerGradientShap, host, call)
+        inner = LayerInputBaselineXGradient(host.forward_func, host.layer, host.device_ids, host.multiplies_by_inputs)
+        return paired_gradient_shap(inner, call, attribute_to_layer_input=call["attribute_to_layer_input"])
+
+
+class AbsenceLayerIntegratedGradients(AbsenceMethod, LayerIntegratedGradients, complete=True):
+    """Integrated gradients at a layer, along the straight path between its activations on r and on x.
+
+    R = (h(x) - h(r)) * integral of du/dh at h(r) + a (h(x) - h(r)).
+
+    Source: Sundararajan et al., ICML 2017, eq. 1, at a layer.
+
+    Takes one layer or a list.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceLayerIntegratedGradients(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round(decimals=3)
+    tensor([[-1.,  0.]])
+    """
+
+
+class AbsenceLayerLRP(AbsenceMethod, LayerLRP, local=True, no_reference=NO_BASELINE):
+    """Layer-wise relevance propagation of the non-target down to a layer.
+
+    R_i = sum over j of z_ij / sum_i z_ij * R_j, from R = u(x) at the output.
+
+    Source: Bach et al., PLoS ONE 2015, eq. 58.
+
+    As AbsenceLRP. Local.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
+    >>> net[1].weight.data = torch.eye(2)
+    >>> AbsenceLayerLRP(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1)
+    tensor([[-1., -0.]])
+    """
+
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        pass_reshapes_through(host.model)
+        return run_host(LayerLRP, host, call)

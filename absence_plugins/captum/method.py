@@ -1,0 +1,473 @@
+"""The one mechanism behind every Captum adapter: choose the output, supply the references, read the sign.
+
+An adapter is a subclass of Captum's class. It rewrites the target, the baselines and the sign of the
+result; the algorithm stays Captum's. With ``nontarget=None, reference=None, evidence="signed"`` the
+call goes straight to Captum's own method.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from captum.attr import Attribution, LayerActivation
+from captum.log import log_usage
+from torch import Tensor
+
+from absence_plugins.captum.calls import (
+    bound_arguments,
+    checked_inputs,
+    is_reference,
+    leaves,
+    plain,
+    redirect,
+    run_host,
+    select_neuron,
+    unzip,
+)
+from absence_plugins.captum.explanation import Explanation
+from absence_plugins.captum.plan import Plan, every, real_inputs
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.hooks import quiet_forward, unchanged
+from absence_plugins.core.maps import split_by_content, split_by_sign, tree_map
+from absence_plugins.core.references import ReferenceSet
+from absence_plugins.core.targets import Nontarget, choose
+from absence_plugins.core.units import check_preactivation
+
+Evidence = Literal["signed", "absence", "presence"]
+ANNOUNCEMENTS = (  # what Captum says about its bookkeeping on every call
+    "Setting forward, backward hooks",
+    "Setting backward hooks on ReLU",
+    r"Input Tensor \d+ did not already require gradients",
+    r"Input Tensor \d+ has a dtype",
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an adapter must know of its host class.
+
+    refuses: why the method cannot show absences, and what can; "" if it can.
+    no_reference: why it takes no reference; "" if it does.
+    baselines: the name of the argument that takes them.
+    complete: the map sums to u(x) - u(baseline).
+    local: the map sees only the gradient at x, so a unit that is dead there gives zeros.
+    """
+
+    refuses: str = ""
+    no_reference: str = ""
+    baselines: str = "baselines"
+    complete: bool = False
+    local: bool = False
+
+
+class AbsenceMethod:
+    """What all ``Absence*`` classes share. Keyword-only options behind the host's own arguments:
+
+    Args:
+        nontarget: which output is explained instead of the target: "runner_up" (highest of the others),
+            "others" (their mean), a class index, one per sample, or ``f(outputs, target) -> [B]``;
+            None: the target itself; "auto": None if a reference is given, else "runner_up".
+        reference: a :class:`~absence_plugins.ReferenceSet` that supplies the baselines (and the mean
+            over them) when the caller passes none: for a target its contrast classes, for a non-target k
+            the samples of class k.
+        evidence: "signed", the host's map: R > 0 raises the explained output, R < 0 holds it down.
+            "absence", a magnitude >= 0: for a non-target max(-R, 0), content of x that holds it down;
+            for a target against references max(R, 0) where they have content and x has none.
+            "presence", a magnitude >= 0: the positive evidence that is left.
+
+    Raises:
+        ValueError: softmax outputs, NaN, an empty batch, a number of targets that is not B, references
+            of another shape or without the labels that are needed, a post-ReLU neuron, and settings in
+            which the method cannot show absences. The model is as it was before.
+    """
+
+    _host: ClassVar[type[Attribution]]
+    _traits: ClassVar[Traits]
+    nontarget: Any
+    reference: ReferenceSet | None
+    evidence: Evidence
+
+    if TYPE_CHECKING:
+        layer: Any
+
+        def __init__(
+            self,
+            *args: Any,
+            nontarget: Nontarget | Literal["auto"] | None = "auto",
+            reference: ReferenceSet | None = None,
+            evidence: Evidence = "signed",
+            **kwargs: Any,
+        ) -> None: ...
+
+    def __init_subclass__(cls, **traits: Any) -> None:
+        super().__init_subclass__()
+        if AbsenceMethod not in cls.__bases__:
+            return  # a user's subclass of an adapter inherits everything
+        host = next(base for base in cls.__bases__ if base is not AbsenceMethod)
+        cls._host, cls._traits = host, Traits(**traits)
+        for function in (_constructor(host), _attribute(host), _explain(host), _attribute_future(host)):
+            if function.__name__ == "__init__" or callable(getattr(host, function.__name__, cls.explain)):
+                function.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+                function.__module__ = cls.__module__
+                setattr(cls, function.__name__, function)
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """As ``attribute(...)``, but returns an :class:`Explanation`: both parts, every reference, the numbers."""
+        raise TypeError("explain belongs to the adapters of Captum's classes")
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether this object is its host class, bit for bit."""
+        return self.nontarget is None and self.reference is None and self.evidence == "signed"
+
+    def _configure(self, nontarget: Any, reference: Any, evidence: Any) -> None:
+        name = type(self).__name__
+        if evidence not in ("signed", "absence", "presence"):
+            raise ValueError(f"evidence={evidence!r} must be 'signed', 'absence' or 'presence'")
+        if reference is not None and not isinstance(reference, ReferenceSet):
+            raise TypeError(
+                f"reference must be a ReferenceSet, got {type(reference).__name__}; build one: ReferenceSet(images, labels)"
+            )
+        if isinstance(nontarget, str) and nontarget not in ("auto", "runner_up", "others"):
+            raise ValueError(
+                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
+            )
+        if not self._has("target"):
+            if nontarget is not None and not isinstance(nontarget, str):
+                raise ValueError(f"{name} explains one neuron, which has no non-target; leave nontarget out")
+        elif isinstance(nontarget, str) and nontarget == "auto":
+            nontarget = None if reference is not None else "runner_up"
+        self.nontarget, self.reference, self.evidence = nontarget, reference, evidence
+        if self._traits.refuses and not self.is_neutral:
+            raise ValueError(
+                f"{name} cannot show absences: {self._traits.refuses} (nontarget=None gives Captum's own map)"
+            )
+        if reference is not None and self._traits.no_reference:
+            raise ValueError(f"{name} takes no reference: {self._traits.no_reference}")
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return bound_arguments(self._host, args, kwargs, self._traits.baselines if self.reference is not None else None)
+
+    @classmethod
+    def _has(cls, parameter: str) -> bool:
+        return parameter in inspect.signature(cls._host.attribute).parameters
+
+    # -- the decisions ----------------------------------------------------------------------------
+
+    def _plan(self, arguments: dict[str, Any], *, wants_parts: bool) -> Plan:
+        """Everything that is decided once, on the real inputs, from one extra forward."""
+        inputs = checked_inputs(arguments["inputs"])
+        real, copies = real_inputs(self, inputs)
+        plan = Plan(arguments, inputs, real, copies)
+        with quiet_forward(inputs), unchanged(self._model):
+            if self._has("target"):
+                outputs = self._forward(plan, real)
+                plan.choice = choose(
+                    outputs,
+                    every(arguments["target"], copies),
+                    self.nontarget,
+                    lambda: self._forward(plan, shrunk(real)),
+                )
+                plan.output = plan.choice.values(outputs)
+                plan.columns = outputs[0].shape[0] if outputs.dim() > 1 else 1
+                if plan.choice.weights is not None:
+                    plan.columns = len(plan.choice.weights)
+            else:
+                side = "input" if arguments["attribute_to_neuron_input"] else "output"
+                check_preactivation(self.layer, lambda: self._forward(plan, real), side=side)
+                plan.output = self._value(plan, real)
+        given = arguments.get(self._traits.baselines)
+        if self.reference is not None and given is None:
+            plan.references = self._draw(plan, self.reference)
+        compared = plan.references is not None or is_reference(given)
+        # without a reference, a neuron is asked what holds it down, as a non-target is
+        asks_nontarget = self.nontarget is not None if self._has("target") else not compared
+        plan.view = "nontarget" if asks_nontarget else "target"
+        if plan.view == "target" and not compared and wants_parts:
+            raise ValueError(
+                "against a blank baseline the target's map shows only what is present; "
+                "pass reference=ReferenceSet(...), baselines=<real images>, or a nontarget"
+            )
+        return plan
+
+    def _draw(self, plan: Plan, reference: ReferenceSet) -> tuple[Tensor, ...]:
+        """The references nearest to the real samples: of the non-target's class, else of the target's contrast."""
+        classes = label = None
+        if plan.choice is not None:
+            classes, label = plan.choice.classes, plan.choice.nontargets
+            if plan.choice.single:  # +z (index 0) is class 1, -z is class 0
+                classes, label = (None if index is None else 1 - index for index in (classes, label))
+        drawn = reference.nearest(plan.real if plan.is_tuple else plan.real[0], classes, label=label)
+        return tuple(
+            part.repeat_interleave(plan.copies, 0) for part in (drawn if isinstance(drawn, tuple) else (drawn,))
+        )
+
+    # -- the model --------------------------------------------------------------------------------
+
+    @property
+    def _model(self) -> Any:
+        return self.forward_func  # type: ignore[attr-defined]
+
+    def _forward(self, plan: Plan, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The model's raw outputs for real samples."""
+        outputs = self._model(*inputs, *plan.extra(plan.copies))
+        samples = inputs[0].shape[0]
+        if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[0] != samples:
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(f"the model must return one row of outputs per sample ({samples}), got {shape}")
+        return outputs
+
+    def _value(self, plan: Plan, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The explained value u of real samples [B]."""
+        if plan.choice is not None:
+            return plan.choice.values(self._forward(plan, inputs))
+        side = bool(plan.arguments["attribute_to_neuron_input"])
+        return select_neuron(self._activation(plan, inputs, side, plan.copies), plan.arguments["neuron_selector"])
+
+    def _activation(self, plan: Plan, inputs: tuple[Tensor, ...], layer_input: bool, copies: int) -> Any:
+        """The layer's output (or input) for inputs that need one of ``copies`` extra arguments."""
+        activations = LayerActivation(self._model, self.layer, getattr(self, "device_ids", None))
+        extra = plan.extra(copies) or None
+        return activations.attribute(inputs, additional_forward_args=extra, attribute_to_layer_input=layer_input)
+
+    # -- one baseline -----------------------------------------------------------------------------
+
+    def _signed(self, plan: Plan, reference: tuple[Tensor, ...] | None) -> tuple[Any, Tensor | None]:
+        """The host's signed map of the chosen output against one baseline, and its delta if asked for."""
+        call = dict(plan.arguments)
+        call["inputs"] = plan.inputs if plan.is_tuple else plan.inputs[0]
+        host = copy.copy(self)
+        if plan.choice is not None and self.nontarget is not None:
+            call["target"] = plan.target()
+            if plan.choice.weights is not None:
+                redirect(host, plan.choice.weights.to(plan.output))
+        if reference is not None:
+            call[self._traits.baselines] = self._as_baselines(plan, reference)
+        with unchanged(self._model), warnings.catch_warnings(), ExitStack() as stack:
+            for announcement in ANNOUNCEMENTS:
+                warnings.filterwarnings("ignore", message=announcement)
+            for context in self._contexts():
+                stack.enter_context(context)
+            result = self._run(host, call, plan, paired=reference is not None)
+        signed, delta = result if call.get("return_convergence_delta") else (result, None)
+        return tree_map(Tensor.detach, signed), delta
+
+    def _as_baselines(self, plan: Plan, reference: tuple[Tensor, ...]) -> Any:
+        return reference if plan.is_tuple else reference[0]
+
+    def _contexts(self) -> list[Any]:
+        """What must hold while the host runs (see DeepLift)."""
+        return []
+
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        """Captum's own algorithm. ``paired``: the baseline of sample i belongs to sample i."""
+        return run_host(self._host, host, call)
+
+    def _by_content(self, plan: Plan, signed: Any, reference: tuple[Tensor, ...] | None) -> tuple[Any, Any]:
+        """Presence and absence part of a target's map, still signed; they sum to it."""
+        x = plan.real_repeated
+        if reference is None:
+            if self._traits.baselines != "baselines":
+                raise ValueError(f"content is measured on images; pass reference= instead of {self._traits.baselines}")
+            reference = expanded(plan.arguments["baselines"], x)
+            if reference is None:
+                raise ValueError(
+                    "the absence part needs one baseline image per sample (or one for all); pass reference= for several"
+                )
+        blank = (0.0,) * len(x) if self.reference is None else self.reference.empty
+        empty = tuple(torch.as_tensor(value).to(part).expand_as(part) for value, part in zip(blank, x, strict=True))
+        if self._has("attribute_to_layer_input"):
+            side = bool(plan.arguments["attribute_to_layer_input"])
+            with quiet_forward(x), unchanged(self._model):
+                levels = [self._activation(plan, images, side, 1) for images in (x, reference, empty)]
+            return unzip(tree_map(split_by_content, signed, *levels), signed)
+        maps = signed if plan.is_tuple else (signed,)
+        if any(part.shape != own.shape for part, own in zip(maps, x, strict=True)):
+            raise ValueError(
+                "the absence part needs maps of the input's shape; leave return_input_shape=True, or use evidence='signed'"
+            )
+        pairs = [split_by_content(*parts) for parts in zip(maps, x, reference, empty, strict=True)]
+        return unzip(pairs, signed) if plan.is_tuple else pairs[0]
+
+    # -- all baselines ----------------------------------------------------------------------------
+
+    def _collect(self, arguments: dict[str, Any], *, full: bool) -> tuple[Explanation, Tensor | None]:
+        """One map after the other, summed as they come; ``full`` keeps each and measures every u(r)."""
+        wants_parts = full or self.evidence != "signed"
+        plan = self._plan(arguments, wants_parts=wants_parts)
+        by_content = wants_parts and plan.view == "target"
+        signed = present = absent = None
+        maps, deltas, values = [], [], []
+        for number, reference in enumerate(plan.each_reference()):
+            one, delta = self._signed(plan, reference)
+            signed = added(signed, one)
+            if by_content:
+                parts = self._by_content(plan, one, reference)
+                present, absent = added(present, parts[0]), added(absent, parts[1])
+            if delta is not None:
+                deltas.append(delta)
+            if full:
+                maps.append(one)
+            if full or (number == 0 and reference is not None):  # the nearest one stands for all
+                values.append(self._reference_value(plan, reference))
+        count = 1 if plan.references is None else plan.references[0].shape[1]
+        signed, present, absent = (
+            None if tree is None else tree_map(lambda r: r / count, tree) for tree in (signed, present, absent)
+        )
+        measured = (
+            torch.stack([value for value in values if value is not None], 1)
+            if values and values[0] is not None
+            else None
+        )
+        self._warn(plan, signed, measured)
+        if by_content:
+            present, absent = (tree_map(lambda r: r.clamp(min=0), tree) for tree in (present, absent))
+        elif wants_parts:
+            present, absent = unzip(tree_map(split_by_sign, signed), signed)
+        explanation = Explanation(
+            attribution=signed,
+            presence=present,
+            absence=absent,
+            view=plan.view,
+            target=plan.choice.classes if plan.choice else None,
+            nontarget=plan.choice.nontargets if plan.choice else None,
+            output=plan.output,
+            reference_output=measured,
+            per_reference=tree_map(lambda *each: torch.stack(each, 1), *maps)
+            if full and plan.references is not None
+            else None,
+            completeness_error=self._completeness(plan, signed, measured) if full else None,
+        )
+        return explanation, self._delta(deltas) if deltas else None
+
+    def _reference_value(self, plan: Plan, reference: tuple[Tensor, ...] | None) -> Tensor | None:
+        """u(r) of one reference per sample, or of the caller's baseline; None where there is none."""
+        if reference is not None:
+            reference = tuple(part[:: plan.copies] for part in reference)
+        elif self._has("baselines"):
+            reference = expanded(plan.arguments["baselines"], plan.real)
+        if reference is None:
+            return None
+        with quiet_forward(reference), unchanged(self._model):
+            return self._value(plan, reference)
+
+    def _completeness(self, plan: Plan, signed: Any, values: Tensor | None) -> Tensor | None:
+        if not self._traits.complete or values is None or plan.arguments.get("feature_mask") is not None:
+            return None
+        total = torch.stack([part.flatten(1).sum(1) for part in leaves(signed)]).sum(0)
+        return total - (plan.output - values.mean(1))
+
+    def _delta(self, deltas: list[Tensor]) -> Tensor:
+        return torch.stack(deltas).mean(0)
+
+    def _warn(self, plan: Plan, signed: Any, values: Tensor | None) -> None:
+        """Say where the map cannot show what was asked for."""
+        if plan.references is not None and values is not None:
+            higher = plan.view == "nontarget"
+            wrong = (values <= plan.output[:, None]) if higher else (values >= plan.output[:, None])
+            if bool(wrong.any()):
+                warnings.warn(
+                    f"samples {wrong.any(1).nonzero().flatten()[:8].tolist()} have references on which the explained output is not "
+                    f"{'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not about an absence; "
+                    "choose another contrast class, or more references",
+                    AbsenceWarning,
+                    stacklevel=5,
+                )
+        if self._traits.local:
+            dead = torch.stack([(part == 0).flatten(1).all(1) for part in leaves(signed)]).all(0)
+            if bool(dead.any()):
+                warnings.warn(
+                    f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to the input there "
+                    f"(a dead unit), and {type(self).__name__} is local; use AbsenceIntegratedGradients or AbsenceFeatureAblation",
+                    AbsenceWarning,
+                    stacklevel=5,
+                )
+
+
+def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Other inputs of the same form, to tell a softmax from logits that sum to 1 by chance."""
+    return tuple(part * 0.37 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
+
+
+def added(total: Any, tree: Any) -> Any:
+    return tree if total is None else tree_map(torch.add, total, tree)
+
+
+def expanded(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """The caller's baselines as one image per sample and input; None if they are not paired with the samples."""
+    parts = baselines if isinstance(baselines, tuple) else (baselines,) * len(inputs)
+    if any(callable(part) and not isinstance(part, Tensor) for part in parts):
+        return None
+    tensors = [torch.as_tensor(0.0 if part is None else part).to(own) for part, own in zip(parts, inputs, strict=True)]
+    if any(
+        part.dim() == own.dim() and part.shape[0] not in (1, own.shape[0])
+        for part, own in zip(tensors, inputs, strict=True)
+    ):
+        return None
+    return tuple(part.expand_as(own) for part, own in zip(tensors, inputs, strict=True))
+
+
+# -- building the public methods -------------------------------------------------------------------
+
+
+def _constructor(host: type[Attribution]) -> Callable[..., None]:
+    def __init__(
+        self: Any, *args: Any, nontarget: Any = "auto", reference: Any = None, evidence: Any = "signed", **kwargs: Any
+    ) -> None:
+        host.__init__(self, *args, **kwargs)
+        self._configure(nontarget, reference, evidence)
+
+    signature = inspect.signature(host.__init__)
+    own = [
+        parameter
+        for parameter in inspect.signature(__init__).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    __init__.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own])  # type: ignore[attr-defined]
+    return __init__
+
+
+def _attribute(host: type[Attribution]) -> Callable[..., Any]:
+    """``attribute`` with the host's signature, logged as the host's is: NoiseTunnel unwraps it."""
+    unlogged = plain(host.attribute)
+
+    def attribute(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.is_neutral:
+            return unlogged(self, *args, **kwargs)
+        explanation, delta = self._collect(self._bind(args, kwargs), full=False)
+        chosen = explanation.attribution if self.evidence == "signed" else getattr(explanation, self.evidence)
+        return chosen if delta is None else (chosen, delta)
+
+    attribute.__doc__ = f"As ``captum.attr.{host.__name__}.attribute``, for the output and against the baselines that the options choose."
+    attribute.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
+    return log_usage(part_of_slo=True)(attribute)  # type: ignore[no-any-return]
+
+
+def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
+    def explain(self: Any, *args: Any, **kwargs: Any) -> Explanation:
+        arguments = self._bind(args, kwargs)
+        if "return_convergence_delta" in arguments:
+            arguments["return_convergence_delta"] = False
+        return self._collect(arguments, full=True)[0]  # type: ignore[no-any-return]
+
+    explain.__doc__ = AbsenceMethod.explain.__doc__
+    explain.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
+    return explain
+
+
+def _attribute_future(host: type[Attribution]) -> Callable[..., Any]:
+    def attribute_future(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.is_neutral:
+            raise NotImplementedError(
+                f"{type(self).__name__}.attribute_future works in the neutral setting alone; call attribute(...)"
+            )
+        return host.attribute_future(self, *args, **kwargs)
+
+    return attribute_future

@@ -1,0 +1,128 @@
+"""The only place that registers hooks. Every hook lives inside a ``with`` block and is gone after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def capture(module: nn.Module, *, side: str = "output") -> Iterator[list[Tensor]]:
+    """Collect copies of what a module puts out (or takes in, ``side="input"``), one per call.
+
+    Copies, because an in-place operation behind the module overwrites the tensor itself.
+
+    >>> relu = nn.ReLU()
+    >>> with capture(relu, side="input") as seen:
+    ...     _ = relu(torch.tensor([-1.0]))
+    >>> seen
+    [tensor([-1.])]
+    """
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
+        value = inputs if side == "input" else output
+        seen.append((value[0] if isinstance(value, (tuple, list)) else value).clone())
+
+    if side == "input":
+        handle = module.register_forward_pre_hook(keep)
+    elif side == "output":
+        handle = module.register_forward_hook(keep)
+    else:
+        raise ValueError(f"side={side!r} must be 'input' or 'output'")
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let every given module work on a copy of its input, so that no two of them share a tensor.
+
+    Tensor hooks of two modules that sit on one tensor see each other's gradients in the wrong order.
+    """
+
+    def clone(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs)
+
+    handles = [module.register_forward_pre_hook(clone) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def overwritten(module: nn.Module, forward: Callable[[], Any], *, side: str = "output") -> bool:
+    """Whether something behind a module changes its output (or its input) in place during ``forward()``.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1), nn.ReLU(inplace=True))
+    >>> _ = net[0].weight.data.fill_(1.0), net[0].bias.data.fill_(-2.0)
+    >>> overwritten(net[0], lambda: net(torch.ones(1, 1)))
+    True
+    """
+    pairs: list[tuple[Tensor, Tensor]] = []
+
+    def remember(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
+        value = inputs if side == "input" else output
+        tensor = value[0] if isinstance(value, (tuple, list)) else value
+        pairs.append((tensor, tensor.clone()))
+
+    register = module.register_forward_pre_hook if side == "input" else module.register_forward_hook
+    handle = register(remember)
+    try:
+        forward()
+    finally:
+        handle.remove()
+    return any(not torch.equal(now, before) for now, before in pairs)
+
+
+@contextmanager
+def unchanged(model: Any) -> Iterator[None]:
+    """Put a model's modules back as they were: attributes, hooks, modes and ``requires_grad``.
+
+    Hosts leave bookkeeping attributes behind when something raises half-way; after this block only the
+    values of buffers that a forward updates by itself (batch norm in training mode) can have moved.
+    Anything that is not an ``nn.Module`` passes through untouched.
+    """
+    model = getattr(model, "__self__", model)  # model.forward
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    before = [{name: _copied(value) for name, value in vars(module).items()} for module in modules]
+    tensors = [
+        (tensor, tensor.requires_grad, tensor.grad) for module in modules for tensor in module.parameters(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes in zip(modules, before, strict=True):
+            now = vars(module)
+            for name in now.keys() - attributes.keys():
+                del now[name]
+            for name, value in attributes.items():
+                if isinstance(value, dict) and isinstance(now.get(name), dict):
+                    now[name].clear()  # the same dictionary object, as removable handles refer to it
+                    now[name].update(value)
+                else:
+                    now[name] = value
+        for tensor, requires_grad, grad in tensors:
+            if tensor.requires_grad != requires_grad:
+                tensor.requires_grad_(requires_grad)
+            if tensor.grad is not grad:
+                tensor.grad = grad
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, dict) else value
+
+
+@contextmanager
+def quiet_forward(inputs: Iterable[Tensor]) -> Iterator[None]:
+    """Run extra forwards without gradients and without moving the user's random state."""
+    devices = {tensor.device.index or 0 for tensor in inputs if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
+        yield

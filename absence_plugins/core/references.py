@@ -1,0 +1,315 @@
+"""ReferenceSet: a sample of real inputs that *have* what another input lacks.
+
+A black image cannot show that something is missing: nothing differs from it where nothing is. A real
+image of a contrasting class can, and the nearest ones differ from x in little else (METHODS 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Images = Tensor | tuple[Tensor, ...]
+CHUNK_ELEMENTS = 2**24  # at most this many differences are held at a time: 64 MB in float32
+
+
+class ReferenceSet:
+    """A seeded set of reference inputs from which the nearest ones to an input are drawn.
+
+    Args:
+        images: [N, ...], or a tuple of such tensors for models with several inputs (drawn jointly).
+        labels: class index of every sample [N]; needed as soon as classes play a role.
+        empty: value of a blank pixel: a number, one value per channel, an image, or an object with
+            ``mean`` and ``std`` (a torchvision ``Normalize``: then the value of black after it). One per
+            input, as a tuple, if there are several inputs.
+        k: how many references :meth:`nearest` returns.
+        contrast: the class to compare with: a class index, or a mapping {target class: contrast class};
+            None: every class but the target's.
+        seed: for :meth:`random`.
+
+    Raises:
+        ValueError: no samples, NaN, a number of labels that is not N, a contrast class without labels or
+            without samples.
+
+    >>> references = ReferenceSet(torch.tensor([[0.0], [1.0], [4.0]]), torch.tensor([0, 1, 1]), k=1)
+    >>> references.nearest(torch.tensor([[1.5]]), target=1)
+    tensor([[[0.]]])
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        labels: Tensor | Sequence[int] | None = None,
+        *,
+        empty: Any = 0.0,
+        k: int = 8,
+        contrast: int | Mapping[int, int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.is_tuple = isinstance(images, tuple)
+        self.images: tuple[Tensor, ...] = images if isinstance(images, tuple) else (images,)
+        sizes = {len(part) for part in self.images}
+        if len(sizes) != 1 or sizes == {0}:
+            raise ValueError(
+                f"a ReferenceSet needs samples, the same number for every input; got {[tuple(p.shape) for p in self.images]}"
+            )
+        for part in self.images:
+            if part.is_floating_point() and not torch.isfinite(part).all():
+                bad = int((~torch.isfinite(part.flatten(1))).any(1).nonzero()[0])
+                raise ValueError(f"reference image {bad} holds NaN or infinite values; leave it out")
+        self.labels = None if labels is None else torch.as_tensor(labels).detach().cpu().long()
+        if self.labels is not None and self.labels.shape != (len(self),):
+            raise ValueError(
+                f"{len(self)} reference images but labels of shape {tuple(self.labels.shape)}; pass one class index per image"
+            )
+        if k < 1 or isinstance(k, bool):
+            raise ValueError(f"k={k} references are none; k must be at least 1")
+        self.k, self.seed, self.contrast = k, seed, contrast
+        empties = empty if isinstance(empty, tuple) else (empty,) * len(self.images)
+        if len(empties) != len(self.images):
+            raise ValueError(f"{len(empties)} empty values for {len(self.images)} inputs; pass one per input")
+        self.empty = tuple(blank_value(value, part) for value, part in zip(empties, self.images, strict=True))
+        if contrast is not None:
+            for named in contrast.values() if isinstance(contrast, Mapping) else (contrast,):
+                self._members(named)
+
+    def __len__(self) -> int:
+        return len(self.images[0])
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(part.shape[1:])) for part in self.images)
+        classes = "no labels" if self.labels is None else f"{len(set(self.labels.tolist()))} classes"
+        return f"ReferenceSet({len(self)} samples of shape {shapes}, {classes}, k={self.k}, contrast={self.contrast})"
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Any, *, max_samples: int = 2000, seed: int = 0, empty: Any = None, **options: Any
+    ) -> ReferenceSet:
+        """A seeded random sample of a torch Dataset, or of what a DataLoader yields.
+
+        Items are ``image`` or ``(image, label)``; with several inputs ``(image, ..., label)`` is written
+        ``((image, image), label)``. ``empty=None`` takes the blank value from the torchvision
+        ``Normalize`` of ``dataset.transform`` if there is one, else 0. A loader is read once and
+        reservoir-sampled, so only ``max_samples`` images are held; ``options`` as in the constructor.
+
+        >>> data = torch.utils.data.TensorDataset(torch.zeros(5, 1, 2, 2), torch.arange(5))
+        >>> ReferenceSet.from_dataset(data, max_samples=3)
+        ReferenceSet(3 samples of shape (1, 2, 2), 3 classes, k=8, contrast=None)
+        """
+        if max_samples < 1:
+            raise ValueError(f"max_samples={max_samples} must be at least 1")
+        generator = torch.Generator().manual_seed(seed)
+        is_loader = isinstance(dataset, torch.utils.data.DataLoader)
+        if empty is None:
+            empty = _normalization(dataset.dataset if is_loader else dataset)
+        if is_loader or not hasattr(dataset, "__getitem__"):
+            items = _reservoir(_samples(dataset) if is_loader else iter(dataset), max_samples, generator)
+        else:
+            order = torch.randperm(len(dataset), generator=generator)[:max_samples].sort().values
+            items = [dataset[int(index)] for index in order]
+        if not items:
+            raise ValueError("the dataset is empty; references need samples")
+        inputs, labels = zip(*(_image_and_label(item) for item in items), strict=True)
+        known = None if any(label is None for label in labels) else torch.tensor(labels)
+        parts = tuple(torch.stack(part) for part in zip(*inputs, strict=True))
+        images: Images = (
+            parts if isinstance(items[0], (tuple, list)) and isinstance(items[0][0], (tuple, list)) else parts[0]
+        )
+        return cls(images, known, empty=0.0 if empty is None else empty, seed=seed, **options)
+
+    def nearest(self, x: Images, target: Any = None, *, label: Any = None) -> Images:
+        """The k references nearest to every sample of x in input space (squared Euclidean distance).
+
+        They are of the contrast class if one is named, else of any class but ``target``'s, else (no
+        target, or no labels) any sample; ``label`` (one class, or one per sample) asks for that very class instead.
+        Equal distances: the lower index first. Several inputs: distances add up. The same for a batch
+        and for its samples one by one; memory is bounded.
+
+        x: [B, ...] or a tuple; returns [B, k, ...] on x's device, nearest first.
+
+        Raises:
+            ValueError: another shape than the references', classes asked for without labels, fewer than
+                k references of a class.
+        """
+        return self._gather(x, self.nearest_indices(x, target, label=label))
+
+    def random(self, x: Images, target: Any = None, *, label: Any = None) -> Images:
+        """k random references per sample from the same pool as :meth:`nearest`; the same seed, the same draw."""
+        generator = torch.Generator().manual_seed(self.seed)
+        pools = self._pools(self._inputs(x)[0].shape[0], target, label)
+        rows = [pool[torch.randperm(len(pool), generator=generator)[: self.k]] for pool in pools]
+        return self._gather(x, torch.stack(rows))
+
+    def nearest_indices(self, x: Images, target: Any = None, *, label: Any = None) -> Tensor:
+        """Indices [B, k] into the set, as :meth:`nearest` draws them."""
+        inputs = self._inputs(x)
+        rows = []
+        for row, pool in enumerate(self._pools(inputs[0].shape[0], target, label)):
+            distance = sum(_distances(part[row], own, pool) for part, own in zip(inputs, self.images, strict=True))
+            assert isinstance(distance, Tensor)
+            rows.append(pool[distance.sort(stable=True).indices[: self.k]])
+        return torch.stack(rows)
+
+    def _inputs(self, x: Images) -> tuple[Tensor, ...]:
+        inputs = x if isinstance(x, tuple) else (x,)
+        if len(inputs) != len(self.images):
+            raise ValueError(
+                f"the model takes {len(inputs)} inputs, the references have {len(self.images)}; give the ReferenceSet a tuple of as many"
+            )
+        for part, own in zip(inputs, self.images, strict=True):
+            if part.shape[1:] != own.shape[1:]:
+                raise ValueError(
+                    f"inputs have shape {tuple(part.shape[1:])}, references {tuple(own.shape[1:])}; build the ReferenceSet with the model's own preprocessing"
+                )
+        if inputs[0].shape[0] == 0:
+            raise ValueError("the batch is empty; references need at least one sample to be near to")
+        return inputs
+
+    def _pools(self, samples: int, target: Any, label: Any) -> list[Tensor]:
+        """Candidate indices for every sample."""
+        asked = _per_sample(label, samples)
+        targets = _per_sample(target, samples)
+        pools: dict[tuple[int | None, int | None], Tensor] = {}
+        result = []
+        for own, wanted in zip(targets, asked, strict=True):
+            if wanted is None and self.contrast is not None:
+                wanted = self._contrast_of(own)
+            key = (own if wanted is None else None, wanted)
+            if key not in pools:
+                pools[key] = self._members(wanted) if wanted is not None else self._members(own, inverse=True)
+            result.append(pools[key])
+        return result
+
+    def _contrast_of(self, target: int | None) -> int:
+        if not isinstance(self.contrast, Mapping):
+            assert self.contrast is not None
+            return self.contrast
+        if target not in self.contrast:
+            raise ValueError(f"contrast={dict(self.contrast)} names no class to compare target {target} with; add it")
+        return self.contrast[target]
+
+    def _members(self, label: int | None, *, inverse: bool = False) -> Tensor:
+        if label is None or (inverse and self.labels is None):  # unlabeled references all count as contrast
+            members = torch.arange(len(self))
+            name = "samples"
+        else:
+            if self.labels is None:
+                raise ValueError(
+                    f"class {label} is named, but the references have no labels; pass ReferenceSet(images, labels)"
+                )
+            members = ((self.labels != label) if inverse else (self.labels == label)).nonzero().flatten()
+            name = f"samples {'outside' if inverse else 'of'} class {label}"
+        if len(members) < self.k:
+            raise ValueError(
+                f"{len(members)} reference {name}, but k={self.k} are asked for; add samples, raise max_samples, or lower k"
+            )
+        return members
+
+    def _gather(self, x: Images, indices: Tensor) -> Images:
+        inputs = self._inputs(x)
+        parts = tuple(
+            own[indices.to(own.device)].to(device=part.device, dtype=part.dtype)
+            for own, part in zip(self.images, inputs, strict=True)
+        )
+        return parts if isinstance(x, tuple) else parts[0]
+
+
+def blank_value(empty: Any, images: Tensor) -> Tensor:
+    """The blank pixel as a tensor that broadcasts to one image.
+
+    A sequence of C numbers is read as one value per channel; a torchvision ``Normalize`` (anything with
+    ``mean`` and ``std``) as the value that black has after it.
+
+    >>> blank_value([0.0, -1.0], torch.zeros(1, 2, 3, 3)).shape
+    torch.Size([2, 1, 1])
+    """
+    if hasattr(empty, "mean") and hasattr(empty, "std") and not isinstance(empty, Tensor):
+        mean, std = torch.as_tensor(empty.mean), torch.as_tensor(empty.std)
+        empty = -mean / std
+    value = torch.as_tensor(empty, dtype=images.dtype if images.is_floating_point() else None)
+    if value.dim() == 1 and images.dim() > 2 and len(value) in (1, images.shape[1]):
+        value = value.reshape(-1, *[1] * (images.dim() - 2))
+    try:
+        fits = torch.broadcast_shapes(value.shape, images.shape[1:]) == images.shape[1:]
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"empty of shape {tuple(value.shape)} does not fit images of shape {tuple(images.shape[1:])}; "
+            "pass a number, one value per channel, or an image"
+        )
+    return value
+
+
+def _distances(sample: Tensor, images: Tensor, pool: Tensor) -> Tensor:
+    """Squared distances of one sample to the pool, in bounded memory, accumulated in float64."""
+    sample = sample.detach().to(device=images.device, dtype=images.dtype)
+    step = max(1, CHUNK_ELEMENTS // max(1, sample.numel()))
+    chunks = [
+        (images[part.to(images.device)] - sample).flatten(1).square().sum(1, dtype=torch.float64)
+        for part in pool.split(step)
+    ]
+    return torch.cat(chunks).cpu()
+
+
+def _per_sample(value: Any, samples: int) -> list[int | None]:
+    """One class (or None) per sample."""
+    if value is None or isinstance(value, int):
+        return [value] * samples
+    entries = torch.as_tensor(value).flatten().tolist()
+    if len(entries) == 1:
+        return entries * samples
+    if len(entries) != samples:
+        raise ValueError(f"{len(entries)} classes for {samples} samples; pass one per sample, or one for all")
+    return entries
+
+
+def _image_and_label(item: Any) -> tuple[tuple[Tensor, ...], int | None]:
+    if not isinstance(item, (tuple, list)):
+        return (_image(item),), None
+    inputs, label = item[0], (item[1] if len(item) > 1 else None)
+    parts = tuple(map(_image, inputs)) if isinstance(inputs, (tuple, list)) else (_image(inputs),)
+    return parts, None if label is None else int(label)
+
+
+def _image(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"a reference must be a tensor, got {type(value).__name__}; add ToTensor() to the dataset's transform"
+        )
+    return value
+
+
+def _samples(loader: Iterable[Any]) -> Iterator[Any]:
+    """Single items out of a loader's batches."""
+    for batch in loader:
+        if not isinstance(batch, (tuple, list)):
+            yield from batch
+            continue
+        inputs, labels = batch[0], (batch[1] if len(batch) > 1 else None)
+        rows = zip(*inputs, strict=True) if isinstance(inputs, (tuple, list)) else iter(inputs)
+        for row, item in enumerate(rows):
+            yield (item,) if labels is None else (item, labels[row])
+
+
+def _reservoir(stream: Iterator[Any], size: int, generator: torch.Generator) -> list[Any]:
+    """A uniform sample of a stream of unknown length (Vitter's algorithm R)."""
+    kept = list(islice(stream, size))
+    for seen, item in enumerate(stream, start=size + 1):
+        slot = int(torch.randint(seen, (1,), generator=generator))
+        if slot < size:
+            kept[slot] = item
+    return kept
+
+
+def _normalization(dataset: Any) -> Any:
+    """The dataset's torchvision ``Normalize``, if its transform has one."""
+    transform = getattr(dataset, "transform", None)
+    for step in getattr(transform, "transforms", [transform]):
+        if hasattr(step, "mean") and hasattr(step, "std"):
+            return step
+    return None

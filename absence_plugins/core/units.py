@@ -1,0 +1,140 @@
+"""How a neuron is addressed: layer, index, before or after the nonlinearity, and how space is reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.core.hooks import capture, overwritten
+
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardtanh)
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda values: values.mean(1),
+    "max": lambda values: values.amax(1),
+    "min": lambda values: values.amin(1),
+    "sum": lambda values: values.sum(1),
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One neuron: channel ``index`` of a layer, by default before the nonlinearity, averaged over space.
+
+    ``activation="pre"`` reads a rectifier's input: after the rectifier the unit is 0, with zero gradient,
+    exactly where the concept whose absence it encodes is present. ``layer`` is a name as in
+    ``model.named_modules()``; the empty name is the model itself, so ``Unit("", k)`` is logit k.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
+    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
+    >>> Unit("1", 0).values(net, torch.tensor([[0.0, 3.0]])).tolist()
+    [-3.0]
+    """
+
+    layer: str
+    index: int
+    activation: Literal["pre", "post"] = "pre"
+    reduce: Literal["mean", "max", "min", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.index, bool) or not isinstance(self.index, int) or self.index < 0:
+            raise ValueError(f"index={self.index!r} must be a channel number, 0 or higher")
+        if self.activation not in ("pre", "post"):
+            raise ValueError(f"activation={self.activation!r} must be 'pre' or 'post'")
+        if self.reduce not in REDUCTIONS:
+            raise ValueError(f"reduce={self.reduce!r} must be one of {', '.join(REDUCTIONS)}")
+
+    @classmethod
+    def parse(cls, text: str, **options: Any) -> Unit:
+        """From ``"layer:index"``.
+
+        >>> Unit.parse("features.3:12")
+        Unit(layer='features.3', index=12, activation='pre', reduce='mean')
+        """
+        layer, separator, index = text.rpartition(":")
+        if not separator or not index.isdigit():
+            raise ValueError(f"unit {text!r} must read LAYER:INDEX, for example features.3:12")
+        return cls(layer, int(index), **options)
+
+    def module(self, model: nn.Module) -> nn.Module:
+        """The layer's module. Raises ValueError with the names that exist."""
+        modules = dict(model.named_modules())
+        if self.layer not in modules:
+            names = ", ".join(name for name in modules if name)
+            raise ValueError(f"the model has no layer {self.layer!r}; it has: {names}")
+        module: nn.Module = modules[self.layer]
+        return module
+
+    def values(self, model: nn.Module, *inputs: Tensor) -> Tensor:
+        """The unit's value for every sample: inputs [B, ...] -> [B]. Differentiable; leaves no hook."""
+        module = self.module(model)
+        side = "input" if self.activation == "pre" and is_rectifier(module) else "output"
+        with capture(module, side=side) as seen:
+            model(*inputs)
+        if not seen:
+            raise ValueError(f"layer {self.layer!r} does not run in the model's forward, so it has no activation")
+        activation = seen[-1]
+        if activation.dim() < 2 or self.index >= activation.shape[1]:
+            raise ValueError(
+                f"layer {self.layer!r} has activations of shape {tuple(activation.shape)}; there is no unit {self.index} on axis 1"
+            )
+        channel = activation[:, self.index]
+        return channel if channel.dim() == 1 else REDUCTIONS[self.reduce](channel.flatten(1))
+
+    def of(self, model: nn.Module) -> UnitModel:
+        """The model with this unit as its only output: what attribution classes take as ``forward_func``."""
+        self.module(model)
+        return UnitModel(model, self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The four fields by name."""
+        return asdict(self)
+
+
+class UnitModel(nn.Module):
+    """A model whose one output is a hidden unit: inputs [B, ...] -> [B]."""
+
+    def __init__(self, model: nn.Module, unit: Unit) -> None:
+        super().__init__()
+        self.model, self.unit, self.training = model, unit, model.training
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The unit's value: inputs [B, ...] -> [B]."""
+        return self.unit.values(self.model, *inputs)
+
+
+def is_rectifier(module: nn.Module) -> bool:
+    """Whether a module's output is that of a rectifier: itself one, or a container that ends in one.
+
+    >>> is_rectifier(nn.Sequential(nn.Linear(1, 1), nn.ReLU()))
+    True
+    """
+    if isinstance(module, nn.Sequential) and len(module):
+        return is_rectifier(module[-1])
+    return isinstance(module, RECTIFIERS)
+
+
+def check_preactivation(layer: nn.Module, forward: Callable[[], Any], *, side: str = "output") -> None:
+    """Refuse a layer whose value is rectified, by itself or by an in-place rectifier behind it.
+
+    A post-ReLU neuron has value 0 and gradient 0 exactly where the concept whose absence it encodes is
+    present, so every map of it is empty there. ``forward`` runs the model once; ``side="input"`` if the
+    layer's input is explained.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    name = type(layer).__name__
+    if side == "output" and is_rectifier(layer):
+        raise ValueError(
+            f"the neuron's layer ({name}) puts out rectified values: 0, with zero gradient, where the concept is present; "
+            "explain the value before it: pass the layer in front of it, or attribute_to_neuron_input=True"
+        )
+    if overwritten(layer, forward, side=side):
+        raise ValueError(
+            f"the {side} of the neuron's layer ({name}) is overwritten in place during the forward (ReLU(inplace=True)?), "
+            "so rectified values would be explained; set inplace=False on that module"
+        )
