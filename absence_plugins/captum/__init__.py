@@ -18,10 +18,95 @@ except ImportError as error:
 from captum.attr._core import dataloader_attr as _dataloader_attr
 
 from absence_plugins.captum.explanation import Explanation
-from absence_plugins.captum.inputs import *  # noqa: F403
-from absence_plugins.captum.inputs import AbsenceFeatureAblation
-from absence_plugins.captum.layers import *  # noqa: F403
+from absence_plugins.captum.inputs import (
+    AbsenceDeconvolution,
+    AbsenceDeepLift,
+    AbsenceDeepLiftShap,
+    AbsenceFeatureAblation,
+    AbsenceFeaturePermutation,
+    AbsenceGradientShap,
+    AbsenceGuidedBackprop,
+    AbsenceGuidedGradCam,
+    AbsenceInputXGradient,
+    AbsenceIntegratedGradients,
+    AbsenceKernelShap,
+    AbsenceLime,
+    AbsenceLimeBase,
+    AbsenceLRP,
+    AbsenceOcclusion,
+    AbsenceSaliency,
+    AbsenceShapleyValues,
+    AbsenceShapleyValueSampling,
+)
+from absence_plugins.captum.layers import (
+    AbsenceInternalInfluence,
+    AbsenceLayerActivation,
+    AbsenceLayerConductance,
+    AbsenceLayerDeepLift,
+    AbsenceLayerDeepLiftShap,
+    AbsenceLayerFeatureAblation,
+    AbsenceLayerFeaturePermutation,
+    AbsenceLayerGradCam,
+    AbsenceLayerGradientShap,
+    AbsenceLayerGradientXActivation,
+    AbsenceLayerIntegratedGradients,
+    AbsenceLayerLRP,
+)
 from absence_plugins.captum.method import AbsenceMethod
-from absence_plugins.captum.neurons import *  # noqa: F403
+from absence_plugins.captum.neurons import (
+    AbsenceNeuronConductance,
+    AbsenceNeuronDeconvolution,
+    AbsenceNeuronDeepLift,
+    AbsenceNeuronDeepLiftShap,
+    AbsenceNeuronFeatureAblation,
+    AbsenceNeuronGradient,
+    AbsenceNeuronGradientShap,
+    AbsenceNeuronGuidedBackprop,
+    AbsenceNeuronIntegratedGradients,
+)
+
+__all__ = [
+    "AbsenceDeconvolution",
+    "AbsenceDeepLift",
+    "AbsenceDeepLiftShap",
+    "AbsenceFeatureAblation",
+    "AbsenceFeaturePermutation",
+    "AbsenceGradientShap",
+    "AbsenceGuidedBackprop",
+    "AbsenceGuidedGradCam",
+    "AbsenceInputXGradient",
+    "AbsenceIntegratedGradients",
+    "AbsenceInternalInfluence",
+    "AbsenceKernelShap",
+    "AbsenceLRP",
+    "AbsenceLayerActivation",
+    "AbsenceLayerConductance",
+    "AbsenceLayerDeepLift",
+    "AbsenceLayerDeepLiftShap",
+    "AbsenceLayerFeatureAblation",
+    "AbsenceLayerFeaturePermutation",
+    "AbsenceLayerGradCam",
+    "AbsenceLayerGradientShap",
+    "AbsenceLayerGradientXActivation",
+    "AbsenceLayerIntegratedGradients",
+    "AbsenceLayerLRP",
+    "AbsenceLime",
+    "AbsenceLimeBase",
+    "AbsenceMethod",
+    "AbsenceNeuronConductance",
+    "AbsenceNeuronDeconvolution",
+    "AbsenceNeuronDeepLift",
+    "AbsenceNeuronDeepLiftShap",
+    "AbsenceNeuronFeatureAblation",
+    "AbsenceNeuronGradient",
+    "AbsenceNeuronGradientShap",
+    "AbsenceNeuronGuidedBackprop",
+    "AbsenceNeuronIntegratedGradients",
+    "AbsenceOcclusion",
+    "AbsenceSaliency",
+    "AbsenceShapleyValueSampling",
+    "AbsenceShapleyValues",
+    "Explanation",
+]
 
 _dataloader_attr.SUPPORTED_METHODS.add(AbsenceFeatureAblation)  # DataLoaderAttribution compares exact types

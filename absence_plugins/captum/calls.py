@@ -90,7 +90,7 @@ def extra_arguments(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
 def select_neuron(activation: Any, selector: Any) -> Tensor:
     """The neurons' values [B] as Captum's ``neuron_selector`` picks them: index, tuple (slices sum), or callable."""
     if callable(selector):
-        return selector(activation)  # type: ignore[no-any-return]
+        return selector(activation)
     index = selector if isinstance(selector, tuple) else (selector,)
     if isinstance(activation, tuple):
         raise ValueError(f"neuron_selector={selector!r} cannot pick from a layer with several outputs; pass a callable")
@@ -104,13 +104,13 @@ def select_neuron(activation: Any, selector: Any) -> Tensor:
         raise ValueError(
             f"neuron_selector={selector!r} leaves {tuple(chosen.shape[1:])} neurons of shape {tuple(activation.shape[1:])}; name one, or sum with slices"
         )
-    return chosen.flatten(1).sum(1) if chosen.dim() > 1 else chosen  # type: ignore[no-any-return]
+    return chosen.flatten(1).sum(1) if chosen.dim() > 1 else chosen
 
 
 def is_reference(baselines: Any) -> bool:
-    """Whether the caller's own baselines are images (a number is a blank one)."""
+    """Whether the caller's own baselines are images (a number, or a tensor of zeros, is a blank one)."""
     parts = baselines if isinstance(baselines, tuple) else (baselines,)
-    return any(isinstance(part, Tensor) and part.dim() > 0 for part in parts)
+    return any(isinstance(part, Tensor) and part.dim() > 0 and bool((part != 0).any()) for part in parts)
 
 
 def leaves(tree: Any) -> list[Any]:
@@ -121,6 +121,6 @@ def leaves(tree: Any) -> list[Any]:
 def unzip(pairs: Any, like: Any) -> tuple[Any, Any]:
     """From a tree (shaped like ``like``) of pairs to a pair of trees."""
     if not isinstance(like, (tuple, list)):
-        return pairs  # type: ignore[no-any-return]
+        return pairs
     split = [unzip(pair, part) for pair, part in zip(pairs, like, strict=True)]
     return type(like)(first for first, _ in split), type(like)(second for _, second in split)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from captum._utils.models.linear_model import SkLearnLinearRegression  # noqa: F401  (examples)
 from captum.attr import (
+    LRP,
     Deconvolution,
     DeepLift,
     DeepLiftShap,
@@ -25,13 +26,12 @@ from captum.attr import (
     InputXGradient,
     IntegratedGradients,
     KernelShap,
-    LRP,
     Lime,
     LimeBase,
     Occlusion,
     Saliency,
-    ShapleyValueSampling,
     ShapleyValues,
+    ShapleyValueSampling,
 )
 from captum.attr._core.gradient_shap import InputBaselineXGradient
 from torch import Tensor, nn  # noqa: F401  (nn: examples)
@@ -91,7 +91,7 @@ class AbsenceDeepLift(AbsenceMethod, DeepLift, complete=True):
         return [cloned_inputs(nonlinearities(self.model))]
 
 
-class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True):
+class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True, distribution=True):
     """DeepLIFT averaged over references.
 
     R = mean over references r of DeepLIFT(x; r).
@@ -118,7 +118,7 @@ class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True):
         return torch.stack(deltas, 1).flatten()  # as Captum: the references of sample 0, of sample 1, ...
 
 
-class AbsenceGradientShap(AbsenceMethod, GradientShap, complete=True):
+class AbsenceGradientShap(AbsenceMethod, GradientShap, complete=True, distribution=True):
     """Expected gradients between x and its references.
 
     R = E over r and a in [0, 1] of (x - r) * du/dx at r + a (x - r) + noise.

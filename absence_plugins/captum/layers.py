@@ -42,6 +42,19 @@ from absence_plugins.core.references import ReferenceSet  # noqa: F401  (example
 from absence_plugins.core.targets import as_columns, select
 
 
+def already_selected(host: Any, call: dict[str, Any], plan: Plan) -> tuple[Any, dict[str, Any]]:
+    """The explained output is selected in the forward, for any number of perturbed copies of the batch."""
+    forward, index = host.forward_func, plan.target()
+
+    def explained(*args: Any) -> Tensor:
+        outputs = as_columns(forward(*args))
+        times = len(outputs) // len(index)
+        return select(outputs, index.repeat(times) if isinstance(index, Tensor) else index * times)
+
+    host.forward_func = explained
+    return host, {**call, "target": None}
+
+
 class AbsenceLayerConductance(AbsenceMethod, LayerConductance, complete=True):
     """Conductance of a layer's units for the output, along the path from reference to input.
 
@@ -111,16 +124,8 @@ class AbsenceLayerFeaturePermutation(
     """
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        # Captum 0.9.0 selects the target twice here and raises; the output is selected before it
-        forward, index = host.forward_func, plan.target()
-
-        def explained(*args: Any) -> Tensor:
-            outputs = as_columns(forward(*args))
-            times = len(outputs) // len(index)
-            return select(outputs, index.repeat(times) if isinstance(index, Tensor) else index * times)
-
-        host.forward_func = explained
-        return run_host(LayerFeaturePermutation, host, {**call, "target": None})
+        # Captum 0.9.0 selects the target twice here and raises
+        return run_host(LayerFeaturePermutation, *already_selected(host, call, plan))
 
 
 class AbsenceLayerFeatureAblation(AbsenceMethod, LayerFeatureAblation, baselines="layer_baselines"):
@@ -143,6 +148,10 @@ class AbsenceLayerFeatureAblation(AbsenceMethod, LayerFeatureAblation, baselines
     def _as_baselines(self, plan: Plan, reference: tuple[Tensor, ...]) -> Any:
         with quiet_forward(reference):
             return self._activation(plan, reference, bool(plan.arguments["attribute_to_layer_input"]), 1)
+
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        # Captum 0.9.0 does not repeat a target per sample for perturbations_per_eval > 1 and raises
+        return run_host(LayerFeatureAblation, *already_selected(host, call, plan))
 
 
 class AbsenceInternalInfluence(AbsenceMethod, InternalInfluence):
@@ -204,7 +213,7 @@ class AbsenceLayerDeepLift(AbsenceMethod, LayerDeepLift, complete=True):
         return [cloned_inputs(nonlinearities(self.model))]
 
 
-class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True):
+class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True, distribution=True):
     """DeepLIFT at a layer, averaged over references.
 
     R = mean over references r of the layer's DeepLIFT(x; r).
@@ -229,7 +238,7 @@ class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True):
         return torch.stack(deltas, 1).flatten()  # as Captum: the references of sample 0, of sample 1, ...
 
 
-class AbsenceLayerGradientShap(AbsenceMethod, LayerGradientShap, complete=True):
+class AbsenceLayerGradientShap(AbsenceMethod, LayerGradientShap, complete=True, distribution=True):
     """Expected gradients at a layer between x and its references.
 
     R = E over r and a of (h(x) - h(r)) * du/dh at r + a (x - r) + noise.

@@ -58,6 +58,7 @@ class Traits:
     baselines: the name of the argument that takes them.
     complete: the map sums to u(x) - u(baseline).
     local: the map sees only the gradient at x, so a unit that is dead there gives zeros.
+    distribution: the host takes all rows of ``baselines`` for every sample, not row i for sample i.
     """
 
     refuses: str = ""
@@ -65,6 +66,7 @@ class Traits:
     baselines: str = "baselines"
     complete: bool = False
     local: bool = False
+    distribution: bool = False
 
 
 class AbsenceMethod:
@@ -276,7 +278,7 @@ class AbsenceMethod:
         if reference is None:
             if self._traits.baselines != "baselines":
                 raise ValueError(f"content is measured on images; pass reference= instead of {self._traits.baselines}")
-            reference = expanded(plan.arguments["baselines"], x)
+            reference = expanded(plan.arguments["baselines"], x, paired=not self._traits.distribution)
             if reference is None:
                 raise ValueError(
                     "the absence part needs one baseline image per sample (or one for all); pass reference= for several"
@@ -352,7 +354,7 @@ class AbsenceMethod:
         if reference is not None:
             reference = tuple(part[:: plan.copies] for part in reference)
         elif self._has("baselines"):
-            reference = expanded(plan.arguments["baselines"], plan.real)
+            reference = expanded(plan.arguments["baselines"], plan.real, paired=not self._traits.distribution)
         if reference is None:
             return None
         with quiet_forward(reference), unchanged(self._model):
@@ -361,7 +363,7 @@ class AbsenceMethod:
     def _completeness(self, plan: Plan, signed: Any, values: Tensor | None) -> Tensor | None:
         if not self._traits.complete or values is None or plan.arguments.get("feature_mask") is not None:
             return None
-        total = torch.stack([part.flatten(1).sum(1) for part in leaves(signed)]).sum(0)
+        total = torch.stack([part.reshape(len(part), -1).sum(1) for part in leaves(signed)]).sum(0)
         return total - (plan.output - values.mean(1))
 
     def _delta(self, deltas: list[Tensor]) -> Tensor:
@@ -381,7 +383,7 @@ class AbsenceMethod:
                     stacklevel=5,
                 )
         if self._traits.local:
-            dead = torch.stack([(part == 0).flatten(1).all(1) for part in leaves(signed)]).all(0)
+            dead = torch.stack([(part == 0).reshape(len(part), -1).all(1) for part in leaves(signed)]).all(0)
             if bool(dead.any()):
                 warnings.warn(
                     f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to the input there "
@@ -393,21 +395,21 @@ class AbsenceMethod:
 
 def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Other inputs of the same form, to tell a softmax from logits that sum to 1 by chance."""
-    return tuple(part * 0.37 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
+    return tuple(part * 0.37 + 0.21 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
 
 
 def added(total: Any, tree: Any) -> Any:
     return tree if total is None else tree_map(torch.add, total, tree)
 
 
-def expanded(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+def expanded(baselines: Any, inputs: tuple[Tensor, ...], *, paired: bool) -> tuple[Tensor, ...] | None:
     """The caller's baselines as one image per sample and input; None if they are not paired with the samples."""
     parts = baselines if isinstance(baselines, tuple) else (baselines,) * len(inputs)
     if any(callable(part) and not isinstance(part, Tensor) for part in parts):
         return None
     tensors = [torch.as_tensor(0.0 if part is None else part).to(own) for part, own in zip(parts, inputs, strict=True)]
     if any(
-        part.dim() == own.dim() and part.shape[0] not in (1, own.shape[0])
+        part.dim() == own.dim() and part.shape[0] not in ((1, own.shape[0]) if paired else (1,))
         for part, own in zip(tensors, inputs, strict=True)
     ):
         return None
@@ -447,7 +449,7 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
 
     attribute.__doc__ = f"As ``captum.attr.{host.__name__}.attribute``, for the output and against the baselines that the options choose."
     attribute.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
-    return log_usage(part_of_slo=True)(attribute)  # type: ignore[no-any-return]
+    return log_usage(part_of_slo=True)(attribute)
 
 
 def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
@@ -455,7 +457,7 @@ def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
         arguments = self._bind(args, kwargs)
         if "return_convergence_delta" in arguments:
             arguments["return_convergence_delta"] = False
-        return self._collect(arguments, full=True)[0]  # type: ignore[no-any-return]
+        return self._collect(arguments, full=True)[0]
 
     explain.__doc__ = AbsenceMethod.explain.__doc__
     explain.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]

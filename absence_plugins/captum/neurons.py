@@ -126,7 +126,7 @@ class AbsenceNeuronDeepLift(AbsenceMethod, NeuronDeepLift, complete=True):
         return [cloned_inputs(nonlinearities(self.forward_func))]
 
 
-class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True):
+class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True, distribution=True):
     """DeepLIFT of a neuron's pre-activation, averaged over references.
 
     R = mean over references r of DeepLIFT(x; r).
@@ -150,7 +150,7 @@ class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True
         return run_host(NeuronDeepLift, NeuronDeepLift(host.forward_func, host.layer, host.multiplies_by_inputs), call)
 
 
-class AbsenceNeuronGradientShap(AbsenceMethod, NeuronGradientShap, complete=True):
+class AbsenceNeuronGradientShap(AbsenceMethod, NeuronGradientShap, complete=True, distribution=True):
     """Expected gradients of a neuron's pre-activation between x and its references.
 
     R = E over r and a of (x - r) * dn/dx at r + a (x - r) + noise.

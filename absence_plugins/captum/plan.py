@@ -43,7 +43,9 @@ class Plan:
 
     def extra(self, copies: int) -> tuple[Any, ...]:
         """Additional forward arguments, one entry for each of ``copies``."""
-        return tuple(every(value, copies) for value in extra_arguments(self.arguments))
+        return tuple(  # Captum repeats tensors only
+            every(value, copies) if isinstance(value, Tensor) else value for value in extra_arguments(self.arguments)
+        )
 
     def target(self) -> Any:
         """The chosen output as the host's target, once for every copy."""

@@ -66,12 +66,12 @@ def overwritten(module: nn.Module, forward: Callable[[], Any], *, side: str = "o
     >>> overwritten(net[0], lambda: net(torch.ones(1, 1)))
     True
     """
-    pairs: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor, int | None]] = []
 
     def remember(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
         value = inputs if side == "input" else output
         tensor = value[0] if isinstance(value, (tuple, list)) else value
-        pairs.append((tensor, tensor.clone()))
+        pairs.append((tensor, tensor.clone(), _version(tensor)))
 
     register = module.register_forward_pre_hook if side == "input" else module.register_forward_hook
     handle = register(remember)
@@ -79,7 +79,13 @@ def overwritten(module: nn.Module, forward: Callable[[], Any], *, side: str = "o
         forward()
     finally:
         handle.remove()
-    return any(not torch.equal(now, before) for now, before in pairs)
+    # the version says it also where the values happen to stay, so the answer does not hang on the batch
+    return any(_version(now) != version or not torch.equal(now, before) for now, before, version in pairs)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to in place; None where autograd does not count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 @contextmanager

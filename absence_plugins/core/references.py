@@ -52,6 +52,10 @@ class ReferenceSet:
     ) -> None:
         self.is_tuple = isinstance(images, tuple)
         self.images: tuple[Tensor, ...] = images if isinstance(images, tuple) else (images,)
+        for part in self.images:
+            if not isinstance(part, Tensor):
+                raise TypeError(f"reference images must be a tensor [N, ...], got {type(part).__name__}")
+        self.images = tuple(part.detach() for part in self.images)
         sizes = {len(part) for part in self.images}
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(
@@ -59,15 +63,15 @@ class ReferenceSet:
             )
         for part in self.images:
             if part.is_floating_point() and not torch.isfinite(part).all():
-                bad = int((~torch.isfinite(part.flatten(1))).any(1).nonzero()[0])
+                bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(1).nonzero()[0])
                 raise ValueError(f"reference image {bad} holds NaN or infinite values; leave it out")
         self.labels = None if labels is None else torch.as_tensor(labels).detach().cpu().long()
         if self.labels is not None and self.labels.shape != (len(self),):
             raise ValueError(
                 f"{len(self)} reference images but labels of shape {tuple(self.labels.shape)}; pass one class index per image"
             )
-        if k < 1 or isinstance(k, bool):
-            raise ValueError(f"k={k} references are none; k must be at least 1")
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ValueError(f"k={k!r} references cannot be drawn; k must be an integer, at least 1")
         self.k, self.seed, self.contrast = k, seed, contrast
         empties = empty if isinstance(empty, tuple) else (empty,) * len(self.images)
         if len(empties) != len(self.images):
@@ -106,11 +110,14 @@ class ReferenceSet:
         is_loader = isinstance(dataset, torch.utils.data.DataLoader)
         if empty is None:
             empty = _normalization(dataset.dataset if is_loader else dataset)
-        if is_loader or not hasattr(dataset, "__getitem__"):
-            items = _reservoir(_samples(dataset) if is_loader else iter(dataset), max_samples, generator)
-        else:
-            order = torch.randperm(len(dataset), generator=generator)[:max_samples].sort().values
-            items = [dataset[int(index)] for index in order]
+        is_stream = isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__")
+        with torch.random.fork_rng(devices=[]):  # loaders and augmentations draw from the global random state
+            torch.default_generator.manual_seed(seed)
+            if is_loader or is_stream:
+                items = _reservoir(_samples(dataset) if is_loader else iter(dataset), max_samples, generator)
+            else:
+                order = torch.randperm(len(dataset), generator=generator)[:max_samples].sort().values
+                items = [dataset[int(index)] for index in order]
         if not items:
             raise ValueError("the dataset is empty; references need samples")
         inputs, labels = zip(*(_image_and_label(item) for item in items), strict=True)
@@ -188,7 +195,7 @@ class ReferenceSet:
         if not isinstance(self.contrast, Mapping):
             assert self.contrast is not None
             return self.contrast
-        if target not in self.contrast:
+        if target is None or target not in self.contrast:
             raise ValueError(f"contrast={dict(self.contrast)} names no class to compare target {target} with; add it")
         return self.contrast[target]
 
@@ -227,14 +234,14 @@ def blank_value(empty: Any, images: Tensor) -> Tensor:
     >>> blank_value([0.0, -1.0], torch.zeros(1, 2, 3, 3)).shape
     torch.Size([2, 1, 1])
     """
-    if hasattr(empty, "mean") and hasattr(empty, "std") and not isinstance(empty, Tensor):
+    if hasattr(empty, "mean") and hasattr(empty, "std") and not callable(empty.mean):  # arrays have methods
         mean, std = torch.as_tensor(empty.mean), torch.as_tensor(empty.std)
         empty = -mean / std
     value = torch.as_tensor(empty, dtype=images.dtype if images.is_floating_point() else None)
     if value.dim() == 1 and images.dim() > 2 and len(value) in (1, images.shape[1]):
         value = value.reshape(-1, *[1] * (images.dim() - 2))
     try:
-        fits = torch.broadcast_shapes(value.shape, images.shape[1:]) == images.shape[1:]
+        fits = value.expand(images.shape[1:]).shape == images.shape[1:]
     except RuntimeError:
         fits = False
     if not fits:
@@ -247,11 +254,12 @@ def blank_value(empty: Any, images: Tensor) -> Tensor:
 
 def _distances(sample: Tensor, images: Tensor, pool: Tensor) -> Tensor:
     """Squared distances of one sample to the pool, in bounded memory, accumulated in float64."""
-    sample = sample.detach().to(device=images.device, dtype=images.dtype)
+    dtype = torch.promote_types(torch.promote_types(sample.dtype, images.dtype), torch.float32)  # uint8 would wrap
+    sample = sample.detach().to(device=images.device, dtype=dtype)
     step = max(1, CHUNK_ELEMENTS // max(1, sample.numel()))
     chunks = [
-        (images[part.to(images.device)] - sample).flatten(1).square().sum(1, dtype=torch.float64)
-        for part in pool.split(step)
+        (images[part.to(images.device)].to(dtype) - sample).reshape(len(part), -1).square().sum(1, dtype=torch.float64)
+        for part in torch.split(pool, step)
     ]
     return torch.cat(chunks).cpu()
 
@@ -291,6 +299,9 @@ def _samples(loader: Iterable[Any]) -> Iterator[Any]:
             yield from batch
             continue
         inputs, labels = batch[0], (batch[1] if len(batch) > 1 else None)
+        if isinstance(labels, int) or (isinstance(labels, Tensor) and labels.dim() == 0):
+            yield batch  # DataLoader(batch_size=None) hands out single samples
+            continue
         rows = zip(*inputs, strict=True) if isinstance(inputs, (tuple, list)) else iter(inputs)
         for row, item in enumerate(rows):
             yield (item,) if labels is None else (item, labels[row])
@@ -308,8 +319,14 @@ def _reservoir(stream: Iterator[Any], size: int, generator: torch.Generator) -> 
 
 def _normalization(dataset: Any) -> Any:
     """The dataset's torchvision ``Normalize``, if its transform has one."""
-    transform = getattr(dataset, "transform", None)
-    for step in getattr(transform, "transforms", [transform]):
-        if hasattr(step, "mean") and hasattr(step, "std"):
-            return step
-    return None
+    if hasattr(dataset, "datasets"):  # ConcatDataset
+        found = [_normalization(part) for part in dataset.datasets]
+        return found[0] if found else None
+    step = _find_normalize(getattr(dataset, "transform", None))
+    return _normalization(dataset.dataset) if step is None and hasattr(dataset, "dataset") else step  # Subset
+
+
+def _find_normalize(transform: Any) -> Any:
+    if hasattr(transform, "mean") and hasattr(transform, "std"):
+        return transform
+    return next(filter(None, map(_find_normalize, getattr(transform, "transforms", ()))), None)

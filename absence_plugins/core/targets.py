@@ -95,13 +95,16 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
 
 def _sums_to_one(outputs: Tensor) -> str:
     """What the outputs would be if every row (or its exponential) sums to 1, else ""."""
+    tolerance = SOFTMAX_TOLERANCE
+    if outputs.is_floating_point():  # half precision rounds every entry
+        tolerance = max(tolerance, 4 * torch.finfo(outputs.dtype).eps)
     for name, rows in (
         ("probabilities (every row sums to 1: a softmax)", outputs),
         ("log-probabilities (the exponentials of every row sum to 1: a log_softmax)", outputs.exp()),
     ):
         sums = rows.sum(1)
-        inside = bool((rows >= 0).all() and (rows <= 1 + SOFTMAX_TOLERANCE).all())
-        if inside and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=SOFTMAX_TOLERANCE):
+        inside = bool((rows >= 0).all() and (rows <= 1 + tolerance).all())
+        if inside and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=tolerance):
             return name
     return ""
 
@@ -140,9 +143,7 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
 
 def _entries(target: Any, samples: int) -> list[Any]:
     """One entry (int or tuple) per sample, whatever form the target came in."""
-    if isinstance(target, Tensor):
-        target = target.tolist()
-    elif not isinstance(target, (int, tuple, list)) and hasattr(target, "tolist"):  # numpy
+    if isinstance(target, Tensor) or (not isinstance(target, (int, tuple, list)) and hasattr(target, "tolist")):
         target = target.tolist()
     if isinstance(target, list):
         if len(target) == 1 and samples != 1:
@@ -205,10 +206,12 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
 def others_weights(classes: int) -> Tensor:
     """Rows that average all outputs but one: [K, K], row t = mean of the others of class t.
 
-    >>> others_weights(3)[0]
-    tensor([0.0000, 0.5000, 0.5000])
+    In float64, so that 1 / (K - 1) is exact enough for every model.
+
+    >>> others_weights(3)[0].tolist()
+    [0.0, 0.5, 0.5]
     """
-    return (1 - torch.eye(classes)) / (classes - 1)
+    return (1 - torch.eye(classes, dtype=torch.float64)) / (classes - 1)
 
 
 def choose(
@@ -262,7 +265,8 @@ class CombinedOutputs(nn.Module):
     def __init__(self, forward_func: Callable[..., Tensor], weights: Tensor) -> None:
         super().__init__()
         self.explained = forward_func
-        self.combination = nn.Linear(weights.shape[1], weights.shape[0], bias=False)
+        # meta: nn.Linear draws initial weights from the user's global random state
+        self.combination = nn.Linear(weights.shape[1], weights.shape[0], bias=False, device="meta")
         self.combination.weight = nn.Parameter(weights.clone(), requires_grad=False)
         self.training = bool(getattr(forward_func, "training", False))
         if hasattr(forward_func, "device_ids"):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import capture, overwritten
@@ -72,6 +71,8 @@ class Unit:
         """The unit's value for every sample: inputs [B, ...] -> [B]. Differentiable; leaves no hook."""
         module = self.module(model)
         side = "input" if self.activation == "pre" and is_rectifier(module) else "output"
+        if side == "input":
+            module = _last(module)
         with capture(module, side=side) as seen:
             model(*inputs)
         if not seen:
@@ -112,9 +113,14 @@ def is_rectifier(module: nn.Module) -> bool:
     >>> is_rectifier(nn.Sequential(nn.Linear(1, 1), nn.ReLU()))
     True
     """
-    if isinstance(module, nn.Sequential) and len(module):
-        return is_rectifier(module[-1])
-    return isinstance(module, RECTIFIERS)
+    return isinstance(_last(module), RECTIFIERS)
+
+
+def _last(module: nn.Module) -> nn.Module:
+    """The module whose output is that of a (nested) ``Sequential``; any other module itself."""
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[-1]
+    return module
 
 
 def check_preactivation(layer: nn.Module, forward: Callable[[], Any], *, side: str = "output") -> None:

@@ -1,0 +1,145 @@
+"""The command line ``absence-plugins``: arguments in, a page or a table out.
+
+Commands import what they need when they run, so that ``--help`` is quick and a missing extra is one clear line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from absence_plugins import __version__
+
+app = typer.Typer(
+    name="absence-plugins",
+    help="See what a vision network computes from what is missing in an image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Bad input ends in one line on stderr and exit code 2, not in a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(2) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"absence-plugins {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See what a vision network computes from what is missing in an image."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-demo"),
+    pairs: Annotated[int, typer.Option(help="How many digits to show.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of the random controls.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Encoded absences in real handwritten digits, as one page. No network, under a minute."""
+    with _clear_errors():
+        from absence_plugins.experiments.demo import run_demo
+
+        typer.echo(run_demo(out, pairs=pairs, seed=seed, progress=not quiet).resolve())
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "torchvision:resnet18",
+    weights: Annotated[
+        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
+    ] = "none",
+    references: Annotated[
+        Path | None, typer.Option(help="Folder of images to compare with; subfolders are classes.")
+    ] = None,
+    contrast: Annotated[
+        int | None, typer.Option(help="Class of the references; default: any but the target's.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="A Captum class, for example DeepLift or Occlusion.")
+    ] = "IntegratedGradients",
+    target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
+    nontarget: Annotated[str, typer.Option(help="Class index, runner_up, or others.")] = "runner_up",
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-explain"),
+    k: Annotated[int, typer.Option(help="References per image.")] = 8,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Standard, non-target and reference maps of your own model on your own images, as one page."""
+    with _clear_errors():
+        from absence_plugins.experiments.explain import explain_images
+        from absence_plugins.experiments.loading import load_model, load_references
+
+        loaded = load_model(
+            model, weights, size=size, channels=channels, mean=_numbers("--mean", mean), std=_numbers("--std", std)
+        )
+        compared = (
+            None if references is None else load_references(references, loaded, k=k, contrast=contrast, seed=seed)
+        )
+        if not nontarget.isdigit() and nontarget not in ("runner_up", "others"):
+            raise ValueError(f"--nontarget {nontarget!r} must be a class index, runner_up, or others")
+        path = explain_images(
+            images,
+            loaded,
+            out,
+            references=compared,
+            method=method,
+            target=target,
+            nontarget=int(nontarget) if nontarget.isdigit() else nontarget,
+            seed=seed,
+            command="absence-plugins " + " ".join(sys.argv[1:]),
+            progress=not quiet,
+        )
+        typer.echo(path.resolve())
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} {text!r} must be comma-separated numbers") from None
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Time and memory of the adapters against plain Captum on the same work, as ratios from one run."""
+    with _clear_errors():
+        from absence_plugins.experiments.bench import run_bench
+
+        typer.echo(run_bench(rounds=rounds, quick=quick, device=device).table())

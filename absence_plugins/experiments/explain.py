@@ -1,0 +1,285 @@
+"""``absence-plugins explain``: the demo's maps for a user's own model and images."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+import absence_plugins.captum as adapters
+from absence_plugins import ReferenceSet
+from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.core.targets import check_logits, choose_nontarget
+from absence_plugins.experiments.loading import LoadedModel
+from absence_plugins.experiments.pasting import insert_missing, remove_suppressor
+from absence_plugins.experiments.provenance import provenance
+from absence_plugins.report import Page, Panel, Row, write_page
+
+WINDOW_SHARE = 8  # Occlusion's window is 1/8 of the image wide and moves by half of that
+INTERNAL_BATCH = 16  # path points at a time; a few hundred MB on 224x224 inputs
+
+HOW_TO_READ = (
+    (
+        "Standard map",
+        "The target's output against a blank image: what is there and raises it (red) or holds it down (blue).",
+    ),
+    (
+        "Non-target map",
+        "Another output, explained on the same image. Blue: content that holds it down, that is, what its unit encodes as absent.",
+    ),
+    (
+        "Reference map",
+        "The target's output on the image, against the nearest reference images. It sums to the difference of the outputs.",
+    ),
+    (
+        "Absence part",
+        "Of the reference map, the places where the references have content and the image has none: evidence for an absence.",
+    ),
+    (
+        "Pixel tests",
+        "The strongest pixels are copied from the nearest reference, or blanked; the control does the same at random places, 32 times.",
+    ),
+)
+
+
+def input_method(name: str) -> type[Any]:
+    """The adapter behind ``--method``: a Captum class that attributes to inputs, with or without ``captum:``.
+
+    Raises ValueError with the names that exist.
+
+    >>> input_method("captum:deeplift").__name__
+    'AbsenceDeepLift'
+    """
+    wanted = name.removeprefix("captum:").removeprefix("Absence").lower()
+    usable = {}
+    for attribute, found in vars(adapters).items():
+        if inspect.isclass(found) and issubclass(found, AbsenceMethod) and found is not AbsenceMethod:
+            plain = attribute.removeprefix("Absence")
+            if not plain.startswith(("Layer", "Neuron", "Internal", "LimeBase")) and not found._traits.refuses:
+                usable[plain.lower()] = found
+    if wanted not in usable:
+        names = ", ".join(sorted(found.__name__.removeprefix("Absence") for found in usable.values()))
+        raise ValueError(f"--method {name!r} is not a method that shows absences on inputs; there are: {names}")
+    return usable[wanted]
+
+
+def method_arguments(method: type[Any], x: Tensor) -> dict[str, Any]:
+    """What a method needs for images beyond inputs and target: window, feature blocks, batch size."""
+    parameters = inspect.signature(method.attribute).parameters
+    window = max(1, min(x.shape[-2:]) // WINDOW_SHARE)
+    arguments: dict[str, Any] = {}
+    if "sliding_window_shapes" in parameters:
+        arguments |= {
+            "sliding_window_shapes": (x.shape[1], window, window),
+            "strides": (x.shape[1], max(1, window // 2), max(1, window // 2)),
+        }
+    if "feature_mask" in parameters:
+        rows, columns = torch.arange(x.shape[-2]) // window, torch.arange(x.shape[-1]) // window
+        arguments["feature_mask"] = (rows[:, None] * (int(columns[-1]) + 1) + columns).expand(1, *x.shape[1:])
+    if "perturbations_per_eval" in parameters:
+        arguments["perturbations_per_eval"] = INTERNAL_BATCH
+    if "internal_batch_size" in parameters:
+        arguments["internal_batch_size"] = INTERNAL_BATCH
+    return arguments
+
+
+def explain_images(
+    images: Sequence[Path],
+    loaded: LoadedModel,
+    out: Path,
+    *,
+    references: ReferenceSet | None = None,
+    method: str = "IntegratedGradients",
+    target: int | None = None,
+    nontarget: int | str | None = None,
+    seed: int = 0,
+    command: str = "",
+    progress: bool = True,
+) -> Path:
+    """One row per image: standard, non-target and (with references) reference map, each tested on pixels.
+
+    target: class index; None: the predicted class. nontarget: class index, "runner_up" (default) or
+    "others". Returns the page's path; the model and the random state are as before.
+
+    Raises:
+        ValueError: a class that does not exist, a model that ends in softmax, a method that cannot show
+            absences, references that do not fit.
+    """
+    chosen = input_method(method)
+    if references is not None and chosen._traits.no_reference:
+        raise ValueError(f"--references with --method {method}: {chosen._traits.no_reference}")
+    if Path(out).is_file():
+        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        rows = [
+            _row(Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
+            for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
+        ]
+    name = chosen.__name__.removeprefix("Absence")
+    page = Page(
+        title="What is there, and what is missing",
+        lead=f"{len(rows)} image{'s' if len(rows) != 1 else ''}, explained with {name}. Red raises the explained output, blue holds it down."
+        + (
+            ""
+            if references is not None
+            else " Without --references FOLDER only the non-target map can show an absence."
+        ),
+        rows=tuple(rows),
+        how_to_read=HOW_TO_READ if references is not None else HOW_TO_READ[:2] + HOW_TO_READ[4:],
+        provenance=provenance(seed=seed, command=command),
+    )
+    return write_page(page, Path(out))
+
+
+def _row(
+    name: str,
+    picture: Tensor,
+    loaded: LoadedModel,
+    method: type[Any],
+    references: ReferenceSet | None,
+    target: int | None,
+    nontarget: int | str | None,
+    seed: int,
+) -> Row:
+    model, x = loaded.model, loaded.preprocessing.normalize(picture)[None]
+    with torch.no_grad():
+        outputs = _outputs(model, x)
+    check_logits(outputs, lambda: _outputs(model, x * 0.37))
+    single = outputs.shape[1] == 1
+    scores = torch.cat([outputs, -outputs], 1) if single else outputs
+    t = int(outputs.argmax(1)) if target is None else target
+    if not 0 <= t < outputs.shape[1]:
+        raise ValueError(
+            f"--target {t} does not exist: the model has {outputs.shape[1]} outputs, 0 to {outputs.shape[1] - 1}"
+        )
+    other: int | str = (
+        "others"
+        if nontarget == "others" and not single
+        else int(
+            choose_nontarget(scores, torch.tensor([t]), "runner_up" if nontarget in (None, "others") else nontarget)  # type: ignore[arg-type]
+        )
+    )
+    arguments = method_arguments(method, x)
+    blank = loaded.preprocessing.empty.expand_as(x[0])
+    baselines = (
+        {"baselines": _blank_baseline(method, x, blank)}
+        if "baselines" in inspect.signature(method.attribute).parameters
+        else {}
+    )
+    standard = method(model, nontarget=None)
+    signed = standard.attribute(
+        x, target=t, **arguments, **baselines, **({"abs": False} if "Saliency" in method.__name__ else {})
+    )
+    absent = method(model, nontarget=other).explain(x, target=t, **arguments, **baselines)
+    label, other_label = loaded.name(t), "the mean of the others" if other == "others" else loaded.name(int(other))
+    if single:
+        label, other_label = "the output", "the negated output"
+    removal = remove_suppressor(_output(model, t, other, single), x[0], absent.absence[0], blank, seed=seed)
+    panels = [
+        Panel("image", picture, "The image", name),
+        Panel(
+            "signed",
+            signed[0],
+            f"Standard map: {label}",
+            "Against blank: only what is there.",
+            underlay=picture,
+            positive=f"raises {label}",
+            negative="holds it down",
+        ),
+        Panel(
+            "signed",
+            absent.attribution[0],
+            f"Non-target map: {other_label}",
+            "Blue: content that holds it down.",
+            underlay=picture,
+            positive=f"raises {other_label}",
+            negative="holds it down",
+        ),
+    ]
+    facts = [
+        (f"Output of {label}", f"{float(scores[0, t]):.2f}"),
+        (f"Output of {other_label}", f"{float(absent.output[0]):.2f}"),
+    ]
+    sentence = (
+        f"Blanking the {removal.pixels} pixels that hold {other_label} down most changes its output by {removal.change:+.2f}; "
+        f"as many random pixels change it by {removal.random_change:+.2f}."
+    )
+    if references is not None:
+        found = method(model, reference=references).explain(x, target=t, **arguments)
+        nearest = references.nearest(x, t if not single else 1)
+        assert isinstance(nearest, Tensor)
+        test = insert_missing(_output(model, t, None, single), x[0], nearest[0, 0], found.absence[0], seed=seed)
+        panels += [
+            Panel("image", _picture(nearest[0, 0], loaded), "The nearest reference", "It has what may be missing."),
+            Panel(
+                "signed",
+                found.attribution[0],
+                f"Reference map: {label}",
+                f"Against the {references.k} nearest references.",
+                underlay=picture,
+                positive=f"raises {label}",
+                negative="holds it down",
+            ),
+            Panel(
+                "absence",
+                found.absence[0],
+                "Its absence part",
+                "Red: missing here; its absence raises the output.",
+                underlay=picture,
+                positive=f"its absence raises {label}",
+            ),
+        ]
+        sentence += (
+            f" Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} by {test.change:+.2f}; "
+            f"the same pixels at random places change it by {test.random_change:+.2f}."
+        )
+        facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
+    facts.append(("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}"))
+    return Row(f"{name}: {label}", sentence, tuple(panels), tuple(facts))
+
+
+def _outputs(model: nn.Module, x: Tensor) -> Tensor:
+    outputs = model(x)
+    if not isinstance(outputs, Tensor) or outputs.dim() not in (1, 2):
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model must return one row of logits per image, got {shape}; wrap it so that it does")
+    return outputs[:, None] if outputs.dim() == 1 else outputs
+
+
+def _output(model: nn.Module, target: int, other: int | str | None, single: bool) -> Callable[[Tensor], Tensor]:
+    """The output a pixel test reads: the target's, or the non-target's."""
+
+    def read(images: Tensor) -> Tensor:
+        outputs = _outputs(model, images)
+        if single:
+            return outputs[:, 0] if other is None else -outputs[:, 0]
+        if other == "others":
+            return (outputs.sum(1) - outputs[:, target]) / (outputs.shape[1] - 1)
+        return outputs[:, target if other is None else int(other)]
+
+    return read
+
+
+def _blank_baseline(method: type[Any], x: Tensor, blank: Tensor) -> Tensor:
+    """Black, as the model sees it; the Shap classes want a distribution of at least two."""
+    return (
+        torch.stack([blank] * 2)
+        if "Shap" in method.__name__ and method.__name__ not in _SINGLE_SHAP
+        else blank[None].expand_as(x).contiguous()
+    )
+
+
+_SINGLE_SHAP = ("AbsenceKernelShap", "AbsenceShapleyValueSampling", "AbsenceShapleyValues")
+
+
+def _picture(x: Tensor, loaded: LoadedModel) -> Tensor:
+    """A model input back as a picture in [0, 1]."""
+    p = loaded.preprocessing
+    return (x * torch.tensor(p.std).reshape(-1, 1, 1) + torch.tensor(p.mean).reshape(-1, 1, 1)).clamp(0, 1)

@@ -1,0 +1,246 @@
+"""From what a user names on the command line to a model, its preprocessing, images and references."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins import ReferenceSet
+
+try:
+    import torchvision
+    from PIL import Image, UnidentifiedImageError
+    from torchvision import transforms
+except ImportError as error:
+    raise ImportError(
+        f'loading images needs torchvision and Pillow ({error}); pip install "absence-plugins[report]"'
+    ) from error
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Image file -> model input: grayscale or RGB, resized and center-cropped to ``size``, normalized."""
+
+    size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def picture(self, path: Path) -> Tensor:
+        """The image as a person sees it: [C, size, size] in [0, 1].
+
+        Raises:
+            ValueError: no such file, or not an image.
+        """
+        if not path.is_file():
+            raise ValueError(f"image {path} does not exist")
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("L" if self.channels == 1 else "RGB")
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{path} is not an image that Pillow can read ({error})") from None
+        steps = [transforms.Resize(self.size), transforms.CenterCrop(self.size), transforms.ToTensor()]
+        picture: Tensor = transforms.Compose(steps)(image)
+        return picture
+
+    def normalize(self, picture: Tensor) -> Tensor:
+        """Pictures [..., C, H, W] in [0, 1] -> model inputs."""
+        return (picture - self._column(self.mean)) / self._column(self.std)
+
+    @property
+    def empty(self) -> Tensor:
+        """What black becomes: one value per channel [C, 1, 1]."""
+        return self.normalize(torch.zeros(self.channels, 1, 1))
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values).reshape(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in eval mode, the preprocessing of its images, and its classes' names ([] if unknown)."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    categories: tuple[str, ...]
+
+    def name(self, index: int) -> str:
+        """``class 3`` or ``class 3 (magpie)``."""
+        known = index < len(self.categories) and self.categories[index] != str(index)
+        return f"class {index} ({self.categories[index]})" if known else f"class {index}"
+
+
+def load_model(
+    spec: str,
+    weights: str = "none",
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> LoadedModel:
+    """A model from ``torchvision:NAME``, ``module:factory`` (called without arguments), or ``digits``.
+
+    ``weights``: "none" (the factory's own), "DEFAULT" (torchvision's, which are downloaded unless they
+    are in torch's cache), or a file: safetensors, or a state dict that loads with ``weights_only=True``;
+    no code is ever unpickled.
+
+    Raises:
+        ValueError: what does not exist, does not fit, or would execute code.
+    """
+    if spec == "digits":
+        from absence_plugins.data import digits_cnn
+
+        return LoadedModel(
+            _weighted(digits_cnn(), weights),
+            _preprocessing(size or 32, channels or 1, mean, std, plain=True),
+            tuple("0123456789"),
+        )
+    source, separator, name = spec.partition(":")
+    if not separator or not name:
+        raise ValueError(f"--model {spec!r} must be torchvision:NAME, module:factory, or digits")
+    if source == "torchvision":
+        return _torchvision_model(name, weights, size, mean, std)
+    model = _weighted(_factory(source, name), weights)
+    return LoadedModel(model.eval(), _preprocessing(size or 224, channels or 3, mean, std, plain=mean is None), ())
+
+
+def _preprocessing(
+    size: int, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None, *, plain: bool
+) -> Preprocessing:
+    means = tuple(mean or ((0.0,) * channels if plain else IMAGENET_MEAN))
+    stds = tuple(std or ((1.0,) * channels if plain else IMAGENET_STD))
+    for option, values in (("--mean", means), ("--std", stds)):
+        if len(values) != channels:
+            raise ValueError(f"{option} has {len(values)} values for {channels} channels; pass one per channel")
+    if any(value <= 0 for value in stds):
+        raise ValueError(f"--std {stds} must be positive")
+    return Preprocessing(size, channels, means, stds)
+
+
+def _torchvision_model(
+    name: str, weights: str, size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> LoadedModel:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        close = [other for other in known if other.startswith(name[:3])][:8] or known[:8]
+        raise ValueError(f"torchvision has no classification model {name!r}; for example: {', '.join(close)}")
+    published = torchvision.models.get_model_weights(name).DEFAULT
+    if weights == "DEFAULT":
+        try:
+            model = torchvision.models.get_model(name, weights=published)
+        except OSError as error:
+            raise ValueError(
+                f"torchvision's weights of {name} could not be downloaded ({error}); fetch the file and pass --weights FILE"
+            ) from None
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = _weighted(torchvision.models.get_model(name, weights=None), weights)
+    crop = int(published.transforms().crop_size[0])
+    return LoadedModel(
+        model.eval(),
+        _preprocessing(size or crop, 3, mean, std, plain=False),
+        tuple(published.meta.get("categories", ())),
+    )
+
+
+def _factory(module: str, name: str) -> nn.Module:
+    sys.path.insert(0, "")  # a factory beside the user, as with `python -m`
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ValueError(f"module {module!r} cannot be imported: {error}") from None
+    except AttributeError:
+        raise ValueError(f"module {module!r} has no {name!r}") from None
+    finally:
+        sys.path.remove("")
+    model = found if isinstance(found, nn.Module) else found()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{module}:{name} must return a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _weighted(model: nn.Module, weights: str) -> nn.Module:
+    if weights == "none":
+        return model.eval()
+    if weights == "DEFAULT":
+        raise ValueError("--weights DEFAULT is for torchvision models; pass a file, or none")
+    path = Path(weights)
+    if not path.is_file():
+        raise ValueError(f"weights file {path} does not exist")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state: Any = load_file(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: whatever a foreign file raises
+            raise ValueError(
+                f"{path} is not a plain state dict ({type(error).__name__}); files that contain code are not loaded. "
+                "Save one with torch.save(model.state_dict(), ...) or as safetensors"
+            ) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"the weights in {path} do not fit the model: {str(error).splitlines()[0]}") from None
+    return model.eval()
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files below a folder, in order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES)
+
+
+def load_references(
+    folder: Path,
+    loaded: LoadedModel,
+    *,
+    k: int = 8,
+    contrast: int | None = None,
+    max_samples: int = 2000,
+    seed: int = 0,
+) -> ReferenceSet:
+    """References from a folder of images; its subfolders, if any, are classes.
+
+    A subfolder's class is its name if that is a number, its place among the model's categories if it is
+    one of them, else its place in alphabetical order (as torchvision's ImageFolder counts).
+
+    Raises:
+        ValueError: no such folder, no images.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"references folder {folder} does not exist")
+    files = image_files(folder)
+    if not files:
+        raise ValueError(f"references folder {folder} holds no images")
+    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:max_samples].sort().values
+    files = [files[int(index)] for index in chosen]
+    index_of = folder_classes(folder, loaded.categories)
+    labels = [index_of[file.relative_to(folder).parts[0]] for file in files] if index_of else None
+    images = torch.stack([loaded.preprocessing.normalize(loaded.preprocessing.picture(file)) for file in files])
+    return ReferenceSet(
+        images, labels, empty=loaded.preprocessing.empty, k=min(k, len(files)), contrast=contrast, seed=seed
+    )
+
+
+def folder_classes(folder: Path, categories: Sequence[str]) -> dict[str, int]:
+    """Class index of every subfolder; {} if there are none."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and image_files(path))
+    if all(name.isdigit() for name in names):
+        return {name: int(name) for name in names}
+    if categories and all(name in categories for name in names):
+        return {name: list(categories).index(name) for name in names}
+    return {name: index for index, name in enumerate(names)}

@@ -1,0 +1,19 @@
+"""What was found, as figures and as one self-contained HTML page; nothing is computed here.
+
+Red raises the explained output, blue holds it down, zero is white, and every map says so in its
+colour bar. :mod:`~absence_plugins.report.figures` draws maps, :mod:`~absence_plugins.report.page`
+puts them on a page.
+"""
+
+try:
+    import jinja2 as _jinja2  # noqa: F401  both are checked here once, for every module of report
+    import matplotlib as _matplotlib  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f'absence_plugins.report needs matplotlib and jinja2 ({error}); pip install "absence-plugins[report]"'
+    ) from error
+
+from absence_plugins.report.figures import Panel, panel_figure, row_figure, signed_figure
+from absence_plugins.report.page import Page, Row, write_page
+
+__all__ = ["Page", "Panel", "Row", "panel_figure", "row_figure", "signed_figure", "write_page"]

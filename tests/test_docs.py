@@ -1,0 +1,91 @@
+"""Every code block of README.md and docs/ runs: each page top to bottom, in one namespace."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts),
+]
+FENCE = re.compile(
+    r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>[^\n`]*)\n(?P<code>.*?)^ *(?P=fence) *$",
+    re.MULTILINE | re.DOTALL,
+)
+EXECUTED = {"python", "pycon"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: what is written behind the fence, the code, and its first line's number."""
+
+    info: str
+    code: str
+    line: int
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """All fenced blocks of a page, in order."""
+    for match in FENCE.finditer(page):
+        line = page.count("\n", 0, match.start("code")) + 1
+        yield Block(match["info"].strip(), textwrap.dedent(match["code"]), line)
+
+
+def run(page: str, name: str) -> None:
+    """Execute a page's Python blocks in one namespace."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if "py" in block.info and block.info not in EXECUTED:
+            raise ValueError(
+                f"{name}:{block.line}: block marked {block.info!r}; every Python block is executed "
+                f"and marked plainly as one of {sorted(EXECUTED)}"
+            )
+        if block.info == "python" and ">>> " not in block.code:
+            # Blank lines in front, so that a traceback shows the line of the page.
+            exec(compile("\n" * (block.line - 1) + block.code, name, "exec"), namespace)
+        elif block.info in EXECUTED:
+            _check_session(block, namespace, name)
+
+
+def _check_session(block: Block, namespace: dict[str, Any], name: str) -> None:
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    session = doctest.DocTestParser().get_doctest(block.code, {}, name, name, block.line - 1)
+    session.globs = namespace
+    runner = doctest.DocTestRunner(optionflags=flags)
+    report: list[str] = []
+    if runner.run(session, out=report.append, clear_globs=False).failed:
+        pytest.fail("".join(report))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    torch.manual_seed(0)
+    np.random.seed(0)
+    run(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)))
+
+
+def test_a_page_is_executed_in_order_and_checked() -> None:
+    page = "```python\nx = 1\n```\n\n- item\n\n  ```pycon\n  >>> x + 1\n  {}\n  ```\n"
+    run(page.format(2), "right.md")
+    with pytest.raises(pytest.fail.Exception, match="Expected"):
+        run(page.format(3), "wrong.md")
+
+
+@pytest.mark.parametrize("info", ["python no-run", "{code-block} python", "py", "{doctest} python"])
+def test_a_python_block_cannot_be_left_out(info: str) -> None:
+    with pytest.raises(ValueError, match="every Python block is executed"):
+        run(f"```{info}\n1 / 0\n```\n", "page.md")

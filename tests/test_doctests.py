@@ -1,0 +1,61 @@
+"""The examples in the docstrings of the installed package run, and the public surface has some."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import absence_plugins
+
+from test_captum_upstream import NAMES
+
+MODULES = [
+    "absence_plugins",
+    *sorted(
+        module.name
+        for module in pkgutil.walk_packages(absence_plugins.__path__, "absence_plugins.")
+        if not module.name.endswith("__main__")
+    ),
+]
+
+# The public surface: each of these shows an example. Add to it when something becomes public.
+WITH_EXAMPLES = {
+    "absence_plugins": ["ReferenceSet", "Unit"],
+    "absence_plugins.core.hooks": ["capture", "overwritten"],
+    "absence_plugins.core.maps": [
+        "absence_part",
+        "split_by_content",
+        "split_by_sign",
+        "sum_channels",
+        "symmetric_range",
+    ],
+    "absence_plugins.core.references": ["blank_value"],
+    "absence_plugins.core.targets": ["check_logits", "choose", "choose_nontarget", "others_weights"],
+    "absence_plugins.captum": [f"Absence{name}" for name in NAMES],
+    "absence_plugins.data": ["digits_cnn", "load_digits"],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    results = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    assert results.failed == 0, f"{results.failed} of {results.attempted} examples, shown above"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in WITH_EXAMPLES.items() for name in names]
+)
+def test_public_name_shows_an_example(module: str, name: str) -> None:
+    public = getattr(importlib.import_module(module), name)
+    assert any(test.examples for test in doctest.DocTestFinder().find(public, name))
