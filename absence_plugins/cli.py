@@ -138,8 +138,13 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Time and memory of the adapters against plain Captum on the same work, as ratios from one run."""
+    """Time and memory of the adapters against plain Captum on the same work, as ratios from one run.
+
+    Exits with 1 if a ratio is above its limit.
+    """
     with _clear_errors():
         from absence_plugins.experiments.bench import run_bench
 
-        typer.echo(run_bench(rounds=rounds, quick=quick, device=device).table())
+        result = run_bench(rounds=rounds, quick=quick, device=device)
+    typer.echo(result.table())
+    raise typer.Exit(0 if result.ok else 1)

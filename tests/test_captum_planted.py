@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ from absence_plugins.captum import (
     AbsenceOcclusion,
 )
 
-import numpy as np
 import planted
 from planted import Planted, dilate
 

@@ -374,7 +374,7 @@ class AbsenceLRP(AbsenceMethod, LRP, local=True, no_reference=NO_BASELINE):
 
     Modules that only reshape (``nn.Flatten``), on which Captum raises, are passed through. Rules that
     the user attached stay attached. Local: a dead unit gives zeros. For relevance that is right where
-    this one is not, explain against references with AbsenceDeepLift.
+    this one is not, explain against references with AbsenceDeepLift. All zeros where u(x) = 0, as Captum seeds it.
 
     >>> net = nn.Linear(2, 2, bias=False)
     >>> net.weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1

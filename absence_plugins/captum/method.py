@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from captum.attr import Attribution, LayerActivation
+from captum.attr import Attribution, DataLoaderAttribution, LayerActivation
 from captum.log import log_usage
 from torch import Tensor
 
@@ -70,7 +70,7 @@ class Traits:
 
 
 class AbsenceMethod:
-    """What all ``Absence*`` classes share. Keyword-only options behind the host's own arguments:
+    """What all ``Absence*`` classes share: three keyword-only options behind the host's own arguments.
 
     Args:
         nontarget: which output is explained instead of the target: "runner_up" (highest of the others),
@@ -141,16 +141,16 @@ class AbsenceMethod:
             raise ValueError(
                 f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
             )
-        if not self._has("target"):
-            if nontarget is not None and not isinstance(nontarget, str):
-                raise ValueError(f"{name} explains one neuron, which has no non-target; leave nontarget out")
-        elif isinstance(nontarget, str) and nontarget == "auto":
-            nontarget = None if reference is not None else "runner_up"
         self.nontarget, self.reference, self.evidence = nontarget, reference, evidence
         if self._traits.refuses and not self.is_neutral:
             raise ValueError(
                 f"{name} cannot show absences: {self._traits.refuses} (nontarget=None gives Captum's own map)"
             )
+        if not self._has("target"):
+            if nontarget is not None and not (isinstance(nontarget, str) and nontarget == "auto"):
+                raise ValueError(f"{name} explains one neuron, which has no non-target; leave nontarget out")
+        elif isinstance(nontarget, str) and nontarget == "auto":
+            self.nontarget = None if reference is not None else "runner_up"
         if reference is not None and self._traits.no_reference:
             raise ValueError(f"{name} takes no reference: {self._traits.no_reference}")
 
@@ -165,6 +165,11 @@ class AbsenceMethod:
 
     def _plan(self, arguments: dict[str, Any], *, wants_parts: bool) -> Plan:
         """Everything that is decided once, on the real inputs, from one extra forward."""
+        if getattr(self._model, "__func__", None) is DataLoaderAttribution._forward_with_dataloader:
+            raise ValueError(
+                "DataLoaderAttribution explains one number of the whole data set, which has no non-target and no "
+                "reference; give it the neutral object: AbsenceFeatureAblation(model, nontarget=None)"
+            )
         inputs = checked_inputs(arguments["inputs"])
         real, copies = real_inputs(self, inputs)
         plan = Plan(arguments, inputs, real, copies)
@@ -399,6 +404,7 @@ def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def added(total: Any, tree: Any) -> Any:
+    """A running sum of maps; None is the empty one."""
     return tree if total is None else tree_map(torch.add, total, tree)
 
 

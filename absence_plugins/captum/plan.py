@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -27,13 +27,14 @@ class Plan:
     real: tuple[Tensor, ...]
     copies: int = 1
     choice: Choice | None = None
-    output: Tensor = torch.empty(0)  # u(x) of the real samples [B]
+    output: Tensor = field(default_factory=lambda: torch.empty(0))  # u(x) of the real samples [B]
     columns: int = 1  # outputs the host can select from
     view: Literal["target", "nontarget"] = "target"
     references: tuple[Tensor, ...] | None = None  # per input [copies * B, k, ...]
 
     @property
     def is_tuple(self) -> bool:
+        """Whether the caller passed a tuple of inputs, and gets a tuple of maps."""
         return isinstance(self.arguments["inputs"], tuple)
 
     @property

@@ -38,7 +38,7 @@ def nonlinearities(model: Any) -> list[nn.Module]:
 
 
 def pass_reshapes_through(model: nn.Module) -> None:
-    """Give modules that only reshape a rule, so that Captum's LRP accepts them (epsilon: R unchanged)."""
+    """Give modules that only reshape a rule, so that Captum's LRP accepts them (epsilon 1e-9: R unchanged to 1e-8)."""
     for module in model.modules():
         if isinstance(module, RESHAPES) and not hasattr(module, "rule"):
             module.rule = EpsilonRule()
@@ -50,6 +50,7 @@ def two_sided(x: Tensor, raising: Tensor, lowering: Tensor) -> Tensor:
 
 
 def warn_local(method: Any) -> None:
+    """Say that a map is local and does not sum to the output."""
     warnings.warn(
         f"{type(method).__name__} is local (it sees only units that are active at x) and its map does not sum to the output; "
         "AbsenceIntegratedGradients does",

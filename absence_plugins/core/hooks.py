@@ -94,6 +94,7 @@ def unchanged(model: Any) -> Iterator[None]:
 
     Hosts leave bookkeeping attributes behind when something raises half-way; after this block only the
     values of buffers that a forward updates by itself (batch norm in training mode) can have moved.
+    Attributes that a model sets in its own forward (counters, caches) are put back, too.
     Anything that is not an ``nn.Module`` passes through untouched.
     """
     model = getattr(model, "__self__", model)  # model.forward

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Images = Tensor | tuple[Tensor, ...]
-CHUNK_ELEMENTS = 2**24  # at most this many differences are held at a time: 64 MB in float32
+CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
 
 
 class ReferenceSet:
@@ -185,6 +185,10 @@ class ReferenceSet:
         for own, wanted in zip(targets, asked, strict=True):
             if wanted is None and self.contrast is not None:
                 wanted = self._contrast_of(own)
+                if wanted == own:
+                    raise ValueError(
+                        f"class {own} would be compared with itself; name another contrast class than the target"
+                    )
             key = (own if wanted is None else None, wanted)
             if key not in pools:
                 pools[key] = self._members(wanted) if wanted is not None else self._members(own, inverse=True)
@@ -258,8 +262,8 @@ def _distances(sample: Tensor, images: Tensor, pool: Tensor) -> Tensor:
     sample = sample.detach().to(device=images.device, dtype=dtype)
     step = max(1, CHUNK_ELEMENTS // max(1, sample.numel()))
     chunks = [
-        (images[part.to(images.device)].to(dtype) - sample).reshape(len(part), -1).square().sum(1, dtype=torch.float64)
-        for part in torch.split(pool, step)
+        images.index_select(0, part).to(dtype).sub_(sample).reshape(len(part), -1).square_().sum(1, dtype=torch.float64)
+        for part in torch.split(pool.to(images.device), step)
     ]
     return torch.cat(chunks).cpu()
 

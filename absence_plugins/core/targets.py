@@ -273,6 +273,7 @@ class CombinedOutputs(nn.Module):
             self.device_ids = forward_func.device_ids
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The combined outputs of the explained model's outputs [B, K, ...] -> [B, M, ...]."""
         outputs = as_columns(self.explained(*args, **kwargs))
         if outputs.dim() == 2:
             return self.combination(outputs)  # type: ignore[no-any-return]

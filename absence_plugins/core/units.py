@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch  # noqa: F401  (examples)
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import capture, overwritten

@@ -173,10 +173,7 @@ def _row(
         if "baselines" in inspect.signature(method.attribute).parameters
         else {}
     )
-    standard = method(model, nontarget=None)
-    signed = standard.attribute(
-        x, target=t, **arguments, **baselines, **({"abs": False} if "Saliency" in method.__name__ else {})
-    )
+    signed = _standard_map(method, model, x, t, outputs.shape[1], {**arguments, **baselines})
     absent = method(model, nontarget=other).explain(x, target=t, **arguments, **baselines)
     label, other_label = loaded.name(t), "the mean of the others" if other == "others" else loaded.name(int(other))
     if single:
@@ -243,6 +240,15 @@ def _row(
         facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
     facts.append(("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}"))
     return Row(f"{name}: {label}", sentence, tuple(panels), tuple(facts))
+
+
+def _standard_map(
+    method: type[Any], model: nn.Module, x: Tensor, target: int, classes: int, call: dict[str, Any]
+) -> Tensor:
+    """The target's own map against blank: as the non-target of another class, so that it is mended like the others."""
+    if classes == 1:
+        return method(model, nontarget=None).attribute(x, target=target, **call)  # type: ignore[no-any-return]
+    return method(model, nontarget=target).attribute(x, target=(target + 1) % classes, **call)  # type: ignore[no-any-return]
 
 
 def _outputs(model: nn.Module, x: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def test_others_is_the_mean_of_the_others_at_the_targets_place() -> None:
 @pytest.mark.parametrize("form", [torch.softmax, torch.log_softmax])
 def test_softmax_outputs_are_refused_in_every_precision(dtype: torch.dtype, form: object) -> None:
     logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(0)).mul(3).to(dtype)
-    with pytest.raises(ValueError, match="every row.*explain the logits: drop the softmax"):
+    with pytest.raises(ValueError, match=r"every row.*explain the logits: drop the softmax"):
         check_logits(form(logits, 1))  # type: ignore[operator]
     check_logits(logits)
 

@@ -132,7 +132,7 @@ def test_in_place_rectifiers_are_seen_even_where_they_change_nothing(level: floa
 def test_post_relu_layers_are_refused_with_the_remedy() -> None:
     net = Nested()
     for layer in (net.block, net.block[1], net.block[1][1]):
-        with pytest.raises(ValueError, match="rectified values.*attribute_to_neuron_input=True"):
+        with pytest.raises(ValueError, match=r"rectified values.*attribute_to_neuron_input=True"):
             check_preactivation(layer, lambda: net(X))
     check_preactivation(net.block[1][1], lambda: net(X), side="input")
     check_preactivation(net.block[1][0], lambda: net(X))

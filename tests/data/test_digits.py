@@ -153,9 +153,7 @@ def test_missing_scikit_learn_names_the_remedy(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_training_again_gives_the_shipped_network(
-    tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_again_gives_the_shipped_network(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     data = load_digits()
     shipped = accuracy(digits_cnn(), data.test_images, data.test_labels)
     threads = torch.get_num_threads()

@@ -17,6 +17,8 @@ pytest.importorskip("captum")
 
 from absence_plugins.experiments import bench
 from absence_plugins.experiments.bench import BenchResult, Measurement, run_bench
+from absence_plugins.experiments.bench.timing import timed
+from absence_plugins.experiments.bench.works import NONTARGET_LIMIT, REFERENCES_LIMIT, Work, build_works
 
 NAMES = {"nontarget", "references", "absence part", "neutral", "DeepLift nontarget"}
 
@@ -45,7 +47,7 @@ def test_every_ratio_is_finite_and_none_is_judged_when_quick(result: BenchResult
 
 def test_the_table_names_limits_and_surroundings(result: BenchResult) -> None:
     lines = {line.split(":")[0]: line for line in reversed(result.table().splitlines())}
-    assert bench.NONTARGET_LIMIT == bench.REFERENCES_LIMIT == 1.05
+    assert NONTARGET_LIMIT == REFERENCES_LIMIT == 1.05
     assert " 1.05" in lines["digits nontarget"]
     assert " 1.02" in lines["digits neutral"]
     assert " 1.10" in next(line for line in result.table().splitlines() if line.startswith("digits nontarget: memory"))
@@ -64,14 +66,14 @@ def test_the_result_goes_to_json(result: BenchResult) -> None:
 def test_both_sides_compute_the_same_numbers(network: str) -> None:
     if network == "resnet18":
         pytest.importorskip("torchvision")
-    for name, work in bench._works(network, True, torch.device("cpu")).items():
+    for name, work in build_works(network, True, torch.device("cpu")).items():
         torch.testing.assert_close(work.ours(), (work.same or work.plain)(), msg=name)
 
 
 def test_other_numbers_are_not_compared() -> None:
-    work = bench._Work("unequal", 1.05, lambda: torch.ones(2), lambda: torch.tensor([1.0, 1.1]))
+    work = Work("unequal", 1.05, lambda: torch.ones(2), lambda: torch.tensor([1.0, 1.1]))
     with pytest.raises(RuntimeError, match=r"case: adapter and Captum differ by 0\.1"):
-        bench._timed("case", work, 1, torch.device("cpu"), judged=True)
+        timed("case", work, 1, torch.device("cpu"), judged=True)
 
 
 def test_a_broken_limit_is_told() -> None:
@@ -87,7 +89,7 @@ def test_a_broken_limit_is_told() -> None:
 def test_without_torchvision_the_digits_are_measured_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     fake = Measurement("digits nontarget: memory", "x", 1.0, 1.0, "MiB", 1.0, 1.1, None, (1.0,))
-    monkeypatch.setattr(bench, "_weighed", lambda *_, **__: fake)
+    monkeypatch.setattr(bench, "weighed_ratio", lambda *_, **__: fake)
     result = run_bench(rounds=1, quick=True, device="cpu", progress=False)
     assert not [one for one in result.measurements if "resnet" in one.name]
     assert "torchvision is missing" in result.table()

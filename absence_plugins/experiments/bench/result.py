@@ -1,0 +1,88 @@
+"""What the bench measured: one ratio a row, and a table of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One ratio of the adapter to plain Captum.
+
+    Attributes:
+        name: network and question.
+        what: what the two sides compute.
+        ours: the adapter's median (time) or increase of the peak (memory), in ``unit``.
+        plain: the same of plain Captum.
+        unit: "ms" or "MiB".
+        ratio: median over the rounds of ours / plain; above 1 the adapter costs more.
+        limit: what the ratio may be; None where none is promised.
+        ok: whether it keeps the limit; None where it is not judged.
+        rounds: the ratio of every round, to see the spread.
+    """
+
+    name: str
+    what: str
+    ours: float
+    plain: float
+    unit: str
+    ratio: float
+    limit: float | None
+    ok: bool | None
+    rounds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class BenchResult:
+    """All ratios of one run, and where it ran.
+
+    Attributes:
+        measurements: in the order of measuring.
+        environment: versions, device, threads, rounds, and a "note" on what was left out.
+    """
+
+    measurements: tuple[Measurement, ...]
+    environment: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every ratio that is judged keeps its limit."""
+        return all(one.ok is not False for one in self.measurements)
+
+    def table(self) -> str:
+        """One line per measurement, limits and verdicts included; below it what the names mean."""
+        head = ("", "Captum", "adapter", "ratio", "rounds", "limit", "")
+        rows = [head, *(cells(one) for one in self.measurements)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join((name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:]))).rstrip() for name, *numbers in rows
+        ]
+        legend = [f"{one.name}: {one.what}" for one in self.measurements]
+        where = ", ".join(f"{name} {value}" for name, value in self.environment.items() if name != "note")
+        note = self.environment.get("note")
+        return "\n".join([*lines, "", *legend, "", where, *([f"note: {note}"] if note else [])])
+
+    def __repr__(self) -> str:
+        return f"BenchResult of {len(self.measurements)} measurements\n{self.table()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        rows = [{**asdict(one), "rounds": list(one.rounds)} for one in self.measurements]
+        return {"measurements": rows, "environment": dict(self.environment), "ok": self.ok}
+
+
+def verdict(ratio: float, limit: float | None) -> bool | None:
+    """Whether a ratio keeps its limit; None where there is none."""
+    return None if limit is None else ratio <= limit
+
+
+def cells(one: Measurement) -> tuple[str, ...]:
+    """A measurement as one row of the table."""
+    digits = 1 if one.plain < 1000 else 0
+    count = len(one.rounds)
+    spread = f"{count} x {min(one.rounds):.2f}..{max(one.rounds):.2f}" if count > 1 else ""
+    verdict = "" if one.ok is None else "ok" if one.ok else "TOO HIGH"
+    limit = "-" if one.limit is None else f"{one.limit:.2f}"
+    costs = (f"{value:.{digits}f} {one.unit}" for value in (one.plain, one.ours))
+    return (one.name, *costs, f"{one.ratio:.3f}", spread, limit, verdict)

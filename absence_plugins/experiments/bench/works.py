@@ -1,0 +1,175 @@
+"""The work that adapter and plain Captum both do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NONTARGET_LIMIT = 1.05
+REFERENCES_LIMIT = 1.05
+NEUTRAL_LIMIT = 1.02
+STEPS = 50  # Captum's default
+
+
+@dataclass(frozen=True)
+class Work:
+    """One task for both sides.
+
+    same: Captum's numbers where they need more than what is timed.
+    forward: a forward whose share of Captum's time is added to the limit.
+    judged: whether the limit is a promise.
+    """
+
+    what: str
+    limit: float | None
+    ours: Callable[[], Tensor]
+    plain: Callable[[], Tensor]
+    same: Callable[[], Tensor] | None = None
+    forward: Callable[[], Tensor] | None = None
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of it: samples, path steps, references per sample, steps per reference, size of the pool, image side."""
+
+    batch: int
+    steps: int
+    k: int
+    reference_steps: int
+    pool: int
+    pixels: int = 0
+
+
+SIZES = {
+    ("digits", False): Size(batch=16, steps=STEPS, k=4, reference_steps=25, pool=1351),
+    ("digits", True): Size(batch=3, steps=3, k=2, reference_steps=2, pool=200),
+    ("resnet18", False): Size(batch=1, steps=STEPS, k=4, reference_steps=12, pool=64, pixels=224),
+    ("resnet18", True): Size(batch=2, steps=2, k=2, reference_steps=2, pool=6, pixels=32),
+}
+
+
+def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:
+    """What is measured on one network, by name."""
+    from captum.attr import DeepLift, IntegratedGradients
+
+    from absence_plugins import ReferenceSet
+    from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
+    from absence_plugins.captum.remedies import nonlinearities
+    from absence_plugins.core.hooks import cloned_inputs
+    from absence_plugins.core.maps import split_by_content
+    from absence_plugins.core.targets import choose_nontarget
+
+    size = SIZES[network, quick]
+    model, images, pool, labels = _resnet18(size) if network == "resnet18" else _digits(size)
+    model, images, pool = model.to(device), images.to(device), pool.to(device)
+    with torch.no_grad():
+        outputs = model(images)
+    target = outputs.argmax(1)
+    runner_up = choose_nontarget(outputs, target)
+    references = ReferenceSet(pool, labels, k=size.k)
+    baselines = references.nearest(images, target)
+    assert isinstance(baselines, Tensor)
+    plain = IntegratedGradients(model)
+
+    def against_each() -> Iterator[tuple[Tensor, Tensor]]:
+        for column in range(size.k):
+            baseline = baselines[:, column]
+            yield (
+                plain.attribute(images, baselines=baseline, target=target, n_steps=size.reference_steps).detach(),
+                baseline,
+            )
+
+    def mean_map() -> Tensor:
+        return _summed(signed for signed, _ in against_each()) / size.k
+
+    def absence_part() -> Tensor:
+        blank = torch.zeros_like(images)
+        parts = (split_by_content(signed, images, baseline, blank)[1] for signed, baseline in against_each())
+        return (_summed(parts) / size.k).clamp(min=0)
+
+    def adapter(**options: Any) -> Any:
+        return AbsenceIntegratedGradients(model, **options)
+
+    against = f"IntegratedGradients, {size.reference_steps} steps, against {size.k} of {len(pool)} references"
+    works = {
+        "nontarget": Work(
+            f"IntegratedGradients, {size.steps} steps, batch {size.batch}: choosing the runner-up, and its map",
+            NONTARGET_LIMIT,
+            lambda: adapter(nontarget="runner_up").attribute(images, target=target, n_steps=size.steps),
+            lambda: plain.attribute(images, target=runner_up, n_steps=size.steps),
+        ),
+        "references": Work(
+            f"{against} each: finding them, and the mean map; Captum is given them",
+            REFERENCES_LIMIT,
+            lambda: adapter(reference=references).attribute(images, target=target, n_steps=size.reference_steps),
+            mean_map,
+        ),
+    }
+    if network == "resnet18":
+        return works
+
+    shipped = DeepLift(model)
+
+    def mended() -> Tensor:  # as the adapter: every nonlinearity works on its own copy (Captum issue 1104)
+        with cloned_inputs(nonlinearities(model)):
+            result: Tensor = shipped.attribute(images, target=runner_up)
+        return result
+
+    absence = adapter(reference=references, evidence="absence")
+    neutral = adapter(nontarget=None)
+    return works | {
+        "absence part": Work(
+            f"{against}, evidence='absence': also its absence part",
+            None,
+            lambda: absence.attribute(images, target=target, n_steps=size.reference_steps),
+            mean_map,
+            absence_part,
+        ),
+        "neutral": Work(
+            f"IntegratedGradients, {size.steps} steps, every option off",
+            NEUTRAL_LIMIT,
+            lambda: neutral.attribute(images, target=target, n_steps=size.steps),
+            lambda: plain.attribute(images, target=target, n_steps=size.steps),
+        ),
+        "DeepLift nontarget": Work(
+            "the limit is one more forward; the adapter also copies inputs so that the map is complete",
+            1.0,
+            lambda: AbsenceDeepLift(model, nontarget="runner_up").attribute(images, target=target),
+            lambda: shipped.attribute(images, target=runner_up),
+            mended,
+            lambda: model(images),
+            judged=False,
+        ),
+    }
+
+
+def _summed(maps: Iterator[Tensor]) -> Tensor:
+    total = next(maps)
+    for one in maps:
+        total = total + one
+    return total
+
+
+def _digits(size: Size) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """Network, images, references and their labels."""
+    from absence_plugins.data import digits_cnn, load_digits
+
+    data = load_digits()
+    return digits_cnn(), data.test_images[: size.batch], data.train_images[: size.pool], data.train_labels[: size.pool]
+
+
+def _resnet18(size: Size) -> tuple[nn.Module, Tensor, Tensor, None]:
+    """As :func:`_digits`, with random weights and images, which cost what real ones do."""
+    from torchvision.models import resnet18  # type: ignore[import-untyped,unused-ignore]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = resnet18(weights=None).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(size.batch + size.pool, 3, size.pixels, size.pixels, generator=generator)
+    return model, images[: size.batch], images[size.batch :], None
