@@ -39,6 +39,7 @@ WITH_EXAMPLES = {
     "absence_plugins.core.targets": ["check_logits", "choose", "choose_nontarget", "others_weights"],
     "absence_plugins.captum": [f"Absence{name}" for name in NAMES],
     "absence_plugins.data": ["digits_cnn", "load_digits"],
+    "absence_plugins.report": ["Page", "Panel", "Row", "panel_figure", "row_figure", "signed_figure", "write_page"],
 }
 
 

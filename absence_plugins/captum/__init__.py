@@ -22,21 +22,13 @@ from absence_plugins.captum.inputs import (
     AbsenceDeconvolution,
     AbsenceDeepLift,
     AbsenceDeepLiftShap,
-    AbsenceFeatureAblation,
-    AbsenceFeaturePermutation,
     AbsenceGradientShap,
     AbsenceGuidedBackprop,
     AbsenceGuidedGradCam,
     AbsenceInputXGradient,
     AbsenceIntegratedGradients,
-    AbsenceKernelShap,
-    AbsenceLime,
-    AbsenceLimeBase,
     AbsenceLRP,
-    AbsenceOcclusion,
     AbsenceSaliency,
-    AbsenceShapleyValues,
-    AbsenceShapleyValueSampling,
 )
 from absence_plugins.captum.layers import (
     AbsenceInternalInfluence,
@@ -63,6 +55,16 @@ from absence_plugins.captum.neurons import (
     AbsenceNeuronGradientShap,
     AbsenceNeuronGuidedBackprop,
     AbsenceNeuronIntegratedGradients,
+)
+from absence_plugins.captum.perturbations import (
+    AbsenceFeatureAblation,
+    AbsenceFeaturePermutation,
+    AbsenceKernelShap,
+    AbsenceLime,
+    AbsenceLimeBase,
+    AbsenceOcclusion,
+    AbsenceShapleyValues,
+    AbsenceShapleyValueSampling,
 )
 
 __all__ = [

@@ -11,6 +11,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
+from absence_plugins.core.maps import tree_map
 from absence_plugins.core.targets import CombinedOutputs
 
 
@@ -124,3 +125,27 @@ def unzip(pairs: Any, like: Any) -> tuple[Any, Any]:
         return pairs
     split = [unzip(pair, part) for pair, part in zip(pairs, like, strict=True)]
     return type(like)(first for first, _ in split), type(like)(second for _, second in split)
+
+
+def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Other inputs of the same form, to tell a softmax from logits that sum to 1 by chance."""
+    return tuple(part * 0.37 + 0.21 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
+
+
+def added(total: Any, tree: Any) -> Any:
+    """A running sum of maps; None is the empty one."""
+    return tree if total is None else tree_map(torch.add, total, tree)
+
+
+def expanded(baselines: Any, inputs: tuple[Tensor, ...], *, paired: bool) -> tuple[Tensor, ...] | None:
+    """The caller's baselines as one image per sample and input; None if they are not paired with the samples."""
+    parts = baselines if isinstance(baselines, tuple) else (baselines,) * len(inputs)
+    if any(callable(part) and not isinstance(part, Tensor) for part in parts):
+        return None
+    tensors = [torch.as_tensor(0.0 if part is None else part).to(own) for part, own in zip(parts, inputs, strict=True)]
+    if any(
+        part.dim() == own.dim() and part.shape[0] not in ((1, own.shape[0]) if paired else (1,))
+        for part, own in zip(tensors, inputs, strict=True)
+    ):
+        return None
+    return tuple(part.expand_as(own) for part, own in zip(tensors, inputs, strict=True))

@@ -10,29 +10,30 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from captum.attr import Attribution, DataLoaderAttribution, LayerActivation
-from captum.log import log_usage
 from torch import Tensor
 
 from absence_plugins.captum.calls import (
+    added,
     bound_arguments,
     checked_inputs,
+    expanded,
     is_reference,
     leaves,
-    plain,
     redirect,
     run_host,
     select_neuron,
+    shrunk,
     unzip,
 )
 from absence_plugins.captum.explanation import Explanation
 from absence_plugins.captum.plan import Plan, every, real_inputs
+from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import split_by_content, split_by_sign, tree_map
@@ -114,11 +115,10 @@ class AbsenceMethod:
             return  # a user's subclass of an adapter inherits everything
         host = next(base for base in cls.__bases__ if base is not AbsenceMethod)
         cls._host, cls._traits = host, Traits(**traits)
-        for function in (_constructor(host), _attribute(host), _explain(host), _attribute_future(host)):
-            if function.__name__ == "__init__" or callable(getattr(host, function.__name__, cls.explain)):
-                function.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
-                function.__module__ = cls.__module__
-                setattr(cls, function.__name__, function)
+        for function in public_methods(host):
+            function.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+            function.__module__ = cls.__module__
+            setattr(cls, function.__name__, function)
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """As ``attribute(...)``, but returns an :class:`Explanation`: both parts, every reference, the numbers."""
@@ -396,86 +396,3 @@ class AbsenceMethod:
                     AbsenceWarning,
                     stacklevel=5,
                 )
-
-
-def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Other inputs of the same form, to tell a softmax from logits that sum to 1 by chance."""
-    return tuple(part * 0.37 + 0.21 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
-
-
-def added(total: Any, tree: Any) -> Any:
-    """A running sum of maps; None is the empty one."""
-    return tree if total is None else tree_map(torch.add, total, tree)
-
-
-def expanded(baselines: Any, inputs: tuple[Tensor, ...], *, paired: bool) -> tuple[Tensor, ...] | None:
-    """The caller's baselines as one image per sample and input; None if they are not paired with the samples."""
-    parts = baselines if isinstance(baselines, tuple) else (baselines,) * len(inputs)
-    if any(callable(part) and not isinstance(part, Tensor) for part in parts):
-        return None
-    tensors = [torch.as_tensor(0.0 if part is None else part).to(own) for part, own in zip(parts, inputs, strict=True)]
-    if any(
-        part.dim() == own.dim() and part.shape[0] not in ((1, own.shape[0]) if paired else (1,))
-        for part, own in zip(tensors, inputs, strict=True)
-    ):
-        return None
-    return tuple(part.expand_as(own) for part, own in zip(tensors, inputs, strict=True))
-
-
-# -- building the public methods -------------------------------------------------------------------
-
-
-def _constructor(host: type[Attribution]) -> Callable[..., None]:
-    def __init__(
-        self: Any, *args: Any, nontarget: Any = "auto", reference: Any = None, evidence: Any = "signed", **kwargs: Any
-    ) -> None:
-        host.__init__(self, *args, **kwargs)
-        self._configure(nontarget, reference, evidence)
-
-    signature = inspect.signature(host.__init__)
-    own = [
-        parameter
-        for parameter in inspect.signature(__init__).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    __init__.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own])  # type: ignore[attr-defined]
-    return __init__
-
-
-def _attribute(host: type[Attribution]) -> Callable[..., Any]:
-    """``attribute`` with the host's signature, logged as the host's is: NoiseTunnel unwraps it."""
-    unlogged = plain(host.attribute)
-
-    def attribute(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.is_neutral:
-            return unlogged(self, *args, **kwargs)
-        explanation, delta = self._collect(self._bind(args, kwargs), full=False)
-        chosen = explanation.attribution if self.evidence == "signed" else getattr(explanation, self.evidence)
-        return chosen if delta is None else (chosen, delta)
-
-    attribute.__doc__ = f"As ``captum.attr.{host.__name__}.attribute``, for the output and against the baselines that the options choose."
-    attribute.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
-    return log_usage(part_of_slo=True)(attribute)
-
-
-def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
-    def explain(self: Any, *args: Any, **kwargs: Any) -> Explanation:
-        arguments = self._bind(args, kwargs)
-        if "return_convergence_delta" in arguments:
-            arguments["return_convergence_delta"] = False
-        return self._collect(arguments, full=True)[0]
-
-    explain.__doc__ = AbsenceMethod.explain.__doc__
-    explain.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
-    return explain
-
-
-def _attribute_future(host: type[Attribution]) -> Callable[..., Any]:
-    def attribute_future(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.is_neutral:
-            raise NotImplementedError(
-                f"{type(self).__name__}.attribute_future works in the neutral setting alone; call attribute(...)"
-            )
-        return host.attribute_future(self, *args, **kwargs)
-
-    return attribute_future

@@ -1,0 +1,80 @@
+"""The public methods of an adapter, with the signatures of its host.
+
+They are made from the host's, not written out 39 times, so that they follow it when it gains an argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from captum.attr import Attribution
+from captum.log import log_usage
+
+from absence_plugins.captum.calls import plain
+from absence_plugins.captum.explanation import Explanation
+
+
+def public_methods(host: type[Attribution]) -> list[Callable[..., Any]]:
+    """``__init__``, ``attribute``, ``explain`` and, where the host has it, ``attribute_future``."""
+    methods = [_constructor(host), _attribute(host), _explain(host)]
+    return [*methods, _attribute_future(host)] if callable(getattr(host, "attribute_future", None)) else methods
+
+
+def _constructor(host: type[Attribution]) -> Callable[..., None]:
+    def __init__(
+        self: Any, *args: Any, nontarget: Any = "auto", reference: Any = None, evidence: Any = "signed", **kwargs: Any
+    ) -> None:
+        host.__init__(self, *args, **kwargs)
+        self._configure(nontarget, reference, evidence)
+
+    signature = inspect.signature(host.__init__)
+    own = [
+        parameter
+        for parameter in inspect.signature(__init__).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    __init__.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own])  # type: ignore[attr-defined]
+    return __init__
+
+
+def _attribute(host: type[Attribution]) -> Callable[..., Any]:
+    """``attribute`` with the host's signature, logged as the host's is: NoiseTunnel unwraps it."""
+    unlogged = plain(host.attribute)
+
+    def attribute(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.is_neutral:
+            return unlogged(self, *args, **kwargs)
+        explanation, delta = self._collect(self._bind(args, kwargs), full=False)
+        chosen = explanation.attribution if self.evidence == "signed" else getattr(explanation, self.evidence)
+        return chosen if delta is None else (chosen, delta)
+
+    attribute.__doc__ = f"As ``captum.attr.{host.__name__}.attribute``, for the output and against the baselines that the options choose."
+    attribute.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
+    return log_usage(part_of_slo=True)(attribute)
+
+
+def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
+    def explain(self: Any, *args: Any, **kwargs: Any) -> Explanation:
+        arguments = self._bind(args, kwargs)
+        if "return_convergence_delta" in arguments:
+            arguments["return_convergence_delta"] = False
+        return self._collect(arguments, full=True)[0]
+
+    explain.__doc__ = (
+        "As ``attribute(...)``, but returns an :class:`Explanation`: both parts, every reference, the numbers."
+    )
+    explain.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
+    return explain
+
+
+def _attribute_future(host: type[Attribution]) -> Callable[..., Any]:
+    def attribute_future(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.is_neutral:
+            raise NotImplementedError(
+                f"{type(self).__name__}.attribute_future works in the neutral setting alone; call attribute(...)"
+            )
+        return host.attribute_future(self, *args, **kwargs)
+
+    return attribute_future
