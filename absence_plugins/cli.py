@@ -29,7 +29,7 @@ def _clear_errors() -> Iterator[None]:
     """Bad input ends in one line on stderr and exit code 2, not in a traceback."""
     try:
         yield
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError, AssertionError) as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2) from None
 
@@ -56,7 +56,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the random controls.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Encoded absences in real handwritten digits, as one page. No network, under a minute."""
+    """Encoded absences in real handwritten digits, as one page. No internet, under a minute."""
     with _clear_errors():
         from absence_plugins.experiments.demo import run_demo
 
@@ -98,7 +98,7 @@ def explain(
     """Standard, non-target and reference maps of your own model on your own images, as one page."""
     with _clear_errors():
         from absence_plugins.experiments.explain import explain_images
-        from absence_plugins.experiments.loading import load_model, load_references
+        from absence_plugins.experiments.loading import load_model, load_references, reference_notes
 
         loaded = load_model(
             model, weights, size=size, channels=channels, mean=_numbers("--mean", mean), std=_numbers("--std", std)
@@ -117,6 +117,7 @@ def explain(
             target=target,
             nontarget=int(nontarget) if nontarget.isdigit() else nontarget,
             seed=seed,
+            notes=[*loaded.notes, *([] if references is None else reference_notes(references, loaded))],
             command="absence-plugins " + " ".join(sys.argv[1:]),
             progress=not quiet,
         )

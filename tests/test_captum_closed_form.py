@@ -277,6 +277,9 @@ def test_integrated_gradients_written_again(seed: int, view: str) -> None:
         if view == "reference":
             parts = [torch.where(m, r, 0.0) for m, r in zip(missing, maps, strict=True)]
             absences.append(torch.stack(parts).mean(0).clamp(min=0))
+        elif view == "both":  # what in x holds the non-target down, not what x lacks of it
+            parts = [torch.where(m, 0.0, r) for m, r in zip(missing, maps, strict=True)]
+            absences.append((-torch.stack(parts).mean(0)).clamp(min=0))
         else:
             absences.append((-mean).clamp(min=0))
     options: dict[str, Any] = {

@@ -198,7 +198,13 @@ def test_parts_are_magnitudes_and_agree_with_explain(row: tuple[str, str, str]) 
     assert float(parts["absence"].min()) >= 0
     assert float(parts["presence"].min()) >= 0
     if explanation.view == "nontarget":
-        assert torch.equal(parts["presence"] - parts["absence"], parts["signed"])
+        presence, held = parts["signed"].clamp(min=0), (-parts["signed"]).clamp(min=0)
+        assert torch.equal(parts["presence"], presence)
+        if row[1] == "both" and row[0] != "AbsenceInternalInfluence":
+            each = (-explanation.per_reference).clamp(min=0).mean(1)  # content of x holds down, not all that does
+            assert float((parts["absence"] - each).max()) <= 1e-6 < float(each.max())
+        elif row[1] != "both":
+            assert torch.equal(parts["absence"], held)
     if row[1] in ("reference", "both"):
         assert torch.allclose(explanation.per_reference.mean(1), parts["signed"], **TOLERANCE)
         assert explanation.reference_output.shape == (samples, 2)

@@ -41,7 +41,9 @@ def test_a_missing_host_says_what_to_install(module: str, host: str, extra: str)
 
 def test_the_package_imports_without_any_host() -> None:
     program = "import sys; " + "; ".join(f"sys.modules[{name!r}] = None" for name in HOSTS)
-    assert run(program + "; from absence_plugins import ReferenceSet, Unit, __version__ as v; print(v)").strip() == "0.1.0"
+    assert (
+        run(program + "; from absence_plugins import ReferenceSet, Unit, __version__ as v; print(v)").strip() == "0.1.0"
+    )
 
 
 def test_version_is_that_of_the_installed_distribution() -> None:

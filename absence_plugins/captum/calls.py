@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from captum.attr import Attribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.targets import CombinedOutputs
@@ -112,6 +112,12 @@ def is_reference(baselines: Any) -> bool:
     """Whether the caller's own baselines are images (a number, or a tensor of zeros, is a blank one)."""
     parts = baselines if isinstance(baselines, tuple) else (baselines,)
     return any(isinstance(part, Tensor) and part.dim() > 0 and bool((part != 0).any()) for part in parts)
+
+
+def parameters_of(model: Any) -> list[Any]:
+    """The parameters of a model (or of the model whose method it is); none of a plain function."""
+    model = getattr(model, "__self__", model)
+    return list(model.parameters()) if isinstance(model, nn.Module) else []
 
 
 def leaves(tree: Any) -> list[Any]:

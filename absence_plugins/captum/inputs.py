@@ -25,7 +25,7 @@ from captum.attr import (
     Saliency,
 )
 from captum.attr._core.gradient_shap import InputBaselineXGradient
-from torch import Tensor, nn  # noqa: F401  (nn: examples)
+from torch import Tensor, nn
 
 from absence_plugins.captum.calls import redirect, run_host
 from absence_plugins.captum.method import AbsenceMethod
@@ -34,11 +34,14 @@ from absence_plugins.captum.remedies import (
     DECONVOLUTION,
     GUIDED_GRAD_CAM,
     NO_BASELINE,
+    deep_lift_hook,
     nonlinearities,
     paired_gradient_shap,
     pass_reshapes_through,
+    reshapes,
     two_sided,
     warn_local,
+    without_relus,
 )
 from absence_plugins.core.hooks import cloned_inputs
 from absence_plugins.core.maps import tree_map
@@ -61,7 +64,7 @@ class AbsenceIntegratedGradients(AbsenceMethod, IntegratedGradients, complete=Tr
     """
 
 
-class AbsenceDeepLift(AbsenceMethod, DeepLift, complete=True):
+class AbsenceDeepLift(AbsenceMethod, DeepLift, complete=True, rules=True):
     """DeepLIFT (Rescale) of the non-target or against references, complete also where a pooling follows a ReLU.
 
     R = (x - r) * product of the multipliers (difference of outputs / difference of inputs); sum R = u(x) - u(r).
@@ -81,8 +84,11 @@ class AbsenceDeepLift(AbsenceMethod, DeepLift, complete=True):
     def _contexts(self) -> list[Any]:
         return [cloned_inputs(nonlinearities(self.model))]
 
+    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
+        return deep_lift_hook(DeepLift, self, module, grad_input, grad_output)
 
-class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True, distribution=True):
+
+class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True, rules=True, distribution=True):
     """DeepLIFT averaged over references.
 
     R = mean over references r of DeepLIFT(x; r).
@@ -101,6 +107,9 @@ class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True, distributi
 
     def _contexts(self) -> list[Any]:
         return [cloned_inputs(nonlinearities(self.model))]
+
+    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
+        return deep_lift_hook(DeepLiftShap, self, module, grad_input, grad_output)
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
         return run_host(DeepLift if paired else DeepLiftShap, host, call)
@@ -174,11 +183,12 @@ class AbsenceSaliency(AbsenceMethod, Saliency, local=True, no_reference=NO_BASEL
 class AbsenceGuidedBackprop(AbsenceMethod, GuidedBackprop, local=True, no_reference=NO_BASELINE):
     """Two-sided guided backpropagation: what raises the output minus what raises its negative, times the input.
 
-    R = x * (guided(u) - guided(-u)).
+    R = x * (guided(u) - guided(-u) - what passes no ReLU, which both contain).
 
     Source: Springenberg et al., 2014, arXiv:1412.6806; two-sided form: this package.
 
-    The published one-sided rule drops everything negative and with it every absence. Local and not
+    The published one-sided rule drops everything negative and with it every absence. Still, suppression
+    that passes two ReLUs is lost. Local and not
     complete; warns so.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
@@ -193,7 +203,8 @@ class AbsenceGuidedBackprop(AbsenceMethod, GuidedBackprop, local=True, no_refere
         opposite = copy.copy(host)
         redirect(opposite, -torch.eye(plan.columns).to(plan.output))
         raising, lowering = run_host(GuidedBackprop, host, call), run_host(GuidedBackprop, opposite, call)
-        return tree_map(two_sided, call["inputs"], raising, lowering)
+        unrectified = run_host(GuidedBackprop, without_relus(host), call)
+        return tree_map(two_sided, call["inputs"], raising, lowering, unrectified)
 
 
 class AbsenceDeconvolution(AbsenceMethod, Deconvolution, refuses=DECONVOLUTION):
@@ -241,6 +252,9 @@ class AbsenceLRP(AbsenceMethod, LRP, local=True, no_reference=NO_BASELINE):
     >>> AbsenceLRP(nn.Sequential(net)).attribute(torch.tensor([[1.0, 2.0]]), target=1)
     tensor([[ 1., -2.]])
     """
+
+    def _contexts(self) -> list[Any]:
+        return [cloned_inputs(reshapes(self.model))]
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
         pass_reshapes_through(host.model)

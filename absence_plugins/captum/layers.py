@@ -25,7 +25,7 @@ from captum.attr import (
     LayerLRP,
 )
 from captum.attr._core.layer.layer_gradient_shap import LayerInputBaselineXGradient
-from torch import Tensor, nn  # noqa: F401  (nn: examples)
+from torch import Tensor, nn
 
 from absence_plugins.captum.calls import run_host
 from absence_plugins.captum.method import AbsenceMethod
@@ -33,9 +33,12 @@ from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.remedies import (
     ACTIVATION,
     NO_BASELINE,
+    check_layer_side,
+    deep_lift_hook,
     nonlinearities,
     paired_gradient_shap,
     pass_reshapes_through,
+    reshapes,
 )
 from absence_plugins.core.hooks import cloned_inputs, quiet_forward
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
@@ -193,7 +196,7 @@ class AbsenceLayerGradCam(AbsenceMethod, LayerGradCam, local=True, no_reference=
         return run_host(LayerGradCam, host, call)
 
 
-class AbsenceLayerDeepLift(AbsenceMethod, LayerDeepLift, complete=True):
+class AbsenceLayerDeepLift(AbsenceMethod, LayerDeepLift, complete=True, rules=True):
     """DeepLIFT (Rescale) at a layer.
 
     R = (h(x) - h(r)) * multipliers; sum R = u(x) - u(r).
@@ -212,8 +215,15 @@ class AbsenceLayerDeepLift(AbsenceMethod, LayerDeepLift, complete=True):
     def _contexts(self) -> list[Any]:
         return [cloned_inputs(nonlinearities(self.model))]
 
+    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
+        return deep_lift_hook(LayerDeepLift, self, module, grad_input, grad_output)
 
-class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True, distribution=True):
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        check_layer_side(self.layer, call["attribute_to_layer_input"])
+        return run_host(LayerDeepLift, host, call)
+
+
+class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True, rules=True, distribution=True):
     """DeepLIFT at a layer, averaged over references.
 
     R = mean over references r of the layer's DeepLIFT(x; r).
@@ -231,7 +241,11 @@ class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True, 
     def _contexts(self) -> list[Any]:
         return [cloned_inputs(nonlinearities(self.model))]
 
+    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
+        return deep_lift_hook(LayerDeepLiftShap, self, module, grad_input, grad_output)
+
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        check_layer_side(self.layer, call["attribute_to_layer_input"])
         return run_host(LayerDeepLift if paired else LayerDeepLiftShap, host, call)
 
     def _delta(self, deltas: list[Tensor]) -> Tensor:
@@ -295,6 +309,9 @@ class AbsenceLayerLRP(AbsenceMethod, LayerLRP, local=True, no_reference=NO_BASEL
     >>> AbsenceLayerLRP(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1)
     tensor([[-1., -0.]])
     """
+
+    def _contexts(self) -> list[Any]:
+        return [cloned_inputs(reshapes(self.model))]
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
         pass_reshapes_through(host.model)

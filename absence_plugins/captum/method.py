@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from captum.attr import Attribution, DataLoaderAttribution, LayerActivation
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
 from absence_plugins.captum.calls import (
     added,
@@ -25,18 +26,20 @@ from absence_plugins.captum.calls import (
     expanded,
     is_reference,
     leaves,
+    parameters_of,
     redirect,
     run_host,
     select_neuron,
     shrunk,
-    unzip,
 )
+from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
 from absence_plugins.captum.explanation import Explanation
 from absence_plugins.captum.plan import Plan, every, real_inputs
+from absence_plugins.captum.remedies import warn_incomplete
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward, unchanged
-from absence_plugins.core.maps import split_by_content, split_by_sign, tree_map
+from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.targets import Nontarget, choose
 from absence_plugins.core.units import check_preactivation
@@ -59,6 +62,7 @@ class Traits:
     baselines: the name of the argument that takes them.
     complete: the map sums to u(x) - u(baseline).
     local: the map sees only the gradient at x, so a unit that is dead there gives zeros.
+    rules: completeness hangs on a rule for every nonlinearity of the model, and is checked.
     distribution: the host takes all rows of ``baselines`` for every sample, not row i for sample i.
     """
 
@@ -67,6 +71,7 @@ class Traits:
     baselines: str = "baselines"
     complete: bool = False
     local: bool = False
+    rules: bool = False
     distribution: bool = False
 
 
@@ -165,6 +170,10 @@ class AbsenceMethod:
 
     def _plan(self, arguments: dict[str, Any], *, wants_parts: bool) -> Plan:
         """Everything that is decided once, on the real inputs, from one extra forward."""
+        if any(isinstance(parameter, UninitializedParameter) for parameter in parameters_of(self._model)):
+            raise ValueError(
+                "the model has lazy modules that have not seen an input yet; run it once before explaining it"
+            )
         if getattr(self._model, "__func__", None) is DataLoaderAttribution._forward_with_dataloader:
             raise ValueError(
                 "DataLoaderAttribution explains one number of the whole data set, which has no non-target and no "
@@ -277,46 +286,20 @@ class AbsenceMethod:
         """Captum's own algorithm. ``paired``: the baseline of sample i belongs to sample i."""
         return run_host(self._host, host, call)
 
-    def _by_content(self, plan: Plan, signed: Any, reference: tuple[Tensor, ...] | None) -> tuple[Any, Any]:
-        """Presence and absence part of a target's map, still signed; they sum to it."""
-        x = plan.real_repeated
-        if reference is None:
-            if self._traits.baselines != "baselines":
-                raise ValueError(f"content is measured on images; pass reference= instead of {self._traits.baselines}")
-            reference = expanded(plan.arguments["baselines"], x, paired=not self._traits.distribution)
-            if reference is None:
-                raise ValueError(
-                    "the absence part needs one baseline image per sample (or one for all); pass reference= for several"
-                )
-        blank = (0.0,) * len(x) if self.reference is None else self.reference.empty
-        empty = tuple(torch.as_tensor(value).to(part).expand_as(part) for value, part in zip(blank, x, strict=True))
-        if self._has("attribute_to_layer_input"):
-            side = bool(plan.arguments["attribute_to_layer_input"])
-            with quiet_forward(x), unchanged(self._model):
-                levels = [self._activation(plan, images, side, 1) for images in (x, reference, empty)]
-            return unzip(tree_map(split_by_content, signed, *levels), signed)
-        maps = signed if plan.is_tuple else (signed,)
-        if any(part.shape != own.shape for part, own in zip(maps, x, strict=True)):
-            raise ValueError(
-                "the absence part needs maps of the input's shape; leave return_input_shape=True, or use evidence='signed'"
-            )
-        pairs = [split_by_content(*parts) for parts in zip(maps, x, reference, empty, strict=True)]
-        return unzip(pairs, signed) if plan.is_tuple else pairs[0]
-
     # -- all baselines ----------------------------------------------------------------------------
 
     def _collect(self, arguments: dict[str, Any], *, full: bool) -> tuple[Explanation, Tensor | None]:
         """One map after the other, summed as they come; ``full`` keeps each and measures every u(r)."""
         wants_parts = full or self.evidence != "signed"
         plan = self._plan(arguments, wants_parts=wants_parts)
-        by_content = wants_parts and plan.view == "target"
-        signed = present = absent = None
+        by_content = wants_parts and (plan.view == "target" or plan.references is not None)
+        signed = present = absent = first = None
         maps, deltas, values = [], [], []
         for number, reference in enumerate(plan.each_reference()):
             one, delta = self._signed(plan, reference)
-            signed = added(signed, one)
+            signed, first = added(signed, one), one if number == 0 else first
             if by_content:
-                parts = self._by_content(plan, one, reference)
+                parts = content_parts(self, plan, one, reference)
                 present, absent = added(present, parts[0]), added(absent, parts[1])
             if delta is not None:
                 deltas.append(delta)
@@ -325,19 +308,19 @@ class AbsenceMethod:
             if full or (number == 0 and reference is not None):  # the nearest one stands for all
                 values.append(self._reference_value(plan, reference))
         count = 1 if plan.references is None else plan.references[0].shape[1]
-        signed, present, absent = (
-            None if tree is None else tree_map(lambda r: r / count, tree) for tree in (signed, present, absent)
-        )
+        scaled = (None if tree is None else tree_map(lambda r: r / count, tree) for tree in (signed, present, absent))
+        signed, present, absent = scaled
         measured = (
             torch.stack([value for value in values if value is not None], 1)
             if values and values[0] is not None
             else None
         )
-        self._warn(plan, signed, measured)
-        if by_content:
-            present, absent = (tree_map(lambda r: r.clamp(min=0), tree) for tree in (present, absent))
-        elif wants_parts:
-            present, absent = unzip(tree_map(split_by_sign, signed), signed)
+        level = 4 if full else 5  # frames up to the user's call; attribute is wrapped once more
+        self._warn(plan, signed, measured, level)
+        if self._traits.rules and values and values[0] is not None:
+            warn_incomplete(self, plan, first, values[0], level)
+        if wants_parts:
+            present, absent = magnitudes(plan, signed, present, absent)
         explanation = Explanation(
             attribution=signed,
             presence=present,
@@ -366,7 +349,12 @@ class AbsenceMethod:
             return self._value(plan, reference)
 
     def _completeness(self, plan: Plan, signed: Any, values: Tensor | None) -> Tensor | None:
-        if not self._traits.complete or values is None or plan.arguments.get("feature_mask") is not None:
+        if (
+            not self._traits.complete
+            or is_gradient(self)
+            or values is None
+            or plan.arguments.get("feature_mask") is not None
+        ):
             return None
         total = torch.stack([part.reshape(len(part), -1).sum(1) for part in leaves(signed)]).sum(0)
         return total - (plan.output - values.mean(1))
@@ -374,7 +362,7 @@ class AbsenceMethod:
     def _delta(self, deltas: list[Tensor]) -> Tensor:
         return torch.stack(deltas).mean(0)
 
-    def _warn(self, plan: Plan, signed: Any, values: Tensor | None) -> None:
+    def _warn(self, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
         """Say where the map cannot show what was asked for."""
         if plan.references is not None and values is not None:
             higher = plan.view == "nontarget"
@@ -385,7 +373,7 @@ class AbsenceMethod:
                     f"{'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not about an absence; "
                     "choose another contrast class, or more references",
                     AbsenceWarning,
-                    stacklevel=5,
+                    stacklevel=level,
                 )
         if self._traits.local:
             dead = torch.stack([(part == 0).reshape(len(part), -1).all(1) for part in leaves(signed)]).all(0)
@@ -394,5 +382,5 @@ class AbsenceMethod:
                     f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to the input there "
                     f"(a dead unit), and {type(self).__name__} is local; use AbsenceIntegratedGradients or AbsenceFeatureAblation",
                     AbsenceWarning,
-                    stacklevel=5,
+                    stacklevel=level,
                 )

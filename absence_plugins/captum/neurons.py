@@ -33,14 +33,25 @@ from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.remedies import (
     DECONVOLUTION,
     NO_BASELINE,
+    MendedDeepLift,
     nonlinearities,
     paired_gradient_shap,
     two_sided,
     warn_local,
+    without_relus,
 )
 from absence_plugins.core.hooks import cloned_inputs
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
+
+
+def neuron_deep_lift(host: Any, call: dict[str, Any]) -> Any:
+    """What Captum's NeuronDeepLift does, with the mended max pooling."""
+    inner = MendedDeepLift(host.forward_func, host.multiplies_by_inputs)
+    inner.gradient_func = construct_neuron_grad_fn(
+        host.layer, call["neuron_selector"], attribute_to_neuron_input=call["attribute_to_neuron_input"]
+    )
+    return run_host(MendedDeepLift, inner, call)
 
 
 class AbsenceNeuronConductance(AbsenceMethod, NeuronConductance):
@@ -107,7 +118,7 @@ class AbsenceNeuronIntegratedGradients(AbsenceMethod, NeuronIntegratedGradients,
     """
 
 
-class AbsenceNeuronDeepLift(AbsenceMethod, NeuronDeepLift, complete=True):
+class AbsenceNeuronDeepLift(AbsenceMethod, NeuronDeepLift, complete=True, rules=True):
     """DeepLIFT (Rescale) of a neuron's pre-activation.
 
     R = (x - r) * multipliers; sum R = n(x) - n(r).
@@ -125,8 +136,11 @@ class AbsenceNeuronDeepLift(AbsenceMethod, NeuronDeepLift, complete=True):
     def _contexts(self) -> list[Any]:
         return [cloned_inputs(nonlinearities(self.forward_func))]
 
+    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        return neuron_deep_lift(host, call)
 
-class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True, distribution=True):
+
+class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True, rules=True, distribution=True):
     """DeepLIFT of a neuron's pre-activation, averaged over references.
 
     R = mean over references r of DeepLIFT(x; r).
@@ -147,7 +161,7 @@ class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
         if not paired:
             return run_host(NeuronDeepLiftShap, host, call)
-        return run_host(NeuronDeepLift, NeuronDeepLift(host.forward_func, host.layer, host.multiplies_by_inputs), call)
+        return neuron_deep_lift(host, call)
 
 
 class AbsenceNeuronGradientShap(AbsenceMethod, NeuronGradientShap, complete=True, distribution=True):
@@ -199,7 +213,7 @@ class AbsenceNeuronDeconvolution(AbsenceMethod, NeuronDeconvolution, refuses=DEC
 class AbsenceNeuronGuidedBackprop(AbsenceMethod, NeuronGuidedBackprop, local=True, no_reference=NO_BASELINE):
     """Two-sided guided backpropagation of a neuron: what raises it minus what lowers it, times the input.
 
-    R = x * (guided(n) - guided(-n)).
+    R = x * (guided(n) - guided(-n) - what passes no ReLU, which both contain).
 
     Source: Springenberg et al., 2014, arXiv:1412.6806; two-sided form: this package.
 
@@ -217,4 +231,6 @@ class AbsenceNeuronGuidedBackprop(AbsenceMethod, NeuronGuidedBackprop, local=Tru
         selector = call["neuron_selector"]
         opposite = {**call, "neuron_selector": lambda activation: -select_neuron(activation, selector)}
         raising, lowering = run_host(NeuronGuidedBackprop, host, call), run_host(NeuronGuidedBackprop, host, opposite)
-        return tree_map(two_sided, call["inputs"], raising, lowering)
+        host.guided_backprop = without_relus(host.guided_backprop)
+        unrectified = run_host(NeuronGuidedBackprop, host, call)
+        return tree_map(two_sided, call["inputs"], raising, lowering, unrectified)

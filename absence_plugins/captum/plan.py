@@ -86,11 +86,9 @@ def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, 
     Raises:
         ValueError: a tunnel type that squares the maps.
     """
-    frame = inspect.currentframe()
-    for _ in range(TUNNEL_DEPTH):
-        frame = frame.f_back if frame is not None else None
-        if frame is None:
-            break
+    frame, left, real = inspect.currentframe(), TUNNEL_DEPTH, inputs
+    while left and frame is not None and (frame := frame.f_back) is not None:
+        left -= 1
         if frame.f_code is TUNNEL_CODE and frame.f_locals["self"].attribution_method is method:
             kind, originals = frame.f_locals["nt_type"], frame.f_locals["inputs"]
             if kind != "smoothgrad":
@@ -98,5 +96,5 @@ def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, 
                     f"nt_type={kind!r} has no sign, so it cannot tell evidence for from evidence against; use nt_type='smoothgrad'"
                 )
             real = tuple(part.detach() for part in (originals if isinstance(originals, tuple) else (originals,)))
-            return real, inputs[0].shape[0] // real[0].shape[0]
-    return inputs, 1
+            method, left = frame.f_locals["self"], TUNNEL_DEPTH  # a tunnel may itself be in a tunnel
+    return real, inputs[0].shape[0] // real[0].shape[0]

@@ -5,18 +5,24 @@ Each mend touches only non-neutral objects and leaves nothing on the model.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from captum.attr import Attribution, NoiseTunnel
+import torch
+from captum.attr import Attribution, DeepLift, NoiseTunnel
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from absence_plugins.captum.calls import plain
+from absence_plugins.captum.calls import leaves, plain
+from absence_plugins.captum.evidence import is_gradient
+from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.maps import tree_map
 
 NO_BASELINE = "its method has no baseline to compare with; use AbsenceIntegratedGradients or AbsenceDeepLift"
 DECONVOLUTION = (
@@ -26,6 +32,8 @@ DECONVOLUTION = (
 GUIDED_GRAD_CAM = "it multiplies two maps from which negative evidence was deleted; use AbsenceLayerGradCam or AbsenceIntegratedGradients"
 ACTIVATION = "it shows a layer's activations, not what they do to an output; use AbsenceLayerGradientXActivation or AbsenceLayerConductance"
 RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
+MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+POOLS: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 def nonlinearities(model: Any) -> list[nn.Module]:
@@ -37,16 +45,94 @@ def nonlinearities(model: Any) -> list[nn.Module]:
     return [module for module in model.modules() if type(module) in SUPPORTED_NON_LINEAR]
 
 
+def reshapes(model: nn.Module) -> list[nn.Module]:
+    """The modules that only reshape; a no-op one returns its input, on which LRP's hooks must not stack up."""
+    return [module for module in model.modules() if isinstance(module, RESHAPES)]
+
+
 def pass_reshapes_through(model: nn.Module) -> None:
     """Give modules that only reshape a rule, so that Captum's LRP accepts them (epsilon 1e-9: R unchanged to 1e-8)."""
-    for module in model.modules():
-        if isinstance(module, RESHAPES) and not hasattr(module, "rule"):
+    for module in reshapes(model):
+        if not hasattr(module, "rule"):
             module.rule = EpsilonRule()
 
 
-def two_sided(x: Tensor, raising: Tensor, lowering: Tensor) -> Tensor:
-    """x times what raises the output minus what raises its negative; all of one shape, R < 0 holds down."""
-    return x * (raising - lowering)
+def two_sided(x: Tensor, raising: Tensor, lowering: Tensor, unrectified: Tensor) -> Tensor:
+    """x * (guided(u) - guided(-u) - what passes no ReLU, which both contain); all of one shape, R < 0 holds down."""
+    return x * (raising - lowering - unrectified)
+
+
+def without_relus(instance: Any) -> Any:
+    """A copy of Captum's guided backpropagation in which no gradient passes a ReLU."""
+    closed = copy.copy(instance)
+    closed._backward_hook = lambda _module, grad_input, _grad_output: tree_map(torch.zeros_like, grad_input)
+    return closed
+
+
+def max_pool_multiplier(module: Any, grad_input: Tensor, grad_output: Tensor, eps: float) -> Tensor:
+    """DeepLIFT's multiplier of a max pooling, also where windows overlap, for a batch [x, r].
+
+    With o = max over the window: the rise max(o_x, o_r) - o_r belongs to x's winner, the fall o_x -
+    max(o_x, o_r) to r's. Captum unpools instead, which keeps only one of several windows per input.
+    """
+    value, output = module.input, module.output
+    axes = value.dim() - 2
+    _, indices = POOLS[axes](
+        value, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, return_indices=True
+    )
+    (x, r), (o_x, o_r) = value.chunk(2), output.chunk(2)
+    top = torch.maximum(o_x, o_r)
+    change = grad_output * torch.cat([top - o_r, o_x - top])
+    winners = torch.zeros_like(value).flatten(2).scatter_add_(2, indices.flatten(2), change.flatten(2)).view_as(value)
+    given = torch.cat([winners.chunk(2)[0] + winners.chunk(2)[1]] * 2)
+    difference = torch.cat([x - r] * 2)
+    return torch.where(difference.abs() < eps, grad_input, given / difference)
+
+
+def deep_lift_hook(host: type[Any], instance: Any, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
+    """Captum's DeepLIFT rule of a module, except for max pooling in a non-neutral object."""
+    if instance.is_neutral or type(module) not in MAX_POOLS or not instance.satisfies_attribute_criteria(module):
+        return host._backward_hook(instance, module, grad_input, grad_output)
+    multiplier = max_pool_multiplier(module, grad_input, grad_output, instance.eps)
+    del module.input, module.output
+    return multiplier
+
+
+class MendedDeepLift(DeepLift):
+    """Captum's DeepLift with the max-pooling multiplier of :func:`max_pool_multiplier`, for its neuron form."""
+
+    is_neutral = False
+
+    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
+        return deep_lift_hook(DeepLift, self, module, grad_input, grad_output)
+
+
+def check_layer_side(layer: nn.Module, layer_input: bool) -> None:
+    """Refuse the input of a nonlinearity as a DeepLIFT layer: Captum takes its multiplier out of the product.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if layer_input and type(layer) in SUPPORTED_NON_LINEAR:
+        raise ValueError(
+            f"attribute_to_layer_input=True at a {type(layer).__name__} does not sum to u(x) - u(r) in Captum; "
+            "pass the module in front of it as the layer instead"
+        )
+
+
+def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: int) -> None:
+    """Say so where the map against the first reference does not sum to u(x) - u(r)."""
+    if is_gradient(method) or plan.copies > 1:
+        return
+    total = torch.stack([part.reshape(part.shape[0], -1).sum(1) for part in leaves(signed)]).sum(0)
+    difference = plan.output - value
+    if total.shape == difference.shape and bool(((total - difference).abs() > 0.05 * difference.abs() + 1e-3).any()):
+        warnings.warn(
+            f"the map of {type(method).__name__} does not sum to the difference of the outputs: the model has a nonlinearity "
+            "without a DeepLIFT rule (functional ReLU or pooling, GELU, adaptive max pooling); use AbsenceIntegratedGradients",
+            AbsenceWarning,
+            stacklevel=level,
+        )
 
 
 def warn_local(method: Any) -> None:

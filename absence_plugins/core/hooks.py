@@ -90,12 +90,12 @@ def _version(tensor: Tensor) -> int | None:
 
 @contextmanager
 def unchanged(model: Any) -> Iterator[None]:
-    """Put a model's modules back as they were: attributes, hooks, modes and ``requires_grad``.
+    """Take off a model's modules what was put on them: hooks and attributes, modes and ``requires_grad``.
 
-    Hosts leave bookkeeping attributes behind when something raises half-way; after this block only the
-    values of buffers that a forward updates by itself (batch norm in training mode) can have moved.
-    Attributes that a model sets in its own forward (counters, caches) are put back, too.
-    Anything that is not an ``nn.Module`` passes through untouched.
+    Hosts leave hooks and bookkeeping attributes behind when something raises half-way, and LRP removes the
+    user's rules. What is new goes, what is gone comes back (but not a hook that removed itself); values
+    that a forward changes by itself (batch norm's statistics in training mode, counters) stay changed.
+    Not for a model on which another thread is working. What is not an ``nn.Module`` passes through.
     """
     model = getattr(model, "__self__", model)  # model.forward
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
@@ -111,11 +111,13 @@ def unchanged(model: Any) -> Iterator[None]:
             for name in now.keys() - attributes.keys():
                 del now[name]
             for name, value in attributes.items():
-                if isinstance(value, dict) and isinstance(now.get(name), dict):
-                    now[name].clear()  # the same dictionary object, as removable handles refer to it
-                    now[name].update(value)
-                else:
+                if name not in now or name == "training":
                     now[name] = value
+                elif isinstance(value, dict) and isinstance(now[name], dict):
+                    for key in now[name].keys() - value.keys():
+                        del now[name][key]  # of the same dictionary object, as removable handles refer to it
+                    if "hook" not in name:
+                        now[name].update(value)
         for tensor, requires_grad, grad in tensors:
             if tensor.requires_grad != requires_grad:
                 tensor.requires_grad_(requires_grad)

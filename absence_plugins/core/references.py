@@ -73,11 +73,16 @@ class ReferenceSet:
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise ValueError(f"k={k!r} references cannot be drawn; k must be an integer, at least 1")
         self.k, self.seed, self.contrast = k, seed, contrast
-        empties = empty if isinstance(empty, tuple) else (empty,) * len(self.images)
+        empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
         if len(empties) != len(self.images):
             raise ValueError(f"{len(empties)} empty values for {len(self.images)} inputs; pass one per input")
         self.empty = tuple(blank_value(value, part) for value, part in zip(empties, self.images, strict=True))
         if contrast is not None:
+            for named in (*contrast, *contrast.values()) if isinstance(contrast, Mapping) else (contrast,):
+                if isinstance(named, bool) or not hasattr(named, "__index__"):
+                    raise TypeError(
+                        f"contrast={contrast!r} must be a class index, or a mapping of them; names are in dataset.class_to_idx"
+                    )
             for named in contrast.values() if isinstance(contrast, Mapping) else (contrast,):
                 self._members(named)
 
@@ -312,13 +317,19 @@ def _samples(loader: Iterable[Any]) -> Iterator[Any]:
 
 
 def _reservoir(stream: Iterator[Any], size: int, generator: torch.Generator) -> list[Any]:
-    """A uniform sample of a stream of unknown length (Vitter's algorithm R)."""
-    kept = list(islice(stream, size))
+    """A uniform sample of a stream of unknown length (Vitter's algorithm R); copies, as rows keep their batch alive."""
+    kept = [_copied(item) for item in islice(stream, size)]
     for seen, item in enumerate(stream, start=size + 1):
         slot = int(torch.randint(seen, (1,), generator=generator))
         if slot < size:
-            kept[slot] = item
+            kept[slot] = _copied(item)
     return kept
+
+
+def _copied(item: Any) -> Any:
+    if isinstance(item, (tuple, list)):
+        return type(item)(_copied(part) for part in item)
+    return item.clone() if isinstance(item, Tensor) else item
 
 
 def _normalization(dataset: Any) -> Any:

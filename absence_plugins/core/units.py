@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import torch  # noqa: F401  (examples)
 from torch import Tensor, nn
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import capture, overwritten
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardtanh)
@@ -140,7 +142,16 @@ def check_preactivation(layer: nn.Module, forward: Callable[[], Any], *, side: s
             f"the neuron's layer ({name}) puts out rectified values: 0, with zero gradient, where the concept is present; "
             "explain the value before it: pass the layer in front of it, or attribute_to_neuron_input=True"
         )
-    if overwritten(layer, forward, side=side):
+    with capture(layer, side=side) as seen:
+        changed = overwritten(layer, forward, side=side)
+    if seen and not changed and bool((seen[-1] >= 0).all()) and bool((seen[-1] == 0).any()):
+        warnings.warn(
+            f"every value of the neuron's layer ({name}) is 0 or more, and some are exactly 0, as behind a ReLU; a neuron that is 0 "
+            "there shows no absence. Explain a layer in front of the rectifier, such as a block's last convolution or batch norm",
+            AbsenceWarning,
+            stacklevel=6,
+        )
+    if changed:
         raise ValueError(
             f"the {side} of the neuron's layer ({name}) is overwritten in place during the forward (ReLU(inplace=True)?), "
             "so rectified values would be explained; set inplace=False on that module"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from tqdm.auto import tqdm
 import absence_plugins.captum as adapters
 from absence_plugins import ReferenceSet
 from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.targets import check_logits, choose_nontarget
 from absence_plugins.experiments.loading import LoadedModel
-from absence_plugins.experiments.pasting import insert_missing, remove_suppressor
+from absence_plugins.experiments.pasting import PixelTest, insert_missing, remove_suppressor
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.report import Page, Panel, Row, write_page
 
 WINDOW_SHARE = 8  # Occlusion's window is 1/8 of the image wide and moves by half of that
+STANDARD_CAPTION = {"AbsenceSaliency": "The gradient: what a brighter pixel would do."}
 INTERNAL_BATCH = 16  # path points at a time; a few hundred MB on 224x224 inputs
 
 HOW_TO_READ = (
@@ -99,12 +103,13 @@ def explain_images(
     nontarget: int | str | None = None,
     seed: int = 0,
     command: str = "",
+    notes: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
     """One row per image: standard, non-target and (with references) reference map, each tested on pixels.
 
     target: class index; None: the predicted class. nontarget: class index, "runner_up" (default) or
-    "others". Returns the page's path; the model and the random state are as before.
+    "others". ``notes``: what the reader must know of model and references. Returns the page's path; the model and the random state are as before.
 
     Raises:
         ValueError: a class that does not exist, a model that ends in softmax, a method that cannot show
@@ -112,14 +117,16 @@ def explain_images(
     """
     chosen = input_method(method)
     if references is not None and chosen._traits.no_reference:
-        raise ValueError(f"--references with --method {method}: {chosen._traits.no_reference}")
+        raise ValueError(
+            f"--method {method} takes no --references: {chosen._traits.no_reference}".replace("use Absence", "use ")
+        )
     if Path(out).is_file():
         raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         rows = [
-            _row(Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
+            _noted(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
             for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
         ]
     name = chosen.__name__.removeprefix("Absence")
@@ -130,12 +137,23 @@ def explain_images(
             ""
             if references is not None
             else " Without --references FOLDER only the non-target map can show an absence."
-        ),
+        )
+        + "".join(f"\n\n{note}" for note in notes),
         rows=tuple(rows),
         how_to_read=HOW_TO_READ if references is not None else HOW_TO_READ[:2] + HOW_TO_READ[4:],
         provenance=provenance(seed=seed, command=command),
     )
     return write_page(page, Path(out))
+
+
+def _noted(row: Callable[..., Row], *arguments: Any) -> Row:
+    """A row whose sentence ends with what the adapters warned of: the page is read without its console."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", AbsenceWarning)
+        made = row(*arguments)
+    said = list(dict.fromkeys(str(warning.message) for warning in caught))
+    return replace(made, sentence=" ".join([made.sentence, *(f"Note: {text}." for text in said)]))
 
 
 def _row(
@@ -185,7 +203,9 @@ def _row(
             "signed",
             signed[0],
             f"Standard map: {label}",
-            "Against blank: only what is there.",
+            STANDARD_CAPTION.get(method.__name__, "What is there, seen locally.")
+            if not baselines
+            else "Against blank: only what is there.",
             underlay=picture,
             positive=f"raises {label}",
             negative="holds it down",
@@ -206,7 +226,7 @@ def _row(
     ]
     sentence = (
         f"Blanking the {removal.pixels} pixels that hold {other_label} down most changes its output by {removal.change:+.2f}; "
-        f"as many random pixels change it by {removal.random_change:+.2f}."
+        f"as many random pixels change it by {removal.random_change:+.2f}. {_verdict(removal, removal.change - removal.random_change)}"
     )
     if references is not None:
         found = method(model, reference=references).explain(x, target=t, **arguments)
@@ -228,18 +248,25 @@ def _row(
                 "absence",
                 found.absence[0],
                 "Its absence part",
-                "Red: missing here; its absence raises the output.",
+                "Red: what the references have and this lacks, where the map says that its absence raises the output.",
                 underlay=picture,
                 positive=f"its absence raises {label}",
             ),
         ]
         sentence += (
             f" Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} by {test.change:+.2f}; "
-            f"the same pixels at random places change it by {test.random_change:+.2f}."
+            f"the same pixels at random places change it by {test.random_change:+.2f}. {_verdict(test, test.random_change - test.change)}"
         )
         facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
     facts.append(("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}"))
     return Row(f"{name}: {label}", sentence, tuple(panels), tuple(facts))
+
+
+def _verdict(test: PixelTest, effect: float) -> str:
+    """Whether the network bears the map out, beyond two standard deviations of the random control."""
+    if effect > 2 * test.random_sd:
+        return "The network bears the map out."
+    return "That is no more than chance: here the map does not show an absence that the network uses."
 
 
 def _standard_map(

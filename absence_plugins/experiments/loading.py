@@ -42,6 +42,8 @@ class Preprocessing:
         Raises:
             ValueError: no such file, or not an image.
         """
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; name image files, for example {path}/*.png")
         if not path.is_file():
             raise ValueError(f"image {path} does not exist")
         try:
@@ -73,6 +75,7 @@ class LoadedModel:
     model: nn.Module
     preprocessing: Preprocessing
     categories: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
         """``class 3`` or ``class 3 (magpie)``."""
@@ -147,11 +150,19 @@ def _torchvision_model(
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = _weighted(torchvision.models.get_model(name, weights=None), weights)
+    notes = (
+        ()
+        if weights != "none"
+        else (
+            f"The weights of {name} are random (no --weights was given): the maps show how it works, nothing learned.",
+        )
+    )
     crop = int(published.transforms().crop_size[0])
     return LoadedModel(
         model.eval(),
         _preprocessing(size or crop, 3, mean, std, plain=False),
         tuple(published.meta.get("categories", ())),
+        notes,
     )
 
 
@@ -165,7 +176,10 @@ def _factory(module: str, name: str) -> nn.Module:
         raise ValueError(f"module {module!r} has no {name!r}") from None
     finally:
         sys.path.remove("")
-    model = found if isinstance(found, nn.Module) else found()
+    try:
+        model = found if isinstance(found, nn.Module) else found()
+    except TypeError as error:
+        raise ValueError(f"{module}:{name} is called without arguments, which fails: {error}") from None
     if not isinstance(model, nn.Module):
         raise ValueError(f"{module}:{name} must return a torch.nn.Module, got {type(model).__name__}")
     return model
@@ -195,7 +209,7 @@ def _weighted(model: nn.Module, weights: str) -> nn.Module:
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"the weights in {path} do not fit the model: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"the weights in {path} do not fit the model: {' '.join(str(error).split())[:400]}") from None
     return model.eval()
 
 
@@ -229,11 +243,24 @@ def load_references(
     chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:max_samples].sort().values
     files = [files[int(index)] for index in chosen]
     index_of = folder_classes(folder, loaded.categories)
+    if index_of and any(file.parent == folder for file in files):
+        raise ValueError(f"references folder {folder} holds images beside its class folders; move them into one")
     labels = [index_of[file.relative_to(folder).parts[0]] for file in files] if index_of else None
     images = torch.stack([loaded.preprocessing.normalize(loaded.preprocessing.picture(file)) for file in files])
-    return ReferenceSet(
-        images, labels, empty=loaded.preprocessing.empty, k=min(k, len(files)), contrast=contrast, seed=seed
-    )
+    return ReferenceSet(images, labels, empty=loaded.preprocessing.empty, k=k, contrast=contrast, seed=seed)
+
+
+def reference_notes(folder: Path, loaded: LoadedModel) -> list[str]:
+    """How the folders were read as classes, where their names do not say it."""
+    classes = folder_classes(folder, loaded.categories)
+    if not classes or all(
+        name == str(index) or loaded.name(index).endswith(f"({name})") for name, index in classes.items()
+    ):
+        return []
+    read = ", ".join(f"{name} as {loaded.name(index)}" for name, index in classes.items())
+    return [
+        f"The reference folders were read in alphabetical order: {read}. If the model counts otherwise, name the folders by class index."
+    ]
 
 
 def folder_classes(folder: Path, categories: Sequence[str]) -> dict[str, int]:

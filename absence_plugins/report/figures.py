@@ -199,8 +199,8 @@ def signed_figure(
     Args:
         attribution: ``[H, W]``, ``[C, H, W]`` (summed over C) or one-sample ``[1, C, H, W]``, in
             units of the explained output.
-        image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]`` in [0, 1]; drawn beside the
-            map and, in outline, over it.
+        image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``; drawn beside the map and, in
+            outline, over it. A normalized one (outside [0, 1]) is stretched to [0, 1].
         title: Over the map.
         positive: What red means, for the color bar.
         negative: What blue means.
@@ -220,10 +220,20 @@ def signed_figure(
         >>> figure.axes[0].images[0].get_clim()
         (-2.0, 2.0)
     """
-    picture = None if image is None else _one_sample(image, "image")
+    picture = None if image is None else _stretched(_one_sample(image, "image"))
     signed = Panel("signed", _one_sample(attribution, "attribution"), title, "", picture, positive, negative, limit)
     beside = [] if picture is None else [Panel("image", picture, "input")]
     return _draw([*beside, signed], None, None, labels=True)
+
+
+def _stretched(image: Tensor) -> Tensor:
+    """A normalized image as a picture: its own smallest value black, its largest white."""
+    if not image.is_floating_point() or not bool(torch.isfinite(image).all()):
+        return image  # refused with the reason where it is drawn
+    low, high = image.min(), image.max()
+    if low >= -1e-3 and high <= 1 + 1e-3:
+        return image
+    return (image - low) / (high - low)
 
 
 def _one_sample(value: Tensor, name: str) -> Tensor:

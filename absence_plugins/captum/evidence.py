@@ -1,0 +1,73 @@
+"""From a signed map to its two readings: evidence for what is there, evidence for what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from captum.attr import GradientAttribution
+from torch import Tensor
+
+from absence_plugins.captum.calls import expanded, unzip
+from absence_plugins.captum.plan import Plan
+from absence_plugins.core.hooks import quiet_forward, unchanged
+from absence_plugins.core.maps import split_by_content, split_by_sign, tree_map
+
+
+def is_gradient(method: Any) -> bool:
+    """Whether the map is a gradient, not yet multiplied by a difference (``multiply_by_inputs=False``)."""
+    return isinstance(method, GradientAttribution) and not method.multiplies_by_inputs
+
+
+def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor, ...] | None) -> tuple[Any, Any]:
+    """The map on the places where x has content, and on those where only the reference has; still signed.
+
+    The two sum to the map. A gradient is multiplied by x - r first (at a layer, by the difference of its
+    activations): where x lacks content, a negative gradient is what says that the absence raises the output.
+    """
+    x = plan.real_repeated
+    if reference is None:
+        if method._traits.baselines != "baselines":
+            raise ValueError(f"content is measured on images; pass reference= instead of {method._traits.baselines}")
+        reference = expanded(plan.arguments["baselines"], x, paired=not method._traits.distribution)
+        if reference is None:
+            raise ValueError(
+                "the absence part needs one baseline image per sample (or one for all); pass reference= for several"
+            )
+    blank = (0.0,) * len(x) if method.reference is None else method.reference.empty
+    empty = tuple(torch.as_tensor(value).to(part).expand_as(part) for value, part in zip(blank, x, strict=True))
+    if method._has("attribute_to_layer_input"):
+        side = bool(plan.arguments["attribute_to_layer_input"])
+        with quiet_forward(x), unchanged(method._model):
+            levels = [method._activation(plan, images, side, 1) for images in (x, reference, empty)]
+    else:
+        levels = [parts if plan.is_tuple else parts[0] for parts in (x, reference, empty)]
+        shapes = [part.shape for part in (signed if plan.is_tuple else (signed,))]
+        if shapes != [part.shape for part in x]:
+            raise ValueError(
+                "the absence part needs maps of the input's shape; leave return_input_shape=True, or use evidence='signed'"
+            )
+    if is_gradient(method):
+        signed = tree_map(lambda r, here, there: r * (here - there), signed, *levels[:2])
+    return unzip(tree_map(split_by_content, signed, *levels), signed)
+
+
+def magnitudes(plan: Plan, signed: Any, present: Any, absent: Any) -> tuple[Any, Any]:
+    """Evidence for what is there and for what is missing, both >= 0.
+
+    target: max(R, 0) on the presence and on the absence part. Non-target: max(R, 0), and max(-R, 0) as far
+    as it is content of x (with references, not where only they have content: that is the non-target's own,
+    missing). Noisy copies are averaged before the sign is read, or noise would pass for evidence.
+    """
+    signed, present, absent = (tree_map(lambda r: _over_copies(r, plan), tree) for tree in (signed, present, absent))
+    if plan.view == "target":
+        return tree_map(lambda r: r.clamp(min=0), present), tree_map(lambda r: r.clamp(min=0), absent)
+    held = signed if present is None else present
+    return unzip(tree_map(split_by_sign, signed), signed)[0], unzip(tree_map(split_by_sign, held), held)[1]
+
+
+def _over_copies(signed: Tensor | None, plan: Plan) -> Tensor | None:
+    """The mean over the noisy copies of each sample, once for every copy."""
+    if signed is None or plan.copies == 1 or signed.shape[0] != plan.inputs[0].shape[0]:
+        return signed
+    return signed.reshape(-1, plan.copies, *signed.shape[1:]).mean(1).repeat_interleave(plan.copies, 0)
