@@ -42,6 +42,8 @@ class Unit:
     reduce: Literal["mean", "max", "min", "sum"] = "mean"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layer, str):
+            raise TypeError(f"layer must be a name as in model.named_modules(), got a {type(self.layer).__name__}")
         if isinstance(self.index, bool) or not isinstance(self.index, int) or self.index < 0:
             raise ValueError(f"index={self.index!r} must be a channel number, 0 or higher")
         if self.activation not in ("pre", "post"):

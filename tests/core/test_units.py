@@ -141,3 +141,8 @@ def test_post_relu_layers_are_refused_with_the_remedy() -> None:
         check_preactivation(inplace.block[1][0], lambda: inplace(X))
     with pytest.raises(ValueError, match="the input of the neuron's layer"):
         check_preactivation(inplace.block[1][1], lambda: inplace(X), side="input")
+
+
+def test_a_module_is_no_layer_name() -> None:
+    with pytest.raises(TypeError, match="got a Linear"):
+        Unit(nn.Linear(1, 1), 0)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ class Size:
 SIZES = {
     ("digits", False): Size(batch=16, steps=STEPS, k=4, reference_steps=25, pool=1351),
     ("digits", True): Size(batch=3, steps=3, k=2, reference_steps=2, pool=200),
-    ("resnet18", False): Size(batch=1, steps=STEPS, k=4, reference_steps=12, pool=64, pixels=224),
+    ("resnet18", False): Size(batch=1, steps=STEPS, k=4, reference_steps=20, pool=64, pixels=224),
     ("resnet18", True): Size(batch=2, steps=2, k=2, reference_steps=2, pool=6, pixels=32),
 }
 
