@@ -13,7 +13,8 @@ except ImportError as error:
         f'absence_plugins.report needs matplotlib and jinja2 ({error}); pip install "absence-plugins[report]"'
     ) from error
 
-from absence_plugins.report.figures import Panel, panel_figure, row_figure, signed_figure
+from absence_plugins.report.figures import Panel, panel_figure, row_figure
 from absence_plugins.report.page import Page, Row, write_page
+from absence_plugins.report.signed import signed_figure
 
 __all__ = ["Page", "Panel", "Row", "panel_figure", "row_figure", "signed_figure", "write_page"]

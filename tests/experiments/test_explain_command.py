@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.explain import explain_images, input_method, method_arguments
+from absence_plugins.experiments.explain import _verdict, explain_images, input_method, method_arguments
 from absence_plugins.experiments.loading import folder_classes, load_model, load_references
+from absence_plugins.experiments.pasting import PixelTest
 
 FACTORY = """
 import torch
@@ -239,3 +240,27 @@ def test_help_is_quick_and_version_is_printed() -> None:
     assert code == 0
     for command in ("demo", "explain", "bench"):
         assert command in output
+
+
+def test_the_page_says_what_was_assumed(folder: Path) -> None:
+    page = explained("photo.png", "--size", "32", "--method", "Saliency")
+    assert "The weights of resnet18 are random" in page
+    assert "The gradient: what a brighter pixel would do." in page
+    (folder / "references" / "3").rename(folder / "references" / "three")
+    page = explained("three.png", "--model", "digits", "--references", "references", "--k", "2", "--method", "DeepLift")
+    assert "read in alphabetical order: 8 as class 0, 9 as class 1, three as class 2" in page
+
+
+def test_the_page_says_where_the_network_does_not_bear_a_map_out(folder: Path) -> None:
+    """References on which the output is as high: compared with other threes, nothing is missing in a 3."""
+    (folder / "threes").mkdir()
+    (folder / "references" / "3").rename(folder / "threes" / "0")
+    page = explained("three.png", "--model", "digits", "--references", "threes", "--k", "8", "--method", "DeepLift")
+    assert "references on which the explained output is not lower" in page
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected"), [(2.1, "bears the map out"), (1.9, "no more than chance"), (-3.0, "no more than chance")]
+)
+def test_the_verdict_needs_two_standard_deviations(effect: float, expected: str) -> None:
+    assert expected in _verdict(PixelTest(5, 0.0, -effect, 0.0, 1.0, torch.zeros(1, 2, 2)), effect)

@@ -260,3 +260,11 @@ def test_figures_refuse_no_panels_and_bad_limits() -> None:
         row_figure([])
     with pytest.raises(ValueError, match="limit=-1"):
         panel_figure(Panel("signed", MAP, "map"), limit=-1)
+
+
+def test_a_normalized_image_is_stretched_to_a_picture() -> None:
+    picture = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0))
+    normalized = (picture - 0.45) / 0.22
+    shown = signed_figure(torch.ones(6, 6), normalized).axes[0].images[0].get_array()
+    stretched = (picture - picture.min()) / (picture.max() - picture.min())
+    assert np.allclose(np.asarray(shown), stretched.permute(1, 2, 0).numpy(), atol=1 / 255)
