@@ -72,7 +72,7 @@ def sum_channels(signed: Tensor) -> Tensor:
 
 
 def symmetric_range(signed: Tensor, quantile: float = 1.0) -> float:
-    """The v of a colour range [-v, v] in which zero lies in the middle; 1.0 for a map of zeros.
+    """The v of a color range [-v, v] in which zero lies in the middle; 1.0 for a map of zeros.
 
     ``quantile`` below 1 lets the strongest pixels saturate.
 

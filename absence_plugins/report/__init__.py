@@ -1,7 +1,7 @@
 """What was found, as figures and as one self-contained HTML page; nothing is computed here.
 
 Red raises the explained output, blue holds it down, zero is white, and every map says so in its
-colour bar. :mod:`~absence_plugins.report.figures` draws maps, :mod:`~absence_plugins.report.page`
+color bar. :mod:`~absence_plugins.report.figures` draws maps, :mod:`~absence_plugins.report.page`
 puts them on a page.
 """
 
