@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import sklearn.linear_model  # noqa: F401  (imported late it draws from Python's random state)
 import torch
 from captum import attr
@@ -149,3 +151,79 @@ ROWS = [
     for evidence in ("signed", "absence", "presence")
 ]
 PUBLIC = [getattr(attr, name) for name in attr.__all__]
+
+
+DETERMINISTIC = [row for row in ROWS if row[0] not in STOCHASTIC]
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}
+SINGLE_PRECISION = {"AbsenceOcclusion", "AbsenceShapleyValues"}  # Captum collects these in float32
+
+
+def method(row: tuple[str, str, str], net: nn.Module, **more: Any) -> Any:
+    name, setting, evidence = row
+    return build(ADAPTERS[name], net, **dict(settings_of(name))[setting], evidence=evidence, **more)
+
+
+def call(row: tuple[str, str, str], samples: int) -> dict[str, Any]:
+    """Arguments of ``attribute``; against a user's own baselines where the setting brings none."""
+    cls = ADAPTERS[row[0]]
+    options = arguments(cls, baselines=row[1] in ("default", "others"))
+    if has_target(cls):
+        options["target"] = torch.arange(samples) % CLASSES
+    elif row[1] == "default" and row[2] != "signed":
+        options.pop("baselines", None)
+        if cls.__name__.endswith("Shap"):  # blank ones: the question stays what holds the neuron down
+            options["baselines"] = torch.zeros(2, 1, 5, 5, dtype=torch.float64)
+    return options
+
+
+def seeded() -> None:
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+
+
+def random_states() -> tuple[Any, ...]:
+    numpy_state = np.random.get_state()
+    return torch.get_rng_state().tolist(), numpy_state[1].tolist(), numpy_state[2:], random.getstate()  # type: ignore[union-attr, index]
+
+
+def marked_net(seed: int = 0) -> Net:
+    """A net whose every flag has a value that a careless restore would lose."""
+    net = Net(seed)
+    net.relu.train()  # no effect on values
+    net.conv.weight.requires_grad_(False)
+    net.conv.weight.grad = torch.full_like(net.conv.weight, 2.0)
+    net.linear.weight.grad = torch.ones_like(net.linear.weight)
+    net.conv.register_forward_hook(lambda *_: None)
+    net.linear.note = "user's"
+    return net
+
+
+def trace(net: nn.Module) -> list[Any]:
+    """Everything about a model that must stay: attributes, hooks, flags, values, gradients."""
+    state: list[Any] = []
+    for module in net.modules():
+        for name, value in sorted(vars(module).items()):
+            if name == "fuse":
+                continue
+            if isinstance(value, dict):
+                state.append((name, [(key, id(entry)) for key, entry in value.items()]))
+            else:
+                state.append((name, value if isinstance(value, (bool, str)) else id(value)))
+    for parameter in net.parameters():
+        grad = parameter.grad
+        state.append((parameter.requires_grad, parameter.tolist(), None if grad is None else (id(grad), grad.tolist())))
+    return state
+
+
+def linear(rows: list[list[float]], bias: list[float] | None = None) -> nn.Linear:
+    layer = nn.Linear(len(rows[0]), len(rows), bias=bias is not None).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(rows))
+        if bias is not None:
+            layer.bias.copy_(torch.tensor(bias))
+    return layer
+
+
+FLIPPING = linear([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [10.0, 0.0, 0.0])
+CLOSE = torch.tensor([[1.0, 0.9], [0.4, 0.5]], dtype=torch.float64)  # runners-up 1 and 2, by a hair

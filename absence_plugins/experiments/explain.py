@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import absence_plugins.captum as adapters
 from absence_plugins import ReferenceSet
+from absence_plugins.captum.calls import shrunk
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.targets import check_logits, choose_nontarget
@@ -123,8 +126,7 @@ def explain_images(
     if Path(out).is_file():
         raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         rows = [
             _noted(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
             for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
@@ -144,6 +146,26 @@ def explain_images(
         provenance=provenance(seed=seed, command=command),
     )
     return write_page(page, Path(out))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Captum's draws (torch's, and numpy's in the GradientShap classes) from ``seed``; both states put back.
+
+    >>> with seeded(1):
+    ...     first = np.random.rand(), float(torch.rand(()))
+    >>> with seeded(1):
+    ...     first == (np.random.rand(), float(torch.rand(())))
+    True
+    """
+    before = np.random.get_state()  # noqa: NPY002  (the generator that Captum draws from)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
 def _noted(row: Callable[..., Row], *arguments: Any) -> Row:
@@ -169,7 +191,7 @@ def _row(
     model, x = loaded.model, loaded.preprocessing.normalize(picture)[None]
     with torch.no_grad():
         outputs = _outputs(model, x)
-    check_logits(outputs, lambda: _outputs(model, x * 0.37))
+    check_logits(outputs, lambda: _outputs(model, *shrunk((x,))))
     single = outputs.shape[1] == 1
     scores = torch.cat([outputs, -outputs], 1) if single else outputs
     t = int(outputs.argmax(1)) if target is None else target
@@ -272,9 +294,12 @@ def _verdict(test: PixelTest, effect: float) -> str:
 def _standard_map(
     method: type[Any], model: nn.Module, x: Tensor, target: int, classes: int, call: dict[str, Any]
 ) -> Tensor:
-    """The target's own map against blank: as the non-target of another class, so that it is mended like the others."""
+    """The target's own map against blank: as a non-target, so that it is signed and mended like the others.
+
+    The non-target of one logit z is -z, whose map is the negative of z's.
+    """
     if classes == 1:
-        return method(model, nontarget=None).attribute(x, target=target, **call)  # type: ignore[no-any-return]
+        return -method(model).attribute(x, target=target, **call)  # type: ignore[no-any-return]
     return method(model, nontarget=target).attribute(x, target=(target + 1) % classes, **call)  # type: ignore[no-any-return]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.explain import _verdict, explain_images, input_method, method_arguments
+from absence_plugins.experiments.explain import _standard_map, _verdict, explain_images, input_method, method_arguments
 from absence_plugins.experiments.loading import folder_classes, load_model, load_references
 from absence_plugins.experiments.pasting import PixelTest
 
@@ -104,6 +105,14 @@ def test_nontarget_choices(folder: Path, nontarget: str) -> None:
         "DeepLift",
     )
     assert ("the mean of the others" in page) == (nontarget == "others")
+
+
+def test_the_standard_map_of_a_single_logit_is_signed() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))
+    net[1].weight.data = torch.tensor([[1.0, -1.0, 2.0, 0.0]])
+    for name, expected in (("Saliency", [1.0, -1.0, 2.0, 0.0]), ("InputXGradient", [3.0, -3.0, 6.0, 0.0])):
+        found = _standard_map(input_method(name), net, torch.full((1, 1, 2, 2), 3.0), 0, 1, {})
+        assert found.flatten().tolist() == expected
 
 
 def test_single_logit(folder: Path) -> None:
@@ -216,12 +225,17 @@ def test_folder_names_are_numbers_categories_or_an_order(tmp_path: Path) -> None
 def test_every_input_method_runs(folder: Path, name: str) -> None:
     model_before = digits_cnn().state_dict()
     loaded = load_model("digits")
-    state = torch.random.get_rng_state()
+    state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
     references = (
         None if input_method(name)._traits.no_reference else load_references(folder / "references", loaded, k=2)
     )
     explain_images([folder / "three.png"], loaded, folder / "page", references=references, method=name, progress=False)
     assert torch.equal(state, torch.random.get_rng_state())
+    assert numpy_state == np.random.get_state()[1].tolist()
+    first = (folder / "page" / "index.html").read_bytes()
+    torch.rand(1), np.random.rand()
+    explain_images([folder / "three.png"], loaded, folder / "page", references=references, method=name, progress=False)
+    assert (folder / "page" / "index.html").read_bytes() == first, "the same seed makes the same page"
     assert all(torch.equal(value, model_before[key]) for key, value in loaded.model.state_dict().items())
 
 

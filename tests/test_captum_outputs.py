@@ -1,0 +1,276 @@
+"""Which output is explained, and the cases in which a map misleads: each is mended, refused or announced."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from adapter_table import (
+    ADAPTERS,
+    CLASSES,
+    CLOSE,
+    FLIPPING,
+    TOLERANCE,
+    Net,
+    arguments,
+    build,
+    images,
+    linear,
+    random_states,
+    seeded,
+)
+from captum import attr
+from captum.attr import NoiseTunnel
+from captum.attr._utils.lrp_rules import GammaRule
+from torch import Tensor, nn
+
+import absence_plugins.captum as adapters
+from absence_plugins import ReferenceSet
+from absence_plugins.core import AbsenceWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+# -- combinations of outputs ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["IntegratedGradients", "InputXGradient", "FeatureAblation", "LayerConductance"])
+def test_others_is_the_mean_of_all_other_maps(name: str) -> None:
+    cls, host = ADAPTERS[f"Absence{name}"], getattr(attr, name)
+    net, x, options = Net(), images(3), arguments(ADAPTERS[f"Absence{name}"])
+    target = [0, 1, 3]
+    found = build(cls, net, nontarget="others").attribute(x, target=target, **options)
+    for sample, own in enumerate(target):
+        one = x[sample : sample + 1]
+        others = [build(host, net).attribute(one, target=k, **options) for k in range(CLASSES) if k != own]
+        assert torch.allclose(found[sample : sample + 1], torch.stack(others).mean(0).detach(), **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "LRP"])
+def test_others_is_linear_for_rule_based_methods(name: str) -> None:
+    cls, net, x = ADAPTERS[f"Absence{name}"], Net(), images(2)
+    found = cls(net, nontarget="others").attribute(x, target=0)
+    each = [cls(net, nontarget=k).attribute(x, target=0) for k in (1, 2, 3)]
+    assert torch.allclose(found, torch.stack(each).mean(0), rtol=1e-6, atol=1e-7)
+
+
+class Head(nn.Module):
+    """Two weights on a flat input, in outputs of any shape."""
+
+    def __init__(self, shape: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1, bias=False).double()
+        self.shape = shape
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[1.0, -2.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.linear(x)
+        if self.shape == "[B]":
+            return z[:, 0]  # type: ignore[no-any-return]
+        if self.shape == "[B, 1]":
+            return z  # type: ignore[no-any-return]
+        scale = torch.arange(1.0, 13.0, dtype=x.dtype).reshape(3, 2, 2)
+        return z[:, :, None, None] * scale
+
+
+@pytest.mark.parametrize("shape", ["[B]", "[B, 1]"])
+@pytest.mark.parametrize(
+    "name", ["InputXGradient", "IntegratedGradients", "FeatureAblation", "DeepLift", "Occlusion", "KernelShap"]
+)
+@pytest.mark.parametrize("nontarget", ["runner_up", "others"])
+def test_one_logit_is_two_neurons(shape: str, name: str, nontarget: str) -> None:
+    x, options = torch.tensor([[3.0, 5.0], [1.0, -1.0]], dtype=torch.float64), {}
+    if name == "Occlusion":
+        options["sliding_window_shapes"] = (1,)
+    seeded()
+    target = None if shape == "[B]" else 0
+    found = ADAPTERS[f"Absence{name}"](Head(shape), nontarget=nontarget).attribute(x, target=target, **options)
+    assert torch.allclose(found.double(), torch.tensor([[-3.0, 10.0], [-1.0, -2.0]]).double(), atol=1e-4)
+
+
+def test_one_logit_takes_its_references_from_the_right_class() -> None:
+    x = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    pool = ReferenceSet(torch.tensor([[0.0, 4.0], [6.0, 0.0]]), torch.tensor([0, 1]), k=1)  # z = -8, z = +6
+    ig = adapters.AbsenceIntegratedGradients
+    target = ig(Head("[B, 1]"), reference=pool).attribute(x, target=0)  # +z against class 0
+    assert torch.allclose(target, torch.tensor([[1.0, 6.0]], dtype=torch.float64))
+    other = ig(Head("[B, 1]"), reference=pool, nontarget="runner_up").attribute(x, target=0)  # -z against class 0
+    assert torch.allclose(other, torch.tensor([[-1.0, -6.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "name", ["InputXGradient", "IntegratedGradients", "FeatureAblation", "DeepLift", "GradientShap"]
+)
+def test_outputs_with_places_take_tuple_targets(name: str) -> None:
+    x = torch.tensor([[3.0, 5.0], [4.0, 1.0]], dtype=torch.float64)  # z = -7: the lowest class wins; z = 2: the highest
+    options = {"baselines": torch.zeros(1, 2, dtype=torch.float64)} if name == "GradientShap" else {}
+    seeded()
+    found = ADAPTERS[f"Absence{name}"](Head("[B, 3, 2, 2]")).attribute(x, target=[(0, 0, 1), (2, 1, 0)], **options)
+    # runner-up of sample 0 is class 1 at (0, 1): scale 6; of sample 1 class 1 at (1, 0): scale 7
+    assert torch.allclose(found, torch.tensor([[18.0, -60.0], [28.0, -14.0]], dtype=torch.float64))
+
+
+# -- traps ------------------------------------------------------------------------------------------
+
+
+def test_deeplift_is_complete_behind_relu_and_max_pooling_where_captum_is_not() -> None:
+    net, x, base = Net(), images(4), images(4, seed=8)
+    target = torch.tensor([0, 1, 2, 3])
+    runner_up = net(x).detach().scatter(1, target[:, None], -torch.inf).argmax(1)
+    wanted = (net(x) - net(base)).gather(1, runner_up[:, None])[:, 0].detach()
+    ours = adapters.AbsenceDeepLift(net).attribute(x, base, target=target).flatten(1).sum(1)
+    theirs = attr.DeepLift(net).attribute(x, base, target=runner_up).flatten(1).sum(1)
+    assert torch.allclose(ours, wanted, atol=1e-9)
+    assert (theirs - wanted).abs().max() > 0.05  # if this fails, Captum is mended and our remedy can go
+    layer = adapters.AbsenceLayerDeepLift(net, net.conv).attribute(x, base, target=target).flatten(1).sum(1)
+    assert torch.allclose(layer, wanted, atol=1e-9)
+
+
+def test_lrp_passes_flatten_and_keeps_the_users_rules() -> None:
+    net, x = Net(), images(2)
+    flat = nn.Sequential(net.conv, net.relu, net.pool, nn.Flatten(), net.linear)
+    with pytest.raises(TypeError, match="Flatten"):
+        attr.LRP(copy.deepcopy(flat)).attribute(x, target=1)  # a copy: Captum leaves its rules behind
+    # without a rule of the user's, LRP-epsilon of a ReLU net is input times gradient
+    expected = attr.InputXGradient(net).attribute(x, target=1).detach()
+    assert torch.allclose(adapters.AbsenceLRP(flat, nontarget=1).attribute(x, target=0), expected, rtol=1e-6, atol=1e-7)
+    rule = GammaRule()
+    net.conv.rule = rule
+    with_rule = adapters.AbsenceLRP(flat, nontarget=1).attribute(x, target=0)
+    assert net.conv.rule is rule
+    assert not hasattr(flat[3], "rule")
+    assert not torch.allclose(with_rule, expected, atol=1e-3)
+    host = attr.LRP(net).attribute(x, target=1).detach()  # Captum takes the rule off afterwards
+    assert torch.allclose(with_rule, host, rtol=1e-6, atol=1e-7)  # the epsilon of the rule on Flatten
+
+
+@pytest.mark.parametrize("columns", [2, 1])
+def test_guided_backprop_is_two_sided(columns: int) -> None:
+    """u = relu(x0) - relu(x1), at x = (1, 2): one-sided guided backpropagation hides x1."""
+    body = nn.Sequential(nn.Identity(), nn.ReLU(), linear([[0.0, 0.0], [1.0, -1.0]][-columns:]))
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    sign = 1.0 if columns == 2 else -1.0
+    with pytest.warns(AbsenceWarning, match="local"):
+        found = adapters.AbsenceGuidedBackprop(body).attribute(x, target=0)
+    assert found.tolist() == [[sign * 1.0, sign * -2.0]]
+    assert attr.GuidedBackprop(body).attribute(x, target=columns - 1)[0, 1] <= 0
+
+
+def test_grad_cam_refuses_to_rectify() -> None:
+    with pytest.raises(ValueError, match=r"relu_attributions=True deletes.*leave it False"):
+        build(adapters.AbsenceLayerGradCam, Net()).attribute(images(1), target=0, relu_attributions=True)
+
+
+def dead_net() -> nn.Sequential:
+    """Logit 1 = relu(1 - x0): at x0 = 2 its unit is dead; what holds it down is x0."""
+    return nn.Sequential(linear([[-1.0, 0.0]], [1.0]), nn.ReLU(), linear([[0.0], [1.0]], [5.0, 0.0]))
+
+
+DEAD = torch.tensor([[2.0, 3.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "name", ["InputXGradient", "Saliency", "LRP", "GuidedBackprop", "LayerGradientXActivation", "LayerLRP"]
+)
+def test_local_methods_say_that_a_dead_unit_blinds_them(name: str) -> None:
+    net = dead_net()
+    layer = (net[0],) if name.startswith("Layer") else ()
+    with pytest.warns(AbsenceWarning, match=r"samples \[0\] is zero.*dead unit.*use AbsenceIntegratedGradients"):
+        found = ADAPTERS[f"Absence{name}"](net, *layer).attribute(DEAD, target=0)
+    assert not found.any()
+
+
+@pytest.mark.parametrize("name", ["IntegratedGradients", "FeatureAblation", "DeepLift", "ShapleyValues"])
+def test_path_and_ablation_methods_see_through_a_dead_unit(name: str) -> None:
+    found = ADAPTERS[f"Absence{name}"](dead_net(), evidence="absence").attribute(DEAD, target=0)
+    assert found[0, 0].item() == pytest.approx(1.0, abs=0.03)
+    assert found[0, 1].item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "warns"),
+    [
+        ([3.0, 0.0], {}, True),  # the target is higher on the reference: no absence
+        ([0.0, 3.0], {}, False),
+        ([3.0, 0.0], {"nontarget": 1}, True),
+        ([0.0, 3.0], {"nontarget": 1}, False),
+    ],
+)
+def test_references_on_the_wrong_side_are_announced(
+    reference: list[float], options: dict[str, Any], warns: bool
+) -> None:
+    x, net = torch.tensor([[1.0, 0.0]], dtype=torch.float64), linear([[1.0, 0.0], [0.0, 1.0]])
+    given = ReferenceSet(torch.tensor([reference]), torch.tensor([1]), k=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adapters.AbsenceIntegratedGradients(net, reference=given, **options).attribute(x, target=0)
+    texts = [str(one.message) for one in caught if issubclass(one.category, AbsenceWarning)]
+    assert bool(texts) is warns
+    if warns:
+        assert ("not higher" if options else "not lower") in texts[0]
+
+
+def test_a_distribution_of_baselines_is_not_paired_with_the_samples() -> None:
+    """Two samples, two baselines: GradientShap compares every sample with both."""
+    x, net = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64), linear([[1.0, 0.0], [0.0, 1.0]])
+    for name in ("GradientShap", "DeepLiftShap"):
+        explainer = ADAPTERS[f"Absence{name}"](net, nontarget=None, evidence="absence")
+        with pytest.raises(ValueError, match=r"one baseline image per sample.*pass reference="):
+            explainer.attribute(x, baselines=torch.eye(2, dtype=torch.float64), target=0)
+
+
+def test_one_axis_inputs_are_taken() -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([x, -2 * x], 1)
+
+    x = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    assert adapters.AbsenceInputXGradient(model).attribute(x, target=0).tolist() == [-2.0, -6.0]
+    assert adapters.AbsenceIntegratedGradients(model).explain(x, target=0).absence.tolist() == pytest.approx([2.0, 6.0])
+
+
+def test_training_mode_and_dropout_draw_no_more_than_the_host() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3)).double().train()
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)).double()
+    states: list[Callable[[], Any]] = [
+        lambda: adapters.AbsenceIntegratedGradients(net, nontarget=2).attribute(x, target=0, n_steps=4),
+        lambda: attr.IntegratedGradients(net).attribute(x, target=2, n_steps=4),
+    ]
+    results = []
+    for run in states:
+        seeded()
+        results.append((run(), random_states()))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+    assert all(module.training for module in net.modules())
+
+
+def test_lists_of_layers() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = linear([[1.0, -1.0], [0.0, 1.0]]), linear([[0.0, -2.0], [1.0, 0.0]])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) + self.b(x)  # type: ignore[no-any-return]
+
+    net, given = Sum(), ReferenceSet(torch.tensor([[1.0, 2.0]]), k=1)
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    ig = adapters.AbsenceLayerIntegratedGradients
+    maps = ig(net, [net.a, net.b], reference=given, evidence="absence").attribute(x, target=0, n_steps=5)
+    assert isinstance(maps, list)
+    # a: 1 on x, -1 on r, so no less content; b: 0 on x, -4 on r: content that x lacks
+    assert torch.allclose(torch.cat(maps), torch.tensor([[0.0, 0.0], [4.0, 0.0]], dtype=torch.float64))
+    signed = ig(net, [net.a, net.b], reference=given).attribute(x, target=0, n_steps=5)
+    assert torch.allclose(torch.cat(signed), torch.tensor([[2.0, 0.0], [4.0, 0.0]], dtype=torch.float64))
+
+
+def test_a_subclass_of_the_users_keeps_working_in_the_tunnel() -> None:
+    class Mine(adapters.AbsenceSaliency):  # type: ignore[misc]
+        pass
+
+    assert NoiseTunnel(Mine(FLIPPING)).attribute(CLOSE, stdevs=1.0, target=0).tolist() == [[1.0, 0.0], [0.0, 1.0]]
