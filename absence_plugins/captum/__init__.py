@@ -17,7 +17,7 @@ except ImportError as error:
 
 from captum.attr._core import dataloader_attr as _dataloader_attr
 
-from absence_plugins.captum.explanation import Explanation
+from absence_plugins.core.explanation import Explanation
 from absence_plugins.captum.inputs import (
     AbsenceDeconvolution,
     AbsenceDeepLift,

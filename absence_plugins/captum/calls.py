@@ -133,11 +133,6 @@ def unzip(pairs: Any, like: Any) -> tuple[Any, Any]:
     return type(like)(first for first, _ in split), type(like)(second for _, second in split)
 
 
-def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Other inputs of the same form, to tell a softmax from logits that sum to 1 by chance."""
-    return tuple(part * 0.37 + 0.21 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
-
-
 def added(total: Any, tree: Any) -> Any:
     """A running sum of maps; None is the empty one."""
     return tree if total is None else tree_map(torch.add, total, tree)

@@ -30,18 +30,17 @@ from absence_plugins.captum.calls import (
     redirect,
     run_host,
     select_neuron,
-    shrunk,
 )
 from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
-from absence_plugins.captum.explanation import Explanation
+from absence_plugins.core.explanation import Explanation
 from absence_plugins.captum.plan import Plan, every, real_inputs
 from absence_plugins.captum.remedies import warn_incomplete
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.references import ReferenceSet
-from absence_plugins.core.targets import Nontarget, choose
+from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.targets import Nontarget, choose, shrunk
 from absence_plugins.core.units import check_preactivation
 
 Evidence = Literal["signed", "absence", "presence"]
@@ -365,16 +364,7 @@ class AbsenceMethod:
     def _warn(self, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
         """Say where the map cannot show what was asked for."""
         if plan.references is not None and values is not None:
-            higher = plan.view == "nontarget"
-            wrong = (values <= plan.output[:, None]) if higher else (values >= plan.output[:, None])
-            if bool(wrong.any()):
-                warnings.warn(
-                    f"samples {wrong.any(1).nonzero().flatten()[:8].tolist()} have references on which the explained output is not "
-                    f"{'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not about an absence; "
-                    "choose another contrast class, or more references",
-                    AbsenceWarning,
-                    stacklevel=level,
-                )
+            warn_unsuitable(plan.view, plan.output, values, level + 1)
         if self._traits.local:
             dead = torch.stack([(part == 0).reshape(len(part), -1).all(1) for part in leaves(signed)]).all(0)
             if bool(dead.any()):

@@ -16,13 +16,13 @@ from captum.attr import Attribution, DeepLift, NoiseTunnel
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from absence_plugins.captum.calls import leaves, plain
 from absence_plugins.captum.evidence import is_gradient
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.pooling import to_winners
 
 NO_BASELINE = "its method has no baseline to compare with; use AbsenceIntegratedGradients or AbsenceDeepLift"
 DECONVOLUTION = (
@@ -33,7 +33,6 @@ GUIDED_GRAD_CAM = "it multiplies two maps from which negative evidence was delet
 ACTIVATION = "it shows a layer's activations, not what they do to an output; use AbsenceLayerGradientXActivation or AbsenceLayerConductance"
 RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-POOLS: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 def nonlinearities(model: Any) -> list[nn.Module]:
@@ -72,19 +71,13 @@ def without_relus(instance: Any) -> Any:
 def max_pool_multiplier(module: Any, grad_input: Tensor, grad_output: Tensor, eps: float) -> Tensor:
     """DeepLIFT's multiplier of a max pooling, also where windows overlap, for a batch [x, r].
 
-    With o = max over the window: the rise max(o_x, o_r) - o_r belongs to x's winner, the fall o_x -
-    max(o_x, o_r) to r's. Captum unpools instead, which keeps only one of several windows per input.
+    What :func:`~absence_plugins.core.pooling.to_winners` gives to an input, over its difference. Captum
+    unpools instead, which keeps only one of several windows per input.
     """
-    value, output = module.input, module.output
-    axes = value.dim() - 2
-    _, indices = POOLS[axes](
-        value, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, return_indices=True
-    )
-    (x, r), (o_x, o_r) = value.chunk(2), output.chunk(2)
+    value = module.input
+    (x, r), (o_x, o_r) = value.chunk(2), module.output.chunk(2)
     top = torch.maximum(o_x, o_r)
-    change = grad_output * torch.cat([top - o_r, o_x - top])
-    winners = torch.zeros_like(value).flatten(2).scatter_add_(2, indices.flatten(2), change.flatten(2)).view_as(value)
-    given = torch.cat([winners.chunk(2)[0] + winners.chunk(2)[1]] * 2)
+    given = torch.cat([to_winners(module, value, grad_output * torch.cat([top - o_r, o_x - top]))] * 2)
     difference = torch.cat([x - r] * 2)
     return torch.where(difference.abs() < eps, grad_input, given / difference)
 

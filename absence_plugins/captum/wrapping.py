@@ -13,7 +13,7 @@ from captum.attr import Attribution
 from captum.log import log_usage
 
 from absence_plugins.captum.calls import plain
-from absence_plugins.captum.explanation import Explanation
+from absence_plugins.core.explanation import Explanation
 
 
 def public_methods(host: type[Attribution]) -> list[Callable[..., Any]]:

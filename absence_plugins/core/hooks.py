@@ -97,15 +97,50 @@ def unchanged(model: Any) -> Iterator[None]:
     that a forward changes by itself (batch norm's statistics in training mode, counters) stay changed.
     Not for a model on which another thread is working. What is not an ``nn.Module`` passes through.
     """
+    restore = _snapshot(model)
+    try:
+        yield
+    finally:
+        restore()
+
+
+@contextmanager
+def undone_on_error(model: Any) -> Iterator[None]:
+    """Put a model back if the block raises, also parameters and buffers whose ``data`` was exchanged.
+
+    For a registration that fails half-way: some hooks are on the model, some weights are merged.
+
+    >>> net = nn.Linear(1, 1)
+    >>> try:
+    ...     with undone_on_error(net):
+    ...         _ = net.register_forward_hook(print)
+    ...         raise KeyError
+    ... except KeyError:
+    ...     len(net._forward_hooks)
+    0
+    """
+    restore = _snapshot(model)
+    tensors = [*model.parameters(), *model.buffers()]
+    data = [tensor.data for tensor in tensors]
+    try:
+        yield
+    except BaseException:
+        restore()
+        for tensor, value in zip(tensors, data, strict=True):
+            tensor.data = value
+        raise
+
+
+def _snapshot(model: Any) -> Callable[[], None]:
+    """A function that puts back what modules hold now: hooks, attributes, modes, ``requires_grad`` and ``grad``."""
     model = getattr(model, "__self__", model)  # model.forward
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     before = [{name: _copied(value) for name, value in vars(module).items()} for module in modules]
     tensors = [
         (tensor, tensor.requires_grad, tensor.grad) for module in modules for tensor in module.parameters(recurse=False)
     ]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for module, attributes in zip(modules, before, strict=True):
             now = vars(module)
             for name in now.keys() - attributes.keys():
@@ -123,6 +158,8 @@ def unchanged(model: Any) -> Iterator[None]:
                 tensor.requires_grad_(requires_grad)
             if tensor.grad is not grad:
                 tensor.grad = grad
+
+    return restore
 
 
 def _copied(value: Any) -> Any:

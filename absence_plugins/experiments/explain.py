@@ -17,10 +17,9 @@ from tqdm.auto import tqdm
 
 import absence_plugins.captum as adapters
 from absence_plugins import ReferenceSet
-from absence_plugins.captum.calls import shrunk
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.targets import check_logits, choose_nontarget
+from absence_plugins.core.targets import check_logits, choose_nontarget, shrunk
 from absence_plugins.experiments.loading import LoadedModel
 from absence_plugins.experiments.pasting import PixelTest, insert_missing, remove_suppressor
 from absence_plugins.experiments.provenance import provenance

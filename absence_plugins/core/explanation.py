@@ -1,4 +1,4 @@
-"""Explanation: what ``explain(...)`` of every Captum adapter returns."""
+"""Explanation: what ``explain(...)`` of the Captum and Zennit adapters returns."""
 
 from __future__ import annotations
 
