@@ -17,7 +17,6 @@ except ImportError as error:
 
 from captum.attr._core import dataloader_attr as _dataloader_attr
 
-from absence_plugins.core.explanation import Explanation
 from absence_plugins.captum.inputs import (
     AbsenceDeconvolution,
     AbsenceDeepLift,
@@ -66,6 +65,7 @@ from absence_plugins.captum.perturbations import (
     AbsenceShapleyValues,
     AbsenceShapleyValueSampling,
 )
+from absence_plugins.core.explanation import Explanation
 
 __all__ = [
     "AbsenceDeconvolution",

@@ -32,11 +32,11 @@ from absence_plugins.captum.calls import (
     select_neuron,
 )
 from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
-from absence_plugins.core.explanation import Explanation
 from absence_plugins.captum.plan import Plan, every, real_inputs
 from absence_plugins.captum.remedies import warn_incomplete
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable

@@ -74,6 +74,10 @@ class Unit:
 
     def values(self, model: nn.Module, *inputs: Tensor) -> Tensor:
         """The unit's value for every sample: inputs [B, ...] -> [B]. Differentiable; leaves no hook."""
+        return self._reduced(self.channel(model, *inputs), Reduction(self.reduce))
+
+    def channel(self, model: nn.Module, *inputs: Tensor) -> Tensor:
+        """The unit's activation before it is reduced over space: inputs [B, ...] -> [B] or [B, ...]."""
         module = self.module(model)
         side = "input" if self.activation == "pre" and is_rectifier(module) else "output"
         if side == "input":
@@ -87,8 +91,11 @@ class Unit:
             raise ValueError(
                 f"layer {self.layer!r} has activations of shape {tuple(activation.shape)}; there is no unit {self.index} on axis 1"
             )
-        channel = activation[:, self.index]
-        return channel if channel.dim() == 1 else REDUCTIONS[self.reduce](channel.flatten(1))
+        return activation[:, self.index]
+
+    @staticmethod
+    def _reduced(channel: Tensor, reduction: nn.Module) -> Tensor:
+        return channel if channel.dim() == 1 else reduction(channel.flatten(1))
 
     def of(self, model: nn.Module) -> UnitModel:
         """The model with this unit as its only output: what attribution classes take as ``forward_func``."""
@@ -100,16 +107,33 @@ class Unit:
         return asdict(self)
 
 
+class Reduction(nn.Module):
+    """A channel's values over space [B, N] to one value [B]; a module, so that relevance rules can see it."""
+
+    def __init__(self, reduce: str) -> None:
+        super().__init__()
+        self.reduce = reduce
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, N] -> [B]."""
+        return REDUCTIONS[self.reduce](values)
+
+    def winners(self, values: Tensor) -> Tensor:
+        """Where the maximum (minimum) stands: [B, N] -> [B]."""
+        return values.argmin(1) if self.reduce == "min" else values.argmax(1)
+
+
 class UnitModel(nn.Module):
     """A model whose one output is a hidden unit: inputs [B, ...] -> [B]."""
 
     def __init__(self, model: nn.Module, unit: Unit) -> None:
         super().__init__()
         self.model, self.unit, self.training = model, unit, model.training
+        self.reduction = Reduction(unit.reduce)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The unit's value: inputs [B, ...] -> [B]."""
-        return self.unit.values(self.model, *inputs)
+        return self.unit._reduced(self.unit.channel(self.model, *inputs), self.reduction)
 
 
 def is_rectifier(module: nn.Module) -> bool:

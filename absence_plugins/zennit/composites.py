@@ -1,0 +1,316 @@
+"""``Absence*`` composites: Zennit's composites, with every rule applied to the difference between input and reference.
+
+A composite puts its rules on the modules and, on the root, the hook that makes the batch [x, r]. Used with Zennit's
+own attributors the reference is zeros; :class:`~absence_plugins.zennit.AbsenceGradient` brings real ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import nn
+from zennit.composites import (
+    BetaSmooth,
+    DeconvNet,
+    EpsilonAlpha2Beta1,
+    EpsilonAlpha2Beta1Flat,
+    EpsilonGammaBox,
+    EpsilonPlus,
+    EpsilonPlusFlat,
+    ExcitationBackprop,
+    GuidedBackprop,
+    LayerMapComposite,
+    SpecialFirstLayerMapComposite,
+    register_composite,
+)
+from zennit.layer import Sum
+from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear, MaxPool
+
+from absence_plugins.core.hooks import undone_on_error
+from absence_plugins.core.units import Reduction
+from absence_plugins.zennit.guided import AbsenceReLUGuidedBackprop, Triple
+from absence_plugins.zennit.pairing import Pair, RootHook
+from absence_plugins.zennit.rules import (
+    AbsenceAlphaBeta,
+    AbsenceEpsilon,
+    AbsenceFlat,
+    AbsenceGamma,
+    AbsenceMaxPool,
+    AbsenceNorm,
+    AbsencePass,
+    AbsenceReduction,
+    AbsenceZPlus,
+)
+
+LayerMap = list[tuple[Any, Any]]
+REFUSALS = {
+    "DeconvNet": (
+        "it passes only positive gradients down, whether units are active or not, so nothing is ever held down; "
+        "use AbsenceEpsilonGamma, or AbsenceGuidedBackprop, which is two-sided here"
+    ),
+    "BetaSmooth": (
+        "it smooths the gradient at x for derivatives of second order, and a gradient compares with no reference; use "
+        "AbsenceEpsilonGamma, or AbsenceIntegratedGradients with composite=BetaSmooth()"
+    ),
+}
+
+
+class AbsenceComposite:
+    """What all ``Absence*`` composites share: the root hook, and a registration that is whole or not at all."""
+
+    _root_hook: ClassVar[type[RootHook]] = Pair
+
+    def register(self, module: nn.Module) -> None:
+        """Canonizers, rules on the modules, and the root hook. Raises as they do, with nothing left behind.
+
+        Raises:
+            ValueError: the model has a module for which no rule is right (``MultiheadAttention``).
+        """
+        register_whole(super(), module)
+        root = self._root_hook()
+        try:
+            handle = root.register(module)
+        except BaseException:
+            self.remove()  # type: ignore[attr-defined]
+            raise
+        self.handles.append(handle)  # type: ignore[attr-defined]
+        self.hook_refs.add(root)  # type: ignore[attr-defined]
+
+
+def register_whole(composite: Any, module: nn.Module) -> None:
+    """``composite.register(module)``, with everything put back if it raises half-way (Zennit leaves its hooks)."""
+    with undone_on_error(module):
+        try:
+            composite.register(module)
+        except BaseException:
+            composite.remove()
+            raise
+
+
+def shared_map(stabilizer: Any) -> LayerMap:
+    """The rules that all composites share, in place of ``zennit.composites.layer_map_base``."""
+    return [
+        (Activation, AbsencePass()),
+        (Sum, AbsenceNorm(stabilizer=stabilizer)),
+        (AvgPool, AbsenceNorm(stabilizer=stabilizer)),
+        (MaxPool, AbsenceMaxPool()),
+        (BatchNorm, AbsencePass()),
+        (Reduction, AbsenceReduction()),
+    ]
+
+
+@register_composite("absence_epsilon_gamma")
+class AbsenceEpsilonGamma(AbsenceComposite, LayerMapComposite):
+    """Gamma for convolutions, Epsilon for dense layers and the unit's own: the recommended default.
+
+    R against a reference r sums to u(x) - u(r). R > 0: what differs there raises the explained output; with real
+    references that have what x lacks, that is evidence for an absence where they have content and x has none.
+    R < 0: what differs there holds it down.
+
+    Source: METHODS 2b; Gamma: Montavon et al. 2019.
+
+    Args:
+        epsilon: stabilizer of Epsilon, 0 by default (see :class:`AbsenceEpsilon`).
+        gamma: how much more the contributions of the side that wins count.
+        stabilizer: of all other rules, 0 by default.
+        layer_map: pairs of module types and hooks, put before the composite's own.
+        zero_params: only "bias" means anything, and it cancels.
+        canonizers: as upstream. Batch norm needs none; sums of branches do (``ResNetCanonizer``).
+
+    Raises:
+        ValueError: the model holds a ``MultiheadAttention``, gamma is not above 0, a ``zero_params`` but "bias".
+        ConservationError: at the end of a backward, if relevance was lost.
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> x, has_x1 = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 2.0]])
+    >>> AbsenceGradient(net, AbsenceEpsilonGamma(), reference=has_x1)(x, torch.eye(2)[[0]])[1]
+    tensor([[0., 2.]])
+    """
+
+    def __init__(
+        self,
+        epsilon: Any = 0.0,
+        gamma: float = 0.25,
+        stabilizer: Any = 0.0,
+        layer_map: LayerMap | None = None,
+        zero_params: Any = None,
+        canonizers: list[Any] | None = None,
+    ) -> None:
+        rule = AbsenceGamma(gamma, stabilizer, zero_params, own_layer_epsilon=True)
+        super().__init__(_with_epsilon(layer_map, rule, epsilon, stabilizer, zero_params), canonizers=canonizers)
+
+
+@register_composite("absence_epsilon_plus")
+class AbsenceEpsilonPlus(AbsenceComposite, EpsilonPlus):
+    """Zennit's EpsilonPlus on differences: mirrored ZPlus for convolutions, Epsilon for dense layers.
+
+    Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`. ZPlus gives everything to the side that wins: what
+    speaks against it in the same layer does not show.
+    """
+
+    def __init__(
+        self,
+        epsilon: Any = 0.0,
+        stabilizer: Any = 0.0,
+        layer_map: LayerMap | None = None,
+        zero_params: Any = None,
+        canonizers: list[Any] | None = None,
+    ) -> None:
+        rule = AbsenceZPlus(stabilizer, zero_params, own_layer_epsilon=True)
+        rules = _with_epsilon(layer_map, rule, epsilon, stabilizer, zero_params)
+        LayerMapComposite.__init__(self, rules, canonizers=canonizers)
+
+
+@register_composite("absence_epsilon_alpha2_beta1")
+class AbsenceEpsilonAlpha2Beta1(AbsenceComposite, EpsilonAlpha2Beta1):
+    """Zennit's EpsilonAlpha2Beta1 on differences: mirrored adaptive AlphaBeta(2, 1) for convolutions.
+
+    Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`.
+    """
+
+    def __init__(
+        self,
+        epsilon: Any = 0.0,
+        stabilizer: Any = 0.0,
+        layer_map: LayerMap | None = None,
+        zero_params: Any = None,
+        canonizers: list[Any] | None = None,
+    ) -> None:
+        rule = AbsenceAlphaBeta(2, 1, stabilizer, zero_params, own_layer_epsilon=True)
+        rules = _with_epsilon(layer_map, rule, epsilon, stabilizer, zero_params)
+        LayerMapComposite.__init__(self, rules, canonizers=canonizers)
+
+
+@register_composite("absence_epsilon_plus_flat")
+class AbsenceEpsilonPlusFlat(AbsenceComposite, EpsilonPlusFlat):
+    """Zennit's EpsilonPlusFlat on differences: as AbsenceEpsilonPlus, with Flat in the first layer, which blurs.
+
+    ``first_map``: as ``layer_map``, for the first layer. The rest as in :class:`AbsenceEpsilonGamma`.
+    """
+
+    def __init__(
+        self,
+        epsilon: Any = 0.0,
+        stabilizer: Any = 0.0,
+        layer_map: LayerMap | None = None,
+        first_map: LayerMap | None = None,
+        zero_params: Any = None,
+        canonizers: list[Any] | None = None,
+    ) -> None:
+        rule = AbsenceZPlus(stabilizer, zero_params, own_layer_epsilon=True)
+        rules = _with_epsilon(layer_map, rule, epsilon, stabilizer, zero_params)
+        first = [*(first_map or []), (Linear, AbsenceFlat(stabilizer, zero_params, own_layer_epsilon=True))]
+        SpecialFirstLayerMapComposite.__init__(self, rules, first, canonizers=canonizers)
+
+
+@register_composite("absence_epsilon_alpha2_beta1_flat")
+class AbsenceEpsilonAlpha2Beta1Flat(AbsenceComposite, EpsilonAlpha2Beta1Flat):
+    """Zennit's EpsilonAlpha2Beta1Flat on differences: as AbsenceEpsilonAlpha2Beta1, with Flat in the first layer.
+
+    ``first_map``: as ``layer_map``, for the first layer. The rest as in :class:`AbsenceEpsilonGamma`.
+    """
+
+    def __init__(
+        self,
+        epsilon: Any = 0.0,
+        stabilizer: Any = 0.0,
+        layer_map: LayerMap | None = None,
+        first_map: LayerMap | None = None,
+        zero_params: Any = None,
+        canonizers: list[Any] | None = None,
+    ) -> None:
+        rule = AbsenceAlphaBeta(2, 1, stabilizer, zero_params, own_layer_epsilon=True)
+        rules = _with_epsilon(layer_map, rule, epsilon, stabilizer, zero_params)
+        first = [*(first_map or []), (Linear, AbsenceFlat(stabilizer, zero_params, own_layer_epsilon=True))]
+        SpecialFirstLayerMapComposite.__init__(self, rules, first, canonizers=canonizers)
+
+
+@register_composite("absence_epsilon_gamma_box")
+class AbsenceEpsilonGammaBox(AbsenceComposite, EpsilonGammaBox):
+    """Zennit's EpsilonGammaBox on differences: Gamma also in the first layer, where ZBox would break the symmetry.
+
+    ``low`` and ``high`` are taken so that the call stays as it is, and have no effect: ZBox compares x with the lowest
+    and highest pixels, here it is compared with the reference. The rest as in :class:`AbsenceEpsilonGamma`.
+    """
+
+    def __init__(
+        self,
+        low: Any = None,
+        high: Any = None,
+        epsilon: Any = 0.0,
+        gamma: float = 0.25,
+        stabilizer: Any = 0.0,
+        layer_map: LayerMap | None = None,
+        first_map: LayerMap | None = None,
+        zero_params: Any = None,
+        canonizers: list[Any] | None = None,
+    ) -> None:
+        rule = AbsenceGamma(gamma, stabilizer, zero_params, own_layer_epsilon=True)
+        rules = _with_epsilon(layer_map, rule, epsilon, stabilizer, zero_params)
+        first = [*(first_map or []), (Convolution, rule)]
+        SpecialFirstLayerMapComposite.__init__(self, rules, first, canonizers=canonizers)
+
+
+@register_composite("absence_excitation_backprop")
+class AbsenceExcitationBackprop(AbsenceComposite, ExcitationBackprop):
+    """Zennit's ExcitationBackprop on differences: mirrored ZPlus everywhere, Epsilon in the unit's own layer.
+
+    Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`. Without Epsilon in the own layer, whichever side
+    wins there would hide the other altogether.
+    """
+
+    def __init__(
+        self,
+        stabilizer: Any = 0.0,
+        layer_map: LayerMap | None = None,
+        zero_params: Any = None,
+        canonizers: list[Any] | None = None,
+    ) -> None:
+        rule = AbsenceZPlus(stabilizer, zero_params, own_layer_epsilon=True)
+        rules = [*(layer_map or []), *shared_map(stabilizer), (Linear, rule)]
+        LayerMapComposite.__init__(self, rules, canonizers=canonizers)
+
+
+@register_composite("absence_guided_backprop")
+class AbsenceGuidedBackprop(AbsenceComposite, GuidedBackprop):
+    """Zennit's GuidedBackprop, two-sided and times the input: R > 0 raises the output, R < 0 holds it down.
+
+    R = (x - r) * (guided(u) - guided(-u) - what passes no ReLU); r is the reference, or 0. Local: units that are dead
+    at x show nothing, evidence that passes two inverting ReLUs neither, and R does not sum to anything; it warns.
+
+    Source: Springenberg et al., ICLR workshop 2015, made two-sided (METHODS 2).
+    """
+
+    _root_hook = Triple
+
+    def __init__(self, layer_map: LayerMap | None = None, canonizers: list[Any] | None = None) -> None:
+        rules = [*(layer_map or []), (nn.ReLU, AbsenceReLUGuidedBackprop())]
+        LayerMapComposite.__init__(self, rules, canonizers=canonizers)
+
+
+class AbsenceDeconvNet(DeconvNet):
+    """Cannot be made: Zennit's DeconvNet shows no absences. Raises ValueError with the reason and an alternative."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError(f"DeconvNet cannot show absences: {REFUSALS['DeconvNet']}")
+
+
+class AbsenceBetaSmooth(BetaSmooth):
+    """Cannot be made: Zennit's BetaSmooth compares with nothing. Raises ValueError with the reason and an alternative."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError(f"BetaSmooth cannot show absences: {REFUSALS['BetaSmooth']}")
+
+
+def _with_epsilon(layer_map: LayerMap | None, rule: Any, epsilon: Any, stabilizer: Any, zero_params: Any) -> LayerMap:
+    """The user's map, the shared one, the composite's rule for convolutions and Epsilon for dense layers."""
+    return [
+        *(layer_map or []),
+        *shared_map(stabilizer),
+        (Convolution, rule),
+        (nn.Linear, AbsenceEpsilon(epsilon, zero_params)),
+    ]
