@@ -77,7 +77,10 @@ def explain(
         int | None, typer.Option(help="Class of the references; default: any but the target's.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="A Captum class, for example DeepLift or Occlusion.")
+        str,
+        typer.Option(
+            help="A Captum class, for example DeepLift or Occlusion; or a composite of Zennit, for example zennit:epsilon_gamma."
+        ),
     ] = "IntegratedGradients",
     target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
     nontarget: Annotated[str, typer.Option(help="Class index, runner_up, or others.")] = "runner_up",

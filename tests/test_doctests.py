@@ -13,6 +13,7 @@ import torch
 
 import absence_plugins
 
+from absence_plugins.zennit import __all__ as zennit_names
 from test_captum_upstream import NAMES
 
 MODULES = [
@@ -38,6 +39,7 @@ WITH_EXAMPLES = {
     "absence_plugins.core.references": ["blank_value"],
     "absence_plugins.core.targets": ["check_logits", "choose", "choose_nontarget", "others_weights"],
     "absence_plugins.captum": [f"Absence{name}" for name in NAMES],
+    "absence_plugins.zennit": [name for name in zennit_names if name not in ("ConservationError", "Explanation")],
     "absence_plugins.data": ["digits_cnn", "load_digits"],
     "absence_plugins.report": ["Page", "Panel", "Row", "panel_figure", "row_figure", "signed_figure", "write_page"],
 }

@@ -21,6 +21,7 @@ from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
 from absence_plugins.data import DigitData, digits_cnn, load_digits
 from absence_plugins.experiments.pasting import PixelTest, insert_missing
 from absence_plugins.experiments.provenance import provenance
+from absence_plugins.experiments.zennit_maps import ZennitMaps
 from absence_plugins.report import Page, Panel, Row, write_page
 
 CANDIDATES = 6  # held-out images of a class in which a pair is measured
@@ -51,6 +52,11 @@ HOW_TO_READ = (
     (
         "Absence part",
         "Of the reference map, the places where the references have ink and the image has none: evidence for an absence.",
+    ),
+    (
+        "Zennit's maps",
+        "The same questions, answered by layer-wise relevance propagation instead of integrated gradients: first Zennit's own "
+        "composite, then AbsenceEpsilonGamma, which propagates the difference between the image and its 8 nearest references.",
     ),
     (
         "Pasting test",
@@ -175,6 +181,7 @@ def pair_row(model: nn.Module, data: DigitData, pair: Pair, *, seed: int = 0) ->
         Panel(
             "image", test.image, "Missing strokes pasted in", f"Logit {a}: {test.before:.1f} becomes {test.after:.1f}."
         ),
+        *_zennit_panels(model, data, x, other, a, b, signs),
     )
     share = -test.change / max(1e-9, -test.random_change) if test.random_change < 0 else float("inf")
     compared = f"{share:.1f} times as far as" if share < 100 else "while it does not fall for"
@@ -197,6 +204,50 @@ def pair_row(model: nn.Module, data: DigitData, pair: Pair, *, seed: int = 0) ->
         ),
     )
     return Row(f"{a}, because not {b}", sentence, panels, facts), test
+
+
+def _zennit_panels(
+    model: nn.Module, data: DigitData, x: Tensor, other: Tensor, a: int, b: int, signs: dict[str, Any]
+) -> tuple[Panel, ...]:
+    """The same four maps by layer-wise relevance propagation, the first as Zennit has it."""
+    maps = ZennitMaps()
+    pool = data.train_images, data.train_labels
+    nontarget = maps.nontarget_against(model, other, b, a, ReferenceSet(*pool))
+    found = maps.against(model, x, a, ReferenceSet(*pool, contrast=b))
+    return (
+        Panel(
+            "signed",
+            maps.standard(model, x, a, 10, torch.zeros_like(x))[0],
+            "Zennit: standard map",
+            f"{maps.host.__name__} of logit {a}: ink that is there.",
+            underlay=x[0],
+            **signs,
+        ),
+        Panel(
+            "signed",
+            nontarget.attribution[0],
+            "Zennit: non-target map",
+            f"Logit {a} on the {b}, against its 8 nearest {a}s.",
+            underlay=other[0],
+            **signs,
+        ),
+        Panel(
+            "signed",
+            found.attribution[0],
+            "Zennit: reference map",
+            f"The {a} against its 8 nearest {b}s.",
+            underlay=x[0],
+            **signs,
+        ),
+        Panel(
+            "absence",
+            found.absence[0],
+            "Zennit: its absence part",
+            "The same strokes, found by relevance.",
+            underlay=x[0],
+            positive=f"its absence raises logit {a}",
+        ),
+    )
 
 
 def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool = True) -> Path:

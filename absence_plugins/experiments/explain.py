@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,19 +14,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-import absence_plugins.captum as adapters
 from absence_plugins import ReferenceSet
-from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.targets import check_logits, choose_nontarget, shrunk
+from absence_plugins.experiments.explainers import Explainer, explainer
 from absence_plugins.experiments.loading import LoadedModel
 from absence_plugins.experiments.pasting import PixelTest, insert_missing, remove_suppressor
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.report import Page, Panel, Row, write_page
-
-WINDOW_SHARE = 8  # Occlusion's window is 1/8 of the image wide and moves by half of that
-STANDARD_CAPTION = {"AbsenceSaliency": "The gradient: what a brighter pixel would do."}
-INTERNAL_BATCH = 16  # path points at a time; a few hundred MB on 224x224 inputs
 
 HOW_TO_READ = (
     (
@@ -53,47 +47,6 @@ HOW_TO_READ = (
 )
 
 
-def input_method(name: str) -> type[Any]:
-    """The adapter behind ``--method``: a Captum class that attributes to inputs, with or without ``captum:``.
-
-    Raises ValueError with the names that exist.
-
-    >>> input_method("captum:deeplift").__name__
-    'AbsenceDeepLift'
-    """
-    wanted = name.removeprefix("captum:").removeprefix("Absence").lower()
-    usable = {}
-    for attribute, found in vars(adapters).items():
-        if inspect.isclass(found) and issubclass(found, AbsenceMethod) and found is not AbsenceMethod:
-            plain = attribute.removeprefix("Absence")
-            if not plain.startswith(("Layer", "Neuron", "Internal", "LimeBase")) and not found._traits.refuses:
-                usable[plain.lower()] = found
-    if wanted not in usable:
-        names = ", ".join(sorted(found.__name__.removeprefix("Absence") for found in usable.values()))
-        raise ValueError(f"--method {name!r} is not a method that shows absences on inputs; there are: {names}")
-    return usable[wanted]
-
-
-def method_arguments(method: type[Any], x: Tensor) -> dict[str, Any]:
-    """What a method needs for images beyond inputs and target: window, feature blocks, batch size."""
-    parameters = inspect.signature(method.attribute).parameters
-    window = max(1, min(x.shape[-2:]) // WINDOW_SHARE)
-    arguments: dict[str, Any] = {}
-    if "sliding_window_shapes" in parameters:
-        arguments |= {
-            "sliding_window_shapes": (x.shape[1], window, window),
-            "strides": (x.shape[1], max(1, window // 2), max(1, window // 2)),
-        }
-    if "feature_mask" in parameters:
-        rows, columns = torch.arange(x.shape[-2]) // window, torch.arange(x.shape[-1]) // window
-        arguments["feature_mask"] = (rows[:, None] * (int(columns[-1]) + 1) + columns).expand(1, *x.shape[1:])
-    if "perturbations_per_eval" in parameters:
-        arguments["perturbations_per_eval"] = INTERNAL_BATCH
-    if "internal_batch_size" in parameters:
-        arguments["internal_batch_size"] = INTERNAL_BATCH
-    return arguments
-
-
 def explain_images(
     images: Sequence[Path],
     loaded: LoadedModel,
@@ -117,11 +70,9 @@ def explain_images(
         ValueError: a class that does not exist, a model that ends in softmax, a method that cannot show
             absences, references that do not fit.
     """
-    chosen = input_method(method)
-    if references is not None and chosen._traits.no_reference:
-        raise ValueError(
-            f"--method {method} takes no --references: {chosen._traits.no_reference}".replace("use Absence", "use ")
-        )
+    chosen = explainer(method)
+    if references is not None and chosen.refuse_references():
+        raise ValueError(f"--method {method} takes no --references: {chosen.refuse_references()}")
     if Path(out).is_file():
         raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
@@ -130,10 +81,9 @@ def explain_images(
             _noted(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
             for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
         ]
-    name = chosen.__name__.removeprefix("Absence")
     page = Page(
         title="What is there, and what is missing",
-        lead=f"{len(rows)} image{'s' if len(rows) != 1 else ''}, explained with {name}. Red raises the explained output, blue holds it down."
+        lead=f"{len(rows)} image{'s' if len(rows) != 1 else ''}, explained with {chosen.name}. Red raises the explained output, blue holds it down."
         + (
             ""
             if references is not None
@@ -181,7 +131,7 @@ def _row(
     name: str,
     picture: Tensor,
     loaded: LoadedModel,
-    method: type[Any],
+    method: Explainer,
     references: ReferenceSet | None,
     target: int | None,
     nontarget: int | str | None,
@@ -205,15 +155,9 @@ def _row(
             choose_nontarget(scores, torch.tensor([t]), "runner_up" if nontarget in (None, "others") else nontarget)  # type: ignore[arg-type]
         )
     )
-    arguments = method_arguments(method, x)
     blank = loaded.preprocessing.empty.expand_as(x[0])
-    baselines = (
-        {"baselines": _blank_baseline(method, x, blank)}
-        if "baselines" in inspect.signature(method.attribute).parameters
-        else {}
-    )
-    signed = _standard_map(method, model, x, t, outputs.shape[1], {**arguments, **baselines})
-    absent = method(model, nontarget=other).explain(x, target=t, **arguments, **baselines)
+    signed = method.standard(model, x, t, outputs.shape[1], blank[None])
+    absent = method.nontarget(model, x, t, other, blank[None])
     label, other_label = loaded.name(t), "the mean of the others" if other == "others" else loaded.name(int(other))
     if single:
         label, other_label = "the output", "the negated output"
@@ -224,9 +168,7 @@ def _row(
             "signed",
             signed[0],
             f"Standard map: {label}",
-            STANDARD_CAPTION.get(method.__name__, "What is there, seen locally.")
-            if not baselines
-            else "Against blank: only what is there.",
+            method.standard_caption,
             underlay=picture,
             positive=f"raises {label}",
             negative="holds it down",
@@ -243,14 +185,14 @@ def _row(
     ]
     facts = [
         (f"Output of {label}", f"{float(scores[0, t]):.2f}"),
-        (f"Output of {other_label}", f"{float(absent.output[0]):.2f}"),
+        (f"Output of {other_label}", f"{absent.output:.2f}"),
     ]
     sentence = (
         f"Blanking the {removal.pixels} pixels that hold {other_label} down most changes its output by {removal.change:+.2f}; "
         f"as many random pixels change it by {removal.random_change:+.2f}. {_verdict(removal, removal.change - removal.random_change)}"
     )
     if references is not None:
-        found = method(model, reference=references).explain(x, target=t, **arguments)
+        found = method.against(model, x, t, references)
         nearest = references.nearest(x, t if not single else 1)
         assert isinstance(nearest, Tensor)
         test = insert_missing(_output(model, t, None, single), x[0], nearest[0, 0], found.absence[0], seed=seed)
@@ -290,18 +232,6 @@ def _verdict(test: PixelTest, effect: float) -> str:
     return "That is no more than chance: here the map does not show an absence that the network uses."
 
 
-def _standard_map(
-    method: type[Any], model: nn.Module, x: Tensor, target: int, classes: int, call: dict[str, Any]
-) -> Tensor:
-    """The target's own map against blank: as a non-target, so that it is signed and mended like the others.
-
-    The non-target of one logit z is -z, whose map is the negative of z's.
-    """
-    if classes == 1:
-        return -method(model).attribute(x, target=target, **call)  # type: ignore[no-any-return]
-    return method(model, nontarget=target).attribute(x, target=(target + 1) % classes, **call)  # type: ignore[no-any-return]
-
-
 def _outputs(model: nn.Module, x: Tensor) -> Tensor:
     outputs = model(x)
     if not isinstance(outputs, Tensor) or outputs.dim() not in (1, 2):
@@ -322,18 +252,6 @@ def _output(model: nn.Module, target: int, other: int | str | None, single: bool
         return outputs[:, target if other is None else int(other)]
 
     return read
-
-
-def _blank_baseline(method: type[Any], x: Tensor, blank: Tensor) -> Tensor:
-    """Black, as the model sees it; the Shap classes want a distribution of at least two."""
-    return (
-        torch.stack([blank] * 2)
-        if "Shap" in method.__name__ and method.__name__ not in _SINGLE_SHAP
-        else blank[None].expand_as(x).contiguous()
-    )
-
-
-_SINGLE_SHAP = ("AbsenceKernelShap", "AbsenceShapleyValueSampling", "AbsenceShapleyValues")
 
 
 def _picture(x: Tensor, loaded: LoadedModel) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("torch", "captum", "torchvision", "scikit-learn")
+PACKAGES = ("torch", "captum", "zennit", "torchvision", "scikit-learn")
 
 
 def provenance(*, seed: int, command: str) -> dict[str, str]:

@@ -150,6 +150,15 @@ class AbsenceEpsilonPlus(AbsenceComposite, EpsilonPlus):
 
     Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`. ZPlus gives everything to the side that wins: what
     speaks against it in the same layer does not show.
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> x, has_x1 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 2.0]])
+    >>> AbsenceGradient(net, AbsenceEpsilonPlus(), reference=has_x1)(x, torch.eye(2)[[0]])[1]
+    tensor([[0.5000, 2.0000]])
     """
 
     def __init__(
@@ -170,6 +179,15 @@ class AbsenceEpsilonAlpha2Beta1(AbsenceComposite, EpsilonAlpha2Beta1):
     """Zennit's EpsilonAlpha2Beta1 on differences: mirrored adaptive AlphaBeta(2, 1) for convolutions.
 
     Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`.
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> x, has_x1 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 2.0]])
+    >>> AbsenceGradient(net, AbsenceEpsilonAlpha2Beta1(), reference=has_x1)(x, torch.eye(2)[[0]])[1]
+    tensor([[0.5000, 2.0000]])
     """
 
     def __init__(
@@ -190,6 +208,15 @@ class AbsenceEpsilonPlusFlat(AbsenceComposite, EpsilonPlusFlat):
     """Zennit's EpsilonPlusFlat on differences: as AbsenceEpsilonPlus, with Flat in the first layer, which blurs.
 
     ``first_map``: as ``layer_map``, for the first layer. The rest as in :class:`AbsenceEpsilonGamma`.
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> x, has_x1 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 2.0]])
+    >>> AbsenceGradient(net, AbsenceEpsilonPlusFlat(), reference=has_x1)(x, torch.eye(2)[[0]])[1]
+    tensor([[1.2500, 1.2500]])
     """
 
     def __init__(
@@ -212,6 +239,15 @@ class AbsenceEpsilonAlpha2Beta1Flat(AbsenceComposite, EpsilonAlpha2Beta1Flat):
     """Zennit's EpsilonAlpha2Beta1Flat on differences: as AbsenceEpsilonAlpha2Beta1, with Flat in the first layer.
 
     ``first_map``: as ``layer_map``, for the first layer. The rest as in :class:`AbsenceEpsilonGamma`.
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> x, has_x1 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 2.0]])
+    >>> AbsenceGradient(net, AbsenceEpsilonAlpha2Beta1Flat(), reference=has_x1)(x, torch.eye(2)[[0]])[1]
+    tensor([[1.2500, 1.2500]])
     """
 
     def __init__(
@@ -235,6 +271,15 @@ class AbsenceEpsilonGammaBox(AbsenceComposite, EpsilonGammaBox):
 
     ``low`` and ``high`` are taken so that the call stays as it is, and have no effect: ZBox compares x with the lowest
     and highest pixels, here it is compared with the reference. The rest as in :class:`AbsenceEpsilonGamma`.
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> x, has_x1 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 2.0]])
+    >>> AbsenceGradient(net, AbsenceEpsilonGammaBox(), reference=has_x1)(x, torch.eye(2)[[0]])[1]
+    tensor([[0.5000, 2.0000]])
     """
 
     def __init__(
@@ -261,6 +306,15 @@ class AbsenceExcitationBackprop(AbsenceComposite, ExcitationBackprop):
 
     Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`. Without Epsilon in the own layer, whichever side
     wins there would hide the other altogether.
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> x, has_x1 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 2.0]])
+    >>> AbsenceGradient(net, AbsenceExcitationBackprop(), reference=has_x1)(x, torch.eye(2)[[0]])[1]
+    tensor([[0.5000, 2.0000]])
     """
 
     def __init__(
@@ -283,6 +337,14 @@ class AbsenceGuidedBackprop(AbsenceComposite, GuidedBackprop):
     at x show nothing, evidence that passes two inverting ReLUs neither, and R does not sum to anything; it warns.
 
     Source: Springenberg et al., ICLR workshop 2015, made two-sided (METHODS 2).
+
+    >>> import torch
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> net[2].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
+    >>> AbsenceGradient(net, AbsenceGuidedBackprop())(torch.tensor([[1.0, 2.0]]), torch.eye(2)[[0]])[1]
+    tensor([[ 1., -2.]])
     """
 
     _root_hook = Triple
@@ -293,14 +355,26 @@ class AbsenceGuidedBackprop(AbsenceComposite, GuidedBackprop):
 
 
 class AbsenceDeconvNet(DeconvNet):
-    """Cannot be made: Zennit's DeconvNet shows no absences. Raises ValueError with the reason and an alternative."""
+    """Cannot be made: Zennit's DeconvNet shows no absences. Raises ValueError with the reason and an alternative.
+
+    >>> AbsenceDeconvNet()
+    Traceback (most recent call last):
+    ...
+    ValueError: DeconvNet cannot show absences: ...
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise ValueError(f"DeconvNet cannot show absences: {REFUSALS['DeconvNet']}")
 
 
 class AbsenceBetaSmooth(BetaSmooth):
-    """Cannot be made: Zennit's BetaSmooth compares with nothing. Raises ValueError with the reason and an alternative."""
+    """Cannot be made: Zennit's BetaSmooth compares with nothing. Raises ValueError with the reason and an alternative.
+
+    >>> AbsenceBetaSmooth()
+    Traceback (most recent call last):
+    ...
+    ValueError: BetaSmooth cannot show absences: ...
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise ValueError(f"BetaSmooth cannot show absences: {REFUSALS['BetaSmooth']}")

@@ -22,13 +22,12 @@ class Triple(RootHook):
 
     def copies(self, x: Tensor) -> Tensor:
         """[x, x, x]."""
-        if not self.announced:
-            warnings.warn(
-                "AbsenceGuidedBackprop is local (it sees only units that are active at x) and its map does not sum to a "
-                "difference of outputs; AbsenceEpsilonGamma's does",
-                AbsenceWarning,
-                stacklevel=2,
-            )
+        warnings.warn(
+            "AbsenceGuidedBackprop is local (it sees only units that are active at x) and its map does not sum to a "
+            "difference of outputs; AbsenceEpsilonGamma's does",
+            AbsenceWarning,
+            stacklevel=2,
+        )
         return torch.cat([x, x, x])
 
     def seeds(self, trace: Trace, weights: Tensor, output: Tensor) -> Tensor:

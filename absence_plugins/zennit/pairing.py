@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from zennit.core import Hook, RemovableHandle, RemovableHandleList
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.targets import check_logits
+from absence_plugins.core.hooks import quiet_forward
+from absence_plugins.core.targets import check_logits, shrunk
 from absence_plugins.zennit.causes import likely_causes
 
 # |sum R - (u(x) - u(r))| may be so many times |u(x) - u(r)| + sum |R|: rounding of the network's own arithmetic
@@ -95,6 +96,8 @@ class RootHook(Hook):
                 f"the model takes {len(tensors)} tensors; Zennit attributes to one input. Wrap the model so that it takes only that one"
             )
         x = tensors[0]
+        if x.dim() == 0 or len(x) == 0:
+            raise ValueError(f"the input has shape {tuple(x.shape)}; it needs at least one sample along its first axis")
         if not (torch.is_grad_enabled() and x.requires_grad):
             return None
         check_mode(module)
@@ -103,13 +106,28 @@ class RootHook(Hook):
 
     def post_forward(self, module: nn.Module, input: Any, output: Any) -> Any:
         """The outputs of x alone."""
-        self.last = trace = self.trace
-        self.trace = None
+        trace, self.trace = self.trace, None
         if trace is None:
             return output
         if not isinstance(output, Tensor):
             raise ValueError(f"the model returns a {type(output).__name__}; wrap it so that it returns one tensor")
+        if output.dim() == 0 or output.shape[0] % trace.samples or output.shape[0] == trace.samples:
+            raise ValueError(
+                f"the model must return one row of outputs per sample, got {tuple(output.shape)} for {trace.samples} samples "
+                "and their references"
+            )
+        own, *others = output.detach().split(trace.samples)
+        check_logits(own, lambda: self._elsewhere(module, input))
+        trace.outputs = (own, others[0])
+        self.last = trace
         return _Split.apply(self, trace, output)
+
+    def _elsewhere(self, module: nn.Module, input: Any) -> Tensor:
+        """The model's outputs for other inputs, to tell a softmax from logits that sum to 1 by chance."""
+        other = shrunk((input[0].detach(),))
+        with quiet_forward(other):
+            outputs: Tensor = module(*other, *input[1:])
+        return outputs
 
     def reference_for(self, x: Tensor) -> Tensor:
         """The reference of every sample, in the shape of x."""
@@ -301,18 +319,10 @@ class _Join(torch.autograd.Function):
 class _Split(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hook: RootHook, trace: Trace, output: Tensor) -> Tensor:
-        if output.dim() == 0 or output.shape[0] % trace.samples or output.shape[0] == trace.samples:
-            raise ValueError(
-                f"the model must return one row of outputs per sample, got {tuple(output.shape)} for {trace.samples} samples "
-                "and their references"
-            )
-        own, *others = output.detach().split(trace.samples)
-        check_logits(own, lambda: others[0])
-        trace.outputs = (own, others[0])
         ctx.hook, ctx.trace = hook, trace
         ctx.takes_weights = True  # read by nontarget(...) from output.grad_fn
         ctx.save_for_backward(output)
-        return own.clone()
+        return output[: trace.samples].clone()
 
     @staticmethod
     def backward(ctx: Any, seed: Tensor) -> Any:

@@ -12,15 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from zennit.core import Hook, Stabilizer
-from zennit.types import Convolution, ConvolutionTranspose
 
 from absence_plugins.core.pooling import scattered, to_winners
 from absence_plugins.zennit import shares
+from absence_plugins.zennit.operators import operator_of, weight_of
 from absence_plugins.zennit.pairing import Pair, Trace, name_of
-
-TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class AbsenceRule(Hook):
@@ -171,6 +168,13 @@ class AbsenceNorm(AbsenceEpsilon):
     """Norm: in proportion to the differences. For average pooling and sums, which have no weights.
 
     R_i = v_ij da_i / change_j R_j, v the pooling's own factors. Source: METHODS 2b, step 3.
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.AvgPool1d(2), nn.Flatten())
+    >>> composite = LayerMapComposite([(nn.AvgPool1d, AbsenceNorm())])
+    >>> AbsenceGradient(net, composite, reference=torch.tensor([[0.0, 1.0]]))(torch.tensor([[[5.0, 0.0]]]))[1]
+    tensor([[[ 2.5000, -0.5000]]])
     """
 
     def __init__(self, stabilizer: Any = 0.0) -> None:
@@ -187,6 +191,14 @@ class AbsenceGamma(_Weighted):
 
     R_i = sum_j ((1 + gamma) z+_ij - z-_ij) / ((1 + gamma) p_j - n_j) R_j where p_j >= n_j, plus and minus exchanged
     elsewhere. Source: Montavon et al. 2019, section 10.2.3, on differences and mirrored (METHODS 2b).
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, -1.0]])  # contributions of the difference (3, 2): 6 and -2
+    >>> composite = LayerMapComposite([(nn.Linear, AbsenceGamma(1.0))])
+    >>> AbsenceGradient(net, composite, reference=torch.zeros(2))(torch.tensor([[3.0, 2.0]]))[1]
+    tensor([[ 4.8000, -0.8000]])
     """
 
     def __init__(
@@ -207,6 +219,14 @@ class AbsenceZPlus(_Weighted):
 
     R_i = sum_j z+_ij / p_j R_j where p_j >= n_j, z-_ij / n_j R_j elsewhere.
     Source: Montavon et al., Pattern Recognition 2017 (z+ rule), on differences and mirrored (METHODS 2b).
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, -1.0]])  # contributions of the difference (3, 2): 6 and -2
+    >>> composite = LayerMapComposite([(nn.Linear, AbsenceZPlus())])
+    >>> AbsenceGradient(net, composite, reference=torch.zeros(2))(torch.tensor([[3.0, 2.0]]))[1]
+    tensor([[4., 0.]])
     """
 
     def share(self, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor) -> Tensor:
@@ -220,6 +240,14 @@ class AbsenceAlphaBeta(_Weighted):
     R_i = sum_j ((1 + beta_j) z+_ij / p_j - beta_j z-_ij / n_j) R_j, beta_j = min(n_j / (p_j - n_j), beta), where p_j >= n_j.
     The minimum keeps an output that hardly anything holds down from getting as much negative as positive relevance.
     Source: Bach et al., PLoS ONE 2015, eq. 60, on differences (METHODS 2b).
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, -1.0]])  # contributions of the difference (3, 2): 6 and -2
+    >>> composite = LayerMapComposite([(nn.Linear, AbsenceAlphaBeta(1.25, 0.25))])
+    >>> AbsenceGradient(net, composite, reference=torch.zeros(2))(torch.tensor([[3.0, 2.0]]))[1]
+    tensor([[ 5., -1.]])
     """
 
     def __init__(
@@ -245,6 +273,14 @@ class AbsenceFlat(_Weighted):
     """Flat: every input of an output gets the same share, whatever it is. It blurs, over the layer's kernel.
 
     R_i = sum_j 1 / (number of inputs of j) R_j. Source: Lapuschkin et al., Nature Communications 2019.
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, -1.0]])  # contributions of the difference (3, 2): 6 and -2
+    >>> composite = LayerMapComposite([(nn.Linear, AbsenceFlat())])
+    >>> AbsenceGradient(net, composite, reference=torch.zeros(2))(torch.tensor([[3.0, 2.0]]))[1]
+    tensor([[2., 2.]])
     """
 
     power = 0
@@ -262,6 +298,14 @@ class AbsenceWSquare(AbsenceFlat):
     """WSquare: shares by the square of the weights, whatever the inputs are. It blurs, over the layer's kernel.
 
     R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j. Source: Montavon et al., Pattern Recognition 2017 (w^2 rule).
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, -1.0]])  # contributions of the difference (3, 2): 6 and -2
+    >>> composite = LayerMapComposite([(nn.Linear, AbsenceWSquare())])
+    >>> AbsenceGradient(net, composite, reference=torch.zeros(2))(torch.tensor([[3.0, 2.0]]))[1]
+    tensor([[3.2000, 0.8000]])
     """
 
     power = 2
@@ -272,6 +316,13 @@ class AbsenceMaxPool(AbsenceRule):
 
     R_i = sum of R_j over the windows whose maximum is higher on x and stands at i on x, and over those whose maximum
     is higher on r and stands at i on r. Source: METHODS 2b, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Sequential(nn.MaxPool1d(2), nn.Flatten())
+    >>> composite = LayerMapComposite([(nn.MaxPool1d, AbsenceMaxPool())])
+    >>> AbsenceGradient(net, composite, reference=torch.tensor([[0.0, 1.0]]))(torch.tensor([[[5.0, 0.0]]]))[1]
+    tensor([[[4., 0.]]])
     """
 
     def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
@@ -304,28 +355,6 @@ def _split(
             f"{type(rule).__name__} needs a module with a weight, got {type(module).__name__}; use AbsenceNorm"
         )
     return shares.split(operator_of(module), weight, da, rule._absorb(trace, change, relevance), by)
-
-
-def weight_of(module: Any) -> Tensor | None:
-    """A linear module's weight as a plain tensor; None for poolings and sums."""
-    return module.weight.detach() if isinstance(module, (nn.Linear, Convolution)) else None
-
-
-def operator_of(module: Any) -> shares.Operator:
-    """A linear module as a function of input and weight, without bias.
-
-    Raises:
-        TypeError: the module is not linear.
-    """
-    if isinstance(module, nn.Linear):
-        return lambda value, weight: F.linear(value, weight)  # type: ignore[arg-type]
-    if isinstance(module, ConvolutionTranspose):
-        transposed = TRANSPOSED[len(module.kernel_size)]
-        rest = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
-        return lambda value, weight: transposed(value, weight, None, *rest)
-    if isinstance(module, Convolution):
-        return lambda value, weight: module._conv_forward(value, weight, None)
-    return lambda value, _: module.forward(value)
 
 
 class _Propagate(torch.autograd.Function):

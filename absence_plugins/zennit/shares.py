@@ -128,8 +128,9 @@ def backward(
     """
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
-        inputs = [
-            value if keep and value.requires_grad else value.detach().clone().requires_grad_() for value in inputs
+        inputs = [  # views, as one input may be computed from another: its gradient must not run through that one
+            value.view_as(value) if keep and value.requires_grad else value.detach().clone().requires_grad_()
+            for value in inputs
         ]
         outputs = forward(*inputs)
     given = cotangents(outputs if keep else [output.detach() for output in outputs])

@@ -39,8 +39,8 @@ def test_page_says_what_was_measured(page: Path) -> None:
             assert float(model(image)[0, shown["digit"]]) == pytest.approx(shown["before"], abs=1e-4)
         assert f"from {shown['before']:.1f} to {shown['after']:.1f}" in text
         assert shown["change"] < shown["random_change"] - 1, "the missing strokes must matter more than random pixels"
-    assert len(re.findall(r"<img ", text)) == 14
-    assert len(list((page.parent / "figures").glob("*.png"))) == 14
+    assert len(re.findall(r"<img ", text)) == 22
+    assert len(list((page.parent / "figures").glob("*.png"))) == 22
 
 
 def test_ranking_is_by_effect_and_each_digit_comes_once(page: Path) -> None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.explain import _standard_map, _verdict, explain_images, input_method, method_arguments
+from absence_plugins.experiments.explain import _verdict, explain_images
+from absence_plugins.experiments.explainers import CaptumMaps, input_method, method_arguments
 from absence_plugins.experiments.loading import folder_classes, load_model, load_references
 from absence_plugins.experiments.pasting import PixelTest
 
@@ -111,7 +112,7 @@ def test_the_standard_map_of_a_single_logit_is_signed() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))
     net[1].weight.data = torch.tensor([[1.0, -1.0, 2.0, 0.0]])
     for name, expected in (("Saliency", [1.0, -1.0, 2.0, 0.0]), ("InputXGradient", [3.0, -3.0, 6.0, 0.0])):
-        found = _standard_map(input_method(name), net, torch.full((1, 1, 2, 2), 3.0), 0, 1, {})
+        found = CaptumMaps(input_method(name)).standard(net, torch.full((1, 1, 2, 2), 3.0), 0, 1, torch.zeros(1, 1, 2, 2))
         assert found.flatten().tolist() == expected
 
 

@@ -1,0 +1,288 @@
+"""What the ``Absence*`` attributors share: which output is explained, and what it is compared with.
+
+An attributor is a subclass of Zennit's. It decides once, on the real input, which output is explained and what it is
+compared with; the algorithm stays Zennit's. With ``reference=None, nontarget=None`` and a composite of Zennit's (or
+none) the call goes straight to Zennit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from zennit.attribution import (
+    constant,
+)
+
+from absence_plugins.core.explanation import Explanation
+from absence_plugins.core.hooks import quiet_forward
+from absence_plugins.core.maps import split_by_content, split_by_sign
+from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.targets import Choice, Nontarget, choose, shrunk
+from absence_plugins.zennit.composites import REFUSALS, register_whole
+from absence_plugins.zennit.guided import Triple
+from absence_plugins.zennit.pairing import Pair, RootHook, expanded_reference, hooks_on, per_sample
+from absence_plugins.zennit.rules import AbsenceRule
+from absence_plugins.zennit.seeds import choice_weights, divides_by_outputs, explained_weights, named_target
+
+Reference = ReferenceSet | Tensor | None
+OutputFunction = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Plan:
+    """What is decided once per call, on the real input x [B, ...]."""
+
+    x: Tensor
+    outputs: Tensor  # of x [B, K, ...]
+    weights: Tensor  # on the outputs: u = sum of weights * outputs
+    choice: Choice | None
+    view: Literal["target", "nontarget"]
+    references: list[Tensor | None]  # one after the other, each in the shape of x
+
+    def value(self, outputs: Tensor) -> Tensor:
+        """u of every sample [B]."""
+        return (self.weights * outputs).reshape(len(outputs), -1).sum(1)
+
+
+class AbsenceAttributor:
+    """What all ``Absence*`` attributors share: two keyword-only options behind Zennit's own arguments.
+
+    Args:
+        model, composite, attr_output: as in Zennit. ``attr_output`` says *which* output is explained:
+            ``torch.eye(K)[[k]]``, a function, or ``nontarget(...)``; the seed that suits the composite is computed here.
+        reference: what the input is compared with: a :class:`~absence_plugins.ReferenceSet` (its nearest samples:
+            of the contrast classes, with a non-target k of class k; the mean over them), or a tensor that broadcasts
+            to the input. For ``Absence*`` composites without one: zeros, where nothing missing can show.
+        nontarget: explain instead of the output that ``attr_output`` names: "runner_up" (the highest other one),
+            "others" (their mean), a class, one per sample [B], or ``f(outputs, target) -> [B]``.
+
+    Raises:
+        ValueError: when called: softmax outputs, an ``attr_output`` that names nothing (or several outputs where one is
+            needed), references of another shape, a composite that compares with no reference.
+        ConservationError: sum R is not u(x) - u(r).
+    """
+
+    reference: Reference
+    nontarget: Nontarget | None
+    composite: Any
+    model: nn.Module
+
+    def _configure(self, reference: Any, nontarget: Any) -> None:
+        if reference is not None and not isinstance(reference, (ReferenceSet, Tensor)):
+            raise TypeError(
+                f"reference must be a ReferenceSet or a tensor, got {type(reference).__name__}; "
+                "build one: ReferenceSet(images, labels)"
+            )
+        if isinstance(nontarget, str) and nontarget not in ("runner_up", "others"):
+            raise ValueError(
+                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
+            )
+        if isinstance(reference, ReferenceSet) and reference.is_tuple:
+            raise ValueError("the ReferenceSet holds tuples of inputs, but Zennit attributes to one input")
+        self.reference, self.nontarget = reference, nontarget
+        name = type(self.composite).__name__
+        if (reference is not None or nontarget is not None) and name in REFUSALS and not self._needs_no_rules:
+            raise ValueError(f"{name} cannot show absences: {REFUSALS[name]}")
+
+    _needs_no_rules = False  # compares with the reference by itself
+
+    # -- as Zennit ------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Any:
+        """Register the composite, whole or not at all."""
+        if self.composite is not None:
+            register_whole(self.composite, self.model)
+        return self
+
+    def forward(self, input: Tensor, attr_output_fn: OutputFunction) -> tuple[Tensor, Tensor]:
+        """The output [B, ...] and the signed map of the input's shape: R > 0 raises the explained output."""
+        with self._root() as root:
+            if root is None and self.reference is None and self.nontarget is None:
+                return super().forward(input, attr_output_fn)  # type: ignore[misc]
+            output, explanation = self._collect(input, attr_output_fn, root, full=False)
+        return output, explanation.attribution
+
+    def explain(self, input: Tensor, attr_output: Any = None) -> Explanation:
+        """As the call, but returns an :class:`~absence_plugins.zennit.Explanation`: both parts, every reference, the numbers."""
+        given = self.attr_output_fn if attr_output is None else attr_output  # type: ignore[attr-defined]
+        function = given if callable(given) else constant(given)
+        with ExitStack() as stack:
+            if self.composite is not None and not self.composite.handles:
+                stack.enter_context(self)  # type: ignore[arg-type]
+            root = stack.enter_context(self._root())
+            return self._collect(input, function, root, full=True)[1]
+
+    # -- the decisions --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _root(self) -> Iterator[RootHook | None]:
+        """The hook that pairs x with a reference; put on for the call where only rules are there. None: no such rules."""
+        hooks = hooks_on(self.model)
+        root = next((hook for hook in hooks if isinstance(hook, RootHook)), None)
+        if root is not None or not any(isinstance(hook, AbsenceRule) for hook in hooks):
+            yield root
+            return
+        root = Pair()
+        handle = root.register(self.model)
+        try:
+            yield root
+        finally:
+            handle.remove()
+
+    def _plan(self, input: Tensor, attr_output_fn: OutputFunction) -> Plan:
+        if input.dim() == 0 or len(input) == 0:
+            raise ValueError(
+                f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis"
+            )
+        x = input.detach()
+        with quiet_forward((x,)):
+            outputs = self.model(x)
+            if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != len(x):
+                shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+                raise ValueError(f"the model must return one row of outputs per sample ({len(x)}), got {shape}")
+            weights = explained_weights(attr_output_fn(outputs), outputs)
+            choice = None
+            if self.nontarget is not None:
+                target = named_target(weights, "a non-target")
+                choice = choose(outputs, target, self.nontarget, lambda: self.model(*shrunk((x,))))
+                weights = choice_weights(choice, outputs)
+        view: Literal["target", "nontarget"] = "target" if choice is None else "nontarget"
+        return Plan(x, outputs, weights, choice, view, self._draw(x, outputs, weights, choice))
+
+    def _draw(self, x: Tensor, outputs: Tensor, weights: Tensor, choice: Choice | None) -> list[Tensor | None]:
+        """The references of every sample: of the non-target's class, else of the target's contrast."""
+        if self.reference is None:
+            return [None]
+        if isinstance(self.reference, Tensor):
+            return [expanded_reference(self.reference, x)]
+        single = outputs.dim() == 1 or outputs.shape[1] == 1
+        classes: Tensor | None
+        label: Tensor | None
+        if choice is not None:
+            classes, label = choice.classes, choice.nontargets
+        elif single:  # output z is class 1; negative weights explain -z, class 0
+            classes, label = (weights.reshape(len(x), -1)[:, 0] < 0).long(), None
+        else:
+            named = [target[0] if isinstance(target, tuple) else target for target in _targets(weights)]
+            classes, label = torch.tensor(named, dtype=torch.long), None
+        if single:
+            classes, label = (None if index is None else 1 - index for index in (classes, label))
+        drawn = self.reference.nearest(x, classes, label=label)
+        assert isinstance(drawn, Tensor)
+        return list(drawn.unbind(1))
+
+    # -- the maps -------------------------------------------------------------------------------------------------
+
+    def _collect(
+        self, input: Tensor, attr_output_fn: OutputFunction, root: RootHook | None, *, full: bool
+    ) -> tuple[Tensor, Explanation]:
+        """One map after the other, and their mean."""
+        self._check(root)
+        plan = self._plan(input, attr_output_fn)
+        output: Tensor = plan.outputs
+        maps: list[Tensor] = []
+        values: list[Tensor | None] = []
+        for reference in plan.references:
+            output, signed, value = self._one(input, plan, reference, root)
+            maps.append(signed)
+            values.append(value)
+        attribution = maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
+        measured = None if values[0] is None else torch.stack([each for each in values if each is not None], 1)
+        u = plan.value(plan.outputs)
+        if measured is not None:
+            warn_unsuitable(plan.view, u, measured, 6 if full else 7)
+        error = None
+        if self._is_complete(root) and measured is not None:
+            error = per_sample(attribution, len(u)) - (u - measured.mean(1)).to(torch.float64)
+            self._warn_incomplete(error, u - measured.mean(1))
+        present, absent = self._parts(plan, maps) if full else (attribution, attribution)
+        return output, Explanation(
+            attribution=attribution,
+            presence=present,
+            absence=absent,
+            view=plan.view,
+            target=None if plan.choice is None else plan.choice.classes,
+            nontarget=None if plan.choice is None else plan.choice.nontargets,
+            output=u,
+            reference_output=measured,
+            per_reference=None if self.reference is None else torch.stack(maps, 1),
+            completeness_error=error,
+        )
+
+    def _check(self, root: RootHook | None) -> None:
+        """Refuse a reference that nothing would be compared with."""
+        if root is None and self.reference is not None:
+            name = "no composite" if self.composite is None else type(self.composite).__name__
+            raise ValueError(
+                f"{type(self).__name__} with {name} compares with no reference; pass composite=AbsenceEpsilonGamma(), or use "
+                "AbsenceIntegratedGradients or AbsenceOcclusion"
+            )
+
+    def _one(
+        self, input: Tensor, plan: Plan, reference: Tensor | None, root: RootHook | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Zennit's own algorithm against one reference: output, signed map, u(r)."""
+        if root is None:
+            seeded = divides_by_outputs(self.model)
+            function = (lambda output: plan.weights * output) if seeded else constant(plan.weights)
+            return (*super().forward(input, function), None)  # type: ignore[misc]
+        with _paired(root, reference, quiet=self.reference is not None):
+            output, signed = super().forward(input, constant(plan.weights))  # type: ignore[misc]
+        if isinstance(root, Triple):
+            return output, signed, None
+        assert root.last is not None
+        assert root.last.outputs is not None
+        return output, signed, plan.value(root.last.outputs[1])
+
+    def _value_at(self, plan: Plan, reference: Tensor) -> Tensor:
+        """u(r) of every sample [B]."""
+        with quiet_forward((plan.x,)):
+            return plan.value(self.model(reference))
+
+    def _is_complete(self, root: RootHook | None) -> bool:
+        return isinstance(root, Pair)
+
+    def _warn_incomplete(self, error: Tensor, difference: Tensor) -> None:
+        """Nothing: the pair has checked every map."""
+
+    def _parts(self, plan: Plan, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Evidence for what is there and for what is missing, both >= 0 (as in :class:`Explanation`)."""
+        if self.reference is None:
+            if plan.view == "target":
+                raise ValueError(
+                    "against a blank image the target's map shows only what is present; pass reference=ReferenceSet(...), or a nontarget"
+                )
+            return split_by_sign(torch.stack(maps).mean(0))
+        empty = self.reference.empty[0] if isinstance(self.reference, ReferenceSet) else torch.zeros(())
+        blank = empty.to(plan.x).expand_as(plan.x)
+        pairs = [
+            split_by_content(signed, plan.x, reference, blank)
+            for signed, reference in zip(maps, plan.references, strict=True)
+            if reference is not None
+        ]
+        present, absent = (torch.stack(parts).mean(0) for parts in zip(*pairs, strict=True))
+        if plan.view == "target":
+            return present.clamp(min=0), absent.clamp(min=0)
+        return torch.stack(maps).mean(0).clamp(min=0), (-present).clamp(min=0)
+
+
+def _targets(weights: Tensor) -> list[Any]:
+    targets = named_target(weights, "a ReferenceSet (which takes its contrast from the target)")
+    assert isinstance(targets, list)
+    return targets
+
+
+@contextmanager
+def _paired(root: RootHook, reference: Tensor | None, *, quiet: bool) -> Iterator[None]:
+    """The root hook with this reference, and with weights taken literally, for one call."""
+    before = root.reference, root.weights_given, root.announced
+    root.reference, root.weights_given, root.announced = reference, True, quiet
+    try:
+        yield
+    finally:
+        root.reference, root.weights_given, root.announced = before
