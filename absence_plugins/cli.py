@@ -138,17 +138,21 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 @app.command()
 def bench(
+    host: Annotated[str, typer.Argument(help="captum, or zennit.")] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
 ) -> None:
-    """Time and memory of the adapters against plain Captum on the same work, as ratios from one run.
+    """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
 
-    Exits with 1 if a ratio is above its limit.
+    captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
+    Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
     """
     with _clear_errors():
-        from absence_plugins.experiments.bench import run_bench
+        from absence_plugins.experiments.bench import BENCHES
 
-        result = run_bench(rounds=rounds, quick=quick, device=device)
+        if host not in BENCHES:
+            raise ValueError(f"bench {host!r} is not known: use {' or '.join(BENCHES)}")
+        result = BENCHES[host](rounds=rounds, quick=quick, device=device)
     typer.echo(result.table())
     raise typer.Exit(0 if result.ok else 1)

@@ -21,9 +21,8 @@ from absence_plugins.captum import (
     AbsenceIntegratedGradients,
     AbsenceOcclusion,
 )
-
-import planted
-from planted import Planted, dilate
+from absence_plugins.data import planted
+from absence_plugins.data.planted import Planted, dilate
 
 SAMPLES = 12
 # method, share for the non-target view, share for the target view (METHODS 2 minus 0.05), its arguments

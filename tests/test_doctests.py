@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import absence_plugins
-
 from absence_plugins.zennit import __all__ as zennit_names
+
 from test_captum_upstream import NAMES
 
 MODULES = [

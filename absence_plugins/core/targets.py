@@ -81,7 +81,7 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
     ValueError: the model's outputs are probabilities (every row sums to 1: a softmax), so...
     """
     if not torch.isfinite(outputs).all():
-        bad = int((~torch.isfinite(outputs.flatten(1))).any(1).nonzero()[0])
+        bad = int((~torch.isfinite(outputs.reshape(len(outputs), -1))).any(1).nonzero()[0])
         raise ValueError(f"the model's output for sample {bad} is NaN or infinite; check the input and the weights")
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         return

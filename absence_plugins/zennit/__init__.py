@@ -42,6 +42,7 @@ from absence_plugins.zennit.rules import (
     AbsenceMaxPool,
     AbsenceNorm,
     AbsencePass,
+    AbsenceReduction,
     AbsenceWSquare,
     AbsenceZPlus,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "AbsenceNorm",
     "AbsenceOcclusion",
     "AbsencePass",
+    "AbsenceReduction",
     "AbsenceSmoothGrad",
     "AbsenceWSquare",
     "AbsenceZPlus",

@@ -22,12 +22,18 @@ from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
-from absence_plugins.core.targets import Choice, Nontarget, choose, shrunk
+from absence_plugins.core.targets import Choice, Nontarget, check_logits, shrunk
 from absence_plugins.zennit.composites import REFUSALS, register_whole
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import Pair, RootHook, expanded_reference, hooks_on, per_sample
 from absence_plugins.zennit.rules import AbsenceRule
-from absence_plugins.zennit.seeds import choice_weights, divides_by_outputs, explained_weights, named_target
+from absence_plugins.zennit.seeds import (
+    asked_weights,
+    compared_classes,
+    divides_by_outputs,
+    named_classes,
+    nontarget_weights,
+)
 
 Reference = ReferenceSet | Tensor | None
 OutputFunction = Callable[[Tensor], Tensor]
@@ -128,6 +134,7 @@ class AbsenceAttributor:
             yield root
             return
         root = Pair()
+        root.active = all(hook.active for hook in hooks)  # the rules may be inactive for now
         handle = root.register(self.model)
         try:
             yield root
@@ -139,18 +146,17 @@ class AbsenceAttributor:
             raise ValueError(
                 f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis"
             )
-        x = input.detach()
+        x = input.detach().clone()
         with quiet_forward((x,)):
-            outputs = self.model(x)
+            outputs = self.model(x.clone())  # the model may work in place on its input
             if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != len(x):
                 shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise ValueError(f"the model must return one row of outputs per sample ({len(x)}), got {shape}")
-            weights = explained_weights(attr_output_fn(outputs), outputs)
+            check_logits(outputs, lambda: self.model(*shrunk((x,))))
+            weights = asked_weights(attr_output_fn, outputs)
             choice = None
             if self.nontarget is not None:
-                target = named_target(weights, "a non-target")
-                choice = choose(outputs, target, self.nontarget, lambda: self.model(*shrunk((x,))))
-                weights = choice_weights(choice, outputs)
+                weights, choice = nontarget_weights(weights, outputs, self.nontarget)
         view: Literal["target", "nontarget"] = "target" if choice is None else "nontarget"
         return Plan(x, outputs, weights, choice, view, self._draw(x, outputs, weights, choice))
 
@@ -160,18 +166,7 @@ class AbsenceAttributor:
             return [None]
         if isinstance(self.reference, Tensor):
             return [expanded_reference(self.reference, x)]
-        single = outputs.dim() == 1 or outputs.shape[1] == 1
-        classes: Tensor | None
-        label: Tensor | None
-        if choice is not None:
-            classes, label = choice.classes, choice.nontargets
-        elif single:  # output z is class 1; negative weights explain -z, class 0
-            classes, label = (weights.reshape(len(x), -1)[:, 0] < 0).long(), None
-        else:
-            named = [target[0] if isinstance(target, tuple) else target for target in _targets(weights)]
-            classes, label = torch.tensor(named, dtype=torch.long), None
-        if single:
-            classes, label = (None if index is None else 1 - index for index in (classes, label))
+        classes, label = compared_classes(weights, choice)
         drawn = self.reference.nearest(x, classes, label=label)
         assert isinstance(drawn, Tensor)
         return list(drawn.unbind(1))
@@ -184,6 +179,7 @@ class AbsenceAttributor:
         """One map after the other, and their mean."""
         self._check(root)
         plan = self._plan(input, attr_output_fn)
+        input = input.clone()
         output: Tensor = plan.outputs
         maps: list[Tensor] = []
         values: list[Tensor | None] = []
@@ -206,7 +202,7 @@ class AbsenceAttributor:
             presence=present,
             absence=absent,
             view=plan.view,
-            target=None if plan.choice is None else plan.choice.classes,
+            target=named_classes(plan.weights) if plan.choice is None else plan.choice.classes,
             nontarget=None if plan.choice is None else plan.choice.nontargets,
             output=u,
             reference_output=measured,
@@ -228,9 +224,7 @@ class AbsenceAttributor:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Zennit's own algorithm against one reference: output, signed map, u(r)."""
         if root is None:
-            seeded = divides_by_outputs(self.model)
-            function = (lambda output: plan.weights * output) if seeded else constant(plan.weights)
-            return (*super().forward(input, function), None)  # type: ignore[misc]
+            return (*super().forward(input, self._seed(plan)), None)  # type: ignore[misc]
         with _paired(root, reference, quiet=self.reference is not None):
             output, signed = super().forward(input, constant(plan.weights))  # type: ignore[misc]
         if isinstance(root, Triple):
@@ -238,6 +232,10 @@ class AbsenceAttributor:
         assert root.last is not None
         assert root.last.outputs is not None
         return output, signed, plan.value(root.last.outputs[1])
+
+    def _seed(self, plan: Plan) -> OutputFunction:
+        """The seed that rules of Zennit's on the model need: the value for those that divide by outputs, else the weights."""
+        return (lambda output: plan.weights * output) if divides_by_outputs(self.model) else constant(plan.weights)
 
     def _value_at(self, plan: Plan, reference: Tensor) -> Tensor:
         """u(r) of every sample [B]."""
@@ -269,12 +267,6 @@ class AbsenceAttributor:
         if plan.view == "target":
             return present.clamp(min=0), absent.clamp(min=0)
         return torch.stack(maps).mean(0).clamp(min=0), (-present).clamp(min=0)
-
-
-def _targets(weights: Tensor) -> list[Any]:
-    targets = named_target(weights, "a ReferenceSet (which takes its contrast from the target)")
-    assert isinstance(targets, list)
-    return targets
 
 
 @contextmanager

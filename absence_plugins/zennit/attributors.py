@@ -155,7 +155,7 @@ class AbsenceIntegratedGradients(AbsenceAttributor, IntegratedGradients):
         before = self.baseline_fn
         self.baseline_fn = constant(start)
         try:
-            output, signed = IntegratedGradients.forward(self, input, constant(plan.weights))
+            output, signed = IntegratedGradients.forward(self, input, self._seed(plan))
         finally:
             self.baseline_fn = before
         return output, signed, self._value_at(plan, start)

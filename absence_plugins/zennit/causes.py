@@ -11,12 +11,37 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from zennit.core import Hook
 
+CONSTANT = (
+    "arithmetic with a constant in a forward, such as a normalization, which hooks cannot see: do it before the model, or "
+    "in a module of its own with layer_map=[(ThatModule, AbsencePass())]"
+)
+ARITHMETIC = set(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "__add__",
+        "__radd__",
+        "__iadd__",
+        "__sub__",
+        "__rsub__",
+        "__mul__",
+        "__rmul__",
+        "__imul__",
+        "__truediv__",
+        "__isub__",
+        "__itruediv__",
+    ]
+)
+
 # By what a function is called (without in-place underscore): what to do about it.
 REMEDIES = {
-    "relu, pooling or another nonlinearity called as a function; hooks see modules only: use nn.ReLU, nn.MaxPool2d, ... in __init__": (
+    "relu, pooling or another nonlinearity called as a function; hooks see modules only: use nn.ReLU, nn.MaxPool2d, ... in __init__ (of a module that works on every value alone and has no rule: layer_map=[(nn.Mish, AbsencePass())])": (
         "relu relu6 leaky_relu elu selu celu gelu silu mish hardswish hardtanh hardsigmoid softplus sigmoid tanh prelu threshold clamp "
         "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d avg_pool2d avg_pool3d "
-        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean amax max"
+        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean amax amin max min median logsumexp adaptive_max_pool3d "
+        "neg negative __neg__ square pow __pow__ abs __abs__ where sqrt rsqrt exp log sin cos maximum minimum"
     ),
     "a sum of two branches outside a module: add the canonizer (ResNetCanonizer for torchvision's ResNets), or use zennit.layer.Sum": (
         "add __add__ __iadd__ __radd__ sub __sub__ stack sum"
@@ -44,7 +69,7 @@ def likely_causes(root: nn.Module | None, x: Tensor) -> str:
         found.setdefault((advice, function), []).append(module)
 
     with ExitStack() as stack, torch.no_grad():
-        watch = _Outside(record)
+        watch = _Outside(record, len(x))
         for name, module in root.named_modules():
             if any(isinstance(getattr(hook, "__self__", None), Hook) for hook in module._forward_pre_hooks.values()):
                 is_root = module is root and any(True for _ in root.children())
@@ -69,9 +94,9 @@ def likely_causes(root: nn.Module | None, x: Tensor) -> str:
 class _Outside(TorchFunctionMode):
     """Records the named functions that are called outside modules with a rule."""
 
-    def __init__(self, record: Callable[[str, str, str], None]) -> None:
+    def __init__(self, record: Callable[[str, str, str], None], batch: int) -> None:
         super().__init__()
-        self.record = record
+        self.record, self.batch = record, batch
         self.names: list[str] = []
         self.inside = 0
 
@@ -91,11 +116,15 @@ class _Outside(TorchFunctionMode):
         """It ends."""
         self.inside -= 1
 
+    def _is_activation(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == self.batch
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "").strip()
         plain = name if name.startswith("__") else name.rstrip("_")
         if not self.inside and plain in ADVICE:
-            self.record(plain, self.names[-1] if self.names else "the model", ADVICE[plain])
+            constant = plain in ARITHMETIC and sum(self._is_activation(value) for value in args) < 2
+            self.record(plain, self.names[-1] if self.names else "the model", CONSTANT if constant else ADVICE[plain])
             self.inside += 1  # F.relu calls torch.relu: one of them is enough
             try:
                 return func(*args, **(kwargs or {}))

@@ -14,11 +14,18 @@ from torch import Tensor, nn
 from zennit.rules import ReLUGuidedBackprop
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.zennit.pairing import RootHook, Trace
+from absence_plugins.zennit.pairing import RootHook, Trace, hooks_on
 
 
 class Triple(RootHook):
     """The batch [x, x, x], seeded with w, -w and w; the ReLUs of the last third let nothing through."""
+
+    def register(self, module: nn.Module) -> Any:
+        """On the root; tells the ReLU hooks of the batch."""
+        for hook in hooks_on(module):
+            if isinstance(hook, AbsenceReLUGuidedBackprop):
+                hook.triple = self
+        return super().register(module)
 
     def copies(self, x: Tensor) -> Tensor:
         """[x, x, x]."""
@@ -43,10 +50,17 @@ class Triple(RootHook):
 
 
 class AbsenceReLUGuidedBackprop(ReLUGuidedBackprop):
-    """Zennit's guided ReLU on the first two thirds of the batch [x, x, x]; the last third stops here."""
+    """Zennit's guided ReLU on the first two thirds of the batch [x, x, x]; the last third stops here.
+
+    Where no composite has made such a batch, it is Zennit's.
+    """
+
+    triple: Triple | None = None
 
     def backward(self, module: Any, grad_input: Any, grad_output: Any) -> Any:
         """Only positive gradients of active units, and nothing in the last third."""
         (guided,) = super().backward(module, grad_input, grad_output)
+        if self.triple is None:
+            return (guided,)
         kept = guided.shape[0] - guided.shape[0] // 3
         return (torch.cat([guided[:kept], torch.zeros_like(guided[kept:])]),)

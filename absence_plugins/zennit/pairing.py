@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from zennit.core import Hook, RemovableHandle, RemovableHandleList
+from zennit.core import BasicHook, Hook, RemovableHandle, RemovableHandleList
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward
@@ -22,10 +22,15 @@ from absence_plugins.zennit.causes import likely_causes
 
 # |sum R - (u(x) - u(r))| may be so many times |u(x) - u(r)| + sum |R|: rounding of the network's own arithmetic
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}
+POOLINGS = (
+    *("Mean", "AvgPool", "AdaptiveAvgPool", "MkldnnAdaptiveAvgPool", "MaxPool", "MkldnnMaxPool", "AdaptiveMaxPool"),
+    *("Amax", "Amin", "Max", "Min", "Median", "Logsumexp"),
+)
 COARSE = 5e-2  # half precision, or tensor cores that round to ten bits
 RANDOM_OR_MIXING = (
     nn.modules.dropout._DropoutNd,
     nn.modules.batchnorm._BatchNorm,
+    nn.RReLU,
 )
 
 
@@ -87,6 +92,11 @@ class RootHook(Hook):
             ]
         )
 
+    def remove(self) -> None:
+        """What is still in a graph passes the plain gradient from now on, as with Zennit."""
+        super().remove()
+        self.active = False
+
     def pre_forward(self, module: nn.Module, input: Any) -> Any:
         """Put the copies behind each other, if a gradient is asked for."""
         self.trace = None
@@ -120,6 +130,7 @@ class RootHook(Hook):
         check_logits(own, lambda: self._elsewhere(module, input))
         trace.outputs = (own, others[0])
         self.last = trace
+        self.check_graph(module, input[0], output)
         return _Split.apply(self, trace, output)
 
     def _elsewhere(self, module: nn.Module, input: Any) -> Tensor:
@@ -143,6 +154,9 @@ class RootHook(Hook):
         return expanded_reference(self.reference, x)
 
     # what differs between pairs and triples
+
+    def check_graph(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        """Look for what no rule describes."""
 
     def copies(self, x: Tensor) -> Tensor:
         """x [B, ...] -> the batch that the network sees."""
@@ -168,6 +182,12 @@ class Pair(RootHook):
         """On the root; tells every rule on the model's modules whom it belongs to."""
         check_modules(module)
         for hook in hooks_on(module):
+            if isinstance(hook, BasicHook):
+                name = type(hook).__name__
+                raise ValueError(
+                    f"{name} is a rule of Zennit's, which shares relevance out by values and not by differences; "
+                    f"use Absence{name} beside the other Absence rules"
+                )
             if hasattr(hook, "pair"):
                 hook.pair = self
                 self._bound.append(weakref.ref(hook))
@@ -185,6 +205,16 @@ class Pair(RootHook):
     def copies(self, x: Tensor) -> Tensor:
         """[x, r]."""
         return torch.cat([x, self.reference_for(x).to(x)])
+
+    def check_graph(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        """Refuse poolings that are called as functions: their gradient keeps the sum of R and puts it elsewhere."""
+        if self.checked and self.active:
+            pooling = unseen_pooling(output)
+            if pooling:
+                raise ConservationError(
+                    f"{pooling} is called outside the modules that have a rule, so its relevance would land in the wrong "
+                    f"places. {likely_causes(module, x[: max(1, len(x) // 2)])}"
+                )
 
     def seeds(self, trace: Trace, weights: Tensor, output: Tensor) -> Tensor:
         """R_u = w (u(x) - u(r)) on x's half, nothing on r's."""
@@ -250,11 +280,17 @@ def output_weights(seed: Tensor, output: Tensor) -> Tensor:
     >>> output_weights(torch.tensor([[0.0, -3.0, 2.0]]), torch.tensor([[5.0, -3.0, 7.0]]))
     tensor([[0., 1., 2.]])
     """
-    return torch.where((seed == output) & (seed != 0), torch.ones_like(seed), seed)
+    rows = (-1, *[1] * (seed.dim() - 1))
+    handed = (seed == output).reshape(len(seed), -1).all(1)  # the outputs themselves, also where one of them is 0
+    mask = ((seed == 0) | (seed == 1)).reshape(len(seed), -1).all(1) & (seed != 0).reshape(len(seed), -1).any(1)
+    means_output = ((seed == output) & (seed != 0)) | (handed & ~mask).reshape(rows)
+    return torch.where(means_output, torch.ones_like(seed), seed)
 
 
 def expanded_reference(reference: Tensor, x: Tensor) -> Tensor:
-    """The reference in the shape of x. Raises ValueError where it does not broadcast."""
+    """The reference in the shape of x. Raises ValueError where it does not broadcast, or is no number."""
+    if not bool(torch.isfinite(reference).all()):
+        raise ValueError("the reference holds NaN or infinite values; leave such images out")
     try:
         return reference.to(x).expand_as(x)
     except RuntimeError:
@@ -265,14 +301,33 @@ def expanded_reference(reference: Tensor, x: Tensor) -> Tensor:
 
 
 def hooks_on(root: nn.Module) -> list[Any]:
-    """The objects whose methods are forward hooks anywhere on the model."""
-    found = {}
-    for module in root.modules():
+    """The objects whose methods are forward hooks anywhere on the model; none on what is no module."""
+    found: dict[int, Any] = {}
+    for module in root.modules() if isinstance(root, nn.Module) else ():
         for function in module._forward_hooks.values():
             owner = getattr(function, "__self__", None)
             if isinstance(owner, Hook):
                 found[id(owner)] = owner
     return list(found.values())
+
+
+def unseen_pooling(output: Tensor) -> str:
+    """The name of a pooling between the output and the input that no rule replaces; "" if there is none."""
+    seen, left = set(), [output.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = type(node).__name__
+        if name.startswith(POOLINGS):
+            return name.partition("Backward")[0]
+        if hasattr(node, "is_join"):
+            continue  # beyond it is what the caller did to the input
+        # a rule takes relevance from a module's output to its input: what the module does in between does not count
+        following = node.next_functions[:1] if hasattr(node, "is_rule") else node.next_functions
+        left.extend(next_node for next_node, _ in following)
+    return ""
 
 
 def check_modules(root: nn.Module) -> None:
@@ -288,6 +343,11 @@ def check_modules(root: nn.Module) -> None:
 def check_mode(root: nn.Module) -> None:
     """Refuse training mode where it would mix input and reference. Raises ValueError."""
     for name, module in root.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in which "
+                "input and reference would mix; there is no rule for it"
+            )
         if module.training and isinstance(module, RANDOM_OR_MIXING):
             raise ValueError(
                 f"{name} ({type(module).__name__}) is in training mode, in which input and reference do not pass it alike; "
@@ -304,7 +364,7 @@ def name_of(module: nn.Module, root: nn.Module | None) -> str:
 class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hook: RootHook, root: Any, trace: Trace, x: Tensor) -> Tensor:
-        ctx.hook, ctx.root, ctx.trace = hook, root, trace
+        ctx.hook, ctx.root, ctx.trace, ctx.is_join = hook, root, trace, True
         ctx.save_for_backward(x)
         return hook.copies(x)
 

@@ -36,10 +36,10 @@ class AbsenceRule(Hook):
         return clone
 
     def remove(self) -> None:
-        """Forget tensors and the pair."""
+        """Forget tensors and the pair; what is still in a graph passes the plain gradient, as with Zennit."""
         super().remove()
         self._entered.clear()
-        self.pair = None
+        self.pair, self.active = None, False
 
     def pre_forward(self, module: nn.Module, input: Any) -> Any:
         """Remember the input; a module that works in place gets a copy."""
@@ -333,7 +333,18 @@ class AbsenceMaxPool(AbsenceRule):
 
 
 class AbsenceReduction(AbsenceRule):
-    """The reduction over space of a hidden unit (:class:`absence_plugins.Unit`): Norm, or the rule of max pooling."""
+    """The reduction over space of a hidden unit (:class:`absence_plugins.Unit`): Norm, or the rule of max pooling.
+
+    Already in every ``Absence*`` composite; for layer maps of one's own: ``(absence_plugins.core.units.Reduction, ...)``.
+
+    >>> from absence_plugins import Unit
+    >>> from absence_plugins.zennit import AbsenceEpsilonGamma, AbsenceGradient
+    >>> net = nn.Sequential(nn.Conv1d(1, 1, 1, bias=False), nn.ReLU())
+    >>> net[0].weight.data = torch.tensor([[[2.0]]])
+    >>> unit = Unit("1", 0).of(net)  # the mean of 2x over two places
+    >>> AbsenceGradient(unit, AbsenceEpsilonGamma(), reference=torch.zeros(2))(torch.tensor([[[3.0, 1.0]]]))[1]
+    tensor([[[3., 1.]]])
+    """
 
     def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
         """By ``reduce`` of the unit. A minimum is the negated maximum of the negated values: the sides change places."""
@@ -368,7 +379,7 @@ class _Propagate(torch.autograd.Function):
                 "the batch axis must stay the first one"
             )
         ctx.set_materialize_grads(False)
-        ctx.hook, ctx.module, ctx.trace = hook, module, trace
+        ctx.hook, ctx.module, ctx.trace, ctx.is_rule = hook, module, trace, True
         ctx.save_for_backward(value, output)
         return output.clone()  # what follows may work in place
 

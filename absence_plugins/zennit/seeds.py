@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from zennit.attribution import Attributor
+from zennit.attribution import Attributor, Occlusion, identity
 from zennit.core import BasicHook
 
 from absence_plugins.core.targets import Choice, Nontarget, Target, as_columns, choose
@@ -21,7 +21,7 @@ def nontarget(target: Target, select: Nontarget = "runner_up") -> NontargetOutpu
 
     Content of x that holds the non-target down is what its unit encodes as absent: negative relevance. The seed is
     the right one for the composite at hand: the non-target's value for rules that divide by outputs (LRP: a seed of 1
-    would flip the map's sign where the value is negative), 1 for gradients and for ``Absence*`` composites.
+    would flip the map's sign where the value is negative) and for Occlusion, 1 for gradients and ``Absence*`` composites.
 
     Source: METHODS 1 and 2b.
 
@@ -58,9 +58,13 @@ class NontargetOutput:
 
     def __call__(self, output: Tensor) -> Tensor:
         """The seed of the outputs [B, K, ...]."""
+        weights = self.weights(output)
+        return weights * output.detach() if self._wants_value(output) else weights
+
+    def weights(self, output: Tensor) -> Tensor:
+        """The non-target as weights on the outputs [B, K, ...]."""
         values = output.detach()
-        weights = choice_weights(choose(values, self.target, self.select), values)
-        return weights * values if self._wants_value(output) else weights
+        return choice_weights(choose(values, self.target, self.select), values)
 
     @staticmethod
     def _wants_value(output: Tensor) -> bool:
@@ -71,7 +75,7 @@ class NontargetOutput:
         while left and frame is not None:
             caller = frame.f_locals.get("self")
             if isinstance(caller, Attributor):
-                return divides_by_outputs(caller.model)
+                return isinstance(caller, Occlusion) or divides_by_outputs(caller.model)
             frame, left = frame.f_back, left - 1
         return True
 
@@ -95,13 +99,18 @@ def choice_weights(choice: Choice, outputs: Tensor) -> Tensor:
     return weights.view_as(outputs)
 
 
-def explained_weights(seed: Any, outputs: Tensor) -> Tensor:
-    """What a seed in Zennit's manner asks for, for every sample: weights of the shape of the outputs.
+def asked_weights(attr_output_fn: Any, outputs: Tensor) -> Tensor:
+    """What an ``attr_output`` asks for, for every sample: weights of the shape of the outputs.
 
     Raises:
-        TypeError: it is not a tensor.
-        ValueError: it has another shape, or asks for nothing.
+        TypeError: it gives no tensor.
+        ValueError: it gives another shape, or asks for nothing.
     """
+    if attr_output_fn is identity:
+        return torch.ones_like(outputs)
+    if isinstance(attr_output_fn, NontargetOutput):
+        return attr_output_fn.weights(outputs)
+    seed = attr_output_fn(outputs)
     if not isinstance(seed, Tensor):
         raise TypeError(f"attr_output must be a tensor, or a function that returns one, got {type(seed).__name__}")
     try:
@@ -113,7 +122,7 @@ def explained_weights(seed: Any, outputs: Tensor) -> Tensor:
         ) from None
     weights = output_weights(seed, outputs)
     empty = (weights == 0).reshape(len(weights), -1).all(1)
-    if bool(empty.any()) and not bool((outputs == 0).reshape(len(outputs), -1).any(1)[empty].all()):
+    if bool(empty.any()):
         raise ValueError(
             f"attr_output names no output for sample {int(empty.nonzero()[0])}: all its entries are 0; "
             "pass torch.eye(K)[[k]] for output k"
@@ -121,14 +130,54 @@ def explained_weights(seed: Any, outputs: Tensor) -> Tensor:
     return weights
 
 
-def named_target(weights: Tensor, purpose: str) -> Literal[0] | list[Any]:
+def is_single(outputs: Tensor) -> bool:
+    """Whether there is one output z, whose two neurons are +z and -z."""
+    return outputs.dim() == 1 or outputs.shape[1:].numel() == 1
+
+
+def nontarget_weights(weights: Tensor, outputs: Tensor, nontarget: Nontarget) -> tuple[Tensor, Choice]:
+    """From the target that the weights name to its non-target: weights, and the choice behind them.
+
+    Raises ValueError if the weights name several outputs.
+    """
+    if not is_single(outputs):
+        choice = choose(outputs, named_target(weights, "a non-target"), nontarget)
+        return choice_weights(choice, outputs), choice
+    sign = weights.sign()  # the target is +z, or -z
+    choice = choose(outputs * sign, 0, nontarget)
+    return choice_weights(choice, outputs) * sign, choice
+
+
+def named_classes(weights: Tensor) -> Tensor | None:
+    """The class [B] that each sample's weights name; None if they name several outputs (or there is but one)."""
+    if is_single(weights):
+        return None
+    places = [sample.nonzero() for sample in weights]
+    if any(len(place) != 1 for place in places):
+        return None
+    return torch.stack([place[0, 0] for place in places])
+
+
+def compared_classes(weights: Tensor, choice: Choice | None) -> tuple[Tensor | None, Tensor | None]:
+    """What a ReferenceSet is asked for: the target's class, and the class to compare with if there is a non-target.
+
+    For a single output z class 1 is that of +z, class 0 that of -z. Raises ValueError if no class is named.
+    """
+    if is_single(weights):
+        explains_plus = (weights.reshape(len(weights), -1)[:, 0] > 0).long().cpu()
+        return (explains_plus, None) if choice is None else (1 - explains_plus, explains_plus)
+    if choice is not None:
+        return choice.classes, choice.nontargets
+    targets = named_target(weights, "a ReferenceSet (which takes its contrast from the target)")
+    return torch.tensor([entry[0] if isinstance(entry, tuple) else entry for entry in targets]), None
+
+
+def named_target(weights: Tensor, purpose: str) -> list[Any]:
     """The one output that each sample's weights name, as ``target`` for the choice of a non-target.
 
     Raises:
         ValueError: they name several.
     """
-    if weights.dim() == 1:
-        return 0
     targets: list[Any] = []
     for row, sample in enumerate(weights):
         places = sample.nonzero()

@@ -72,8 +72,22 @@ def test_both_sides_compute_the_same_numbers(network: str) -> None:
 
 def test_other_numbers_are_not_compared() -> None:
     work = Work("unequal", 1.05, lambda: torch.ones(2), lambda: torch.tensor([1.0, 1.1]))
-    with pytest.raises(RuntimeError, match=r"case: adapter and Captum differ by 0\.1"):
+    with pytest.raises(RuntimeError, match=r"case: adapter and host differ by 0\.1"):
         timed("case", work, 1, torch.device("cpu"), judged=True)
+
+
+def test_other_work_is_timed_without_comparing_its_numbers() -> None:
+    called: list[str] = []
+
+    def side(name: str, size: int) -> torch.Tensor:
+        called.append(name)
+        return torch.ones(size)
+
+    work = Work("unlike", 2.0, lambda: side("ours", 2), lambda: side("plain", 3), is_same=False)
+    measured = timed("case", work, 2, torch.device("cpu"), judged=False)
+    assert called == ["ours", "plain", *("ours", "plain", "plain", "ours"), *("plain", "ours", "ours", "plain")]
+    assert measured.ok is None
+    assert len(measured.rounds) == 2
 
 
 def test_a_broken_limit_is_told() -> None:
@@ -111,6 +125,6 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 def test_importing_the_bench_loads_no_host() -> None:
     program = (
         "import sys, absence_plugins.experiments.bench; "
-        "sys.exit(any(n in sys.modules for n in ('captum', 'torchvision', 'sklearn', 'matplotlib')))"
+        "sys.exit(any(n in sys.modules for n in ('captum', 'zennit', 'torchvision', 'sklearn', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

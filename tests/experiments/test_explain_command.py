@@ -112,7 +112,9 @@ def test_the_standard_map_of_a_single_logit_is_signed() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))
     net[1].weight.data = torch.tensor([[1.0, -1.0, 2.0, 0.0]])
     for name, expected in (("Saliency", [1.0, -1.0, 2.0, 0.0]), ("InputXGradient", [3.0, -3.0, 6.0, 0.0])):
-        found = CaptumMaps(input_method(name)).standard(net, torch.full((1, 1, 2, 2), 3.0), 0, 1, torch.zeros(1, 1, 2, 2))
+        found = CaptumMaps(input_method(name)).standard(
+            net, torch.full((1, 1, 2, 2), 3.0), 0, 1, torch.zeros(1, 1, 2, 2)
+        )
         assert found.flatten().tolist() == expected
 
 

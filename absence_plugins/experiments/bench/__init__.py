@@ -1,19 +1,24 @@
-"""``absence-plugins bench``: what the adapters cost next to plain Captum, in time and memory, measured in one run.
+"""``absence-plugins bench``: what the adapters cost next to their hosts, and what they show, measured in one run.
 
-Both sides do the same work, which is checked on their numbers before anything is timed. Times are those of one
-thread: on a busy machine several threads wait for each other at every layer, and a small forward then
-costs as much as a large one.
+Against Captum both sides do the same work, which is checked on their numbers before anything is timed. Against Zennit
+(:mod:`~absence_plugins.experiments.bench.zennit`) they do not: there the first table says which composite is right.
+
+Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
+forward then costs as much as a large one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from absence_plugins.experiments.bench.memory import weighed_ratio
 from absence_plugins.experiments.bench.result import BenchResult, Measurement
 from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.experiments.bench.timing import timed
 from absence_plugins.experiments.bench.works import build_works
+from absence_plugins.experiments.bench.zennit import ZennitResult, run_zennit_bench
 
-__all__ = ["BenchResult", "Measurement", "run_bench"]
+__all__ = ["BENCHES", "BenchResult", "Measurement", "ZennitResult", "run_bench", "run_zennit_bench"]
 
 
 def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", progress: bool = True) -> BenchResult:
@@ -58,4 +63,7 @@ def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", pro
                 bar.set_postfix_str(f"{network} {name}: memory")
                 measurements.append(weighed_ratio(network, name, where, judged=not quick))
                 bar.update()
-    return BenchResult(tuple(measurements), describe_environment(where, rounds, quick, networks))
+    return BenchResult(tuple(measurements), describe_environment("captum", where, rounds, quick, networks))
+
+
+BENCHES: dict[str, Callable[..., BenchResult | ZennitResult]] = {"captum": run_bench, "zennit": run_zennit_bench}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One ratio of the adapter to plain Captum.
+    """One ratio of the adapter to the plain host.
 
     Attributes:
         name: network and question.
         what: what the two sides compute.
         ours: the adapter's median (time) or increase of the peak (memory), in ``unit``.
-        plain: the same of plain Captum.
+        plain: the same of the host.
         unit: "ms" or "MiB".
         ratio: median over the rounds of ours / plain; above 1 the adapter costs more.
         limit: what the ratio may be; None where none is promised.
@@ -40,10 +41,12 @@ class BenchResult:
     Attributes:
         measurements: in the order of measuring.
         environment: versions, device, threads, rounds, and a "note" on what was left out.
+        host: what the adapter was compared with.
     """
 
     measurements: tuple[Measurement, ...]
     environment: dict[str, Any]
+    host: str = "Captum"
 
     @property
     def ok(self) -> bool:
@@ -52,16 +55,10 @@ class BenchResult:
 
     def table(self) -> str:
         """One line per measurement, limits and verdicts included; below it what the names mean."""
-        head = ("", "Captum", "adapter", "ratio", "rounds", "limit", "")
-        rows = [head, *(cells(one) for one in self.measurements)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join((name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:]))).rstrip() for name, *numbers in rows
-        ]
+        head = ("", self.host, "adapter", "ratio", "rounds", "limit", "")
+        lines = aligned([head, *(cells(one) for one in self.measurements)])
         legend = [f"{one.name}: {one.what}" for one in self.measurements]
-        where = ", ".join(f"{name} {value}" for name, value in self.environment.items() if name != "note")
-        note = self.environment.get("note")
-        return "\n".join([*lines, "", *legend, "", where, *([f"note: {note}"] if note else [])])
+        return "\n".join([*lines, "", *legend, "", *surroundings(self.environment)])
 
     def __repr__(self) -> str:
         return f"BenchResult of {len(self.measurements)} measurements\n{self.table()}"
@@ -70,6 +67,19 @@ class BenchResult:
         """Plain lists, numbers and strings, ready for JSON."""
         rows = [{**asdict(one), "rounds": list(one.rounds)} for one in self.measurements]
         return {"measurements": rows, "environment": dict(self.environment), "ok": self.ok}
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join((name.ljust(widths[0]), *map(str.rjust, rest, widths[1:]))).rstrip() for name, *rest in rows]
+
+
+def surroundings(environment: dict[str, Any]) -> list[str]:
+    """Where it was measured, and the note if there is one, as lines."""
+    note = environment.get("note")
+    where = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "note")
+    return [where, *([f"note: {note}"] if note else [])]
 
 
 def verdict(ratio: float, limit: float | None) -> bool | None:

@@ -61,9 +61,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def describe_environment(device: torch.device, rounds: int, quick: bool, networks: Sequence[str]) -> dict[str, Any]:
+def describe_environment(
+    host: str, device: torch.device, rounds: int, quick: bool, networks: Sequence[str]
+) -> dict[str, Any]:
     """Versions, device and threads, for the foot of the table."""
-    packages = ("captum", "torchvision") if "resnet18" in networks else ("captum",)
+    packages = (host, "torchvision") if "resnet18" in networks else (host,)
     notes = []
     if "resnet18" not in networks:
         notes.append("torchvision is missing, so only the digits network was measured")

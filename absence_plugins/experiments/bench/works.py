@@ -1,4 +1,4 @@
-"""The work that adapter and plain Captum both do."""
+"""The work that the Captum adapters and plain Captum both do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from absence_plugins.experiments.bench.subjects import subject
 
 NONTARGET_LIMIT = 1.05
 REFERENCES_LIMIT = 1.05
@@ -19,8 +21,9 @@ STEPS = 50  # Captum's default
 class Work:
     """One task for both sides.
 
-    same: Captum's numbers where they need more than what is timed.
-    forward: a forward whose share of Captum's time is added to the limit.
+    same: the host's numbers where they need more than what is timed.
+    is_same: whether both sides compute the same numbers, which is then checked.
+    forward: a forward whose share of the host's time is added to the limit.
     judged: whether the limit is a promise.
     """
 
@@ -29,6 +32,7 @@ class Work:
     ours: Callable[[], Tensor]
     plain: Callable[[], Tensor]
     same: Callable[[], Tensor] | None = None
+    is_same: bool = True
     forward: Callable[[], Tensor] | None = None
     judged: bool = True
 
@@ -65,7 +69,7 @@ def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Wo
     from absence_plugins.core.targets import choose_nontarget
 
     size = SIZES[network, quick]
-    model, images, pool, labels = _resnet18(size) if network == "resnet18" else _digits(size)
+    model, images, pool, labels = subject(network, size.batch, size.pool, size.pixels)
     model, images, pool = model.to(device), images.to(device), pool.to(device)
     with torch.no_grad():
         outputs = model(images)
@@ -142,7 +146,7 @@ def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Wo
             lambda: AbsenceDeepLift(model, nontarget="runner_up").attribute(images, target=target),
             lambda: shipped.attribute(images, target=runner_up),
             mended,
-            lambda: model(images),
+            forward=lambda: model(images),
             judged=False,
         ),
     }
@@ -153,23 +157,3 @@ def _summed(maps: Iterator[Tensor]) -> Tensor:
     for one in maps:
         total = total + one
     return total
-
-
-def _digits(size: Size) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """Network, images, references and their labels."""
-    from absence_plugins.data import digits_cnn, load_digits
-
-    data = load_digits()
-    return digits_cnn(), data.test_images[: size.batch], data.train_images[: size.pool], data.train_labels[: size.pool]
-
-
-def _resnet18(size: Size) -> tuple[nn.Module, Tensor, Tensor, None]:
-    """As :func:`_digits`, with random weights and images, which cost what real ones do."""
-    from torchvision.models import resnet18  # type: ignore[import-untyped,unused-ignore]
-
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = resnet18(weights=None).eval()
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(size.batch + size.pool, 3, size.pixels, size.pixels, generator=generator)
-    return model, images[: size.batch], images[size.batch :], None
