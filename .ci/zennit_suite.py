@@ -11,10 +11,10 @@ type of layer.
     python .ci/zennit_suite.py --all              # also what does not touch our code: 127,000 tests
     python .ci/zennit_suite.py --classes broken   # rules that leave hooks behind: must fail
 
-Measured on two cores: 90 s (150 s beside other work); --all 20 minutes, 127,052 pass, and the other 72, of
-test_image.py, fail with Zennit alone (it does not know today's Pillow). "broken" fails after 50 s, and by
-hand, with one test function at a time, each of the seven does at its first test; so does
-test_gradient_attributor_composite with composites that only scale the output by 1.001.
+Measured on two cores beside other work: 130 to 170 s (2 minutes of processor time). --all: 20 minutes,
+127,052 pass, and the other 72, of test_image.py, fail with Zennit alone (Pillow 13 does not take its
+palettes). "broken" fails after 50 s, and by hand, with one test function at a time, each of the seven does
+at its first test; so does test_gradient_attributor_composite if composites only scale the output by 1.001.
 
 Two things save time. torchvision's models are made once; Zennit's tests put hooks on them and take them
 off, and run them never. And of test_attribution.py the random seeds that Zennit itself marks "extended"

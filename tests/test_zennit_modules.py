@@ -163,6 +163,19 @@ def test_a_retained_graph_can_be_asked_again() -> None:
             torch.autograd.grad(output, x, one(0))
 
 
+def test_a_hook_registered_by_hand_can_be_registered_again() -> None:
+    # BUG: removing it switches it off for good, and the plain gradient comes back without a word (rules.py, AbsenceRule.remove)
+    net, x, r = nn.Sequential(nn.Linear(5, 3)).double(), rows(2), rows(2, seed=2)
+    hook, found = AbsenceEpsilon(), []
+    for _ in range(2):
+        handles = hook.register(net[0])
+        found.append(AbsenceGradient(net, None, one(0, 0), reference=r)(x)[1])
+        handles.remove()
+    assert torch.allclose(found[0], (x - r) * net[0].weight[0].detach())
+    assert torch.equal(found[0], found[1])
+    assert not net[0]._forward_hooks
+
+
 # -- hidden units -----------------------------------------------------------------------------------------------------
 
 # u from a pre-activation 2x over four places; R of x against r

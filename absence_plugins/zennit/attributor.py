@@ -96,6 +96,7 @@ class AbsenceAttributor:
             raise ValueError(f"{name} cannot show absences: {REFUSALS[name]}")
 
     _needs_no_rules = False  # compares with the reference by itself
+    _one_forward = False  # its algorithm is one forward, of the input itself
 
     # -- as Zennit ------------------------------------------------------------------------------------------------
 
@@ -142,10 +143,7 @@ class AbsenceAttributor:
             handle.remove()
 
     def _plan(self, input: Tensor, attr_output_fn: OutputFunction) -> Plan:
-        if input.dim() == 0 or len(input) == 0:
-            raise ValueError(
-                f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis"
-            )
+        check_input(input)
         x = input.detach().clone()
         with quiet_forward((x,)):
             outputs = self.model(x.clone())  # the model may work in place on its input
@@ -178,12 +176,17 @@ class AbsenceAttributor:
     ) -> tuple[Tensor, Explanation]:
         """One map after the other, and their mean."""
         self._check(root)
-        plan = self._plan(input, attr_output_fn)
-        input = input.clone()
-        output: Tensor = plan.outputs
         maps: list[Tensor] = []
         values: list[Tensor | None] = []
-        for reference in plan.references:
+        if self._one_forward and isinstance(root, Pair) and root.active and self._decides_nothing:
+            plan, signed, output = self._at_once(input, attr_output_fn, root)
+            maps.append(signed)
+            values.append(plan.value(root.outputs[1]))
+        else:
+            plan = self._plan(input, attr_output_fn)
+            output = plan.outputs
+        input = input.clone()
+        for reference in plan.references[len(maps) :]:
             output, signed, value = self._one(input, plan, reference, root)
             maps.append(signed)
             values.append(value)
@@ -229,9 +232,27 @@ class AbsenceAttributor:
             output, signed = super().forward(input, constant(plan.weights))  # type: ignore[misc]
         if isinstance(root, Triple):
             return output, signed, None
-        assert root.last is not None
-        assert root.last.outputs is not None
-        return output, signed, plan.value(root.last.outputs[1])
+        return output, signed, plan.value(root.outputs[1])
+
+    @property
+    def _decides_nothing(self) -> bool:
+        """Whether neither non-target nor references have to be chosen before the map is made."""
+        return self.nontarget is None and not isinstance(self.reference, ReferenceSet)
+
+    def _at_once(self, input: Tensor, attr_output_fn: OutputFunction, root: Pair) -> tuple[Plan, Tensor, Tensor]:
+        """Plan and map from the one forward of [x, r]: there is nothing to choose beforehand."""
+        check_input(input)
+        x = input.detach().clone()
+        reference = None if self.reference is None else expanded_reference(self.reference, x)  # type: ignore[arg-type]
+        weights: list[Tensor] = []
+
+        def asked(output: Tensor) -> Tensor:
+            weights.append(asked_weights(attr_output_fn, output.detach()))
+            return weights[0]
+
+        with _paired(root, reference, quiet=self.reference is not None):
+            output, signed = super().forward(input.clone(), asked)  # type: ignore[misc]
+        return Plan(x, root.outputs[0], weights[0], None, "target", [reference]), signed, output
 
     def _seed(self, plan: Plan) -> OutputFunction:
         """The seed that rules of Zennit's on the model need: the value for those that divide by outputs, else the weights."""
@@ -267,6 +288,12 @@ class AbsenceAttributor:
         if plan.view == "target":
             return present.clamp(min=0), absent.clamp(min=0)
         return torch.stack(maps).mean(0).clamp(min=0), (-present).clamp(min=0)
+
+
+def check_input(input: Tensor) -> None:
+    """Raises ValueError for a batch without samples."""
+    if input.dim() == 0 or len(input) == 0:
+        raise ValueError(f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis")
 
 
 @contextmanager

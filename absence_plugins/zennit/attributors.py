@@ -49,6 +49,8 @@ class AbsenceGradient(AbsenceAttributor, Gradient):
     (tensor([[1., 0.]], grad_fn=<_SplitBackward>), tensor([[0., 2.]]))
     """
 
+    _one_forward = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -220,6 +222,7 @@ class AbsenceOcclusion(AbsenceAttributor, Occlusion):
     def _one(
         self, input: Tensor, plan: Plan, reference: Tensor | None, root: RootHook | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
+        input = input.detach()  # no gradient is used; Zennit's hooks raise on inputs that ask for one
         if self._own_fill:
             return (*Occlusion.forward(self, input, lambda output: plan.weights * output), None)
         fill = torch.zeros_like(plan.x) if reference is None else reference

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from zennit.core import Hook
+
+from absence_plugins.core.hooks import quiet_forward
 
 CONSTANT = (
     "arithmetic with a constant in a forward, such as a normalization, which hooks cannot see: do it before the model, or "
@@ -68,7 +69,7 @@ def likely_causes(root: nn.Module | None, x: Tensor) -> str:
     def record(function: str, module: str, advice: str) -> None:
         found.setdefault((advice, function), []).append(module)
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, quiet_forward((x,)):
         watch = _Outside(record, len(x))
         for name, module in root.named_modules():
             if any(isinstance(getattr(hook, "__self__", None), Hook) for hook in module._forward_pre_hooks.values()):

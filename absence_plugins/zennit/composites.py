@@ -93,6 +93,7 @@ def shared_map(stabilizer: Any) -> LayerMap:
         (Activation, AbsencePass()),
         (Sum, AbsenceNorm(stabilizer=stabilizer)),
         (AvgPool, AbsenceNorm(stabilizer=stabilizer)),
+        (nn.Upsample, AbsenceNorm(stabilizer=stabilizer)),
         (MaxPool, AbsenceMaxPool()),
         (BatchNorm, AbsencePass()),
         (Reduction, AbsenceReduction()),

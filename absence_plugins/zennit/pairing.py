@@ -7,6 +7,7 @@ seeds into R_u = u(x) - u(r) and the join checks that nothing of it was lost.
 
 from __future__ import annotations
 
+import re
 import warnings
 import weakref
 from typing import Any
@@ -22,9 +23,59 @@ from absence_plugins.zennit.causes import likely_causes
 
 # |sum R - (u(x) - u(r))| may be so many times |u(x) - u(r)| + sum |R|: rounding of the network's own arithmetic
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}
-POOLINGS = (
-    *("Mean", "AvgPool", "AdaptiveAvgPool", "MkldnnAdaptiveAvgPool", "MaxPool", "MkldnnMaxPool", "AdaptiveMaxPool"),
-    *("Amax", "Amin", "Max", "Min", "Median", "Logsumexp"),
+# What autograd may do between the modules that have a rule: move values, copy them, or add (which the check judges).
+HARMLESS = frozenset(
+    [
+        "View",
+        "UnsafeView",
+        "_UnsafeView",
+        "ReshapeAlias",
+        "_ReshapeAlias",
+        "Alias",
+        "AsStrided",
+        "Permute",
+        "Transpose",
+        "T",
+        "Squeeze",
+        "Unsqueeze",
+        "Expand",
+        "Repeat",
+        "Clone",
+        "Copy",
+        "ToCopy",
+        "CopySlices",
+        "Slice",
+        "Select",
+        "Split",
+        "SplitWithSizes",
+        "UnsafeSplit",
+        "Unbind",
+        "Cat",
+        "Stack",
+        "Index",
+        "IndexSelect",
+        "Flip",
+        "Roll",
+        "ConstantPadNd",
+        "ReflectionPad1D",
+        "ReflectionPad2D",
+        "ReflectionPad3D",
+        "ReplicationPad1D",
+        "ReplicationPad2D",
+        "ReplicationPad3D",
+        "PixelShuffle",
+        "PixelUnshuffle",
+        "UpsampleNearest1D",
+        "UpsampleNearest2D",
+        "UpsampleNearest3D",
+        "Unfold Im2Col",
+        "Diagonal",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Identity",
+    ]
 )
 COARSE = 5e-2  # half precision, or tensor cores that round to ten bits
 RANDOM_OR_MIXING = (
@@ -66,8 +117,9 @@ class Trace:
 
     def note_strays(self, module: nn.Module, relevance: Tensor, change: Tensor) -> None:
         """Relevance at places where x and r do not differ came through an operation that no rule describes."""
-        stray = relevance.detach().masked_fill(change.detach() != 0, 0.0)
-        self.strays.append((module, per_sample(stray.abs(), self.samples)))
+        here = (change == 0) & (relevance != 0)
+        if bool(here.any()):
+            self.strays.append((module, per_sample((relevance * here).abs(), self.samples)))
 
 
 class RootHook(Hook):
@@ -119,12 +171,15 @@ class RootHook(Hook):
         trace, self.trace = self.trace, None
         if trace is None:
             return output
-        if not isinstance(output, Tensor):
-            raise ValueError(f"the model returns a {type(output).__name__}; wrap it so that it returns one tensor")
-        if output.dim() == 0 or output.shape[0] % trace.samples or output.shape[0] == trace.samples:
+        if (
+            not isinstance(output, Tensor)
+            or output.dim() == 0
+            or output.shape[0] % trace.samples
+            or output.shape[0] == trace.samples
+        ):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"the model must return one row of outputs per sample, got {tuple(output.shape)} for {trace.samples} samples "
-                "and their references"
+                f"the model must return one row of outputs per sample ({trace.samples}), got {shape}; wrap it so that it does"
             )
         own, *others = output.detach().split(trace.samples)
         check_logits(own, lambda: self._elsewhere(module, input))
@@ -139,6 +194,13 @@ class RootHook(Hook):
         with quiet_forward(other):
             outputs: Tensor = module(*other, *input[1:])
         return outputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """The outputs of x and of r in the last paired forward."""
+        assert self.last is not None
+        assert self.last.outputs is not None
+        return self.last.outputs
 
     def reference_for(self, x: Tensor) -> Tensor:
         """The reference of every sample, in the shape of x."""
@@ -207,12 +269,12 @@ class Pair(RootHook):
         return torch.cat([x, self.reference_for(x).to(x)])
 
     def check_graph(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
-        """Refuse poolings that are called as functions: their gradient keeps the sum of R and puts it elsewhere."""
+        """Refuse operations outside the rules: the gradient of a pooling keeps the sum of R and puts it elsewhere."""
         if self.checked and self.active:
-            pooling = unseen_pooling(output)
-            if pooling:
+            operation = unseen_operation(output)
+            if operation:
                 raise ConservationError(
-                    f"{pooling} is called outside the modules that have a rule, so its relevance would land in the wrong "
+                    f"{operation} is called outside the modules that have a rule, so its relevance would land in the wrong "
                     f"places. {likely_causes(module, x[: max(1, len(x) // 2)])}"
                 )
 
@@ -311,22 +373,35 @@ def hooks_on(root: nn.Module) -> list[Any]:
     return list(found.values())
 
 
-def unseen_pooling(output: Tensor) -> str:
-    """The name of a pooling between the output and the input that no rule replaces; "" if there is none."""
-    seen, left = set(), [output.grad_fn]
+def unseen_operation(output: Tensor) -> str:
+    """The name of an operation between output and input that no rule describes; "" if there is none."""
+    users: dict[Any, list[Any]] = {}  # of every node, the nodes that take its result
+    left: list[Any] = [output.grad_fn]
+    order: list[Any] = []
+    joins: list[Any] = []
     while left:
         node = left.pop()
-        if node is None or node in seen:
+        if hasattr(node, "is_join"):  # beyond it is what the caller did to the input
+            joins.append(node)
             continue
-        seen.add(node)
-        name = type(node).__name__
-        if name.startswith(POOLINGS):
-            return name.partition("Backward")[0]
-        if hasattr(node, "is_join"):
-            continue  # beyond it is what the caller did to the input
+        order.append(node)
         # a rule takes relevance from a module's output to its input: what the module does in between does not count
-        following = node.next_functions[:1] if hasattr(node, "is_rule") else node.next_functions
-        left.extend(next_node for next_node, _ in following)
+        for following, _ in node.next_functions[:1] if hasattr(node, "is_rule") else node.next_functions:
+            if following is not None:
+                if following not in users:
+                    left.append(following)
+                users.setdefault(following, []).append(node)
+    found: set[Any] = set()
+    reaching = list(joins)  # what does not depend on the input (a parameter's own mean) does not count
+    while reaching:
+        for user in users.get(reaching.pop(), ()):
+            if user not in found:
+                found.add(user)
+                reaching.append(user)
+    for node in order:
+        name = re.sub(r"Backward\d*$", "", type(node).__name__)
+        if node in found and not hasattr(node, "is_rule") and name not in HARMLESS:
+            return name
     return ""
 
 

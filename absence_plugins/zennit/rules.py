@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from zennit.core import Hook, Stabilizer
 
-from absence_plugins.core.pooling import scattered, to_winners
+from absence_plugins.core.pooling import scattered
 from absence_plugins.zennit import shares
 from absence_plugins.zennit.operators import operator_of, weight_of
 from absence_plugins.zennit.pairing import Pair, Trace, name_of
@@ -34,6 +34,11 @@ class AbsenceRule(Hook):
         Hook.__init__(clone)
         clone.pair, clone._entered = None, []
         return clone
+
+    def register(self, module: nn.Module) -> Any:
+        """On one module; also again, after it was removed."""
+        self.active = True
+        return super().register(module)
 
     def remove(self) -> None:
         """Forget tensors and the pair; what is still in a graph passes the plain gradient, as with Zennit."""
@@ -115,8 +120,10 @@ class _Weighted(AbsenceRule):
         (x, r), (u, v) = value.chunk(2), output.chunk(2)
         is_own = trace.is_own_layer()
         change = u - v
-        change = torch.where(shares.is_rounding(change, u, v), 0.0, change)
-        if is_own and self.own_layer_epsilon:
+        by_epsilon = is_own and self.own_layer_epsilon
+        if by_epsilon or isinstance(self, AbsenceEpsilon):  # the others do not divide by it
+            change = torch.where(shares.is_rounding(change, u, v), 0.0, change)
+        if by_epsilon:
             return shares.rescale(operator_of(module), weight_of(module), x - r, change, relevance)
         return self.share(module, trace, x - r, change, relevance)
 
@@ -325,11 +332,18 @@ class AbsenceMaxPool(AbsenceRule):
     tensor([[[4., 0.]]])
     """
 
-    def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """Everything to the winner of the side that has the larger maximum."""
+    def pre_forward(self, module: nn.Module, input: Any) -> Any:
+        """The pooling works on a stand-in for its input, at which what belongs to x's and to r's winners meets."""
+        super().pre_forward(module, input)
+        value = input[0] if isinstance(input, tuple) else input
+        if not (isinstance(value, Tensor) and value.requires_grad and self.pair is not None and self.pair.trace):
+            return None
+        return (_Meet.apply(self, value), *input[1:]) if isinstance(input, tuple) else _Meet.apply(self, value)
+
+    def through_module(self, output: Tensor, relevance: Tensor) -> Tensor:
+        """Everything to the side that has the larger maximum; the pooling's own backward knows the winners."""
         u, v = output.chunk(2)
-        amounts = torch.cat([relevance.masked_fill(u <= v, 0.0), relevance.masked_fill(u >= v, 0.0)])
-        return to_winners(module, value, amounts)
+        return torch.cat([relevance * (u > v), relevance * (u < v)])
 
 
 class AbsenceReduction(AbsenceRule):
@@ -391,5 +405,24 @@ class _Propagate(torch.autograd.Function):
         own = relevance.chunk(2)[0]
         u, v = output.chunk(2)
         ctx.trace.note_strays(ctx.module, own, u - v)
+        if isinstance(ctx.hook, AbsenceMaxPool):
+            return None, None, None, None, ctx.hook.through_module(output, own)
         given = ctx.hook.relevance(ctx.module, ctx.trace, value, output, own)
         return None, None, None, torch.cat([given, torch.zeros_like(given)]), None
+
+
+class _Meet(torch.autograd.Function):
+    """The input itself; what comes back for x's half and for r's half is one relevance, that of their difference."""
+
+    @staticmethod
+    def forward(ctx: Any, hook: AbsenceRule, value: Tensor) -> Tensor:
+        ctx.hook = hook
+        ctx.set_materialize_grads(False)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> Any:
+        if gradient is None or not ctx.hook.active:
+            return None, gradient
+        of_x, of_r = gradient.chunk(2)
+        return None, torch.cat([of_x + of_r, torch.zeros_like(of_x)])

@@ -144,7 +144,8 @@ def nontarget_weights(weights: Tensor, outputs: Tensor, nontarget: Nontarget) ->
         choice = choose(outputs, named_target(weights, "a non-target"), nontarget)
         return choice_weights(choice, outputs), choice
     sign = weights.sign()  # the target is +z, or -z
-    choice = choose(outputs * sign, 0, nontarget)
+    target = 0 if outputs.dim() < 3 else (0,) * (outputs.dim() - 1)
+    choice = choose(outputs * sign, target, nontarget)
     return choice_weights(choice, outputs) * sign, choice
 
 

@@ -66,17 +66,18 @@ def alpha_beta_shares(beta: float) -> Shares:
     return shares
 
 
-def mirrored(shares: Shares, p: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+def mirrored(shares: Shares, total: Tensor, gross: Tensor) -> tuple[Tensor, Tensor]:
     """A rule for any p and n, plus and minus exchanged where p < n: R(x; r) = -R(r; x).
 
-    Returns the coefficients of z+ and of z- (both magnitudes): share_ij = of_plus z+_ij + of_minus z-_ij.
+    total = p - n, gross = p + n: the sums of z and of abs(z). Returns the coefficients of z and of abs(z):
+    share_ij = (of_z z_ij + of_size abs(z_ij)) / 2. Where p = n both sides get the same.
 
-    >>> mirrored(zplus_shares, torch.tensor([4.0, 1.0]), torch.tensor([1.0, 4.0]))
-    (tensor([0.2500, -0.0000]), tensor([-0.0000, 0.2500]))
+    >>> mirrored(zplus_shares, torch.tensor([3.0, -3.0]), torch.tensor([5.0, 5.0]))  # p, n = 4, 1 and 1, 4
+    (tensor([ 0.2500, -0.2500]), tensor([0.2500, 0.2500]))
     """
-    exchanged = p < n
-    more, less = shares(torch.maximum(p, n), torch.minimum(p, n))
-    return torch.where(exchanged, -less, more), torch.where(exchanged, more, -less)
+    size = total.abs()
+    more, less = shares((gross + size) / 2, ((gross - size) / 2).clamp(min=0))
+    return total.sign() * (more + less), more - less
 
 
 # -- from the relevance of a layer's output to that of its input ------------------------------------------------------
@@ -99,10 +100,8 @@ def split(operator: Operator, weight: Tensor, da: Tensor, relevance: Tensor, sha
     """
 
     def cotangents(outputs: list[Tensor]) -> list[Tensor]:
-        total, gross = outputs
-        p, n = ((gross + sign * total).clamp(min=0) / 2 for sign in (1, -1))
-        of_plus, of_minus = mirrored(shares, p, n)
-        return [(of_plus - of_minus) * relevance, (of_plus + of_minus) * relevance]
+        of_z, of_size = mirrored(shares, *outputs)
+        return [of_z * relevance, of_size * relevance]
 
     signed, unsigned = backward(
         [da, da.abs()], lambda a, size: [operator(a, weight), operator(size, weight.abs())], cotangents
