@@ -193,7 +193,6 @@ def test_a_single_logit_is_two_neurons(flat: bool) -> None:
 
 
 def test_a_single_logit_with_axes_of_one() -> None:
-    # BUG: "target (0,) of sample 0 has 1 indices" (seeds.py, nontarget_weights)
     net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 6)).double()  # [B, 1, 1, 1]
     x, r, plus = images(2), images(2, seed=2), torch.ones(2, 1, 1, 1).double()
     expected = explain(net, AbsenceEpsilonGamma(), x, r, plus)
@@ -331,7 +330,6 @@ def test_occlusion_is_the_difference_window_by_window() -> None:
 
 def test_occlusion_of_an_input_that_requires_grad() -> None:
     """Zennit's hooks raise on one where gradients are off, as in its Occlusion; the composite has no effect there."""
-    # BUG: AttributeError of Zennit's passes through (attributors.py, AbsenceOcclusion._one: the input could be detached)
     net, x, r = dense_net(1), rows(1), rows(1, seed=2)
     options = {"window": 1, "stride": 1, "reference": r}
     expected = AbsenceOcclusion(net, None, one(0), **options)(x)[1]

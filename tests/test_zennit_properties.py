@@ -28,6 +28,7 @@ from zennit_nets import (
     explain,
     images,
     one,
+    randomized,
     relative,
     rows,
     summed,
@@ -138,6 +139,32 @@ def test_a_batch_is_its_samples(net: nn.Module, seed: int) -> None:
         for row in range(3):
             part = slice(row, row + 1)
             assert relative(explain(net, composite(), x[part], r[part], target[part]), whole[part]) <= 1e-9, name
+
+
+# BUG (the two below and test_a_difference_of_rounding_carries_nothing): the check knows no rounding of the outputs
+# themselves, |u| times a few units in the last place, and so blames a model that is fine (pairing.py, check_conservation)
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-4, 1e-5, 1e-6])
+def test_references_that_hardly_differ_are_no_error(distance: float) -> None:
+    """As near-duplicates in a data set: outputs differ by little more than rounding in float32."""
+    for seed in range(8):
+        net, x = conv_net(seed, dtype=torch.float32), images(1, seed, torch.float32)
+        r = x + distance * images(1, seed + 1, torch.float32)
+        for name, composite in CONSERVATIVE.items():
+            found = explain(net, composite(), x, r)
+            assert bool(torch.isfinite(found).all()), name
+
+
+def test_outputs_that_differ_by_rounding_alone_are_no_error() -> None:
+    """A moved image, and a network that does not see the place."""
+    for seed in range(12):
+        layers = [nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+        net = randomized(nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 3)), seed, torch.float32)
+        x = images(1, seed, torch.float32)
+        for name, composite in CONSERVATIVE.items():
+            found = explain(net, composite(), x, x.roll(2, 3))
+            assert abs(float(found.sum())) <= 1e-5, name
 
 
 # -- Captum -----------------------------------------------------------------------------------------------------------
