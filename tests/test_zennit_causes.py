@@ -236,7 +236,7 @@ MIXTURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", MIXTURES)
 def test_mixtures_are_refused_or_right(name: str) -> None:
     """Their weights sum to 1, so the sum of relevance is kept, wherever it goes."""
-    # Add and Mul with constants are taken for harmless (pairing.py, HARMLESS): silently another map.
+    # Add and Mul with constants outside the rules would make another map, silently (graph.py).
     # A check without names: let the multiplier R / da travel in r's half of the gradient (where zeros travel now) and
     # compare R with multiplier * change at every module with a rule. Measured: 1e-16 where values are only moved,
     # above 0.5 for everything in this file that is not.
@@ -276,7 +276,7 @@ def test_averages_by_other_names_are_refused_or_right(name: str) -> None:
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_selections_are_refused(name: str) -> None:
-    # an index that depends on the values is taken for one that only moves them (pairing.py, HARMLESS: Index)
+    # an index that depends on the values is taken for one that only moves them (graph.py)
     select = SELECTIONS[name]
     with pytest.raises(ConservationError):
         explain(Net(lambda net, h: select(h), nn.Tanh()), AbsenceEpsilonGamma(), images(2), images(2, seed=2))

@@ -45,7 +45,7 @@ REMEDIES = {
         "neg negative __neg__ square pow __pow__ abs __abs__ where sqrt rsqrt exp log sin cos maximum minimum"
     ),
     "a sum of two branches outside a module: add the canonizer (ResNetCanonizer for torchvision's ResNets), or use zennit.layer.Sum": (
-        "add __add__ __iadd__ __radd__ sub __sub__ stack sum"
+        "add __add__ __iadd__ __radd__ sub __sub__ sum"
     ),
     "a product of two activations (gating, attention): there is no rule for it": "mul __mul__ __imul__ bmm matmul __matmul__ einsum baddbmm",
     "a softmax: explain the logits in front of it, or drop it": "softmax log_softmax",

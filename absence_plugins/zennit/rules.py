@@ -17,7 +17,8 @@ from zennit.core import Hook, Stabilizer
 from absence_plugins.core.pooling import scattered
 from absence_plugins.zennit import shares
 from absence_plugins.zennit.operators import operator_of, weight_of
-from absence_plugins.zennit.pairing import Pair, Trace, name_of
+from absence_plugins.zennit.pairing import Pair, Trace
+from absence_plugins.zennit.propagation import Meet, Propagate
 
 
 class AbsenceRule(Hook):
@@ -68,7 +69,7 @@ class AbsenceRule(Hook):
             return output
         if not isinstance(output, Tensor):
             raise ValueError(f"{type(module).__name__} returns a {type(output).__name__}; rules need one tensor")
-        return _Propagate.apply(self, module, self.pair.trace, value, output)
+        return Propagate.apply(self, module, self.pair.trace, value, output)
 
     def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
         """From R of the output to R of the input.
@@ -338,7 +339,7 @@ class AbsenceMaxPool(AbsenceRule):
         value = input[0] if isinstance(input, tuple) else input
         if not (isinstance(value, Tensor) and value.requires_grad and self.pair is not None and self.pair.trace):
             return None
-        return (_Meet.apply(self, value), *input[1:]) if isinstance(input, tuple) else _Meet.apply(self, value)
+        return (Meet.apply(self, value), *input[1:]) if isinstance(input, tuple) else Meet.apply(self, value)
 
     def through_module(self, output: Tensor, relevance: Tensor) -> Tensor:
         """Everything to the side that has the larger maximum; the pooling's own backward knows the winners."""
@@ -380,49 +381,3 @@ def _split(
             f"{type(rule).__name__} needs a module with a weight, got {type(module).__name__}; use AbsenceNorm"
         )
     return shares.split(operator_of(module), weight, da, rule._absorb(trace, change, relevance), by)
-
-
-class _Propagate(torch.autograd.Function):
-    """A module's output whose gradient is a rule; the module's own gradient while the hook is inactive."""
-
-    @staticmethod
-    def forward(ctx: Any, hook: AbsenceRule, module: nn.Module, trace: Trace, value: Tensor, output: Tensor) -> Tensor:
-        if value.shape[0] % 2 or output.shape[0] % 2:
-            raise ValueError(
-                f"{name_of(module, None)} sees a batch of {value.shape[0]}, which is not inputs and as many references: "
-                "the batch axis must stay the first one"
-            )
-        ctx.set_materialize_grads(False)
-        ctx.hook, ctx.module, ctx.trace, ctx.is_rule = hook, module, trace, True
-        ctx.save_for_backward(value, output)
-        return output.clone()  # what follows may work in place
-
-    @staticmethod
-    def backward(ctx: Any, relevance: Tensor | None) -> Any:
-        if relevance is None or not ctx.hook.active:
-            return None, None, None, None, relevance
-        value, output = ctx.saved_tensors
-        own = relevance.chunk(2)[0]
-        u, v = output.chunk(2)
-        ctx.trace.note_strays(ctx.module, own, u - v)
-        if isinstance(ctx.hook, AbsenceMaxPool):
-            return None, None, None, None, ctx.hook.through_module(output, own)
-        given = ctx.hook.relevance(ctx.module, ctx.trace, value, output, own)
-        return None, None, None, torch.cat([given, torch.zeros_like(given)]), None
-
-
-class _Meet(torch.autograd.Function):
-    """The input itself; what comes back for x's half and for r's half is one relevance, that of their difference."""
-
-    @staticmethod
-    def forward(ctx: Any, hook: AbsenceRule, value: Tensor) -> Tensor:
-        ctx.hook = hook
-        ctx.set_materialize_grads(False)
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> Any:
-        if gradient is None or not ctx.hook.active:
-            return None, gradient
-        of_x, of_r = gradient.chunk(2)
-        return None, torch.cat([of_x + of_r, torch.zeros_like(of_x)])
