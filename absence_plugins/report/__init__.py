@@ -15,6 +15,17 @@ except ImportError as error:
 
 from absence_plugins.report.figures import Panel, panel_figure, row_figure
 from absence_plugins.report.page import Page, Row, write_page
+from absence_plugins.report.sides import Side, unit_figure
 from absence_plugins.report.signed import signed_figure
 
-__all__ = ["Page", "Panel", "Row", "panel_figure", "row_figure", "signed_figure", "write_page"]
+__all__ = [
+    "Page",
+    "Panel",
+    "Row",
+    "Side",
+    "panel_figure",
+    "row_figure",
+    "signed_figure",
+    "unit_figure",
+    "write_page",
+]

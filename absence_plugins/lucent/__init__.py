@@ -1,0 +1,48 @@
+"""Lucent's feature visualization, turned around: what drives a unit *down*.
+
+Change the import, keep the call::
+
+    from absence_plugins.lucent import render_vis
+
+    render_vis(model, "-layer3_0:7")  # lower channel 7, before its nonlinearity
+
+``absence_*`` objectives drive a pre-activation down, ``absence_contrast`` shows a unit's two sides from the same start,
+and ``register()`` puts them into ``lucent.optvis.objectives``.
+"""
+
+try:
+    import lucent.optvis as _host  # noqa: F401
+except ImportError as error:
+    raise ImportError('absence_plugins.lucent needs Lucent: pip install "absence-plugins[lucent]"') from error
+
+from absence_plugins.lucent.objectives import (
+    absence_channel,
+    absence_channel_weight,
+    absence_class,
+    absence_contrast,
+    absence_direction,
+    absence_direction_neuron,
+    absence_neuron,
+    as_objective,
+    contrast,
+    register,
+    unregister,
+)
+from absence_plugins.lucent.render import Reached, Rendering, render_vis
+
+__all__ = [
+    "Reached",
+    "Rendering",
+    "absence_channel",
+    "absence_channel_weight",
+    "absence_class",
+    "absence_contrast",
+    "absence_direction",
+    "absence_direction_neuron",
+    "absence_neuron",
+    "as_objective",
+    "contrast",
+    "register",
+    "render_vis",
+    "unregister",
+]

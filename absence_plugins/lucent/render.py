@@ -1,0 +1,386 @@
+"""``render_vis``: Lucent's, on pre-activations, on the model's device, without a trace, with the values reached."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lucent.optvis import param, render, transform
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.targets import check_logits, shrunk
+from absence_plugins.lucent.layers import (
+    LABELS,
+    Activations,
+    LayerNotComputed,
+    Preactivation,
+)
+from absence_plugins.lucent.objectives import Term, as_objective, note_rectified
+from absence_plugins.lucent.surroundings import (
+    RandomStates,
+    device_of,
+    frozen,
+    on_device,
+    seeded,
+)
+from absence_plugins.lucent.unstick import dead_images, redirected
+
+SMALLEST = 224  # Lucent enlarges smaller images to this
+DEFAULT_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What one part of the objective has come to, on the rendered images as they are (no jitter, no rotation).
+
+    Attributes:
+        description: of the objective, such as ``Absence_Channel [conv1, 3]``.
+        layer: the layer whose pre-activation was driven.
+        lowered: whether rendering drove the value down (else up).
+        values: [thresholds][images], in the units of the pre-activation.
+        below: the share of the data whose value lies below, of the same form; None without a data range.
+        data: lowest and highest value in the data; None without a data range.
+    """
+
+    description: str
+    layer: str
+    lowered: bool
+    values: tuple[tuple[float, ...], ...]
+    below: tuple[tuple[float, ...], ...] | None
+    data: tuple[float, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers."""
+        return {**vars(self), "values": [list(row) for row in self.values]}
+
+
+class Rendering(list[np.ndarray]):
+    """What :func:`render_vis` returns: Lucent's list of arrays [B, H, W, C], one per threshold, and what was reached."""
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        reached: tuple[Reached, ...],
+        interrupted: bool,
+    ) -> None:
+        super().__init__(images)
+        self.reached, self.interrupted = reached, interrupted
+
+
+def render_vis(
+    model: nn.Module,
+    objective_f: Any,
+    param_f: Callable[[], Any] | None = None,
+    optimizer: Callable[[Any], Any] | None = None,
+    transforms: list[Any] | None = None,
+    thresholds: Sequence[int] = (512,),
+    verbose: bool = False,
+    preprocess: bool = True,
+    progress: bool = True,
+    show_image: bool = False,
+    save_image: bool = False,
+    image_name: str | None = None,
+    show_inline: bool = False,
+    fixed_image_size: int | None = None,
+    *,
+    seed: int | None = None,
+    data_range: Tensor | Sequence[float] | None = None,
+) -> Rendering:
+    """Optimize images for an objective, as Lucent does; returns its list of arrays, with the values reached.
+
+    The model may be in any mode and on any device; it runs in evaluation mode, and it, its hooks, gradients and all
+    random states are as before afterwards, also after an error or Ctrl-C (which returns what there is so far). For
+    ``absence_contrast`` two images are made that begin alike. An image from which the unit cannot be reached (the path
+    is dead) gets a redirected gradient until it can.
+
+    Source: Olah et al., Distill 2017; what differs from Lucent: METHODS 3.
+
+    Arguments are Lucent's, with these differences and additions:
+
+    - ``objective_f``: an objective of Lucent's or of ours, ``"layer:3"`` (raise channel 3), ``"-layer:3"`` (lower it);
+    - ``preprocess``: as in Lucent, False for models that take images in [0, 1];
+    - ``show_image``: opens a window at the end; False by default;
+    - ``seed``: of start images and transforms; None: from the present random states;
+    - ``data_range``: the unit's values in real data (any number of them, or their lowest and highest); then
+      ``reached`` says where the rendered images lie among them.
+
+    Returns:
+        A list of arrays [B, H, W, C] in [0, 1], one per threshold; its ``reached`` holds a :class:`Reached` for every
+        part of an absence objective.
+
+    Raises:
+        ValueError: no such layer, channel or image; thresholds that are no steps; a softmax.
+        RuntimeError: the model's own, if a layer that the objective needs was not reached.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.ReLU())
+    >>> net[0].weight.data = torch.tensor([0.0, -1.0, 0.0]).reshape(1, 3, 1, 1)  # fires where green is missing
+    >>> options = dict(thresholds=(64,), transforms=[], preprocess=False, fixed_image_size=16, seed=0, progress=False)
+    >>> found = render_vis(net, "-1:0", lambda: param.image(16, decorrelate=False, fft=False), **options)
+    >>> found[0].shape, bool(found[0][..., 1].mean() > 0.8), found.reached[0].lowered  # the picture turned green
+    ((1, 16, 16, 3), True, True)
+    """
+    steps = _checked_thresholds(thresholds)
+    objective = as_objective(objective_f)
+    device = device_of(model)
+    with seeded(seed), frozen(model), on_device(device):
+        images_wanted = 2 if getattr(objective, "same_start", False) else None
+        parameters, image_f = (param_f or (lambda: param.image(DEFAULT_SIZE, batch=images_wanted)))()
+        if getattr(objective, "same_start", False):
+            _begin_alike(parameters, len(image_f()))
+        with Activations(model, image_f).hooked() as T:
+            run = _Run(
+                model,
+                objective,
+                parameters,
+                image_f,
+                T,
+                transforms,
+                preprocess,
+                fixed_image_size,
+            )
+            run.prepare()
+            run.optimize(
+                optimizer,
+                steps,
+                verbose=verbose,
+                progress=progress,
+                show_inline=show_inline,
+            )
+            reached = tuple(_reached(term, values, data_range) for term, values in run.values())
+        _show(
+            image_f,
+            save_image=save_image,
+            image_name=image_name,
+            show_inline=show_inline,
+            show_image=show_image,
+        )
+    return Rendering(run.images, reached, run.interrupted)
+
+
+class _Run:
+    """One optimization."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Any,
+        parameters: list[Tensor],
+        image_f: Callable[[], Tensor],
+        T: Activations,
+        transforms: list[Any] | None,
+        preprocess: bool,
+        fixed_image_size: int | None,
+    ) -> None:
+        self.model, self.objective, self.parameters, self.image_f, self.T = (
+            model,
+            objective,
+            parameters,
+            image_f,
+            T,
+        )
+        self.terms: tuple[Term, ...] = getattr(objective, "terms", ())
+        chosen = list(transform.standard_transforms if transforms is None else transforms)
+        plain = []
+        if preprocess:
+            inception = type(model).__name__ == "InceptionV1"
+            plain.append(transform.preprocess_inceptionv1() if inception else transform.normalize())
+        height, width = image_f().shape[2:]
+        size = fixed_image_size or (SMALLEST if height < SMALLEST or width < SMALLEST else None)
+        if size is not None:
+            plain.append(nn.Upsample(size=size, mode="bilinear", align_corners=True))
+        self.transformed, self.plain = (
+            transform.compose([*chosen, *plain]),
+            transform.compose(plain),
+        )
+        self.images: list[np.ndarray] = []
+        self.reached: list[list[Tensor]] = []
+        self.interrupted = False
+        self._warned = False
+
+    def forward(self, images: Tensor) -> None:
+        """Fill T; the model may fail behind the layers that are needed."""
+        self.T.forget()
+        self._failure: RuntimeError | None = None
+        try:
+            self.model(images)
+        except RuntimeError as error:
+            self._failure = error
+
+    def loss(self) -> Tensor:
+        """The objective of the last forward."""
+        value: Tensor = self.objective(self.T)
+        if self._failure is not None and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the model fails behind the layers that the objective needs, which does no harm here: {self._failure}",
+                AbsenceWarning,
+                stacklevel=6,
+            )
+        return value
+
+    def prepare(self) -> None:
+        """One look at the model, to know which layers are asked for; draws nothing from the random states."""
+        before = RandomStates()
+        with torch.no_grad():
+            images = self.transformed(self.image_f())
+            self.forward(images)
+            with suppress(LayerNotComputed):
+                self.loss()  # names what it needs
+            while True:
+                known = len(set(self.T.asked))
+                self.forward(images)
+                try:
+                    loss = self.loss()
+                except LayerNotComputed:
+                    if len(set(self.T.asked)) > known:
+                        continue  # the objective asks for one layer after the other
+                    if self._failure is not None:
+                        raise self._failure from None
+                    raise
+                break
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                raise ValueError(f"the objective must return one number, got {loss!r:.80}")
+            note_rectified(self.T, self.terms)
+            if any(term.layer == LABELS for term in self.terms):
+                outputs = self.T(Preactivation(LABELS)).clone()
+                check_logits(outputs, lambda: self._outputs_for(*shrunk((images,))))
+        before.restore()
+
+    def _outputs_for(self, images: Tensor) -> Tensor:
+        self.forward(images)
+        found: Tensor = self.T(Preactivation(LABELS))
+        return found
+
+    def optimize(
+        self,
+        optimizer: Callable[[Any], Any] | None,
+        steps: list[int],
+        *,
+        verbose: bool,
+        progress: bool,
+        show_inline: bool,
+    ) -> None:
+        """The steps; images and values at the thresholds."""
+        descent = torch.optim.Adam(self.parameters, lr=5e-2) if optimizer is None else optimizer(self.parameters)
+        if verbose:
+            before = RandomStates()
+            self.forward(self.transformed(self.image_f()))
+            print(f"Initial loss: {float(self.loss()):.3f}")
+            before.restore()
+
+        def closure() -> Tensor:
+            descent.zero_grad()
+            drawn = RandomStates()
+            self.forward(self.transformed(self.image_f()))
+            loss = self.loss()
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient
+            dead = dead_images(list(gradients), len(self.image_f()))
+            if bool(dead.any()):
+                self._wake(dead, drawn)
+            return loss
+
+        try:
+            for step in tqdm(range(1, max(steps) + 1), disable=not progress, desc="rendering"):
+                loss = descent.step(closure)
+                if step in steps:
+                    self._keep()
+                    if verbose:
+                        print(f"Loss at step {step}: {float(loss):.3f}")
+                        if show_inline:
+                            render.show(self.images[-1])
+        except KeyboardInterrupt:
+            self.interrupted = True
+            print(f"Interrupted optimization at step {step}.")
+            self._keep()
+
+    def _wake(self, dead: Tensor, drawn: RandomStates) -> None:
+        """Gradients through redirected rectifiers for the images that have none, on the same transforms."""
+        after = RandomStates()
+        drawn.restore()
+        with redirected(self.model):
+            self.forward(self.transformed(self.image_f()))
+            gradients = torch.autograd.grad(self.loss(), self.parameters, allow_unused=True, materialize_grads=True)
+        after.restore()
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if gradient.dim() and len(gradient) == len(dead):
+                chosen = dead.reshape(-1, *[1] * (gradient.dim() - 1))
+                parameter.grad = torch.where(chosen, gradient, parameter.grad)  # type: ignore[arg-type]
+            else:
+                parameter.grad = gradient
+
+    def _keep(self) -> None:
+        """The images as they are now, and the values on them."""
+        with torch.no_grad():
+            images = self.image_f()
+            self.images.append(render.tensor_to_img_array(images))
+            if self.terms:
+                before = RandomStates()
+                self.forward(self.plain(images))
+                self.reached.append([term.values(self.T) for term in self.terms])
+                before.restore()
+
+    def values(self) -> list[tuple[Term, list[Tensor]]]:
+        """Every term with its values at the thresholds."""
+        return [(term, [row[number] for row in self.reached]) for number, term in enumerate(self.terms)]
+
+
+def _checked_thresholds(thresholds: Sequence[int]) -> list[int]:
+    steps = list(thresholds)
+    if not steps or any(
+        isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1 for step in steps
+    ):
+        raise ValueError(f"thresholds={thresholds!r} must be step numbers from 1, such as (256, 512)")
+    return [int(step) for step in steps]
+
+
+def _begin_alike(parameters: list[Tensor], images: int) -> None:
+    """All images of the batch from the first one's start. Raises ValueError if there are not two."""
+    if images < 2:
+        raise ValueError(f"a contrast needs two images, got {images}; pass param_f=lambda: param.image(size, batch=2)")
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.dim() and len(parameter) == images:
+                parameter[1:] = parameter[:1]
+
+
+def _reached(term: Term, values: list[Tensor], data_range: Any) -> Reached:
+    shown = tuple(tuple(float(value) for value in row) for row in values)
+    if data_range is None:
+        return Reached(term.description, term.layer, term.sign > 0, shown, None, None)
+    data = torch.as_tensor(data_range, dtype=torch.float64).detach().flatten().cpu()
+    if data.numel() == 0 or not bool(torch.isfinite(data).all()):
+        raise ValueError("data_range must hold the unit's finite values in real data, at least one")
+    below = tuple(tuple(float((data < value).double().mean()) for value in row) for row in shown)
+    return Reached(
+        term.description,
+        term.layer,
+        term.sign > 0,
+        shown,
+        below,
+        (float(data.min()), float(data.max())),
+    )
+
+
+def _show(
+    image_f: Callable[[], Tensor],
+    *,
+    save_image: bool,
+    image_name: str | None,
+    show_inline: bool,
+    show_image: bool,
+) -> None:
+    if save_image:
+        render.export(image_f(), image_name)
+    if show_inline:
+        render.show(render.tensor_to_img_array(image_f()))
+    elif show_image:
+        render.view(image_f())

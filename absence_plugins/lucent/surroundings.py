@@ -1,0 +1,109 @@
+"""What surrounds a rendering and must be as before: random states, the model, and the device that Lucent assumes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from lucent.optvis import objectives as host_objectives
+from lucent.optvis import transform
+from lucent.optvis.param import color, spatial
+from torch import Tensor, nn
+
+from absence_plugins.core.hooks import unchanged
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters (or buffers) are; the CPU if it has none."""
+    tensor = next(model.parameters(), next(model.buffers(), None))
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, its parameters without gradients; hooks, modes and ``.grad`` as before afterwards."""
+    with unchanged(model):
+        model.eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        yield
+
+
+class RandomStates:
+    """The states of the generators from which Lucent's start images and transforms are drawn."""
+
+    def __init__(self) -> None:
+        self.states: Any = None
+        self.keep()
+
+    def keep(self) -> None:
+        """Remember the present states."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        numpy_state = np.random.get_state()  # noqa: NPY002  (Lucent draws from it)
+        self.states = random.getstate(), numpy_state, torch.get_rng_state(), cuda
+
+    def restore(self) -> None:
+        """Go back to them."""
+        own, numpy_state, torch_state, cuda = self.states
+        random.setstate(own)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(torch_state)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """All three generators from ``seed`` (None: from where they are); put back afterwards."""
+    before = RandomStates()
+    try:
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            torch.manual_seed(seed)
+        yield
+    finally:
+        before.restore()
+
+
+def lucent_uses_cuda() -> bool:
+    """Whether Lucent puts its images on ``cuda:0``: it does wherever there is CUDA."""
+    return torch.cuda.is_available()
+
+
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """Lucent's images and transforms on the model's device, where Lucent itself says ``cuda:0`` if there is CUDA."""
+    if not lucent_uses_cuda() or device == torch.device("cuda:0"):
+        yield
+        return
+    with ExitStack() as stack:
+        for module in (spatial, transform):
+            stack.enter_context(mock.patch.object(module, "device", device))
+        stack.enter_context(mock.patch.object(color, "_linear_decorrelate_color", lambda t: _decorrelated(t)))
+        stack.enter_context(mock.patch.object(host_objectives, "_torch_blur", _blurred))
+        yield
+
+
+def _decorrelated(images: Tensor) -> Tensor:
+    """Colors as natural images have them: [B, 3, H, W], Lucent's matrix, on the images' device."""
+    matrix = torch.as_tensor(color.color_correlation_normalized).to(images)
+    return torch.einsum("bchw,dc->bdhw", images, matrix)
+
+
+def _blurred(images: Tensor, out_c: int = 3) -> Tensor:
+    """Lucent's 3x3 blur of every channel, on the images' device; its corners weigh half."""
+    kernel = torch.full((out_c, out_c), 0.5)
+    kernel[1:-1, 1:-1] = 1.0
+    channels = images.shape[1]
+    weight = kernel.to(images).expand(channels, 1, out_c, out_c)
+
+    def blur(values: Tensor) -> Tensor:
+        return nn.functional.conv2d(values, weight, None, 1, 1, groups=channels)
+
+    return blur(images) / blur(torch.ones_like(images))

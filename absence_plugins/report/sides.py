@@ -1,0 +1,100 @@
+"""The two sides of a unit in one figure: what drives it up and down, rendered and real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+from absence_plugins.report.figures import Panel, row_figure
+
+MOST = 4  # real patches per side, in two columns
+GAP = 2  # white pixels between patches
+
+
+@dataclass(frozen=True)
+class Side:
+    """Pictures with the unit's value on each.
+
+    Attributes:
+        images: [N, C, H, W] or one image [C, H, W], in [0, 1]; C is 1 or 3. Arrays [N, H, W, C], as Lucent returns
+            them, are taken too.
+        values: the unit's value on each of them.
+    """
+
+    images: Any
+    values: Sequence[float]
+
+
+def unit_figure(
+    maximizing: Side,
+    minimizing: Side,
+    *,
+    highest: Side | None = None,
+    lowest: Side | None = None,
+    unit: str = "the unit",
+    title: str | None = None,
+) -> Figure:
+    """Maximizing | highest real patches | minimizing | lowest real patches, with the unit's values under each.
+
+    Args:
+        maximizing: the rendered image that drives the unit up (its first one).
+        minimizing: the one that drives it down.
+        highest: real patches on which the unit is highest, the first four are shown.
+        lowest: real patches on which it is lowest.
+        unit: what the unit is called.
+        title: over the figure.
+
+    Sign: values are pre-activations in their own units; below 0 a ReLU behind the unit is silent.
+
+    Raises:
+        ValueError: images of another shape, or another number of values than images.
+
+    Example:
+        >>> up, down = Side(torch.ones(1, 8, 8), [3.2]), Side(torch.zeros(1, 8, 8), [-4.1])
+        >>> len(unit_figure(up, down, unit="channel 5").axes)
+        2
+    """
+    panels = []
+    for rendered, real, way, extreme in (
+        (maximizing, highest, "up", "highest"),
+        (minimizing, lowest, "down", "lowest"),
+    ):
+        images = _batch(rendered)
+        value = f"{float(rendered.values[0]):.3g}"
+        panels.append(Panel("image", images[0], f"Drives {unit} {way}", f"rendered: {value}"))
+        if real is not None:
+            shown = _batch(real)[:MOST]
+            values = ", ".join(f"{float(value):.3g}" for value in real.values[: len(shown)])
+            panels.append(Panel("image", _tiled(shown), f"Real, {extreme}", f"real: {values}"))
+    return row_figure(panels, title=title)
+
+
+def _batch(side: Side) -> Tensor:
+    """Images as [N, C, H, W] in [0, 1]. Raises ValueError for another shape, or another number of values."""
+    images = torch.as_tensor(side.images).detach().float().cpu()
+    if images.dim() == 3:
+        images = images[None]
+    if images.dim() == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(f"images must be [N, C, H, W] with 1 or 3 channels, got shape {tuple(images.shape)}")
+    if len(side.values) != len(images):
+        raise ValueError(f"{len(side.values)} values for {len(images)} images; pass one per image")
+    return images
+
+
+def _tiled(images: Tensor) -> Tensor:
+    """Up to four images in two columns, white between them: [N, C, H, W] -> [C, H', W']."""
+    if len(images) == 1:
+        return images[0]
+    framed = F.pad(images, (0, GAP, 0, GAP), value=1.0)
+    if len(framed) % 2:
+        framed = torch.cat([framed, torch.ones_like(framed[:1])])
+    rows = [torch.cat(list(row), -1) for row in torch.split(framed, 2)]
+    return torch.cat(rows, -2)[..., :-GAP, :-GAP]
