@@ -115,7 +115,11 @@ class AbsenceAttributor:
         return output, explanation.attribution
 
     def explain(self, input: Tensor, attr_output: Any = None) -> Explanation:
-        """As the call, but returns an :class:`~absence_plugins.zennit.Explanation`: both parts, every reference, the numbers."""
+        """As the call, but returns an :class:`~absence_plugins.zennit.Explanation`: both parts, every reference, the numbers.
+
+        The parts are cut by content, which is measured from the ``empty`` of the ReferenceSet; with a tensor as reference
+        from 0, so on inputs whose blank is another value (normalized ones) pass a ReferenceSet with ``empty=``.
+        """
         given = self.attr_output_fn if attr_output is None else attr_output  # type: ignore[attr-defined]
         function = given if callable(given) else constant(given)
         with ExitStack() as stack:
@@ -156,9 +160,9 @@ class AbsenceAttributor:
             if self.nontarget is not None:
                 weights, choice = nontarget_weights(weights, outputs, self.nontarget)
         view: Literal["target", "nontarget"] = "target" if choice is None else "nontarget"
-        return Plan(x, outputs, weights, choice, view, self._draw(x, outputs, weights, choice))
+        return Plan(x, outputs, weights, choice, view, self._draw(x, weights, choice))
 
-    def _draw(self, x: Tensor, outputs: Tensor, weights: Tensor, choice: Choice | None) -> list[Tensor | None]:
+    def _draw(self, x: Tensor, weights: Tensor, choice: Choice | None) -> list[Tensor | None]:
         """The references of every sample: of the non-target's class, else of the target's contrast."""
         if self.reference is None:
             return [None]
