@@ -79,7 +79,8 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="A Captum class, for example DeepLift or Occlusion; or a composite of Zennit, for example zennit:epsilon_gamma."
+            help="A Captum class, for example DeepLift or Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; "
+            "or a unit to render with Lucent, lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a logit)."
         ),
     ] = "IntegratedGradients",
     target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
@@ -95,11 +96,14 @@ def explain(
         typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
     ] = None,
     std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    steps: Annotated[int, typer.Option(help="Optimization steps of lucent:LAYER:UNIT.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Standard, non-target and reference maps of your own model on your own images, as one page."""
+    """Standard, non-target and reference maps of your own model on your own images, as one page; or a unit's two sides."""
     with _clear_errors():
+        if method.lower().startswith("lucent:") and (target is not None or contrast is not None):
+            raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")
         from absence_plugins.experiments.explain import explain_images
         from absence_plugins.experiments.loading import load_model, load_references, reference_notes
 
@@ -119,6 +123,7 @@ def explain(
             method=method,
             target=target,
             nontarget=int(nontarget) if nontarget.isdigit() else nontarget,
+            steps=steps,
             seed=seed,
             notes=[*loaded.notes, *([] if references is None else reference_notes(references, loaded))],
             command="absence-plugins " + " ".join(sys.argv[1:]),
@@ -138,7 +143,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 @app.command()
 def bench(
-    host: Annotated[str, typer.Argument(help="captum, or zennit.")] = "captum",
+    host: Annotated[str, typer.Argument(help="captum, zennit, or lucent.")] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
@@ -146,13 +151,14 @@ def bench(
     """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
 
     captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
+    lucent: time for the same picture.
     Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
     """
     with _clear_errors():
         from absence_plugins.experiments.bench import BENCHES
 
         if host not in BENCHES:
-            raise ValueError(f"bench {host!r} is not known: use {' or '.join(BENCHES)}")
+            raise ValueError(f"bench {host!r} is not known: use {', '.join(BENCHES)}")
         result = BENCHES[host](rounds=rounds, quick=quick, device=device)
     typer.echo(result.table())
     raise typer.Exit(0 if result.ok else 1)

@@ -71,8 +71,6 @@ def _check_session(block: Block, namespace: dict[str, Any], name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page.name == "from-lucent.md":
-        pytest.importorskip("lucent")  # not in the `all` extra yet
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     torch.manual_seed(0)

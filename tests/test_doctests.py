@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,17 @@ import pytest
 import torch
 
 import absence_plugins
+from absence_plugins.lucent import __all__ as lucent_names
 from absence_plugins.zennit import __all__ as zennit_names
 
 from test_captum_upstream import NAMES
 
-# Lucent is not in the `all` extra yet.
-MISSING = () if find_spec("lucent") else ("absence_plugins.lucent",)
 MODULES = [
     "absence_plugins",
     *sorted(
         module.name
         for module in pkgutil.walk_packages(absence_plugins.__path__, "absence_plugins.", onerror=lambda name: None)
-        if not module.name.endswith("__main__") and not module.name.startswith(MISSING)
+        if not module.name.endswith("__main__")
     ),
 ]
 
@@ -43,6 +41,7 @@ WITH_EXAMPLES = {
     "absence_plugins.core.targets": ["check_logits", "choose", "choose_nontarget", "others_weights"],
     "absence_plugins.captum": [f"Absence{name}" for name in NAMES],
     "absence_plugins.zennit": [name for name in zennit_names if name not in ("ConservationError", "Explanation")],
+    "absence_plugins.lucent": [name for name in lucent_names if name not in ("Reached", "Rendering")],
     "absence_plugins.data": ["digits_cnn", "load_digits"],
     "absence_plugins.report": [
         "Page",
@@ -52,6 +51,7 @@ WITH_EXAMPLES = {
         "row_figure",
         "signed_figure",
         "unit_figure",
+        "unit_panels",
         "write_page",
     ],
 }

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-pytest.importorskip("lucent")
-
 import torch
 from lucent.optvis import objectives, param, render
 from torch import Tensor, nn

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("lucent")
-
 import torch
-from lucent.optvis import objectives, param, render
+from lucent.optvis import objectives, param, render, transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.lucent import absence_channel, absence_class, absence_contrast, absence_neuron, render_vis
+from absence_plugins.data.colored_pixels import colored_pixel_net
+from absence_plugins.lucent import (
+    absence_channel,
+    absence_class,
+    absence_contrast,
+    absence_neuron,
+    render_vis,
+    unit_values,
+)
 from absence_plugins.lucent.layers import Activations, LayerNotComputed, Preactivation
 from absence_plugins.lucent.surroundings import RandomStates
 
@@ -99,16 +104,17 @@ def test_preactivations_of_a_vgg(name: str, dotted: str, side: str) -> None:
 
 
 def test_preactivations_of_a_vision_transformer() -> None:
-    from torchvision.models import VisionTransformer
+    from torchvision.models import vit_b_16
 
     torch.manual_seed(0)
-    model = VisionTransformer(32, 16, 2, 2, 16, 32, num_classes=5).eval()
+    model = vit_b_16(weights=None, image_size=32).eval()
     x = torch.randn(1, 3, 32, 32)
     block = "encoder.layers.encoder_layer_1"
+    assert torch.equal(captured(model, "labels", x), clean(model, "heads.head", x, "output"))
     assert torch.equal(captured(model, block.replace(".", "_"), x), clean(model, block, x, "output"))
     gelu = f"{block}.mlp.1"
     assert torch.equal(captured(model, gelu.replace(".", "_"), x), clean(model, gelu, x, "input"))
-    reached = render_vis(model, absence_channel(block, 3), small(32), thresholds=(1, 30), fixed_image_size=32, **QUICK)
+    reached = render_vis(model, absence_channel(block, 3), small(32), thresholds=(1, 8), fixed_image_size=32, **QUICK)
     assert reached.reached[0].values[1][0] < reached.reached[0].values[0][0]
 
 
@@ -320,6 +326,14 @@ def test_what_a_unit_of_missing_green_hates_is_green() -> None:
     assert green(both[0]) < 0.1
 
 
+def test_on_the_trained_colored_pixel_net_the_minimum_turns_green() -> None:
+    model = colored_pixel_net(0).model
+    both = render_vis(model, absence_contrast("", 1, kind="class"), small(32, batch=2), thresholds=(128,),
+                      fixed_image_size=32, **QUICK)[0]  # fmt: skip
+    assert green(both[1]) > 0.9
+    assert green(both[0]) < 0.1
+
+
 def test_lucents_own_minimum_behind_a_relu_gets_stuck() -> None:
     """At 0 thousands of images look alike to the ReLU's output, and its gradient is 0; in front of it there is more to say."""
     model = no_green()
@@ -365,3 +379,36 @@ def test_several_minimizers_differ_with_diversity() -> None:
         return float(images.std(0).mean())
 
     assert spread(absence_neuron("3", 2) - 5 * objectives.diversity("2")) > 1.2 * spread(absence_neuron("3", 2))
+
+
+# -- values on data ---------------------------------------------------------------------------------------------------
+
+
+def test_unit_values_are_those_of_a_clean_forward() -> None:
+    model, x = plain_net().train(), torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = everything(model)
+    expected = model[:3](x)[:, 2].mean((1, 2))
+    for objective in (absence_channel("3", 2), -absence_channel("3", 2, batch=4), "-3:2", absence_contrast("3", 2)):
+        assert torch.equal(unit_values(model, objective, x, batch_size=7), expected)
+        assert torch.allclose(unit_values(model, objective, x, batch_size=3), expected, atol=1e-6)
+    assert torch.allclose(unit_values(model, absence_class(1), x), model(x)[:, 1], atol=1e-6)
+    assert same(everything(model), before)
+    with pytest.raises(TypeError, match="absence_channel"):
+        unit_values(model, "3:2", x)
+    with pytest.raises(ValueError, match="no images"):
+        unit_values(model, "-3:2", x[:0])
+    with pytest.raises(ValueError, match="no layer 'x'"):
+        unit_values(model, "-x:2", x)
+    assert same(everything(model), before)
+
+
+def test_preprocess_may_be_a_function() -> None:
+    """The values reached are those on the model's inputs, and Lucent's own normalization is one such function."""
+    model = plain_net()
+    options = {**QUICK, "thresholds": (20,), "fixed_image_size": 8}
+    found = render_vis(model, "-3:2", small(), **{**options, "preprocess": lambda images: 3 * images - 1})
+    x = torch.from_numpy(found[0]).permute(0, 3, 1, 2)
+    assert found.reached[0].values[0][0] == pytest.approx(float(model[:3](3 * x - 1)[:, 2].mean()), abs=1e-5)
+    own = render_vis(model, "-3:2", small(), **{**options, "preprocess": transform.normalize()})
+    lucents = render_vis(model, "-3:2", small(), **{**options, "preprocess": True})
+    assert np.array_equal(own[0], lucents[0])

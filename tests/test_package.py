@@ -32,7 +32,12 @@ def test_importing_the_package_loads_no_host_and_nothing_beside_torch() -> None:
 
 @pytest.mark.parametrize(
     ("module", "host", "extra"),
-    [("captum", "captum", "captum"), ("zennit", "zennit", "zennit"), ("report", "jinja2", "report")],
+    [
+        ("captum", "captum", "captum"),
+        ("zennit", "zennit", "zennit"),
+        ("lucent", "lucent", "lucent"),
+        ("report", "jinja2", "report"),
+    ],
 )
 def test_a_missing_host_says_what_to_install(module: str, host: str, extra: str) -> None:
     program = (
@@ -70,3 +75,11 @@ def test_the_zennit_guide_lists_every_composite_and_rule() -> None:
         "AbsenceBetaSmooth",  # listed under the names of the composites that they refuse
         "AbsenceDeconvNet",
     ]
+
+
+def test_the_lucent_guide_lists_every_name() -> None:
+    import absence_plugins.lucent as adapters
+
+    page = (ROOT / "docs" / "from-lucent.md").read_text(encoding="utf-8")
+    unsaid = {"AbsenceObjective", "Reached", "Rendering", "as_objective", "contrast"}  # results, and other names of these
+    assert [name for name in adapters.__all__ if name not in page and name not in unsaid] == []

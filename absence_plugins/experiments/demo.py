@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from absence_plugins import ReferenceSet
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
 from absence_plugins.data import DigitData, digits_cnn, load_digits
+from absence_plugins.experiments.lucent_unit import UnitName, unit_row
 from absence_plugins.experiments.pasting import PixelTest, insert_missing
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.experiments.zennit_maps import ZennitMaps
@@ -57,6 +58,11 @@ HOW_TO_READ = (
         "Zennit's maps",
         "The same questions, answered by layer-wise relevance propagation instead of integrated gradients: first Zennit's own "
         "composite, then AbsenceEpsilonGamma, which propagates the difference between the image and its 8 nearest references.",
+    ),
+    (
+        "From both sides",
+        "The last row shows one logit without any image in hand: Lucent optimizes one picture that raises it and one that lowers it, "
+        "from the same noise, beside the real digits on which it is highest and lowest.",
     ),
     (
         "Pasting test",
@@ -263,10 +269,18 @@ def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool =
     ranked = rank_pairs(model, data, seed=seed, progress=progress)
     chosen = distinct(ranked, pairs)
     rows = [pair_row(model, data, pair, seed=seed) for pair in tqdm(chosen, desc="explaining", disable=not progress)]
+    sides = unit_row(
+        model,
+        UnitName("labels", chosen[0].digit),
+        data.train_images,
+        lambda images: images,
+        seed=seed,
+        progress=progress,
+    )
     page = Page(
         title="What is missing counts: encoded absences in handwritten digits",
         lead=LEAD.format(a=chosen[0].digit, pairs=len(chosen), candidates=CANDIDATES),
-        rows=tuple(row for row, _ in rows),
+        rows=(*(row for row, _ in rows), sides),
         how_to_read=HOW_TO_READ,
         footer="Real digits (scikit-learn), the network that ships with absence_plugins, nothing retouched.",
         provenance=provenance(seed=seed, command=f"absence-plugins demo --pairs {pairs} --seed {seed}"),

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,20 @@ HOW_TO_READ = (
     ),
 )
 
+HOW_TO_READ_UNIT = (
+    (
+        "Drives it up, drives it down",
+        "Two pictures that begin as the same noise and are changed step by step; one raises the unit's value, the other lowers it. "
+        "Feature visualization usually shows only the first.",
+    ),
+    ("Real", "The images on which the value is highest and lowest; at most half of the images on each side."),
+    (
+        "What the second picture says",
+        "It shows what the unit is held down by: what it encodes as absent, where the unit is otherwise active. It is no proof: "
+        "a picture far outside the real values may show what no real image has.",
+    ),
+)
+
 
 def explain_images(
     images: Sequence[Path],
@@ -56,12 +71,16 @@ def explain_images(
     method: str = "IntegratedGradients",
     target: int | None = None,
     nontarget: int | str | None = None,
+    steps: int = 256,
     seed: int = 0,
     command: str = "",
     notes: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
     """One row per image: standard, non-target and (with references) reference map, each tested on pixels.
+
+    With method ``lucent:LAYER:UNIT`` one row: the unit's two sides, rendered in ``steps`` steps, beside the images (and
+    references) on which it is highest and lowest.
 
     target: class index; None: the predicted class. nontarget: class index, "runner_up" (default) or
     "others". ``notes``: what the reader must know of model and references. Returns the page's path; the model and the random state are as before.
@@ -70,11 +89,12 @@ def explain_images(
         ValueError: a class that does not exist, a model that ends in softmax, a method that cannot show
             absences, references that do not fit.
     """
+    if method.lower().startswith("lucent:"):
+        return _unit_page(images, loaded, out, references, method, steps, seed, command, notes, progress=progress)
     chosen = explainer(method)
     if references is not None and chosen.refuse_references():
         raise ValueError(f"--method {method} takes no --references: {chosen.refuse_references()}")
-    if Path(out).is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    _refuse_file(out)
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
     with seeded(seed):
         rows = [
@@ -95,6 +115,60 @@ def explain_images(
         provenance=provenance(seed=seed, command=command),
     )
     return write_page(page, Path(out))
+
+
+def _unit_page(
+    images: Sequence[Path],
+    loaded: LoadedModel,
+    out: Path,
+    references: ReferenceSet | None,
+    method: str,
+    steps: int,
+    seed: int,
+    command: str,
+    notes: Sequence[str],
+    *,
+    progress: bool,
+) -> Path:
+    """The page of ``lucent:LAYER:UNIT``."""
+    from absence_plugins.experiments.lucent_unit import SMALL, UnitName, unit_row
+
+    unit = UnitName.parse(method)
+    if steps < 1:
+        raise ValueError(f"--steps {steps} must be at least 1")
+    _refuse_file(out)
+    pictures = torch.stack([loaded.preprocessing.picture(Path(path)) for path in images])
+    if references is not None:
+        pictures = torch.cat([pictures, _picture(references.images[0], loaded)])
+    row = _noted(
+        partial(unit_row, steps=steps, seed=seed, progress=progress),
+        loaded.model,
+        unit,
+        pictures,
+        loaded.preprocessing.normalize,
+    )
+    lead = (
+        f"{unit.shown[0].upper()}{unit.shown[1:]}: what raises it and what lowers it, as pictures optimized with Lucent, each beside the "
+        "real images on which it is highest and lowest. Values are those before the nonlinearity; a convolution's channel counts "
+        "with its mean over the image."
+    )
+    if loaded.preprocessing.size < SMALL:
+        lead += f" Images below {SMALL} pixels a side are optimized without random shifts and rotations."
+    if references is None:
+        lead += "\n\nThe real images are only those named on the command line; --references FOLDER adds more."
+    page = Page(
+        title="What a unit likes, and what it hates",
+        lead=lead + "".join(f"\n\n{note}" for note in notes),
+        rows=(row,),
+        how_to_read=HOW_TO_READ_UNIT,
+        provenance=provenance(seed=seed, command=command),
+    )
+    return write_page(page, Path(out))
+
+
+def _refuse_file(out: Path) -> None:
+    if Path(out).is_file():
+        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("torch", "captum", "zennit", "torchvision", "scikit-learn")
+PACKAGES = ("torch", "captum", "zennit", "torch-lucent", "torchvision", "scikit-learn")
 
 
 def provenance(*, seed: int, command: str) -> dict[str, str]:

@@ -10,12 +10,17 @@ Change the import, keep the call::
 and ``register()`` puts them into ``lucent.optvis.objectives``.
 """
 
+import warnings as _warnings
+
 try:
-    import lucent.optvis as _host  # noqa: F401
+    with _warnings.catch_warnings():
+        _warnings.simplefilter("ignore", FutureWarning)  # of torch, about the kornia that Lucent pins
+        import lucent.optvis.render as _host  # noqa: F401
 except ImportError as error:
     raise ImportError('absence_plugins.lucent needs Lucent: pip install "absence-plugins[lucent]"') from error
 
 from absence_plugins.lucent.objectives import (
+    AbsenceObjective,
     absence_channel,
     absence_channel_weight,
     absence_class,
@@ -29,8 +34,10 @@ from absence_plugins.lucent.objectives import (
     unregister,
 )
 from absence_plugins.lucent.render import Reached, Rendering, render_vis
+from absence_plugins.lucent.values import unit_values
 
 __all__ = [
+    "AbsenceObjective",
     "Reached",
     "Rendering",
     "absence_channel",
@@ -44,5 +51,6 @@ __all__ = [
     "contrast",
     "register",
     "render_vis",
+    "unit_values",
     "unregister",
 ]

@@ -91,14 +91,15 @@ class Activations:
         self._last: dict[nn.Module, tuple[Any, Tensor]] = {}  # activation inside a watched module: output, input
         self._inputs: dict[nn.Module, list[Tensor]] = {}
         self._watched: dict[nn.Module, Sequence[nn.Module]] = {}
+        self._found: dict[str, nn.Module] = {}
         self._stack = ExitStack()
-        self.asked: list[str] = []
+        self.asked: set[str] = set()
 
     def __call__(self, name: str) -> Any:
         """The layer's output (or pre-activation) in the last forward."""
         if isinstance(name, Preactivation):
-            self.asked.append(name)
-            module = find_layer(self.model, name)
+            self.asked.add(str(name))
+            module = self.module(name)
             if module not in self._watched:
                 self.watch(module)
             if module not in self._values:
@@ -111,9 +112,15 @@ class Activations:
             raise LayerNotComputed(f"layer {name!r} was not computed in the model's forward")
         return found
 
+    def module(self, name: str) -> nn.Module:
+        """As :func:`find_layer`, which is asked once."""
+        if name not in self._found:
+            self._found[name] = find_layer(self.model, name)
+        return self._found[name]
+
     def _plain_module(self, name: str) -> nn.Module:
         """As Lucent resolves names: ``labels`` is the module that was defined last."""
-        return list(self.model.modules())[-1] if name == LABELS else find_layer(self.model, name)
+        return list(self.model.modules())[-1] if name == LABELS else self.module(name)
 
     def forget(self) -> None:
         """Before a forward."""

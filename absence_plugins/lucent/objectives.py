@@ -21,7 +21,6 @@ from absence_plugins.lucent.layers import (
     at_position,
     channel_axis,
     channels_last,
-    find_layer,
     warn_if_rectified,
 )
 
@@ -43,8 +42,7 @@ class Term:
 
     def values(self, T: Any) -> Tensor:
         """The value of every image [B] (of one, with ``batch``)."""
-        model = _model_of(T)
-        module = find_layer(model, self.layer)
+        module = _ours(T).module(self.layer)
         value = self.read(module, T(Preactivation(self.layer)))
         return value if self.batch is None else value[self.batch : self.batch + 1]
 
@@ -53,6 +51,9 @@ class AbsenceObjective(host.Objective):
     """An objective of Lucent's that knows what it drives; its algebra (``+ - * /``) gives such objectives again.
 
     ``terms``: what is driven; ``same_start``: all images of the batch begin alike.
+
+    >>> [term.sign for term in (absence_channel("conv1", 3) - 2 * absence_class(0)).terms]
+    [1.0, -2.0]
     """
 
     def __init__(
@@ -295,7 +296,12 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Take them out again; what is not ours stays."""
+    """Take them out again; what is not ours stays.
+
+    >>> unregister()
+    >>> hasattr(host, "absence_channel")
+    False
+    """
     for name, made in OBJECTIVES.items():
         if getattr(host, name, None) is made:
             delattr(host, name)
@@ -344,10 +350,10 @@ def _driven(layer: str, read: Reader, batch: int | None, title: str, *arguments:
     return AbsenceObjective(loss, title.lower(), description, (term,))
 
 
-def _model_of(T: Any) -> nn.Module:
-    """The model behind Lucent's ``T``. Raises TypeError for Lucent's own ``render_vis``, whose hooks see too late."""
+def _ours(T: Any) -> Activations:
+    """T, if it keeps pre-activations. Raises TypeError for Lucent's own ``render_vis``, whose hooks see too late."""
     if isinstance(T, Activations):
-        return T.model
+        return T
     raise TypeError(
         "an absence objective reads the value before the nonlinearity, which Lucent's own render_vis does not keep; "
         "render it with absence_plugins.lucent.render_vis (the same arguments)"

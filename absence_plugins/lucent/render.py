@@ -82,13 +82,13 @@ def render_vis(
     transforms: list[Any] | None = None,
     thresholds: Sequence[int] = (512,),
     verbose: bool = False,
-    preprocess: bool = True,
+    preprocess: bool | Callable[[Tensor], Tensor] = True,
     progress: bool = True,
     show_image: bool = False,
     save_image: bool = False,
     image_name: str | None = None,
     show_inline: bool = False,
-    fixed_image_size: int | None = None,
+    fixed_image_size: int | tuple[int, int] | None = None,
     *,
     seed: int | None = None,
     data_range: Tensor | Sequence[float] | None = None,
@@ -105,10 +105,11 @@ def render_vis(
     Arguments are Lucent's, with these differences and additions:
 
     - ``objective_f``: an objective of Lucent's or of ours, ``"layer:3"`` (raise channel 3), ``"-layer:3"`` (lower it);
-    - ``preprocess``: as in Lucent, False for models that take images in [0, 1];
+    - ``preprocess``: as in Lucent (True: ImageNet's normalization; False for models that take images in [0, 1]), or a
+      function from images [B, C, H, W] in [0, 1] to the model's inputs;
     - ``show_image``: opens a window at the end; False by default;
     - ``seed``: of start images and transforms; None: from the present random states;
-    - ``data_range``: the unit's values in real data (any number of them, or their lowest and highest); then
+    - ``data_range``: the unit's values in real data (:func:`unit_values`, or their lowest and highest); then
       ``reached`` says where the rendered images lie among them.
 
     Returns:
@@ -175,8 +176,8 @@ class _Run:
         image_f: Callable[[], Tensor],
         T: Activations,
         transforms: list[Any] | None,
-        preprocess: bool,
-        fixed_image_size: int | None,
+        preprocess: bool | Callable[[Tensor], Tensor],
+        fixed_image_size: int | tuple[int, int] | None,
     ) -> None:
         self.model, self.objective, self.parameters, self.image_f, self.T = (
             model,
@@ -187,8 +188,10 @@ class _Run:
         )
         self.terms: tuple[Term, ...] = getattr(objective, "terms", ())
         chosen = list(transform.standard_transforms if transforms is None else transforms)
-        plain = []
-        if preprocess:
+        plain: list[Callable[[Tensor], Tensor]] = []
+        if callable(preprocess):
+            plain.append(preprocess)
+        elif preprocess:
             inception = type(model).__name__ == "InceptionV1"
             plain.append(transform.preprocess_inceptionv1() if inception else transform.normalize())
         height, width = image_f().shape[2:]
@@ -234,12 +237,12 @@ class _Run:
             with suppress(LayerNotComputed):
                 self.loss()  # names what it needs
             while True:
-                known = len(set(self.T.asked))
+                known = len(self.T.asked)
                 self.forward(images)
                 try:
                     loss = self.loss()
                 except LayerNotComputed:
-                    if len(set(self.T.asked)) > known:
+                    if len(self.T.asked) > known:
                         continue  # the objective asks for one layer after the other
                     if self._failure is not None:
                         raise self._failure from None
@@ -277,15 +280,15 @@ class _Run:
 
         def closure() -> Tensor:
             descent.zero_grad()
-            drawn = RandomStates()
-            self.forward(self.transformed(self.image_f()))
+            images = self.image_f()
+            self.forward(self.transformed(images))
             loss = self.loss()
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient
-            dead = dead_images(list(gradients), len(self.image_f()))
+            dead = dead_images(list(gradients), len(images))
             if bool(dead.any()):
-                self._wake(dead, drawn)
+                self._wake(dead)
             return loss
 
         try:
@@ -302,14 +305,11 @@ class _Run:
             print(f"Interrupted optimization at step {step}.")
             self._keep()
 
-    def _wake(self, dead: Tensor, drawn: RandomStates) -> None:
-        """Gradients through redirected rectifiers for the images that have none, on the same transforms."""
-        after = RandomStates()
-        drawn.restore()
+    def _wake(self, dead: Tensor) -> None:
+        """Gradients through redirected rectifiers for the images that have none."""
         with redirected(self.model):
             self.forward(self.transformed(self.image_f()))
             gradients = torch.autograd.grad(self.loss(), self.parameters, allow_unused=True, materialize_grads=True)
-        after.restore()
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             if gradient.dim() and len(gradient) == len(dead):
                 chosen = dead.reshape(-1, *[1] * (gradient.dim() - 1))

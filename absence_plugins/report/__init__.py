@@ -15,7 +15,7 @@ except ImportError as error:
 
 from absence_plugins.report.figures import Panel, panel_figure, row_figure
 from absence_plugins.report.page import Page, Row, write_page
-from absence_plugins.report.sides import Side, unit_figure
+from absence_plugins.report.sides import Side, unit_figure, unit_panels
 from absence_plugins.report.signed import signed_figure
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "row_figure",
     "signed_figure",
     "unit_figure",
+    "unit_panels",
     "write_page",
 ]

@@ -130,6 +130,7 @@ def _render(page: Page, pictures: Mapping[str, bytes]) -> str:
         summary=len(rows) >= SUMMARY_FROM,
         keyed=any(row.facts for row in page.rows),
         kinds=kinds,
+        has_maps=bool(kinds - {"image"}),
         explains=bool(page.how_to_read or kinds - {"image"}),
         signed_gradient=", ".join([*BLUES[:0:-1], *REDS]),
         absence_gradient=", ".join(REDS),

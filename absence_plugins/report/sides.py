@@ -60,6 +60,24 @@ def unit_figure(
         >>> len(unit_figure(up, down, unit="channel 5").axes)
         2
     """
+    return row_figure(unit_panels(maximizing, minimizing, highest=highest, lowest=lowest, unit=unit), title=title)
+
+
+def unit_panels(
+    maximizing: Side,
+    minimizing: Side,
+    *,
+    highest: Side | None = None,
+    lowest: Side | None = None,
+    unit: str = "the unit",
+) -> list[Panel]:
+    """The panels of :func:`unit_figure`, for a page of one's own.
+
+    Example:
+        >>> up, down = Side(torch.ones(1, 8, 8), [3.2]), Side(torch.zeros(1, 8, 8), [-4.1])
+        >>> [panel.caption for panel in unit_panels(up, down)]
+        ['rendered: 3.2', 'rendered: -4.1']
+    """
     panels = []
     for rendered, real, way, extreme in (
         (maximizing, highest, "up", "highest"),
@@ -72,7 +90,7 @@ def unit_figure(
             shown = _batch(real)[:MOST]
             values = ", ".join(f"{float(value):.3g}" for value in real.values[: len(shown)])
             panels.append(Panel("image", _tiled(shown), f"Real, {extreme}", f"real: {values}"))
-    return row_figure(panels, title=title)
+    return panels
 
 
 def _batch(side: Side) -> Tensor:

@@ -39,8 +39,23 @@ def test_page_says_what_was_measured(page: Path) -> None:
             assert float(model(image)[0, shown["digit"]]) == pytest.approx(shown["before"], abs=1e-4)
         assert f"from {shown['before']:.1f} to {shown['after']:.1f}" in text
         assert shown["change"] < shown["random_change"] - 1, "the missing strokes must matter more than random pixels"
-    assert len(re.findall(r"<img ", text)) == 22
-    assert len(list((page.parent / "figures").glob("*.png"))) == 22
+    assert len(re.findall(r"<img ", text)) == 26
+    assert len(list((page.parent / "figures").glob("*.png"))) == 26
+
+
+def test_the_last_row_shows_a_logit_from_both_sides(page: Path) -> None:
+    """Its real values are the extremes over the training images; the rendered ones lie outside, on either side."""
+    text = page.read_text(encoding="utf-8")
+    results = json.loads((page.parent / "results.json").read_text(encoding="utf-8"))
+    digit = results["shown"][0]["digit"]
+    assert f"Logit {digit}, from both sides" in text
+    with torch.no_grad():
+        values = digits_cnn()(load_digits().train_images)[:, digit]
+    assert f"lies between {float(values.min()):.3g} and {float(values.max()):.3g}" in text
+    found = re.search(r"raises logit \d to (\S+), the other lowers it to (\S+);", text)
+    assert found is not None
+    assert float(found[1]) > float(values.max())
+    assert float(found[2]) < float(values.min())
 
 
 def test_ranking_is_by_effect_and_each_digit_comes_once(page: Path) -> None:

@@ -1,0 +1,62 @@
+"""A unit's values on given images: how far rendered pictures have gone shows only next to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.lucent.layers import Activations, LayerNotComputed, Preactivation
+from absence_plugins.lucent.objectives import AbsenceObjective, as_objective
+from absence_plugins.lucent.surroundings import device_of, frozen
+
+
+def unit_values(model: nn.Module, objective: Any, images: Tensor, *, batch_size: int = 64) -> Tensor:
+    """What an absence objective drives, on each of these images: the ``data_range`` of :func:`render_vis`.
+
+    The value is the pre-activation itself, whichever way the objective drives it; with several terms that of the
+    first, of a contrast that of its unit.
+
+    Args:
+        model: in any mode; it is as before afterwards.
+        objective: an absence objective, or ``"-layer:3"``.
+        images: model inputs [N, C, H, W] (as they come out of the preprocessing), on any device.
+        batch_size: images per forward.
+
+    Returns:
+        [N] on the CPU.
+
+    Raises:
+        ValueError: no images, no such layer or channel.
+        TypeError: an objective of Lucent's, which does not say what it drives.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False), nn.ReLU())
+    >>> net[1].weight.data = torch.tensor([[1.0, -1.0]])
+    >>> unit_values(net, "-2:0", torch.tensor([[3.0, 1.0], [1.0, 3.0]])).tolist()  # in front of the ReLU
+    [2.0, -2.0]
+    """
+    chosen = as_objective(objective)
+    terms = chosen.terms if isinstance(chosen, AbsenceObjective) else ()
+    if not terms:
+        raise TypeError(f"{objective!r} is no absence objective; write absence_channel(layer, n), or '-layer:n'")
+    if len(images) == 0:
+        raise ValueError("there are no images")
+    term, device = replace(terms[0], batch=None), device_of(model)
+    found = []
+    with frozen(model), torch.no_grad(), Activations(model, lambda: images).hooked() as T:
+        _name_layer(T, term.layer)
+        for part in images.split(batch_size):
+            T.forget()
+            model(part.to(device))
+            found.append(term.values(T).float().cpu())
+    return torch.cat(found)
+
+
+def _name_layer(T: Activations, layer: str) -> None:
+    """Hooks on the layer before the first forward."""
+    try:
+        T(Preactivation(layer))
+    except LayerNotComputed:
+        return
