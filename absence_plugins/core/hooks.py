@@ -172,3 +172,59 @@ def quiet_forward(inputs: Iterable[Tensor]) -> Iterator[None]:
     devices = {tensor.device.index or 0 for tensor in inputs if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
         yield
+
+
+@contextmanager
+def stopped_at(model: nn.Module, module: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
+    """A function from inputs to a module's output that runs the model no further than that module.
+
+    The output is the very tensor the module returned: nothing behind it has run. A module that is called several
+    times in one forward is read at its last call, and then the whole model runs. In evaluation mode, without
+    gradients; the model is as before after the block.
+
+    Raises (the function):
+        ValueError: the module does not run, or puts out something other than a tensor (or a tuple that starts with one).
+
+    >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(inplace=True), nn.Linear(7, 7))  # does not fit
+    >>> _ = net[0].weight.data.fill_(-1.0)
+    >>> with stopped_at(net, net[0]) as run:
+    ...     run(torch.ones(1, 1)).tolist()
+    [[-1.0]]
+    """
+    seen: list[Any] = []
+    is_repeated: list[bool] = []  # known after the first forward
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, (tuple, list)) else output)
+        if is_repeated == [False]:
+            raise _Reached
+        if isinstance(seen[-1], Tensor):
+            seen[-1] = seen[-1].clone()  # what follows may work in place
+
+    def run(inputs: Tensor) -> Tensor:
+        seen.clear()
+        with torch.inference_mode():
+            try:
+                model(inputs)
+            except _Reached:
+                pass
+            except Exception:
+                if not seen:  # behind the module the model may fail, for example on small crops
+                    raise
+        if not is_repeated and seen:
+            is_repeated.append(len(seen) > 1)
+        if not seen or not isinstance(seen[-1], Tensor):
+            found = type(seen[-1]).__name__ if seen else "nothing: it does not run in the model's forward"
+            raise ValueError(f"the layer ({type(module).__name__}) must put out a tensor, got {found}")
+        result: Tensor = seen.pop()
+        seen.clear()
+        return result
+
+    with unchanged(model):
+        model.eval()
+        module.register_forward_hook(keep)  # `unchanged` takes it off
+        yield run
+
+
+class _Reached(Exception):
+    """Ends a forward whose rest nobody needs."""

@@ -1,0 +1,345 @@
+"""``find_extreme_patches``: one pass over a data set, an exact running top-k, pixels never kept."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from absence_plugins.core.hooks import stopped_at
+from absence_plugins.core.units import Unit
+from absence_plugins.methods.patches.images import checked, image_at, read
+from absence_plugins.methods.patches.result import ExtremePatches, Extremes
+from absence_plugins.methods.patches.shards import Checkpoint, State, fingerprint, gather, ranks, wait
+from absence_plugins.methods.patches.windows import (
+    MODES,
+    REDUCTIONS,
+    RunningExtremes,
+    corners,
+    keys_of,
+    positions_of,
+    ranked,
+    unit_values,
+    windows_of,
+)
+
+PRECISIONS = ("exact", "bf16")
+SAMPLED = 256  # random windows whose values are kept: where the median patch and the random ones come from
+RESCORED = 64  # candidates per unit and side that precision="bf16" scores again
+
+
+def find_extreme_patches(
+    model: nn.Module,
+    layer: str,
+    dataset: Any,
+    *,
+    k: int = 8,
+    size: int = 64,
+    stride: int = 16,
+    mode: str = "crop",
+    reduce: str = "mean",
+    units: Sequence[int] | None = None,
+    images: Sequence[int] | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    checkpoint: Path | str | None = None,
+    save_every: float = 60.0,
+    workers: int = 0,
+    progress: bool = True,
+    precision: str = "exact",
+) -> ExtremePatches:
+    """The k patches of a data set on which each unit of a layer is highest, and the k on which it is lowest.
+
+    A patch is a window of side ``size`` on a grid of step ``stride`` from the upper left corner; its score is the
+    layer's output for it, reduced over positions. Exact: every window is scored, and of equal scores the lower
+    (image, y, x) is better. Under ``torchrun`` the ranks share the images and all get the result, which is bit-identical
+    for every number of them (with the same threads per process). Only scores and positions are held.
+
+    Source: Hesse et al., ICML 2026, section 5.
+
+    Args:
+        model: it runs in evaluation mode up to the layer, on its own device, and is as before afterwards.
+        layer: as in ``model.named_modules()``; its output is [B, C, H, W], tokens [B, T, C], or [B, C]. Behind a ReLU
+            the lowest value is 0 and the first patches that reach it are named: take the layer in front of it.
+        dataset: items are float images [C, H, W] as the model takes them, or tuples that begin with one.
+        k: patches per unit and side; fewer are returned if the data set has fewer.
+        size: side of a window, in pixels.
+        stride: step of the grid, in pixels.
+        mode: "crop": the window is the network's input; "mask": the image, 0 outside the window, for networks
+            with a fixed input size such as ViT.
+        reduce: over positions or tokens: "mean", "max", "min", or "cls" (the first token).
+        units: numbers of the units; None: all.
+        images: numbers of the images to scan, such as one of ``halves(dataset)``; None: all.
+        batch_size: windows per forward.
+        seed: of the random sample of patches (:attr:`ExtremePatches.sample`).
+        checkpoint: a folder for the state of the scan; a scan that was killed goes on from there, with any number of ranks.
+        save_every: seconds between two saves of the state.
+        workers: processes that read images ahead.
+        progress: show a progress bar.
+        precision: "bf16": about twice as fast; the 64 best candidates of a unit are scored again in full precision.
+
+    Returns:
+        An :class:`ExtremePatches`, on the CPU.
+
+    Sign: scores are the layer's own; the lowest patches hold the unit down, or merely lack what it likes: see
+    ``insertion_test``.
+
+    Raises:
+        ValueError: a setting that does not exist, no such layer or unit, an image without a window, NaN in an image or
+            in a score (with the image's number), a checkpoint of another scan.
+        TypeError: items that are no float images.
+
+    >>> net = nn.Conv2d(1, 2, 1, bias=False)
+    >>> net.weight.data = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)
+    >>> images = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]], [[[5.0, 5.0], [5.0, 5.0]]]])  # two of 2x2 pixels
+    >>> found = find_extreme_patches(net, "", images, k=2, size=1, stride=1, progress=False)
+    >>> found.highest.scores.tolist(), found.lowest.scores.tolist()
+    ([[5.0, 5.0], [0.0, -1.0]], [[0.0, 1.0], [-5.0, -5.0]])
+    >>> found.highest.positions[0].tolist()  # the first two of four equal ones: image 1, y 0, x 0 and 1
+    [[1, 0, 0], [1, 0, 1]]
+    """
+    _check_settings(k, size, stride, mode, reduce, batch_size, precision)
+    numbers = _image_numbers(dataset, images)
+    module = Unit(layer, 0).module(model)
+    first = image_at(dataset, numbers[0])
+    here = next(iter(model.parameters()), first)
+    with stopped_at(model, module) as run:
+        scan = _Scan(run, here.device, size, stride, mode, reduce, batch_size, precision == "bf16")
+        per_image = len(scan.places(first, numbers[0]))
+        values = scan.values(first, scan.places(first, numbers[0])[:1])
+        scan.units = _unit_numbers(units, values.shape[1], layer)
+        blocks = _blocks(numbers, max(1, batch_size // per_image))
+        drawn = _drawn(len(numbers), seed)
+        wide = k if precision == "exact" else max(k, RESCORED)
+        state = _empty_state(len(blocks), len(scan.units), wide, scan.device)
+        rank, world = ranks(scan.device)
+        keeper = None
+        if checkpoint is not None:
+            settings = {
+                "layer": layer,
+                "units": _digest(scan.units),
+                "images": f"{len(numbers)} of {len(dataset)}, {_digest(numbers)}",
+                **dict(k=k, size=size, stride=stride, mode=mode, reduce=reduce, batch_size=batch_size, seed=seed),
+                "precision": precision,
+                **fingerprint(model, first),
+            }
+            keeper = Checkpoint(checkpoint, settings, rank)
+            keeper.load(state)
+            wait()  # all ranks have read before anyone writes: they share out the same rest
+        rest = (state.done == 0).nonzero()[:, 0].tolist()[rank::world]
+        bar = tqdm(total=len(rest), desc="scanning", unit="block", disable=not progress or rank != 0)
+        saved = time.monotonic()
+        for block, items in zip(rest, read(dataset, [blocks[number].images for number in rest], workers), strict=True):
+            scan.block(state, blocks[block], items, drawn)
+            bar.update()
+            if keeper is not None and time.monotonic() - saved >= save_every:
+                keeper.save(state)
+                saved = time.monotonic()
+        bar.close()
+        if keeper is not None:
+            keeper.save(state)
+        if precision == "bf16":
+            scan.is_fast = False
+            state.high, state.low = (
+                scan.rescored(part, dataset, sign, k) for part, sign in ((state.high, 1), (state.low, -1))
+            )
+        gather(state, world, scan.device)
+    if not bool(state.done.all()):
+        raise RuntimeError(
+            f"{int((state.done == 0).sum())} blocks of images were not scanned; run the scan again to go on"
+        )
+    options = {"size": size, "stride": stride, "mode": mode, "reduce": reduce, "seed": seed, "precision": precision}
+    chosen = None if images is None else tuple(numbers)
+    return _result(state, scan.units, layer, options, chosen, dataset)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Images that are scored together; ``first`` is the place of the first one in the scan's order."""
+
+    index: int
+    first: int
+    images: list[int]
+
+
+@dataclass
+class _Scan:
+    """How a window is scored."""
+
+    run: Callable[[Tensor], Tensor]
+    device: torch.device
+    size: int
+    stride: int
+    mode: str
+    reduce: str
+    batch_size: int
+    is_fast: bool
+    units: tuple[int, ...] = ()
+
+    def places(self, image: Tensor, number: int) -> Tensor:
+        """The windows' corners. Raises ValueError if there is none."""
+        height, width = image.shape[1:]
+        if min(height, width) < self.size:
+            raise ValueError(f"image {number} is {height}x{width}: smaller than a patch of size={self.size}")
+        return corners(height, width, self.size, self.stride)
+
+    def values(self, image: Tensor, places: Tensor) -> Tensor:
+        """Of one image's windows: [n, all units]."""
+        return self.forward(windows_of(image, places, self.size, self.mode))
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """[n, C, h, w] -> [n, all units], float."""
+        fast = torch.autocast(self.device.type, torch.bfloat16) if self.is_fast else nullcontext()
+        with fast:
+            return torch.cat(
+                [
+                    unit_values(self.run(part.to(self.device)), self.reduce).float()
+                    for part in torch.split(windows, self.batch_size)
+                ]
+            )
+
+    def block(self, state: State, block: _Block, items: list[Any], drawn: dict[int, list[tuple[int, float]]]) -> None:
+        """Score the windows of some images."""
+        windows, keys, sampled = [], [], []
+        at = 0
+        for place, (number, item) in enumerate(zip(block.images, items, strict=True), block.first):
+            image = checked(item, number)
+            places = self.places(image, number)
+            windows.append(windows_of(image, places, self.size, self.mode))
+            keys.append(keys_of(number, places))
+            sampled += [(column, at + int(share * len(places))) for column, share in drawn.get(place, ())]
+            at += len(places)
+        values = self.forward(_stacked(windows, block.images))
+        joined = torch.cat(keys)
+        bad = ~torch.isfinite(values).all(1)
+        if bool(bad.any()):
+            number = int(joined[bad.cpu().nonzero()[0, 0]]) >> 32
+            raise ValueError(f"the layer's output for image {number} is NaN or infinite")
+        if len(self.units) != values.shape[1]:
+            values = values[:, list(self.units)]
+        table = values.T
+        state.high.update(table, joined)
+        state.low.update(-table, joined)
+        if sampled:
+            columns, rows = (torch.tensor(part) for part in zip(*sampled, strict=True))
+            state.sample[:, columns] = table[:, rows].to(state.sample)
+            state.keys[columns] = joined[rows].to(state.keys)
+        state.done[block.index] = 1
+
+    def rescored(self, part: RunningExtremes, dataset: Any, sign: int, k: int) -> RunningExtremes:
+        """The k best of the candidates by their values in full precision."""
+        best = RunningExtremes(len(self.units), k, self.device)
+        keys = torch.unique(part.keys[part.scores > -torch.inf]).cpu()
+        for number in torch.unique(positions_of(keys)[:, 0]).tolist():
+            own = keys[positions_of(keys)[:, 0] == number]
+            values = self.values(image_at(dataset, number), positions_of(own)[:, 1:])[:, list(self.units)].T * sign
+            candidates = (part.keys.cpu()[:, :, None] == own).any(1).to(values.device)
+            best.update(values.masked_fill(~candidates, -torch.inf), own)
+        return best
+
+
+def _check_settings(k: int, size: int, stride: int, mode: str, reduce: str, batch_size: int, precision: str) -> None:
+    for name, value in (("k", k), ("size", size), ("stride", stride), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r} must be an integer, at least 1")
+    for name, text, known in (
+        ("mode", mode, MODES),
+        ("reduce", reduce, (*REDUCTIONS, "cls")),
+        ("precision", precision, PRECISIONS),
+    ):
+        if text not in known:
+            raise ValueError(f"{name}={text!r} must be one of {', '.join(known)}")
+
+
+def _image_numbers(dataset: Any, images: Sequence[int] | None) -> list[int]:
+    try:
+        count = len(dataset)
+    except TypeError:
+        raise TypeError(
+            f"a scan names images by number, so the data set needs a length and items by number; a {type(dataset).__name__} has none"
+        ) from None
+    numbers = list(range(count)) if images is None else sorted({int(number) for number in images})
+    if not numbers:
+        raise ValueError("there are no images to scan")
+    if numbers[0] < 0 or numbers[-1] >= count:
+        raise ValueError(f"images must lie between 0 and {count - 1}, got {numbers[0]} to {numbers[-1]}")
+    return numbers
+
+
+def _unit_numbers(units: Sequence[int] | None, count: int, layer: str) -> tuple[int, ...]:
+    chosen = tuple(range(count)) if units is None else tuple(int(unit) for unit in units)
+    wrong = [unit for unit in chosen if not 0 <= unit < count]
+    if wrong or not chosen:
+        raise ValueError(f"units={wrong or chosen}: layer {layer!r} has units 0 to {count - 1}")
+    return chosen
+
+
+def _blocks(numbers: list[int], images: int) -> list[_Block]:
+    """Always the same ones, however many ranks there are."""
+    starts = range(0, len(numbers), images)
+    return [_Block(index, start, numbers[start : start + images]) for index, start in enumerate(starts)]
+
+
+def _drawn(images: int, seed: int) -> dict[int, list[tuple[int, float]]]:
+    """Random windows: by the image's place, its columns in the sample and which of its windows, as a share of them."""
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.randint(images, (SAMPLED,), generator=generator).tolist()
+    shares = torch.rand(SAMPLED, generator=generator, dtype=torch.float64).tolist()
+    drawn: dict[int, list[tuple[int, float]]] = {}
+    for column, (place, share) in enumerate(zip(places, shares, strict=True)):
+        drawn.setdefault(place, []).append((column, share))
+    return drawn
+
+
+def _empty_state(blocks: int, units: int, k: int, device: torch.device) -> State:
+    return State(
+        torch.zeros(blocks, dtype=torch.uint8),
+        RunningExtremes(units, k, device),
+        RunningExtremes(units, k, device),
+        torch.full((units, SAMPLED), torch.nan),
+        torch.full((SAMPLED,), -1),
+    )
+
+
+def _stacked(windows: list[Tensor], images: list[int]) -> Tensor:
+    shapes = {tuple(part.shape[1:]) for part in windows}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"images {images[0]} to {images[-1]} have different shapes {sorted(shapes)}, which one forward cannot take: with "
+            "mode='crop' they must have the same channels, with mode='mask' also the same size"
+        )
+    return torch.cat(windows)
+
+
+def _digest(numbers: Sequence[int]) -> str:
+    return hashlib.sha256(",".join(map(str, numbers)).encode()).hexdigest()[:16]
+
+
+def _result(
+    state: State,
+    units: tuple[int, ...],
+    layer: str,
+    options: dict[str, Any],
+    images: tuple[int, ...] | None,
+    dataset: Any,
+) -> ExtremePatches:
+    def extremes(part: RunningExtremes, sign: int) -> Extremes:
+        found = int((part.scores > -torch.inf).sum(1).min())  # the data set may have fewer windows than k
+        scores, keys = ranked(part.scores.cpu(), part.keys.cpu())
+        return Extremes(sign * scores[:, :found], positions_of(keys[:, :found]), options["size"])
+
+    keys, order = torch.unique(state.keys, return_inverse=True)
+    first = torch.full((len(keys),), len(order)).scatter_reduce(0, order, torch.arange(len(order)), "amin")
+    scores, rank = state.sample[:, first].sort(dim=1, stable=True)
+    sample = Extremes(scores, positions_of(keys[rank]), options["size"])
+    return ExtremePatches(
+        extremes(state.high, 1), extremes(state.low, -1), sample, units, layer, options, images, dataset
+    )

@@ -1,0 +1,121 @@
+"""Windows of an image, and what a unit says of each: crops or masked images in, one value per unit out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MODES = ("crop", "mask")
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda values: values.mean(2),
+    "max": lambda values: values.amax(2),
+    "min": lambda values: values.amin(2),
+}
+_SIDE = 1 << 16  # no image is larger
+_NOWHERE = torch.iinfo(torch.int64).max
+
+
+def corners(height: int, width: int, size: int, stride: int) -> Tensor:
+    """Upper left corners [windows, 2] (y, x) of all windows that lie wholly in the image, row by row.
+
+    The grid begins at (0, 0); what a stride leaves over at the right and lower edge is not covered.
+
+    >>> corners(224, 224, 64, 16).shape, corners(5, 4, 3, 2).tolist()
+    (torch.Size([121, 2]), [[0, 0], [2, 0]])
+    """
+    rows, columns = (torch.arange(0, side - size + 1, stride) for side in (height, width))
+    return torch.cartesian_prod(rows, columns).reshape(-1, 2)
+
+
+def windows_of(image: Tensor, places: Tensor, size: int, mode: str) -> Tensor:
+    """What the network sees of each window: crops [n, C, size, size], or full images that are 0 outside it [n, C, H, W].
+
+    >>> windows_of(torch.arange(4.0).reshape(1, 2, 2), torch.tensor([[0, 1]]), 1, "mask").tolist()
+    [[[[0.0, 1.0], [0.0, 0.0]]]]
+    """
+    if mode == "crop":
+        return torch.stack([image[:, y : y + size, x : x + size] for y, x in places.tolist()])
+    masked = image.new_zeros(len(places), *image.shape)
+    for row, (y, x) in enumerate(places.tolist()):
+        masked[row, :, y : y + size, x : x + size] = image[:, y : y + size, x : x + size]
+    return masked
+
+
+def unit_values(activation: Tensor, reduce: str) -> Tensor:
+    """One value per unit [B, units] of a layer's output: [B, C, H, W], tokens [B, T, C], or [B, C].
+
+    ``reduce`` runs over positions or tokens: "mean", "max", "min", or "cls" (the first token).
+
+    Raises:
+        ValueError: an output of another shape, "cls" where there are no tokens.
+
+    >>> unit_values(torch.tensor([[[1.0, 2.0], [3.0, 0.0]]]), "min").tolist()  # two tokens, two units
+    [[1.0, 0.0]]
+    """
+    if activation.dim() == 3:
+        if reduce == "cls":
+            return activation[:, 0]
+        return REDUCTIONS[reduce](activation.transpose(1, 2))
+    if reduce == "cls":
+        raise ValueError(f"reduce='cls' needs tokens [B, T, C], but the layer puts out {tuple(activation.shape)}")
+    if activation.dim() == 2:
+        return activation
+    if activation.dim() < 4:
+        raise ValueError(f"the layer puts out {tuple(activation.shape)}; units need [B, C, H, W], [B, T, C] or [B, C]")
+    return REDUCTIONS[reduce](activation.flatten(2))
+
+
+def keys_of(image: int, places: Tensor) -> Tensor:
+    """One integer per window, in the order of (image, y, x)."""
+    return (image * _SIDE + places[:, 0]) * _SIDE + places[:, 1]
+
+
+def positions_of(keys: Tensor) -> Tensor:
+    """Back to (image, y, x): [...] -> [..., 3].
+
+    >>> positions_of(keys_of(7, torch.tensor([[3, 5]]))).tolist()
+    [[7, 3, 5]]
+    """
+    return torch.stack([keys // _SIDE**2, keys // _SIDE % _SIDE, keys % _SIDE], -1)
+
+
+class RunningExtremes:
+    """The k best windows of every unit so far; of equal scores the lower (image, y, x) is better.
+
+    Attributes:
+        scores: [units, k], best first; -inf where there is none yet. Of the lowest, negated.
+        keys: [units, k].
+    """
+
+    def __init__(self, units: int, k: int, device: Any = "cpu") -> None:
+        self.scores = torch.full((units, k), -torch.inf, device=device)
+        self.keys = torch.full((units, k), _NOWHERE, device=device)
+
+    def update(self, values: Tensor, keys: Tensor) -> None:
+        """Take in values [units, n] of windows with keys [n] or [units, n]; a window that is known counts once."""
+        keys = keys.to(self.keys.device).expand(len(values), -1)
+        worst, worst_key = self.scores[:, -1:], self.keys[:, -1:]
+        better = (values > worst) | ((values == worst) & (keys < worst_key) & (values > -torch.inf))
+        rows = better.any(1).nonzero()[:, 0]
+        if len(rows) == 0:
+            return
+        columns = better[rows].any(0).nonzero()[:, 0]
+        scores = torch.cat([self.scores[rows], values[rows][:, columns].to(self.scores)], 1)
+        merged = torch.cat([self.keys[rows], keys[rows][:, columns]], 1)
+        scores, merged = ranked(scores, merged)
+        width = self.scores.shape[1]
+        self.scores[rows], self.keys[rows] = scores[:, :width], merged[:, :width]
+
+
+def ranked(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in order of falling score, equal scores in order of rising key; a key that comes again goes to the end."""
+    keys, order = keys.sort(dim=1, stable=True)
+    scores = scores.gather(1, order)
+    again = torch.zeros_like(keys, dtype=torch.bool)
+    again[:, 1:] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] != _NOWHERE)
+    scores, keys = scores.masked_fill(again, -torch.inf), keys.masked_fill(again, _NOWHERE)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return scores, keys.gather(1, order)
