@@ -142,6 +142,120 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 
 @app.command()
+def patches(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of images; none: the bundled digits.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "digits",
+    weights: Annotated[
+        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
+    ] = "none",
+    layer: Annotated[str | None, typer.Option(help="As in model.named_modules(); in front of a ReLU.")] = None,
+    units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15; default: all.")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels; default 64 (digits 12).")] = None,
+    stride: Annotated[int | None, typer.Option(help="Step of the grid in pixels; default 16 (digits 4).")] = None,
+    k: Annotated[int, typer.Option(help="Patches per unit and side.")] = 8,
+    mode: Annotated[
+        str | None, typer.Option(help="crop, or mask for networks of a fixed input size; default crop (digits mask).")
+    ] = None,
+    reduce: Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min or cls.")] = "mean",
+    images_per_unit: Annotated[int, typer.Option(help="Images that the test pastes into, per unit.")] = 100,
+    protocol: Annotated[str, typer.Option(help="controlled, or paper.")] = "controlled",
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-patches"),
+    show: Annotated[int, typer.Option(help="Units on the page, the encoded absences first.")] = 12,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder for the state of the scan: run the command again to go on.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that read images ahead.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Highest and lowest patches of every unit of a layer, with the insertion test, as one page."""
+    with _clear_errors():
+        from dataclasses import replace
+
+        from absence_plugins.experiments.loading import load_model
+        from absence_plugins.experiments.own_patches import default_scan, patches_page
+
+        loaded = load_model(
+            model, weights, size=size, channels=channels, mean=_numbers("--mean", mean), std=_numbers("--std", std)
+        )
+        given = {"size": patch, "stride": stride, "mode": mode}
+        scan = replace(
+            default_scan(model == "digits"),
+            k=k,
+            reduce=reduce,
+            units=_unit_numbers(units),
+            images_per_unit=images_per_unit,
+            protocol=protocol,
+            checkpoint=checkpoint,
+            workers=workers,
+            seed=seed,
+            **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+        )
+        command = "absence-plugins " + " ".join(sys.argv[1:])
+        path = patches_page(loaded, folder, layer, scan, out, shown=show, command=command, progress=not quiet)
+        typer.echo(path.resolve())
+
+
+def _unit_numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ValueError(f"--units {text!r} must be unit numbers such as 0,5,8-15")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="reichardt, colored-pixels, digits, or imagenet.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Folder for the page; default: absence-NAME.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of images (imagenet).")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights file (imagenet).")] = None,
+    model: Annotated[str | None, typer.Option(help="vgg19, resnet50 or vit_b_16 (imagenet).")] = None,
+    protocol: Annotated[str | None, typer.Option(help="controlled, or paper (imagenet).")] = None,
+    units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15 (imagenet).")] = None,
+    images_per_unit: Annotated[int | None, typer.Option(help="Images pasted into, per unit (imagenet).")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder for the state of a scan (imagenet).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images ahead (imagenet).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """A published experiment: writes a page and results.json, prints the page's path."""
+    with _clear_errors():
+        from absence_plugins.experiments.registry import run_experiment
+
+        path = run_experiment(
+            name,
+            out or Path(f"absence-{name}"),
+            data=data,
+            weights=weights,
+            model=model,
+            protocol=protocol,
+            units=_unit_numbers(units),
+            images_per_unit=images_per_unit,
+            checkpoint=checkpoint,
+            workers=workers,
+            seed=seed,
+            progress=not quiet,
+        )
+        typer.echo(path.resolve())
+
+
+@app.command()
 def bench(
     host: Annotated[str, typer.Argument(help="captum, zennit, or lucent.")] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,

@@ -81,5 +81,11 @@ def test_the_lucent_guide_lists_every_name() -> None:
     import absence_plugins.lucent as adapters
 
     page = (ROOT / "docs" / "from-lucent.md").read_text(encoding="utf-8")
-    unsaid = {"AbsenceObjective", "Reached", "Rendering", "as_objective", "contrast"}  # results, and other names of these
+    unsaid = {
+        "AbsenceObjective",
+        "Reached",
+        "Rendering",
+        "as_objective",
+        "contrast",
+    }  # results, and other names of these
     assert [name for name in adapters.__all__ if name not in page and name not in unsaid] == []

@@ -120,8 +120,9 @@ def _render(page: Page, pictures: Mapping[str, bytes]) -> str:
     for i, row in enumerate(page.rows, 1):
         across = min(len(row.panels), 7)  # on a wide screen; half of that on a middling one
         half = across if across <= 3 else (across + 1) // 2
+        most = "22rem" if across <= 3 else "13.75rem"
         panels = [_shown(panel, next(source)) for panel in row.panels]
-        rows.append({"row": row, "id": f"row-{i:02d}", "panels": panels, "across": across, "half": half})
+        rows.append({"row": row, "id": f"row-{i:02d}", "panels": panels, "across": across, "half": half, "most": most})
     kinds = {panel.kind for row in page.rows for panel in row.panels}
     return environment.from_string(template).render(
         page=page,

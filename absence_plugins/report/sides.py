@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from absence_plugins.report.figures import Panel, row_figure
 
 MOST = 4  # real patches per side, in two columns
-GAP = 2  # white pixels between patches
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def unit_panels(
         if real is not None:
             shown = _batch(real)[:MOST]
             values = ", ".join(f"{float(value):.3g}" for value in real.values[: len(shown)])
-            panels.append(Panel("image", _tiled(shown), f"Real, {extreme}", f"real: {values}"))
+            panels.append(Panel("image", tiled(shown), f"Real, {extreme}", f"real: {values}"))
     return panels
 
 
@@ -107,12 +106,18 @@ def _batch(side: Side) -> Tensor:
     return images
 
 
-def _tiled(images: Tensor) -> Tensor:
-    """Up to four images in two columns, white between them: [N, C, H, W] -> [C, H', W']."""
+def tiled(images: Tensor, columns: int = 2) -> Tensor:
+    """Images in a grid with white between them: [N, C, H, W] -> [C, H', W'].
+
+    Example:
+        >>> tiled(torch.zeros(3, 1, 4, 4)).shape
+        torch.Size([1, 9, 9])
+    """
     if len(images) == 1:
         return images[0]
-    framed = F.pad(images, (0, GAP, 0, GAP), value=1.0)
-    if len(framed) % 2:
-        framed = torch.cat([framed, torch.ones_like(framed[:1])])
-    rows = [torch.cat(list(row), -1) for row in torch.split(framed, 2)]
-    return torch.cat(rows, -2)[..., :-GAP, :-GAP]
+    columns, gap = min(columns, len(images)), max(1, images.shape[-1] // 16)
+    framed = F.pad(images, (0, gap, 0, gap), value=1.0)
+    if len(framed) % columns:
+        framed = torch.cat([framed, torch.ones_like(framed[:1]).expand(columns - len(framed) % columns, -1, -1, -1)])
+    rows = [torch.cat(list(row), -1) for row in torch.split(framed, columns)]
+    return torch.cat(rows, -2)[..., :-gap, :-gap]

@@ -26,8 +26,8 @@ def test_four_panels_in_order() -> None:
     for value in ("rendered: 3.25", "rendered: -4.5", "real: 1.5, 1.25, 1, 0.5", "Two sides"):
         assert value in shown
     tiles = figure.axes[1].images[0].get_array()
-    assert tiles.shape[:2] == (12, 12)  # two by two of five pixels, with two white ones between them
-    assert float(np.asarray(tiles)[5:7].min()) == 1.0
+    assert tiles.shape[:2] == (11, 11)  # two by two of five pixels, with a white one between them
+    assert float(np.asarray(tiles)[5:6].min()) == 1.0
 
 
 def test_without_real_images() -> None:

@@ -1,0 +1,85 @@
+"""``absence-plugins experiment imagenet``: the published quantification, for who has the weights and the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from absence_plugins.experiments.folder import FolderImages
+from absence_plugins.experiments.layers import Scan, Subject, Texts, layers_page
+from absence_plugins.experiments.loading import load_model
+from absence_plugins.experiments.patch_rows import normalized_to_picture
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where a network is scanned, as published."""
+
+    layers: tuple[str, ...]
+    mode: str = "crop"
+    reduce: str = "mean"
+
+
+NETWORKS = {
+    "vgg19": Network(("features.34",)),
+    "resnet50": Network(tuple(f"layer{stage}.2.conv3" for stage in (1, 2, 3, 4))),
+    "vit_b_16": Network(("encoder.layers.encoder_layer_11.mlp.3",), "mask", "min"),
+}
+
+
+def run_imagenet(
+    out: Path,
+    *,
+    data: Path | None = None,
+    weights: str = "none",
+    model: str = "resnet50",
+    protocol: str = "controlled",
+    units: list[int] | None = None,
+    images_per_unit: int = 100,
+    workers: int = 0,
+    checkpoint: Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Patches of 64x64 pixels on a grid of 16, the 8 lowest of each unit pasted into its 100 highest images.
+
+    data: a folder of images, such as ImageNet's validation set; weights: a file, or "none" for random ones.
+    Raises ValueError for a network that was not published on, or without images.
+    """
+    if model not in NETWORKS:
+        raise ValueError(f"--model {model!r} is none of the published networks: {', '.join(NETWORKS)}")
+    if data is None:
+        raise ValueError(
+            "experiment imagenet needs --data FOLDER, a folder of images such as ImageNet's validation set"
+        )
+    network = NETWORKS[model]
+    loaded = load_model(f"torchvision:{model}", weights)
+    preprocessing = loaded.preprocessing
+    subject = Subject(
+        loaded.model,
+        FolderImages(data, preprocessing),
+        normalized_to_picture(preprocessing.mean, preprocessing.std),
+        [0.0] * 3,  # the mean color
+        model,
+    )
+    scan = Scan(
+        mode=network.mode,
+        reduce=network.reduce,
+        units=units,
+        images_per_unit=images_per_unit,
+        protocol=protocol,
+        workers=workers,
+        checkpoint=checkpoint,
+        seed=seed,
+    )
+    given = "".join(
+        f" --{name} {value}" for name, value in (("weights", weights), ("data", data), ("protocol", protocol))
+    )
+    texts = Texts(
+        f"Encoded absences in {model}",
+        f"{len(subject.dataset):,} images, patches of 64x64 pixels on a grid of 16: the published layers, before their nonlinearity.",
+        f"absence-plugins experiment imagenet --model {model}{given} --seed {seed}",
+        "Set-up: Hesse et al., ICML 2026.",
+        loaded.notes,
+    )
+    return layers_page(subject, network.layers, scan, out, texts, progress=progress)

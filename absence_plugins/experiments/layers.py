@@ -1,0 +1,178 @@
+"""Scan and test layers of a network, and show the units that encode an absence: what three commands have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from absence_plugins.experiments.patch_rows import HOW_TO_READ, unit_row
+from absence_plugins.experiments.provenance import provenance
+from absence_plugins.methods.insertion import InsertionResult, insertion_test
+from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
+from absence_plugins.report import Page, Panel, Row, write_page
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with its images.
+
+    Attributes:
+        model: in eval mode.
+        dataset: float images as the model takes them.
+        show: from these to pictures in [0, 1].
+        blank: an empty pixel as the model sees it.
+        names: of the model, for headings.
+    """
+
+    model: nn.Module
+    dataset: Any
+    show: Callable[[Tensor], Tensor]
+    blank: Any
+    name: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How to scan and test: the arguments of ``find_extreme_patches`` and ``insertion_test`` that users set."""
+
+    size: int = 64
+    stride: int = 16
+    k: int = 8
+    mode: str = "crop"
+    reduce: str = "mean"
+    units: Sequence[int] | None = None
+    images_per_unit: int = 100
+    protocol: str = "controlled"
+    batch_size: int = 128
+    workers: int = 0
+    seed: int = 0
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One layer's patches and their test."""
+
+    patches: ExtremePatches
+    tested: InsertionResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {**self.tested.to_dict(), "patches": self.patches.to_dict()}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a page says besides its findings."""
+
+    title: str
+    lead: str
+    command: str
+    footer: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+def scan_layer(subject: Subject, layer: str, scan: Scan, *, progress: bool) -> LayerResult:
+    """Patches of one half of the data (of all, in the paper's protocol), tested on the other."""
+    selection = None if scan.protocol == "paper" else halves(subject.dataset, scan.seed)[0]
+    checkpoint = None if scan.checkpoint is None else scan.checkpoint / (layer or "output")
+    patches = find_extreme_patches(
+        subject.model,
+        layer,
+        subject.dataset,
+        k=scan.k,
+        size=scan.size,
+        stride=scan.stride,
+        mode=scan.mode,
+        reduce=scan.reduce,
+        units=scan.units,
+        images=selection,
+        batch_size=scan.batch_size,
+        workers=scan.workers,
+        seed=scan.seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    tested = insertion_test(
+        subject.model,
+        layer,
+        subject.dataset,
+        patches,
+        images_per_unit=scan.images_per_unit,
+        protocol=scan.protocol,
+        blank=subject.blank,
+        batch_size=scan.batch_size,
+        workers=scan.workers,
+        seed=scan.seed,
+        progress=progress,
+    )
+    return LayerResult(patches, tested)
+
+
+def layers_page(
+    subject: Subject,
+    layers: Sequence[str],
+    scan: Scan,
+    out: Path,
+    texts: Texts,
+    *,
+    shown: int = 4,
+    progress: bool = True,
+) -> Path:
+    """Scan and test every layer; write the page and ``results.json``. Returns the page's path.
+
+    shown: units per layer on the page, the encoded absences first.
+
+    Raises:
+        ValueError: ``out`` is a file; no such layer.
+    """
+    out = Path(out)
+    if out.is_file():
+        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    results = {layer: scan_layer(subject, layer, scan, progress=progress) for layer in layers}
+    rows: list[Row] = []
+    for layer, result in results.items():
+        rows.append(_summary(layer, result))
+        ordered = sorted(result.tested, key=lambda one: (not one.flagged, one.q, -one.d))
+        rows += [
+            unit_row(result.patches, one.unit, subject.dataset, subject.show, tested=result.tested)
+            for one in ordered[:shown]
+        ]
+    counts = "; ".join(
+        f"{layer or 'output'}: {len(result.tested.flagged)} of {len(result.tested)}"
+        for layer, result in results.items()
+    )
+    page = Page(
+        title=texts.title,
+        lead=f"{texts.lead}\n\nUnits that encode an absence, by layer: {counts}."
+        + "".join(f"\n\n{note}" for note in texts.notes),
+        rows=tuple(rows),
+        how_to_read=HOW_TO_READ,
+        footer=texts.footer,
+        provenance=provenance(seed=scan.seed, command=texts.command),
+    )
+    path = write_page(page, out)
+    content = {layer: result.to_dict() for layer, result in results.items()}
+    (out / "results.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return path
+
+
+def _summary(layer: str, result: LayerResult) -> Row:
+    """All units of a layer: how many are flagged, and the mean of every arm."""
+    total = result.tested.overall
+    level = "p" if total["protocol"] == "paper" else "q"
+    facts = (
+        ("Encoded absences", f"{total['flagged']} of {total['units']} units"),
+        *((f"Mean, {arm}", f"{value:.3g}") for arm, value in total["means"].items()),
+    )
+    panels: tuple[Panel, ...] = ()
+    sentence = (
+        f"{total['flagged']} of {total['units']} units are flagged at {level} <= {total['alpha']}. "
+        f"Averaged over units, the lowest patches pull them to {total['means']['lowest']:.3g}, random ones to {total['means']['random']:.3g}."
+    )
+    return Row(f"Layer {layer or 'output'}", sentence, panels, facts)

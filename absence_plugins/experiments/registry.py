@@ -1,0 +1,45 @@
+"""The experiments by name, and the options that each takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def experiments() -> dict[str, Callable[..., Path]]:
+    """Every experiment by the name on the command line; a function of a folder and options to the page's path."""
+    from absence_plugins.experiments.digit_absences import run_digits
+    from absence_plugins.experiments.imagenet import run_imagenet
+    from absence_plugins.experiments.toys import run_colored_pixels, run_reichardt
+
+    return {
+        "reichardt": run_reichardt,
+        "colored-pixels": run_colored_pixels,
+        "imagenet": run_imagenet,
+        "digits": run_digits,
+    }
+
+
+def run_experiment(name: str, out: Path, **options: Any) -> Path:
+    """Run one; options that are None were not given.
+
+    Raises ValueError for a name that does not exist, an option that the experiment does not take, a file in the way.
+
+    >>> run_experiment("reichardt", Path("page"), weights="file")
+    Traceback (most recent call last):
+    ValueError: experiment reichardt takes no --weights; it takes: --seed
+    """
+    known = experiments()
+    if name not in known:
+        raise ValueError(f"experiment {name!r} does not exist; there are: {', '.join(known)}")
+    takes = [option for option in inspect.signature(known[name]).parameters if option not in ("out", "progress")]
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if option not in (*takes, "progress"):
+            shown = ", ".join(f"--{other.replace('_', '-')}" for other in takes)
+            raise ValueError(f"experiment {name} takes no --{option.replace('_', '-')}; it takes: {shown}")
+    if out.is_file():
+        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    return known[name](out, **given)

@@ -1,0 +1,379 @@
+"""``insertion_test``: lowest patches pasted into images on which a unit is high, beside every control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from absence_plugins.core.hooks import stopped_at
+from absence_plugins.core.references import blank_value
+from absence_plugins.core.units import Unit
+from absence_plugins.methods.insertion.evidence import corrected, effect_size, paired_p, patch_p, published_p, verdict
+from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
+from absence_plugins.methods.insertion.result import InsertionResult, UnitInsertion
+from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
+from absence_plugins.methods.patches.images import checked, image_at, read
+from absence_plugins.methods.patches.result import cut_windows
+from absence_plugins.methods.patches.windows import RunningExtremes, unit_values
+
+PROTOCOLS = ("controlled", "paper")
+ARMS = {
+    "controlled": ("clean", "lowest", "highest", "random", "median", "blank"),
+    "paper": ("clean", "lowest", "highest", "random"),
+}
+CONTROLS = ("random", "median", "blank")
+RANDOM_PATCHES = 16  # per unit
+UNITS_AT_ONCE = 256  # whose patches are in memory together
+FEWEST_IMAGES = 3
+
+
+def insertion_test(
+    model: nn.Module,
+    layer: str,
+    dataset: Any,
+    patches: ExtremePatches,
+    *,
+    images_per_unit: int = 100,
+    protocol: str = "controlled",
+    test: str = "t",
+    alpha: float = 0.05,
+    blank: Any = 0.0,
+    split_seed: int = 0,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = True,
+) -> InsertionResult:
+    """Does a unit's lowest patch, pasted into images on which the unit is high, pull it down more than other patches do?
+
+    For every unit the ``images_per_unit`` images on which it is highest get, at the same place, one patch per arm: one
+    of the unit's lowest, of its highest, a random one, one of its median ones, a blank one. The unit is flagged as an
+    encoded absence if the lowest patch pulls it further down than *every* control, over images (paired) and over
+    patches, after Benjamini-Hochberg over the units, and if painting the lowest patches over in their own images
+    raises the unit more than painting over other places (the mirror test).
+
+    Source: Hesse et al., ICML 2026, section 5; ``protocol="paper"`` is theirs: hard edges, corners, patches and images
+    from the same data, an unpaired two-sided t-test of random against lowest in half precision, no correction.
+
+    Args:
+        model: runs in evaluation mode up to the layer; it is as before afterwards.
+        layer: the one that was scanned.
+        dataset: the one that was scanned.
+        patches: of :func:`find_extreme_patches`. Images that it did not scan are tested on; if it scanned all, one
+            half of the data set (``split_seed``) is scanned again for patches, and the other half is tested on.
+        images_per_unit: fewer are used where there are fewer.
+        protocol: "controlled" or "paper".
+        test: over images: "t" (paired t) or "wilcoxon".
+        alpha: false discovery rate of the flagged units.
+        blank: an empty pixel as the model sees it: a number, one per channel, or a torchvision ``Normalize``.
+        split_seed: of the halves.
+        seed: of places and random patches.
+        batch_size: images per forward.
+        workers: processes that read images ahead.
+        progress: show progress bars.
+
+    Returns:
+        An :class:`InsertionResult`: one :class:`UnitInsertion` per unit.
+
+    Sign: ``effect`` = mean(random) - mean(lowest); positive: the lowest patch pulls the unit down.
+
+    Raises:
+        ValueError: another layer than was scanned, a setting that does not exist, fewer than three images to test on.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> images = (torch.rand(40, 1, 8, 8, generator=generator) > 0.97).float()  # few bright dots
+    >>> hates_dots = nn.Conv2d(1, 1, 1)
+    >>> hates_dots.weight.data, hates_dots.bias.data = torch.full((1, 1, 1, 1), -1.0), torch.ones(1)
+    >>> found = find_extreme_patches(hates_dots, "", images, k=4, size=3, stride=1, images=range(20), progress=False)
+    >>> result = insertion_test(hates_dots, "", images, found, images_per_unit=20, progress=False)
+    >>> result[0].flagged, result[0].effect > 0
+    (True, True)
+    """
+    _check(layer, patches, images_per_unit, protocol, test)
+    if protocol == "paper":
+        chosen, numbers = patches, list(range(len(dataset)))
+    else:
+        chosen, numbers = _disjoint(model, layer, dataset, patches, split_seed, batch_size, workers, progress)
+    if len(numbers) < FEWEST_IMAGES:
+        raise ValueError(f"{len(numbers)} images are left to test on; at least {FEWEST_IMAGES} are needed")
+    first = image_at(dataset, numbers[0])
+    device = next(iter(model.parameters()), first).device
+    with stopped_at(model, Unit(layer, 0).module(model)) as run:
+        bench = _Bench(
+            run, device, chosen, dataset, blank_value(blank, first[None]), protocol, seed, batch_size, workers, progress
+        )
+        where = bench.highest_images(numbers, images_per_unit)
+        tables, mirrors, used = [], [], []
+        rows = range(len(chosen.units))
+        for start in range(0, len(rows), UNITS_AT_ONCE):
+            part = rows[start : start + UNITS_AT_ONCE]
+            plan = bench.plan(part, where)
+            tables.append(bench.paste(plan))
+            used.append(plan)
+            if protocol == "controlled":
+                mirrors.append(bench.mirror(part))
+    values = torch.cat(tables)
+    sources = {arm: torch.cat([plan.sources[arm] for plan in used]) for arm in used[0].sources}
+    mirror = torch.cat(mirrors) if mirrors else None
+    units = _units(chosen.units, values, sources, mirror, protocol, test, alpha)
+    return InsertionResult(tuple(units), values, where, ARMS[protocol], protocol, layer, alpha, chosen)
+
+
+def _check(layer: str, patches: ExtremePatches, images_per_unit: int, protocol: str, test: str) -> None:
+    if layer != patches.layer:
+        raise ValueError(f"the patches are those of layer {patches.layer!r}, not of {layer!r}")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}")
+    if test not in ("t", "wilcoxon"):
+        raise ValueError(f"test={test!r} must be 't' or 'wilcoxon'")
+    if isinstance(images_per_unit, bool) or not isinstance(images_per_unit, int) or images_per_unit < FEWEST_IMAGES:
+        raise ValueError(f"images_per_unit={images_per_unit!r} must be an integer, at least {FEWEST_IMAGES}")
+
+
+def _disjoint(
+    model: nn.Module,
+    layer: str,
+    dataset: Any,
+    patches: ExtremePatches,
+    split_seed: int,
+    batch_size: int,
+    workers: int,
+    progress: bool,
+) -> tuple[ExtremePatches, list[int]]:
+    """Patches, and the images that had no part in choosing them."""
+    scanned = set(range(len(dataset)) if patches.images is None else patches.images)
+    rest = [number for number in range(len(dataset)) if number not in scanned]
+    if rest:
+        return patches, rest
+    selection, rest = halves(dataset, split_seed)
+    options = {name: patches.settings[name] for name in ("size", "stride", "mode", "reduce", "seed", "precision")}
+    again = find_extreme_patches(
+        model,
+        layer,
+        dataset,
+        k=patches.lowest.scores.shape[1],
+        units=patches.units,
+        images=selection,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+        **options,
+    )
+    return again, rest
+
+
+@dataclass
+class _Plan:
+    """What is pasted: for every unit of a part, image and arm.
+
+    Attributes:
+        rows: the units' rows.
+        images: [units, slots] image numbers.
+        pixels: by arm, [units or 1, patches, C, size, size].
+        choice: by arm, [units, slots]: which of the patches.
+        sources: by arm, [units, slots]: the number of the image that the patch comes from.
+        draws: [units, slots, 3], the place.
+    """
+
+    rows: range
+    images: Tensor
+    pixels: dict[str, Tensor]
+    choice: dict[str, Tensor]
+    sources: dict[str, Tensor]
+    draws: Tensor
+
+
+@dataclass
+class _Bench:
+    run: Any
+    device: torch.device
+    patches: ExtremePatches
+    dataset: Any
+    blank: Tensor
+    protocol: str
+    seed: int
+    batch_size: int
+    workers: int
+    progress: bool
+
+    @property
+    def size(self) -> int:
+        return int(self.patches.settings["size"])
+
+    def values(self, images: list[Tensor]) -> Tensor:
+        """[n, units of the scan] on the CPU; images of different sizes go through one by one."""
+        alike = len({image.shape for image in images}) == 1
+        parts = torch.split(torch.stack(images), self.batch_size) if alike else [image[None] for image in images]
+        found = [
+            unit_values(self.run(part.to(self.device)), self.patches.settings["reduce"]).float().cpu() for part in parts
+        ]
+        return torch.cat(found)[:, list(self.patches.units)]
+
+    def highest_images(self, numbers: list[int], count: int) -> Tensor:
+        """[units, count]: numbers of the images on which each unit is highest, the highest first."""
+        best = RunningExtremes(len(self.patches.units), min(count, len(numbers)))
+        blocks = [numbers[start : start + self.batch_size] for start in range(0, len(numbers), self.batch_size)]
+        items = read(self.dataset, blocks, self.workers)
+        for block, found in zip(
+            tqdm(blocks, desc="images on which units are high", disable=not self.progress), items, strict=True
+        ):
+            images = [checked(item, number) for number, item in zip(block, found, strict=True)]
+            values = self.values(images)
+            if not bool(torch.isfinite(values).all()):
+                bad = int((~torch.isfinite(values)).any(1).nonzero()[0, 0])
+                raise ValueError(f"the layer's output for image {block[bad]} is NaN or infinite")
+            best.update(values.T, torch.tensor(block))
+        return best.keys
+
+    def plan(self, rows: range, where: Tensor) -> _Plan:
+        """Which patch goes where; every unit draws from a generator of its own."""
+        images = where[rows.start : rows.stop]
+        units, slots = images.shape
+        low, high, sample = self.patches.lowest, self.patches.highest, self.patches.sample
+        positions = {"lowest": low.positions[list(rows)], "highest": high.positions[list(rows)]}
+        draws = torch.empty(units, slots, 3)
+        choice = {
+            arm: torch.empty(units, slots, dtype=torch.int64) for arm in ("lowest", "highest", "random", "median")
+        }
+        columns = sample.positions.shape[1]
+        drawn = torch.empty(units, min(RANDOM_PATCHES, columns), dtype=torch.int64)
+        for row, unit in enumerate(self.patches.units[rows.start : rows.stop]):
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + unit)
+            draws[row] = torch.rand(slots, 3, generator=generator)
+            drawn[row] = torch.randperm(columns, generator=generator)[: drawn.shape[1]]
+            for arm, many in (
+                ("lowest", low.scores.shape[1]),
+                ("highest", high.scores.shape[1]),
+                ("random", drawn.shape[1]),
+            ):
+                turns = torch.arange(slots) % many  # each as often as any other
+                choice[arm][row] = turns[torch.randperm(slots, generator=generator)]
+            choice["median"][row] = choice["lowest"][row]
+        k = low.scores.shape[1]
+        middle = (torch.arange(k) + (columns - k) // 2).clamp(0, columns - 1)
+        own = sample.positions[list(rows)]
+        positions["random"] = own.gather(1, drawn[:, :, None].expand(-1, -1, 3))
+        positions["median"] = own[:, middle]
+        if self.protocol == "paper":
+            del positions["median"], choice["median"]
+        pixels = {arm: cut_windows(self.dataset, places, self.size) for arm, places in positions.items()}
+        sources = {arm: positions[arm][:, :, 0].gather(1, chosen) for arm, chosen in choice.items()}
+        return _Plan(rows, images, pixels, choice, sources, draws)
+
+    def paste(self, plan: _Plan) -> Tensor:
+        """The unit's value [units, slots, arms]; every image is read once, with all its variants in one batch."""
+        arms = ARMS[self.protocol]
+        table = torch.full((*plan.images.shape, len(arms)), torch.nan)
+        alpha = (
+            torch.ones(self.size, self.size) if self.protocol == "paper" else feathered(self.size, self.size // SOFT)
+        )
+        wanted = torch.unique(plan.images).tolist()
+        items = read(self.dataset, [[number] for number in wanted], self.workers)
+        for number, (item,) in zip(tqdm(wanted, desc="pasting", disable=not self.progress), items, strict=True):
+            image = checked(item, number)
+            cells = (plan.images == number).nonzero().tolist()
+            variants = [image, *(made for cell in cells for made in self._variants(image, plan, cell, arms[1:], alpha))]
+            values = self.values(variants)
+            for index, (row, slot) in enumerate(cells):
+                column = plan.rows.start + row
+                start = 1 + index * (len(arms) - 1)
+                table[row, slot, 0] = values[0, column]
+                table[row, slot, 1:] = values[start : start + len(arms) - 1, column]
+        return table
+
+    def _variants(
+        self, image: Tensor, plan: _Plan, cell: list[int], arms: Sequence[str], alpha: Tensor
+    ) -> Iterator[Tensor]:
+        row, slot = cell
+        y, x = place(image.shape[1], image.shape[2], self.size, plan.draws[row, slot], self.protocol == "paper")
+        for arm in arms:
+            patch = self._blank(image) if arm == "blank" else plan.pixels[arm][row, plan.choice[arm][row, slot]]
+            yield pasted(image, patch, y, x, alpha)
+
+    def _blank(self, image: Tensor) -> Tensor:
+        return self.blank.expand(image.shape[0], 1, 1).expand(-1, self.size, self.size)
+
+    def mirror(self, rows: range) -> Tensor:
+        """[units, patches, 2]: the unit where its lowest patch is painted over in its own image, and where another place is."""
+        places = self.patches.lowest.positions[list(rows)]
+        table = torch.full((*places.shape[:2], 2), torch.nan)
+        alpha = feathered(self.size, self.size // SOFT)
+        wanted = torch.unique(places[:, :, 0]).tolist()
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        items = read(self.dataset, [[number] for number in wanted], self.workers)
+        for number, (item,) in zip(tqdm(wanted, desc="mirror test", disable=not self.progress), items, strict=True):
+            image, cells = checked(item, number), (places[:, :, 0] == number).nonzero().tolist()
+            variants = []
+            for row, slot in cells:
+                y, x = places[row, slot, 1:].tolist()
+                other = _elsewhere(image.shape[1], image.shape[2], self.size, y, x, generator)
+                variants += [pasted(image, self._blank(image), down, right, alpha) for down, right in ((y, x), other)]
+            values = self.values(variants)
+            for index, (row, slot) in enumerate(cells):
+                table[row, slot] = values[2 * index : 2 * index + 2, rows.start + row]
+        return table
+
+
+def _elsewhere(height: int, width: int, size: int, y: int, x: int, generator: torch.Generator) -> tuple[int, int]:
+    """A random window that overlaps (y, x) as little as it can among a few tries."""
+    spots = torch.rand(16, 2, generator=generator) * torch.tensor([height - size + 1, width - size + 1])
+    apart = (spots.long() - torch.tensor([y, x])).abs().clamp(max=size).amax(1)
+    row, column = spots.long()[int(apart.argmax())].tolist()
+    return row, column
+
+
+def _units(
+    units: Sequence[int],
+    values: Tensor,
+    sources: dict[str, Tensor],
+    mirror: Tensor | None,
+    protocol: str,
+    test: str,
+    alpha: float,
+) -> list[UnitInsertion]:
+    """Statistics of every unit, corrected over all of them."""
+    arms = ARMS[protocol]
+    table = values.double().numpy()
+    found = []
+    for row in range(len(units)):
+        value = {arm: table[row, :, column] for column, arm in enumerate(arms)}
+        if protocol == "paper":
+            parts = {"published": published_p(value["lowest"], value["random"])}
+        else:
+            parts = {control: paired_p(value["lowest"], value[control], test) for control in CONTROLS}
+            # against the blank patch at the same place: what any patch covers there falls out
+            falls = {arm: value[arm] - value["blank"] for arm in ("lowest", "random")}
+            parts["patches"] = patch_p(
+                falls["lowest"], sources["lowest"][row].numpy(), falls["random"], sources["random"][row].numpy()
+            )
+        found.append((value, parts))
+    p = np.array([verdict(parts) for _, parts in found])
+    q = corrected(p)
+    made = []
+    for row, (value, parts) in enumerate(found):
+        rise = None if mirror is None else (mirror[row, :, 0] - mirror[row, :, 1]).double().numpy()
+        mean_rise = None if rise is None else float(rise.mean())
+        is_flagged = p[row] <= alpha if protocol == "paper" else bool(q[row] <= alpha and (mean_rise or 0) > 0)
+        made.append(
+            UnitInsertion(
+                unit=units[row],
+                means={arm: float(series.mean()) for arm, series in value.items()},
+                effect=float((value["random"] - value["lowest"]).mean()),
+                d=effect_size(value["lowest"], value["random"]),
+                p=float(p[row]),
+                q=float(q[row]),
+                parts=parts,
+                mirror=mean_rise,
+                mirror_p=None if rise is None else paired_p(np.zeros_like(rise), rise),
+                images=len(value["clean"]),
+                patches=len(torch.unique(sources["lowest"][row])),
+                flagged=bool(is_flagged),
+            )
+        )
+    return made
