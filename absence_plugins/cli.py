@@ -257,7 +257,7 @@ def experiment(
 
 @app.command()
 def bench(
-    host: Annotated[str, typer.Argument(help="captum, zennit, or lucent.")] = "captum",
+    host: Annotated[str, typer.Argument(help="captum, zennit, lucent, or patches.")] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
@@ -265,7 +265,7 @@ def bench(
     """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
 
     captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
-    lucent: time for the same picture.
+    lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
     Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
     """
     with _clear_errors():

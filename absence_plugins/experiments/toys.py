@@ -21,7 +21,7 @@ from absence_plugins.report import Page, write_page
 LAYER = "2"  # the second convolution, of both networks
 FIRST_FRAME, SECOND_FRAME = (0.25, 0.55, 1.0), (1.0, 0.45, 0.2)  # blue, then orange
 PUBLISHED_PIXELS = {"lowest": (-3.21, -6.88), "highest": (6.99, 3.18)}
-IMAGES, PIXEL_SEEDS = 300, 5
+IMAGES, PIXEL_SEEDS = 160, 5
 
 
 def run_reichardt(out: Path, *, seed: int = 0, progress: bool = True) -> Path:

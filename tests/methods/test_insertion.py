@@ -125,7 +125,7 @@ def test_arms_share_their_place_and_each_patch_its_turn(result: InsertionResult)
     assert one.means["lowest"] == pytest.approx(float(result.values[1, :, 1].double().mean()))
     assert one.effect == pytest.approx(one.means["random"] - one.means["lowest"])
     assert one.images == 40
-    assert one.patches == len(set(result.patches.lowest.positions[1, :, 0].tolist()))
+    assert one.patches == len(set(result.patches.lowest_apart.positions[1, :, 0].tolist())) == 8
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_nothing() -> None:

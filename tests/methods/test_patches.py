@@ -107,6 +107,25 @@ def test_more_patches_than_an_image_or_the_data_set_has() -> None:
     agree(found, model[:3], images, 1000, 10, 2)
 
 
+def test_the_best_patch_of_every_image() -> None:
+    """Of every image the first of its best windows; and of these the k best."""
+    images = torch.randint(-1, 2, (9, 1, 7, 8), generator=torch.Generator().manual_seed(0)).float()
+    model = nn.Sequential(nn.Conv2d(1, 2, 2, bias=False))
+    model[0].weight.data = torch.tensor([[[1.0, 1.0], [-1.0, 2.0]], [[0.0, 1.0], [1.0, -3.0]]])[:, None]
+    found = find_extreme_patches(model, "0", images, k=4, size=3, stride=1, batch_size=70, reduce="max", **QUIET)
+    for side, largest in ((found.highest_apart, True), (found.lowest_apart, False)):
+        for unit in range(2):
+            best = []
+            for number, image in enumerate(images):
+                scores, places = brute_force(
+                    model, image[None], 1, 3, 1, largest=largest, reduce=lambda v: v.flatten(1).amax(1)
+                )
+                best.append((float(scores[unit, 0]) * (-1 if largest else 1), (number, *places[unit, 0, 1:].tolist())))
+            expected = sorted(best)[:4]
+            assert side.scores[unit].tolist() == [value * (-1 if largest else 1) for value, _ in expected]
+            assert [tuple(place) for place in side.positions[unit].tolist()] == [place for _, place in expected]
+
+
 def test_units_and_images_may_be_chosen() -> None:
     model, images = net(), photos()
     found = find_extreme_patches(model, "2", images, k=3, size=5, stride=2, units=[4, 1], images=[5, 2], **QUIET)
@@ -258,8 +277,9 @@ def test_the_scan_holds_no_pixels_and_reads_every_image_once() -> None:
     data = Failing(photos(9))
     found = find_extreme_patches(net(), "2", data, k=3, size=5, stride=2, batch_size=30, **QUIET)
     assert data.read == 9 + 1  # the first one also tells how large images are
-    tensors = [part for side in (found.highest, found.lowest, found.sample) for part in (side.scores, side.positions)]
-    assert sum(tensor.numel() for tensor in tensors) < 5 * 4 * (2 * 3 + scan_module.SAMPLED)
+    sides = (found.highest, found.lowest, found.highest_apart, found.lowest_apart, found.sample)
+    tensors = [part for side in sides for part in (side.scores, side.positions)]
+    assert sum(tensor.numel() for tensor in tensors) < 5 * 4 * (4 * 3 + scan_module.SAMPLED)
     high, low = found.cut()
     assert high.shape == low.shape == (5, 3, 3, 5, 5)
     number, y, x = found.lowest.positions[2, 1].tolist()
@@ -291,6 +311,9 @@ def test_bf16_finds_nearly_the_same_with_exact_scores() -> None:
     fast = find_extreme_patches(model, "2", images, precision="bf16", **options)
     assert torch.allclose(fast.highest.scores, exact.highest.scores, atol=1e-5)
     assert torch.equal(fast.lowest.positions, exact.lowest.positions)
+    assert torch.allclose(
+        fast.lowest_apart.scores, exact.lowest_apart.scores, atol=1e-2
+    )  # another window may be an image's best
 
 
 # -- kept and shown ---------------------------------------------------------------------------------------------------

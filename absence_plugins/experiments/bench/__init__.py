@@ -2,7 +2,8 @@
 
 Against Captum both sides do the same work, which is checked on their numbers before anything is timed. Against Zennit
 (:mod:`~absence_plugins.experiments.bench.zennit`) they do not: there the first table says which composite is right.
-Against Lucent (:mod:`~absence_plugins.experiments.bench.lucent`) both make the same picture.
+Against Lucent (:mod:`~absence_plugins.experiments.bench.lucent`) both make the same picture. The patch search
+(:mod:`~absence_plugins.experiments.bench.patches`) is compared with the forwards alone and with a plain script.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -14,13 +15,23 @@ from collections.abc import Callable
 
 from absence_plugins.experiments.bench.lucent import run_lucent_bench
 from absence_plugins.experiments.bench.memory import weighed_ratio
+from absence_plugins.experiments.bench.patches import run_patches_bench
 from absence_plugins.experiments.bench.result import BenchResult, Measurement
 from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.experiments.bench.timing import timed
 from absence_plugins.experiments.bench.works import build_works
 from absence_plugins.experiments.bench.zennit import ZennitResult, run_zennit_bench
 
-__all__ = ["BENCHES", "BenchResult", "Measurement", "ZennitResult", "run_bench", "run_lucent_bench", "run_zennit_bench"]
+__all__ = [
+    "BENCHES",
+    "BenchResult",
+    "Measurement",
+    "ZennitResult",
+    "run_bench",
+    "run_lucent_bench",
+    "run_patches_bench",
+    "run_zennit_bench",
+]
 
 
 def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", progress: bool = True) -> BenchResult:
@@ -72,4 +83,5 @@ BENCHES: dict[str, Callable[..., BenchResult | ZennitResult]] = {
     "captum": run_bench,
     "zennit": run_zennit_bench,
     "lucent": run_lucent_bench,
+    "patches": run_patches_bench,
 }

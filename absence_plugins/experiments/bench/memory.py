@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,29 +17,39 @@ import torch
 
 from absence_plugins.experiments.bench.result import Measurement, verdict
 from absence_plugins.experiments.bench.surroundings import steady
-from absence_plugins.experiments.bench.works import build_works
+from absence_plugins.experiments.bench.works import Work
 
 MEMORY_LIMIT = 1.10
 # glibc gives every tensor back at once: otherwise what happens to be reused moves the peak by a third
 EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 MIB = 2.0**20
+BUILDER = "absence_plugins.experiments.bench.works:build_works"
 
 
-def weighed_ratio(network: str, name: str, device: torch.device, *, judged: bool) -> Measurement:
-    """Ratio of the increases of the peak during one call, of the full size: small ones hide in what is held anyway."""
+def weighed_ratio(
+    network: str,
+    name: str,
+    device: torch.device,
+    *,
+    judged: bool,
+    builder: str = BUILDER,
+    limit: float = MEMORY_LIMIT,
+) -> Measurement:
+    """Ratio of the increases of the peak during one call, of the full size: small ones hide in what is held anyway.
+
+    builder: "module:function" that makes the works of a network, by name.
+    """
     peak = _peak_cuda if device.type == "cuda" else _peak_fresh
-    ours, plain = (peak(network, name, side, device) for side in ("ours", "plain"))
+    ours, plain = (peak(builder, network, name, side, device) for side in ("ours", "plain"))
     ratio = ours / plain if plain else math.nan
-    ok = verdict(ratio, MEMORY_LIMIT if judged and plain else None)
+    ok = verdict(ratio, limit if judged and plain else None)
     what = "increase of the peak during one call"
-    return Measurement(
-        f"{network} {name}: memory", what, ours / MIB, plain / MIB, "MiB", ratio, MEMORY_LIMIT, ok, (ratio,)
-    )
+    return Measurement(f"{network} {name}: memory", what, ours / MIB, plain / MIB, "MiB", ratio, limit, ok, (ratio,))
 
 
-def _peak_cuda(network: str, name: str, side: str, device: torch.device) -> float:
+def _peak_cuda(builder: str, network: str, name: str, side: str, device: torch.device) -> float:
     """Bytes that one call allocates at its peak."""
-    work = build_works(network, False, device)[name]
+    work = _works(builder)(network, False, device)[name]
     call = work.ours if side == "ours" else work.plain
     call()
     gc.collect()
@@ -48,11 +60,9 @@ def _peak_cuda(network: str, name: str, side: str, device: torch.device) -> floa
     return float(torch.cuda.max_memory_allocated(device) - before)
 
 
-def _peak_fresh(network: str, name: str, side: str, chosen_device: torch.device) -> float:
+def _peak_fresh(builder: str, network: str, name: str, side: str, chosen_device: torch.device) -> float:
     """Bytes by which one call raises the peak of a new process, which no earlier work has filled or fragmented."""
-    program = (
-        f"from absence_plugins.experiments.bench.memory import report_peak as f; f({network!r}, {name!r}, {side!r})"
-    )
+    program = f"from absence_plugins.experiments.bench.memory import report_peak as f; f({builder!r}, {network!r}, {name!r}, {side!r})"
     environment = {**os.environ, **EXACT_MALLOC, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -60,18 +70,24 @@ def _peak_fresh(network: str, name: str, side: str, chosen_device: torch.device)
     return float(json.loads(done.stdout.splitlines()[-1])["bytes"])
 
 
-def report_peak(network: str, name: str, side: str) -> None:
+def report_peak(builder: str, network: str, name: str, side: str) -> None:
     """What the new process does: a small warm-up of the libraries, then one call."""
     device = torch.device("cpu")
     with steady():
-        small = build_works(network, True, device)[name]
+        small = _works(builder)(network, True, device)[name]
         small.ours(), small.plain()
-        work = build_works(network, False, device)[name]
+        work = _works(builder)(network, False, device)[name]
         call = work.ours if side == "ours" else work.plain
         gc.collect()
         before = _reset_peak()
         call()
         print(json.dumps({"bytes": _peak() - before}))
+
+
+def _works(builder: str) -> Callable[[str, bool, torch.device], dict[str, Work]]:
+    module, _, name = builder.partition(":")
+    found: Callable[[str, bool, torch.device], dict[str, Work]] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _reset_peak() -> int:

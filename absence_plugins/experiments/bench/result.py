@@ -41,12 +41,14 @@ class BenchResult:
     Attributes:
         measurements: in the order of measuring.
         environment: versions, device, threads, rounds, and a "note" on what was left out.
-        host: what the adapter was compared with.
+        host: what it was compared with.
+        ours: what is ours.
     """
 
     measurements: tuple[Measurement, ...]
     environment: dict[str, Any]
     host: str = "Captum"
+    ours: str = "adapter"
 
     @property
     def ok(self) -> bool:
@@ -55,7 +57,7 @@ class BenchResult:
 
     def table(self) -> str:
         """One line per measurement, limits and verdicts included; below it what the names mean."""
-        head = ("", self.host, "adapter", "ratio", "rounds", "limit", "")
+        head = ("", self.host, self.ours, "ratio", "rounds", "limit", "")
         lines = aligned([head, *(cells(one) for one in self.measurements)])
         legend = [f"{one.name}: {one.what}" for one in self.measurements]
         return "\n".join([*lines, "", *legend, "", *surroundings(self.environment)])

@@ -56,7 +56,7 @@ def insertion_test(
     of the unit's lowest, of its highest, a random one, one of its median ones, a blank one. The unit is flagged as an
     encoded absence if the lowest patch pulls it further down than *every* control, over images (paired) and over
     patches, after Benjamini-Hochberg over the units, and if painting the lowest patches over in their own images
-    raises the unit more than painting over other places (the mirror test).
+    raises the unit more than painting over other places (the mirror test). Of every image at most one patch is used.
 
     Source: Hesse et al., ICML 2026, section 5; ``protocol="paper"`` is theirs: hard edges, corners, patches and images
     from the same data, an unpaired two-sided t-test of random against lowest in half precision, no correction.
@@ -235,7 +235,9 @@ class _Bench:
         """Which patch goes where; every unit draws from a generator of its own."""
         images = where[rows.start : rows.stop]
         units, slots = images.shape
-        low, high, sample = self.patches.lowest, self.patches.highest, self.patches.sample
+        low, high, sample = self.patches.lowest_apart, self.patches.highest_apart, self.patches.sample
+        if self.protocol == "paper":
+            low, high = self.patches.lowest, self.patches.highest
         positions = {"lowest": low.positions[list(rows)], "highest": high.positions[list(rows)]}
         draws = torch.empty(units, slots, 3)
         choice = {
@@ -301,7 +303,7 @@ class _Bench:
 
     def mirror(self, rows: range) -> Tensor:
         """[units, patches, 2]: the unit where its lowest patch is painted over in its own image, and where another place is."""
-        places = self.patches.lowest.positions[list(rows)]
+        places = self.patches.lowest_apart.positions[list(rows)]
         table = torch.full((*places.shape[:2], 2), torch.nan)
         alpha = feathered(self.size, self.size // SOFT)
         wanted = torch.unique(places[:, :, 0]).tolist()

@@ -16,6 +16,7 @@ from absence_plugins.methods.patches.images import image_at
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PARTS = ("highest", "lowest", "highest_apart", "lowest_apart", "sample")
 TENSORS, SETTINGS = "patches.safetensors", "patches.json"
 
 
@@ -53,6 +54,8 @@ class ExtremePatches:
     Attributes:
         highest: the k patches with the highest value of every unit.
         lowest: those with the lowest.
+        highest_apart, lowest_apart: the same with at most one patch per image, so that k patches are k samples; what
+            ``insertion_test`` pastes.
         sample: a seeded random sample of patches, the same for all units: scores [units, m] in rising order per
             unit, positions [units, m, 3]. The middle column is the median patch.
         units: the units' numbers in the layer; row i of every table is unit ``units[i]``.
@@ -63,6 +66,8 @@ class ExtremePatches:
 
     highest: Extremes
     lowest: Extremes
+    highest_apart: Extremes
+    lowest_apart: Extremes
     sample: Extremes
     units: tuple[int, ...]
     layer: str
@@ -110,10 +115,9 @@ class ExtremePatches:
         if folder.is_file():
             raise ValueError(f"{folder} is a file; name a folder")
         folder.mkdir(parents=True, exist_ok=True)
-        parts = {"highest": self.highest, "lowest": self.lowest, "sample": self.sample}
         tensors = {
-            f"{name}.{kind}": getattr(part, kind).contiguous()
-            for name, part in parts.items()
+            f"{name}.{kind}": getattr(getattr(self, name), kind).contiguous()
+            for name in PARTS
             for kind in ("scores", "positions")
         }
         save_file(tensors, folder / TENSORS)
@@ -131,11 +135,16 @@ class ExtremePatches:
         head = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS)
         layer, units, images = (head.pop(name) for name in ("layer", "units", "images"))
-        high, low, sample = (
-            Extremes(tensors[f"{name}.scores"], tensors[f"{name}.positions"], head["size"])
-            for name in ("highest", "lowest", "sample")
+        parts = {
+            name: Extremes(tensors[f"{name}.scores"], tensors[f"{name}.positions"], head["size"]) for name in PARTS
+        }
+        return cls(
+            **parts,
+            units=tuple(units),
+            layer=layer,
+            settings=head,
+            images=None if images is None else tuple(images),
         )
-        return cls(high, low, sample, tuple(units), layer, head, None if images is None else tuple(images))
 
     def figure(self, unit: int, dataset: Any = None) -> Figure:
         """A unit's highest and lowest patches with their values; needs matplotlib.

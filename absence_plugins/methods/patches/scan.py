@@ -18,11 +18,12 @@ from absence_plugins.core.hooks import stopped_at
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import ExtremePatches, Extremes
-from absence_plugins.methods.patches.shards import Checkpoint, State, fingerprint, gather, ranks, wait
+from absence_plugins.methods.patches.shards import SIDES, Checkpoint, State, fingerprint, gather, ranks, wait
 from absence_plugins.methods.patches.windows import (
     MODES,
     REDUCTIONS,
     RunningExtremes,
+    best_of_each,
     corners,
     keys_of,
     positions_of,
@@ -148,9 +149,8 @@ def find_extreme_patches(
             keeper.save(state)
         if precision == "bf16":
             scan.is_fast = False
-            state.high, state.low = (
-                scan.rescored(part, dataset, sign, k) for part, sign in ((state.high, 1), (state.low, -1))
-            )
+            for side, sign in SIDES.items():
+                setattr(state, side, scan.rescored(getattr(state, side), dataset, sign, k))
         gather(state, world, scan.device)
     if not bool(state.done.all()):
         raise RuntimeError(
@@ -225,9 +225,10 @@ class _Scan:
             raise ValueError(f"the layer's output for image {number} is NaN or infinite")
         if len(self.units) != values.shape[1]:
             values = values[:, list(self.units)]
-        table = values.T
-        state.high.update(table, joined)
-        state.low.update(-table, joined)
+        table, counts = values.T, [len(part) for part in keys]
+        for sign, side, apart in ((1, state.high, state.high_apart), (-1, state.low, state.low_apart)):
+            side.update(sign * table, joined)
+            apart.update(*best_of_each(sign * table, joined, counts))
         if sampled:
             columns, rows = (torch.tensor(part) for part in zip(*sampled, strict=True))
             state.sample[:, columns] = table[:, rows].to(state.sample)
@@ -301,11 +302,10 @@ def _drawn(images: int, seed: int) -> dict[int, list[tuple[int, float]]]:
 
 def _empty_state(blocks: int, units: int, k: int, device: torch.device) -> State:
     return State(
-        torch.zeros(blocks, dtype=torch.uint8),
-        RunningExtremes(units, k, device),
-        RunningExtremes(units, k, device),
-        torch.full((units, SAMPLED), torch.nan),
-        torch.full((SAMPLED,), -1),
+        done=torch.zeros(blocks, dtype=torch.uint8),
+        sample=torch.full((units, SAMPLED), torch.nan),
+        keys=torch.full((SAMPLED,), -1),
+        **{side: RunningExtremes(units, k, device) for side in SIDES},
     )
 
 
@@ -340,6 +340,5 @@ def _result(
     first = torch.full((len(keys),), len(order)).scatter_reduce(0, order, torch.arange(len(order)), "amin")
     scores, rank = state.sample[:, first].sort(dim=1, stable=True)
     sample = Extremes(scores, positions_of(keys[rank]), options["size"])
-    return ExtremePatches(
-        extremes(state.high, 1), extremes(state.low, -1), sample, units, layer, options, images, dataset
-    )
+    high, low, high_apart, low_apart = (extremes(getattr(state, name), sign) for name, sign in SIDES.items())
+    return ExtremePatches(high, low, high_apart, low_apart, sample, units, layer, options, images, dataset)

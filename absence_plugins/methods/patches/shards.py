@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 from absence_plugins.methods.patches.windows import RunningExtremes
 
 SETTINGS = "scan.json"
+SIDES = {"high": 1, "low": -1, "high_apart": 1, "low_apart": -1}  # and their sign
 
 
 @dataclass
@@ -30,6 +31,7 @@ class State:
     Attributes:
         done: [blocks] uint8.
         high, low: the extremes in these blocks (of the lowest, scores are negated).
+        high_apart, low_apart: the same, at most one window per image.
         sample: [units, m] values of the sampled windows; NaN where their image was not read yet.
         keys: [m] the sampled windows; -1 where not yet known.
     """
@@ -37,26 +39,23 @@ class State:
     done: Tensor
     high: RunningExtremes
     low: RunningExtremes
+    high_apart: RunningExtremes
+    low_apart: RunningExtremes
     sample: Tensor
     keys: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name."""
-        return {
-            "done": self.done,
-            "high.scores": self.high.scores,
-            "high.keys": self.high.keys,
-            "low.scores": self.low.scores,
-            "low.keys": self.low.keys,
-            "sample": self.sample,
-            "keys": self.keys,
-        }
+        found = {"done": self.done, "sample": self.sample, "keys": self.keys}
+        for name in SIDES:
+            found |= {f"{name}.scores": getattr(self, name).scores, f"{name}.keys": getattr(self, name).keys}
+        return found
 
     def merge(self, other: dict[str, Tensor]) -> None:
         """Take in what another rank, or an earlier run, knows."""
         self.done |= other["done"]
-        self.high.update(other["high.scores"], other["high.keys"])
-        self.low.update(other["low.scores"], other["low.keys"])
+        for name in SIDES:
+            getattr(self, name).update(other[f"{name}.scores"], other[f"{name}.keys"])
         known = other["keys"] >= 0
         self.keys[known] = other["keys"][known]
         self.sample[:, known] = other["sample"][:, known]

@@ -37,7 +37,8 @@ def windows_of(image: Tensor, places: Tensor, size: int, mode: str) -> Tensor:
     [[[[0.0, 1.0], [0.0, 0.0]]]]
     """
     if mode == "crop":
-        return torch.stack([image[:, y : y + size, x : x + size] for y, x in places.tolist()])
+        every = image.unfold(1, size, 1).unfold(2, size, 1)  # a view, [C, rows, columns, size, size]
+        return every[:, places[:, 0], places[:, 1]].transpose(0, 1).contiguous()
     masked = image.new_zeros(len(places), *image.shape)
     for row, (y, x) in enumerate(places.tolist()):
         masked[row, :, y : y + size, x : x + size] = image[:, y : y + size, x : x + size]
@@ -108,6 +109,19 @@ class RunningExtremes:
         scores, merged = ranked(scores, merged)
         width = self.scores.shape[1]
         self.scores[rows], self.keys[rows] = scores[:, :width], merged[:, :width]
+
+
+def best_of_each(values: Tensor, keys: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+    """The best window of every image: values [units, n] with keys [n], images one after the other -> [units, images] both.
+
+    >>> best_of_each(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), torch.arange(4), [3, 1])
+    (tensor([[3., 2.]]), tensor([[1, 3]]))
+    """
+    best, where = [], []
+    for part, own in zip(torch.split(values, counts, 1), torch.split(keys, counts), strict=True):
+        best.append(part.amax(1))
+        where.append(torch.where(part == best[-1][:, None], own.to(part.device), _NOWHERE).amin(1))
+    return torch.stack(best, 1), torch.stack(where, 1)
 
 
 def ranked(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
