@@ -42,6 +42,8 @@ WITH_EXAMPLES = {
     "absence_plugins.captum": [f"Absence{name}" for name in NAMES],
     "absence_plugins.zennit": [name for name in zennit_names if name not in ("ConservationError", "Explanation")],
     "absence_plugins.lucent": [name for name in lucent_names if name not in ("Reached", "Rendering")],
+    "absence_plugins.methods.patches": ["find_extreme_patches", "halves"],
+    "absence_plugins.methods.insertion": ["insertion_test"],
     "absence_plugins.data": ["digits_cnn", "load_digits"],
     "absence_plugins.report": [
         "Page",

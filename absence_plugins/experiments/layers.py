@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from absence_plugins.experiments.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
+from absence_plugins.methods.insertion.run import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -52,6 +53,10 @@ class Scan:
     workers: int = 0
     seed: int = 0
     checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:  # before hours of scanning
+            raise ValueError(f"protocol={self.protocol!r} must be one of {', '.join(PROTOCOLS)}")
 
 
 @dataclass(frozen=True)

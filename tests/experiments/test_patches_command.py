@@ -134,7 +134,7 @@ def test_the_imagenet_quantification_on_small_generated_images(network: str, pho
         assert (layer["patches"]["size"], layer["patches"]["stride"]) == (64, 16)
         assert layer["patches"]["mode"] == NETWORKS[network].mode
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
-    assert "random (no --weights" not in page
+    assert "are random" not in page
 
 
 @pytest.mark.parametrize("protocol", ["controlled", "paper"])
@@ -146,9 +146,11 @@ def test_both_protocols_on_folders(
     code, output = run("experiment", "imagenet", *options, "--units", "0,1", "--images-per-unit", "3", "--quiet")
     assert code == 0, output
     results = json.loads((tmp_path / "page" / "results.json").read_text())
-    assert all(
-        layer["overall"]["protocol"] == "paper" and layer["patches"]["images"] is None for layer in results.values()
-    )
+    assert list(results) == ["conv1", "layer1.0.conv2"]
+    for layer in results.values():
+        assert layer["overall"]["protocol"] == protocol
+        assert (layer["patches"]["images"] is None) == (protocol == "paper")
+    assert "weights of resnet18 are random" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -138,15 +138,18 @@ def find_extreme_patches(
         rest = (state.done == 0).nonzero()[:, 0].tolist()[rank::world]
         bar = tqdm(total=len(rest), desc="scanning", unit="block", disable=not progress or rank != 0)
         saved = time.monotonic()
-        for block, items in zip(rest, read(dataset, [blocks[number].images for number in rest], workers), strict=True):
-            scan.block(state, blocks[block], items, drawn)
-            bar.update()
-            if keeper is not None and time.monotonic() - saved >= save_every:
+        try:
+            found = read(dataset, [blocks[number].images for number in rest], workers)
+            for block, items in zip(rest, found, strict=True):
+                scan.block(state, blocks[block], items, drawn)
+                bar.update()
+                if keeper is not None and time.monotonic() - saved >= save_every:
+                    keeper.save(state)
+                    saved = time.monotonic()
+        finally:  # also after Ctrl-C or a broken image; half a block does no harm, as it is scored again
+            bar.close()
+            if keeper is not None:
                 keeper.save(state)
-                saved = time.monotonic()
-        bar.close()
-        if keeper is not None:
-            keeper.save(state)
         if precision == "bf16":
             scan.is_fast = False
             for side, sign in SIDES.items():

@@ -97,14 +97,14 @@ class RunningExtremes:
 
     def update(self, values: Tensor, keys: Tensor) -> None:
         """Take in values [units, n] of windows with keys [n] or [units, n]; a window that is known counts once."""
-        keys = keys.to(self.keys.device).expand(len(values), -1)
+        values, keys = values.to(self.scores), keys.to(self.keys.device).expand(len(values), -1)
         worst, worst_key = self.scores[:, -1:], self.keys[:, -1:]
         better = (values > worst) | ((values == worst) & (keys < worst_key) & (values > -torch.inf))
         rows = better.any(1).nonzero()[:, 0]
         if len(rows) == 0:
             return
         columns = better[rows].any(0).nonzero()[:, 0]
-        scores = torch.cat([self.scores[rows], values[rows][:, columns].to(self.scores)], 1)
+        scores = torch.cat([self.scores[rows], values[rows][:, columns]], 1)
         merged = torch.cat([self.keys[rows], keys[rows][:, columns]], 1)
         scores, merged = ranked(scores, merged)
         width = self.scores.shape[1]
