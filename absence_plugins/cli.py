@@ -256,8 +256,76 @@ def experiment(
 
 
 @app.command()
+def label(
+    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "digits",
+    layer: Annotated[
+        str, typer.Option(help="As in model.named_modules(); of a ReLU its input is read; '' is the output.")
+    ] = "linear1",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with a subfolder of images per class; the digits model brings its own.")
+    ] = None,
+    attributes: Annotated[Path | None, typer.Option(help="CSV: class,ATTRIBUTE,... with 0 or 1 per class.")] = None,
+    hypernyms: Annotated[Path | None, typer.Option(help="CSV: child,parent per line; parents become concepts.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
+    ] = "none",
+    length: Annotated[int, typer.Option(help="Most concepts in a name.")] = 3,
+    beam: Annotated[int, typer.Option(help="Width of the search beyond pairs of concepts.")] = 5,
+    min_fraction: Annotated[float, typer.Option(help="Least share of the images on which a name holds.")] = 0.01,
+    max_fraction: Annotated[
+        float, typer.Option(help="Largest share; 1.0 admits names that fail on a handful of images only.")
+    ] = 0.99,
+    mode: Annotated[str, typer.Option(help="positive (names where a unit is high) or negative (low).")] = "positive",
+    exact_pairs: Annotated[bool, typer.Option(help="Search all pairs of concepts.")] = True,
+    holdout: Annotated[float, typer.Option(help="Share of the images that judge and are not searched.")] = 0.5,
+    top: Annotated[int, typer.Option(help="Names per unit.")] = 5,
+    reduce: Annotated[str, typer.Option(help="Of a channel over the image: mean, max, min or sum.")] = "mean",
+    out: Annotated[Path, typer.Option(help="Folder for the page, labels.csv and labels.json.")] = Path("absence-label"),
+    size: Annotated[int | None, typer.Option(help="Side of the model's input.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Normalization, comma-separated, as in explain.")] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Name every unit of a layer by concepts with AND, OR and NOT; says what each NOT is worth."""
+    with _clear_errors():
+        from absence_plugins.experiments.label import run_label
+        from absence_plugins.experiments.loading import load_model
+
+        loaded = load_model(
+            model, weights, size=size, channels=channels, mean=_numbers("--mean", mean), std=_numbers("--std", std)
+        )
+        found = run_label(
+            loaded,
+            layer,
+            out,
+            images=images,
+            attributes=attributes,
+            hypernyms=hypernyms,
+            is_digits=model == "digits",
+            reduce=reduce,
+            length=length,
+            beam=beam,
+            min_fraction=min_fraction,
+            max_fraction=max_fraction,
+            mode=mode,
+            exact_pairs=exact_pairs,
+            holdout=holdout,
+            top=top,
+            seed=seed,
+            command="absence-plugins " + " ".join(sys.argv[1:]),
+            progress=not quiet,
+        )
+        if len(found.labels) <= 100:
+            typer.echo(f"{found.labels.table()}\n")
+        typer.echo(found.summary())
+        typer.echo(found.page)
+
+
+@app.command()
 def bench(
-    host: Annotated[str, typer.Argument(help="captum, zennit, lucent, or patches.")] = "captum",
+    host: Annotated[str, typer.Argument(help="captum, zennit, lucent, patches, or invert.")] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
@@ -266,6 +334,7 @@ def bench(
 
     captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
     lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
+    invert: time next to a straightforward search.
     Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
     """
     with _clear_errors():

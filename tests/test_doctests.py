@@ -44,6 +44,9 @@ WITH_EXAMPLES = {
     "absence_plugins.lucent": [name for name in lucent_names if name not in ("Reached", "Rendering")],
     "absence_plugins.methods.patches": ["find_extreme_patches", "halves"],
     "absence_plugins.methods.insertion": ["insertion_test"],
+    "absence_plugins.methods.invert": ["Formula", "auroc", "concepts_from_folder", "expand_hypernyms", "label_units"],
+    "absence_plugins.data.digit_strokes": ["stroke_concepts"],
+    "absence_plugins.report.labels": ["label_figure", "label_panels"],
     "absence_plugins.data": ["digits_cnn", "load_digits"],
     "absence_plugins.report": [
         "Page",

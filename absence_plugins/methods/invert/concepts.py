@@ -1,0 +1,220 @@
+"""Labels from what people have: a folder of classes, a table of their attributes, a table of child and parent."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from absence_plugins.methods.invert.inputs import as_labels, check_names
+
+IMAGE_FILES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as ImageFolder
+Parents = Mapping[str, str | Iterable[str]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FolderConcepts:
+    """Labels of the images below a folder.
+
+    Attributes:
+        concepts: [N, K] bool.
+        names: of the K concepts: the classes, then their attributes.
+        files: the N images, in the order of torchvision's ``ImageFolder``.
+    """
+
+    concepts: Tensor
+    names: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    def __repr__(self) -> str:
+        return f"FolderConcepts({len(self.files)} images, {len(self.names)} concepts)"
+
+    def varying(self) -> FolderConcepts:
+        """Only the concepts that hold on some images and not on all, which is what ``label_units`` takes."""
+        count = self.concepts.sum(0)
+        kept = ((count > 0) & (count < len(self.concepts))).nonzero()[:, 0].tolist()
+        return replace(self, concepts=self.concepts[:, kept], names=tuple(self.names[k] for k in kept))
+
+    def expanded(self, parents: Any) -> FolderConcepts:
+        """With :func:`expand_hypernyms`."""
+        concepts, names = expand_hypernyms(self.concepts, self.names, parents)
+        return replace(self, concepts=concepts, names=names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Concepts (not copied), names and files by name."""
+        return {"concepts": self.concepts, "names": list(self.names), "files": [str(file) for file in self.files]}
+
+
+def concepts_from_folder(folder: str | Path, attributes: str | Path | None = None) -> FolderConcepts:
+    """Every subfolder is a class and a concept; a table of attributes adds one concept per column.
+
+    Args:
+        folder: as torchvision's ``ImageFolder`` reads it: one subfolder per class, images in it or below it. The samples
+            come in the same order, so activations collected with an ``ImageFolder`` fit.
+        attributes: CSV with a header; the first column names the class, every other one is an attribute, 0 or 1. Rows of
+            classes that are not in the folder are passed over.
+
+    Raises:
+        ValueError: no such folder, a class without images, an attribute that is not 0 or 1 or has a class's name, a
+            class that the table lacks or has twice.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("cat", "dog"):
+    ...         _ = (Path(folder) / name).mkdir(), (Path(folder) / name / "1.png").touch()
+    ...     found = concepts_from_folder(folder)
+    >>> found.names, found.concepts.int().tolist()
+    (('cat', 'dog'), [[1, 0], [0, 1]])
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"image folder {folder} does not exist")
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if not classes:
+        raise ValueError(f"image folder {folder} has no subfolders; every class needs its own")
+    files: list[Path] = []
+    index: list[int] = []
+    for number, name in enumerate(classes):
+        own = _images(folder / name)
+        if not own:
+            raise ValueError(f"class folder {folder / name} holds no images ({', '.join(IMAGE_FILES)}); remove it")
+        files += own
+        index += [number] * len(own)
+    member = torch.tensor(index)
+    concepts = member[:, None] == torch.arange(len(classes))
+    names = list(classes)
+    if attributes is not None:
+        columns, table = _attributes(Path(attributes), classes)
+        concepts = torch.cat([concepts, table[member]], 1)
+        names += columns
+    return FolderConcepts(concepts, tuple(names), tuple(files))
+
+
+def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple[Tensor, tuple[str, ...]]:
+    """Add what the concepts are kinds of: a parent holds wherever one of its children does, over all generations.
+
+    Args:
+        concepts: [N, K] of 0 and 1.
+        names: of the K concepts.
+        parents: a mapping from child to its parent or parents; or a CSV file with a header and the columns child, parent (one
+            pair per line, the first two columns); or a NetworkX graph with edges from child to parent. It may know more
+            concepts than ``names``.
+
+    Returns:
+        Labels [N, K + M] bool and names. The parents follow the concepts, those of the first concept first, nearest first. A parent that is itself among
+        ``names`` gains its children's samples. Parents that would hold on every sample, such as "entity", are left out.
+
+    Raises:
+        ValueError: a cycle, a line without child and parent, labels other than 0 and 1.
+
+    >>> labels, names = expand_hypernyms([[1, 0, 0], [0, 1, 0], [0, 0, 1]], ["cat", "dog", "car"], {"cat": "pet", "dog": "pet"})
+    >>> names, labels[:, 3].tolist()
+    (('cat', 'dog', 'car', 'pet'), [True, True, False])
+    """
+    labels = as_labels(concepts)
+    known = check_names(names, labels.shape[1])
+    graph = _parents(parents)
+    column = {name: k for k, name in enumerate(known)}
+    members: dict[str, set[int]] = {}
+    for name in known:
+        for ancestor in _ancestors(name, graph):
+            members.setdefault(ancestor, set()).add(column[name])
+    added: list[str] = []
+    columns: list[Tensor] = []
+    result = labels.clone()
+    for ancestor, children in members.items():
+        holds = labels[:, sorted(children)].any(1)
+        if ancestor in column:
+            result[:, column[ancestor]] |= holds
+        elif not bool(holds.all()):
+            added.append(ancestor)
+            columns.append(holds)
+    return torch.cat([result, *(c[:, None] for c in columns)], 1), (*known, *added)
+
+
+def read_parents(path: str | Path) -> dict[str, list[str]]:
+    """A CSV of child and parent as a mapping. Raises ValueError for a line that lacks one of them."""
+    graph: dict[str, list[str]] = {}
+    for number, row in _lines(Path(path), "child,parent"):
+        if len(row) < 2 or not row[0].strip() or not row[1].strip():
+            raise ValueError(f"{path}, line {number}: {','.join(row)!r} must read child,parent")
+        graph.setdefault(row[0].strip(), []).append(row[1].strip())
+    return graph
+
+
+def _images(folder: Path) -> list[Path]:
+    found = []
+    for root, _, names in sorted(os.walk(folder, followlinks=True)):
+        found += [Path(root) / name for name in sorted(names) if name.lower().endswith(IMAGE_FILES)]
+    return found
+
+
+def _lines(path: Path, header: str) -> list[tuple[int, list[str]]]:
+    """Numbered lines of a CSV file behind its header; empty ones are passed over."""
+    if not path.is_file():
+        raise ValueError(f"table {path} does not exist")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)]
+    if len(rows) < 2:
+        raise ValueError(f"table {path} has no lines behind its header; it must begin with {header}")
+    return rows if header.startswith("class") else rows[1:]
+
+
+def _attributes(path: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Names of the attributes and their values, [classes, attributes] bool."""
+    (_, header), *rows = _lines(path, "class,attribute,...")
+    columns = [cell.strip() for cell in header[1:]]
+    twice = [name for k, name in enumerate(columns) if name in columns[:k] or name in classes or not name]
+    if not columns or twice:
+        wrong = f"the column {twice[0]!r} is empty, repeated or a class's name" if twice else "there is no attribute"
+        raise ValueError(f"table {path}: {wrong}; the header must read class,ATTRIBUTE,... with distinct names")
+    values: dict[str, list[bool]] = {}
+    for number, row in rows:
+        cells = [cell.strip() for cell in row]
+        if len(cells) != len(header):
+            raise ValueError(f"{path}, line {number}: {len(cells)} cells under a header of {len(header)}")
+        if cells[0] in values:
+            raise ValueError(f"{path}, line {number}: class {cells[0]!r} comes a second time")
+        for name, cell in zip(columns, cells[1:], strict=True):
+            if cell not in ("0", "1"):
+                raise ValueError(f"{path}, line {number}: {name} of {cells[0]!r} is {cell!r}; write 0 or 1")
+        values[cells[0]] = [cell == "1" for cell in cells[1:]]
+    for name in classes:
+        if name not in values:
+            raise ValueError(f"table {path} lacks the class {name!r}; add its line, or remove its folder")
+    return columns, torch.tensor([values[name] for name in classes])
+
+
+def _parents(parents: Any) -> dict[str, list[str]]:
+    if isinstance(parents, (str, Path)):
+        return read_parents(parents)
+    if isinstance(parents, Mapping):
+        return {child: [own] if isinstance(own, str) else list(own) for child, own in parents.items()}
+    if hasattr(parents, "edges"):  # a NetworkX graph
+        graph: dict[str, list[str]] = {}
+        for child, parent in parents.edges():
+            graph.setdefault(child, []).append(parent)
+        return graph
+    raise TypeError(f"parents must be a mapping, a CSV file or a graph with edges, got {type(parents).__name__}")
+
+
+def _ancestors(name: str, graph: Mapping[str, Sequence[str]]) -> list[str]:
+    """All of a concept's ancestors, nearest first. Raises ValueError for a cycle."""
+    found: dict[str, None] = {}
+    current = [name]
+    while current := [p for p in dict.fromkeys(p for child in current for p in graph.get(child, ())) if p not in found]:
+        found |= dict.fromkeys(current)
+    try:
+        TopologicalSorter({child: graph.get(child, ()) for child in (name, *found)}).prepare()
+    except CycleError as error:
+        raise ValueError(
+            f"the table of parents has a cycle: {' -> '.join(error.args[1])}; remove one of its lines"
+        ) from None
+    return list(found)

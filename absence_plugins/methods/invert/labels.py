@@ -1,0 +1,304 @@
+"""INVERT: name every unit by the boolean formula of concepts that it detects best, absences included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import false_discovery_control
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+from absence_plugins.methods.invert.candidates import Found
+from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.inputs import as_activations, as_labels, check_names, refuse_constant
+from absence_plugins.methods.invert.results import Negation, ScoredFormula, UnitLabel, UnitLabels
+from absence_plugins.methods.invert.scores import CHUNK, auc_of, check_lengths, mann_whitney, rank_sums
+from absence_plugins.methods.invert.search import Bounds, search
+from absence_plugins.methods.invert.table import Array, columns_of, merge_rows
+
+MODES = ("positive", "negative")
+
+
+def label_units(
+    activations: Any,
+    concepts: Any,
+    names: Sequence[str],
+    *,
+    length: int = 3,
+    beam: int = 5,
+    min_fraction: float = 0.01,
+    max_fraction: float = 1.0,
+    mode: str = "positive",
+    exact_pairs: bool = True,
+    holdout: float = 0.5,
+    top: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+) -> UnitLabels:
+    """Name what every unit responds to: the formulas of AND, OR and NOT whose truth its activation detects best.
+
+    A formula's score is its AUROC (:func:`auroc`). Formulas of up to two literals are searched exhaustively, longer ones
+    with a beam that starts from the best pairs and, beside it, one that starts from the best literals. Of all spellings
+    with the same truth on the samples of the search only one is kept: the shortest, with the fewest NOTs, with the
+    earliest concepts. What was found on one part of the samples is judged on the other, which took no part: AUC,
+    one-sided Mann-Whitney p-value, and Benjamini-Hochberg over the units. For every NOT: by how much the AUC falls
+    without it, which is the evidence for an encoded absence.
+
+    Source: INVERT (Bykov et al., NeurIPS 2023). Differences: invariant under increasing maps, one formula per truth
+    vector, ``max_fraction=1.0`` so that NOT of a rare concept can be found, and p-values that are valid after the search.
+
+    Args:
+        activations: [N] or [N, U], one number per sample and unit, before the nonlinearity if absences are to show.
+            The search runs on their device.
+        concepts: [N, K] of 0 and 1; every concept must hold on some samples and not on all.
+        names: K distinct strings.
+        length: most literals of a formula.
+        beam: formulas extended per level beyond the exact search.
+        min_fraction: least share of the searched samples on which a formula holds, and
+        max_fraction: the largest one. 1.0 lets NOT of any concept be found; it also lets formulas win that fail on a handful
+            of samples only, where a unit has no better name: 0.99 keeps these out as ``min_fraction`` does their
+            complements. A formula that always or never holds is never taken.
+        mode: "positive" (the unit is high where the formula holds) or "negative" (it is low; AUCs are then those of the
+            negated activation).
+        exact_pairs: whether all formulas of two literals are searched; else only the beam. Costs 2 R K^2 operations per
+            unit for R distinct label rows.
+        holdout: share of the samples that is held out, 0 for none (then p and q are None). The split is random, by
+            ``seed``, and shares out every concept, rare ones first (:func:`split`); it does not look at the activations. A
+            concept that is constant on the searched part is left out of the search.
+        top: formulas per unit.
+        seed: of the split. The global random state is neither used nor changed.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        :class:`UnitLabels`, a sequence of one :class:`UnitLabel` per unit.
+
+    Sign: an AUC above 0.5 says that the unit is higher where the formula holds. ``NOT c`` with a positive worth says
+    that the unit is higher where c is absent.
+
+    Raises:
+        ValueError: NaN, labels other than 0 and 1, a concept that is constant over all samples, lengths that differ, names
+            that are not distinct, an unknown mode, a number out of its range, or bounds within which no formula lies.
+        TypeError: what is no numbers, or a name that is no string.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> labels = torch.rand(400, 3, generator=generator) < torch.tensor([0.5, 0.5, 0.1])
+    >>> unit = 2.0 * (labels[:, 0] & ~labels[:, 2]) + torch.rand(400, generator=generator)
+    >>> found = label_units(unit, labels, ["dog", "grass", "leash"], progress=False)
+    >>> found[0].best.formula
+    Formula('dog AND NOT leash')
+    >>> found[0].best.heldout_auc
+    1.0
+    """
+    values, labels = as_activations(activations), as_labels(concepts)
+    check_lengths(values, labels)
+    names = check_names(names, labels.shape[1])
+    _check_numbers(length=length, beam=beam, top=top)
+    _check_shares(min_fraction, max_fraction, holdout)
+    if mode not in MODES:
+        raise ValueError(
+            f"mode={mode!r} is not known; use 'positive' (high where the formula holds) or 'negative' (low)"
+        )
+    table = values[:, None] if values.dim() == 1 else values
+
+    rows, row_of = merge_rows(labels.cpu().numpy())
+    if not rows.any(0).all() or rows.all(0).any():
+        refuse_constant(labels.sum(0), len(labels), names)
+    is_heldout = split(rows, row_of, holdout, seed)
+    searched, heldout = (_part(table.device, row_of, chosen, len(rows)) for chosen in (~is_heldout, is_heldout))
+    if searched.size < 2 or (holdout > 0 and heldout.size < 2):
+        raise ValueError(f"holdout={holdout} leaves {searched.size} samples to search and {heldout.size} held out of {len(values)}; both need two")  # fmt: skip
+    present = searched.weight.cpu().numpy() > 0
+    columns = columns_of(
+        rows[present] if not present.all() else rows, searched.weight.cpu().numpy()[present], names, table.device
+    )
+    bounds = _bounds(min_fraction, max_fraction, searched.size)
+    if columns is None:
+        raise ValueError(f"no concept varies among the {searched.size} samples of the search; hold out less, or pass more samples")  # fmt: skip
+    kept = torch.from_numpy(present.nonzero()[0]).to(table.device)
+    sign = -1.0 if mode == "negative" else 1.0
+    options: dict[str, Any] = {"length": length, "beam": beam, "top": top, "bounds": bounds, "exact_pairs": exact_pairs}
+
+    found: list[tuple[ScoredFormula, ...]] = []
+    step = max(1, CHUNK // len(table))
+    with tqdm(total=table.shape[1], desc="naming units", disable=not progress) as bar:
+        for start in range(0, table.shape[1], step):
+            block = table[:, start : start + step].T
+            sums, _ = searched.sums(block, sign)
+            best = search(columns, sums if present.all() else sums[:, kept], **options)
+            if not all(best):
+                raise ValueError(
+                    f"no formula of up to {length} literals holds on between {bounds.least} and {bounds.most} of the "
+                    f"{searched.size} searched samples; widen min_fraction={min_fraction} and max_fraction={max_fraction}"
+                )
+            judged = heldout.sums(block, sign) if heldout.size else None
+            for u, formulas in enumerate(best):
+                found.append(_scored(formulas, rows, columns.place, searched, sums[u], heldout, judged, u))
+            bar.update(len(best))
+    settings = {"length": length, "beam": beam, "min_fraction": min_fraction, "max_fraction": max_fraction, "mode": mode,
+                "exact_pairs": exact_pairs, "holdout": holdout, "top": top, "seed": seed}  # fmt: skip
+    units = tuple(UnitLabel(u, formulas, mode) for u, formulas in enumerate(_with_q(found)))
+    return UnitLabels(units, searched.size, heldout.size, settings)
+
+
+def split(rows: Array, row_of: Array, holdout: float, seed: int) -> Array:
+    """Which samples are held out, [N] bool: a random share, of every rare concept too.
+
+    rows [R, K] bool, row_of [N]: the labels, merged. The samples are lined up by their labels, the concept first on which
+    fewest (or all but fewest) samples agree, at random within equal labels; then every 1/holdout-th one is taken. So
+    the rarest concept is shared out exactly, the next ones nearly so.
+
+    >>> split(np.array([[True], [False]]), np.array([0, 0, 1, 1, 1, 1]), 0.5, seed=0)[:2].sum()
+    np.int64(1)
+    """
+    if holdout == 0:
+        return np.zeros(len(row_of), bool)
+    generator = np.random.default_rng(seed)
+    has = np.bincount(row_of, minlength=len(rows)).astype(np.float64) @ rows
+    rarest = np.argsort(np.minimum(has, len(row_of) - has), kind="stable")[:64]
+    bits = np.zeros((len(rows), 64), bool)
+    bits[:, : len(rarest)] = rows[:, rarest]
+    lined_up = np.packbits(bits, axis=1).view(">u8")[:, 0][row_of]
+    shuffled = generator.permutation(len(row_of))
+    by_labels = shuffled[np.argsort(lined_up[shuffled], kind="stable")]
+    passed = np.floor(np.arange(len(row_of) + 1) * holdout + generator.random())
+    chosen = np.zeros(len(row_of), bool)
+    chosen[by_labels] = np.diff(passed) > 0
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some of the samples: their numbers, the row of each, how many there are per row [R]."""
+
+    index: Tensor
+    row_of: Tensor
+    weight: Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.index)
+
+    def sums(self, block: Tensor, sign: float) -> tuple[Tensor, Tensor]:
+        """Rank sums per row [U, R] and sums of squares [U] of a block [U, N]."""
+        own = block if len(self.index) == block.shape[1] else block[:, self.index]
+        sums, squares = rank_sums(own, self.row_of, len(self.weight))
+        return sums * sign, squares
+
+
+def _part(device: torch.device, row_of: Array, chosen: Array, rows: int) -> _Part:
+    own = row_of[chosen]
+    weight = np.bincount(own, minlength=rows).astype(np.float64)
+    index = chosen.nonzero()[0]
+    return _Part(*(torch.from_numpy(array).to(device) for array in (index, own, weight)))
+
+
+def _scored(
+    found: Sequence[Found],
+    rows: Array,
+    place: dict[str, int],
+    searched: _Part,
+    sums: Tensor,
+    heldout: _Part,
+    judged: tuple[Tensor, Tensor] | None,
+    unit: int,
+) -> tuple[ScoredFormula, ...]:
+    """One unit's formulas with their scores on both parts, q still open."""
+
+    def truth(formula: Formula) -> Array:
+        result: Array = formula.fold(lambda name: rows[:, place[name]])
+        return result
+
+    formulas = [_shortened(one.formula, truth, searched) for one in found]
+    shorter = [
+        [(name, formula.without(i)) for i, (name, negated) in enumerate(formula.literals) if negated]
+        for formula in formulas
+    ]
+    asked = [*formulas, *(rest for each in shorter for _, rest in each if rest is not None)]
+    holds = torch.from_numpy(np.stack([truth(formula) for formula in asked])).to(sums.device).double()
+    count, total = (holds @ torch.stack([searched.weight, sums], 1)).unbind(1)
+    auc = dict(zip(asked, auc_of(total, count, searched.size).tolist(), strict=True))
+    share = (count / searched.size).tolist()
+    later: dict[Formula, float | None] = dict.fromkeys(asked)
+    p: list[float | None] = [None] * len(asked)
+    later_share: list[float | None] = [None] * len(asked)
+    if judged is not None:
+        n1, s1 = (holds @ torch.stack([heldout.weight, judged[0][unit]], 1)).unbind(1)
+        scores = auc_of(s1, n1, heldout.size).tolist()
+        later = {formula: None if np.isnan(score) else score for formula, score in zip(asked, scores, strict=True)}
+        p = mann_whitney(s1, n1, judged[1][unit], heldout.size).tolist()
+        later_share = (n1 / heldout.size).tolist()
+
+    def negation(formula: Formula, concept: str, rest: Formula | None) -> Negation:
+        without = 0.5 if rest is None or np.isnan(auc[rest]) else auc[rest]
+        before, after = later[formula], 0.5 if rest is None else later[rest]
+        lost = None if judged is None or before is None or after is None else before - after
+        return Negation(concept, auc[formula] - without, lost)
+
+    return tuple(
+        ScoredFormula(
+            formula=formula,
+            auc=auc[formula],
+            fraction=share[i],
+            heldout_auc=later[formula],
+            heldout_fraction=later_share[i],
+            p=p[i],
+            q=None,
+            negations=tuple(negation(formula, concept, rest) for concept, rest in shorter[i]),
+        )
+        for i, formula in enumerate(formulas)
+    )
+
+
+def _shortened(formula: Formula, truth: Any, searched: _Part) -> Formula:
+    """Without literals that change nothing on the searched samples; the exact search leaves none of up to three."""
+    if formula.length < 3:
+        return formula
+    weight = searched.weight.cpu().numpy() > 0
+    holds = truth(formula)[weight]
+    index = formula.length - 1
+    while index >= 0 and formula.length > 1:
+        rest = formula.without(index)
+        if rest is not None and np.array_equal(truth(rest)[weight], holds):
+            formula, index = rest, rest.length
+        index -= 1
+    return formula
+
+
+def _with_q(found: Sequence[tuple[ScoredFormula, ...]]) -> list[tuple[ScoredFormula, ...]]:
+    """Benjamini-Hochberg over the units, for every rank."""
+    result = [list(formulas) for formulas in found]
+    for rank in range(max(map(len, found))):
+        units = [u for u, formulas in enumerate(found) if rank < len(formulas)]
+        p = [found[u][rank].p for u in units]
+        if any(one is None for one in p):
+            continue
+        for u, q in zip(units, np.atleast_1d(false_discovery_control(p)), strict=True):
+            result[u][rank] = replace(result[u][rank], q=float(q))
+    return [tuple(formulas) for formulas in result]
+
+
+def _bounds(least: float, most: float, samples: int) -> Bounds:
+    slack = 1e-9 * samples  # 0.07 * 100 is 7.000000000000001
+    low, high = int(np.ceil(least * samples - slack)), int(np.floor(most * samples + slack))
+    return Bounds(max(1, low), min(samples - 1, high))
+
+
+def _check_numbers(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+            raise ValueError(f"{name}={value!r} must be a whole number, at least 1")
+
+
+def _check_shares(least: float, most: float, holdout: float) -> None:
+    if not 0 <= least <= most <= 1:
+        raise ValueError(
+            f"min_fraction={least} and max_fraction={most} must satisfy 0 <= min_fraction <= max_fraction <= 1"
+        )
+    if not 0 <= holdout < 1:
+        raise ValueError(
+            f"holdout={holdout} must be a share of the samples, at least 0 and below 1; 0.5 holds out half"
+        )

@@ -1,0 +1,204 @@
+"""What the search found: formulas with their scores, one label per unit, a table of all units."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from absence_plugins.methods.invert.formula import Formula
+
+COLUMNS = (
+    "unit", "rank", "formula", "length", "auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q", "not", "not_worth", "not_heldout_worth",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Negation:
+    """What a NOT of a formula is worth: by how much the AUC falls when that literal is taken out.
+
+    Attributes:
+        concept: the one that is absent.
+        worth: AUC of the formula minus AUC of the formula without ``NOT concept``, on the samples of the search. If
+            nothing else is left, minus 0.5, which is chance.
+        heldout_worth: the same on the held-out samples, where it is no result of the search; None without any, or if
+            one of the two holds there on no sample or on all.
+
+    Sign: above 0 the absence is part of what the unit responds to; 0 or below it is decoration.
+    """
+
+    concept: str
+    worth: float
+    heldout_worth: float | None
+
+    @property
+    def evidence(self) -> float:
+        """The held-out worth, or the search's where there is none."""
+        return self.worth if self.heldout_worth is None else self.heldout_worth
+
+
+@dataclass(frozen=True, repr=False)
+class ScoredFormula:
+    """A formula as a name for a unit, and how well it fits.
+
+    Attributes:
+        formula: the name.
+        auc: AUROC of the unit as its detector on the samples of the search (mode "negative": of the negated unit).
+        fraction: share of the samples of the search on which it holds.
+        heldout_auc, heldout_fraction: the same on the held-out samples. None without any; ``heldout_auc`` also if the
+            formula holds there on no sample or on all.
+        p: one-sided Mann-Whitney on the held-out samples, of "no higher where the formula holds"; 1 where that cannot be told;
+            None without held-out samples, because after a search over thousands of formulas none is valid.
+        q: p after Benjamini-Hochberg over the units' formulas of the same rank.
+        negations: one entry per NOT.
+    """
+
+    formula: Formula
+    auc: float
+    fraction: float
+    heldout_auc: float | None
+    heldout_fraction: float | None
+    p: float | None
+    q: float | None
+    negations: tuple[Negation, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = [f"AUC {self.auc:.3f}", f"on {self.fraction:.1%}"]
+        shown += [] if self.heldout_auc is None else [f"held out {self.heldout_auc:.3f}"]
+        shown += ["no p: nothing was held out"] if self.q is None else [f"q {self.q:.2g}"]
+        shown += [f"NOT {one.concept}: {one.evidence:+.3f}" for one in self.negations]
+        return f"ScoredFormula({self.formula}; {', '.join(shown)})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings; the formula as text."""
+        own = {name: getattr(self, name) for name in ("auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q")}
+        return {"formula": str(self.formula), "length": self.formula.length, **own, "negations": [asdict(n) for n in self.negations]}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class UnitLabel:
+    """The names of one unit, best first; no two hold on the same samples.
+
+    Attributes:
+        unit: its column in the activations.
+        formulas: at least one.
+        mode: "positive" if the unit is high where they hold, "negative" if it is low.
+    """
+
+    unit: int
+    formulas: tuple[ScoredFormula, ...]
+    mode: str = "positive"
+
+    @property
+    def best(self) -> ScoredFormula:
+        """The formula of highest AUC."""
+        return self.formulas[0]
+
+    @property
+    def absence(self) -> Negation | None:
+        """The NOT of the best formula that is worth most; None if it has none that is worth anything."""
+        worthy = [one for one in self.best.negations if one.evidence > 0]
+        return max(worthy, key=lambda one: one.evidence, default=None)
+
+    def __repr__(self) -> str:
+        low = ", low where it holds" * (self.mode == "negative")
+        return f"UnitLabel({self.unit}{low}: {self.best!r} and {len(self.formulas) - 1} more)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings."""
+        return {"unit": self.unit, "mode": self.mode, "formulas": [one.to_dict() for one in self.formulas]}
+
+
+@dataclass(frozen=True, repr=False)
+class UnitLabels(Sequence[UnitLabel]):
+    """All units' labels, a sequence in the order of the units.
+
+    Attributes:
+        units: one :class:`UnitLabel` each.
+        searched, heldout: number of samples in either part.
+        settings: how the search was asked for.
+    """
+
+    units: tuple[UnitLabel, ...]
+    searched: int
+    heldout: int
+    settings: dict[str, Any]
+
+    @overload
+    def __getitem__(self, index: int) -> UnitLabel: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[UnitLabel, ...]: ...
+    def __getitem__(self, index: int | slice) -> UnitLabel | tuple[UnitLabel, ...]:
+        return self.units[index]
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __iter__(self) -> Iterator[UnitLabel]:
+        return iter(self.units)
+
+    def with_not(self, q: float = 0.05) -> list[UnitLabel]:
+        """The units whose best name has a NOT that is worth something, strongest first.
+
+        q: the highest q-value, where there is one.
+        """
+        named = [(one.absence.evidence, one) for one in self.units if one.absence and (one.best.q is None or one.best.q <= q)]  # fmt: skip
+        return [one for _, one in sorted(named, key=lambda pair: (-pair[0], pair[1].unit))]
+
+    def table(self) -> str:
+        """One line per unit: its best formula, the scores, and what each NOT is worth."""
+        head = ("unit", "formula", "AUC", "on", "held out", "q", "what a NOT is worth")
+        lines = [head, *(_cells(one) for one in self.units)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        aligned = (
+            "  ".join(cell.ljust(w) if i in (1, 6) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            for row in lines
+        )  # fmt: skip
+        where = "low" if self.settings.get("mode") == "negative" else "high"
+        foot = f"{self.searched} samples searched, {self.heldout} held out; a unit is {where} where its formula holds"
+        foot += "" if self.heldout else "; nothing was held out, so there are no p- and q-values"
+        return "\n".join([*(line.rstrip() for line in aligned), foot])
+
+    def __repr__(self) -> str:
+        return f"UnitLabels of {len(self)} units\n{self.table()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        sizes = {"searched": self.searched, "heldout": self.heldout, "settings": dict(self.settings)}
+        return sizes | {"units": [one.to_dict() for one in self.units]}
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """``to_dict`` as JSON; also written to ``path``."""
+        return _written(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), path)
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """One line per unit and formula, several NOTs separated by ``;``; also written to ``path``."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for label in self.units:
+            for rank, one in enumerate(label.formulas, 1):
+                scores = (one.auc, one.fraction, one.heldout_auc, one.heldout_fraction, one.p, one.q)
+                nots = one.negations
+                worth = (";".join(n.concept for n in nots), ";".join(f"{n.worth:.6f}" for n in nots),
+                         ";".join("" if n.heldout_worth is None else f"{n.heldout_worth:.6f}" for n in nots))  # fmt: skip
+                writer.writerow((label.unit, rank, one.formula, one.formula.length, *scores, *worth))
+        return _written(buffer.getvalue(), path)
+
+
+def _cells(label: UnitLabel) -> tuple[str, ...]:
+    best = label.best
+    heldout = "-" if best.heldout_auc is None else f"{best.heldout_auc:.3f}"
+    q = "-" if best.q is None else f"{best.q:.2g}"
+    nots = ", ".join(f"NOT {one.concept} {one.evidence:+.3f}" for one in best.negations)
+    return (str(label.unit), str(best.formula), f"{best.auc:.3f}", f"{best.fraction:.1%}", heldout, q, nots)
+
+
+def _written(text: str, path: str | Path | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text

@@ -1,0 +1,213 @@
+"""The search for formulas of highest AUC: exact for up to two literals, a beam beyond, one formula per truth vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from absence_plugins.methods.invert.candidates import Candidates, Extensions, Found, Literals, Pairs
+from absence_plugins.methods.invert.scores import CHUNK
+from absence_plugins.methods.invert.table import Array, Columns
+
+FIRST = 64  # candidates looked at first; more where many of them say the same
+TOGETHER = 256  # of them unpacked at a time
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """On how many samples a formula must hold, both ends included."""
+
+    least: int
+    most: int
+
+    def allow(self, count: Tensor) -> Tensor:
+        """Elementwise."""
+        return (count >= self.least) & (count <= self.most)
+
+
+class Ranking:
+    """The best formulas of one unit, one per truth vector, in order: AUC, then short, few NOTs, early concepts."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.found: list[Found] = []
+
+    def add(self, more: Iterable[Found]) -> None:
+        """Take what is new, or spelled shorter."""
+        known = {one.truth: one for one in self.found}
+        for one in more:
+            if one.truth not in known or one.key < known[one.truth].key:
+                known[one.truth] = one
+        self.found = sorted(known.values(), key=lambda one: one.key)[: self.limit]
+
+    @property
+    def floor(self) -> float:
+        """What a pair must reach: the last one's value, or more than that of a last one that is a literal, so shorter."""
+        if len(self.found) < self.limit:
+            return -math.inf
+        last = self.found[-1]
+        return last.value if last.formula.length > 1 else math.nextafter(last.value, math.inf)
+
+
+def search(
+    columns: Columns, sums: Tensor, *, length: int, beam: int, top: int, bounds: Bounds, exact_pairs: bool
+) -> list[list[Found]]:
+    """The best distinct formulas of every unit: ``sums`` [U, R] of rank numbers d per distinct row -> ``top`` each.
+
+    Level 1 is every literal. Level 2 with ``exact_pairs`` is every formula of two literals. A beam extends the best
+    ``beam`` formulas that were not extended before by ``AND c``, ``AND NOT c``, ``OR c``, ``OR NOT c``; beside it runs a
+    second one that starts from the best pairs, so that the result is never below the first beam's.
+    """
+    best = [Ranking(top) for _ in sums]
+    pool = [Ranking(top + 2 * beam) for _ in sums]
+    literal = columns.products(sums)
+    _literals(columns, literal, bounds, pool)
+    plain = [ranking.found[:beam] for ranking in pool]
+    seeded: list[list[Found]] = [[] for _ in sums]
+    walked: list[set[bytes]] = [set() for _ in sums]
+    extended: list[set[bytes]] = [set() for _ in sums]
+    pairs = [Ranking(top + 2 * beam) for _ in sums] if exact_pairs and length > 1 else []
+    for u, ranking in enumerate(pairs):
+        ranking.add(pool[u].found)
+    if pairs:
+        _pairs(columns, sums, literal, bounds, pairs)
+    for u, ranking in enumerate(best):
+        ranking.add(pairs[u].found if pairs else pool[u].found)
+    if pairs and length == 2:
+        return [ranking.found for ranking in best]
+    for level in range(2, length + 1):
+        wanted = [
+            top if level == length else max(top, 3 * beam + len(a) + len(b))
+            for a, b in zip(walked, extended, strict=True)
+        ]
+        grown = _extensions(columns, sums, literal, bounds, plain, wanted)
+        aside = _extensions(columns, sums, literal, bounds, seeded, wanted) if any(seeded) else [[] for _ in sums]
+        for u, ranking in enumerate(best):
+            ranking.add((*grown[u], *aside[u]))
+            extended[u] |= {one.truth for one in seeded[u]}
+            walked[u] |= {one.truth for one in plain[u]}
+            plain[u] = [one for one in grown[u] if one.truth not in walked[u]][:beam]
+            if pairs:
+                following = pairs[u].found if level == 2 else (*grown[u], *aside[u])
+                fresh, done = Ranking(beam), extended[u] | walked[u]
+                fresh.add(one for one in following if one.truth not in done)
+                already = {one.truth for one in plain[u]}
+                seeded[u] = [one for one in fresh.found if one.truth not in already]
+    return [ranking.found for ranking in best]
+
+
+def _best_first(values: Tensor, floor: float) -> Iterator[tuple[Array, Array]]:
+    """Numbers and values of the entries of ``values`` from ``floor`` on, in falling chunks that split no tie."""
+    index = (values >= floor).nonzero()[:, 0] if floor > -torch.inf else (values > -torch.inf).nonzero()[:, 0]
+    kept = values[index]
+    below, count = torch.inf, FIRST
+    while len(kept):
+        low = float(kept.topk(count).values[-1]) if count < len(kept) else -torch.inf
+        chosen = (kept >= low) & (kept < below)
+        yield index[chosen].cpu().numpy(), kept[chosen].cpu().numpy()
+        if low == -torch.inf:
+            return
+        below, count = low, 8 * count
+
+
+def _distinct(columns: Columns, values: Tensor, floor: float, wanted: int, candidates: Candidates) -> list[Found]:
+    """The best ``wanted`` candidates of different truth, by their ``values``."""
+    found: dict[bytes, Found] = {}
+    for index, value in _best_first(values, floor):
+        order = np.lexsort((*candidates.keys(index), -value))
+        index, value = index[order], value[order]
+        for start in range(0, len(index), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            for i, v, packed in zip(index[part], value[part], candidates.truths(index[part]), strict=True):
+                if len(found) >= wanted:
+                    return list(found.values())
+                truth = packed.tobytes()
+                if truth not in found:
+                    found[truth] = Found.of(columns, candidates.spell(int(i)), truth, float(v))
+    return list(found.values())
+
+
+def _value(total: Tensor, count: Tensor, samples: int, allowed: Tensor) -> Tensor:
+    """AUC - 1/2 = S / (2 n1 n0), minus infinity where a formula is not allowed."""
+    pairs = 2 * count * (samples - count)
+    return torch.where(allowed, total / pairs.clamp(min=1), -torch.inf)
+
+
+def _literals(columns: Columns, total: Tensor, bounds: Bounds, rankings: Sequence[Ranking]) -> None:
+    """Every concept and its NOT."""
+    count = torch.cat([columns.count, columns.samples - columns.count])
+    values = _value(torch.cat([total, -total], 1), count, columns.samples, bounds.allow(count))
+    candidates = Literals(columns)
+    for ranking, own in zip(rankings, values, strict=True):
+        ranking.add(_distinct(columns, own, -torch.inf, ranking.limit, candidates))
+
+
+def _pairs(columns: Columns, sums: Tensor, literal: Tensor, bounds: Bounds, rankings: Sequence[Ranking]) -> None:
+    """Every formula of two literals: from one product per unit all four ANDs, and the ORs as their complements."""
+    j, samples = len(columns), columns.samples
+    step = max(1, CHUNK // (8 * j))
+    for start in range(0, j - 1, step):
+        stop = min(j, start + step)
+        left, right = columns.block(start, stop), columns.block(start, j)
+        a, b = columns.count[start:stop, None], columns.count[None, start:]
+        both = (left * columns.weight) @ right.T
+        # cells: a AND b, a AND NOT b, NOT a AND b, NOT a AND NOT b
+        count = torch.stack([both, a - both, b - both, samples - a - b + both])
+        sides = ((a, b), (a, samples - b), (samples - a, b), (samples - a, samples - b))
+        later = torch.ones(both.shape, dtype=torch.bool, device=sums.device).triu(1)
+        # a cell that is empty, or all of one of its sides, is nothing or a literal
+        real = torch.stack([later & (n > 0) & (n < x) & (n < y) for n, (x, y) in zip(count, sides, strict=True)])
+        allowed = torch.cat([real & bounds.allow(count), real & bounds.allow(samples - count)])
+        if not bool(allowed.any()):
+            continue
+        pairs = 2 * count * (samples - count)
+        divisor = torch.where(allowed, torch.cat([pairs, -pairs]), torch.nan)  # what is not allowed is below any floor
+        candidates = Pairs(columns, start, *both.shape)
+        for u, ranking in enumerate(rankings):
+            joint = (left * sums[u]) @ right.T
+            first, second = literal[u, start:stop, None], literal[u, None, start:]
+            total = torch.stack([joint, first - joint, second - joint, joint - first - second])
+            values = (torch.cat([total, total]) / divisor).flatten()
+            ranking.add(_distinct(columns, values, ranking.floor, ranking.limit, candidates))
+
+
+def _extensions(
+    columns: Columns,
+    sums: Tensor,
+    literal: Tensor,
+    bounds: Bounds,
+    beams: Sequence[Sequence[Found]],
+    wanted: Sequence[int],
+) -> list[list[Found]]:
+    """The best distinct extensions of every unit's formulas by one literal, without those that change nothing."""
+    result: list[list[Found]] = []
+    widest = max(1, max(map(len, beams)))
+    step = max(1, CHUNK // (2 * widest * max(columns.rows, 4 * len(columns))))
+    for start in range(0, len(beams), step):
+        part = beams[start : start + step]
+        sizes = [len(beam) for beam in part]
+        if not any(sizes):
+            result += [[] for _ in part]
+            continue
+        packed = np.stack([np.frombuffer(one.truth, np.uint8) for beam in part for one in beam])
+        holds = torch.from_numpy(np.unpackbits(packed, axis=1, count=columns.rows)).to(sums.device).double()
+        owner = torch.repeat_interleave(torch.arange(len(part)), torch.tensor(sizes)).to(sums.device) + start
+        count, total = columns.joint(holds, sums[owner])
+        n, s = holds @ columns.weight[:, None], (holds * sums[owner]).sum(1, keepdim=True)
+        c, sc = columns.count, literal[owner]
+        counts = torch.stack([count, n - count, n + c - count, columns.samples - c + count], 1)
+        totals = torch.stack([total, s - total, s + sc - total, total - sc], 1)
+        allowed = bounds.allow(counts) & (counts != n[:, :, None])
+        values = _value(totals, counts, columns.samples, allowed)
+        at = 0
+        for own, size, limit in zip(part, sizes, wanted[start : start + step], strict=True):
+            candidates = Extensions(columns, own, packed[at : at + size])
+            scores = values[at : at + size].flatten()
+            result.append(_distinct(columns, scores, -torch.inf, limit, candidates) if size else [])
+            at += size
+    return result

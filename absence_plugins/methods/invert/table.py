@@ -1,0 +1,146 @@
+"""Labels made small: equal rows merged, constant and repeated concepts left out, truth vectors as packed bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.scores import CHUNK
+
+Array = np.ndarray[Any, Any]
+HELD = 2**25  # label entries kept as float64 (256 MB); more are converted block by block each time
+_MULTIPLIER = 0x9E3779B97F4A7C15
+
+
+def merge_rows(labels: Array) -> tuple[Array, Array]:
+    """Distinct rows of labels [N, K] bool and, for every sample, the number of its row: [R, K], [N].
+
+    Rows are told apart by a 64-bit hash, and that equal hashes are equal rows is checked.
+
+    >>> rows, row_of = merge_rows(np.array([[True, False], [False, True], [True, False]]))
+    >>> len(rows), bool(row_of[0] == row_of[2])
+    (2, True)
+    """
+    packed = np.packbits(labels, axis=1)
+    padded = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    words = padded.view(np.uint64)
+    digest = np.zeros(len(words), np.uint64)
+    with np.errstate(over="ignore"):
+        for column in words.T:
+            digest = (digest ^ column) * np.uint64(_MULTIPLIER)
+            digest ^= digest >> np.uint64(29)
+    _, first, row_of = np.unique(digest, return_index=True, return_inverse=True)
+    if not np.array_equal(words[first][row_of], words):
+        _, first, row_of = np.unique(words, axis=0, return_index=True, return_inverse=True)
+    return labels[first], row_of.reshape(-1).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The concepts as they are searched: one column per truth vector up to its complement.
+
+    Attributes:
+        spelled: J literals for the columns, and J for their complements: NOT, or a concept that is the complement.
+        nots: [2, J] number of NOTs of these; places: their concepts' numbers.
+        sides: [2, J, bytes] packed truth vectors over the R distinct rows, of the columns and of their complements.
+        values: [J, R] bool, on the device of the activations; ``double`` the same in float64 if it is small enough.
+        weight: [R] float64, samples per row.
+        count: [J] float64, samples on which a column holds.
+        place: a concept's column number, for the order in print.
+        literal_of: truth vector -> literal.
+    """
+
+    spelled: tuple[tuple[Formula, ...], tuple[Formula, ...]]
+    nots: Array
+    places: Array
+    sides: Array
+    values: Tensor
+    double: Tensor | None
+    weight: Tensor
+    count: Tensor
+    samples: int
+    place: dict[str, int]
+    literal_of: dict[bytes, Formula]
+
+    def __len__(self) -> int:
+        return len(self.spelled[0])
+
+    @property
+    def rows(self) -> int:
+        """Number of distinct label rows."""
+        return len(self.weight)
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Columns start to stop as float64 [stop - start, R]."""
+        return self.values[start:stop].double() if self.double is None else self.double[start:stop]
+
+    def products(self, left: Tensor) -> Tensor:
+        """[M, R] float64 times the columns: [M, J]. Sums of whole numbers, exact."""
+        step = len(self) if self.double is not None else max(1, CHUNK // self.rows)
+        parts = [left @ self.block(at, min(len(self), at + step)).T for at in range(0, len(self), step)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def joint(self, holds: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Of formulas that hold on rows ``holds`` [M, R]: samples shared with every column, and their sum of ``sums`` [M, R].
+
+        Both come out of one product, written into the upper and lower digits of a float64, where they fit.
+        """
+        scale = 2.0 ** math.ceil(math.log2(self.samples**2 / 2 + 1))  # a sum of d is at most N^2 / 4
+        if self.samples * scale >= 2.0**52:
+            return self.products(holds * self.weight), self.products(holds * sums)
+        both = self.products(holds * (self.weight * scale + sums))
+        count = (both / scale).round()
+        return count, both - count * scale
+
+
+def columns_of(rows: Array, weight: Array, names: Sequence[str], device: torch.device) -> Columns | None:
+    """The columns that vary over ``rows`` [R, K] bool with ``weight`` [R] samples each; None if there are none."""
+    table = np.ascontiguousarray(rows.T)
+    packed = np.packbits(table, axis=1)
+    ones = np.packbits(np.ones(len(rows), bool))
+    kept: list[int] = []
+    literal_of: dict[bytes, Formula] = {ones.tobytes(): Formula(""), bytes(len(ones)): Formula("")}
+    for k, name in enumerate(names):
+        key = packed[k].tobytes()
+        known = literal_of.get(key)
+        if known is not None and not known.negated:
+            continue  # constant, or the same as an earlier concept
+        literal_of[key] = Formula(name)
+        if known is None:
+            literal_of[(packed[k] ^ ones).tobytes()] = Formula(name, negated=True)
+            kept.append(k)
+    if not kept:
+        return None
+    del literal_of[ones.tobytes()], literal_of[bytes(len(ones))]
+    sides = np.stack([packed[kept], packed[kept] ^ ones])
+    spelled = [tuple(literal_of[truth.tobytes()] for truth in side) for side in sides]
+    place = {name: k for k, name in enumerate(names)}
+    values = torch.from_numpy(table[kept] if len(kept) < len(table) else table).to(device)
+    double = values.double() if values.numel() <= HELD else None
+    weights = torch.from_numpy(weight.astype(np.float64)).to(device)
+    columns = Columns(
+        spelled=(spelled[0], spelled[1]),
+        nots=np.array([[int(one.negated) for one in side] for side in spelled]),
+        places=np.array([[place[one.name] for one in side] for side in spelled]),
+        sides=sides,
+        values=values,
+        double=double,
+        weight=weights,
+        count=torch.empty(0),
+        samples=int(weight.sum()),
+        place=place,
+        literal_of=literal_of,
+    )
+    if weight.max() == 1:
+        count = torch.tensor([np.count_nonzero(column) for column in table[kept]], dtype=torch.float64).to(device)
+    else:
+        count = columns.products(weights[None])[0]
+    return replace(columns, count=count)
