@@ -45,7 +45,7 @@ def patches_page(
         loaded.model,
         dataset,
         normalized_to_picture(preprocessing.mean, preprocessing.std),
-        preprocessing.empty.flatten().tolist(),
+        0.0,  # the mean color of normalized images, black of others
         layer,
     )
     texts = Texts(

@@ -86,7 +86,7 @@ def verdict(one: UnitInsertion, protocol: str = "controlled") -> str:
         "random": "the lowest patches do not pull the unit down further than random patches do",
         "median": "the lowest patches do not pull the unit down further than its median patches do",
         "blank": "a blank patch pulls the unit down as far: the lowest patches merely lack what it likes",
-        "patches": "eight random patches may differ as far from other eight",
+        "patches": "patches differ so much among each other that these few may be lower by chance",
     }
     worst = max(one.parts, key=lambda name: one.parts[name])
     if one.q <= 0.05:

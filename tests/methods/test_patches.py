@@ -250,6 +250,23 @@ def test_a_layer_that_runs_twice_is_read_at_its_last_run() -> None:
     agree(found, model, images, 3, 5, 3)
 
 
+def test_a_model_that_needs_contiguous_values() -> None:
+    """On the CPU windows go in with channels last; where a model cannot take that, they do not."""
+
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.dense = nn.Conv2d(3, 4, 2), nn.Linear(4 * 16, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.dense(self.conv(x).view(len(x), -1))
+
+    model, images = Viewing(), photos(3)
+    found = find_extreme_patches(model, "dense", images, k=3, size=5, stride=3, **QUIET)
+    agree(found, model, images, 3, 5, 3, reduce=lambda value: value)
+
+
 class Failing(torch.utils.data.Dataset[Any]):
     """Reads images one by one; number ``bad`` raises."""
 

@@ -13,6 +13,7 @@ from absence_plugins.experiments.bench.result import BenchResult, Measurement
 from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.experiments.bench.timing import timed
 from absence_plugins.experiments.bench.works import Work
+from absence_plugins.methods.patches.windows import corners, windows_of
 
 FORWARD_LIMITS = {"resnet18": 1.15, "resnet50": 1.2}
 SCRIPT_LIMIT = 1 / 3  # the search takes at most a third of the script's time
@@ -71,7 +72,6 @@ def build_patch_works(network: str, quick: bool, device: torch.device) -> dict[s
     import torchvision
 
     from absence_plugins.methods.patches import find_extreme_patches
-    from absence_plugins.methods.patches.windows import corners, windows_of
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -115,25 +115,27 @@ def _to_layer(model: Any, x: Tensor) -> Tensor:
 
 
 def plain_script(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """As published scripts do it: image by image, every unit keeps the pixels of its highest and lowest patches.
+    """As published scripts do it: every unit keeps pixels and places of its k best patches, and takes in each image's k best one by one.
 
     Returns the highest scores [units, k].
     """
-    kept: dict[bool, list[tuple[Tensor, Tensor]]] = {True: [], False: []}
-    for image in images:
+    kept: dict[bool, list[tuple[Tensor, Tensor, Tensor]]] = {True: [], False: []}
+    places = corners(images.shape[2], images.shape[3], SIZE, STRIDE)
+    for number, image in enumerate(images):
         patches = (
             image.unfold(1, SIZE, STRIDE).unfold(2, SIZE, STRIDE).permute(1, 2, 0, 3, 4).reshape(-1, 3, SIZE, SIZE)
         )
         scores = run(patches).mean((2, 3)).cpu()
         for largest, units in kept.items():
             for unit in range(scores.shape[1]):
-                values, pixels = scores[:, unit], patches
-                if unit < len(units):
-                    values, pixels = torch.cat([units[unit][0], values]), torch.cat([units[unit][1], patches])
-                best = values.topk(min(K, len(values)), largest=largest)
-                found = best.values, pixels[best.indices]
-                if unit < len(units):
-                    units[unit] = found
-                else:
-                    units.append(found)
-    return torch.stack([values for values, _ in kept[True]])
+                if unit == len(units):
+                    units.append(
+                        (scores.new_empty(0), patches.new_empty(0, *patches.shape[1:]), places.new_empty(0, 3))
+                    )
+                for new in scores[:, unit].topk(min(K, len(scores)), largest=largest).indices:
+                    values = torch.cat([units[unit][0], scores[new, unit][None]])
+                    pixels = torch.cat([units[unit][1], patches[new][None]])
+                    where = torch.cat([units[unit][2], torch.tensor([[number, *places[new].tolist()]])])
+                    order = values.argsort(descending=largest)[:K]
+                    units[unit] = values[order], pixels[order], where[order]
+    return torch.stack([values for values, _, _ in kept[True]])

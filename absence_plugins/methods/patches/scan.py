@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def find_extreme_patches(
     with stopped_at(model, module) as run:
         scan = _Scan(run, here.device, size, stride, mode, reduce, batch_size, precision == "bf16")
         per_image = len(scan.places(first, numbers[0]))
-        values = scan.values(first, scan.places(first, numbers[0])[:1])
+        values = scan.first_values(first, scan.places(first, numbers[0])[:1])
         scan.units = _unit_numbers(units, values.shape[1], layer)
         blocks = _blocks(numbers, max(1, batch_size // per_image))
         drawn = _drawn(len(numbers), seed)
@@ -186,6 +186,7 @@ class _Scan:
     batch_size: int
     is_fast: bool
     units: tuple[int, ...] = ()
+    layout: torch.memory_format = torch.contiguous_format
 
     def places(self, image: Tensor, number: int) -> Tensor:
         """The windows' corners. Raises ValueError if there is none."""
@@ -198,13 +199,24 @@ class _Scan:
         """Of one image's windows: [n, all units]."""
         return self.forward(windows_of(image, places, self.size, self.mode))
 
+    def first_values(self, image: Tensor, places: Tensor) -> Tensor:
+        """As :meth:`values`; on the CPU with channels last from here on, by which convolutions are a fifth faster."""
+        if self.device.type == "cpu":
+            self.layout = torch.channels_last
+            with suppress(RuntimeError):  # the model calls .view() on what a convolution returns
+                return self.values(image, places)
+            self.layout = torch.contiguous_format
+        return self.values(image, places)
+
     def forward(self, windows: Tensor) -> Tensor:
         """[n, C, h, w] -> [n, all units], float."""
         fast = torch.autocast(self.device.type, torch.bfloat16) if self.is_fast else nullcontext()
         with fast:
             return torch.cat(
                 [
-                    unit_values(self.run(part.to(self.device)), self.reduce).float()
+                    unit_values(
+                        self.run(part.to(self.device).contiguous(memory_format=self.layout)), self.reduce
+                    ).float()
                     for part in torch.split(windows, self.batch_size)
                 ]
             )
