@@ -29,7 +29,7 @@ ARMS = {
 }
 CONTROLS = ("random", "median", "blank")
 RANDOM_PATCHES = 16  # per unit
-UNITS_AT_ONCE = 256  # whose patches are in memory together
+UNITS_AT_ONCE = 512  # whose patches are in memory together
 FEWEST_IMAGES = 3
 
 
