@@ -41,6 +41,41 @@ def capture(module: nn.Module, *, side: str = "output") -> Iterator[list[Tensor]
 
 
 @contextmanager
+def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a module put out ``change(output)``; of several outputs in a tuple or list, the first is changed.
+
+    >>> linear = nn.Identity()
+    >>> with rewritten(linear, lambda output: output + 1):
+    ...     _ = print(linear(torch.zeros(2)))
+    tensor([1., 1.])
+    """
+
+    def replace(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, (tuple, list)):
+            return type(output)((change(output[0]), *output[1:]))
+        return change(output)
+
+    handle = module.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; every module's own mode comes back."""
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let every given module work on a copy of its input, so that no two of them share a tensor.
 

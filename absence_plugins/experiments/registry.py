@@ -11,6 +11,8 @@ from typing import Any
 def experiments() -> dict[str, Callable[..., Path]]:
     """Every experiment by the name on the command line; a function of a folder and options to the page's path."""
     from absence_plugins.experiments.digit_absences import run_digits
+    from absence_plugins.experiments.directions import run_synthetic
+    from absence_plugins.experiments.directions_digits import run_digits as run_direction_digits
     from absence_plugins.experiments.imagenet import run_imagenet
     from absence_plugins.experiments.toys import run_colored_pixels, run_reichardt
 
@@ -19,6 +21,8 @@ def experiments() -> dict[str, Callable[..., Path]]:
         "colored-pixels": run_colored_pixels,
         "imagenet": run_imagenet,
         "digits": run_digits,
+        "directions-synthetic": run_synthetic,
+        "directions-digits": run_direction_digits,
     }
 
 
@@ -34,7 +38,8 @@ def run_experiment(name: str, out: Path, **options: Any) -> Path:
     known = experiments()
     if name not in known:
         raise ValueError(f"experiment {name!r} does not exist; there are: {', '.join(known)}")
-    takes = [option for option in inspect.signature(known[name]).parameters if option not in ("out", "progress")]
+    parameters = inspect.signature(known[name]).parameters
+    takes = [option for option in parameters if option not in ("out", "progress", "command", "quick")]
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         if option not in (*takes, "progress"):
@@ -42,4 +47,7 @@ def run_experiment(name: str, out: Path, **options: Any) -> Path:
             raise ValueError(f"experiment {name} takes no --{option.replace('_', '-')}; it takes: {shown}")
     if out.is_file():
         raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    if "command" in parameters:
+        words = (f" --{option.replace('_', '-')} {value}" for option, value in given.items() if option != "progress")
+        given["command"] = f"absence-plugins experiment {name}{''.join(words)}"
     return known[name](out, **given)

@@ -163,7 +163,10 @@ def test_both_protocols_on_folders(
             "none of the published networks: vgg19, resnet50, vit_b_16",
         ),
         (["reichardt", "--weights", "w"], "experiment reichardt takes no --weights; it takes: --seed"),
-        (["nothing"], "experiment 'nothing' does not exist; there are: reichardt, colored-pixels, imagenet, digits"),
+        (
+            ["nothing"],
+            "experiment 'nothing' does not exist; there are: reichardt, colored-pixels, imagenet, digits, directions-",
+        ),
     ],
 )
 def test_clear_errors_of_experiments(

@@ -79,7 +79,7 @@ def test_equal_to_brute_force(channels: int, size: int, stride: int, batch_size:
     agree(found, model[:3], images, 6, size, stride, mode=mode)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 4), st.integers(1, 9), st.integers(0, 1000))
 def test_ties_go_to_the_lower_position(k: int, size: int, stride: int, batch_size: int, seed: int) -> None:
     """Integer pixels and a summing unit: scores are exact, and many are equal."""

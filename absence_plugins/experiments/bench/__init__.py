@@ -4,7 +4,8 @@ Against Captum both sides do the same work, which is checked on their numbers be
 (:mod:`~absence_plugins.experiments.bench.zennit`) they do not: there the first table says which composite is right.
 Against Lucent (:mod:`~absence_plugins.experiments.bench.lucent`) both make the same picture. The patch search
 (:mod:`~absence_plugins.experiments.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
-(:mod:`~absence_plugins.experiments.bench.invert`) with one AUROC per candidate formula.
+(:mod:`~absence_plugins.experiments.bench.invert`) with one AUROC per candidate formula. Of direction
+pairs (:mod:`~absence_plugins.experiments.bench.directions`) the bench says which method recovers known ones.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from absence_plugins.experiments.bench.directions import DirectionsResult, run_directions_bench
 from absence_plugins.experiments.bench.invert import InvertResult, run_invert_bench
 from absence_plugins.experiments.bench.lucent import run_lucent_bench
 from absence_plugins.experiments.bench.memory import weighed_ratio
@@ -27,10 +29,12 @@ from absence_plugins.experiments.bench.zennit import ZennitResult, run_zennit_be
 __all__ = [
     "BENCHES",
     "BenchResult",
+    "DirectionsResult",
     "InvertResult",
     "Measurement",
     "ZennitResult",
     "run_bench",
+    "run_directions_bench",
     "run_invert_bench",
     "run_lucent_bench",
     "run_patches_bench",
@@ -83,10 +87,11 @@ def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", pro
     return BenchResult(tuple(measurements), describe_environment("captum", where, rounds, quick, networks))
 
 
-BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult]] = {
+BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | DirectionsResult]] = {
     "captum": run_bench,
     "zennit": run_zennit_bench,
     "lucent": run_lucent_bench,
     "patches": run_patches_bench,
     "invert": run_invert_bench,
+    "directions": run_directions_bench,
 }

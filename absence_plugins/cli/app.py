@@ -1,0 +1,70 @@
+"""The command line ``absence-plugins``: arguments in, a page or a table out.
+
+Commands import what they need when they run, so that ``--help`` is quick and a missing extra is one clear line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from absence_plugins import __version__
+
+app = typer.Typer(
+    name="absence-plugins",
+    help="See what a vision network computes from what is missing in an image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Bad input ends in one line on stderr and exit code 2, not in a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError, AssertionError) as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(2) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"absence-plugins {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See what a vision network computes from what is missing in an image."""
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Comma-separated numbers. Raises ValueError with the option's name for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} {text!r} must be comma-separated numbers") from None
+
+
+def unit_numbers(text: str | None) -> list[int] | None:
+    """Unit numbers such as 0,5,8-15; None for all. Raises ValueError for anything else."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ValueError(f"--units {text!r} must be unit numbers such as 0,5,8-15")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers

@@ -1,0 +1,78 @@
+"""Commands that measure: ``experiment`` and ``bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from absence_plugins.cli.app import app, clear_errors, unit_numbers
+
+
+@app.command()
+def experiment(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="reichardt, colored-pixels, digits, imagenet, directions-synthetic, or directions-digits.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for the page; default: absence-NAME.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of images (imagenet).")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights file (imagenet).")] = None,
+    model: Annotated[str | None, typer.Option(help="vgg19, resnet50 or vit_b_16 (imagenet).")] = None,
+    protocol: Annotated[str | None, typer.Option(help="controlled, or paper (imagenet).")] = None,
+    units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15 (imagenet).")] = None,
+    images_per_unit: Annotated[int | None, typer.Option(help="Images pasted into, per unit (imagenet).")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder for the state of a scan (imagenet).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images ahead (imagenet).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of data sets (directions-synthetic).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; default 0.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """A published experiment: writes a page and results.json, prints the page's path."""
+    with clear_errors():
+        from absence_plugins.experiments.registry import run_experiment
+
+        path = run_experiment(
+            name,
+            out or Path(f"absence-{name}"),
+            data=data,
+            weights=weights,
+            model=model,
+            protocol=protocol,
+            units=unit_numbers(units),
+            images_per_unit=images_per_unit,
+            checkpoint=checkpoint,
+            workers=workers,
+            seeds=seeds,
+            seed=seed,
+            progress=not quiet,
+        )
+        typer.echo(path.resolve())
+
+
+@app.command()
+def bench(
+    host: Annotated[str, typer.Argument(help="captum, zennit, lucent, patches, invert, or directions.")] = "captum",
+    rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
+) -> None:
+    """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
+
+    captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
+    lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
+    invert: time next to a straightforward search. directions: which method recovers known ones.
+    Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
+    """
+    with clear_errors():
+        from absence_plugins.experiments.bench import BENCHES
+
+        if host not in BENCHES:
+            raise ValueError(f"bench {host!r} is not known: use {', '.join(BENCHES)}")
+        result = BENCHES[host](rounds=rounds, quick=quick, device=device)
+    typer.echo(result.table())
+    raise typer.Exit(0 if result.ok else 1)

@@ -1,0 +1,195 @@
+"""Commands about the units of a layer: ``patches``, ``label``, ``directions``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from absence_plugins.cli.app import app, clear_errors, numbers, unit_numbers
+
+
+@app.command()
+def patches(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of images; none: the bundled digits.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "digits",
+    weights: Annotated[
+        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
+    ] = "none",
+    layer: Annotated[str | None, typer.Option(help="As in model.named_modules(); in front of a ReLU.")] = None,
+    units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15; default: all.")] = None,
+    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels; default 64 (digits 12).")] = None,
+    stride: Annotated[int | None, typer.Option(help="Step of the grid in pixels; default 16 (digits 4).")] = None,
+    k: Annotated[int, typer.Option(help="Patches per unit and side.")] = 8,
+    mode: Annotated[
+        str | None, typer.Option(help="crop, or mask for networks of a fixed input size; default crop (digits mask).")
+    ] = None,
+    reduce: Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min or cls.")] = "mean",
+    images_per_unit: Annotated[int, typer.Option(help="Images that the test pastes into, per unit.")] = 100,
+    protocol: Annotated[str, typer.Option(help="controlled, or paper.")] = "controlled",
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-patches"),
+    show: Annotated[int, typer.Option(help="Units on the page, the encoded absences first.")] = 12,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder for the state of the scan: run the command again to go on.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that read images ahead.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Highest and lowest patches of every unit of a layer, with the insertion test, as one page."""
+    with clear_errors():
+        from dataclasses import replace
+
+        from absence_plugins.experiments.loading import load_model
+        from absence_plugins.experiments.own_patches import default_scan, patches_page
+
+        loaded = load_model(
+            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
+        )
+        given = {"size": patch, "stride": stride, "mode": mode}
+        scan = replace(
+            default_scan(model == "digits"),
+            k=k,
+            reduce=reduce,
+            units=unit_numbers(units),
+            images_per_unit=images_per_unit,
+            protocol=protocol,
+            checkpoint=checkpoint,
+            workers=workers,
+            seed=seed,
+            **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+        )
+        command = "absence-plugins " + " ".join(sys.argv[1:])
+        path = patches_page(loaded, folder, layer, scan, out, shown=show, command=command, progress=not quiet)
+        typer.echo(path.resolve())
+
+
+@app.command()
+def label(
+    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "digits",
+    layer: Annotated[
+        str, typer.Option(help="As in model.named_modules(); of a ReLU its input is read; '' is the output.")
+    ] = "linear1",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with a subfolder of images per class; the digits model brings its own.")
+    ] = None,
+    attributes: Annotated[Path | None, typer.Option(help="CSV: class,ATTRIBUTE,... with 0 or 1 per class.")] = None,
+    hypernyms: Annotated[Path | None, typer.Option(help="CSV: child,parent per line; parents become concepts.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
+    ] = "none",
+    length: Annotated[int, typer.Option(help="Most concepts in a name.")] = 3,
+    beam: Annotated[int, typer.Option(help="Width of the search beyond pairs of concepts.")] = 5,
+    min_fraction: Annotated[float, typer.Option(help="Least share of the images on which a name holds.")] = 0.01,
+    max_fraction: Annotated[
+        float, typer.Option(help="Largest share; 1.0 admits names that fail on a handful of images only.")
+    ] = 0.99,
+    mode: Annotated[str, typer.Option(help="positive (names where a unit is high) or negative (low).")] = "positive",
+    exact_pairs: Annotated[bool, typer.Option(help="Search all pairs of concepts.")] = True,
+    holdout: Annotated[float, typer.Option(help="Share of the images that judge and are not searched.")] = 0.5,
+    top: Annotated[int, typer.Option(help="Names per unit.")] = 5,
+    reduce: Annotated[str, typer.Option(help="Of a channel over the image: mean, max, min or sum.")] = "mean",
+    out: Annotated[Path, typer.Option(help="Folder for the page, labels.csv and labels.json.")] = Path("absence-label"),
+    size: Annotated[int | None, typer.Option(help="Side of the model's input.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Normalization, comma-separated, as in explain.")] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Name every unit of a layer by concepts with AND, OR and NOT; says what each NOT is worth."""
+    with clear_errors():
+        from absence_plugins.experiments.label import run_label
+        from absence_plugins.experiments.loading import load_model
+
+        loaded = load_model(
+            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
+        )
+        found = run_label(
+            loaded,
+            layer,
+            out,
+            images=images,
+            attributes=attributes,
+            hypernyms=hypernyms,
+            is_digits=model == "digits",
+            reduce=reduce,
+            length=length,
+            beam=beam,
+            min_fraction=min_fraction,
+            max_fraction=max_fraction,
+            mode=mode,
+            exact_pairs=exact_pairs,
+            holdout=holdout,
+            top=top,
+            seed=seed,
+            command="absence-plugins " + " ".join(sys.argv[1:]),
+            progress=not quiet,
+        )
+        if len(found.labels) <= 100:
+            typer.echo(f"{found.labels.table()}\n")
+        typer.echo(found.summary())
+        typer.echo(found.page)
+
+
+@app.command()
+def directions(
+    images: Annotated[Path, typer.Argument(help="Folder of images; labels are not needed.", show_default=False)],
+    layer: Annotated[str, typer.Option(help="As in model.named_modules(), for example layer4.", show_default=False)],
+    count: Annotated[int, typer.Option(help="Number of directions; too many are reported.")] = 16,
+    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "torchvision:resnet18",
+    weights: Annotated[
+        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
+    ] = "none",
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-directions"),
+    most: Annotated[int, typer.Option(help="Images that are read at most, drawn at random.")] = 2000,
+    background: Annotated[str, typer.Option(help="none, virtual, or detectors.")] = "none",
+    recipe: Annotated[str, typer.Option(help="robust, or paper.")] = "robust",
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each stage.")] = 400,
+    head: Annotated[bool, typer.Option(help="Align with the network behind the layer.")] = True,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Normalization, comma-separated.")] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Concepts that a layer of your model writes, found without labels, and the outputs that encode their absence."""
+    with clear_errors():
+        from absence_plugins.experiments.directions_model import model_directions
+        from absence_plugins.experiments.loading import load_model
+
+        loaded = load_model(
+            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
+        )
+        path = model_directions(
+            images,
+            loaded,
+            layer,
+            out,
+            count=count,
+            most=most,
+            background=background,
+            recipe=recipe,
+            use_head=head,
+            steps=steps,
+            seed=seed,
+            command="absence-plugins " + " ".join(sys.argv[1:]),
+            progress=not quiet,
+        )
+        typer.echo(path.resolve())

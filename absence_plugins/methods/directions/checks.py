@@ -1,0 +1,88 @@
+"""What a fit refuses, and with which words."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.methods.directions.features import Features
+from absence_plugins.methods.directions.recipe import Head
+
+FEWEST_PER_DIRECTION = 20  # positions; refused below
+RELIABLE_PER_DIRECTION = 100  # positions; measured: below it some encoding directions are wrong
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} must be a whole number")
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}")
+
+
+def check_positions(features: Features, directions: int) -> None:
+    """Raise where there are too few positions for anything; warn where there are too few to be trusted."""
+    n, h, w, _ = features.shape
+    positions = n * h * w
+    if positions < FEWEST_PER_DIRECTION * directions:
+        raise ValueError(
+            f"features has {positions} positions for {directions} directions; pass at least "
+            f"{FEWEST_PER_DIRECTION} per direction, better {RELIABLE_PER_DIRECTION}: more images, or an earlier layer"
+        )
+    if positions < RELIABLE_PER_DIRECTION * directions:
+        warnings.warn(
+            f"features has {positions} positions for {directions} directions; below {RELIABLE_PER_DIRECTION} per direction "
+            "some of the directions are wrong in part of our measurements",
+            AbsenceWarning,
+            stacklevel=4,
+        )
+
+
+def check_rank(rank: int, directions: int) -> None:
+    """Raise for more directions than the features have dimensions: they are not identifiable."""
+    if directions > rank:
+        raise ValueError(
+            f"n_directions={directions} is more than the rank of the features, {rank}; ask for at most {rank}: more concepts "
+            "than dimensions cannot be told apart"
+        )
+
+
+def check_head(head: Head, features: Features) -> None:
+    """Run the head once on two images, with a gradient.
+
+    Raises:
+        TypeError: it is not callable, or does not return a tensor.
+        ValueError: outputs that are not [n, classes], one class, NaN, or no gradient.
+    """
+    if not callable(head):
+        raise TypeError(f"head must map features [n, H, W, D] to logits [n, classes], got a {type(head).__name__}")
+    some = features.batch(torch.arange(min(2, features.shape[0]))).detach().clone().requires_grad_()
+    with torch.enable_grad():
+        outputs = head(some)
+    if not isinstance(outputs, Tensor):
+        raise TypeError(f"head returned a {type(outputs).__name__}; it must return logits [n, classes]")
+    if outputs.dim() != 2 or len(outputs) != len(some):
+        raise ValueError(
+            f"head returned shape {tuple(outputs.shape)} for {len(some)} images; it must return [n, classes]"
+        )
+    if outputs.shape[1] < 2:
+        raise ValueError(
+            "head returned one class, of which no uncertainty can be told; return two logits, for example torch.cat([z, -z], 1) "
+            "of a single logit z, or pass head=None"
+        )
+    if not bool(outputs.isfinite().all()):
+        raise ValueError(
+            "head returned NaN or infinite logits; check that it takes features [n, H, W, D], channels last"
+        )
+    gradient = None
+    if outputs.requires_grad:
+        weights = torch.linspace(0.5, 1.5, outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+        (gradient,) = torch.autograd.grad((outputs * weights).sum(), some, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "head has no gradient with respect to its features (torch.no_grad() or detach() inside?); remove it"
+        )

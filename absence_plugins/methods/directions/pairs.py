@@ -1,0 +1,363 @@
+"""The estimator: encoding-decoding direction pairs of a layer, found without labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank, check_whole
+from absence_plugins.methods.directions.features import Features, FeatureStore, as_features, chunks
+from absence_plugins.methods.directions.heads import head_of, images_of, layer_features
+from absence_plugins.methods.directions.paper import paper
+from absence_plugins.methods.directions.recipe import Background, Head, Options, Solution, robust
+from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe
+from absence_plugins.methods.directions.signals import FEWEST, Moments, Signal, selected
+from absence_plugins.methods.directions.whitening import Whitening, fit_whitening
+
+_FORMAT = "absence_plugins.directions/1"
+_TENSORS = ("decoding", "threshold", "encoding", "typical")
+
+
+class DirectionPairs:
+    """Concepts that a layer writes and reads: directions with which each is encoded, detectors that decode it.
+
+    x_p = S a_p + D b_p + constant: features x_p at position p hold I concepts with strengths a along *encoding*
+    directions s_i, and distractors. A *decoding* direction w_i with threshold b_i reads concept i:
+    y_pi = sigmoid(w_i . x_p - b_i). Found without labels, from the features' structure and from what the network
+    behind the layer (``head``) uses.
+
+    Source: Doumanoglou et al., arXiv 2509.23926 (TMLR 2026). ``recipe="paper"`` takes its steps and weights;
+    ``recipe="robust"``, the default, whitens the features, trains many starts and ties the encoding directions to
+    their estimator.
+
+    Args:
+        n_directions: I, at least 2 and at most the rank of the features. Of more directions than concepts the extra
+            ones stay inactive or split a concept; ``report_`` says which.
+        background: what explains positions without any concept: ``"none"``, nothing; ``"virtual"``, a detector
+            y_0 = prod (1 - y_i); ``"detectors"``, ``n_background`` further detectors that are then dropped.
+        signal: the positions that an encoding direction is estimated from: where its detector fires ``"exclusive"``-ly,
+            or, as published, wherever it is ``"positive"``.
+        recipe: ``"robust"`` or ``"paper"``.
+        seed: the same seed gives the same bits; the global random state is untouched.
+        starts: solutions that are trained side by side (robust); by default 24, or 4 per direction if that is more.
+        finalists: how many of them are refined (robust).
+        steps: optimizer steps of each of the two stages (robust), of each of the three steps (paper).
+        batch_size: images per step.
+        head_batch: how many of these go through ``head``, per start; lower it for a deep network.
+        step_range: how far positions are moved towards the detectors' hyperplanes before the head is asked; 1 is
+            all the way.
+        n_background: see ``background``.
+        progress: show a progress bar.
+
+    Attributes:
+        decoding: [D, I], w, in 1 / units of the features. Directions are numbered from the one that fires most often.
+        threshold: [I], b.
+        encoding: [D, I], s, unit norm. The sign: w_i . s_i > 0, so adding s_i to a feature makes its detector fire.
+        typical: [2, I], the mean of w_i . x - b_i over the positions where the detector is silent, and where it fires.
+        losses_: the losses at the end, by name, without their weights. No "alignment" without a head.
+        report_: :class:`~absence_plugins.methods.directions.DirectionReport`, what became of every direction.
+        notes_: what the reader of a result must know, for example that there was no head.
+        whitening_: the coordinates in which it was fitted.
+
+    Raises:
+        ValueError, TypeError: NaN, infinite or constant features, features that are not [N, H, W, D], too few
+            positions or dimensions, a head without two finite logits or a gradient; each with the remedy.
+
+    Example:
+        >>> from absence_plugins.data.synthetic_directions import synthetic_directions
+        >>> data = synthetic_directions(images=600)
+        >>> pairs = DirectionPairs(3, starts=8, steps=150).fit(data.features, head=data.head)
+        >>> pairs
+        DirectionPairs(3 directions in 16 dimensions, robust, with head; 3 active)
+        >>> cosines = (data.encoding.T @ pairs.encoding).amax(1)
+        >>> bool((cosines > 0.9).all())
+        True
+    """
+
+    decoding: Tensor
+    threshold: Tensor
+    encoding: Tensor
+    typical: Tensor
+    losses_: dict[str, float]
+    report_: DirectionReport
+    notes_: tuple[str, ...]
+    whitening_: Whitening
+
+    def __init__(
+        self,
+        n_directions: int,
+        *,
+        background: Background = "none",
+        signal: Signal = "exclusive",
+        recipe: Literal["robust", "paper"] = "robust",
+        seed: int = 0,
+        starts: int | None = None,
+        finalists: int = 6,
+        steps: int = 400,
+        batch_size: int = 250,
+        head_batch: int = 64,
+        step_range: tuple[float, float] = (0.5, 0.9),
+        n_background: int = 1,
+        progress: bool = False,
+    ) -> None:
+        check_whole("n_directions", n_directions, 2)
+        starts = max(24, 4 * n_directions) if starts is None else starts
+        for name, value in (
+            ("starts", starts), ("finalists", finalists), ("steps", steps), ("batch_size", batch_size),
+            ("head_batch", head_batch), ("n_background", n_background),
+        ):  # fmt: skip
+            check_whole(name, value, 1)
+        check_whole("seed", seed, 0)
+        for name, choice, known in (
+            ("background", background, ("none", "virtual", "detectors")),
+            ("signal", signal, ("exclusive", "positive")),
+            ("recipe", recipe, ("robust", "paper")),
+        ):
+            if choice not in known:
+                raise ValueError(f"{name}={choice!r} must be one of {', '.join(known)}")
+        low, high = step_range
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"step_range={step_range} must be two numbers with 0 < low <= high <= 1")
+        self.recipe = recipe
+        self.options = Options(
+            n_directions, background, n_background, signal, seed, starts, min(finalists, starts), steps, batch_size,
+            head_batch, (low, high), progress,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "encoding"):
+            return f"DirectionPairs({self.options.n_directions} directions, {self.recipe}, not fitted)"
+        aligned = "with head" if "alignment" in self.losses_ else "without head: no alignment with the network"
+        status = self.report_.status
+        counts = ", ".join(f"{status.count(s)} {s}" for s in ("active", "split", "inactive") if s in status)
+        return (
+            f"DirectionPairs({self.n_directions} directions in {self.encoding.shape[0]} dimensions, {self.recipe}, "
+            f"{aligned}; {counts})"
+        )
+
+    @property
+    def n_directions(self) -> int:
+        """I."""
+        return self.options.n_directions
+
+    def fit(self, features: Tensor | Features, head: Head | None = None) -> DirectionPairs:
+        """Find the pairs.
+
+        Args:
+            features: a tensor [N, H, W, D], channels last, or a :class:`FeatureStore`, whose mini-batches are read
+                from disk.
+            head: features [n, H, W, D] to logits [n, classes], differentiable, as :func:`head_of` makes it. It must
+                not be in training mode. None: nothing ties the directions to what the network uses.
+        """
+        source = as_features(features)
+        check_positions(source, self.n_directions)
+        devices = [source.batch(torch.arange(1)).device]
+        # a head may draw random numbers; the user's state stays as it is
+        with torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
+            whitening = fit_whitening(source)
+            check_rank(whitening.rank, self.options.detectors)
+            if head is not None:
+                check_head(head, source)
+            train = robust if self.recipe == "robust" else paper
+            solution = train(source, whitening, head, self.options)
+        self._read(source, whitening, solution)
+        self.losses_ = solution.history
+        self.notes_ = self._notes(head)
+        return self
+
+    def fit_model(
+        self,
+        model: nn.Module,
+        layer: str,
+        dataset: Any,
+        *,
+        store: str | Path | None = None,
+        batch_size: int = 64,
+        use_head: bool = True,
+        channels_last: bool = False,
+    ) -> DirectionPairs:
+        """Find the pairs of a model's layer.
+
+        Args:
+            model: in any mode; runs in evaluation mode, without a trace.
+            layer: a name as in ``model.named_modules()``; the value before a rectifier shows absences better.
+            dataset: images as a tensor [N, ...], a data set or a loader; labels are ignored.
+            store: a folder for the features, if they do not fit in memory.
+            batch_size: images per forward.
+            use_head: align with the network behind the layer.
+            channels_last: the layer puts out [N, H, W, D] (Swin).
+
+        Raises:
+            ValueError: no such layer, another path around it (pass ``use_head=False``, or the whole block), no images.
+        """
+        first: list[Tensor] = []
+
+        def collected() -> Iterator[Tensor]:
+            for images in images_of(dataset, batch_size, model):
+                if not first:
+                    first.append(images[:1])
+                yield layer_features(model, layer, images, channels_last=channels_last)
+
+        features: Tensor | Features
+        if store is not None:
+            features = FeatureStore.write(store, collected())
+        else:
+            parts = list(collected())
+            if not parts:
+                raise ValueError("dataset is empty; pass images")
+            features = torch.cat(parts)
+        if isinstance(features, FeatureStore):
+            features.device = first[0].device
+        head = head_of(model, layer, first[0], channels_last=channels_last) if use_head else None
+        return self.fit(features, head)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """w_i . x - b_i: features [..., D] -> [..., I]; above 0 where the concept is there."""
+        self._check(features)
+        values = features.double() @ self.decoding.to(features.device).double()
+        return (values - self.threshold.to(features.device).double()).to(features.dtype)
+
+    def transform(self, features: Tensor) -> Tensor:
+        """Detector probabilities y: features [..., D] -> [..., I] in [0, 1]."""
+        return self.logits(features).sigmoid()
+
+    def signal_values(self, features: Tensor) -> Tensor:
+        """How much of each concept: (w_i . x - b_i) / (w_i . s_i), features [..., D] -> [..., I] in their units.
+
+        That is how far the features lie beyond the detector's threshold, measured along s_i: below 0 where the concept
+        is missing.
+        """
+        return self.logits(features) / self.gain.to(features)
+
+    @property
+    def gain(self) -> Tensor:
+        """w_i . s_i, [I], above 0: by how much a step of 1 along s_i raises the detector's logit."""
+        return (self.decoding * self.encoding).sum(0)
+
+    @property
+    def step(self) -> Tensor:
+        """[I]: the step along s_i, in units of the features, from a typical position without the concept to one with it."""
+        return (self.typical[1] - self.typical[0]) / self.gain
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``pairs.safetensors`` and ``pairs.json`` into a folder; returns it."""
+        self._check_fitted()
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        whitening = {f"whitening_{name}": getattr(self.whitening_, name) for name in ("mean", "forward", "backward")}
+        save_file(
+            {name: value.cpu().contiguous() for name, value in (tensors | whitening).items()},
+            folder / "pairs.safetensors",
+        )
+        plain = {
+            "format": _FORMAT,
+            "recipe": self.recipe,
+            "options": asdict(self.options),
+            "losses": self.losses_,
+            "report": self.report_.to_dict(),
+            "notes": list(self.notes_),
+        }
+        (folder / "pairs.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> DirectionPairs:
+        """Read what :meth:`save` wrote. Raises ValueError where there is nothing, or something else."""
+        folder = Path(folder)
+        if not (folder / "pairs.json").is_file() or not (folder / "pairs.safetensors").is_file():
+            raise ValueError(f"{folder} holds no direction pairs; save some with pairs.save(folder)")
+        plain = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+        if plain.get("format") != _FORMAT:
+            raise ValueError(
+                f"{folder / 'pairs.json'} is of format {plain.get('format')!r}; this version reads {_FORMAT!r}"
+            )
+        options = plain["options"] | {"step_range": tuple(plain["options"]["step_range"])}
+        pairs = cls(recipe=plain["recipe"], **options)
+        tensors = load_file(folder / "pairs.safetensors")
+        for name in _TENSORS:
+            setattr(pairs, name, tensors[name])
+        pairs.whitening_ = Whitening(*(tensors[f"whitening_{name}"] for name in ("mean", "forward", "backward")))
+        pairs.losses_, pairs.notes_ = plain["losses"], tuple(plain["notes"])
+        pairs.report_ = DirectionReport.from_dict(plain["report"])
+        return pairs
+
+    def _read(self, source: Features, whitening: Whitening, solution: Solution) -> None:
+        """From a solution in whitened coordinates to the attributes; signals over all positions, in float64."""
+        kept = self.n_directions
+        v = solution.v[:, :kept].double()
+        t, slope = solution.t[:kept].double(), solution.slope[:kept].double()
+
+        def logits_of(chunk: Tensor) -> tuple[Tensor, Tensor]:
+            x = ((chunk.double() - whitening.mean) @ whitening.forward).flatten(0, -2)
+            return x, slope * (x @ v - t)
+
+        positions = 0
+        fires, alone = (torch.zeros(kept, dtype=torch.int64, device=v.device) for _ in range(2))
+        total, above = (torch.zeros(kept, dtype=torch.float64, device=v.device) for _ in range(2))
+        for chunk in chunks(source):
+            _, z = logits_of(chunk)
+            fires += (z > 0).sum(0)
+            alone += selected(z, "exclusive").sum(0)
+            total += z.sum(0)
+            above += z.relu().sum(0)
+            positions += len(z)
+        chosen, everywhere = Moments(), Moments()
+        extra = alone < ALONE_BELOW * fires  # does not count as another concept
+        for chunk in chunks(source):
+            x, z = logits_of(chunk)
+            chosen.add(x, z, selected(z, self.options.signal, extra))
+            everywhere.add(x, z, torch.ones_like(z))
+        signals, used = chosen.signals()
+        fallback, _ = everywhere.signals()
+        usable = (used >= FEWEST) & (signals.norm(dim=0) > 0)
+        signals = torch.where(usable, signals, fallback)
+        silent = (total - above) / (positions - fires).clamp(min=1)
+        typical = torch.stack([silent, above / fires.clamp(min=1)])
+        decoding = whitening.forward @ (v * slope)
+        threshold = slope * t + whitening.mean @ decoding
+        encoding = F.normalize(whitening.backward.T @ signals, dim=0)
+        order = fires.argsort(descending=True, stable=True)  # which start was chosen does not show in the numbering
+        self.decoding, self.encoding = decoding[:, order].float(), encoding[:, order].float()
+        self.threshold, self.typical = threshold[order].float(), typical[:, order].float()
+        self.whitening_ = whitening
+        fires, alone, used = (count[order].cpu() for count in (fires, alone, used * usable))
+        self.report_ = describe(fires, alone, used, self.encoding.cpu(), positions)
+
+    def _notes(self, head: Head | None) -> tuple[str, ...]:
+        notes = []
+        if head is None:
+            notes.append(
+                "no head was given: the directions follow the features' structure, whether or not the network uses them"
+            )
+        inactive = [i for i, status in enumerate(self.report_.status) if status == "inactive"]
+        if inactive:
+            notes.append(f"inactive directions: {', '.join(map(str, inactive))}; the layer may hold fewer concepts")
+        split = [i for i, status in enumerate(self.report_.status) if status == "split"]
+        split = [i for i in split if not any(i in group for group in self.report_.groups)]
+        if split:
+            notes.append(
+                f"directions that hardly ever fire alone: {', '.join(map(str, split))}; they read parts of what others read"
+            )
+        notes += [f"directions {', '.join(map(str, group))} split one concept" for group in self.report_.groups]
+        return tuple(notes)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "encoding"):
+            raise ValueError("these DirectionPairs are not fitted; call fit(features, head) first")
+
+    def _check(self, features: Tensor) -> None:
+        self._check_fitted()
+        if features.shape[-1] != self.decoding.shape[0]:
+            raise ValueError(
+                f"features has {features.shape[-1]} channels on its last axis, the directions {self.decoding.shape[0]}; pass "
+                "[..., D], channels last"
+            )

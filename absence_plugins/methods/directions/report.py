@@ -1,0 +1,91 @@
+"""What became of every direction of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Status = Literal["active", "inactive", "split"]
+INACTIVE_BELOW = 0.005  # share of positions
+SPLIT_ABOVE = 0.7  # cosine of two encoding directions
+ALONE_BELOW = 0.1  # of the positions at which a detector fires
+
+
+@dataclass(frozen=True)
+class DirectionReport:
+    """Whether each direction is used, and whether some share one concept.
+
+    Attributes:
+        active_share: per direction, the share of positions at which its detector fires (y > 0.5).
+        exclusive_share: ... at which it fires alone.
+        n_signal: ... the number of positions that its encoding direction is estimated from.
+        status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions; ``"split"``: reads a part of
+            what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a cosine
+            above 0.7 with another's.
+        groups: the directions whose encodings are alike, as tuples of numbers.
+        n_positions: of the features.
+    """
+
+    active_share: tuple[float, ...]
+    exclusive_share: tuple[float, ...]
+    n_signal: tuple[int, ...]
+    status: tuple[Status, ...]
+    groups: tuple[tuple[int, ...], ...]
+    n_positions: int
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  {number}: {status}, fires at {100 * share:.1f} % of the positions, alone at {100 * alone:.1f} %"
+            for number, (status, share, alone) in enumerate(
+                zip(self.status, self.active_share, self.exclusive_share, strict=True)
+            )
+        ]
+        groups = [f"  directions {', '.join(map(str, group))} split one concept" for group in self.groups]
+        return "\n".join(
+            [f"DirectionReport({len(self.status)} directions, {self.n_positions} positions)", *lines, *groups]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        plain = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> DirectionReport:
+        """The way back from :meth:`to_dict`."""
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        return cls(**(values | {"groups": tuple(tuple(group) for group in plain["groups"])}))
+
+
+def describe(fires: Tensor, alone: Tensor, used: Tensor, encoding: Tensor, positions: int) -> DirectionReport:
+    """Counts [I] of positions (firing, firing alone, behind the signal) and encodings [D, I] as a report."""
+    share = fires.double() / positions
+    inactive = share < INACTIVE_BELOW
+    alike = encoding.T @ encoding > SPLIT_ABOVE
+    alike &= ~(inactive[:, None] | inactive[None, :])
+    groups: list[tuple[int, ...]] = []
+    left = set(range(len(share)))
+    while left:
+        group, grown = {min(left)}, set[int]()
+        while group != grown:
+            grown = set(group)
+            group |= {int(other) for one in grown for other in torch.nonzero(alike[one]).flatten()}
+        left -= group
+        if len(group) > 1:
+            groups.append(tuple(sorted(group)))
+    members = {one for group in groups for one in group}
+    members |= set(torch.nonzero(alone < ALONE_BELOW * fires).flatten().tolist())
+    status: list[Status] = [
+        "inactive" if inactive[i] else "split" if i in members else "active" for i in range(len(share))
+    ]
+    return DirectionReport(
+        tuple(share.tolist()),
+        tuple((alone.double() / positions).tolist()),
+        tuple(int(n) for n in used),
+        tuple(status),
+        tuple(groups),
+        positions,
+    )

@@ -1,0 +1,153 @@
+"""The experiments' pages, the baselines, the command for a user's model, the bench."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from absence_plugins.cli import app
+from absence_plugins.data import load_digits
+from absence_plugins.data.synthetic_directions import synthetic_directions
+from absence_plugins.experiments import bench
+from absence_plugins.experiments.bench import run_directions_bench
+from absence_plugins.experiments.bench.directions import DirectionsResult
+from absence_plugins.experiments.directions import run_synthetic
+from absence_plugins.experiments.directions_baselines import BASELINES, baseline
+from absence_plugins.experiments.directions_compare import MethodResult, SyntheticResult, compare_methods
+from absence_plugins.experiments.directions_digits import run_digits
+from absence_plugins.experiments.directions_recovery import Recovery, compare
+from absence_plugins.report.gallery import GalleryEntry, gallery_figure, gallery_panels
+
+
+def test_recovery_of_the_truth_is_perfect_and_matches_any_order() -> None:
+    data = synthetic_directions(0, images=300)
+    order = torch.tensor([2, 0, 1])
+    fires, values = data.present.flatten(0, 2)[:, order], data.signal_values.flatten(0, 2)[:, order] - 2.5
+    found = compare(data, fires, data.encoding[:, order], values)
+    assert found.ok
+    assert found.matched == (1, 2, 0)
+    assert min(found.iou) == 1
+    assert min(found.cosine) > 0.9999
+    assert max(found.rmse) < 1e-5
+    assert not compare(data, ~fires, data.encoding[:, order], values).ok
+    assert json.dumps(found.to_dict())
+    assert "IoU >= 1.000" in repr(found)
+
+
+def test_baselines_do_not_recover_all_pairs() -> None:
+    data = synthetic_directions(1, images=900)
+    found = {name: baseline(name, data) for name in BASELINES}
+    assert not any(one.ok for one in found.values())
+    # the strong cheap one sees where concepts are
+    assert min(found["whitened k-means"].iou) > 0.9
+    assert min(found["whitened k-means"].cosine) > 0.85
+    assert all(min(found[name].cosine) < 0.9 for name in BASELINES if name != "whitened k-means")
+    with pytest.raises(ValueError, match="unknown"):
+        baseline("LDA", data)
+
+
+def test_the_cheap_baseline_cannot_see_the_head() -> None:
+    data = synthetic_directions(1, images=1500, decoys=True)
+    assert min(baseline("whitened k-means", data).iou) < 0.5
+
+
+def test_synthetic_page(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    path = run_synthetic(tmp_path, seeds=1, quick=True, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    page = path.read_text(encoding="utf-8")
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["methods"]
+    assert {one["name"] for one in results} == {"ours, robust", "ours, paper", *BASELINES}
+    assert all(name.lower() in page.lower() for name in BASELINES)
+    assert "quick run" in page
+    ours = next(one for one in results if one["name"] == "ours, robust")
+    assert ours["median_worst_iou"] > 0.9
+    with pytest.raises(ValueError, match="seeds=0"):
+        run_synthetic(tmp_path, seeds=0)
+    with pytest.raises(ValueError, match="unknown"):
+        compare_methods([0], names=["best"])
+
+
+def test_digits_page(tmp_path: Path) -> None:
+    path = run_digits(tmp_path, directions=4, quick=True, progress=False)
+    page = path.read_text(encoding="utf-8")
+    assert "painted over" in page
+    assert "its absence is encoded by" in page
+    assert (tmp_path / "gallery.png").stat().st_size > 5000
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["influence"]["outputs"] == [f"class {k}" for k in range(10)]
+    from absence_plugins.methods.directions import DirectionPairs
+
+    assert DirectionPairs.load(tmp_path / "pairs").n_directions == 4
+
+
+@pytest.mark.filterwarnings("ignore:features has")
+def test_the_command_for_a_users_model(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(load_digits().test_images[:40]):
+        Image.fromarray((image[0] * 255).byte().numpy()).save(folder / f"{number}.png")
+    arguments = ["directions", str(folder), "--layer", "conv3", "--model", "digits", "--quiet"]
+    arguments += ["--steps", "10"]
+    done = CliRunner().invoke(app, [*arguments, "--count", "2", "--out", str(tmp_path / "page")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "page" / "index.html").is_file()
+    assert (tmp_path / "page" / "pairs" / "pairs.json").is_file()
+    for bad, words in (
+        (["directions", str(tmp_path / "none"), "--layer", "conv3", "--model", "digits"], "does not exist"),
+        ([*arguments, "--count", "1"], "n_directions=1"),
+        ([*arguments[:3], "conv9", *arguments[4:]], "conv9"),
+    ):
+        done = CliRunner().invoke(app, bad)
+        assert done.exit_code == 2
+        assert words in done.output
+
+
+def test_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = partial(compare_methods, names=["ours, robust", "PCA"])
+    monkeypatch.setattr("absence_plugins.experiments.bench.directions.compare_methods", two)
+    result = run_directions_bench(rounds=1, quick=True, progress=False)
+    assert result.ok
+    assert "not judged" in result.table()
+    assert "ours, robust" in result.table()
+    assert json.dumps(result.to_dict())
+    poor = Recovery((0.5,) * 3, (0.5,) * 3, (1.0,) * 3, (0, 1, 2), torch.zeros(3, 3))
+    missed = DirectionsResult(SyntheticResult((MethodResult("ours, robust", (poor,), (1.0,)),)), {}, judged=True)
+    assert not missed.ok
+    assert "MISSED" in missed.table()
+    for bad in ({"rounds": 0}, {"device": "cuda"}):
+        with pytest.raises(ValueError):
+            run_directions_bench(**bad)
+    for answer, code in ((result, 0), (missed, 1)):
+        monkeypatch.setitem(bench.BENCHES, "directions", lambda answer=answer, **options: answer)
+        assert CliRunner().invoke(app, ["bench", "directions"]).exit_code == code
+
+
+def entry(**changes: Any) -> GalleryEntry:
+    effects = (("a", 2.0), ("b", -3.0), ("c", 0.5), ("d", -0.1))
+    return GalleryEntry(**({"name": "n", "patches": torch.rand(5, 1, 6, 6), "effects": effects} | changes))
+
+
+def test_gallery() -> None:
+    one = entry()
+    assert one.pushed_up == (("a", 2.0), ("c", 0.5))
+    assert one.held_down == (("b", -3.0), ("d", -0.1))
+    figure = gallery_figure([one, entry(patches=torch.rand(2, 3, 6, 6))], most=1, title="t")
+    bars = figure.axes[5].patches
+    assert [bar.get_width() for bar in bars] == [-3.0, 2.0]
+    red, blue = bars[1].get_facecolor(), bars[0].get_facecolor()
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+    assert [panel.kind for panel in gallery_panels(one)] == ["image", "signed"]
+    for bad in ({"patches": torch.rand(6, 6)}, {"patches": torch.full((1, 1, 2, 2), 3.0)}):
+        with pytest.raises(ValueError, match="patches of"):
+            entry(**bad)
+    with pytest.raises(ValueError, match="empty"):
+        gallery_figure([])

@@ -1,0 +1,292 @@
+"""What a fit recovers, refuses, keeps and leaves untouched."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
+from absence_plugins.experiments.directions_recovery import Recovery, recovery
+from absence_plugins.methods.directions import DirectionPairs, FeatureStore
+
+QUICK: dict[str, Any] = {"starts": 8, "steps": 150}
+
+
+@pytest.fixture(scope="module")
+def data() -> SyntheticDirections:
+    return synthetic_directions(0, images=800)
+
+
+@pytest.fixture(scope="module")
+def pairs(data: SyntheticDirections) -> DirectionPairs:
+    return DirectionPairs(3, **QUICK).fit(data.features, head=data.head)
+
+
+def recovered(seed: int, directions: int = 3, head: bool = True, **variant: Any) -> Recovery:
+    made = synthetic_directions(seed, **variant)
+    return recovery(made, DirectionPairs(directions).fit(made.features, made.head if head else None))
+
+
+@pytest.mark.parametrize("seed", [100, 101, 102])
+def test_all_pairs_are_recovered(seed: int) -> None:
+    assert recovered(seed).ok
+
+
+@pytest.mark.slow
+def test_all_pairs_are_recovered_in_twenty_data_sets() -> None:
+    began = time.process_time()
+    found = [recovered(seed) for seed in range(20)]
+    assert sum(one.ok for one in found) >= 19, found
+    assert (time.process_time() - began) / 20 <= 15
+
+
+@pytest.mark.slow
+def test_eight_and_twelve_concepts_in_32_dimensions() -> None:
+    for seed, concepts in ((0, 8), (1, 8), (2, 8), (3, 12)):
+        found = recovered(seed, concepts, concepts=concepts, dimensions=32)
+        assert min(found.iou) >= 0.93, found
+        assert statistics.mean(found.cosine) >= 0.95, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [{"overlap": 0.1}, {"zipf": True}, {"noise": 0.1}])
+def test_harder_data(variant: dict[str, Any]) -> None:
+    found = [recovered(seed, **variant) for seed in range(5)]
+    assert statistics.median(min(one.iou) for one in found) >= 0.92, found
+    assert statistics.median(min(one.cosine) for one in found) >= 0.92, found
+
+
+def matches_truth(found: Recovery) -> bool:
+    return min(found.iou) > 0.9
+
+
+@pytest.mark.slow
+def test_the_head_picks_the_concepts_that_it_uses() -> None:
+    with_head = [matches_truth(recovered(seed, decoys=True)) for seed in range(6)]
+    without = [matches_truth(recovered(seed, head=False, decoys=True)) for seed in range(6)]
+    assert sum(with_head) >= 5
+    assert sum(without) <= 4  # a coin's toss
+
+
+def test_a_head_against_decoys() -> None:
+    made = synthetic_directions(1, images=1500, decoys=True)
+    assert matches_truth(recovery(made, DirectionPairs(3, starts=12, steps=200).fit(made.features, made.head)))
+
+
+def test_without_a_head_it_says_so(data: SyntheticDirections) -> None:
+    pairs = DirectionPairs(3, starts=2, steps=10).fit(data.features)
+    assert "alignment" not in pairs.losses_
+    assert "without head" in repr(pairs)
+    assert "no head was given" in pairs.notes_[0]
+
+
+def test_attributes(data: SyntheticDirections, pairs: DirectionPairs) -> None:
+    assert pairs.decoding.shape == pairs.encoding.shape == (16, 3)
+    assert pairs.threshold.shape == (3,)
+    assert torch.allclose(pairs.encoding.norm(dim=0), torch.ones(3), atol=1e-5)
+    assert bool((pairs.gain > 0).all())
+    assert bool((pairs.step > 0).all())
+    logits = data.features @ pairs.decoding - pairs.threshold
+    assert torch.allclose(pairs.logits(data.features), logits, atol=1e-2)
+    assert torch.allclose(pairs.transform(data.features), logits.sigmoid(), atol=1e-2)
+    # a step of d along s_i raises signal value i by d
+    moved = pairs.signal_values(data.features + 0.5 * pairs.encoding[:, 1]) - pairs.signal_values(data.features)
+    assert torch.allclose(moved[..., 1], torch.full_like(moved[..., 1], 0.5), atol=1e-3)
+    assert {"sparsity", "max_activation", "inactive", "alignment"} <= set(pairs.losses_)
+
+
+def test_same_seed_same_bits_and_no_trace(data: SyntheticDirections, pairs: DirectionPairs) -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    features = data.features.clone()
+    drawing: list[Tensor] = []
+
+    def head(x: Tensor) -> Tensor:
+        drawing.append(torch.rand(1))  # a head that moves the global state
+        return data.head(x)
+
+    again = DirectionPairs(3, **QUICK).fit(features, head=head)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+    assert torch.equal(features, data.features)
+    for name in ("decoding", "threshold", "encoding", "typical"):
+        assert torch.equal(getattr(again, name), getattr(pairs, name))
+    other = DirectionPairs(3, seed=1, **QUICK).fit(features, head=data.head)
+    assert not torch.equal(other.decoding, pairs.decoding)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1000.0, 0.0), (1e-3, 0.0), (1.0, 25.0), (0.25, -3.0)])
+def test_scaling_and_shifting_change_no_detector(
+    data: SyntheticDirections, pairs: DirectionPairs, scale: float, shift: float
+) -> None:
+    changed = data.features.double() * scale + shift
+    other = DirectionPairs(3, **QUICK).fit(changed, head=lambda x: data.head(((x - shift) / scale).float()))
+    fires, expected = other.logits(changed) > 0, pairs.logits(data.features) > 0
+    assert float((fires == expected).double().mean()) > 0.999
+    assert bool(((other.encoding * pairs.encoding).sum(0) > 0.9999).all())
+
+
+def test_more_directions_than_concepts_are_reported() -> None:
+    made = synthetic_directions(0, images=1500)
+    pairs = DirectionPairs(5).fit(made.features, head=made.head)
+    found = recovery(made, pairs)
+    assert min(found.iou) > 0.9
+    assert min(found.cosine) > 0.9
+    status = pairs.report_.status
+    assert all(status[i] in ("inactive", "split") for i in range(5) if i not in found.matched)
+    assert all(status[i] == "active" for i in found.matched)
+    assert any("hardly ever fire alone" in note or "inactive" in note for note in pairs.notes_)
+    assert "split" in repr(pairs.report_) or "inactive" in repr(pairs.report_)
+
+
+def test_a_store_on_disk_gives_the_same(data: SyntheticDirections, pairs: DirectionPairs, tmp_path: Path) -> None:
+    store = FeatureStore.write(tmp_path, data.features.split(300))
+    assert store.shape == tuple(data.features.shape)
+    assert torch.equal(store.batch(torch.tensor([799, 0, 301])), data.features[[799, 0, 301]])
+    other = DirectionPairs(3, **QUICK).fit(store, head=data.head)
+    assert torch.equal(other.decoding, pairs.decoding)
+    with pytest.raises(ValueError, match="holds no feature store"):
+        FeatureStore(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="every batch is"):
+        FeatureStore.write(tmp_path / "bad", [torch.zeros(2, 1, 1, 3), torch.zeros(2, 1, 1, 4)])
+    with pytest.raises(ValueError, match="batches is empty"):
+        FeatureStore.write(tmp_path / "none", [])
+    (tmp_path / "features-00001.safetensors").unlink()
+    with pytest.raises(ValueError, match="write the store again"):
+        FeatureStore(tmp_path)
+
+
+def test_saved_and_loaded(data: SyntheticDirections, pairs: DirectionPairs, tmp_path: Path) -> None:
+    loaded = DirectionPairs.load(pairs.save(tmp_path / "pairs"))
+    assert repr(loaded) == repr(pairs)
+    assert loaded.options == pairs.options
+    assert loaded.losses_ == pairs.losses_
+    assert loaded.notes_ == pairs.notes_
+    assert loaded.report_ == pairs.report_
+    assert torch.equal(loaded.transform(data.features), pairs.transform(data.features))
+    with pytest.raises(ValueError, match="holds no direction pairs"):
+        DirectionPairs.load(tmp_path)
+    with pytest.raises(ValueError, match="not fitted"):
+        DirectionPairs(3).save(tmp_path / "unfitted")
+
+
+def test_the_published_recipe_runs(data: SyntheticDirections) -> None:
+    pairs = DirectionPairs(3, recipe="paper", steps=60).fit(data.features, head=data.head)
+    assert set(pairs.losses_) == {
+        *("sparsity", "sparsity_bound", "max_activation", "max_margin", "inactive", "alignment", "excessive"),
+        "orthogonality",
+    }
+    assert bool((pairs.gain > 0).all())
+    assert bool(pairs.decoding.isfinite().all())
+
+
+@pytest.mark.parametrize("background", ["none", "virtual", "detectors"])
+def test_backgrounds(data: SyntheticDirections, background: Any) -> None:
+    pairs = DirectionPairs(2, background=background, starts=4, steps=20).fit(data.features, head=data.head)
+    assert pairs.encoding.shape == (16, 2)
+    assert len(pairs.report_.status) == 2
+
+
+GOOD = torch.randn(60, 1, 2, 6, generator=torch.Generator().manual_seed(0))
+NAN, INFINITE = GOOD.clone(), GOOD.clone()
+NAN[3, 0, 1, 2], INFINITE[0, 0, 0, 0] = float("nan"), float("inf")
+
+
+@pytest.mark.filterwarnings("ignore:features has")
+@pytest.mark.parametrize(
+    ("features", "error", "words"),
+    [
+        (NAN, ValueError, "NaN or infinite"),
+        (INFINITE, ValueError, "NaN or infinite"),
+        (GOOD[:, 0], ValueError, "channels last"),
+        (GOOD[:0], ValueError, "channels last"),
+        (GOOD.long(), TypeError, "floating point"),
+        (GOOD.numpy().tolist(), TypeError, "FeatureStore"),
+        (torch.full_like(GOOD, 0.3), ValueError, "constant"),
+        (GOOD[:10], ValueError, "20 positions for 3 directions"),
+        (torch.cat([GOOD[..., :2], torch.zeros(60, 1, 2, 4)], -1), ValueError, "rank of the features, 2"),
+    ],
+)
+def test_features_that_are_refused(features: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        DirectionPairs(3, starts=2, steps=2).fit(features)
+
+
+@pytest.mark.parametrize(
+    ("head", "error", "words"),
+    [
+        (3, TypeError, "must map features"),
+        (lambda x: (x,), TypeError, "must return logits"),
+        (lambda x: x.mean((1, 2, 3)), ValueError, "must return"),
+        (lambda x: x.flatten(0, 2), ValueError, "must return"),
+        (lambda x: x.mean((1, 2))[:, :1], ValueError, "one class"),
+        (lambda x: x.mean((1, 2)) * float("nan"), ValueError, "NaN or infinite logits"),
+        (lambda x: x.mean((1, 2)).detach(), ValueError, "no gradient"),
+        (lambda x: torch.ones(len(x), 2, requires_grad=True) * 2, ValueError, "no gradient"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:features has 120 positions")
+def test_heads_that_are_refused(head: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        DirectionPairs(3, starts=2, steps=2).fit(GOOD, head=head)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"n_directions": 1}, ValueError),
+        ({"n_directions": 2.0}, TypeError),
+        ({"n_directions": True}, TypeError),
+        ({"background": "some"}, ValueError),
+        ({"signal": "negative"}, ValueError),
+        ({"recipe": "best"}, ValueError),
+        ({"seed": -1}, ValueError),
+        ({"starts": 0}, ValueError),
+        ({"steps": 0}, ValueError),
+        ({"step_range": (0.9, 0.5)}, ValueError),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        DirectionPairs(**({"n_directions": 3} | options))
+
+
+def test_few_positions_are_announced() -> None:
+    with pytest.warns(UserWarning, match="120 positions for 3 directions"):
+        DirectionPairs(3, starts=2, steps=2).fit(GOOD)
+
+
+def test_other_features_are_refused(pairs: DirectionPairs) -> None:
+    with pytest.raises(ValueError, match="channels last"):
+        pairs.transform(torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="not fitted"):
+        DirectionPairs(3).transform(torch.zeros(2, 16))
+
+
+def test_synthetic_data_is_what_it_says() -> None:
+    before = torch.get_rng_state()
+    made = synthetic_directions(3, images=900)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(made.features, synthetic_directions(3, images=900).features)
+    assert bool((made.present.sum(-1) == 1).all())
+    assert bool(((made.signal_values > 2.5) == made.present).all())
+    assert torch.allclose(made.encoding.norm(dim=0), torch.ones(3), atol=1e-5)
+    rank = torch.linalg.matrix_rank((made.features.flatten(0, 2) - made.features.mean((0, 1, 2))).double(), rtol=1e-4)
+    assert int(rank) == 5  # three concepts, two distractors
+    assert made.accuracy > 0.85
+    hard = synthetic_directions(3, images=900, decoys=True, overlap=0.5, background=0.2, zipf=True, noise=0.1)
+    assert hard.decoys.shape == (16, 3)
+    assert hard.decoys_present.shape == (900, 1, 2, 3)
+    counts = hard.present.flatten(0, 2).double().mean(0)
+    assert float(counts[0]) > float(counts[2])
+    for bad in ({"concepts": 1}, {"images": 2}, {"overlap": 2.0}, {"background": -0.1}):
+        with pytest.raises(ValueError):
+            synthetic_directions(0, **bad)
