@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from absence_plugins.data import digits_cnn, load_digits
+from absence_plugins.data.digit_strokes import stroke_concepts
 from absence_plugins.experiments.directions_gallery import directions_page
 from absence_plugins.experiments.provenance import provenance
-from absence_plugins.methods.directions import DirectionPairs, layer_features
+from absence_plugins.methods.directions import DirectionPairs, layer_features, name_directions
 
 LAYER = "conv3"
 DIRECTIONS = 10
-OFTEN = 1.3  # times as often in a digit as in all, for the direction's name
+NAMED = 0.8  # AUC on held-out images from which on a name is shown
 LEAD = """The bundled network reads handwritten digits. Without any labels, {count} directions were found in its last
 convolution ({layer}, {channels} channels, before the rectifier): stroke pieces that the layer writes, each with the digits
-that it raises and those that it holds down.
+that it raises and those that it holds down, and named by the digits and strokes in whose images it is strongest.
 
 A digit that a stroke holds down encodes the absence of that stroke. Whether that is so was checked on the images:
 the patch with the stroke was painted over, and the digit's logit measured again. Painting takes away whatever else is in
@@ -52,13 +50,16 @@ def run_digits(
     pairs = DirectionPairs(directions, seed=seed, head_batch=32, progress=progress, **options)  # type: ignore[arg-type]
     pairs.fit_model(model, LAYER, images)
     held_out = digits.test_images
-    where = digit_shares(pairs, layer_features(model, LAYER, held_out), digits.test_labels)
+    concepts, names = stroke_concepts(digits.test_labels)
+    features = layer_features(model, LAYER, held_out)
+    labels = name_directions(
+        pairs, features, concepts, names, length=2, top=1, max_fraction=0.99, seed=seed, progress=False
+    )
 
     def name(direction: int) -> str:
-        often = [k for k in where[direction].argsort(descending=True).tolist() if where[direction, k] > OFTEN][:3]
-        return f"direction {direction}: " + (
-            f"more in {', '.join(map(str, sorted(often)))}" if often else "in all digits alike"
-        )
+        best = labels[direction].best
+        said = f"most in images with {best.formula} (AUC {best.heldout_auc or 0.5:.2f})"
+        return f"direction {direction}: " + (said if (best.heldout_auc or 0) >= NAMED else "in images of many kinds")
 
     return directions_page(
         pairs,
@@ -73,13 +74,4 @@ def run_digits(
         name_direction=name,
         seed=seed,
         provenance=provenance(seed=seed, command=command or "absence-plugins experiment directions-digits"),
-    )
-
-
-def digit_shares(pairs: DirectionPairs, features: Tensor, labels: Tensor) -> Tensor:
-    """How often a direction fires in a digit's images, over how often it does in all: [I, 10]."""
-    fires = (pairs.logits(features) > 0).flatten(1, 2).double().mean(1)
-    return (
-        torch.stack([fires[labels == digit].mean(0) for digit in range(10)], 1)
-        / fires.mean(0).clamp(min=1e-12)[:, None]
     )

@@ -367,7 +367,6 @@ def test_rewritten_changes_the_first_of_several_outputs() -> None:
 
 
 def test_names_from_labels_of_images(fitted: Fitted) -> None:
-    pytest.importorskip("absence_plugins.methods.invert")
     from absence_plugins.methods.directions import name_directions
 
     labels = torch.stack([(fitted.problem.scenes.kind == kind).any(1) for kind in range(len(KINDS))], 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from absence_plugins.methods.directions.features import Features, as_features, chunks
 from absence_plugins.methods.directions.pairs import DirectionPairs
+from absence_plugins.methods.invert import label_units
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +142,6 @@ def name_directions(
     Returns:
         Its result, one entry per direction.
     """
-    from absence_plugins.methods.invert import label_units  # type: ignore[import-not-found,unused-ignore]
-
     source = as_features(features)
     strongest = torch.cat([pairs.signal_values(chunk).flatten(1, 2).amax(1) for chunk in chunks(source)])
     return label_units(strongest, concepts, names, **options)
