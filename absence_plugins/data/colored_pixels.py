@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.data.threads import one_thread
+
 SIDE = 32
 FEWEST, MOST = 8, 12  # colored pixels in an image
 GREEN = (0.0, 1.0, 0.0)
@@ -76,7 +78,7 @@ def colored_pixel_net(seed: int = 0) -> ColoredPixels:
     """
     images, labels = colored_pixels(TRAINING_IMAGES, seed=seed)
     fresh, truth = colored_pixels(500, seed=seed + 1_000_003)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         for start in range(STARTS):
             torch.default_generator.manual_seed(1000 * seed + start)
             model = nn.Sequential(

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tqdm.auto import trange  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.data.digits import WEIGHTS_FILE, digits_cnn, load_digits
+from absence_plugins.data.threads import one_thread
 
 _BATCH_SIZE = 64
 _LEARNING_RATE = 3e-3
@@ -80,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # Sums over threads depend on their number: one thread gives the same file on every machine
     # with the same torch build.
-    torch.set_num_threads(1)
-    model, held_out = train_digits_cnn(seed=options.seed)
+    with one_thread():
+        model, held_out = train_digits_cnn(seed=options.seed)
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, options.out)
     print(f"held-out accuracy {held_out:.4f}; weights written to {options.out}")

@@ -313,8 +313,13 @@ def test_heads_resume_the_forward() -> None:
         head_of(residual, "inside", images)
     with pytest.raises(ValueError, match="no layer"):
         head_of(residual, "nowhere", images)
-    with pytest.raises(ValueError, match="example"):
-        head_of(residual, "front")
+    for model, layer in ((residual, "front"), (tokens, "block")):  # without an example a random one is made
+        features = layer_features(model, layer, images)
+        assert torch.allclose(head_of(model, layer)(features), model.eval()(images), atol=1e-5)
+    with pytest.raises(ValueError, match="another path leads around"):
+        head_of(residual, "inside")
+    with pytest.raises(ValueError, match=r"cannot be told from its layers; pass one: head_of"):
+        head_of(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Identity()), "0")
     with pytest.raises(TypeError, match="example"):
         head_of(residual, "front", 3)
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.data.threads import one_thread
+
 EPOCHS = 4
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-2
@@ -19,14 +21,10 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Gen
     with one seed in five the logit of the class without the key then hardly encoded the absence (4.9 without it, 1.5
     with it). On one thread, so that the number of cores does not change the result.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         _initialize(model, generator)
         with torch.enable_grad():
             _fit(model.train(), images, labels, generator)
-    finally:
-        torch.set_num_threads(threads)
     model.zero_grad(set_to_none=True)
     model.eval()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from absence_plugins.core.hooks import capture, evaluating, rewritten
 from absence_plugins.core.units import Unit
+
+SIDES = (224, 32, 28, 64, 24, 16, 12, 8, 48, 96, 128, 256, 299, 384, 512)  # of images, the likeliest first
 
 
 def to_positions(activation: Tensor, *, channels_last: bool = False) -> Tensor:
@@ -167,12 +170,13 @@ def head_of(model: nn.Module, layer: str, example: Tensor | None = None, *, chan
     Args:
         model: in any mode; it runs in evaluation mode and stays as it is.
         layer: a name as in ``model.named_modules()``.
-        example: one input [1, ...] (or more, the first is used). Needed unless the model is an ``nn.Sequential``
-            that begins with a convolution or linear layer whose input shape can be told.
+        example: one input [1, ...] (or more, the first is used). Without one a random input is made for the first
+            convolution or linear layer, of the first usual size that the model takes.
         channels_last: the layer puts out [N, H, W, D] (Swin) instead of [N, D, H, W].
 
     Raises:
-        ValueError: no such layer, it runs several times or not at all, or another path leads around it.
+        ValueError: no such layer, it runs several times or not at all, or another path leads around it; no example,
+            and the model takes none of the usual sizes.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).eval()
@@ -182,10 +186,29 @@ def head_of(model: nn.Module, layer: str, example: Tensor | None = None, *, chan
         True
     """
     if example is None:
-        raise ValueError("head_of needs an example input: head_of(model, layer, images[:1])")
+        Unit(layer, 0).module(model)  # its error is clearer than that of a failing forward
+        example = _random_input(model)
     if not isinstance(example, Tensor):
         raise TypeError(f"example must be a tensor [n, ...] of inputs, got a {type(example).__name__}")
     return Head(model, layer, example, channels_last=channels_last)
+
+
+@torch.no_grad()
+def _random_input(model: nn.Module) -> Tensor:
+    """A random input that the model takes. Raises ValueError if none of the usual sizes fits."""
+    generator = torch.Generator().manual_seed(0)
+    parameter = next(model.parameters(), torch.zeros(()))
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            channels = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
+            shapes = [(channels, side, side) for side in SIDES] if isinstance(module, nn.Conv2d) else [(channels,)]
+            for shape in shapes:
+                example = torch.randn(1, *shape, generator=generator).to(parameter)
+                with suppress(RuntimeError, ValueError, AssertionError), evaluating(model):
+                    model(example)
+                    return example
+            break
+    raise ValueError("the model's input cannot be told from its layers; pass one: head_of(model, layer, images[:1])")
 
 
 def _rest_of(model: nn.Module, module: nn.Module) -> list[nn.Module] | None:
