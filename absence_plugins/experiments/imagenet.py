@@ -36,12 +36,13 @@ def run_imagenet(
     protocol: str = "controlled",
     units: list[int] | None = None,
     images_per_unit: int = 100,
+    stride: int = 16,
     workers: int = 0,
     checkpoint: Path | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Patches of 64x64 pixels on a grid of 16, the 8 lowest of each unit pasted into its 100 highest images.
+    """Patches of 64x64 pixels on a grid of ``stride``, the 8 lowest of each unit pasted into its 100 highest images.
 
     data: a folder of images, such as ImageNet's validation set; weights: a file, or "none" for random ones.
     Raises ValueError for a network that was not published on, or without images.
@@ -67,6 +68,7 @@ def run_imagenet(
         reduce=network.reduce,
         units=units,
         images_per_unit=images_per_unit,
+        stride=stride,
         protocol=protocol,
         workers=workers,
         checkpoint=checkpoint,
@@ -77,7 +79,7 @@ def run_imagenet(
     )
     texts = Texts(
         f"Encoded absences in {model}",
-        f"{len(subject.dataset):,} images, patches of 64x64 pixels on a grid of 16: the published layers, before their nonlinearity.",
+        f"{len(subject.dataset):,} images, patches of 64x64 pixels on a grid of {stride}: the published layers, before their nonlinearity.",
         f"absence-plugins experiment imagenet --model {model}{given} --seed {seed}",
         "Set-up: Hesse et al., ICML 2026.",
         loaded.notes,
