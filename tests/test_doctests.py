@@ -13,6 +13,7 @@ import torch
 
 import absence_plugins
 from absence_plugins.lucent import __all__ as lucent_names
+from absence_plugins.methods.debias import __all__ as debias_names
 from absence_plugins.zennit import __all__ as zennit_names
 
 from test_captum_upstream import NAMES
@@ -57,6 +58,7 @@ WITH_EXAMPLES = {
         "removal_check",
         "unlearn",
     ],
+    "absence_plugins.methods.debias": [name for name in debias_names if name != "Parts"],
     "absence_plugins.methods.invert": ["Formula", "auroc", "concepts_from_folder", "expand_hypernyms", "label_units"],
     "absence_plugins.data.digit_strokes": ["stroke_concepts"],
     "absence_plugins.report.labels": ["label_figure", "label_panels"],

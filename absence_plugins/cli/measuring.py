@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, numbers, unit_numbers
 
 
 @app.command()
@@ -15,20 +15,28 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="reichardt, colored-pixels, digits, imagenet, directions-synthetic, or directions-digits.",
+            help="reichardt, colored-pixels, digits, imagenet, debias, directions-synthetic, or directions-digits.",
             show_default=False,
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the page; default: absence-NAME.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of images (imagenet).")] = None,
-    weights: Annotated[str | None, typer.Option(help="Weights file (imagenet).")] = None,
-    model: Annotated[str | None, typer.Option(help="vgg19, resnet50 or vit_b_16 (imagenet).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of images (imagenet; debias: of two classes).")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights file (imagenet, debias).")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="vgg19, resnet50 or vit_b_16 (imagenet); any of torchvision (debias with --data)."),
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="controlled, or paper (imagenet).")] = None,
     units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15 (imagenet).")] = None,
     images_per_unit: Annotated[int | None, typer.Option(help="Images pasted into, per unit (imagenet).")] = None,
     stride: Annotated[int | None, typer.Option(help="Step of the grid; published: 16 (imagenet).")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder for the state of a scan (imagenet).")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read images ahead (imagenet).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images ahead (imagenet, debias).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of every training (debias with --data).")] = None,
+    strengths: Annotated[
+        str | None, typer.Option(help="Weights of the prior, comma-separated (debias with --data).")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the model's input (debias with --data).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of data sets (directions-synthetic).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; default 0.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -49,6 +57,9 @@ def experiment(
             stride=stride,
             checkpoint=checkpoint,
             workers=workers,
+            epochs=epochs,
+            strengths=numbers("--strengths", strengths),
+            size=size,
             seeds=seeds,
             seed=seed,
             progress=not quiet,
@@ -58,7 +69,9 @@ def experiment(
 
 @app.command()
 def bench(
-    host: Annotated[str, typer.Argument(help="captum, zennit, lucent, patches, invert, or directions.")] = "captum",
+    host: Annotated[
+        str, typer.Argument(help="captum, zennit, lucent, patches, invert, directions, or debias.")
+    ] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
@@ -68,6 +81,7 @@ def bench(
     captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
     lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
     invert: time next to a straightforward search. directions: which method recovers known ones.
+    debias: time of a training step next to a plain one.
     Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
     """
     with clear_errors():

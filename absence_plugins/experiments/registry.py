@@ -10,6 +10,7 @@ from typing import Any
 
 def experiments() -> dict[str, Callable[..., Path]]:
     """Every experiment by the name on the command line; a function of a folder and options to the page's path."""
+    from absence_plugins.experiments.debias import run_debias
     from absence_plugins.experiments.digit_absences import run_digits
     from absence_plugins.experiments.directions import run_synthetic
     from absence_plugins.experiments.directions_digits import run_digits as run_direction_digits
@@ -21,6 +22,7 @@ def experiments() -> dict[str, Callable[..., Path]]:
         "colored-pixels": run_colored_pixels,
         "imagenet": run_imagenet,
         "digits": run_digits,
+        "debias": run_debias,
         "directions-synthetic": run_synthetic,
         "directions-digits": run_direction_digits,
     }

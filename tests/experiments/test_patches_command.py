@@ -176,7 +176,7 @@ def test_both_protocols_on_folders(
         (["reichardt", "--weights", "w"], "experiment reichardt takes no --weights; it takes: --seed"),
         (
             ["nothing"],
-            "experiment 'nothing' does not exist; there are: reichardt, colored-pixels, imagenet, digits, directions-",
+            "experiment 'nothing' does not exist; there are: reichardt, colored-pixels, imagenet, digits, debias, directions-",
         ),
     ],
 )

@@ -5,7 +5,8 @@ Against Captum both sides do the same work, which is checked on their numbers be
 Against Lucent (:mod:`~absence_plugins.experiments.bench.lucent`) both make the same picture. The patch search
 (:mod:`~absence_plugins.experiments.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
 (:mod:`~absence_plugins.experiments.bench.invert`) with one AUROC per candidate formula. Of direction
-pairs (:mod:`~absence_plugins.experiments.bench.directions`) the bench says which method recovers known ones.
+pairs (:mod:`~absence_plugins.experiments.bench.directions`) the bench says which method recovers known ones. A training
+step with the attribution prior (:mod:`~absence_plugins.experiments.bench.debias`) is compared with a plain one.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from absence_plugins.experiments.bench.debias import run_debias_bench
 from absence_plugins.experiments.bench.directions import DirectionsResult, run_directions_bench
 from absence_plugins.experiments.bench.invert import InvertResult, run_invert_bench
 from absence_plugins.experiments.bench.lucent import run_lucent_bench
@@ -34,6 +36,7 @@ __all__ = [
     "Measurement",
     "ZennitResult",
     "run_bench",
+    "run_debias_bench",
     "run_directions_bench",
     "run_invert_bench",
     "run_lucent_bench",
@@ -94,4 +97,5 @@ BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | Dir
     "patches": run_patches_bench,
     "invert": run_invert_bench,
     "directions": run_directions_bench,
+    "debias": run_debias_bench,
 }

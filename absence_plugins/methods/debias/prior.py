@@ -1,0 +1,350 @@
+"""The attribution prior: what a training loss adds so that a masked artefact explains neither target nor non-target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from absence_plugins.core.targets import (
+    Nontarget,
+    as_columns,
+    check_logits,
+    choose_nontarget,
+    combine,
+    others_weights,
+    select,
+)
+from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_output, check_shared, fitting
+
+Mode = Literal["presence", "absence", "both"]
+Normalize = Literal["mask", "share"] | None
+
+EMPTY_MASK = 1e-5  # published: keeps the quotient finite where nothing is masked
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Parts:
+    """What the last call of a prior measured, sample by sample, detached.
+
+    Attributes:
+        presence: P of the target [N]; None with ``mode="absence"``.
+        absence: P of the non-target [N]; None with ``mode="presence"``.
+        value: what was averaged over the batch [N].
+        nontargets: class indices [N]; None where the non-target is no single class, or was not asked for; -1 for a sample
+            without a mask that the prior's own forward left out.
+
+    The sign: every part is >= 0. 0 says that nothing inside the mask moves this output.
+    """
+
+    presence: Tensor | None
+    absence: Tensor | None
+    value: Tensor
+    nontargets: Tensor | None = None
+
+    def __repr__(self) -> str:
+        named = {"presence": self.presence, "absence": self.absence, "value": self.value}
+        means = ", ".join(f"{name} {float(part.mean()):.3g}" for name, part in named.items() if part is not None)
+        return f"Parts({len(self.value)} samples, mean {means})"
+
+    def to_dict(self) -> dict[str, list[float] | list[int] | None]:
+        """Plain lists, ready for JSON."""
+        return {name: None if part is None else part.tolist() for name, part in vars(self).items()}
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Run a forward whose gradient can be differentiated again: attention takes its math kernel, restored after.
+
+    The fused kernels of scaled dot product attention have no second derivative. A prior that makes its own forward
+    does this by itself; where the forward is shared (``logits=``), it is the user's forward that must run inside.
+
+    >>> q = torch.ones(1, 1, 2, 4, requires_grad=True)
+    >>> with twice_differentiable():
+    ...     y = nn.functional.scaled_dot_product_attention(q, q, q)
+    >>> (slope,) = torch.autograd.grad(y.sum(), q, create_graph=True)
+    >>> slope.square().sum().backward()
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def masked_attribution(
+    output: Tensor, x: Tensor, mask: Tensor, *, square: bool = False, normalize: Normalize = "mask"
+) -> Tensor:
+    """Input x gradient of one output per sample that falls inside a mask.
+
+        P_n = sum_i m_i abs(x_i d u_n / d x_i) / (sum_i m_i + 1e-5)
+
+    Source: Hesse et al., ICML 2026, section 6.
+
+    Args:
+        output: u [N], computed from ``x``; ``u_n`` must depend on sample n alone (batch norm in training mode makes
+            that an approximation, as it is in the publication).
+        x: [N, C, ...], part of the graph of ``output``.
+        mask: [N, 1, ...] or [N, C, ...], of the dtype of the result.
+        square: sum the squares instead of the magnitudes.
+        normalize: "mask" as above; "share": divided by the same sum over the whole input instead (scale-free, 0..1);
+            None: not divided.
+
+    Returns:
+        P [N] in float32 or wider, in units of u ("share": none). It has a graph where gradients are enabled.
+
+    Sign: P >= 0, both signs of the attribution count alike.
+
+    Raises:
+        ValueError: ``output`` does not depend on ``x``.
+
+    >>> x = torch.tensor([[2.0, 3.0]], requires_grad=True)
+    >>> masked_attribution((x * torch.tensor([-1.0, 5.0])).sum(1), x, torch.tensor([[1.0, 0.0]]), normalize=None)
+    tensor([2.], grad_fn=<SumBackward1>)
+    """
+    (slope,) = (
+        torch.autograd.grad(
+            output,
+            x,
+            torch.ones_like(output),
+            create_graph=torch.is_grad_enabled(),
+            retain_graph=True,
+            allow_unused=True,
+        )
+        if output.requires_grad and x.requires_grad
+        else (None,)
+    )
+    if slope is None:
+        raise ValueError(
+            "the outputs do not depend on x: x must require gradients and be the very tensor that went into the model, "
+            "not a copy made later"
+        )
+    wide = torch.promote_types(x.dtype, torch.float32)
+    content = x.to(wide) * slope.to(wide)
+    content = content.square() if square else content.abs()
+    inside = (content * mask).flatten(1).sum(1)
+    if normalize is None:
+        return inside
+    whole = content.flatten(1).sum(1) + torch.finfo(wide).tiny if normalize == "share" else None
+    return inside / (mask.flatten(1).sum(1) + EMPTY_MASK if whole is None else whole)
+
+
+class AttributionPrior(nn.Module):
+    """A training loss that is large where a masked artefact moves the target, or the non-target, of a sample.
+
+        P_o      = sum(abs(x * d f_o / d x), over channels and pixels, times m) / (sum m + 1e-5)
+        presence = P_target,   absence = P_nontarget,   both = (P_target + P_nontarget) / 2
+
+    averaged over the batch. Use: ``loss = criterion(model(x), y) + weight * prior(x, y, mask)``. The target's map alone
+    leaves a loophole: the network may keep the artefact as what the *other* class's unit encodes as absent.
+
+    Source: Hesse et al., ICML 2026, section 6 (two classes). For more classes the non-target is a choice.
+
+    The model is *not* a submodule: it is in neither ``parameters()``, ``state_dict()`` nor ``to()`` of the prior, so
+    that an optimizer over both counts nothing twice. A copy or a pickle of the prior holds a copy of the model; copy
+    or pickle both in one object to keep them together.
+
+    Args:
+        model: inputs [N, C, ...] -> logits [N, K], or [N] or [N, 1] for one logit z. It runs in the mode it is in.
+        mode: "presence", "absence" or "both".
+        nontarget: "runner_up" (highest-scoring other class), "others" (mean of all others), a class, one class per
+            sample, a callable ``(logits, y) -> [N]``; or "mixture": all others at once through one random signed
+            mixture f = sum_k s_k f_k, s_k = +-1, with squares in place of magnitudes in both parts, as
+            E[(x df/dx)^2] = sum_k (x df_k/dx)^2.
+        normalize: "mask" (published), "share" (the share of the attribution that is inside), or None (the plain sum).
+        seed: of the signs of the mixture; every call draws new ones. Unused otherwise.
+
+    With one logit z the target is z (y = 1) or -z (y = 0) and the non-target the other: the magnitudes are equal, so
+    the modes are, too.
+
+    Sign: >= 0. The gradient shrinks the influence of the masked content on an output, in whichever direction it goes.
+
+    Raises:
+        TypeError: a model that is no ``nn.Module``.
+        ValueError: an unknown mode or normalization.
+
+    >>> net = nn.Linear(2, 2, bias=False)
+    >>> net.weight.data = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
+    >>> prior = AttributionPrior(net, mode="both", normalize=None)
+    >>> x, y, mask = torch.tensor([[1.0, 10.0]]), torch.tensor([0]), torch.tensor([[1.0, 0.0]])
+    >>> prior(x, y, mask).item()  # (|1 * 1| + |1 * 3|) / 2
+    2.0
+    >>> prior.last
+    Parts(1 samples, mean presence 1, absence 3, value 2)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mode: Mode = "both",
+        *,
+        nontarget: Nontarget | Literal["mixture"] = "runner_up",
+        normalize: Normalize = "mask",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode={mode!r} is not known: use 'presence', 'absence' or 'both'")
+        if normalize not in ("mask", "share", None):
+            raise ValueError(f"normalize={normalize!r} is not known: use 'mask', 'share' or None")
+        if isinstance(nontarget, str) and nontarget not in ("runner_up", "others", "mixture"):
+            raise ValueError(
+                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', 'mixture', a class index, a tensor or a callable"
+            )
+        self._model = (model,)  # inside a tuple nn.Module does not register it
+        self.mode, self.nontarget, self.normalize, self.seed = mode, nontarget, normalize, seed
+        self.draws = 0
+        self.last: Parts | None = None
+        self._is_checked = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "model":  # nn.Module would register it, and the property would go on showing the former one
+            raise AttributeError("a prior keeps its model: make a new AttributionPrior")
+        super().__setattr__(name, value)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose attribution is penalized."""
+        return self._model[0]
+
+    def extra_repr(self) -> str:
+        """The settings, for ``repr``."""
+        return f"{type(self.model).__name__}, mode={self.mode!r}, nontarget={self.nontarget!r}, normalize={self.normalize!r}"
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor, logits: Tensor | None = None) -> Tensor:
+        """The prior of a batch, a tensor without axes that can be differentiated; :attr:`last` holds it per sample.
+
+        Without ``logits`` the model runs once more, on the samples that carry something masked (on all where batch norm
+        is in training mode), in a way that leaves no trace: batch norm's statistics and the random state are as before. With ``logits = model(x)`` that forward is shared; then ``x.requires_grad_()`` must
+        come before it, and attention must run under :func:`twice_differentiable`. Under ``torch.no_grad()`` (and
+        without ``logits``) the value alone is computed.
+
+        x: floating point [N, C, ...], in which 0 means no content; y: class indices [N]; mask: [N, 1, ...], [N, ...]
+        or as x, of booleans or in [0, 1] (1: must not matter). The mean over the batch makes the mean over equal parts
+        of a batch (gradient accumulation) the same number where samples do not see each other.
+
+        Raises:
+            TypeError: x, y or mask of another type.
+            ValueError: shapes that do not fit, a class that does not exist, a mask outside [0, 1], logits without a
+                graph back to x or through a fused attention kernel, logits that are probabilities.
+        """
+        if torch.is_inference_mode_enabled():
+            raise ValueError("a prior needs gradients, which inference mode rules out: use torch.no_grad() instead")
+        check_inputs(x, y)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mask = fitting(mask, x).to(wide)
+        rows, every_y = None, y
+        with torch.enable_grad():
+            if logits is None:
+                rows = self._carriers(mask)
+                if rows is not None:
+                    x, y, mask = x[rows], y.to(x.device)[rows], mask[rows]
+                x = x if x.requires_grad else x.detach().requires_grad_()
+                logits = self._own_logits(x)
+                check_output(logits, x)
+            else:
+                check_output(logits, x)
+                check_shared(logits, x)
+            logits = as_columns(logits).to(torch.promote_types(logits.dtype, torch.float32))
+        if not self._is_checked:  # once: every look at values waits for the device
+            check_logits(logits.detach())
+            self._is_checked = True
+        check_classes(every_y, logits.shape[1])
+        value = self._value(logits, x, y.to(x.device).long(), mask)
+        return value if rows is None else self._spread(value, rows)
+
+    def _carriers(self, mask: Tensor) -> Tensor | None:
+        """Which samples [N] carry something masked, if the others (whose part is 0) can be left out of the own forward.
+
+        Not where samples see each other (batch norm in training mode), nor where the draws go by the batch.
+        """
+        sees_batch = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.model.modules())
+        carries = mask.flatten(1).any(1)
+        if (
+            sees_batch
+            or (self.nontarget is not None and not isinstance(self.nontarget, (str, int)))
+            or bool(carries.all())
+        ):
+            return None
+        if self.nontarget == "mixture":
+            return None
+        carries[0] |= ~carries.any()  # one sample at least, so that the result has a graph
+        return carries
+
+    def _spread(self, value: Tensor, rows: Tensor) -> Tensor:
+        """The mean over the whole batch, and :attr:`last` for all of its samples."""
+
+        def whole(part: Tensor | None, empty: int = 0) -> Tensor | None:
+            if part is None:
+                return None
+            full = part.new_full((len(rows),), empty)
+            full[rows] = part
+            return full
+
+        last = self.last
+        assert last is not None
+        everyone = whole(last.value)
+        assert everyone is not None
+        self.last = Parts(whole(last.presence), whole(last.absence), everyone, whole(last.nontargets, -1))
+        return value * (int(rows.sum()) / len(rows))
+
+    def _value(self, logits: Tensor, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        square = isinstance(self.nontarget, str) and self.nontarget == "mixture"
+        single = logits.shape[1] == 1
+        presence = absence = nontargets = None
+        with torch.enable_grad():
+            target = logits[:, 0] if single else select(logits, y)
+            if self.mode != "presence" and not single:
+                other, nontargets = self._other(logits, y)
+        if self.mode != "absence" or single:
+            presence = masked_attribution(target, x, mask, square=square, normalize=self.normalize)
+        if self.mode != "presence":
+            # one logit: |d(-z)| = |dz|
+            absence = (
+                presence if single else masked_attribution(other, x, mask, square=square, normalize=self.normalize)
+            )
+        if self.mode == "absence":
+            presence = None
+        parts = [part for part in (presence, absence) if part is not None]
+        value = parts[0] if len(parts) == 1 else (parts[0] + parts[1]) / 2
+        kept = [None if part is None else part.detach() for part in (presence, absence)]
+        self.last = Parts(kept[0], kept[1], value.detach(), nontargets)
+        return value.mean()
+
+    def _other(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The non-target's output [N], and its class [N] where it is one."""
+        if isinstance(self.nontarget, str) and self.nontarget == "others":
+            return select(combine(logits, others_weights(logits.shape[1])), y), None
+        if isinstance(self.nontarget, str) and self.nontarget == "mixture":
+            return (logits * self._signs(logits, y)).sum(1), None
+        nontargets = choose_nontarget(logits.detach(), y, self.nontarget)
+        return select(logits, nontargets), nontargets
+
+    def _signs(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Random +-1 [N, K], 0 at the target: drawn on the CPU, so that every device gets the same."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.draws) % 2**32)
+        self.draws += 1
+        signs = torch.randint(0, 2, tuple(logits.shape), generator=generator) * 2.0 - 1
+        return signs.to(logits).scatter(1, y[:, None], 0.0)
+
+    def _own_logits(self, x: Tensor) -> Tensor:
+        """One more forward on copies of the buffers, and with the random state put back."""
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        devices = [x.device.index or 0] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), twice_differentiable():
+            # a copy: the first layer may work in place
+            logits: Tensor = functional_call(self.model, buffers, (x.clone(),)) if buffers else self.model(x.clone())
+        return logits
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """How many mixtures were drawn: a resumed training draws the next one."""
+        return {"draws": self.draws}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """As saved by :meth:`get_extra_state`."""
+        self.draws = int(state["draws"])
