@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -164,6 +165,7 @@ def run_debias(
     shown: dict[tuple[str, float], nn.Module] = {}
     result = compare(Setting(), range(seed, seed + SEEDS), progress=progress, models=shown)
     path = write_page(_page(result, shown, seed), out)
+    accuracy_figure(result).savefig(out / "accuracy.png", facecolor="white")
     (out / "results.json").write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
     return path
 
@@ -288,8 +290,8 @@ def signed_map(model: nn.Module, image: Tensor, unit: int) -> Tensor:
     return image * slope[0]
 
 
-def accuracy_chart(result: DebiasResult) -> Tensor:
-    """Bars of the accuracies, a group per mode: an image [3, H, W] in [0, 1]."""
+def accuracy_figure(result: DebiasResult) -> Figure:
+    """Bars of the accuracies, a group per mode; lines from the lowest to the highest seed."""
     series = {
         name: [[_mean(run.accuracy[name]) for run in result.of(mode)] for mode in result.weights] for name in SETS
     }
@@ -303,17 +305,7 @@ def _page(result: DebiasResult, models: dict[tuple[str, float], nn.Module], seed
     network = {mode: models[mode, weight] for mode, weight in result.weights.items()}
     maps = {mode: [signed_map(model, image, unit) for unit in (0, 1)] for mode, model in network.items()}
     limit = max(float(one.abs().max()) for both in maps.values() for one in both)
-    rows = [
-        Row(
-            "All trainings",
-            "Accuracy on the three sets; the inverted one shows what a network has made of the tag.",
-            (
-                Panel(
-                    "image", accuracy_chart(result), "Accuracy", "Mean over the seeds; lines: lowest and highest seed."
-                ),
-            ),
-        )
-    ]
+    rows = []
     for mode, weight in result.weights.items():
         panels = [Panel("image", image, f"A {first} with the tag")] + [
             Panel("signed", one, f"Logit of {digit}", underlay=image, limit=limit,
@@ -328,7 +320,7 @@ def _page(result: DebiasResult, models: dict[tuple[str, float], nn.Module], seed
         lead=f"Real digits: every {first} of the training images carries a tag in its corner, no {second} does. A network can use it in two ways: "
         f"the tag speaks for {first}, or the tag speaks against {second}, whose unit then encodes that no tag is there. Biased: test images "
         f"as in training; inverted: the tag is on every {second} instead; unbiased: no tag. Mean over {len(result.of(NONE))} seeds; the prior's "
-        "weight is the best on other images without a tag.",
+        "weight is the best on other images without a tag. accuracy.png beside this page shows all numbers.",
         rows=tuple(rows),
         how_to_read=(
             ("Maps", "input x gradient of one logit; all maps share one scale."),

@@ -1,4 +1,4 @@
-"""Groups of bars with their spread, as an image for a page."""
+"""Groups of bars with their spread."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 COLORS = ("#8c959f", "#2a6fc6", "#d9a036", "#5a9a5a")
 
 
-def bars(groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]], label: str) -> Tensor:
+def bars(groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]], label: str) -> Figure:
     """One bar per group and series: the mean of its values, with a line from the lowest to the highest.
 
     groups: names along the axis; series: per name a list of values for every group; label: of the values, in [0, 1].
-
-    Returns:
-        [3, H, W] in [0, 1].
 
     Raises:
         ValueError: a series with another number of groups.
 
     Example:
-        >>> bars(["none", "both"], {"inverted": [[0.4, 0.5], [0.9, 1.0]]}, "accuracy").shape[0]
-        3
+        >>> bars(["none", "both"], {"inverted": [[0.4, 0.5], [0.9, 1.0]]}, "accuracy").axes[0].get_ylabel()
+        'accuracy'
     """
     for name, values in series.items():
         if len(values) != len(groups):
@@ -50,7 +44,4 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]],
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=len(series), frameon=False, fontsize=7)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    colors = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
-    return torch.from_numpy(colors.copy()).permute(2, 0, 1).float() / 255
+    return figure
