@@ -36,6 +36,7 @@ def test_reichardt_page(tmp_path: Path) -> None:
     assert not second["flagged"]
 
 
+@pytest.mark.slow
 def test_colored_pixels_recover_the_absence_of_green_from_every_seed(tmp_path: Path) -> None:
     page = run_colored_pixels(tmp_path / "out", progress=False).read_text(encoding="utf-8")
     results = json.loads((tmp_path / "out" / "results.json").read_text())

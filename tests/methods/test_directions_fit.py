@@ -134,6 +134,7 @@ def test_scaling_and_shifting_change_no_detector(
     assert bool(((other.encoding * pairs.encoding).sum(0) > 0.9999).all())
 
 
+@pytest.mark.slow
 def test_more_directions_than_concepts_are_reported() -> None:
     made = synthetic_directions(0, images=1500)
     pairs = DirectionPairs(5).fit(made.features, head=made.head)

@@ -47,6 +47,7 @@ def test_planted_absences_are_flagged_and_presences_are_not(seed: int, test: str
     assert all(one.effect > 0 and one.mirror is not None and one.mirror > 0 for one in found.flagged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "draw"), [(Noisy, scenes), (Borders, shades)])
 def test_nets_without_encoded_absences_are_flagged_at_most_at_the_nominal_rate(make: Any, draw: Any) -> None:
     """Twenty seeds with eight units each; a family with any flag happens with probability 0.05 at most."""
