@@ -59,6 +59,7 @@ WITH_EXAMPLES = {
         "unlearn",
     ],
     "absence_plugins.methods.debias": [name for name in debias_names if name != "Parts"],
+    "absence_plugins.methods.faithfulness": ["absence_scores"],
     "absence_plugins.methods.invert": ["Formula", "auroc", "concepts_from_folder", "expand_hypernyms", "label_units"],
     "absence_plugins.data.digit_strokes": ["stroke_concepts"],
     "absence_plugins.report.labels": ["label_figure", "label_panels"],
@@ -84,6 +85,8 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     torch.manual_seed(0)
     np.random.seed(0)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    if name.endswith(".quantus"):
+        pytest.importorskip("quantus", exc_type=ImportError)
     results = doctest.testmod(importlib.import_module(name), optionflags=flags)
     assert results.failed == 0, f"{results.failed} of {results.attempted} examples, shown above"
 

@@ -1,0 +1,114 @@
+"""What a check of a map's claims found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch  # noqa: F401  (examples)
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+View = Literal["nontarget", "reference"]
+WORDS = {
+    "nontarget": ("blanking", "content in the order of the map's most negative relevance", "rises"),
+    "reference": ("copying in", "what is missing in the order of the map's largest absence evidence", "falls"),
+}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A number and its bootstrap interval over the inputs (2.5 % to 97.5 %); NaN where it does not exist."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AbsenceScores:
+    """How much of a map's absence evidence is true, measured on the network. N samples.
+
+    The sign: 1 as good as the best order found, 0 as good as a random order, below 0 the map points away from what it claims.
+
+    Attributes:
+        view: "nontarget" (deletion of suppressors: u must rise) or "reference" (insertion of the missing: u must fall).
+        score: (A - A_random) / (A_best - A_random), A the mean gain along the curve, summed over the samples before dividing.
+        interval: its bootstrap interval over the samples (2.5 %, 97.5 %).
+        standard_score: the same of the standard map; None where none was given.
+        standard_interval: its interval.
+        over_random: A / A_random; NaN where a random order gains nothing.
+        over_standard: A / A_standard; None where no standard map was given, NaN where it gains nothing.
+        per_sample: the score of every sample [N]; NaN where no order gains more than a random one.
+        areas: name -> mean gain of every sample [N], in the unit's own units: "map", "random", "best", and "standard" if given.
+        curves: name -> gain after every step, mean over the samples [steps + 1].
+        samples: how many samples count.
+        empty_samples: numbers of those without anything to change; they do not count.
+        cell: side of a cell in pixels.
+        seed: of the random orders and the bootstrap.
+    """
+
+    view: View
+    score: float
+    interval: tuple[float, float]
+    standard_score: float | None
+    standard_interval: tuple[float, float] | None
+    over_random: Ratio
+    over_standard: Ratio | None
+    per_sample: Tensor
+    areas: dict[str, Tensor]
+    curves: dict[str, Tensor]
+    samples: int
+    empty_samples: tuple[int, ...]
+    cell: int
+    seed: int
+
+    def sentence(self) -> str:
+        """The result in words.
+
+        >>> from absence_plugins.methods.faithfulness import absence_scores
+        >>> scores = absence_scores(torch.nn.Identity(), torch.tensor([[-2.0, 1.0, 1.0]]), lambda x: x.sum(1), lambda x: x)
+        >>> scores.sentence()  # doctest: +ELLIPSIS
+        "Deletion of suppressors: 1.00 [1.00, 1.00] over 1 sample (1: the best order found, 0: a random one); ..."
+        """
+        deed, order, way = WORDS[self.view]
+        title = "Deletion of suppressors" if self.view == "nontarget" else "Insertion of the missing"
+        samples = f"{self.samples} sample{'s' * (self.samples != 1)}"
+        if math.isnan(self.score):
+            return f"{title}: no order of the cells moves the unit further than a random one on {samples}, so there is no score."
+        text = f"{title}: {self.score:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}] over {samples} (1: the best order found, 0: a random one)"
+        if self.standard_score is not None:
+            text += f", the standard map {self.standard_score:.2f}"
+        gain = {name: float(values.mean()) for name, values in self.areas.items()}
+        return f"{text}; {deed} {order}, the unit {way} by {gain['map']:.3g} on average along the way, in random order by {gain['random']:.3g}."
+
+    def __repr__(self) -> str:
+        return f"AbsenceScores({self.view}: {self.sentence()})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON (NaN as None)."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return plain(value.tolist())
+            if isinstance(value, Ratio):
+                return plain({"value": value.value, "low": value.low, "high": value.high})
+            if isinstance(value, dict):
+                return {name: plain(own) for name, own in value.items()}
+            if isinstance(value, (tuple, list)):
+                return [plain(own) for own in value]
+            return None if isinstance(value, float) and math.isnan(value) else value
+
+        return {name: plain(value) for name, value in vars(self).items()}
+
+    def figure(self) -> Figure:
+        """The curves: the map's between the best and a random order; needs matplotlib."""
+        from absence_plugins.methods.faithfulness.figures import curves_figure
+
+        return curves_figure(self)
