@@ -18,7 +18,8 @@ from zennit.composites import COMPOSITES
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.planted import PROBLEMS, Planted, dilate
-from absence_plugins.experiments.bench.scores import REACH, SHARE_LIMIT, Score, composites, find, pooled
+from absence_plugins.experiments.bench.scores import SHARE_LIMIT, Score, composites, find, pooled
+from absence_plugins.methods.faithfulness.questions import REACH
 
 SEEDS = (0, 1, 2, 3)
 SAMPLES, REFERENCES = 25, 4

@@ -70,18 +70,24 @@ def experiment(
 @app.command()
 def bench(
     host: Annotated[
-        str, typer.Argument(help="captum, zennit, lucent, patches, invert, directions, or debias.")
+        str, typer.Argument(help="captum, zennit, lucent, patches, invert, directions, debias, or planted.")
     ] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for table and figure; run the command again to go on (planted).")
+    ] = None,
+    into: Annotated[
+        list[Path] | None, typer.Option(help="Markdown file whose marked tables are replaced (planted).")
+    ] = None,
 ) -> None:
     """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
 
     captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
     lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
     invert: time next to a straightforward search. directions: which method recovers known ones.
-    debias: time of a training step next to a plain one.
+    debias: time of a training step next to a plain one. planted: which method finds absences that are known.
     Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
     """
     with clear_errors():
@@ -89,6 +95,9 @@ def bench(
 
         if host not in BENCHES:
             raise ValueError(f"bench {host!r} is not known: use {', '.join(BENCHES)}")
-        result = BENCHES[host](rounds=rounds, quick=quick, device=device)
+        options = {name: value for name, value in (("out", out), ("into", into)) if value}
+        if options and host != "planted":
+            raise ValueError(f"--{next(iter(options))} belongs to bench planted")
+        result = BENCHES[host](rounds=rounds, quick=quick, device=device, **options)
     typer.echo(result.table())
     raise typer.Exit(0 if result.ok else 1)

@@ -152,7 +152,7 @@ class CaptumMaps:
     def _call(self, x: Tensor, blank: Tensor) -> dict[str, Any]:
         arguments = method_arguments(self.method, x)
         if self._has_baselines:
-            arguments["baselines"] = _blank_baseline(self.method, x, blank[0])
+            arguments["baselines"] = blank_baseline(self.method, x, blank[0])
         return arguments
 
 
@@ -165,8 +165,8 @@ def signed_parts(attribution: Tensor, output: float) -> Found:
     return Found(attribution, split_by_sign(attribution)[1], output)
 
 
-def _blank_baseline(method: type[Any], x: Tensor, blank: Tensor) -> Tensor:
-    """Black, as the model sees it; the Shap classes want a distribution of at least two."""
+def blank_baseline(method: type[Any], x: Tensor, blank: Tensor) -> Tensor:
+    """An empty image (one of ``blank``'s) for every sample of x; the Shap classes want a distribution of at least two."""
     return (
         torch.stack([blank] * 2)
         if "Shap" in method.__name__ and method.__name__ not in _SINGLE_SHAP

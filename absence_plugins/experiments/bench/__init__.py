@@ -22,6 +22,7 @@ from absence_plugins.experiments.bench.invert import InvertResult, run_invert_be
 from absence_plugins.experiments.bench.lucent import run_lucent_bench
 from absence_plugins.experiments.bench.memory import weighed_ratio
 from absence_plugins.experiments.bench.patches import run_patches_bench
+from absence_plugins.experiments.bench.planted import PlantedResult, run_planted_bench
 from absence_plugins.experiments.bench.result import BenchResult, Measurement
 from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.experiments.bench.timing import timed
@@ -90,7 +91,7 @@ def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", pro
     return BenchResult(tuple(measurements), describe_environment("captum", where, rounds, quick, networks))
 
 
-BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | DirectionsResult]] = {
+BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | DirectionsResult | PlantedResult]] = {
     "captum": run_bench,
     "zennit": run_zennit_bench,
     "lucent": run_lucent_bench,
@@ -98,4 +99,5 @@ BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | Dir
     "invert": run_invert_bench,
     "directions": run_directions_bench,
     "debias": run_debias_bench,
+    "planted": run_planted_bench,
 }

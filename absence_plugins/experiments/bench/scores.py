@@ -12,9 +12,10 @@ from torch import Tensor
 from absence_plugins.core.maps import absence_part
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.data.planted import Planted, Sum, dilate
+from absence_plugins.methods.faithfulness.located import Located, located
+from absence_plugins.methods.faithfulness.questions import REACH
 
 SHARE_LIMIT, SIGN_LIMIT = 0.8, 0.99
-REACH = 2  # pixels around the key that still count: what a window of 3 x 3, twice, sees
 Seed = Literal["+1", "logit"]
 View = Literal["nontarget", "reference"]
 
@@ -57,14 +58,6 @@ class Score:
         return {**asdict(self), "fails": self.fails}
 
 
-@dataclass(frozen=True)
-class Found:
-    """Of every sample [N]: the share of the evidence that lies in the region, and whether the sign is right."""
-
-    share: Tensor
-    is_right: Tensor
-
-
 def composites(*, absence: bool) -> dict[str, Any]:
     """Class name -> class of Zennit's composites, or of ours."""
     import zennit.composites as host
@@ -99,7 +92,7 @@ def built(kind: Any, problem: Planted) -> Any:
     return kind(**options)
 
 
-def standard_nontarget(problem: Planted, kind: Any, seed: Seed, samples: int) -> Found:
+def standard_nontarget(problem: Planted, kind: Any, seed: Seed, samples: int) -> Located:
     """Images with the key, the absence unit explained with Zennit's Gradient: R < 0 belongs on the key."""
     from zennit.attribution import Gradient
 
@@ -110,7 +103,7 @@ def standard_nontarget(problem: Planted, kind: Any, seed: Seed, samples: int) ->
     return located(-_map(relevance), -_map(relevance), regions)
 
 
-def absence_nontarget(problem: Planted, kind: Any, samples: int, k: int) -> Found:
+def absence_nontarget(problem: Planted, kind: Any, samples: int, k: int) -> Located:
     """Images with the key against its nearest references without it, the absence unit explained: R < 0 on the key."""
     from absence_plugins.zennit import AbsenceGradient
 
@@ -123,7 +116,7 @@ def absence_nontarget(problem: Planted, kind: Any, samples: int, k: int) -> Foun
     return located(-_map(relevance), -_map(relevance), regions)
 
 
-def absence_reference(problem: Planted, kind: Any, samples: int, k: int) -> Found:
+def absence_reference(problem: Planted, kind: Any, samples: int, k: int) -> Located:
     """Images without the key against its nearest references with it, one by one: R > 0 at the reference's key."""
     from absence_plugins.zennit import AbsenceGradient
 
@@ -139,7 +132,7 @@ def absence_reference(problem: Planted, kind: Any, samples: int, k: int) -> Foun
     return located(_map(relevance * absent), _map(relevance), _dilated(regions))
 
 
-def pooled(problem: str, composite: str, seed: str, view: View, found: list[Found], **flags: bool) -> Score:
+def pooled(problem: str, composite: str, seed: str, view: View, found: list[Located], **flags: bool) -> Score:
     """One score of the samples of all training seeds."""
     share, is_right = (torch.cat([getattr(one, name) for one in found]).double() for name in ("share", "is_right"))
     return Score(problem, composite, seed, view, float(share.mean()), float(is_right.mean()), len(share), **flags)
@@ -155,7 +148,7 @@ def combinations() -> Iterator[tuple[str, Any, str, View]]:
         yield name, kind, "", "reference"
 
 
-def find(problem: Planted, kind: Any, seed: str, view: View, samples: int, k: int) -> Found:
+def find(problem: Planted, kind: Any, seed: str, view: View, samples: int, k: int) -> Located:
     """What a composite shows on one problem."""
     if seed:
         return standard_nontarget(problem, kind, "+1" if seed == "+1" else "logit", samples)
@@ -181,11 +174,3 @@ def _one_hot(problem: Planted, unit: int) -> Tensor:
 def _map(relevance: Tensor) -> Tensor:
     """Channels summed, as in a figure: [N, 1, H, W]."""
     return relevance.detach().sum(1, keepdim=True)
-
-
-def located(evidence: Tensor, signed: Tensor, regions: Tensor) -> Found:
-    """Evidence counts where it is above 0, and the sign is right where ``signed`` summed over the region is."""
-    evidence = evidence.clamp(min=0)
-    inside, total = ((part.flatten(1)).sum(1) for part in (evidence * regions, evidence))
-    share = torch.where(total > 0, inside / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
-    return Found(share, (signed * regions).flatten(1).sum(1) > 0)

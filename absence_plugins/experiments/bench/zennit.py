@@ -10,7 +10,6 @@ from typing import Any
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.experiments.bench.result import BenchResult, Measurement, aligned
 from absence_plugins.experiments.bench.scores import (
-    REACH,
     SHARE_LIMIT,
     SIGN_LIMIT,
     Score,
@@ -21,6 +20,7 @@ from absence_plugins.experiments.bench.scores import (
 from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.experiments.bench.timing import timed
 from absence_plugins.experiments.bench.zennit_works import build_zennit_works
+from absence_plugins.methods.faithfulness.questions import REACH
 
 SEEDS = (0, 1, 2, 3)
 SAMPLES, QUICK_SAMPLES = 25, 4  # images per training seed, of each view

@@ -4,7 +4,19 @@ The sign everywhere: R > 0 raises the explained unit, R < 0 holds it down; a sco
 a random one, below 0 the map points away from what it claims.
 """
 
+from absence_plugins.methods.faithfulness.planted import planted_benchmark
+from absence_plugins.methods.faithfulness.questions import Question, random_map
 from absence_plugins.methods.faithfulness.result import AbsenceScores, Ratio
 from absence_plugins.methods.faithfulness.scores import absence_scores
+from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
 
-__all__ = ["AbsenceScores", "Ratio", "absence_scores"]
+__all__ = [
+    "AbsenceScores",
+    "PlantedScore",
+    "PlantedTable",
+    "Question",
+    "Ratio",
+    "absence_scores",
+    "planted_benchmark",
+    "random_map",
+]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from absence_plugins.core.maps import absence_part
 from absence_plugins.methods.faithfulness.cells import Cells
 
 Value = Callable[[Tensor, Tensor], Tensor]  # images [M, ...] and the samples they come from [M] -> u [M]
@@ -21,7 +23,7 @@ class Claim:
     Attributes:
         x: [N, ...].
         changed: [N, ...], what replaces it.
-        allowed: [N, 1, H, W] (features: [N, F]) bool: the pixels the claim is about.
+        content: as x, bool: the entries the claim is about.
         cells: the grid.
         value: u of changed inputs.
         samples: [N], the sample each row belongs to (several references make several rows of one sample).
@@ -31,14 +33,19 @@ class Claim:
 
     x: Tensor
     changed: Tensor
-    allowed: Tensor
+    content: Tensor
     cells: Cells
     value: Value
     samples: Tensor
     sign: int
     batch_size: int
 
-    @property
+    @cached_property
+    def allowed(self) -> Tensor:
+        """The pixels with such entries [N, 1, H, W] (features: [N, F]) bool; a pixel changes in all its channels."""
+        return self.content if self.x.dim() == 2 else self.content.any(1, keepdim=True)
+
+    @cached_property
     def universe(self) -> Tensor:
         """The cells with at least one such pixel [N, cells] bool."""
         return self.cells.total(self.allowed.to(self.x.dtype)) > 0
@@ -58,15 +65,35 @@ class Claim:
             found.append(self.sign * (values - start[row]))
         return torch.cat(found) if found else start.new_zeros(0)
 
-    @property
+    @cached_property
     def start(self) -> Tensor:
         """u(x) [N] float64."""
-        known = self.__dict__.get("_start")
-        if known is None:
-            parts = [self.value(self.x[part], self.samples[part]) for part in _slices(len(self.x), self.batch_size)]
-            known = torch.cat(parts).double()
-            object.__setattr__(self, "_start", known)  # frozen: a property of the inputs, computed once
-        return known
+        parts = [self.value(self.x[part], self.samples[part]) for part in _slices(len(self.x), self.batch_size)]
+        return torch.cat(parts).double()
+
+    def scores(self, signed: Tensor, name: str = "attribution") -> Tensor:
+        """A signed map as scores of cells [N, cells]: the highest is what moves the unit the claimed way most, if the map is right.
+
+        signed: as x, with channels summed ([N, 1, H, W], [N, H, W]), or one map per sample and reference [samples, k, ...].
+
+        Raises:
+            ValueError: another shape.
+        """
+        samples, shape = int(self.samples.max()) + 1, tuple(self.x.shape[1:])
+        form = tuple(signed.shape[1:])
+        if len(signed) == samples and len(form) == len(shape) + 1:
+            signed = signed.flatten(0, 1)  # one map per reference
+        elif len(signed) == samples:
+            signed = signed[self.samples]
+        if len(shape) == 3 and signed.dim() == 3:
+            signed = signed[:, None]
+        if len(signed) != len(self.x) or tuple(signed.shape[1:]) not in {shape, (1, *shape[1:])[: len(shape)]}:
+            raise ValueError(
+                f"{name} has shape ({samples}, {', '.join(map(str, form))}), the inputs ({samples}, {', '.join(map(str, shape))}); "
+                "pass one value per pixel (channels may be summed)"
+            )
+        part = self.content if signed.shape == self.x.shape else self.allowed
+        return -self.sign * self.cells.total(signed.to(self.x) * part)
 
     def curve(self, ranks: Tensor, steps: int) -> Tensor:
         """The gain after 0, 1/steps, ..., all of a row's cells were changed in order of ``ranks`` [N, cells]: [N, steps + 1].
@@ -115,6 +142,20 @@ class Claim:
 def _slices(length: int, size: int) -> Iterator[slice]:
     for start in range(0, length, size):
         yield slice(start, min(start + size, length))
+
+
+def deletion(x: Tensor, blank: Tensor, cells: Cells, value: Value, batch_size: int) -> Claim:
+    """The claim of the non-target view: what a map calls suppressing, replaced by blank, lets u rise."""
+    changed = blank.expand_as(x)
+    return Claim(x, changed, x != changed, cells, value, torch.arange(len(x), device=x.device), 1, batch_size)
+
+
+def insertion(x: Tensor, references: Tensor, blank: Tensor, cells: Cells, value: Value, batch_size: int) -> Claim:
+    """The claim of the reference view: what x lacks, copied in from its reference, lets u fall. References [N, k, ...]."""
+    many = references.shape[1]
+    rows, changed = x.repeat_interleave(many, 0), references.flatten(0, 1)
+    samples = torch.arange(len(x), device=x.device).repeat_interleave(many)
+    return Claim(rows, changed, absence_part(rows, changed, blank), cells, value, samples, -1, batch_size)
 
 
 def ranks(score: Tensor, universe: Tensor, keys: Tensor) -> Tensor:

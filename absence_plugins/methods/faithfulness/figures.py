@@ -1,11 +1,15 @@
-"""Curves of a faithfulness check as a figure."""
+"""Curves of a faithfulness check, and the table of the planted benchmark, as figures."""
 
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from absence_plugins.methods.faithfulness.result import AbsenceScores
+from absence_plugins.methods.faithfulness.table import PlantedTable, number, short
+
+_REDS = LinearSegmentedColormap.from_list("white to red", ["#ffffff", "#f6b8ad", "#d7443e", "#98101f"])
 
 LINES = {
     "best": ("best order found", "#57606a", "--", 1.1),
@@ -37,4 +41,38 @@ def curves_figure(scores: AbsenceScores) -> Figure:
     axis.legend(frameon=False, fontsize=7)
     score = f"{scores.score:.2f}  [{scores.interval[0]:.2f}, {scores.interval[1]:.2f}]"
     axis.set_title(f"score {score}   (1: best, 0: random)", fontsize=8.5, loc="left")
+    return figure
+
+
+def planted_figure(table: PlantedTable) -> Figure:
+    """Methods x problems, a panel per view: color and upper number the share, lower number the faithfulness score."""
+    views, methods, problems = table.views, table.methods, table.problems
+    width = 2.6 + len(views) * (0.56 * len(problems) + 0.3)
+    figure = Figure(figsize=(width, 0.2 * len(methods) + 1.9), dpi=160, layout="constrained")
+    axes = figure.subplots(1, len(views), sharey=True, squeeze=False)[0]
+    for axis, view in zip(axes, views, strict=True):
+        cells = [[table.of(method, problem, view) for problem in problems] for method in methods]
+        values = np.array([[np.nan if one.share is None else one.share for one in row] for row in cells])
+        picture = axis.imshow(np.ma.masked_invalid(values), cmap=_REDS, vmin=0, vmax=1, aspect="auto")
+        axis.set_facecolor("#eef0f2")
+        for i, row in enumerate(cells):
+            for j, one in enumerate(row):
+                text = "–" if one.note else f"{number(one.share)}/{number(one.faithfulness)}"
+                dark = one.share is not None and one.share > 0.6
+                axis.text(j, i, text, ha="center", va="center", fontsize=5, color="white" if dark else "#1f2328")
+        axis.set_xticks(range(len(problems)), [short(name) for name in problems], rotation=40, ha="right", fontsize=6.5)
+        axis.set_yticks(range(len(methods)), methods, fontsize=6)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        question = "what holds the unit down?" if view == "nontarget" else "what is missing?"
+        axis.set_title(f"{view.replace('nontarget', 'non-target')} view: {question}", fontsize=8, loc="left")
+        for label in axis.get_yticklabels():
+            label.set_fontweight("bold" if label.get_text().startswith("Absence") else "normal")
+    bar = figure.colorbar(picture, ax=axes, fraction=0.012, pad=0.01, aspect=40)
+    bar.set_label("share of the evidence in the true region", fontsize=7)
+    bar.ax.tick_params(labelsize=6)
+    bar.outline.set_visible(False)
+    figure.supxlabel(
+        "share / faithfulness (1: best order, 0: random, below 0: the wrong way); –: no answer", fontsize=6.5
+    )
     return figure

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import evaluating, quiet_forward
-from absence_plugins.core.maps import absence_part
 from absence_plugins.core.references import ReferenceSet, blank_value
 from absence_plugins.core.targets import as_columns, check_logits
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.cells import Cells
-from absence_plugins.methods.faithfulness.claims import Claim, Value, area, has_ties, ranks
+from absence_plugins.methods.faithfulness.claims import Claim, Value, area, deletion, has_ties, insertion, ranks
 from absence_plugins.methods.faithfulness.result import AbsenceScores, Ratio, View
 
 Attribution = Callable[[Tensor], Any] | Tensor
@@ -99,13 +98,13 @@ def absence_scores(
         maps["standard"] = _evaluated(standard, x, "standard")
     detached = x.detach()
     value = unit_value(model, unit, detached)
+    blank = _blank(empty, reference, detached)
     if view == "reference":
-        references = nearest(reference, detached, unit)
-        blank = _blank(empty, reference, detached)
-        claim, tables = insertion(detached, references, blank, cells, value, maps, batch_size)
+        claim = insertion(detached, nearest(reference, detached, unit), blank, cells, value, batch_size)
     else:
-        blank = _blank(empty, reference, detached)
-        claim, tables = deletion(detached, blank, cells, value, maps, batch_size)
+        claim = deletion(detached, blank, cells, value, batch_size)
+        _warn_of_magnitudes(maps["map"])
+    tables = {name: claim.scores(signed, "attribution" if name == "map" else name) for name, signed in maps.items()}
     with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):
         curves = Curves(claim, steps, draws, seed)
         found = {name: curves.of_map(table) for name, table in tables.items()}
@@ -141,46 +140,6 @@ class Curves:
     def _mean(self, score: Tensor, draws: int) -> Tensor:
         found = [self.claim.curve(ranks(score, self.universe, keys), self.steps) for keys in self.keys[:draws]]
         return torch.stack(found).mean(0)
-
-
-def deletion(
-    x: Tensor, blank: Tensor, cells: Cells, value: Value, maps: dict[str, Tensor], batch_size: int
-) -> tuple[Claim, dict[str, Tensor]]:
-    """The non-target view's claim, and its maps as scores of cells: the most negative relevance is the highest score."""
-    changed = blank.expand_as(x)
-    allowed = (x != changed) if x.dim() == 2 else (x != changed).any(1, keepdim=True)
-    samples = torch.arange(len(x), device=x.device)
-    for name, signed in maps.items():
-        if name == "map" and bool((signed >= 0).all()) and bool((signed > 0).any()):
-            warnings.warn(
-                "the map has no negative value, so it claims that nothing holds the unit down; of an absence map (magnitudes) pass the negative",
-                AbsenceWarning,
-                stacklevel=4,
-            )
-    tables = {name: -cells.total(_fitting(signed, x, name)) for name, signed in maps.items()}
-    return Claim(x, changed, allowed, cells, value, samples, 1, batch_size), tables
-
-
-def insertion(
-    x: Tensor, references: Tensor, blank: Tensor, cells: Cells, value: Value, maps: dict[str, Tensor], batch_size: int
-) -> tuple[Claim, dict[str, Tensor]]:
-    """The reference view's claim, one row per sample and reference, and its maps as scores of cells.
-
-    references: [N, k, ...].
-    """
-    many = references.shape[1]
-    rows, changed = x.repeat_interleave(many, 0), references.flatten(0, 1)
-    absent = absence_part(rows, changed, blank)
-    allowed = absent if x.dim() == 2 else absent.any(1, keepdim=True)
-    tables = {}
-    for name, signed in maps.items():
-        if signed.dim() == x.dim() + 1 and signed.shape[:2] == references.shape[:2]:
-            signed = _fitting(signed.flatten(0, 1), changed, name)
-        else:
-            signed = _fitting(signed, x, name).repeat_interleave(many, 0)
-        tables[name] = cells.total(signed * (absent if signed.shape == absent.shape else allowed))
-    samples = torch.arange(len(x), device=x.device).repeat_interleave(many)
-    return Claim(rows, changed, allowed, cells, value, samples, -1, batch_size), tables
 
 
 def summarized(view: View, curves: Curves, found: dict[str, Tensor], best: Tensor) -> AbsenceScores:
@@ -309,17 +268,13 @@ def _evaluated(attribution: Attribution, x: Tensor, name: str) -> Tensor:
     return signed.detach().to(x.device)
 
 
-def _fitting(signed: Tensor, x: Tensor, name: str) -> Tensor:
-    """A map in the form of x, one channel or all."""
-    if signed.dim() == x.dim() - 1 and x.dim() == 4:
-        signed = signed[:, None]
-    wanted = {tuple(x.shape), (len(x), 1, *x.shape[2:])} if x.dim() == 4 else {tuple(x.shape)}
-    if tuple(signed.shape) not in wanted:
-        name = "attribution" if name == "map" else name
-        raise ValueError(
-            f"{name} has shape {tuple(signed.shape)}, x has {tuple(x.shape)}; pass one value per pixel (channels may be summed)"
+def _warn_of_magnitudes(signed: Tensor) -> None:
+    if bool((signed >= 0).all()) and bool((signed > 0).any()):
+        warnings.warn(
+            "the map has no negative value, so it claims that nothing holds the unit down; of an absence map (magnitudes) pass the negative",
+            AbsenceWarning,
+            stacklevel=3,
         )
-    return signed
 
 
 def _check(view: str, steps: int, draws: int, batch_size: int) -> None:

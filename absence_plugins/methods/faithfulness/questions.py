@@ -1,0 +1,101 @@
+"""One question about one planted absence, as every method of the benchmark is asked it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.core.maps import absence_part, sum_channels
+from absence_plugins.core.references import ReferenceSet, blank_value
+from absence_plugins.data.planted import Planted, dilate
+from absence_plugins.methods.faithfulness.located import Located, located
+from absence_plugins.methods.faithfulness.result import View
+
+REACH = 2  # pixels around the key that still count: what a window of 3 x 3, twice, sees
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What holds ``unit`` down in these images (non-target view), or what do they lack (reference view)?
+
+    N images, k references each, C channels of H x W pixels. A method answers with the signed map of ``unit``: R > 0 raises it,
+    R < 0 holds it down.
+
+    Attributes:
+        planted: the problem with its network.
+        view: "nontarget": the images have the key, so ``unit`` is not their class; "reference": they lack it, ``unit`` is.
+        x: [N, C, H, W].
+        unit: the output that encodes the key's absence.
+        other: the output of the class that has the key.
+        references: the pool; its nearest are of class ``unit`` (non-target view) or ``other`` (reference view).
+        drawn: those nearest references [N, k, C, H, W].
+        regions: where the evidence belongs, grown by two pixels: the key in x [N, 1, H, W], or in every reference [N, k, 1, H, W].
+        blank: an empty image for each [N, C, H, W].
+    """
+
+    planted: Planted
+    view: View
+    x: Tensor
+    unit: int
+    other: int
+    references: ReferenceSet
+    drawn: Tensor
+    regions: Tensor
+    blank: Tensor
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, images to logits."""
+        return self.planted.model
+
+    @property
+    def label(self) -> int:
+        """The class the images belong to."""
+        return self.other if self.view == "nontarget" else self.unit
+
+    @classmethod
+    def of(cls, planted: Planted, view: View, samples: int, k: int) -> Question:
+        """The first ``samples`` held-out images that the view asks about."""
+        unit, other = planted.absence_unit, planted.presence_unit
+        rows = (planted.labels == (other if view == "nontarget" else unit)).nonzero().flatten()[:samples]
+        x = planted.images[rows]
+        contrast = unit if view == "nontarget" else other
+        pool = ReferenceSet(planted.pool_images, planted.pool_labels, empty=planted.empty, k=k, contrast=contrast)
+        indices = pool.nearest_indices(x)
+        regions = planted.regions[rows] if view == "nontarget" else planted.pool_regions[indices].flatten(0, 1)
+        regions = dilate(regions, REACH)
+        if view == "reference":
+            regions = regions.reshape(len(x), k, *regions.shape[1:])
+        blank = blank_value(planted.empty, x).expand_as(x).contiguous()
+        return cls(planted, view, x, unit, other, pool, planted.pool_images[indices], regions, blank)
+
+    def locate(self, signed: Tensor) -> Located:
+        """Where a map's evidence lies: R < 0 of the images' content, or R > 0 where only a reference has content.
+
+        signed: [N, C or 1, H, W]; in the reference view also [N, k, C or 1, H, W].
+        """
+        if self.view == "nontarget":
+            evidence = -sum_channels(signed)[:, None]
+            return located(evidence, evidence, self.regions)
+        many = self.drawn.shape[1]
+        signed = signed.flatten(0, 1) if signed.dim() == 5 else signed.repeat_interleave(many, 0)
+        x, references = self.x.repeat_interleave(many, 0), self.drawn.flatten(0, 1)
+        absent = absence_part(x, references, self.references.empty[0])
+        if signed.shape[1] != absent.shape[1]:
+            absent = absent.any(1, keepdim=True)
+        whole, part = (sum_channels(one)[:, None] for one in (signed, signed * absent))
+        return located(part, whole, self.regions.flatten(0, 1))
+
+
+Method = Callable[[Question], Tensor | None]
+
+
+def random_map(question: Question) -> Tensor:
+    """What chance reaches: independent noise at every pixel; the same for the same question."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (*question.drawn.shape[:2], 1, *question.x.shape[2:])
+    noise = torch.randn(shape, generator=generator)
+    return noise[:, 0] if question.view == "nontarget" else noise

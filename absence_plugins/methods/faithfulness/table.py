@@ -1,0 +1,171 @@
+"""The table of the planted benchmark: method x problem, as text, Markdown, figure and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from absence_plugins.methods.faithfulness.result import View
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = {
+    "share": "share of the evidence within two pixels of the key",
+    "sign": "share of the samples whose map has the right sign there",
+    "pointing": "share of the samples whose strongest evidence lies there",
+    "faithfulness": "1: changing pixels in this order moves the unit as the best order found, 0: as a random one, below 0: the wrong way",
+}
+TITLES: dict[str, str] = {
+    "nontarget": "Non-target view: what holds the unit down in images that have the key?",
+    "reference": "Reference view: what do images lack that references with the key have?",
+}
+
+
+@dataclass(frozen=True)
+class PlantedScore:
+    """One method on one problem in one view, all training seeds pooled.
+
+    Attributes:
+        problem, method, view: which.
+        share, sign, pointing, faithfulness: see ``MEASURES``; None where there is no answer, or no score.
+        samples: images that count.
+        is_exact: whether the true region is known; if not, share, sign and pointing are against a guess.
+        note: why there is no answer; "" if there is.
+    """
+
+    problem: str
+    method: str
+    view: View
+    share: float | None
+    sign: float | None
+    pointing: float | None
+    faithfulness: float | None
+    samples: int
+    is_exact: bool
+    note: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PlantedTable:
+    """All scores of a benchmark.
+
+    Attributes:
+        scores: by problem, view and method.
+        settings: seeds, samples, references, steps.
+    """
+
+    scores: tuple[PlantedScore, ...]
+    settings: dict[str, Any]
+
+    @property
+    def problems(self) -> list[str]:
+        """Names, in order."""
+        return list(dict.fromkeys(one.problem for one in self.scores))
+
+    @property
+    def methods(self) -> list[str]:
+        """Names, in order."""
+        return list(dict.fromkeys(one.method for one in self.scores))
+
+    @property
+    def views(self) -> list[View]:
+        """In order."""
+        return list(dict.fromkeys(one.view for one in self.scores))
+
+    def of(self, method: str, problem: str, view: View) -> PlantedScore:
+        """One score. Raises ValueError if there is none."""
+        for one in self.scores:
+            if (one.method, one.problem, one.view) == (method, problem, view):
+                return one
+        raise ValueError(
+            f"no score of {method!r} on {problem!r} in the {view} view; methods: {', '.join(self.methods)}"
+        )
+
+    def best(self, problem: str, view: View, measure: str, methods: Sequence[str] | None = None) -> PlantedScore | None:
+        """The highest of some methods (all) on a problem; None where none has a score."""
+        known = [
+            one
+            for one in self.scores
+            if one.problem == problem and one.view == view and (methods is None or one.method in methods)
+            and getattr(one, measure) is not None
+        ]  # fmt: skip
+        return max(known, key=lambda one: float(getattr(one, measure)), default=None)
+
+    def table(self, measures: Sequence[str] = ("share", "faithfulness")) -> str:
+        """A block per view, a line per method; cells are the measures, "-" without an answer; a sign right in < 99 % has a "!"."""
+        lines: list[str] = []
+        for view in self.views:
+            head = ["", *(short(problem) for problem in self.problems)]
+            rows = [
+                head,
+                *(
+                    [method, *(self._cell(method, problem, view, measures) for problem in self.problems)]
+                    for method in self.methods
+                ),
+            ]
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            lines.append(TITLES[view])
+            lines += [
+                "  ".join((first.ljust(widths[0]), *map(str.rjust, rest, widths[1:]))).rstrip() for first, *rest in rows
+            ]
+            lines.append("")
+        lines += [f"{name}: {MEASURES[name]}" for name in measures]
+        lines.append(
+            "!: sign right in fewer than 99 % of the samples; -: no answer; in brackets: the true region is a guess"
+        )
+        notes = {one.method: one.note for one in self.scores if one.note}
+        lines += [f"{method}: {note}" for method, note in notes.items()]
+        return "\n".join(lines)
+
+    def _cell(self, method: str, problem: str, view: View, measures: Sequence[str]) -> str:
+        one = self.of(method, problem, view)
+        if one.note:
+            return "-"
+        numbers = "/".join(number(getattr(one, name)) for name in measures)
+        wrong = "!" if one.sign is not None and one.sign < 0.99 else ""
+        return f"{numbers}{wrong}" if one.is_exact else f"({numbers}{wrong})"
+
+    def markdown(self, view: View, methods: Sequence[str], measures: Sequence[str] = ("share", "faithfulness")) -> str:
+        """One view as a Markdown table, for these methods."""
+        rows = [["method", *(short(problem) for problem in self.problems)], ["---", *(["---:"] * len(self.problems))]]
+        rows += [
+            [method, *(self._cell(method, problem, view, measures) for problem in self.problems)] for method in methods
+        ]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+    def figure(self) -> Figure:
+        """Heat maps, one per view: share of the evidence in the true region; needs matplotlib."""
+        from absence_plugins.methods.faithfulness.figures import planted_figure
+
+        return planted_figure(self)
+
+    def __repr__(self) -> str:
+        return f"PlantedTable of {len(self.methods)} methods on {len(self.problems)} problems\n{self.table()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        return {"settings": dict(self.settings), "scores": [asdict(one) for one in self.scores]}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> PlantedTable:
+        """The way back from :meth:`to_dict`."""
+        return cls(tuple(PlantedScore(**one) for one in plain["scores"]), dict(plain["settings"]))
+
+
+def number(value: float | None) -> str:
+    """Two digits without a leading zero.
+
+    >>> number(0.954), number(1.0), number(-0.2), number(None)
+    ('.95', '1.0', '-.20', '?')
+    """
+    if value is None:
+        return "?"
+    text = f"{value:.2f}"
+    return text[:3] if abs(value) >= 0.995 and not text.startswith("-") else text.replace("0.", ".", 1)
+
+
+def short(problem: str) -> str:
+    """A problem's name in a head: words without "missing"."""
+    return problem.replace("_missing", "").replace("_", " ")

@@ -1,0 +1,156 @@
+"""The planted benchmark tells a true map from noise and from a wrong sign, and one method's failure stays its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from absence_plugins.data.planted import PROBLEMS
+from absence_plugins.methods.faithfulness import PlantedTable, Question, planted_benchmark, random_map
+from absence_plugins.methods.faithfulness.planted import seeded
+from absence_plugins.methods.faithfulness.table import number
+
+SMALL: dict[str, Any] = {"problems": ["shape_missing"], "samples": 6, "references": 2, "steps": 6, "progress": False}
+
+
+def truth(question: Question) -> Tensor:
+    """The key itself, with the right sign: it holds the unit down, and lacking it raises the unit."""
+    return -question.regions.float() if question.view == "nontarget" else question.regions.float()
+
+
+def negated(question: Question) -> Tensor:
+    return -truth(question)
+
+
+def drawn_at_random(question: Question) -> Tensor:
+    return torch.randn_like(question.x) + float(np.random.rand())
+
+
+def forward_only(question: Question) -> Tensor | None:
+    return truth(question) if question.view == "nontarget" else None
+
+
+def broken(question: Question) -> Tensor:
+    question.model.register_forward_hook(lambda *_: None)
+    question.model.train()
+    raise RuntimeError("half way\nmore")
+
+
+METHODS = {
+    "truth": truth,
+    "negated": negated,
+    "noise": random_map,
+    "drawn": drawn_at_random,
+    "forward only": forward_only,
+    "broken": broken,
+}
+
+
+@pytest.fixture(scope="module")
+def table() -> PlantedTable:
+    return planted_benchmark(METHODS, **SMALL)
+
+
+@pytest.mark.parametrize("view", ["nontarget", "reference"])
+def test_truth_is_told_from_noise_and_from_the_wrong_sign(table: PlantedTable, view: Any) -> None:
+    true, wrong, noise = (table.of(name, "shape_missing", view) for name in ("truth", "negated", "noise"))
+    assert (true.share, true.sign, true.pointing) == (1, 1, 1)
+    assert (wrong.share, wrong.sign, wrong.pointing) == (0, 0, 0)
+    assert true.faithfulness is not None
+    assert wrong.faithfulness is not None
+    assert noise.faithfulness is not None
+    assert noise.share is not None
+    assert true.faithfulness > 0.2  # the truth has no order inside the key, and so is not the best order
+    assert wrong.faithfulness < -0.2
+    assert abs(noise.faithfulness) < 0.3
+    assert 0 < noise.share < 0.9
+    assert true.samples == 6
+    assert table.best("shape_missing", view, "share") == true
+
+
+def test_a_method_without_an_answer_is_listed_with_the_reason(table: PlantedTable) -> None:
+    assert table.of("forward only", "shape_missing", "nontarget").share == 1
+    missing = table.of("forward only", "shape_missing", "reference")
+    assert missing.share is missing.faithfulness is None
+    assert missing.note == "has no answer in this view"
+    assert table.of("broken", "shape_missing", "nontarget").note == "RuntimeError: half way"
+    assert "broken: RuntimeError: half way" in table.table()
+    planted = PROBLEMS["shape_missing"](0)
+    assert not planted.model._forward_hooks  # what it left behind is gone
+    assert not planted.model.training
+
+
+def test_the_same_twice_and_the_random_states_as_before(table: PlantedTable) -> None:
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    again = planted_benchmark(METHODS, **SMALL)
+    assert again.to_dict() == table.to_dict()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
+    with seeded(1):
+        first = torch.rand(1)
+    with seeded(1):
+        assert torch.equal(torch.rand(1), first)
+
+
+def test_training_seeds_are_pooled() -> None:
+    both = planted_benchmark({"truth": truth}, **{**SMALL, "views": ["nontarget"]}, seeds=(0, 1))  # type: ignore[arg-type]
+    each = [
+        planted_benchmark({"truth": truth}, **{**SMALL, "views": ["nontarget"]}, seeds=(seed,))
+        for seed in (0, 1)  # type: ignore[arg-type]
+    ]
+    scores = [table.scores[0].faithfulness for table in each]
+    assert both.scores[0].samples == 12
+    assert min(scores) <= both.scores[0].faithfulness <= max(scores)  # type: ignore[type-var, operator]
+
+
+def test_own_problems_can_be_given() -> None:
+    found = planted_benchmark({"truth": truth}, **{**SMALL, "problems": {"mine": PROBLEMS["shape_missing"]}})
+    assert found.problems == ["mine"]
+
+
+def test_the_table_reads_back_and_draws(table: PlantedTable) -> None:
+    pytest.importorskip("matplotlib")
+    plain = json.loads(json.dumps(table.to_dict(), allow_nan=False))
+    assert PlantedTable.from_dict(plain).to_dict() == table.to_dict()
+    lines = table.markdown("nontarget", ["truth", "negated"], ("share", "sign")).splitlines()
+    assert lines[0] == "| method | shape |"
+    assert lines[2] == "| truth | 1.0/1.0 |"
+    assert lines[3] == "| negated | .00/.00! |"
+    figure = table.figure()
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(METHODS)
+    assert "PlantedTable of 6 methods on 1 problems" in repr(table)
+    with pytest.raises(ValueError, match="no score of 'other'"):
+        table.of("other", "shape_missing", "nontarget")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.954, ".95"), (1.0, "1.0"), (0.0, ".00"), (-0.2, "-.20"), (-1.234, "-1.23"), (None, "?")]
+)
+def test_numbers_are_short(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"methods": {}}, "methods is empty"),
+    ({"problems": ["nothing"]}, r"\['nothing'\] are not known"),
+    ({"problems": []}, "not known"),
+    ({"views": ["target"]}, "view 'target'"),
+    ({"views": []}, "at least one"),
+    ({"seeds": ()}, "at least one"),
+    ({"samples": 0}, "samples=0"),
+    ({"references": True}, "references=True"),
+    ({"methods": {"small": lambda q: torch.zeros(len(q.x), 1, 3, 3)}}, "small has shape"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD, ids=[words for _, words in BAD])
+def test_bad_input_is_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        planted_benchmark(**{"methods": {"truth": truth}, **SMALL, **change})
