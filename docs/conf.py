@@ -1,5 +1,10 @@
 """Sphinx configuration: ``sphinx-build -W docs docs/_build/html``."""
 
+import contextlib
+import re
+import warnings
+from pathlib import Path
+
 import absence_plugins
 
 project = "absence_plugins"
@@ -8,7 +13,7 @@ release = version = absence_plugins.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_generated"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
@@ -23,3 +28,26 @@ napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = "absence_plugins"
+html_show_copyright = False
+
+GALLERIES = ("gallery.md", "gallery-units.md")
+
+
+def draw_galleries(app):
+    """Run the galleries' code in docs/_generated, where their pictures are looked for: never older than the code."""
+    source = Path(app.srcdir)
+    folder = source / "_generated"
+    folder.mkdir(exist_ok=True)
+    for name in GALLERIES:
+        namespace = {"__name__": "__main__"}
+        page = (source / name).read_text(encoding="utf-8")
+        for block in re.finditer(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+            # Blank lines in front, so that a traceback shows the line of the page.
+            code = "\n" * page.count("\n", 0, block.start(1)) + block[1]
+            with contextlib.chdir(folder), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(compile(code, name, "exec"), namespace)
+
+
+def setup(app):
+    app.connect("builder-inited", draw_galleries)

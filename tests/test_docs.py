@@ -78,6 +78,17 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     run(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)))
 
 
+def test_every_picture_of_the_galleries_is_made_by_their_code() -> None:
+    """docs/conf.py draws them when the docs are built; in the repository there are none that could go stale."""
+    for page in (ROOT / "docs").glob("gallery*.md"):
+        text = page.read_text(encoding="utf-8")
+        shown = re.findall(r"^!\[[^\]]+\]\(_generated/([^)]+)\)$", text, re.MULTILINE)
+        made = re.findall(r'figure\.savefig\("([^"]+)"\)', "".join(block.code for block in blocks(text)))
+        assert made
+        assert sorted(shown) == sorted(made)
+        assert page.name in (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
+
+
 def test_a_page_is_executed_in_order_and_checked() -> None:
     page = "```python\nx = 1\n```\n\n- item\n\n  ```pycon\n  >>> x + 1\n  {}\n  ```\n"
     run(page.format(2), "right.md")

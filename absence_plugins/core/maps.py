@@ -24,7 +24,7 @@ def absence_part(x: Tensor, reference: Tensor, empty: Tensor | float = 0.0) -> T
     """Where the reference has content and x has none: ``|x - empty| < |reference - empty|``, boolean.
 
     Content is the distance from ``empty``, the value of a blank pixel; on inputs normalized to [-1, 1]
-    black is -1, and comparing raw magnitudes there takes strokes for background (METHODS 1).
+    black is -1, and comparing raw magnitudes there takes strokes for background (docs/concepts.md).
 
     x, reference: the same shape; ``empty`` broadcasts to it. Raises ValueError where it does not.
 

@@ -1,7 +1,7 @@
 """ReferenceSet: a sample of real inputs that *have* what another input lacks.
 
 A black image cannot show that something is missing: nothing differs from it where nothing is. A real
-image of a contrasting class can, and the nearest ones differ from x in little else (METHODS 1).
+image of a contrasting class can, and the nearest ones differ from x in little else (docs/concepts.md).
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def whitened_kmeans(data: SyntheticDirections, seed: int = 0) -> Recovery:
 
 
 def pattern_cav(data: SyntheticDirections, seed: int = 0) -> Recovery:
-    """Pattern-CAV (Pahde et al.): cov(x, label) / var(label). Needs the concepts' labels; ``seed`` changes nothing."""
+    """Pattern-CAV (Pahde et al., ICLR 2025): cov(x, label) / var(label). Needs labels; ``seed`` changes nothing."""
     x = data.features.flatten(0, 2).double()
     labels = data.present.flatten(0, 2).double()
     centered = labels - labels.mean(0)

@@ -106,7 +106,7 @@ def absence_channel(layer: str, n_channel: int, batch: int | None = None) -> Abs
     loss = mean z[:, n], z the layer's value before its nonlinearity ([B, C], [B, C, H, W] or tokens [B, T, C]).
     Sign: lower is further down; of the rendered picture, what it shows is what the channel is held down by.
 
-    Source: Olah et al., Distill 2017 (negative neurons), on pre-activations (METHODS 3).
+    Source: Olah et al., Distill 2017 (negative neurons), on pre-activations (docs/from-lucent.md).
 
     Args:
         layer: as Lucent names it (``layer1_0_bn2``), or with dots.

@@ -100,7 +100,7 @@ def render_vis(
     ``absence_contrast`` two images are made that begin alike. An image from which the unit cannot be reached (the path
     is dead) gets a redirected gradient until it can.
 
-    Source: Olah et al., Distill 2017; what differs from Lucent: METHODS 3.
+    Source: Olah et al., Distill 2017; what differs from Lucent: docs/from-lucent.md.
 
     Arguments are Lucent's, with these differences and additions:
 

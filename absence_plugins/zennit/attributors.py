@@ -37,7 +37,7 @@ class AbsenceGradient(AbsenceAttributor, Gradient):
     R < 0 is content of x that holds it down.
 
     Arguments and errors: :class:`AbsenceAttributor`; ``create_graph``, ``retain_graph`` as upstream.
-    Source: METHODS 2b.
+    Source: docs/from-zennit.md.
 
     >>> from absence_plugins.zennit import AbsenceEpsilonGamma
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))

@@ -108,7 +108,7 @@ class AbsenceEpsilonGamma(AbsenceComposite, LayerMapComposite):
     references that have what x lacks, that is evidence for an absence where they have content and x has none.
     R < 0: what differs there holds it down.
 
-    Source: METHODS 2b; Gamma: Montavon et al. 2019.
+    Source: docs/from-zennit.md; Gamma: Montavon et al. 2019.
 
     Args:
         epsilon: stabilizer of Epsilon, 0 by default (see :class:`AbsenceEpsilon`).
@@ -337,7 +337,7 @@ class AbsenceGuidedBackprop(AbsenceComposite, GuidedBackprop):
     R = (x - r) * (guided(u) - guided(-u) - what passes no ReLU); r is the reference, or 0. Local: units that are dead
     at x show nothing, evidence that passes two inverting ReLUs neither, and R does not sum to anything; it warns.
 
-    Source: Springenberg et al., ICLR workshop 2015, made two-sided (METHODS 2).
+    Source: Springenberg et al., ICLR workshop 2015, made two-sided (docs/from-captum.md).
 
     >>> import torch
     >>> from absence_plugins.zennit import AbsenceGradient

@@ -86,7 +86,7 @@ class AbsenceRule(Hook):
 class AbsencePass(AbsenceRule):
     """Pass: relevance goes through as it is. For activations and batch norm, which work on every value alone.
 
-    R_in = R_out. Source: METHODS 2b, step 3 (the upper rule has already shared out by a(x) - a(r)).
+    R_in = R_out. Source: docs/from-zennit.md, step 3 (the upper rule has already shared out by a(x) - a(r)).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceEpsilon, AbsenceGradient
@@ -146,7 +146,7 @@ class AbsenceEpsilon(_Weighted):
 
     R_i = sum_j w_ij da_i / (change_j + epsilon sign) R_j, da = a(x) - a(r).
 
-    Source: Bach et al., PLoS ONE 2015, eq. 58, on differences (METHODS 2b).
+    Source: Bach et al., PLoS ONE 2015, eq. 58, on differences (docs/from-zennit.md).
 
     Args:
         epsilon: what is added to the denominator, as upstream; 0 by default, since a difference of zero carries
@@ -175,7 +175,7 @@ class AbsenceEpsilon(_Weighted):
 class AbsenceNorm(AbsenceEpsilon):
     """Norm: in proportion to the differences. For average pooling and sums, which have no weights.
 
-    R_i = v_ij da_i / change_j R_j, v the pooling's own factors. Source: METHODS 2b, step 3.
+    R_i = v_ij da_i / change_j R_j, v the pooling's own factors. Source: docs/from-zennit.md, step 3.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -198,7 +198,7 @@ class AbsenceGamma(_Weighted):
     """Gamma: the contributions of the side that wins (raises, or lowers) count 1 + gamma times. Mirrored.
 
     R_i = sum_j ((1 + gamma) z+_ij - z-_ij) / ((1 + gamma) p_j - n_j) R_j where p_j >= n_j, plus and minus exchanged
-    elsewhere. Source: Montavon et al. 2019, section 10.2.3, on differences and mirrored (METHODS 2b).
+    elsewhere. Source: Montavon et al. 2019, section 10.2, on differences and mirrored (docs/from-zennit.md).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -226,7 +226,7 @@ class AbsenceZPlus(_Weighted):
     """ZPlus: only the contributions of the side that wins count. Mirrored.
 
     R_i = sum_j z+_ij / p_j R_j where p_j >= n_j, z-_ij / n_j R_j elsewhere.
-    Source: Montavon et al., Pattern Recognition 2017 (z+ rule), on differences and mirrored (METHODS 2b).
+    Source: Montavon et al., Pattern Recognition 2017 (z+ rule), on differences and mirrored (docs/from-zennit.md).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -247,7 +247,7 @@ class AbsenceAlphaBeta(_Weighted):
 
     R_i = sum_j ((1 + beta_j) z+_ij / p_j - beta_j z-_ij / n_j) R_j, beta_j = min(n_j / (p_j - n_j), beta), where p_j >= n_j.
     The minimum keeps an output that hardly anything holds down from getting as much negative as positive relevance.
-    Source: Bach et al., PLoS ONE 2015, eq. 60, on differences (METHODS 2b).
+    Source: Bach et al., PLoS ONE 2015, eq. 60, on differences (docs/from-zennit.md).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -323,7 +323,7 @@ class AbsenceMaxPool(AbsenceRule):
     """Max pooling: a rise of the maximum is due to x's winner, a fall to r's (winner takes all).
 
     R_i = sum of R_j over the windows whose maximum is higher on x and stands at i on x, and over those whose maximum
-    is higher on r and stands at i on r. Source: METHODS 2b, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
+    is higher on r and stands at i on r. Source: docs/from-zennit.md, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient

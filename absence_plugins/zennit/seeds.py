@@ -23,7 +23,7 @@ def nontarget(target: Target, select: Nontarget = "runner_up") -> NontargetOutpu
     the right one for the composite at hand: the non-target's value for rules that divide by outputs (LRP: a seed of 1
     would flip the map's sign where the value is negative) and for Occlusion, 1 for gradients and ``Absence*`` composites.
 
-    Source: METHODS 1 and 2b.
+    Source: docs/concepts.md, docs/from-zennit.md.
 
     Args:
         target: the class of the inputs: an index, or one per sample [B].

@@ -3,7 +3,7 @@
 Everywhere da = a(x) - a(r) is the difference of a layer's inputs, z_ij = w_ij da_i the contribution of input i
 to the difference of output j (no bias: it cancels), p_j the sum of the positive contributions and n_j that of the
 magnitudes of the negative ones, so the output differs by p_j - n_j. A rule says which share of R_j input i gets;
-the shares of an output sum to 1, so nothing is lost (METHODS 2b).
+the shares of an output sum to 1, so nothing is lost (docs/from-zennit.md).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def quotient(numerator: Tensor | float, denominator: Tensor) -> Tensor:
 
 
 # -- the rules, for p >= n: the share of input i is plus * z+_ij - minus * z-_ij --------------------------------------
-# With beta as in METHODS 2b: plus = (1 + beta) / p, minus = beta / n. Written out, so that n = 0 is no special case.
+# With beta as in docs/from-zennit.md: plus = (1 + beta) / p, minus = beta / n. Written out, so that n = 0 is no
+# special case.
 
 
 def epsilon_shares(p: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
