@@ -2,5 +2,9 @@
 
 from absence_plugins.cli import explaining, measuring, units  # noqa: F401  (they register their commands)
 from absence_plugins.cli.app import app
+from absence_plugins.cli.endings import Command
+
+for _registered in app.registered_commands:
+    _registered.cls = Command
 
 __all__ = ["app"]

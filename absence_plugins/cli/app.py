@@ -5,13 +5,16 @@ Commands import what they need when they run, so that ``--help`` is quick and a 
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from absence_plugins import __version__
+from absence_plugins.cli.endings import STOPPED, ending, running
 
 app = typer.Typer(
     name="absence-plugins",
@@ -24,12 +27,28 @@ app = typer.Typer(
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Bad input ends in one line on stderr and exit code 2, not in a traceback."""
+    """What ends a command early becomes a line or a few on stderr and an exit code, not a traceback; warnings are lines, too.
+
+    What is said and which code it is, :mod:`~absence_plugins.cli.endings` decides.
+    """
     try:
-        yield
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError, AssertionError) as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        raise typer.Exit(2) from None
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown
+            yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        found = ending(error, running())
+        if found is None:
+            raise
+        code, lines = found
+        if code != STOPPED or os.environ.get("RANK", "0") == "0":  # Ctrl-C reaches all ranks; one says it
+            typer.secho("\n".join(lines), fg=typer.colors.RED, err=True)
+        raise typer.Exit(code) from None
+
+
+def _shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    typer.secho(f"warning: {message}", fg=typer.colors.YELLOW, err=True)
 
 
 def _version(wanted: bool) -> None:

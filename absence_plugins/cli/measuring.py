@@ -30,7 +30,15 @@ def experiment(
     units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15 (imagenet).")] = None,
     images_per_unit: Annotated[int | None, typer.Option(help="Images pasted into, per unit (imagenet).")] = None,
     stride: Annotated[int | None, typer.Option(help="Step of the grid; published: 16 (imagenet).")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder for the state of a scan (imagenet).")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for what is done: run the command again to go on (imagenet, digits; debias keeps it in --out)."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images or patches per forward (imagenet, debias with --data).")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read images ahead (imagenet, debias).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of every training (debias with --data).")] = None,
     strengths: Annotated[
@@ -56,6 +64,7 @@ def experiment(
             images_per_unit=images_per_unit,
             stride=stride,
             checkpoint=checkpoint,
+            batch_size=batch_size,
             workers=workers,
             epochs=epochs,
             strengths=numbers("--strengths", strengths),

@@ -34,8 +34,9 @@ def patches(
     out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-patches"),
     show: Annotated[int, typer.Option(help="Units on the page, the encoded absences first.")] = 12,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder for the state of the scan: run the command again to go on.")
+        Path | None, typer.Option(help="Folder for what is done: run the command again to go on.")
     ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Patches per forward; default 128 (digits 256).")] = None,
     size: Annotated[
         int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
     ] = None,
@@ -59,7 +60,7 @@ def patches(
         loaded = load_model(
             model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
         )
-        given = {"size": patch, "stride": stride, "mode": mode}
+        given = {"size": patch, "stride": stride, "mode": mode, "batch_size": batch_size}
         scan = replace(
             default_scan(model == "digits"),
             k=k,
@@ -103,6 +104,10 @@ def label(
     top: Annotated[int, typer.Option(help="Names per unit.")] = 5,
     reduce: Annotated[str, typer.Option(help="Of a channel over the image: mean, max, min or sum.")] = "mean",
     out: Annotated[Path, typer.Option(help="Folder for the page, labels.csv and labels.json.")] = Path("absence-label"),
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder for the units' values: run the command again to go on.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per forward; default 64 (digits 256).")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the model's input.")] = None,
     channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
     mean: Annotated[str | None, typer.Option(help="Normalization, comma-separated, as in explain.")] = None,
@@ -127,6 +132,8 @@ def label(
             hypernyms=hypernyms,
             is_digits=model == "digits",
             reduce=reduce,
+            checkpoint=checkpoint,
+            batch_size=batch_size,
             length=length,
             beam=beam,
             min_fraction=min_fraction,
@@ -160,6 +167,10 @@ def directions(
     recipe: Annotated[str, typer.Option(help="robust, or paper.")] = "robust",
     steps: Annotated[int, typer.Option(help="Optimizer steps of each stage.")] = 400,
     head: Annotated[bool, typer.Option(help="Align with the network behind the layer.")] = True,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder for features and directions: run the command again to go on.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 64,
     size: Annotated[
         int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
     ] = None,
@@ -188,6 +199,8 @@ def directions(
             recipe=recipe,
             use_head=head,
             steps=steps,
+            checkpoint=checkpoint,
+            batch_size=batch_size,
             seed=seed,
             command="absence-plugins " + " ".join(sys.argv[1:]),
             progress=not quiet,

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import trange  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.core.files import write_whole
 from absence_plugins.data.digits import WEIGHTS_FILE, digits_cnn, load_digits
 from absence_plugins.data.threads import one_thread
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_thread():
         model, held_out = train_digits_cnn(seed=options.seed)
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, options.out)
+    write_whole(options.out, save(weights))
     print(f"held-out accuracy {held_out:.4f}; weights written to {options.out}")
 
 

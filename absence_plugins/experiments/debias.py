@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.data import load_digits
+from absence_plugins.experiments.debias_trainings import Trainings
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.debias import Artefact, AttributionPrior, dilate, tag
 from absence_plugins.report import Page, Panel, Row, write_page
@@ -138,6 +140,7 @@ def run_debias(
     epochs: int | None = None,
     strengths: tuple[float, ...] | None = None,
     size: int | None = None,
+    batch_size: int | None = None,
     workers: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -145,7 +148,8 @@ def run_debias(
     """Train with and without the prior on digits with a tag, and write what the networks use as a page.
 
     With ``data``, the published setting on a folder of images of two classes
-    (:func:`~absence_plugins.experiments.debias_folder.run_folder`), to which the other options belong.
+    (:func:`~absence_plugins.experiments.debias_folder.run_folder`), to which the other options belong. Either way every
+    training is kept in ``out``: run again, what was stopped goes on.
     """
     given = {
         "model": model,
@@ -153,6 +157,7 @@ def run_debias(
         "epochs": epochs,
         "strengths": strengths,
         "size": size,
+        "batch_size": batch_size,
         "workers": workers,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -161,30 +166,48 @@ def run_debias(
 
         return run_folder(out, data, FolderSetting(**chosen, seed=seed), progress=progress)  # type: ignore[arg-type]
     if chosen:
-        raise ValueError(f"--{next(iter(chosen))} belongs to --data FOLDER; the digits have a network of their own")
+        raise ValueError(
+            f"--{next(iter(chosen)).replace('_', '-')} belongs to --data FOLDER; the digits have a network of their own"
+        )
     shown: dict[tuple[str, float], nn.Module] = {}
-    result = compare(Setting(), range(seed, seed + SEEDS), progress=progress, models=shown)
+    setting = Setting()
+    kept = Trainings(out, setting)
+    result = compare(setting, range(seed, seed + SEEDS), progress=progress, models=shown, kept=kept)
     path = write_page(_page(result, shown, seed), out)
-    accuracy_figure(result).savefig(out / "accuracy.png", facecolor="white")
-    (out / "results.json").write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
+    with whole_file(out / "accuracy.png") as file:
+        accuracy_figure(result).savefig(file, format="png", facecolor="white")
+    write_whole(out / "results.json", json.dumps(result.to_dict(), indent=1) + "\n")
     return path
 
 
 def compare(
-    setting: Setting, seeds: range, *, progress: bool = True, models: dict[tuple[str, float], nn.Module] | None = None
+    setting: Setting,
+    seeds: range,
+    *,
+    progress: bool = True,
+    models: dict[tuple[str, float], nn.Module] | None = None,
+    kept: Trainings | None = None,
 ) -> DebiasResult:
     """Every mode and weight with every seed; the weight of a mode is the best on unbiased images, over all seeds.
 
-    Of equal weights the smallest is taken. ``models``, if given, receives the networks of the first seed.
+    Of equal weights the smallest is taken. ``models``, if given, receives the networks of the first seed. ``kept``: trainings that
+    are done are taken from there, and the others are added.
     """
     plan = [(CLEAN, 0.0), (NONE, 0.0), *((mode, weight) for mode in setting.modes for weight in setting.weights)]
     runs: list[Scores] = []
     for mode, weight in tqdm(plan, desc="training", disable=not progress):
         for seed in seeds:
-            data = _data(setting, seed, with_artefact=mode != CLEAN)
-            model = train(setting, *data.train, mode=mode, weight=weight, seed=seed)
-            runs.append(_scores(model, data, mode, weight, seed))
-            if models is not None and seed == seeds[0]:
+            is_shown = models is not None and seed == seeds[0]
+            model = small_net(seed).eval()
+            scores = kept.found(mode, weight, seed, model if is_shown else None) if kept is not None else None
+            if scores is None:
+                data = _data(setting, seed, with_artefact=mode != CLEAN)
+                model = train(setting, *data.train, mode=mode, weight=weight, seed=seed)
+                scores = _scores(model, data, mode, weight, seed)
+                if kept is not None:
+                    kept.add(scores, model if is_shown else None)
+            runs.append(scores)
+            if models is not None and is_shown:
                 models[mode, weight] = model
     weights = {}
     for mode in dict(plan):

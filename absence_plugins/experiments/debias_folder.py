@@ -6,8 +6,8 @@ Every training is a folder of its own, with a line per epoch in ``log.csv`` and 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.experiments.folder import Readable, readable
 from absence_plugins.experiments.loading import LoadedModel, image_files, load_model
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.debias import Artefact, AttributionPrior, dilate, ellipse
@@ -71,7 +73,7 @@ def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool 
         ValueError: not two classes, too few images, a model that does not exist, a state of another setting.
     """
     loaded = load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size)
-    train, validation, classes = _parts(data, setting.seed)
+    train, validation, classes, left_out = _parts(data, setting.seed, out, progress=progress)
     plan = [(mode, 0.0 if mode == NONE else strength) for mode in setting.modes for strength in setting.strengths]
     plan = list(dict.fromkeys(plan))
     logs = {}
@@ -83,16 +85,19 @@ def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool 
         mode: max((s for m, s in plan if m == mode), key=lambda s: _mean(logs[mode, s][-1], "unbiased"))
         for mode in setting.modes
     }
-    path = write_page(_page(logs, chosen, classes, setting, len(train), len(validation), data, loaded.notes), out)
+    notes = (*loaded.notes, *left_out.notes)
+    path = write_page(_page(logs, chosen, classes, setting, len(train), len(validation), data, notes), out)
+    left_out.write(out)
     results = [{"mode": mode, "weight": weight, "epochs": log} for (mode, weight), log in logs.items()]
-    (out / "results.json").write_text(
-        json.dumps({"chosen": chosen, "runs": results}, indent=1) + "\n", encoding="utf-8"
-    )
+    write_whole(out / "results.json", json.dumps({"chosen": chosen, "runs": results}, indent=1) + "\n")
     return path
 
 
-def _parts(data: Path, seed: int) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]], list[str]]:
-    """Training and validation files with their class, and the classes' names."""
+Files = list[tuple[Path, int]]
+
+
+def _parts(data: Path, seed: int, out: Path, *, progress: bool) -> tuple[Files, Files, list[str], Readable]:
+    """Training and validation files with their class, the classes' names, and which files were left out of both."""
     if not data.is_dir():
         raise ValueError(f"folder {data} does not exist")
     if (data / "train").is_dir() and (data / "val").is_dir():
@@ -100,12 +105,17 @@ def _parts(data: Path, seed: int) -> tuple[list[tuple[Path, int]], list[tuple[Pa
         validation, others = _labelled(data / "val")
         if classes != others:
             raise ValueError(f"train has the classes {classes}, val {others}; they must be the same two")
-        return train, validation, classes
+        found = readable([path for path, _ in (*train, *validation)], data, known=out, progress=progress)
+        kept = set(found.files)
+        parts = [[pair for pair in part if pair[0] in kept] for part in (train, validation)]
+        return parts[0], parts[1], classes, found
     files, classes = _labelled(data)
+    found = readable([path for path, _ in files], data, known=out, progress=progress)
+    files = [files[place] for place in found.places]
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = sorted(order[: max(1, int(VALIDATION * len(files)))])
     rest = sorted(set(order) - set(held_out))
-    return [files[i] for i in rest], [files[i] for i in held_out], classes
+    return [files[i] for i in rest], [files[i] for i in held_out], classes, found
 
 
 def _labelled(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
@@ -261,14 +271,13 @@ def _keep(
         "epoch": epoch,
         "log": log,
     }
-    draft = folder / ".state.part"
-    torch.save(state, draft)
-    os.replace(draft, folder / "state.pt")
-    with (folder / ".log.part").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(log)
-    os.replace(folder / ".log.part", folder / "log.csv")
+    with whole_file(folder / "state.pt", durable=True) as file:
+        torch.save(state, file)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(log)
+    write_whole(folder / "log.csv", text.getvalue())
 
 
 def _average(values: list[float]) -> float:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins import ReferenceSet
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
+from absence_plugins.core.files import write_whole
 from absence_plugins.data import DigitData, digits_cnn, load_digits
 from absence_plugins.experiments.lucent_unit import UnitName, unit_row
 from absence_plugins.experiments.pasting import PixelTest, insert_missing
@@ -300,4 +301,4 @@ def _write_results(path: Path, ranked: list[Pair], chosen: list[Pair], tests: li
             for p, t in zip(chosen, tests, strict=True)
         ],
     }
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(results, indent=1) + "\n")

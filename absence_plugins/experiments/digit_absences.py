@@ -14,12 +14,15 @@ LEAD = """Every layer of the bundled digits network, before its nonlinearity, on
 chosen on one half of the images, and pasted into the other. Patches are seen on a black image of full size, as the dense layers need it."""
 
 
-def run_digits(out: Path, *, seed: int = 0, progress: bool = True) -> Path:
-    """Scan and test every layer; the page shows the most certain units of each."""
+def run_digits(out: Path, *, checkpoint: Path | None = None, seed: int = 0, progress: bool = True) -> Path:
+    """Scan and test every layer; the page shows the most certain units of each.
+
+    checkpoint: a folder for what is done; run again, it goes on from there.
+    """
     model, digits = digits_cnn(), load_digits()
     images = torch.cat([digits.train_images, digits.test_images])
     subject = Subject(model, images, lambda pictures: pictures, 0.0, "digits")
-    scan = Scan(**{**vars(SCAN), "seed": seed})
+    scan = Scan(**{**vars(SCAN), "seed": seed, "checkpoint": checkpoint})
     texts = Texts(
         "Which units of the digits network encode an absence?",
         LEAD.replace("\n", " "),

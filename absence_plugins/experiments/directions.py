@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.files import write_whole
 from absence_plugins.data.synthetic_directions import synthetic_directions
 from absence_plugins.experiments.directions_compare import MethodResult, compare_methods
 from absence_plugins.experiments.directions_recovery import COSINE, IOU, RMSE
@@ -79,7 +80,7 @@ def run_synthetic(
         ),
     )
     path = write_page(page, out)
-    (Path(out) / "results.json").write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
+    write_whole(Path(out) / "results.json", json.dumps(result.to_dict(), indent=1))
     return path
 
 

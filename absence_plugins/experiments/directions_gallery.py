@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.methods.directions import (
     DirectionPairs,
     EncodedAbsence,
@@ -131,14 +132,15 @@ def directions_page(
     )
     out = Path(out)
     path = write_page(page, out)
-    gallery_figure(entries, title=title).savefig(out / "gallery.png")
+    with whole_file(out / "gallery.png") as file:
+        gallery_figure(entries, title=title).savefig(file, format="png")
     results = {
         "influence": found.to_dict(),
         "report": pairs.report_.to_dict(),
         "checks": checks,
         "notes": list(pairs.notes_),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write_whole(out / "results.json", json.dumps(results, indent=1))
     pairs.save(out / "pairs")
     return path
 

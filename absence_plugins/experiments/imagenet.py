@@ -37,6 +37,7 @@ def run_imagenet(
     units: list[int] | None = None,
     images_per_unit: int = 100,
     stride: int = 16,
+    batch_size: int = 128,
     workers: int = 0,
     checkpoint: Path | None = None,
     seed: int = 0,
@@ -58,7 +59,7 @@ def run_imagenet(
     preprocessing = loaded.preprocessing
     subject = Subject(
         loaded.model,
-        FolderImages(data, preprocessing),
+        FolderImages(data, preprocessing, known=checkpoint, progress=progress),
         normalized_to_picture(preprocessing.mean, preprocessing.std),
         [0.0] * 3,  # the mean color
         model,
@@ -70,6 +71,7 @@ def run_imagenet(
         images_per_unit=images_per_unit,
         stride=stride,
         protocol=protocol,
+        batch_size=batch_size,
         workers=workers,
         checkpoint=checkpoint,
         seed=seed,

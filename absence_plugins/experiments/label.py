@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.core.files import write_whole
 from absence_plugins.core.hooks import capture
 from absence_plugins.core.units import REDUCTIONS, Unit, is_rectifier
+from absence_plugins.experiments.folder import Readable, readable
 from absence_plugins.experiments.loading import LoadedModel
 from absence_plugins.experiments.provenance import provenance
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint, keeping
 from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, concepts_from_folder, label_units
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.labels import label_panels
@@ -34,13 +37,25 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images with their labels: N batches of model inputs on demand, pictures to show, concepts [N, K] and their names."""
+    """Images with their labels.
 
-    batches: Callable[[], Iterator[Tensor]]
+    Attributes:
+        batches: batches of model inputs, N images in all; ``batches(first)`` those from the image ``first`` on.
+        picture: one of them, to show.
+        concepts: [N, K].
+        names: of the concepts.
+        source: what they are, for the page.
+        left_out: what the page says of files that cannot be read; None if the images are not files.
+        identity: by which a checkpoint knows them.
+    """
+
+    batches: Callable[..., Iterator[Tensor]]
     picture: Callable[[int], Tensor]
     concepts: Tensor
     names: tuple[str, ...]
     source: str
+    left_out: Readable | None = None
+    identity: str = ""
 
     def __len__(self) -> int:
         return len(self.concepts)
@@ -69,6 +84,7 @@ def label_layer(
     out: Path,
     *,
     reduce: str = "mean",
+    checkpoint: Path | None = None,
     seed: int = 0,
     command: str = "",
     progress: bool = True,
@@ -77,7 +93,7 @@ def label_layer(
     """Name every unit of a layer; write ``index.html``, ``labels.csv``, ``labels.json`` and ``labels.txt`` to ``out``.
 
     A convolution's channel counts with its mean (``reduce``) over the image, before the nonlinearity. ``options`` are those of
-    ``label_units``. Model and random state are as before.
+    ``label_units``. Model and random state are as before. ``checkpoint``: a folder for the values, which are computed once.
 
     Raises:
         ValueError: a layer that does not exist or does not run, a reduction that is not known, values that are NaN,
@@ -86,22 +102,38 @@ def label_layer(
     out = Path(out)
     if out.is_file():
         raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
-    values = layer_values(loaded.model, layer, samples, reduce=reduce, progress=progress)
+    values = layer_values(loaded.model, layer, samples, reduce=reduce, checkpoint=checkpoint, progress=progress)
     labels = label_units(values, samples.concepts, samples.names, seed=seed, progress=progress, **options)
     absent = tuple(labels.with_not(Q))
-    page = write_page(_page(labels, absent, layer, samples, values, loaded.notes, reduce, seed, command), out)
+    left_out = () if samples.left_out is None else samples.left_out.notes
+    notes = (*loaded.notes, *left_out)
+    page = write_page(_page(labels, absent, layer, samples, values, notes, reduce, seed, command), out)
+    if samples.left_out is not None:
+        samples.left_out.write(out)
     labels.to_csv(out / "labels.csv")
     labels.to_json(out / "labels.json")
     found = LayerLabels(labels, absent, layer, page)
-    (out / "labels.txt").write_text(f"{labels.table()}\n\n{found.summary()}\n", encoding="utf-8")
+    write_whole(out / "labels.txt", f"{labels.table()}\n\n{found.summary()}\n")
     return found
 
 
 def folder_samples(
-    folder: Path, loaded: LoadedModel, attributes: Path | None = None, hypernyms: Path | None = None
+    folder: Path,
+    loaded: LoadedModel,
+    attributes: Path | None = None,
+    hypernyms: Path | None = None,
+    *,
+    batch_size: int = BATCH,
+    checkpoint: Path | None = None,
+    progress: bool = False,
 ) -> Samples:
-    """Images in class folders; attributes and hypernyms from CSV files. Concepts that do not vary are left out."""
+    """Images in class folders; attributes and hypernyms from CSV files. Concepts that do not vary are left out.
+
+    So are files that are no images, with a warning (:func:`~absence_plugins.experiments.folder.readable`).
+    """
     found = concepts_from_folder(folder, attributes)
+    files = readable(found.files, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)
+    found = replace(found, concepts=found.concepts[list(files.places)], files=files.files)
     if hypernyms is not None:
         found = found.expanded(hypernyms)
     varying = found.varying()
@@ -113,16 +145,18 @@ def folder_samples(
     note = f"; left out, as the same for all: {', '.join(left_out)}" if left_out else ""
     prepared = loaded.preprocessing
 
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, len(found.files), BATCH):
-            part = [prepared.normalize(prepared.picture(file)) for file in found.files[start : start + BATCH]]
+    def batches(first: int = 0) -> Iterator[Tensor]:
+        for start in range(first, len(found.files), batch_size):
+            part = [prepared.normalize(prepared.picture(file)) for file in found.files[start : start + batch_size]]
             yield torch.stack(part)
 
     source = f"{len(found.files):,} images of {folder}, {len(varying.names)} concepts{note}"
-    return Samples(batches, lambda i: prepared.picture(found.files[i]), varying.concepts, varying.names, source)
+    identity = f"{files.identity}, {batch_size} at a time"
+    pictures = (batches, lambda i: prepared.picture(found.files[i]))
+    return Samples(*pictures, varying.concepts, varying.names, source, files, identity)
 
 
-def digit_samples(loaded: LoadedModel) -> Samples:
+def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
     """The bundled handwritten digits with their classes and strokes."""
     from absence_plugins.data import load_digits
     from absence_plugins.data.digit_strokes import stroke_concepts
@@ -133,14 +167,30 @@ def digit_samples(loaded: LoadedModel) -> Samples:
     normalize = loaded.preprocessing.normalize
     source = f"{len(images):,} handwritten digits, {len(names)} concepts: ten classes and the strokes most people write them with; the bundled model was trained on {len(digits.train_images):,} of the images"
     return Samples(
-        lambda: map(normalize, torch.split(images, 256)), lambda i: images[i], concepts, tuple(names), source
+        lambda first=0: map(normalize, torch.split(images[first:], batch_size)),
+        lambda i: images[i],
+        concepts,
+        tuple(names),
+        source,
+        identity=f"digits, {batch_size} at a time",
     )
 
 
 def layer_values(
-    model: nn.Module, layer: str, samples: Samples, *, reduce: str = "mean", progress: bool = True
+    model: nn.Module,
+    layer: str,
+    samples: Samples,
+    *,
+    reduce: str = "mean",
+    checkpoint: Path | None = None,
+    save_every: float = 60.0,
+    progress: bool = True,
 ) -> Tensor:
-    """Every unit of a layer on every sample, before the nonlinearity, reduced over space: [N, U] on the CPU."""
+    """Every unit of a layer on every sample, before the nonlinearity, reduced over space: [N, U] on the CPU.
+
+    checkpoint: a folder in which they are kept, every ``save_every`` seconds and at the end; what is there is not computed
+    again. Raises ValueError for the values of another model, layer, reduction or other images.
+    """
     if reduce not in REDUCTIONS:
         raise ValueError(f"--reduce {reduce!r} must be one of {', '.join(REDUCTIONS)}")
     module = Unit(layer, 0).module(model)
@@ -148,9 +198,19 @@ def layer_values(
     while isinstance(module, nn.Sequential) and side == "input":
         module = module[-1]
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    kept = None
+    if checkpoint is not None:
+        first = next(samples.batches())[0]
+        settings = {"layer": layer, "reduce": reduce, "images": len(samples), "read": samples.identity}
+        kept = KeptRows(Checkpoint(checkpoint, settings | fingerprint(model, first), "labelling"))
+    done = 0 if kept is None else len(kept)
     values: list[Tensor] = []
-    with torch.no_grad(), tqdm(total=len(samples), desc=f"running {layer}", disable=not progress) as bar:
-        for batch in samples.batches():
+    with (
+        torch.no_grad(),
+        tqdm(total=len(samples), initial=done, desc=f"running {layer}", disable=not progress) as bar,
+        keeping(kept, values, save_every) as save,
+    ):
+        for batch in samples.batches(done) if done else samples.batches():
             with capture(module, side=side) as seen:
                 model(batch.to(device))
             if not seen:
@@ -164,8 +224,9 @@ def layer_values(
                 if seen[-1].dim() > 2
                 else seen[-1].cpu()
             )
+            save()
             bar.update(len(batch))
-    return torch.cat(values)
+    return torch.cat(values if kept is None else kept.rows)
 
 
 def _page(
@@ -247,6 +308,9 @@ def run_label(
     attributes: Path | None = None,
     hypernyms: Path | None = None,
     is_digits: bool = False,
+    batch_size: int | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
     **options: Any,
 ) -> LayerLabels:
     """The command: samples from a folder, or the bundled digits where the model is that of the digits and no folder is named.
@@ -254,6 +318,9 @@ def run_label(
     Raises:
         ValueError: no folder for another model, tables without a folder, and what :func:`label_layer` refuses.
     """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"--batch-size {batch_size} must be at least 1")
+    given = {} if batch_size is None else {"batch_size": batch_size}
     if images is None:
         if attributes is not None or hypernyms is not None:
             raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
@@ -261,8 +328,10 @@ def run_label(
             raise ValueError(
                 "--images must name a folder with one subfolder of images per class (only --model digits brings its own)"
             )
-        samples = digit_samples(loaded)
+        samples = digit_samples(loaded, **given)
     else:
-        samples = folder_samples(Path(images), loaded, attributes, hypernyms)
-    found = label_layer(loaded, layer, samples, out, **options)
+        samples = folder_samples(
+            Path(images), loaded, attributes, hypernyms, checkpoint=checkpoint, progress=progress, **given
+        )
+    found = label_layer(loaded, layer, samples, out, checkpoint=checkpoint, progress=progress, **options)
     return replace(found, page=found.page.resolve())

@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from absence_plugins.core.files import write_whole
+from absence_plugins.experiments.folder import FolderImages
 from absence_plugins.experiments.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
-from absence_plugins.methods.insertion.run import PROTOCOLS
+from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -114,6 +116,7 @@ def scan_layer(subject: Subject, layer: str, scan: Scan, *, progress: bool) -> L
         batch_size=scan.batch_size,
         workers=scan.workers,
         seed=scan.seed,
+        checkpoint=checkpoint,
         progress=progress,
     )
     return LayerResult(patches, tested)
@@ -130,6 +133,8 @@ def layers_page(
     progress: bool = True,
 ) -> Path:
     """Scan and test every layer; write the page and ``results.json``. Returns the page's path.
+
+    With a checkpoint in ``scan``, what was done of each layer is kept there, and done once.
 
     shown: units per layer on the page, the encoded absences first.
 
@@ -152,18 +157,22 @@ def layers_page(
         f"{layer or 'output'}: {len(result.tested.flagged)} of {len(result.tested)}"
         for layer, result in results.items()
     )
+    left_out = subject.dataset.found.notes if isinstance(subject.dataset, FolderImages) else ()
+    notes = (*texts.notes, *left_out)
     page = Page(
         title=texts.title,
         lead=f"{texts.lead}\n\nUnits that encode an absence, by layer: {counts}."
-        + "".join(f"\n\n{note}" for note in texts.notes),
+        + "".join(f"\n\n{note}" for note in notes),
         rows=tuple(rows),
         how_to_read=HOW_TO_READ,
         footer=texts.footer,
         provenance=provenance(seed=scan.seed, command=texts.command),
     )
     path = write_page(page, out)
+    if isinstance(subject.dataset, FolderImages):
+        subject.dataset.found.write(out)
     content = {layer: result.to_dict() for layer, result in results.items()}
-    (out / "results.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+    write_whole(out / "results.json", json.dumps(content) + "\n")
     return path
 
 

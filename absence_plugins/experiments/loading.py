@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,42 @@ except ImportError as error:
     ) from error
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # too many open files, no memory: no fault of the image
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class UnreadableImage(ValueError):
+    """A file that is no image, or half of one; ``why`` says how in a few words."""
+
+    def __init__(self, text: str, why: str = "") -> None:  # with one argument, workers of a DataLoader can pass it on
+        super().__init__(text)
+        self.why = why
+
+
+def decoded(path: Path, channels: int) -> Image.Image:
+    """A file's picture, all of it read: in gray (``channels=1``) or RGB.
+
+    Raises:
+        UnreadableImage: whatever is wrong with the file.
+    """
+    if path.is_dir():
+        raise UnreadableImage(f"{path} is a folder; name image files, for example {path}/*.png", "a folder")
+    if not path.is_file():
+        raise UnreadableImage(f"image {path} does not exist", "no file")
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("L" if channels == 1 else "RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # OSError, SyntaxError, struct.error, ...: whatever the bytes of a foreign file lead to
+        if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
+            raise
+        why = (
+            "not an image"
+            if isinstance(error, UnidentifiedImageError)
+            else (str(error) or type(error).__name__).splitlines()[0]
+        )
+        raise UnreadableImage(f"{path} is not an image that Pillow can read ({error})", why) from None
 
 
 @dataclass(frozen=True)
@@ -40,17 +76,9 @@ class Preprocessing:
         """The image as a person sees it: [C, size, size] in [0, 1].
 
         Raises:
-            ValueError: no such file, or not an image.
+            UnreadableImage: no such file, or not an image.
         """
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder; name image files, for example {path}/*.png")
-        if not path.is_file():
-            raise ValueError(f"image {path} does not exist")
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert("L" if self.channels == 1 else "RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{path} is not an image that Pillow can read ({error})") from None
+        image = decoded(path, self.channels)
         steps = [transforms.Resize(self.size), transforms.CenterCrop(self.size), transforms.ToTensor()]
         picture: Tensor = transforms.Compose(steps)(image)
         return picture
@@ -214,8 +242,8 @@ def _weighted(model: nn.Module, weights: str) -> nn.Module:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, in order."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES)
+    """All image files below a folder, in order. A folder of such a name is none; what lies in it counts."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES and not path.is_dir())
 
 
 def load_references(

@@ -37,10 +37,12 @@ def patches_page(
         images = torch.cat([digits.train_images, digits.test_images])
         if tuple(images.shape[1:]) != (preprocessing.channels, preprocessing.size, preprocessing.size):
             raise ValueError("name a folder of images; the bundled digits are for --model digits")
-    dataset: Any = images if folder is None else FolderImages(folder, preprocessing)
     known = layers_of(loaded.model)
     if layer is None:
         raise ValueError(f"--layer is missing; layers whose output is a pre-activation are: {', '.join(known[:-1])}")
+    dataset: Any = (
+        images if folder is None else FolderImages(folder, preprocessing, known=scan.checkpoint, progress=progress)
+    )
     subject = Subject(
         loaded.model,
         dataset,

@@ -28,6 +28,21 @@ def experiments() -> dict[str, Callable[..., Path]]:
     }
 
 
+# Experiments that keep what is done beside their page, as these files; others take --checkpoint, or are short.
+KEPT_IN_OUT = {"debias": ("trainings.json", "*/state.pt")}
+
+
+def taken(name: str) -> tuple[str, ...]:
+    """The options that an experiment takes; none if it does not exist.
+
+    >>> taken("reichardt")
+    ('seed',)
+    """
+    known = experiments()
+    parameters = inspect.signature(known[name]).parameters if name in known else ()
+    return tuple(option for option in parameters if option not in ("out", "progress", "command", "quick"))
+
+
 def run_experiment(name: str, out: Path, **options: Any) -> Path:
     """Run one; options that are None were not given.
 
@@ -41,7 +56,7 @@ def run_experiment(name: str, out: Path, **options: Any) -> Path:
     if name not in known:
         raise ValueError(f"experiment {name!r} does not exist; there are: {', '.join(known)}")
     parameters = inspect.signature(known[name]).parameters
-    takes = [option for option in parameters if option not in ("out", "progress", "command", "quick")]
+    takes = taken(name)
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         if option not in (*takes, "progress"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from absence_plugins.core.files import write_whole
 from absence_plugins.data.colored_pixels import colored_pixel_net, colored_pixels
 from absence_plugins.data.reichardt import reichardt_detector, reichardt_frames
 from absence_plugins.experiments.patch_rows import HOW_TO_READ, unit_row
@@ -122,4 +123,4 @@ def _two_frames(patches: Tensor) -> Tensor:
 
 
 def _write(out: Path, results: dict[str, Any]) -> None:
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from absence_plugins.core.files import write_whole
 from absence_plugins.report.figures import BLUES, REDS, Panel, panel_figure
 
 SUMMARY_FROM = 4  # rows from which on the page opens with a table of them
@@ -104,8 +104,8 @@ def write_page(page: Page, out: Path | str) -> Path:
     html = _render(page, pictures)
     figures.mkdir(parents=True, exist_ok=True)
     for name, content in pictures.items():
-        _replace(figures / name, content)
-    _replace(out / "index.html", html.encode())
+        write_whole(figures / name, content)
+    write_whole(out / "index.html", html)
     for stale in figures.glob("row-*-panel-*.png"):
         if stale.name not in pictures:
             stale.unlink()
@@ -184,13 +184,3 @@ def _indexed(png: io.BytesIO) -> bytes:
 def _file_name(row: int, panel: int, title: str) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", title.lower())[:40].strip("-")
     return "-".join(filter(None, [f"row-{row:02d}-panel-{panel:02d}", words])) + ".png"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write to a name beside it, then rename: the file is the old one or the new one, never half."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -217,16 +218,19 @@ def test_a_page_that_cannot_be_drawn_leaves_the_former_one(tmp_path: Path) -> No
 def test_a_run_killed_while_writing_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_page(page(1), tmp_path)
     before = (tmp_path / "index.html").read_bytes()
-    real, seen = Path.write_bytes, []
+    real, seen = Path.open, []
 
-    def dies_half_way(path: Path, content: bytes) -> int:
-        seen.append(path)
-        if len(seen) == 7:  # six figures, then the page
-            real(path, content[: len(content) // 2])
-            raise KeyboardInterrupt
-        return real(path, content)
+    def dies_half_way(path: Path, mode: str = "r", **options: Any) -> IO[Any]:
+        file = real(path, mode, **options)
+        if mode == "wb":
+            seen.append(path)
+            if len(seen) == 7:  # six figures, then the page
+                file.write(b"<!doctype ht")
+                file.close()
+                raise KeyboardInterrupt
+        return file
 
-    monkeypatch.setattr(Path, "write_bytes", dies_half_way)
+    monkeypatch.setattr(Path, "open", dies_half_way)
     with pytest.raises(KeyboardInterrupt):
         write_page(page(2), tmp_path)
     assert len(seen) == 7

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from absence_plugins.core.files import write_whole
+from absence_plugins.methods.checkpoint import write_tensors
 
 INDEX = "features.json"
 _FORMAT = "absence_plugins.features/1"
@@ -88,6 +89,8 @@ class FeatureStore:
     ) -> FeatureStore:
         """Write one shard per tensor [n, H, W, D] of ``batches``; the index comes last.
 
+        A store that was there is given up when the writing begins: one that is stopped leaves none.
+
         Raises:
             ValueError: no batch, or batches of different [H, W, D].
         """
@@ -103,13 +106,11 @@ class FeatureStore:
                 )
             shape = list(batch.shape[1:])
             name = f"features-{number:05d}.safetensors"
-            save_file({"features": batch.detach().cpu().contiguous()}, folder / name)
+            write_tensors(folder / name, {"features": batch.detach()})
             shards.append((name, len(batch)))
         if shape is None:
             raise ValueError("batches is empty; a store needs at least one tensor [n, H, W, D]")
-        draft = folder / f".{INDEX}.{os.getpid()}.part"
-        draft.write_text(json.dumps({"format": _FORMAT, "shape": shape, "shards": shards}), encoding="utf-8")
-        os.replace(draft, folder / INDEX)
+        write_whole(folder / INDEX, json.dumps({"format": _FORMAT, "shape": shape, "shards": shards}))
         return cls(folder, device=device)
 
     def __repr__(self) -> str:

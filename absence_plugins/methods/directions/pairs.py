@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.core.files import write_whole
+from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank, check_whole
 from absence_plugins.methods.directions.features import Features, FeatureStore, as_features, chunks
 from absence_plugins.methods.directions.heads import head_of, images_of, layer_features
@@ -254,10 +255,7 @@ class DirectionPairs:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name) for name in _TENSORS}
         whitening = {f"whitening_{name}": getattr(self.whitening_, name) for name in ("mean", "forward", "backward")}
-        save_file(
-            {name: value.cpu().contiguous() for name, value in (tensors | whitening).items()},
-            folder / "pairs.safetensors",
-        )
+        write_tensors(folder / "pairs.safetensors", tensors | whitening)
         plain = {
             "format": _FORMAT,
             "recipe": self.recipe,
@@ -266,7 +264,7 @@ class DirectionPairs:
             "report": self.report_.to_dict(),
             "notes": list(self.notes_),
         }
-        (folder / "pairs.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        write_whole(folder / "pairs.json", json.dumps(plain, indent=1))
         return folder
 
     @classmethod
@@ -282,7 +280,7 @@ class DirectionPairs:
             )
         options = plain["options"] | {"step_range": tuple(plain["options"]["step_range"])}
         pairs = cls(recipe=plain["recipe"], **options)
-        tensors = load_file(folder / "pairs.safetensors")
+        tensors = read_tensors(folder / "pairs.safetensors")
         for name in _TENSORS:
             setattr(pairs, name, tensors[name])
         pairs.whitening_ = Whitening(*(tensors[f"whitening_{name}"] for name in ("mean", "forward", "backward")))

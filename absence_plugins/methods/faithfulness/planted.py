@@ -46,7 +46,7 @@ def planted_benchmark(
     over that region), the pointing game, and the faithfulness score of :func:`absence_scores`, for which the best order of a
     problem is common to all methods.
 
-    Source: METHODS 8.
+    Source: this package (docs/faithfulness); pointing game: Zhang et al., IJCV 2018.
 
     Args:
         methods: name -> callable from a :class:`Question` to the signed map of its unit [N, C or 1, H, W] (in the reference view

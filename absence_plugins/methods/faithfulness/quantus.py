@@ -33,7 +33,7 @@ class AbsenceFaithfulness(Metric):
     order gains anything. With ``return_aggregate=True`` the list holds one number, ``aggregate_func`` of them
     (by default the mean of those that exist).
 
-    Source: METHODS 8; Hedstroem et al., JMLR 2023 (Quantus).
+    Source: this package (docs/faithfulness); Hedstroem et al., JMLR 2023 (Quantus).
 
     Args:
         view: "nontarget" (deletion of suppressors) or "reference" (insertion of the missing).

@@ -51,7 +51,7 @@ def absence_scores(
     alone, left alone, and in windows), and the maps' own. Ties of the map are broken at random. Only the order of the map's
     values counts, so the score does not change when the map is multiplied by a positive number.
 
-    Source: METHODS 8; pixel flipping (Samek et al., 2017) and insertion/deletion (Petsiuk et al., 2018) ask the same of
+    Source: this package (docs/faithfulness); pixel flipping (Samek et al., 2017) and insertion/deletion (Petsiuk et al., 2018) ask the same of
     evidence for what is present.
 
     Args:

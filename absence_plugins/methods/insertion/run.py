@@ -4,32 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.files import uncut
 from absence_plugins.core.hooks import stopped_at
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Unit
-from absence_plugins.methods.insertion.evidence import corrected, effect_size, paired_p, patch_p, published_p, verdict
+from absence_plugins.methods.checkpoint import digest_of, fingerprint
 from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
-from absence_plugins.methods.insertion.result import InsertionResult, UnitInsertion
+from absence_plugins.methods.insertion.progress import UNITS_AT_ONCE, Keeper, Progress, patches_digest
+from absence_plugins.methods.insertion.result import InsertionResult
+from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_results
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import cut_windows
-from absence_plugins.methods.patches.windows import RunningExtremes, unit_values
+from absence_plugins.methods.patches.windows import unit_values
 
-PROTOCOLS = ("controlled", "paper")
-ARMS = {
-    "controlled": ("clean", "lowest", "highest", "random", "median", "blank"),
-    "paper": ("clean", "lowest", "highest", "random"),
-}
-CONTROLS = ("random", "median", "blank")
 RANDOM_PATCHES = 16  # per unit
-UNITS_AT_ONCE = 512  # whose patches are in memory together
 FEWEST_IMAGES = 3
 
 
@@ -47,6 +43,8 @@ def insertion_test(
     split_seed: int = 0,
     seed: int = 0,
     batch_size: int = 64,
+    checkpoint: Path | str | None = None,
+    save_every: float = 60.0,
     workers: int = 0,
     progress: bool = True,
 ) -> InsertionResult:
@@ -75,6 +73,9 @@ def insertion_test(
         split_seed: of the halves.
         seed: of places and random patches.
         batch_size: images per forward.
+        checkpoint: a folder for the state of the test (it may be the scan's); a test that was stopped goes on from there,
+            to the same bits. ``test`` and ``alpha`` come after it and may change.
+        save_every: seconds between two saves of the state.
         workers: processes that read images ahead.
         progress: show progress bars.
 
@@ -84,7 +85,8 @@ def insertion_test(
     Sign: ``effect`` = mean(random) - mean(lowest); positive: the lowest patch pulls the unit down.
 
     Raises:
-        ValueError: another layer than was scanned, a setting that does not exist, fewer than three images to test on.
+        ValueError: another layer than was scanned, a setting that does not exist, fewer than three images to test on,
+            a checkpoint of another test.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> images = (torch.rand(40, 1, 8, 8, generator=generator) > 0.97).float()  # few bright dots
@@ -99,30 +101,51 @@ def insertion_test(
     if protocol == "paper":
         chosen, numbers = patches, list(range(len(dataset)))
     else:
-        chosen, numbers = _disjoint(model, layer, dataset, patches, split_seed, batch_size, workers, progress)
+        rescan = None if checkpoint is None else Path(checkpoint) / "rescan"
+        chosen, numbers = _disjoint(
+            model, layer, dataset, patches, split_seed, batch_size, rescan, save_every, workers, progress
+        )
     if len(numbers) < FEWEST_IMAGES:
         raise ValueError(f"{len(numbers)} images are left to test on; at least {FEWEST_IMAGES} are needed")
     first = image_at(dataset, numbers[0])
     device = next(iter(model.parameters()), first).device
-    with stopped_at(model, Unit(layer, 0).module(model)) as run:
-        bench = _Bench(
-            run, device, chosen, dataset, blank_value(blank, first[None]), protocol, seed, batch_size, workers, progress
-        )
-        where = bench.highest_images(numbers, images_per_unit)
-        tables, mirrors, used = [], [], []
-        rows = range(len(chosen.units))
-        for start in range(0, len(rows), UNITS_AT_ONCE):
-            part = rows[start : start + UNITS_AT_ONCE]
-            plan = bench.plan(part, where)
-            tables.append(bench.paste(plan))
-            used.append(plan)
-            if protocol == "controlled":
-                mirrors.append(bench.mirror(part))
-    values = torch.cat(tables)
-    sources = {arm: torch.cat([plan.sources[arm] for plan in used]) for arm in used[0].sources}
-    mirror = torch.cat(mirrors) if mirrors else None
-    units = _units(chosen.units, values, sources, mirror, protocol, test, alpha)
-    return InsertionResult(tuple(units), values, where, ARMS[protocol], protocol, layer, alpha, chosen)
+    slots, arms = min(images_per_unit, len(numbers)), ARMS[protocol]
+    empty = blank_value(blank, first[None])
+    state = Progress.empty(chosen, slots, len(arms), seed)
+    keeper = None
+    if checkpoint is not None:
+        settings = {
+            "layer": layer,
+            "protocol": protocol,
+            "images": f"{len(numbers)} of {len(dataset)}, {digest_of(torch.tensor(numbers))}",
+            **dict(images_per_unit=images_per_unit, batch_size=batch_size, seed=seed),
+            "patches": patches_digest(chosen),
+            **{name: chosen.settings[name] for name in ("size", "reduce")},
+            "blank": digest_of(empty),
+            **fingerprint(model, first, dataset),
+        }
+        keeper = Keeper(checkpoint, settings, device, save_every)
+        state.read(keeper.load())
+    try:
+        with stopped_at(model, Unit(layer, 0).module(model)) as run:
+            bench = _Bench(
+                *(run, device, chosen, dataset, empty, protocol, seed, batch_size, workers, progress), keeper, state
+            )
+            bench.highest_images(numbers)
+            plans = []
+            for start in range(0, len(chosen.units), UNITS_AT_ONCE):
+                plan = bench.plan(range(start, min(start + UNITS_AT_ONCE, len(chosen.units))), state.best.keys)
+                bench.paste(plan, start // UNITS_AT_ONCE)
+                plans.append(plan)
+                if protocol == "controlled":
+                    bench.mirror(plan.rows, start // UNITS_AT_ONCE)
+    finally:  # also after Ctrl-C, a broken image, or where memory is exhausted
+        if keeper is not None:
+            keeper.save(state)
+    sources = {arm: torch.cat([plan.sources[arm] for plan in plans]) for arm in plans[0].sources}
+    mirror = state.mirror if protocol == "controlled" else None
+    units = unit_results(chosen.units, state.values, sources, mirror, protocol, test, alpha)
+    return InsertionResult(tuple(units), state.values, state.best.keys, arms, protocol, layer, alpha, chosen)
 
 
 def _check(layer: str, patches: ExtremePatches, images_per_unit: int, protocol: str, test: str) -> None:
@@ -143,6 +166,8 @@ def _disjoint(
     patches: ExtremePatches,
     split_seed: int,
     batch_size: int,
+    checkpoint: Path | None,
+    save_every: float,
     workers: int,
     progress: bool,
 ) -> tuple[ExtremePatches, list[int]]:
@@ -161,6 +186,8 @@ def _disjoint(
         units=patches.units,
         images=selection,
         batch_size=batch_size,
+        checkpoint=checkpoint,
+        save_every=save_every,
         workers=workers,
         progress=progress,
         **options,
@@ -175,7 +202,7 @@ class _Plan:
     Attributes:
         rows: the units' rows.
         images: [units, slots] image numbers.
-        pixels: by arm, [units or 1, patches, C, size, size].
+        positions: by arm, [units, patches, 3] (image, y, x).
         choice: by arm, [units, slots]: which of the patches.
         sources: by arm, [units, slots]: the number of the image that the patch comes from.
         draws: [units, slots, 3], the place.
@@ -183,7 +210,7 @@ class _Plan:
 
     rows: range
     images: Tensor
-    pixels: dict[str, Tensor]
+    positions: dict[str, Tensor]
     choice: dict[str, Tensor]
     sources: dict[str, Tensor]
     draws: Tensor
@@ -201,6 +228,13 @@ class _Bench:
     batch_size: int
     workers: int
     progress: bool
+    keeper: Keeper | None
+    state: Progress
+
+    def save(self) -> None:
+        """Now and then."""
+        if self.keeper is not None:
+            self.keeper.save_in_time(self.state)
 
     @property
     def size(self) -> int:
@@ -215,10 +249,10 @@ class _Bench:
         ]
         return torch.cat(found)[:, list(self.patches.units)]
 
-    def highest_images(self, numbers: list[int], count: int) -> Tensor:
-        """[units, count]: numbers of the images on which each unit is highest, the highest first."""
-        best = RunningExtremes(len(self.patches.units), min(count, len(numbers)))
+    def highest_images(self, numbers: list[int]) -> None:
+        """Numbers of the images on which each unit is highest, the highest first."""
         blocks = [numbers[start : start + self.batch_size] for start in range(0, len(numbers), self.batch_size)]
+        blocks = blocks[self.state.blocks :]
         items = read(self.dataset, blocks, self.workers)
         for block, found in zip(
             tqdm(blocks, desc="images on which units are high", disable=not self.progress), items, strict=True
@@ -228,8 +262,10 @@ class _Bench:
             if not bool(torch.isfinite(values).all()):
                 bad = int((~torch.isfinite(values)).any(1).nonzero()[0, 0])
                 raise ValueError(f"the layer's output for image {block[bad]} is NaN or infinite")
-            best.update(values.T, torch.tensor(block))
-        return best.keys
+            with uncut():
+                self.state.best.update(values.T, torch.tensor(block))
+                self.state.blocks += 1
+            self.save()
 
     def plan(self, rows: range, where: Tensor) -> _Plan:
         """Which patch goes where; every unit draws from a generator of its own."""
@@ -264,50 +300,61 @@ class _Bench:
         positions["median"] = own[:, middle]
         if self.protocol == "paper":
             del positions["median"], choice["median"]
-        pixels = {arm: cut_windows(self.dataset, places, self.size) for arm, places in positions.items()}
         sources = {arm: positions[arm][:, :, 0].gather(1, chosen) for arm, chosen in choice.items()}
-        return _Plan(rows, images, pixels, choice, sources, draws)
+        return _Plan(rows, images, positions, choice, sources, draws)
 
-    def paste(self, plan: _Plan) -> Tensor:
-        """The unit's value [units, slots, arms]; every image is read once, with all its variants in one batch."""
+    def paste(self, plan: _Plan, part: int) -> None:
+        """The unit's values; every image is read once, with all its variants in one batch."""
         arms = ARMS[self.protocol]
-        table = torch.full((*plan.images.shape, len(arms)), torch.nan)
+        wanted = torch.unique(plan.images).tolist()[self.state.pasted[part] :]
+        if not wanted:
+            return
+        pixels = {arm: cut_windows(self.dataset, places, self.size) for arm, places in plan.positions.items()}
         alpha = (
             torch.ones(self.size, self.size) if self.protocol == "paper" else feathered(self.size, self.size // SOFT)
         )
-        wanted = torch.unique(plan.images).tolist()
         items = read(self.dataset, [[number] for number in wanted], self.workers)
         for number, (item,) in zip(tqdm(wanted, desc="pasting", disable=not self.progress), items, strict=True):
             image = checked(item, number)
             cells = (plan.images == number).nonzero().tolist()
-            variants = [image, *(made for cell in cells for made in self._variants(image, plan, cell, arms[1:], alpha))]
+            variants = [image]
+            for cell in cells:
+                variants += self._variants(image, plan, pixels, cell, arms[1:], alpha)
             values = self.values(variants)
-            for index, (row, slot) in enumerate(cells):
-                column = plan.rows.start + row
-                start = 1 + index * (len(arms) - 1)
-                table[row, slot, 0] = values[0, column]
-                table[row, slot, 1:] = values[start : start + len(arms) - 1, column]
-        return table
+            with uncut():
+                for index, (row, slot) in enumerate(cells):
+                    column = plan.rows.start + row
+                    start = 1 + index * (len(arms) - 1)
+                    self.state.values[column, slot, 0] = values[0, column]
+                    self.state.values[column, slot, 1:] = values[start : start + len(arms) - 1, column]
+                self.state.pasted[part] += 1
+            self.save()
 
     def _variants(
-        self, image: Tensor, plan: _Plan, cell: list[int], arms: Sequence[str], alpha: Tensor
+        self,
+        image: Tensor,
+        plan: _Plan,
+        pixels: dict[str, Tensor],
+        cell: list[int],
+        arms: Sequence[str],
+        alpha: Tensor,
     ) -> Iterator[Tensor]:
         row, slot = cell
         y, x = place(image.shape[1], image.shape[2], self.size, plan.draws[row, slot], self.protocol == "paper")
         for arm in arms:
-            patch = self._blank(image) if arm == "blank" else plan.pixels[arm][row, plan.choice[arm][row, slot]]
+            patch = self._blank(image) if arm == "blank" else pixels[arm][row, plan.choice[arm][row, slot]]
             yield pasted(image, patch, y, x, alpha)
 
     def _blank(self, image: Tensor) -> Tensor:
         return self.blank.expand(image.shape[0], 1, 1).expand(-1, self.size, self.size)
 
-    def mirror(self, rows: range) -> Tensor:
-        """[units, patches, 2]: the unit where its lowest patch is painted over in its own image, and where another place is."""
+    def mirror(self, rows: range, part: int) -> None:
+        """The unit where its lowest patch is painted over in its own image, and where another place is."""
         places = self.patches.lowest_apart.positions[list(rows)]
-        table = torch.full((*places.shape[:2], 2), torch.nan)
         alpha = feathered(self.size, self.size // SOFT)
-        wanted = torch.unique(places[:, :, 0]).tolist()
-        generator = torch.Generator().manual_seed(self.seed + 1)
+        wanted = torch.unique(places[:, :, 0]).tolist()[self.state.mirrored[part] :]
+        generator = torch.Generator()
+        generator.set_state(self.state.generators[part].clone())  # given a view, torch reads at a wrong place
         items = read(self.dataset, [[number] for number in wanted], self.workers)
         for number, (item,) in zip(tqdm(wanted, desc="mirror test", disable=not self.progress), items, strict=True):
             image, cells = checked(item, number), (places[:, :, 0] == number).nonzero().tolist()
@@ -317,9 +364,12 @@ class _Bench:
                 other = _elsewhere(image.shape[1], image.shape[2], self.size, y, x, generator)
                 variants += [pasted(image, self._blank(image), down, right, alpha) for down, right in ((y, x), other)]
             values = self.values(variants)
-            for index, (row, slot) in enumerate(cells):
-                table[row, slot] = values[2 * index : 2 * index + 2, rows.start + row]
-        return table
+            with uncut():
+                for index, (row, slot) in enumerate(cells):
+                    self.state.mirror[rows.start + row, slot] = values[2 * index : 2 * index + 2, rows.start + row]
+                self.state.mirrored[part] += 1
+                self.state.generators[part] = generator.get_state()
+            self.save()
 
 
 def _elsewhere(height: int, width: int, size: int, y: int, x: int, generator: torch.Generator) -> tuple[int, int]:
@@ -328,54 +378,3 @@ def _elsewhere(height: int, width: int, size: int, y: int, x: int, generator: to
     apart = (spots.long() - torch.tensor([y, x])).abs().clamp(max=size).amax(1)
     row, column = spots.long()[int(apart.argmax())].tolist()
     return row, column
-
-
-def _units(
-    units: Sequence[int],
-    values: Tensor,
-    sources: dict[str, Tensor],
-    mirror: Tensor | None,
-    protocol: str,
-    test: str,
-    alpha: float,
-) -> list[UnitInsertion]:
-    """Statistics of every unit, corrected over all of them."""
-    arms = ARMS[protocol]
-    table = values.double().numpy()
-    found = []
-    for row in range(len(units)):
-        value = {arm: table[row, :, column] for column, arm in enumerate(arms)}
-        if protocol == "paper":
-            parts = {"published": published_p(value["lowest"], value["random"])}
-        else:
-            parts = {control: paired_p(value["lowest"], value[control], test) for control in CONTROLS}
-            # against the blank patch at the same place: what any patch covers there falls out
-            falls = {arm: value[arm] - value["blank"] for arm in ("lowest", "random")}
-            parts["patches"] = patch_p(
-                falls["lowest"], sources["lowest"][row].numpy(), falls["random"], sources["random"][row].numpy()
-            )
-        found.append((value, parts))
-    p = np.array([verdict(parts) for _, parts in found])
-    q = corrected(p)
-    made = []
-    for row, (value, parts) in enumerate(found):
-        rise = None if mirror is None else (mirror[row, :, 0] - mirror[row, :, 1]).double().numpy()
-        mean_rise = None if rise is None else float(rise.mean())
-        is_flagged = p[row] <= alpha if protocol == "paper" else bool(q[row] <= alpha and (mean_rise or 0) > 0)
-        made.append(
-            UnitInsertion(
-                unit=units[row],
-                means={arm: float(series.mean()) for arm, series in value.items()},
-                effect=float((value["random"] - value["lowest"]).mean()),
-                d=effect_size(value["lowest"], value["random"]),
-                p=float(p[row]),
-                q=float(q[row]),
-                parts=parts,
-                mirror=mean_rise,
-                mirror_p=None if rise is None else paired_p(np.zeros_like(rise), rise),
-                images=len(value["clean"]),
-                patches=len(torch.unique(sources["lowest"][row])),
-                flagged=bool(is_flagged),
-            )
-        )
-    return made

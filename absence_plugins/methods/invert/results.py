@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from absence_plugins.core.files import write_whole
 from absence_plugins.methods.invert.formula import Formula
 
 COLUMNS = (
@@ -200,5 +201,5 @@ def _cells(label: UnitLabel) -> tuple[str, ...]:
 
 def _written(text: str, path: str | Path | None) -> str:
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(path, text)
     return text

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.files import write_whole
+from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.patches.images import image_at
 
 if TYPE_CHECKING:
@@ -109,31 +111,25 @@ class ExtremePatches:
 
     def save(self, folder: Path | str) -> Path:
         """Write ``patches.safetensors`` and ``patches.json`` into a folder (made where it is missing); returns it."""
-        from safetensors.torch import save_file
-
         folder = Path(folder)
         if folder.is_file():
             raise ValueError(f"{folder} is a file; name a folder")
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"{name}.{kind}": getattr(getattr(self, name), kind).contiguous()
-            for name in PARTS
-            for kind in ("scores", "positions")
+            f"{name}.{kind}": getattr(getattr(self, name), kind) for name in PARTS for kind in ("scores", "positions")
         }
-        save_file(tensors, folder / TENSORS)
-        (folder / SETTINGS).write_text(json.dumps(self._head()) + "\n", encoding="utf-8")
+        write_tensors(folder / TENSORS, tensors)
+        write_whole(folder / SETTINGS, json.dumps(self._head()) + "\n")
         return folder
 
     @classmethod
     def load(cls, folder: Path | str) -> ExtremePatches:
         """What :meth:`save` wrote. Raises ValueError where there is none."""
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         if not (folder / SETTINGS).is_file() or not (folder / TENSORS).is_file():
             raise ValueError(f"{folder} holds no {SETTINGS} and {TENSORS}; name a folder that `save` wrote")
         head = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        tensors = load_file(folder / TENSORS)
+        tensors = read_tensors(folder / TENSORS)
         layer, units, images = (head.pop(name) for name in ("layer", "units", "images"))
         parts = {
             name: Extremes(tensors[f"{name}.scores"], tensors[f"{name}.positions"], head["size"]) for name in PARTS

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.files import uncut
 from absence_plugins.core.hooks import stopped_at
 from absence_plugins.core.units import Unit
+from absence_plugins.methods.checkpoint import fingerprint
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import ExtremePatches, Extremes
-from absence_plugins.methods.patches.shards import SIDES, Checkpoint, State, fingerprint, gather, ranks, wait
+from absence_plugins.methods.patches.shards import SIDES, ScanState, State, gather, ranks, wait
 from absence_plugins.methods.patches.windows import (
     MODES,
     REDUCTIONS,
@@ -130,9 +132,9 @@ def find_extreme_patches(
                 "images": f"{len(numbers)} of {len(dataset)}, {_digest(numbers)}",
                 **dict(k=k, size=size, stride=stride, mode=mode, reduce=reduce, batch_size=batch_size, seed=seed),
                 "precision": precision,
-                **fingerprint(model, first),
+                **fingerprint(model, first, dataset),
             }
-            keeper = Checkpoint(checkpoint, settings, rank)
+            keeper = ScanState(checkpoint, settings, rank)
             keeper.load(state)
             wait()  # all ranks have read before anyone writes: they share out the same rest
         rest = (state.done == 0).nonzero()[:, 0].tolist()[rank::world]
@@ -146,7 +148,7 @@ def find_extreme_patches(
                 if keeper is not None and time.monotonic() - saved >= save_every:
                     keeper.save(state)
                     saved = time.monotonic()
-        finally:  # also after Ctrl-C or a broken image; half a block does no harm, as it is scored again
+        finally:  # also after Ctrl-C, a broken image, or where memory is exhausted
             bar.close()
             if keeper is not None:
                 keeper.save(state)
@@ -241,14 +243,15 @@ class _Scan:
         if len(self.units) != values.shape[1]:
             values = values[:, list(self.units)]
         table, counts = values.T, [len(part) for part in keys]
-        for sign, side, apart in ((1, state.high, state.high_apart), (-1, state.low, state.low_apart)):
-            side.update(sign * table, joined)
-            apart.update(*best_of_each(sign * table, joined, counts))
-        if sampled:
-            columns, rows = (torch.tensor(part) for part in zip(*sampled, strict=True))
-            state.sample[:, columns] = table[:, rows].to(state.sample)
-            state.keys[columns] = joined[rows].to(state.keys)
-        state.done[block.index] = 1
+        with uncut():  # scores, places and what is done belong together
+            for sign, side, apart in ((1, state.high, state.high_apart), (-1, state.low, state.low_apart)):
+                side.update(sign * table, joined)
+                apart.update(*best_of_each(sign * table, joined, counts))
+            if sampled:
+                columns, rows = (torch.tensor(part) for part in zip(*sampled, strict=True))
+                state.sample[:, columns] = table[:, rows].to(state.sample)
+                state.keys[columns] = joined[rows].to(state.keys)
+            state.done[block.index] = 1
 
     def rescored(self, part: RunningExtremes, dataset: Any, sign: int, k: int) -> RunningExtremes:
         """The k best of the candidates by their values in full precision."""

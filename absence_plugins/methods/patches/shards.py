@@ -8,19 +8,17 @@ window twice counts once, so any set of such files, of any number of ranks, can 
 from __future__ import annotations
 
 import atexit
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
+from absence_plugins.methods.checkpoint import Checkpoint, read_tensors
 from absence_plugins.methods.patches.windows import RunningExtremes
 
-SETTINGS = "scan.json"
 SIDES = {"high": 1, "low": -1, "high_apart": 1, "low_apart": -1}  # and their sign
 
 
@@ -100,66 +98,22 @@ def gather(state: State, world: int, device: torch.device) -> None:
         state.merge(found)
 
 
-class Checkpoint:
-    """A folder in which every rank keeps its state.
+class ScanState:
+    """A checkpoint in which every rank keeps its state.
 
     Raises (when opened):
-        ValueError: the folder is a file, or holds another scan.
+        ValueError: the folder is a file, holds another scan, or a damaged file.
     """
 
     def __init__(self, folder: Path | str, settings: dict[str, Any], rank: int) -> None:
-        self.folder, self.settings, self.rank = Path(folder), settings, rank
-        if self.folder.is_file():
-            raise ValueError(f"checkpoint={str(folder)!r} is a file; name a folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        known = self.folder / SETTINGS
-        if known.is_file():
-            self._compare(json.loads(known.read_text(encoding="utf-8")))
-        elif rank == 0:
-            _replace(known, json.dumps(settings, indent=1).encode())
-
-    def _compare(self, before: dict[str, Any]) -> None:
-        for name in {**before, **self.settings}:
-            if before.get(name) != self.settings.get(name):
-                raise ValueError(
-                    f"checkpoint {self.folder} belongs to another scan: {name} is {before.get(name)!r} there and "
-                    f"{self.settings.get(name)!r} here; name another folder, or delete it"
-                )
+        self.checkpoint, self.name = Checkpoint(folder, settings, "scan", writes=rank == 0), f"rank-{rank:05d}"
+        self.checkpoint.writes = True  # the settings come from rank 0, a state from everyone
 
     def load(self, state: State) -> None:
         """Everything that is there, of however many ranks."""
-        from safetensors.torch import load_file
-
-        for path in sorted(self.folder.glob("rank-*.safetensors")):
-            state.merge({name: tensor.to(state.done.device) for name, tensor in load_file(path).items()})
+        for path in sorted(self.checkpoint.folder.glob("rank-*.safetensors")):
+            state.merge({name: tensor.to(state.done.device) for name, tensor in read_tensors(path).items()})
 
     def save(self, state: State) -> None:
         """In one step: a kill leaves the former file or the new one."""
-        from safetensors.torch import save
-
-        _replace(
-            self.folder / f"rank-{self.rank:05d}.safetensors",
-            save({k: v.cpu().contiguous() for k, v in state.tensors().items()}),
-        )
-
-
-def fingerprint(model: nn.Module, first: Tensor) -> dict[str, str]:
-    """What tells this model and these images from others: hashes of the weights and of the first image."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    image = hashlib.sha256(first.contiguous().view(torch.uint8).numpy().tobytes())
-    return {"model": digest.hexdigest()[:16], "first image": image.hexdigest()[:16]}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+        self.checkpoint.save(self.name, state.tensors())

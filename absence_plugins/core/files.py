@@ -1,0 +1,97 @@
+"""Files that are whole or not there, and steps that Ctrl-C does not cut in two."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def whole_file(path: Path | str, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of ``path`` in one step when the block ends.
+
+    It is written under another name in the same folder. Whatever ends the block early (a full disk, Ctrl-C, an
+    exception) leaves the former file as it was, and nothing of the new one.
+
+    Args:
+        path: of the file; its folder exists.
+        durable: wait until it is on the disk, for the state of long work, which should outlive a power cut.
+
+    Raises:
+        OSError: what the system says, such as a full disk, with the path.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "numbers"
+    >>> write_whole(path, "1 2 3")
+    >>> with whole_file(path) as file:
+    ...     _ = file.write(b"4 5")
+    ...     raise ValueError("not six")
+    Traceback (most recent call last):
+    ValueError: not six
+    >>> path.read_text(), len(list(path.parent.iterdir()))
+    ('1 2 3', 1)
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # of ranks on several machines, too
+    try:
+        with draft.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(draft)):  # a failed write names no file
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_whole(path: Path | str, content: bytes | str, *, durable: bool = False) -> None:
+    """Write a whole file by :func:`whole_file`; text in UTF-8."""
+    with whole_file(path, durable=durable) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def uncut() -> Iterator[None]:
+    """Ctrl-C inside the block takes effect at its end: what belongs together is changed together, or not at all.
+
+    For short steps. Only the main thread sees Ctrl-C; in others, and where a program handles it in a way of its own,
+    nothing is changed.
+
+    >>> done = []
+    >>> try:
+    ...     with uncut():
+    ...         signal.raise_signal(signal.SIGINT)
+    ...         done.append("both halves")
+    ... except KeyboardInterrupt:
+    ...     done
+    ['both halves']
+    """
+    is_plain = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if not is_plain:
+        yield
+        return
+    came: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        came.append(number)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt

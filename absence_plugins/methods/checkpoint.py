@@ -1,0 +1,183 @@
+"""Folders from which long work goes on: what they belong to, tables of numbers, and rows that are computed in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.core.files import write_whole
+
+
+class Checkpoint:
+    """A folder with the settings of some work, and tensors by file name. All files are whole, whatever ends the work.
+
+    Args:
+        folder: made where it is missing.
+        settings: what the work depends on, ready for JSON; other settings are refused.
+        work: what it is, for messages; also the name of the file of settings, as in ``scan.json``.
+        writes: False for ranks that only read.
+
+    Raises:
+        ValueError: the folder is a file, holds the state of other work, or a damaged file.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> Checkpoint(folder, {"seed": 0}, "scan").save("table", {"values": torch.ones(2)})
+    >>> Checkpoint(folder, {"seed": 0}, "scan").load("table")
+    {'values': tensor([1., 1.])}
+    >>> Checkpoint("state", {"seed": 0}, "scan")._compare({"seed": 1})
+    Traceback (most recent call last):
+    ValueError: checkpoint state belongs to another scan: seed is 1 there and 0 here; name another folder, or delete it
+    """
+
+    def __init__(self, folder: Path | str, settings: Mapping[str, Any], work: str, *, writes: bool = True) -> None:
+        self.folder, self.work, self.writes = Path(folder), work, writes
+        self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))  # as they will be read again
+        if self.folder.is_file():
+            raise ValueError(f"checkpoint={str(folder)!r} is a file; name a folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known = self.folder / f"{work}.json"
+        if known.is_file():
+            try:
+                before = json.loads(known.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(_damaged(known, error)) from None
+            self._compare(before)
+        elif writes:
+            write_whole(known, json.dumps(self.settings, indent=1), durable=True)
+
+    def _compare(self, before: dict[str, Any]) -> None:
+        for name in {**before, **self.settings}:
+            if before.get(name) != self.settings.get(name):
+                raise ValueError(
+                    f"checkpoint {self.folder} belongs to another {self.work}: {name} is {before.get(name)!r} there and "
+                    f"{self.settings.get(name)!r} here; name another folder, or delete it"
+                )
+
+    def load(self, name: str) -> dict[str, Tensor]:
+        """The tensors of ``name``.safetensors, {} if there are none. Raises ValueError for a damaged file."""
+        path = self.folder / f"{name}.safetensors"
+        return read_tensors(path) if path.is_file() else {}
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write ``name``.safetensors in one step: a kill leaves the former file or the new one."""
+        if self.writes:
+            write_tensors(self.folder / f"{name}.safetensors", tensors, durable=True)
+
+
+class KeptRows:
+    """Rows that are computed in order, a file for those of each :meth:`add`; what is there need not be computed again.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> KeptRows(Checkpoint(folder, {}, "values")).add([torch.zeros(2, 3), torch.ones(1, 3)])
+    >>> torch.cat(KeptRows(Checkpoint(folder, {}, "values")).rows).shape
+    torch.Size([3, 3])
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.rows: list[Tensor] = []
+        while part := checkpoint.load(self._name()):
+            self.rows.append(part["rows"])
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.rows)
+
+    def add(self, rows: list[Tensor]) -> None:
+        """Keep some more rows [n, ...]."""
+        if rows:
+            joined = torch.cat(rows).cpu().contiguous()
+            self.checkpoint.save(self._name(), {"rows": joined})
+            self.rows.append(joined)
+
+    def _name(self) -> str:
+        return f"{self.checkpoint.work}-{len(self.rows):05d}"
+
+
+@contextmanager
+def keeping(kept: KeptRows | None, pending: list[Tensor], save_every: float) -> Iterator[Callable[[], None]]:
+    """A function to call after every batch that was appended to ``pending``: now and then, and when the block ends in
+    whatever way, the batches move from there to ``kept``. Without ``kept`` they stay.
+    """
+    saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        if kept is not None and time.monotonic() - saved >= save_every:
+            _move(pending, kept)
+            saved = time.monotonic()
+
+    try:
+        yield save
+    finally:
+        if kept is not None:
+            _move(pending, kept)
+
+
+def _move(pending: list[Tensor], kept: KeptRows) -> None:
+    moved = list(pending)
+    kept.add(moved)
+    del pending[: len(moved)]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file. Raises ValueError for a damaged one, with its name."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(_damaged(path, error)) from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, durable: bool = False) -> None:
+    """A safetensors file, whole or not at all."""
+    from safetensors.torch import save
+
+    write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}), durable=durable)
+
+
+def fingerprint(model: nn.Module, first: Tensor, dataset: Any = None) -> dict[str, str]:
+    """What tells this model and these images from others: hashes of the weights, of the first image, and of the files.
+
+    dataset: one with an ``identity``, such as a folder's names and sizes; others are told apart by their first image.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(_bytes(tensor))
+    found = {"model": digest.hexdigest()[:16], "first image": digest_of(first)}
+    identity = getattr(dataset, "identity", None)
+    return found if identity is None else {**found, "files": str(identity)}
+
+
+def digest_of(*tensors: Tensor) -> str:
+    """A short hash of tensors' values and shapes.
+
+    >>> digest_of(torch.zeros(2)) == digest_of(torch.zeros(2)), digest_of(torch.zeros(2)) == digest_of(torch.ones(2))
+    (True, False)
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    found: bytes = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return found
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error}); delete it, and what it held is computed again"

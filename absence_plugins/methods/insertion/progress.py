@@ -1,0 +1,106 @@
+"""How far an insertion test is, so that one that was stopped goes on to the same bits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from absence_plugins.methods.checkpoint import Checkpoint, digest_of
+from absence_plugins.methods.patches import ExtremePatches
+from absence_plugins.methods.patches.result import PARTS
+from absence_plugins.methods.patches.shards import ranks
+from absence_plugins.methods.patches.windows import RunningExtremes
+
+UNITS_AT_ONCE = 512  # whose patches are in memory together: a part
+FILE = "insertion"
+
+
+@dataclass
+class Progress:
+    """What a test knows so far; images come in a fixed order, so a number says which are done.
+
+    Attributes:
+        best: the images on which each unit is highest; their numbers are its keys.
+        blocks: of images that went into ``best``.
+        values: [units, slots, arms]; NaN where nothing was pasted yet.
+        pasted: images done, by part of the units.
+        mirror: [units, patches, 2] of the mirror test; NaN where it was not made yet.
+        mirrored: images done, by part.
+        generators: state of the generator that draws the mirror's places, by part [parts, bytes].
+    """
+
+    best: RunningExtremes
+    blocks: int
+    values: Tensor
+    pasted: list[int]
+    mirror: Tensor
+    mirrored: list[int]
+    generators: Tensor
+
+    @classmethod
+    def empty(cls, patches: ExtremePatches, slots: int, arms: int, seed: int) -> Progress:
+        """Before the first image."""
+        units = len(patches.units)
+        parts = len(range(0, units, UNITS_AT_ONCE))
+        return cls(
+            best=RunningExtremes(units, slots),
+            blocks=0,
+            values=torch.full((units, slots, arms), torch.nan),
+            pasted=[0] * parts,
+            mirror=torch.full((*patches.lowest_apart.positions.shape[:2], 2), torch.nan),
+            mirrored=[0] * parts,
+            generators=torch.Generator().manual_seed(seed + 1).get_state().repeat(parts, 1),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name."""
+        return {
+            "best.scores": self.best.scores,
+            "best.keys": self.best.keys,
+            "values": self.values,
+            "mirror": self.mirror,
+            "generators": self.generators,
+            "done": torch.tensor([self.blocks, *self.pasted, *self.mirrored]),
+        }
+
+    def read(self, found: dict[str, Tensor]) -> None:
+        """Go on from :meth:`tensors`; {} is the beginning."""
+        if not found:
+            return
+        self.best.scores, self.best.keys = found["best.scores"], found["best.keys"]
+        self.values, self.mirror, self.generators = found["values"], found["mirror"], found["generators"]
+        self.blocks, *rest = found["done"].tolist()
+        self.pasted, self.mirrored = rest[: len(self.pasted)], rest[len(self.pasted) :]
+
+
+class Keeper:
+    """Saves a test's progress now and then. Under ``torchrun`` every rank tests everything, and rank 0 saves."""
+
+    def __init__(self, folder: Path | str, settings: dict[str, Any], device: torch.device, save_every: float) -> None:
+        self.checkpoint = Checkpoint(folder, settings, FILE, writes=ranks(device)[0] == 0)
+        self.save_every, self.saved = save_every, time.monotonic()
+
+    def load(self) -> dict[str, Tensor]:
+        """What an earlier run left, {} if nothing."""
+        return self.checkpoint.load(FILE)
+
+    def save(self, progress: Progress) -> None:
+        """In one step."""
+        self.checkpoint.save(FILE, progress.tensors())
+        self.saved = time.monotonic()
+
+    def save_in_time(self, progress: Progress) -> None:
+        """If the last time is long enough ago."""
+        if time.monotonic() - self.saved >= self.save_every:
+            self.save(progress)
+
+
+def patches_digest(patches: ExtremePatches) -> str:
+    """A hash of which patches there are, and of which units."""
+    tables = [getattr(getattr(patches, part), kind) for part in PARTS for kind in ("positions", "scores")]
+    return digest_of(torch.tensor(patches.units), *tables)
