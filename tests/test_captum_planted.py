@@ -21,6 +21,7 @@ from absence_plugins.captum import (
     AbsenceIntegratedGradients,
     AbsenceOcclusion,
 )
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.data import planted
 from absence_plugins.data.planted import Planted, dilate
 
@@ -32,10 +33,19 @@ METHODS = [
     (AbsenceGradientShap, 0.65, 0.73, {"n_samples": 6}),
     (AbsenceOcclusion, 0.94, 0.45, {"sliding_window_shapes": (1, 3, 3), "perturbations_per_eval": 64}),
 ]
-PROBLEMS = {"batch norm": planted.shape_missing, "[-1, 1]": planted.shape_missing_normalized}
+PROBLEMS = {
+    "batch norm": planted.shape_missing,
+    "[-1, 1]": planted.shape_missing_normalized,
+    "AND NOT": planted.conjunction,
+    "hidden": planted.hidden_unit,
+    "green": planted.green_missing,
+}
+SLOW = {"AND NOT", "green"}
 
 
-@pytest.fixture(scope="module", params=PROBLEMS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PROBLEMS]
+)
 def problem(request: pytest.FixtureRequest) -> Planted:
     return PROBLEMS[request.param](0)
 
@@ -52,17 +62,49 @@ def share(evidence: Tensor, region: Tensor) -> Tensor:
 
 
 def with_shape(problem: Planted) -> tuple[Tensor, Tensor]:
-    rows = (problem.labels == 0).nonzero().flatten()[:SAMPLES]
+    rows = (problem.labels == problem.presence_unit).nonzero().flatten()[:SAMPLES]
     return problem.images[rows], dilate(problem.regions[rows], 2)
 
 
 def without_shape(problem: Planted) -> Tensor:
-    return problem.images[(problem.labels == 1).nonzero().flatten()[:SAMPLES]]
+    return problem.images[(problem.labels == problem.absence_unit).nonzero().flatten()[:SAMPLES]]
 
 
 def blank(problem: Planted, method: type[Any], x: Tensor) -> Tensor:
     image = torch.full_like(x[:1], problem.empty)
     return image.expand(2, *x.shape[1:]) if method is AbsenceGradientShap else image.expand_as(x)
+
+
+def nontarget_view(problem: Planted, method: type[Any], arguments: dict[str, Any]) -> tuple[float, float]:
+    """Images with the key, a blank baseline: the share of the evidence at the key, and of the samples with the right sign."""
+    x, region = with_shape(problem)
+    call = {"target": problem.presence_unit, "baselines": blank(problem, method, x), **arguments}
+    signed = method(problem.model, nontarget=problem.absence_unit).attribute(x, **call)
+    absence = method(problem.model, nontarget=problem.absence_unit, evidence="absence").attribute(x, **call)
+    right = (signed * region).flatten(1).sum(1) < 0
+    return float(share(absence, region).mean()), float(right.float().mean())
+
+
+def reference_view(problem: Planted, method: type[Any], arguments: dict[str, Any]) -> tuple[float, float, float]:
+    """Images without the key against references with it: share and sign per reference, share of the mean map."""
+    x = without_shape(problem)
+    references = ReferenceSet(
+        problem.pool_images, problem.pool_labels, empty=problem.empty, k=8, contrast=problem.presence_unit
+    )
+    indices = references.nearest_indices(x, target=problem.absence_unit)
+    assert (problem.pool_labels[indices] == problem.presence_unit).all()
+    found = method(problem.model, reference=references).explain(x, target=problem.absence_unit, **arguments)
+    assert (found.reference_output < found.output[:, None]).all()
+    regions = torch.stack([dilate(problem.pool_regions[column], 2) for column in indices.T], 1)
+    absent = (x[:, None] - problem.empty).abs() < (problem.pool_images[indices] - problem.empty).abs()
+    evidence = (found.per_reference * absent).clamp(min=0)
+    inside = (found.per_reference * regions).flatten(2).sum(2)
+    return (
+        float(share(evidence.flatten(0, 1), regions.flatten(0, 1)).mean()),
+        float((inside > 0).float().mean()),
+        # the mean map of the adapter, against the places where any of the references has its shape
+        float(share(found.absence, regions.any(1)).mean()),
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,12 +113,9 @@ def blank(problem: Planted, method: type[Any], x: Tensor) -> Tensor:
 def test_nontarget_view_shows_what_suppresses(
     problem: Planted, method: type[Any], least: float, _target: float, arguments: dict[str, Any]
 ) -> None:
-    x, region = with_shape(problem)
-    call = {"target": 0, "baselines": blank(problem, method, x), **arguments}
-    signed = method(problem.model, nontarget=problem.absence_unit).attribute(x, **call)
-    absence = method(problem.model, evidence="absence").attribute(x, **call)
-    assert float(share(absence, region).mean()) >= least
-    assert float(((signed * region).flatten(1).sum(1) < 0).float().mean()) >= 0.99
+    part, sign = nontarget_view(problem, method, arguments)
+    assert part >= least
+    assert sign >= 0.99
 
 
 @pytest.mark.parametrize(
@@ -85,27 +124,43 @@ def test_nontarget_view_shows_what_suppresses(
 def test_reference_view_shows_what_is_missing(
     problem: Planted, method: type[Any], _nontarget: float, least: float, arguments: dict[str, Any]
 ) -> None:
-    x = without_shape(problem)
-    references = ReferenceSet(problem.pool_images, problem.pool_labels, empty=problem.empty, k=8)
-    indices = references.nearest_indices(x, target=1)
-    assert (problem.pool_labels[indices] == 0).all()
-    found = method(problem.model, reference=references).explain(x, target=problem.absence_unit, **arguments)
-    regions = torch.stack([dilate(problem.pool_regions[column], 2) for column in indices.T], 1)
-    absent = (x[:, None] - problem.empty).abs() < (problem.pool_images[indices] - problem.empty).abs()
-    evidence = (found.per_reference * absent).clamp(min=0)
-    assert float(share(evidence.flatten(0, 1), regions.flatten(0, 1)).mean()) >= least
-    inside = (found.per_reference * regions).flatten(2).sum(2)
-    assert float((inside > 0).float().mean()) >= 0.99
-    # the mean map of the adapter, against the places where any of the references has its shape
-    assert float(share(found.absence, regions.any(1)).mean()) >= least
-    assert (found.reference_output < found.output[:, None]).all()
+    part, sign, mean_part = reference_view(problem, method, arguments)
+    assert part >= least
+    assert sign >= 0.99
+    assert mean_part >= least
+
+
+@pytest.mark.parametrize(
+    ("method", "nontarget", "target", "arguments"),
+    [METHODS[0], pytest.param(*METHODS[-1], marks=pytest.mark.slow)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_paths_and_windows_see_through_attention(
+    method: type[Any], nontarget: float, target: float, arguments: dict[str, Any]
+) -> None:
+    """The sign at a single reference is a little less sure than elsewhere: 93 to 100 % over the training seeds."""
+    problem = planted.shape_missing_attention(0)
+    part, sign = nontarget_view(problem, method, arguments)
+    assert part >= nontarget
+    assert sign >= 0.99
+    part, sign, mean_part = reference_view(problem, method, arguments)
+    assert min(part, mean_part) >= target
+    assert sign >= 0.95
+
+
+def test_deep_lift_does_not_and_says_so() -> None:
+    """A known failure: it has no rule for softmax, layer norm and GELU. If this test fails, the documentation is old."""
+    problem = planted.shape_missing_attention(0)
+    with pytest.warns(AbsenceWarning, match="does not sum to the difference of the outputs"):
+        _, sign, _ = reference_view(problem, AbsenceDeepLift, {})
+    assert sign < 0.9
 
 
 def test_standard_map_does_not_show_it(problem: Planted) -> None:
     """Within 1.6x of chance at the place of the missing shape: a zero baseline has no absence to show."""
     x = without_shape(problem)
     references = ReferenceSet(problem.pool_images, problem.pool_labels, empty=problem.empty, k=1)
-    region = dilate(problem.pool_regions[references.nearest_indices(x, target=1)[:, 0]], 2)
+    region = dilate(problem.pool_regions[references.nearest_indices(x, target=problem.absence_unit)[:, 0]], 2)
     chance = region.float().flatten(1).mean(1)
     for method, _, _, arguments in METHODS:
         signed = method(problem.model, nontarget=None).attribute(

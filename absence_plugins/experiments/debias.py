@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -18,10 +17,7 @@ from tqdm.auto import tqdm
 from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.data import load_digits
 from absence_plugins.experiments.debias_trainings import Trainings
-from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.debias import Artefact, AttributionPrior, dilate, tag
-from absence_plugins.report import Page, Panel, Row, write_page
-from absence_plugins.report.bars import bars
 
 SEEDS = 5
 CLEAN, NONE = "no artefact", "none"  # trained without the artefact; with it, but without a prior
@@ -91,6 +87,10 @@ class DebiasResult:
         """The runs of a mode at its chosen weight, one per seed."""
         return [run for run in self.runs if run.mode == mode and run.weight == self.weights[mode]]
 
+    def of_class(self, mode: str, name: str, number: int) -> float:
+        """Mean over the seeds of the accuracy of class 0 or 1 on a set."""
+        return statistics.fmean(run.accuracy[name][number] for run in self.of(mode))
+
     def mean(self, mode: str, name: str) -> float:
         """Mean over the seeds: of the accuracy on a set, averaged over the classes, or of "inside"."""
         runs = self.of(mode)
@@ -103,7 +103,7 @@ class DebiasResult:
         for mode, weight in self.weights.items():
             cells = []
             for name in SETS:
-                one, two = (statistics.fmean(run.accuracy[name][k] for run in self.of(mode)) for k in (0, 1))
+                one, two = (self.of_class(mode, name, k) for k in (0, 1))
                 cells.append(f"{f'{self.mean(mode, name):.3f} ({one:.3f} / {two:.3f})':24}")
             lines.append(f"{mode:12} {weight:6g}  " + "  ".join(cells) + f"  {self.mean(mode, 'inside'):.2g}")
         return "\n".join(lines)
@@ -169,11 +169,16 @@ def run_debias(
         raise ValueError(
             f"--{next(iter(chosen)).replace('_', '-')} belongs to --data FOLDER; the digits have a network of their own"
         )
+    from absence_plugins.experiments.debias_page import accuracy_figure, debias_page
+    from absence_plugins.report import write_page
+
     shown: dict[tuple[str, float], nn.Module] = {}
     setting = Setting()
     kept = Trainings(out, setting)
     result = compare(setting, range(seed, seed + SEEDS), progress=progress, models=shown, kept=kept)
-    path = write_page(_page(result, shown, seed), out)
+    networks = {mode: shown[mode, weight] for mode, weight in result.weights.items()}
+    images, labels, _ = _data(result.setting, seed, with_artefact=True).tests["biased"]
+    path = write_page(debias_page(result, networks, images[int((labels == 0).nonzero()[0])], seed), out)
     with whole_file(out / "accuracy.png") as file:
         accuracy_figure(result).savefig(file, format="png", facecolor="white")
     write_whole(out / "results.json", json.dumps(result.to_dict(), indent=1) + "\n")
@@ -233,13 +238,13 @@ def train(
     with torch.enable_grad():
         for _ in range(setting.epochs):
             for rows in torch.split(torch.randperm(len(labels), generator=generator), setting.batch_size):
-                x = images[rows].requires_grad_(prior is not None)  # before the forward that is shared
-                logits = model(x)
-                loss = F.binary_cross_entropy_with_logits(logits, wanted[rows])
-                if prior is not None:
-                    loss = loss + weight * prior(x, labels[rows], masks[rows], logits=logits)
+                if prior is None:
+                    logits, penalty = model(images[rows]), torch.zeros(())
+                else:
+                    logits, penalty = prior.with_logits(images[rows], labels[rows], masks[rows])
+                loss = F.binary_cross_entropy_with_logits(logits, wanted[rows]) + weight * penalty
                 optimizer.zero_grad()
-                torch.autograd.backward(loss, inputs=list(model.parameters()))
+                torch.autograd.backward(loss)
                 optimizer.step()
     return model.eval()
 
@@ -303,73 +308,3 @@ def _accuracies(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float
 
 def _mean(pair: tuple[float, float]) -> float:
     return (pair[0] + pair[1]) / 2
-
-
-def signed_map(model: nn.Module, image: Tensor, unit: int) -> Tensor:
-    """Input x gradient of one logit, [C, H, W]: positive raises the logit, negative holds it down."""
-    with torch.enable_grad():
-        x = image[None].clone().requires_grad_()
-        (slope,) = torch.autograd.grad(model(x)[0, unit], x)
-    return image * slope[0]
-
-
-def accuracy_figure(result: DebiasResult) -> Figure:
-    """Bars of the accuracies, a group per mode; lines from the lowest to the highest seed."""
-    series = {
-        name: [[_mean(run.accuracy[name]) for run in result.of(mode)] for mode in result.weights] for name in SETS
-    }
-    return bars([_heading(mode, weight) for mode, weight in result.weights.items()], series, "accuracy")
-
-
-def _page(result: DebiasResult, models: dict[tuple[str, float], nn.Module], seed: int) -> Page:
-    first, second = result.setting.digits
-    images, labels, _ = _data(result.setting, seed, with_artefact=True).tests["biased"]
-    image = images[int((labels == 0).nonzero()[0])]
-    network = {mode: models[mode, weight] for mode, weight in result.weights.items()}
-    maps = {mode: [signed_map(model, image, unit) for unit in (0, 1)] for mode, model in network.items()}
-    limit = max(float(one.abs().max()) for both in maps.values() for one in both)
-    rows = []
-    for mode, weight in result.weights.items():
-        panels = [Panel("image", image, f"A {first} with the tag")] + [
-            Panel("signed", one, f"Logit of {digit}", underlay=image, limit=limit,
-                  positive=f"raises logit {digit}", negative=f"holds logit {digit} down")
-            for digit, one in zip((first, second), maps[mode], strict=True)
-        ]  # fmt: skip
-        facts = [(f"Accuracy, {name}", _cell(result, mode, name)) for name in ("inverted", "unbiased", "biased")]
-        inside = ", ".join(f"{result.mean(mode, part):.2g} {words}" for part, words in (("target", "of the target"), ("nontarget", "of the non-target")))  # fmt: skip
-        rows.append(Row(_heading(mode, weight), _sentence(mode, first, second), tuple(panels), (*facts, ("Attribution per pixel of the tag", inside))))  # fmt: skip
-    return Page(
-        title="Training that does not use an artefact, neither its presence nor its absence",
-        lead=f"Real digits: every {first} of the training images carries a tag in its corner, no {second} does. A network can use it in two ways: "
-        f"the tag speaks for {first}, or the tag speaks against {second}, whose unit then encodes that no tag is there. Biased: test images "
-        f"as in training; inverted: the tag is on every {second} instead; unbiased: no tag. Mean over {len(result.of(NONE))} seeds; the prior's "
-        "weight is the best on other images without a tag. accuracy.png beside this page shows all numbers.",
-        rows=tuple(rows),
-        how_to_read=(
-            ("Maps", "input x gradient of one logit; all maps share one scale."),
-            ("Accuracy", f"mean of the two classes, in brackets that of {first} and that of {second}."),
-            ("Attribution per pixel of the tag", "mean magnitude of input x gradient inside the mask, in logits; the prior makes it small."),
-        ),
-        footer="Method: Hesse et al., ICML 2026, section 6; there with ellipses on skin lesions.",
-        provenance=provenance(seed=seed, command=f"absence-plugins experiment debias --seed {seed}"),
-    )  # fmt: skip
-
-
-def _cell(result: DebiasResult, mode: str, name: str) -> str:
-    one, two = (statistics.fmean(run.accuracy[name][k] for run in result.of(mode)) for k in (0, 1))
-    return f"{result.mean(mode, name):.3f} ({one:.3f}, {two:.3f})"
-
-
-def _heading(mode: str, weight: float) -> str:
-    plain = {CLEAN: "Trained without the tag", NONE: "No prior"}
-    return plain.get(mode) or f"Prior: {mode}, weight {weight:g}"
-
-
-def _sentence(mode: str, first: int, second: int) -> str:
-    return {
-        CLEAN: "What the digits alone teach: the accuracy without a tag is the one to reach.",
-        NONE: f"The tag is the easiest way to tell a {first}.",
-        "presence": "Only the true class's logit must not move with the tag; the other one may still fall with it.",
-        "absence": "Only the other class's logit must not move with the tag; the true one may still rise with it.",
-        "both": "Neither logit may move with the tag.",
-    }[mode]

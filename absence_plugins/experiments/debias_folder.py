@@ -163,12 +163,13 @@ def _train(
             for pictures, labels in tqdm(batches, desc=f"{mode} {strength:g}, epoch {epoch + 1}", disable=not progress):
                 painted, masks = paint(pictures.to(device), labels, seed=seed + len(losses))
                 x, y = _normalized(loaded, painted), labels.to(device)
-                loss = F.binary_cross_entropy_with_logits(model(x), F.one_hot(y, 2).to(x.dtype))
-                total = loss
-                if prior is not None:
-                    penalty = prior(x, y, dilate(masks, grown))
-                    total = loss + strength * penalty
+                if prior is None:
+                    logits, penalty = model(x), x.new_zeros(())
+                else:
+                    logits, penalty = prior.with_logits(x, y, dilate(masks, grown))
                     priors.append(float(penalty.detach()))
+                loss = F.binary_cross_entropy_with_logits(logits, F.one_hot(y, 2).to(x.dtype))
+                total = loss + strength * penalty
                 optimizer.zero_grad()
                 torch.autograd.backward(total)
                 optimizer.step()

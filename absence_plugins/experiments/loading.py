@@ -167,9 +167,11 @@ def _torchvision_model(
         close = [other for other in known if other.startswith(name[:3])][:8] or known[:8]
         raise ValueError(f"torchvision has no classification model {name!r}; for example: {', '.join(close)}")
     published = torchvision.models.get_model_weights(name).DEFAULT
+    # a vision transformer is built for one size of image
+    options = {"image_size": size} if size is not None and name.startswith("vit_") else {}
     if weights == "DEFAULT":
         try:
-            model = torchvision.models.get_model(name, weights=published)
+            model = torchvision.models.get_model(name, weights=published, **options)
         except OSError as error:
             raise ValueError(
                 f"torchvision's weights of {name} could not be downloaded ({error}); fetch the file and pass --weights FILE"
@@ -177,7 +179,7 @@ def _torchvision_model(
     else:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = _weighted(torchvision.models.get_model(name, weights=None), weights)
+            model = _weighted(torchvision.models.get_model(name, weights=None, **options), weights)
     notes = (
         ()
         if weights != "none"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from absence_plugins.data import planted
-from absence_plugins.data.planted import PROBLEMS, Planted, Sum, dilate
+from absence_plugins.data.planted import ATTENTION, PROBLEMS, Planted, Sum, dilate
+from absence_plugins.data.planted.transformer import SelfAttention
 
 EXACT = [name for name in PROBLEMS if name != "stroke_missing"]
 
@@ -19,8 +20,8 @@ def erased(problem: Planted, images: torch.Tensor, regions: torch.Tensor) -> tor
     return torch.where(regions, blank, images)
 
 
-def test_at_least_five_have_known_regions() -> None:
-    assert len(EXACT) >= 5
+def test_all_but_one_have_known_regions() -> None:
+    assert len(EXACT) >= 9
     assert all(PROBLEMS[name](0).is_exact == (name in EXACT) for name in PROBLEMS)
 
 
@@ -61,9 +62,134 @@ def test_removing_the_key_raises_the_absence_unit(name: str) -> None:
     assert (after - before).mean() > 4 * (elsewhere - before).mean()
 
 
-def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads() -> None:
+def with_and_without(problem: Planted) -> tuple[torch.Tensor, torch.Tensor]:
+    """Held-out images with the key and without it, as many of either."""
+    return problem.images[problem.labels == problem.presence_unit], problem.images[
+        problem.labels == problem.absence_unit
+    ]
+
+
+def test_the_conjunction_needs_the_ring_and_needs_the_cross_missing() -> None:
+    """ "ring AND NOT cross": without the ring logit 1 falls, with and without the cross; without the cross it rises."""
+    problem = planted.conjunction(0)
+    assert problem.needed is not None
+    assert problem.needed.flatten(1).any(1).all()
+    assert not (problem.needed & problem.regions).any()
+    logit = problem.model(problem.images)[:, problem.absence_unit]
+    bare = erased(problem, problem.images, problem.needed)
+    alone = erased(problem, bare, problem.regions)
+    with torch.no_grad():
+        logits = problem.model(bare)
+        assert (logits[:, problem.absence_unit] < logit).all()
+        assert (logits.argmax(1) == 2).float().mean() >= 0.95  # no ring
+        assert (problem.model(alone).argmax(1) == 2).float().mean() >= 0.95  # the missing cross alone is not enough
+    assert all(problem_.needed is None for problem_ in (planted.shape_missing(0), planted.hidden_unit(0)))
+
+
+def test_the_last_logit_is_the_hidden_unit() -> None:
+    problem = planted.hidden_unit(0)
+    full, unit = problem.full_model, problem.unit
+    assert full is not None
+    assert unit is not None
+    with torch.no_grad():
+        logits, values = problem.model(problem.images), unit.values(full, problem.images)
+    assert torch.allclose(logits[:, problem.absence_unit], values, atol=1e-6)
+    assert torch.allclose(logits[:, problem.presence_unit], -values, atol=1e-6)
+    assert not full.training
+    assert "block2" in unit.layer  # the modules are shared, not copied
+    assert problem.model.get_submodule("block2_norm1") is full.get_submodule(unit.layer)
+
+
+def test_the_layers_behind_the_hidden_unit_use_it() -> None:
+    """Images without the key get the channel of images with it, all else unchanged: the answer follows the channel."""
+    problem = planted.hidden_unit(0)
+    full, unit = problem.full_model, problem.unit
+    assert full is not None
+    assert unit is not None
+    present, missing = with_and_without(problem)
+
+    def exchanged(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output.index_copy(1, torch.tensor([unit.index]), channel[:, None])
+
+    with torch.no_grad():
+        channel = unit.channel(full, present)
+        before = full(missing)
+        handle = full.get_submodule(unit.layer).register_forward_hook(exchanged)
+        after = full(missing)
+        handle.remove()
+    assert (before.argmax(1) == problem.absence_unit).float().mean() >= 0.95
+    assert (after.argmax(1) == problem.presence_unit).float().mean() >= 0.95
+
+
+def test_the_transformer_block_is_that_of_torch() -> None:
+    """Written a second time by torch: the same weights give the same tokens, and heads and scaling are right."""
+    ours = planted.shape_missing_attention(0).model.get_submodule("block1")
+    width = ours.widen.in_features
+    with torch.random.fork_rng(devices=[]):
+        theirs = torch.nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        ).eval()
+    names = {
+        "self_attn.in_proj_": "attention.inwards.",
+        "self_attn.out_proj.": "attention.outwards.",
+        "linear1.": "widen.",
+        "linear2.": "narrow.",
+        "norm1.": "norm1.",
+        "norm2.": "norm2.",
+    }
+    weights = ours.state_dict()
+    theirs.load_state_dict({a + end: weights[b + end] for a, b in names.items() for end in ("weight", "bias")})
+    tokens = torch.randn(3, 7, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(ours(tokens), theirs(tokens), atol=1e-5)
+
+
+def test_only_the_named_problems_have_attention() -> None:
+    for name in PROBLEMS:
+        has_attention = any(isinstance(module, SelfAttention) for module in PROBLEMS[name](0).model.modules())
+        assert has_attention == (name in ATTENTION)
+
+
+def test_a_counterfactual_differs_by_the_green_pixel() -> None:
+    problem = planted.green_missing(0)
+    assert (problem.regions.flatten(1).sum(1) == (problem.labels == problem.presence_unit)).all()
+    colored = (problem.images > 0).any(1, keepdim=True)
+    assert colored.flatten(1).sum(1).min() >= 8
+    assert colored.flatten(1).sum(1).max() <= 12
+    present, _ = with_and_without(problem)
+    missing = problem.pool_images[problem.pool_labels == problem.absence_unit]
+    nearest = missing[torch.cdist(present.flatten(1), missing.flatten(1)).argmin(1)]
+    changed = (present - nearest).abs().amax(1, keepdim=True) > 0.1 + 1e-6
+    assert torch.equal(changed, problem.regions[problem.labels == problem.presence_unit])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", ["conjunction", "hidden_unit", "shape_missing_attention", "green_missing"])
+def test_other_seeds_are_learned_as_well(name: str, seed: int) -> None:
+    problem = PROBLEMS[name](seed)
+    assert problem.accuracy >= 0.95
+    present, missing = with_and_without(problem)
+    regions = problem.regions[problem.labels == problem.presence_unit]
+    with torch.no_grad():
+        with_key, without, blank = (
+            problem.model(images)[:, problem.absence_unit]
+            for images in (present, missing, erased(problem, present, regions))
+        )
+    assert (blank > with_key).float().mean() >= 0.99
+    assert with_key.mean() < 0 < without.mean()
+
+
+SEEDED = ["shape_missing_dead"] + [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("conjunction", "hidden_unit", "shape_missing_attention")
+]
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads(name: str) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    train: Any = planted.shape_missing_dead.__wrapped__
+    problem: Any = PROBLEMS[name]
+    train = problem.__wrapped__
     try:
         found = []
         for count in (1, 2):
@@ -77,7 +203,7 @@ def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads() -> None:
     assert torch.equal(one.pool_images, two.pool_images)
     for name, weight in one.model.state_dict().items():
         assert torch.equal(weight, two.model.state_dict()[name]), name
-    assert not torch.equal(one.images, planted.shape_missing_dead(0).images)
+    assert not torch.equal(one.images, problem(0).images)
 
 
 def test_sum_adds_up_the_last_axis() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 pytest.importorskip("zennit")
 
 from absence_plugins.cli import app
-from absence_plugins.data.planted import PROBLEMS, shape_missing
+from absence_plugins.data.planted import ATTENTION, PROBLEMS, shape_missing
 from absence_plugins.experiments import bench
 from absence_plugins.experiments.bench import BenchResult, Measurement, ZennitResult, run_zennit_bench
 from absence_plugins.experiments.bench import zennit as zennit_bench
@@ -38,7 +38,8 @@ def result() -> Iterator[ZennitResult]:
     before = surroundings()
     with pytest.MonkeyPatch.context() as patch:
         chosen = ("shape_missing", "stroke_missing")
-        patch.setattr(zennit_bench, "PROBLEMS", {name: PROBLEMS[name] for name in chosen})
+        skipped = dict.fromkeys(ATTENTION)  # there is nothing that could be called
+        patch.setattr(zennit_bench, "PROBLEMS", {name: PROBLEMS[name] for name in chosen} | skipped)
         yield run_zennit_bench(rounds=1, quick=True, device="cpu", progress=False)
     assert surroundings() == before
 
@@ -54,6 +55,11 @@ def test_every_composite_is_scored_in_every_view_and_nothing_is_judged_when_quic
         assert not one.judged
     assert all(one.ok is None for one in result.costs.measurements)
     assert result.ok
+
+
+def test_attention_is_not_asked_and_the_table_says_why(result: ZennitResult) -> None:
+    assert {one.problem for one in result.scores} == {"shape_missing", "stroke_missing"}
+    assert "not asked: shape_missing_attention, as there is no rule for attention" in result.table()
 
 
 def test_the_costs_are_those_of_four_composites(result: ZennitResult) -> None:

@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from absence_plugins.experiments import debias
-from absence_plugins.experiments.debias import SETS, Setting, compare, run_debias, signed_map, small_net, train
+from absence_plugins.experiments.debias import (
+    SETS,
+    DebiasResult,
+    Scores,
+    Setting,
+    compare,
+    run_debias,
+    small_net,
+    train,
+)
+from absence_plugins.experiments.debias_page import class_chart, signed_map
 from absence_plugins.experiments.registry import experiments, run_experiment
 
 TINY = Setting(epochs=2, weights=(10.0, 100.0))
@@ -27,9 +37,33 @@ def test_page_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for words in ("Trained without the tag", "No prior", "Prior: both, weight 10", "holds logit 8 down", "--seed 3"):
         assert words in page
     results = json.loads((tmp_path / "out" / "results.json").read_text())
+    means = results["means"]
+    for name in SETS:  # all of them can be read on the page, without the figures
+        words = (f"{short} {means[mode][name]:.3f}" for mode, short in (("no artefact", "without tag"), ("none", "no prior"), ("both", "both")))  # fmt: skip
+        assert ", ".join(words) in page
+        for mode in means:
+            accuracies = [[run["accuracy"][name][k] for run in results["runs"] if run["mode"] == mode] for k in (0, 1)]
+            assert "({}, {})".format(*(f"{sum(one) / 2:.3f}" for one in accuracies)) in page
+    assert len(list((tmp_path / "out" / "figures").glob("row-01-*.png"))) == 3
     assert results["weights"] == {"no artefact": 0.0, "none": 0.0, "both": 10.0}
     assert [run["seed"] for run in results["runs"]] == [3, 4] * 3
     assert set(results["means"]["both"]) == {*SETS, "inside", "target", "nontarget"}
+
+
+def test_bars_are_as_long_as_the_accuracies() -> None:
+    accuracy = {"biased": (1.0, 1.0), "inverted": (0.8, 0.2), "unbiased": (0.5, 1.0)}
+    runs = tuple(Scores(mode, 0.0, 0, 1.0, accuracy, 0.0, 0.0) for mode in ("no artefact", "none"))
+    result = DebiasResult(Setting(), {"no artefact": 0.0, "none": 0.0}, runs)
+    lengths = {}
+    for name in SETS:
+        chart = class_chart(result, name)
+        assert chart.shape[0] == 3
+        assert 0 <= float(chart.min()) <= float(chart.max()) <= 1
+        for k, color in enumerate(((42, 111, 198), (217, 160, 54))):
+            found = (chart * 255 - torch.tensor(color)[:, None, None]).abs().amax(0) < 2
+            lengths[name, k] = int(found.sum(1).max())
+    for (name, k), length in lengths.items():
+        assert length == pytest.approx(accuracy[name][k] * lengths["biased", 0], abs=3)
 
 
 def test_the_weight_is_the_best_on_images_that_are_not_tested_on() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.experiments.debias_folder import COLUMNS, FolderSetting, run_folder, two_outputs
+from absence_plugins.experiments.loading import load_model
 
 QUICK = FolderSetting("resnet18", size=32, epochs=2, batch_size=4, rate=1e-3, modes=("none", "both"), strengths=(10.0,))
 
@@ -93,6 +94,26 @@ def test_the_last_dense_layer_is_exchanged_and_nothing_drawn() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ValueError, match="no dense layer"):
         two_outputs(torch.nn.Sequential(torch.nn.ReLU()), 0)
+
+
+def test_a_vision_transformer_is_built_for_the_size_asked_for() -> None:
+    with torch.device("meta"):
+        loaded = load_model("torchvision:vit_b_16", size=32)
+        assert loaded.preprocessing.size == 32
+        assert loaded.model(torch.zeros(1, 3, 32, 32)).shape == (1, 1000)
+        with pytest.raises(ValueError, match="image_size"):
+            load_model("torchvision:vit_b_16", "DEFAULT", size=32)
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_is_trained(data: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    run_folder(tmp_path / "out", data, replace(QUICK, model="vit_b_16", epochs=1, modes=("both",)), progress=False)
+    (row,) = logged(tmp_path / "out" / "both-10")
+    assert float(row["prior"]) > 0
+    assert float(row["inside"]) > 0
+    (tmp_path / "out" / "both-10" / "state.pt").unlink()  # a gigabyte
 
 
 def test_the_command_and_what_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

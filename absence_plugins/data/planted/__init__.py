@@ -3,25 +3,33 @@
 Each problem is a function of a seed that returns a :class:`Planted`: a network in which the logit ``absence_unit`` encodes
 the absence of a *key*, held-out images and a reference pool, and the key's pixels in each of them (``regions``).
 
-================================ ================== ====================================================================
+================================ ================== ==================================================================
 problem                          the key            what makes it hard
-================================ ================== ====================================================================
+================================ ================== ==================================================================
 :func:`shape_missing`            a plus             batch norm before ReLU and max pooling
 :func:`shape_missing_normalized` a cross            pixels in [-1, 1]: black is not zero
 :func:`patch_missing`            a colored patch    three channels, a background that is not black
 :func:`shape_missing_residual`   a plus             residual sums, average pooling
 :func:`shape_missing_dead`       a ring             the unit that carries the absence is dead wherever the key is
+:func:`conjunction`              a cross            only beside a ring: "ring AND NOT cross", pixels in [-1, 1]
+:func:`hidden_unit`              a plus             a channel in the middle of a residual net, not an output
+:func:`shape_missing_attention`  a plus             self-attention, layer norm, GELU: a small vision transformer
+:func:`green_missing`            a green pixel      one pixel of 1024; without it there is nothing else to see
 :func:`stroke_missing`           left strokes of 8  real digits; the region is a guess
-================================ ================== ====================================================================
+================================ ================== ==================================================================
 
-Networks are trained on the first call (a second or two each), on one thread, and kept: treat what is returned as
-read-only. The same seed gives the same bits on the same build of torch.
+Networks are trained on the first call (one to three seconds each, up to ten for attention and green), on one thread, and
+kept: treat what is returned as read-only. The same seed gives the same bits on the same build of torch.
 """
 
 from collections.abc import Callable
 
+from absence_plugins.data.planted.attention import shape_missing_attention
+from absence_plugins.data.planted.conjunction import conjunction
+from absence_plugins.data.planted.hidden import hidden_unit
 from absence_plugins.data.planted.lesions import patch_missing
 from absence_plugins.data.planted.networks import Sum
+from absence_plugins.data.planted.pixels import green_missing
 from absence_plugins.data.planted.problem import Planted, dilate
 from absence_plugins.data.planted.shapes import (
     shape_missing,
@@ -39,17 +47,28 @@ PROBLEMS: dict[str, Callable[[int], Planted]] = {
         patch_missing,
         shape_missing_residual,
         shape_missing_dead,
+        conjunction,
+        hidden_unit,
+        shape_missing_attention,
+        green_missing,
         stroke_missing,
     )
 }
 
+ATTENTION = frozenset({shape_missing_attention.__name__})  # for these networks relevance propagation has no rules
+
 __all__ = [
+    "ATTENTION",
     "PROBLEMS",
     "Planted",
     "Sum",
+    "conjunction",
     "dilate",
+    "green_missing",
+    "hidden_unit",
     "patch_missing",
     "shape_missing",
+    "shape_missing_attention",
     "shape_missing_dead",
     "shape_missing_normalized",
     "shape_missing_residual",

@@ -61,8 +61,8 @@ def normalized_network(channels: int = 1) -> nn.Sequential:
         )
 
 
-def plain_network(channels: int = 1) -> nn.Sequential:
-    """Three blocks conv, ReLU, max pooling, for 24 x 24 pixels; two logits."""
+def plain_network(channels: int = 1, outputs: int = 2) -> nn.Sequential:
+    """Three blocks conv, ReLU, max pooling, for 24 x 24 pixels."""
     with torch.device("meta"):
         return nn.Sequential(
             OrderedDict(
@@ -76,7 +76,7 @@ def plain_network(channels: int = 1) -> nn.Sequential:
                 relu3=nn.ReLU(),
                 pool3=nn.MaxPool2d(6),
                 flatten=nn.Flatten(),
-                linear=nn.Linear(32, 2),
+                linear=nn.Linear(32, outputs),
             )
         )
 

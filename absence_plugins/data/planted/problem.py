@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from absence_plugins.data.planted.training import train
+from absence_plugins.core.units import Unit
+from absence_plugins.data.planted.training import USUAL, Recipe, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,10 @@ class Planted:
         absence_unit: the logit that rises when the key is missing.
         presence_unit: the logit of the class that has the key.
         is_exact: whether the regions are known by construction; else they are a guess, and no share can be asked for.
+        needed: [N, 1, H, W] bool, of ``images``: content that ``absence_unit`` needs besides (the "a" of "a AND NOT b"),
+            False everywhere where there is none; None if the problem has no such content.
+        full_model: the network whose hidden ``unit`` is logit ``absence_unit`` of ``model``; None if that is an output.
+        unit: the address of that hidden unit in ``full_model``.
     """
 
     model: nn.Module
@@ -48,6 +53,9 @@ class Planted:
     absence_unit: int = 1
     presence_unit: int = 0
     is_exact: bool = True
+    needed: Tensor | None = None
+    full_model: nn.Module | None = None
+    unit: Unit | None = None
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.images.shape[1:]))
@@ -129,6 +137,11 @@ class Problem(ABC, Generic[S]):
     def render(self, scenes: S) -> Drawn:
         """Images, labels and regions of the key."""
 
+    def needed(self, scenes: S) -> Tensor | None:
+        """Where there is content that the absence unit needs besides [N, 1, H, W] bool; None: there is no such content."""
+        del scenes
+        return None
+
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Uniform integers, ``high`` excluded."""
         return torch.randint(low, high, shape, generator=self.generator)
@@ -137,18 +150,30 @@ class Problem(ABC, Generic[S]):
         """Uniform numbers."""
         return low + (high - low) * torch.rand(shape, generator=self.generator)
 
-    def solve(self, model: nn.Module) -> Planted:
+    def solve(self, model: nn.Module, recipe: Recipe = USUAL) -> Planted:
         """Train ``model`` (built without storage, on the meta device) on new scenes, then draw what it is asked about."""
-        scenes = self.scenes(self.train_scenes)
-        images, labels, _ = self.render(joined(self.with_key(scenes), scenes))
-        train(model, images, labels, self.generator)
+        self.teach(model, recipe)
+        return self.asked(model)
 
+    def teach(self, model: nn.Module, recipe: Recipe = USUAL) -> None:
+        """Train ``model`` on new scenes."""
+        images, labels, _ = self.render(self.lessons(self.train_scenes))
+        train(model, images, labels, self.generator, recipe)
+
+    def lessons(self, count: int) -> S:
+        """What a network is trained on: ``count`` scenes with and without the key."""
+        scenes = self.scenes(count)
+        return joined(self.with_key(scenes), scenes)
+
+    def asked(self, model: nn.Module) -> Planted:
+        """Held-out scenes and their pool for a trained ``model``."""
         half = self.held_out_scenes // 2
         present, missing = self.with_key(self.scenes(half)), self.scenes(half)
-        images, labels, regions = self.render(joined(present, missing))
+        shown = joined(present, missing)
+        images, labels, regions = self.render(shown)
         pool = self._pool(present, missing)
         known = accuracy(model, images, labels)
-        return Planted(model, images, labels, regions, *pool, self.empty, self.pixels, known)
+        return Planted(model, images, labels, regions, *pool, self.empty, self.pixels, known, needed=self.needed(shown))
 
     def _pool(self, present: S, missing: S) -> Drawn:
         """Unrelated scenes with and without the key, and the counterfactuals of the held-out ones."""

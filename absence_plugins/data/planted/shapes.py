@@ -130,7 +130,7 @@ class ShapeProblem(Problem[Shapes]):
         self.normalized = normalized
         self.empty = -1.0 if normalized else 0.0
         self.pixels = (self.empty, 1.0)
-        self.key = len(distractors)
+        self.key = self.kinds = len(distractors)  # the key's index; how many kinds stand in other cells
         names = (*distractors, key)
         rows = [[[c == "#" for c in line] for line in SHAPES[name]] for name in names]
         shapes = torch.tensor(rows, dtype=torch.float32)
@@ -146,7 +146,7 @@ class ShapeProblem(Problem[Shapes]):
         order = torch.rand(count, cells, generator=self.generator).argsort(1)
         rank = order.argsort(1)  # rank 0 is the key cell
         occupied = (rank >= 1) & (rank <= self.integers(1, 6, count, 1))
-        kind = torch.where(occupied, self.integers(0, self.key, count, cells), NOTHING)
+        kind = torch.where(occupied, self.integers(0, self.kinds, count, cells), NOTHING)
         row, column = (self.integers(0, SLACK, count, cells) for _ in range(2))
         return Shapes(kind, row, column, self.uniform(0.6, 1.0, count, cells), order[:, 0])
 
@@ -178,13 +178,19 @@ class ShapeProblem(Problem[Shapes]):
 
     def render(self, scenes: Shapes) -> Drawn:
         """Images, labels and regions of the key shape."""
-        cells = self.bank[scenes.kind.clamp(min=0), scenes.row, scenes.column]
-        cells = cells * (scenes.kind != NOTHING)[:, :, None, None]
+        cells = self._drawn(scenes, scenes.kind != NOTHING)
         images = _assembled(cells * scenes.level[:, :, None, None])
-        is_key = scenes.kind == self.key
-        regions = _assembled(cells * is_key[:, :, None, None]) > 0
-        labels = (~is_key.any(1)).long()
-        return (images * 2 - 1 if self.normalized else images), labels, regions
+        labels = (~(scenes.kind == self.key).any(1)).long()
+        return (images * 2 - 1 if self.normalized else images), labels, self.places(scenes, self.key)
+
+    def places(self, scenes: Shapes, kind: int) -> Tensor:
+        """The pixels of one kind of shape: [N, 1, SIZE, SIZE] bool."""
+        return _assembled(self._drawn(scenes, scenes.kind == kind)) > 0
+
+    def _drawn(self, scenes: Shapes, chosen: Tensor) -> Tensor:
+        """The shapes of the chosen cells [N, 9] at brightness 1: [N, 9, CELL, CELL]."""
+        cells = self.bank[scenes.kind.clamp(min=0), scenes.row, scenes.column]
+        return cells * chosen[:, :, None, None]
 
 
 def _assembled(cells: Tensor) -> Tensor:

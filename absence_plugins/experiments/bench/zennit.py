@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absence_plugins.data.planted import PROBLEMS
+from absence_plugins.data.planted import ATTENTION, PROBLEMS
 from absence_plugins.experiments.bench.result import BenchResult, Measurement, aligned
 from absence_plugins.experiments.bench.scores import (
     SHARE_LIMIT,
@@ -37,6 +37,7 @@ share/sign: what part of the evidence lies within {REACH} pixels of the key, and
 non-target view: images with the key, the unit that encodes its absence is explained: relevance below 0 belongs on the key
 reference view: images without the key against references with it: relevance above 0, where only the reference has content,
     belongs where the reference has its key
+not asked: {", ".join(sorted(ATTENTION))}, as there is no rule for attention
 +1, logit: what Zennit's composite is seeded with
 {LOCAL} sees only units that are active on the image itself: judged in the non-target view only, and not
     where the unit is dead"""
@@ -82,9 +83,9 @@ def run_zennit_bench(
 ) -> ZennitResult:
     """Score Zennit's composites and ours on networks whose absences are known, and measure what ours cost.
 
-    Scores: every problem of :mod:`absence_plugins.data.planted`, four training seeds, on the CPU. Costs: ours
-    against a tensor reference next to the same composite of Zennit's, timed as in
-    :func:`~absence_plugins.experiments.bench.run_bench`; two inputs run together, so ours may cost 2.2 times as much.
+    Scores: every problem of :mod:`absence_plugins.data.planted` but those with attention, for which there is no rule, four
+    training seeds, on the CPU. Costs: ours against a tensor reference next to the same composite of Zennit's, timed as
+    in :func:`~absence_plugins.experiments.bench.run_bench`; two inputs run together, so ours may cost 2.2 times as much.
 
     Args:
         rounds: rounds per measured ratio; short work gets up to eight times as many, long work down to three.
@@ -112,8 +113,9 @@ def run_zennit_bench(
             for network in networks
             for name, work in build_zennit_works(network, quick, where).items()
         }
-        with tqdm(total=len(PROBLEMS) + len(works), desc="bench zennit", disable=not progress) as bar:
-            for name in PROBLEMS:
+        problems = [name for name in PROBLEMS if name not in ATTENTION]
+        with tqdm(total=len(problems) + len(works), desc="bench zennit", disable=not progress) as bar:
+            for name in problems:
                 bar.set_postfix_str(name)
                 scores += score_problem(name, quick=quick)
                 gc.collect()

@@ -1,7 +1,8 @@
 """Debiasing that knows about absences: attribution priors for training, and artefacts to try them on."""
 
 from absence_plugins.methods.debias.artefacts import Artefact, dilate, ellipse, patch, tag
-from absence_plugins.methods.debias.prior import AttributionPrior, Parts, masked_attribution, twice_differentiable
+from absence_plugins.methods.debias.attribution import masked_attribution, twice_differentiable
+from absence_plugins.methods.debias.prior import AttributionPrior, Parts
 
 __all__ = [
     "Artefact",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from absence_plugins.core.targets import (
     Nontarget,
@@ -21,12 +18,10 @@ from absence_plugins.core.targets import (
     others_weights,
     select,
 )
+from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
 from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_output, check_shared, fitting
 
 Mode = Literal["presence", "absence", "both"]
-Normalize = Literal["mask", "share"] | None
-
-EMPTY_MASK = 1e-5  # published: keeps the quotient finite where nothing is masked
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,88 +53,15 @@ class Parts:
         return {name: None if part is None else part.tolist() for name, part in vars(self).items()}
 
 
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Run a forward whose gradient can be differentiated again: attention takes its math kernel, restored after.
-
-    The fused kernels of scaled dot product attention have no second derivative. A prior that makes its own forward
-    does this by itself; where the forward is shared (``logits=``), it is the user's forward that must run inside.
-
-    >>> q = torch.ones(1, 1, 2, 4, requires_grad=True)
-    >>> with twice_differentiable():
-    ...     y = nn.functional.scaled_dot_product_attention(q, q, q)
-    >>> (slope,) = torch.autograd.grad(y.sum(), q, create_graph=True)
-    >>> slope.square().sum().backward()
-    """
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
-
-
-def masked_attribution(
-    output: Tensor, x: Tensor, mask: Tensor, *, square: bool = False, normalize: Normalize = "mask"
-) -> Tensor:
-    """Input x gradient of one output per sample that falls inside a mask.
-
-        P_n = sum_i m_i abs(x_i d u_n / d x_i) / (sum_i m_i + 1e-5)
-
-    Source: Hesse et al., ICML 2026, section 6.
-
-    Args:
-        output: u [N], computed from ``x``; ``u_n`` must depend on sample n alone (batch norm in training mode makes
-            that an approximation, as it is in the publication).
-        x: [N, C, ...], part of the graph of ``output``.
-        mask: [N, 1, ...] or [N, C, ...], of the dtype of the result.
-        square: sum the squares instead of the magnitudes.
-        normalize: "mask" as above; "share": divided by the same sum over the whole input instead (scale-free, 0..1);
-            None: not divided.
-
-    Returns:
-        P [N] in float32 or wider, in units of u ("share": none). It has a graph where gradients are enabled.
-
-    Sign: P >= 0, both signs of the attribution count alike.
-
-    Raises:
-        ValueError: ``output`` does not depend on ``x``.
-
-    >>> x = torch.tensor([[2.0, 3.0]], requires_grad=True)
-    >>> masked_attribution((x * torch.tensor([-1.0, 5.0])).sum(1), x, torch.tensor([[1.0, 0.0]]), normalize=None)
-    tensor([2.], grad_fn=<SumBackward1>)
-    """
-    (slope,) = (
-        torch.autograd.grad(
-            output,
-            x,
-            torch.ones_like(output),
-            create_graph=torch.is_grad_enabled(),
-            retain_graph=True,
-            allow_unused=True,
-        )
-        if output.requires_grad and x.requires_grad
-        else (None,)
-    )
-    if slope is None:
-        raise ValueError(
-            "the outputs do not depend on x: x must require gradients and be the very tensor that went into the model, "
-            "not a copy made later"
-        )
-    wide = torch.promote_types(x.dtype, torch.float32)
-    content = x.to(wide) * slope.to(wide)
-    content = content.square() if square else content.abs()
-    inside = (content * mask).flatten(1).sum(1)
-    if normalize is None:
-        return inside
-    whole = content.flatten(1).sum(1) + torch.finfo(wide).tiny if normalize == "share" else None
-    return inside / (mask.flatten(1).sum(1) + EMPTY_MASK if whole is None else whole)
-
-
 class AttributionPrior(nn.Module):
     """A training loss that is large where a masked artefact moves the target, or the non-target, of a sample.
 
         P_o      = sum(abs(x * d f_o / d x), over channels and pixels, times m) / (sum m + 1e-5)
         presence = P_target,   absence = P_nontarget,   both = (P_target + P_nontarget) / 2
 
-    averaged over the batch. Use: ``loss = criterion(model(x), y) + weight * prior(x, y, mask)``. The target's map alone
-    leaves a loophole: the network may keep the artefact as what the *other* class's unit encodes as absent.
+    averaged over the batch. Use: ``logits, penalty = prior.with_logits(x, y, mask)``, then
+    ``loss = criterion(logits, y) + weight * penalty``; or add ``weight * prior(x, y, mask)`` to any loss. The target's
+    map alone leaves a loophole: the network may keep the artefact as what the *other* class's unit encodes as absent.
 
     Source: Hesse et al., ICML 2026, section 6 (two classes). For more classes the non-target is a choice.
 
@@ -220,9 +142,10 @@ class AttributionPrior(nn.Module):
         """The prior of a batch, a tensor without axes that can be differentiated; :attr:`last` holds it per sample.
 
         Without ``logits`` the model runs once more, on the samples that carry something masked (on all where batch norm
-        is in training mode), in a way that leaves no trace: batch norm's statistics and the random state are as before. With ``logits = model(x)`` that forward is shared; then ``x.requires_grad_()`` must
-        come before it, and attention must run under :func:`twice_differentiable`. Under ``torch.no_grad()`` (and
-        without ``logits``) the value alone is computed.
+        is in training mode), in a way that leaves no trace: batch norm's statistics and the random state are as before.
+        With ``logits = model(x)`` that forward is shared; then ``x.requires_grad_()`` must come before it, and attention
+        must run under :func:`twice_differentiable`. :meth:`with_logits` does all this and costs least. Under
+        ``torch.no_grad()`` (and without ``logits``) the value alone is computed.
 
         x: floating point [N, C, ...], in which 0 means no content; y: class indices [N]; mask: [N, 1, ...], [N, ...]
         or as x, of booleans or in [0, 1] (1: must not matter). The mean over the batch makes the mean over equal parts
@@ -233,11 +156,7 @@ class AttributionPrior(nn.Module):
             ValueError: shapes that do not fit, a class that does not exist, a mask outside [0, 1], logits without a
                 graph back to x or through a fused attention kernel, logits that are probabilities.
         """
-        if torch.is_inference_mode_enabled():
-            raise ValueError("a prior needs gradients, which inference mode rules out: use torch.no_grad() instead")
-        check_inputs(x, y)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        mask = fitting(mask, x).to(wide)
+        mask = self._checked(x, y, mask)
         rows, every_y = None, y
         with torch.enable_grad():
             if logits is None:
@@ -250,31 +169,74 @@ class AttributionPrior(nn.Module):
             else:
                 check_output(logits, x)
                 check_shared(logits, x)
+        value = self._measured(logits, x, y, every_y, mask)
+        return value if rows is None else self._spread(value, rows)
+
+    def with_logits(self, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """``model(x)`` [N, K] and the prior of the batch, from one forward: the cheapest training step.
+
+        The model runs as in ``model(x)``: batch norm's statistics and the random state move. Where samples do not see
+        each other, those with something masked and the others go through it one after the other, as only the former
+        need second derivatives; the numbers are those of ``prior(x, y, mask, logits=model(x))``. Modules that look at
+        the whole batch, batch norm in training mode apart (it is noticed, and the batch kept in one piece), need
+        ``logits=``.
+
+        x, y, mask: as in :meth:`forward`; ``x`` need not require gradients, attention takes the right kernel by itself.
+        Raises what :meth:`forward` raises.
+
+        >>> net = nn.Linear(2, 2, bias=False)
+        >>> net.weight.data = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
+        >>> x, mask = torch.tensor([[1.0, 10.0], [2.0, 5.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+        >>> logits, penalty = AttributionPrior(net, normalize=None).with_logits(x, torch.tensor([0, 1]), mask)
+        >>> logits.tolist(), penalty.item()  # (|1 * 1| + |1 * 3|) / 2, and 0 for the sample without a mask
+        ([[21.0, -37.0], [12.0, -14.0]], 1.0)
+        """
+        mask = self._checked(x, y, mask)
+        rows = self._carriers(mask)
+        with torch.enable_grad():
+            leaf = x if rows is None else x[rows]
+            leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
+            with twice_differentiable():
+                shown = logits = self.model(leaf.clone())  # a copy: the first layer may work in place
+            check_output(shown, leaf)
+        if rows is None:
+            penalty = self._measured(shown, leaf, y, y, mask)
+        else:
+            logits = torch.cat([shown, self.model(x[~rows])])
+            logits = logits[torch.cat([rows.nonzero(), (~rows).nonzero()]).flatten().argsort()]
+            penalty = self._spread(self._measured(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
+        return (logits if torch.is_grad_enabled() else logits.detach()), penalty
+
+    def _checked(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        """The mask as numbers with the axes of x."""
+        if torch.is_inference_mode_enabled():
+            raise ValueError("a prior needs gradients, which inference mode rules out: use torch.no_grad() instead")
+        check_inputs(x, y)
+        return fitting(mask, x).to(torch.promote_types(x.dtype, torch.float32))
+
+    def _measured(self, logits: Tensor, x: Tensor, y: Tensor, every_y: Tensor, mask: Tensor) -> Tensor:
+        """The prior of samples whose logits are known; ``every_y`` are the classes of the whole batch, to be checked."""
+        with torch.enable_grad():
             logits = as_columns(logits).to(torch.promote_types(logits.dtype, torch.float32))
         if not self._is_checked:  # once: every look at values waits for the device
             check_logits(logits.detach())
             self._is_checked = True
         check_classes(every_y, logits.shape[1])
-        value = self._value(logits, x, y.to(x.device).long(), mask)
-        return value if rows is None else self._spread(value, rows)
+        return self._value(logits, x, y.to(x.device).long(), mask)
 
     def _carriers(self, mask: Tensor) -> Tensor | None:
         """Which samples [N] carry something masked, if the others (whose part is 0) can be left out of the own forward.
 
-        Not where samples see each other (batch norm in training mode), nor where the draws go by the batch.
+        Not where samples see each other (batch norm in training mode, or without statistics), nor where the draws go by the batch.
         """
-        sees_batch = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.model.modules())
+        norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        sees_batch = any(norm.training or norm.running_mean is None for norm in norms)
+        by_batch = self.nontarget is not None and not isinstance(self.nontarget, (str, int))
+        if sees_batch or by_batch or self.nontarget == "mixture":
+            return None
         carries = mask.flatten(1).any(1)
-        if (
-            sees_batch
-            or (self.nontarget is not None and not isinstance(self.nontarget, (str, int)))
-            or bool(carries.all())
-        ):
-            return None
-        if self.nontarget == "mixture":
-            return None
         carries[0] |= ~carries.any()  # one sample at least, so that the result has a graph
-        return carries
+        return None if bool(carries.all()) else carries
 
     def _spread(self, value: Tensor, rows: Tensor) -> Tensor:
         """The mean over the whole batch, and :attr:`last` for all of its samples."""
