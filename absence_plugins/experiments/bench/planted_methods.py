@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 import absence_plugins.captum as captum_adapters
 from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.core.hooks import capture
 from absence_plugins.data.planted import Sum
 from absence_plugins.experiments.bench.scores import built, composites
 from absence_plugins.experiments.explainers import blank_baseline
@@ -159,19 +161,23 @@ def _module(question: Question, name: str) -> nn.Module | None:
         return [module for module in question.model.modules() if isinstance(module, nn.Linear)][-1]
     if not name.startswith(("Layer", "InternalInfluence", "GuidedGradCam")):
         return None
+    return _image_like(question)[0]
+
+
+def _image_like(question: Question) -> tuple[nn.Module, tuple[int, ...]]:
+    """The last convolution, batch norm or sum that puts out [N, C, h, w], and the shape of its output."""
     kinds = (nn.Conv2d, nn.BatchNorm2d, Sum)
-    return [module for module in question.model.modules() if isinstance(module, kinds)][-1]
+    modules = [module for module in question.model.modules() if isinstance(module, kinds)]
+    with ExitStack() as stack, torch.no_grad():
+        seen = [stack.enter_context(capture(module)) for module in modules]
+        question.model(question.x[:1])
+    found = [(module, tuple(own[-1].shape)) for module, own in zip(modules, seen, strict=True) if own]
+    return [one for one in found if len(one[1]) == 4][-1]
 
 
 def _positions(question: Question) -> Tensor:
     """One number per position of the layer, the same in all channels."""
-    from absence_plugins.core.hooks import capture
-
-    module = _module(question, "Layer")
-    assert module is not None
-    with capture(module) as seen, torch.no_grad():
-        question.model(question.x[:1])
-    shape = seen[-1].shape
+    shape = _image_like(question)[1]
     return torch.arange(shape[-2] * shape[-1]).reshape(1, 1, *shape[-2:]).expand(1, *shape[1:])
 
 

@@ -115,8 +115,14 @@ class PlantedTable:
         lines.append(
             "!: sign right in fewer than 99 % of the samples; -: no answer; in brackets: the true region is a guess"
         )
-        notes = {one.method: one.note for one in self.scores if one.note}
-        lines += [f"{method}: {note}" for method, note in notes.items()]
+        notes: dict[str, list[str]] = {}
+        for one in self.scores:
+            if one.note:
+                notes.setdefault(f"{one.method}: {one.note}", []).append(f"{short(one.problem)} ({one.view})")
+        lines += [
+            f"{note} [{', '.join(where) if len(where) < 4 else f'{len(where)} questions'}]"
+            for note, where in notes.items()
+        ]
         return "\n".join(lines)
 
     def _cell(self, method: str, problem: str, view: View, measures: Sequence[str]) -> str:
