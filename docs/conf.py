@@ -30,7 +30,7 @@ html_theme = "furo"
 html_title = "absence_plugins"
 html_show_copyright = False
 
-GALLERIES = ("gallery.md", "gallery-units.md")
+GALLERIES = ("gallery.md", "gallery-units.md", "faithfulness.md")
 
 
 def draw_galleries(app):

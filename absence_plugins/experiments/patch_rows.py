@@ -65,10 +65,10 @@ def unit_row(
     facts += [(f"Mean, {arm}", f"{value:.3g}") for arm, value in one.means.items()]
     if one.mirror is not None:
         facts.append(("Mirror test", f"{one.mirror:+.2g} (p {one.mirror_p:.1g})"))
-    return Row(heading, verdict(one, tested.protocol), panels, tuple(facts))
+    return Row(heading, verdict(one, tested.protocol, tested.alpha), panels, tuple(facts))
 
 
-def verdict(one: UnitInsertion, protocol: str = "controlled") -> str:
+def verdict(one: UnitInsertion, protocol: str = "controlled", alpha: float = 0.05) -> str:
     """What the test says of a unit, in a sentence.
 
     >>> parts = {"random": 0.5, "median": 0.001, "blank": 0.001, "patches": 0.001}
@@ -89,7 +89,7 @@ def verdict(one: UnitInsertion, protocol: str = "controlled") -> str:
         "patches": "patches differ so much among each other that these few may be lower by chance",
     }
     worst = max(one.parts, key=lambda name: one.parts[name])
-    if one.q <= 0.05:
+    if one.q <= alpha:
         return "Not flagged: painting the lowest patches over in their own images does not raise the unit more than elsewhere."
     return f"Not flagged: {words[worst]}."
 
