@@ -106,6 +106,8 @@ def running() -> Running:
 
 
 def _known(words: tuple[str, ...], options: dict[str, Any]) -> Running:
+    if words[:1] == ("report",):
+        return Running(words, options, ("state/**/*", "unit-*.json"), options.get("out"))
     if words[:1] != ("experiment",):
         return Running(words, options, state=options.get("checkpoint"))
     from absence_plugins.experiments.registry import KEPT_IN_OUT, taken

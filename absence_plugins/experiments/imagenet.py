@@ -8,7 +8,7 @@ from pathlib import Path
 from absence_plugins.experiments.folder import FolderImages
 from absence_plugins.experiments.layers import Scan, Subject, Texts, layers_page
 from absence_plugins.experiments.loading import load_model
-from absence_plugins.experiments.patch_rows import normalized_to_picture
+from absence_plugins.report.patch_rows import normalized_to_picture
 
 
 @dataclass(frozen=True)

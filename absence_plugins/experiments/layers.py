@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from absence_plugins.core.files import write_whole
 from absence_plugins.experiments.folder import FolderImages
-from absence_plugins.experiments.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.report import Page, Panel, Row, write_page
+from absence_plugins.report.patch_rows import HOW_TO_READ, unit_row
 
 
 @dataclass(frozen=True)

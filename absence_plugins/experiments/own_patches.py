@@ -12,7 +12,7 @@ from absence_plugins.experiments.digit_absences import SCAN, layers_of
 from absence_plugins.experiments.folder import FolderImages
 from absence_plugins.experiments.layers import Scan, Subject, Texts, layers_page
 from absence_plugins.experiments.loading import LoadedModel
-from absence_plugins.experiments.patch_rows import normalized_to_picture
+from absence_plugins.report.patch_rows import normalized_to_picture
 
 
 def patches_page(

@@ -14,15 +14,20 @@ except ImportError as error:
     ) from error
 
 from absence_plugins.report.figures import Panel, panel_figure, row_figure
-from absence_plugins.report.page import Page, Row, write_page
+from absence_plugins.report.page import Page, Row, Table, page_html, write_page
 from absence_plugins.report.sides import Side, unit_figure, unit_panels
 from absence_plugins.report.signed import signed_figure
+from absence_plugins.report.unit import UnitReport, explain_unit
 
 __all__ = [
     "Page",
     "Panel",
     "Row",
     "Side",
+    "Table",
+    "UnitReport",
+    "explain_unit",
+    "page_html",
     "panel_figure",
     "row_figure",
     "signed_figure",

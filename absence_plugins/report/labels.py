@@ -87,8 +87,8 @@ def label_panels(label: UnitLabel, activations: Any, concepts: Any, names: Seque
     _draw_split(split.subplots(), label, activations, concepts, names, size=5.2)
     caption = "Bar: AUC, searched samples; dot: held out." if label.best.heldout_auc is not None else "Bar: AUC."
     return [
-        Panel("image", _pixels(scores), "How well its names fit", f"{caption} In brackets: on how many samples it holds."),
-        Panel("image", _pixels(split), "Activations, split by the best name", f"Red: it holds (unit {ways[0]}). Blue: it does not ({ways[1]})."),
+        Panel("image", pixels_of(scores), "How well its names fit", f"{caption} In brackets: on how many samples it holds."),
+        Panel("image", pixels_of(split), "Activations, split by the best name", f"Red: it holds (unit {ways[0]}). Blue: it does not ({ways[1]})."),
     ]  # fmt: skip
 
 
@@ -153,8 +153,8 @@ def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
-def _pixels(figure: Figure) -> Tensor:
-    """The figure as an image [3, H, W] in [0, 1]."""
+def pixels_of(figure: Figure) -> Tensor:
+    """A figure as an image [3, H, W] in [0, 1]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     colors = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]

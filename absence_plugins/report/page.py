@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
 from absence_plugins.core.files import write_whole
@@ -30,6 +31,7 @@ class Row:
         sentence: What the panels show.
         panels: In reading order; shapes, units and the sign are those of :class:`Panel`.
         facts: Pairs of label and value. The first is the key fact that the summary repeats.
+        wide: Whether panels stand one below the other on a phone, as diagrams must to be read.
 
     Example:
         >>> Row("Logit 3", "Nothing on the left.", (), facts=(("u(x)", "2.1"),)).facts[0]
@@ -40,6 +42,40 @@ class Row:
     sentence: str
     panels: tuple[Panel, ...]
     facts: tuple[tuple[str, str], ...] = ()
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """An overview with links; it stands at the top of a page, in place of the summary of its rows.
+
+    Attributes:
+        title: over it.
+        columns: their headings.
+        rows: one text per column.
+        links: per row where its first cell leads: "#row-01" on this page (:func:`row_id`), or a file beside it; "" for
+            nowhere.
+
+    Raises:
+        ValueError: another number of cells or links, or a link to elsewhere.
+
+    Example:
+        >>> Table("Units", ("unit", "q"), (("3", "0.01"),), ("unit-003.html",)).columns
+        ('unit', 'q')
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    links: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.links) != len(self.rows) or any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(
+                f"table {self.title!r} has {len(self.columns)} columns, {len(self.rows)} rows and {len(self.links)} links; "
+                "every row needs one cell per column and one link"
+            )
+        _check_links(self.links)
 
 
 @dataclass(frozen=True)
@@ -53,6 +89,10 @@ class Page:
         how_to_read: Pairs of a term and its explanation.
         footer: One closing line.
         provenance: How to make the page again: versions, seed, command line.
+        links: Pairs of a label and a file beside the page, such as the page before and the one after; a label without
+            a file is shown without a link.
+        table: An overview with links.
+        verdict: What was found, in a sentence, in front of the lead.
 
     Example:
         >>> Page("Digits", "Ten digits.", rows=()).how_to_read
@@ -65,6 +105,29 @@ class Page:
     how_to_read: tuple[tuple[str, str], ...] = ()
     footer: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
+    links: tuple[tuple[str, str], ...] = ()
+    table: Table | None = None
+    verdict: str = ""
+
+    def __post_init__(self) -> None:
+        _check_links([target for _, target in self.links])
+
+
+def row_id(number: int) -> str:
+    """The anchor of the row of this number, from 1.
+
+    >>> row_id(3)
+    'row-03'
+    """
+    return f"row-{number:02d}"
+
+
+def _check_links(targets: Sequence[str]) -> None:
+    for target in targets:
+        if target and not re.fullmatch(r"#?[A-Za-z0-9][A-Za-z0-9._-]*", target):
+            raise ValueError(
+                f"link {target!r} must be a file beside the page, or #ROW; letters, digits, dots and dashes"
+            )
 
 
 def write_page(page: Page, out: Path | str) -> Path:
@@ -101,7 +164,7 @@ def write_page(page: Page, out: Path | str) -> Path:
         for i, row in enumerate(page.rows, 1)
         for j, panel in enumerate(row.panels, 1)
     }
-    html = _render(page, pictures)
+    html = _render(page, list(pictures.values()))
     figures.mkdir(parents=True, exist_ok=True)
     for name, content in pictures.items():
         write_whole(figures / name, content)
@@ -112,23 +175,32 @@ def write_page(page: Page, out: Path | str) -> Path:
     return out / "index.html"
 
 
-def _render(page: Page, pictures: Mapping[str, bytes]) -> str:
-    template = resources.files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = iter(pictures.values())
+def page_html(page: Page) -> str:
+    """The page as one self-contained HTML text, without files beside it.
+
+    Example:
+        >>> page_html(Page("Digits", "Ten digits.", rows=())).startswith("<!doctype html>")
+        True
+    """
+    return _render(page, [_png(panel) for row in page.rows for panel in row.panels])
+
+
+def _render(page: Page, pictures: Sequence[bytes]) -> str:
+    source = iter(pictures)
     rows = []
     for i, row in enumerate(page.rows, 1):
-        across = min(len(row.panels), 7)  # on a wide screen; half of that on a middling one
+        lines = -(-len(row.panels) // 7)
+        across = -(-len(row.panels) // max(1, lines))  # on a wide screen; half of that on a middling one
         half = across if across <= 3 else (across + 1) // 2
         most = "22rem" if across <= 3 else "13.75rem"
         panels = [_shown(panel, next(source)) for panel in row.panels]
-        rows.append({"row": row, "id": f"row-{i:02d}", "panels": panels, "across": across, "half": half, "most": most})
+        rows.append({"row": row, "id": row_id(i), "panels": panels, "across": across, "half": half, "most": most})
     kinds = {panel.kind for row in page.rows for panel in row.panels}
-    return environment.from_string(template).render(
+    return _template().render(
         page=page,
         paragraphs=[p for p in re.split(r"\n\s*\n", page.lead.strip()) if p],
         rows=rows,
-        summary=len(rows) >= SUMMARY_FROM,
+        summary=len(rows) >= SUMMARY_FROM and page.table is None,
         keyed=any(row.facts for row in page.rows),
         kinds=kinds,
         has_maps=bool(kinds - {"image"}),
@@ -136,6 +208,13 @@ def _render(page: Page, pictures: Mapping[str, bytes]) -> str:
         signed_gradient=", ".join([*BLUES[:0:-1], *REDS]),
         absence_gradient=", ".join(REDS),
     )
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    text = resources.files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(text)
 
 
 def _shown(panel: Panel, png: bytes) -> dict[str, Any]:

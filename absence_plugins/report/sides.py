@@ -93,16 +93,26 @@ def unit_panels(
 
 
 def _batch(side: Side) -> Tensor:
-    """Images as [N, C, H, W] in [0, 1]. Raises ValueError for another shape, or another number of values."""
-    images = torch.as_tensor(side.images).detach().float().cpu()
+    """A side's images. Raises ValueError for another number of values, or what :func:`batched` refuses."""
+    images = batched(side.images)
+    if len(side.values) != len(images):
+        raise ValueError(f"{len(side.values)} values for {len(images)} images; pass one per image")
+    return images
+
+
+def batched(given: Any) -> Tensor:
+    """Images as [N, C, H, W]: of one image [C, H, W], or of arrays [N, H, W, C]. Raises ValueError for another shape.
+
+    >>> batched(torch.zeros(5, 4, 3)[None]).shape
+    torch.Size([1, 3, 5, 4])
+    """
+    images: Tensor = torch.as_tensor(given).detach().float().cpu()
     if images.dim() == 3:
         images = images[None]
     if images.dim() == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         images = images.permute(0, 3, 1, 2)
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must be [N, C, H, W] with 1 or 3 channels, got shape {tuple(images.shape)}")
-    if len(side.values) != len(images):
-        raise ValueError(f"{len(side.values)} values for {len(images)} images; pass one per image")
     return images
 
 

@@ -19,9 +19,10 @@ from absence_plugins.data.planted import ATTENTION, PROBLEMS, shape_missing
 from absence_plugins.experiments import bench
 from absence_plugins.experiments.bench import BenchResult, Measurement, ZennitResult, run_zennit_bench
 from absence_plugins.experiments.bench import zennit as zennit_bench
-from absence_plugins.experiments.bench.scores import Found, Score, combinations, located, pooled
+from absence_plugins.experiments.bench.scores import Score, combinations, pooled
 from absence_plugins.experiments.bench.zennit import is_promised
 from absence_plugins.experiments.bench.zennit_works import NAMES, PAIR_LIMIT
+from absence_plugins.methods.faithfulness.located import Located, located
 
 SCORE = Score("shape_missing", "AbsenceEpsilonGamma", "", "nontarget", 0.9, 1.0, 100, is_exact=True, judged=True)
 COST = Measurement("digits EpsilonPlus: time", "x", 20.0, 10.0, "ms", 2.0, PAIR_LIMIT, True, (2.0, 2.0))
@@ -117,7 +118,13 @@ def test_share_and_sign_by_hand() -> None:
     assert found.share.tolist() == [0.75, 0.0, 0.0]
     assert found.is_right.tolist() == [True, False, False]
     both = pooled(
-        "p", "C", "", "nontarget", [found, Found(torch.ones(1), torch.tensor([True]))], is_exact=True, judged=True
+        "p",
+        "C",
+        "",
+        "nontarget",
+        [found, Located(torch.ones(1), *[torch.tensor([True])] * 2)],
+        is_exact=True,
+        judged=True,
     )
     assert both.samples == 4
     assert both.share == 1.75 / 4

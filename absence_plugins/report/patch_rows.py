@@ -10,7 +10,8 @@ from torch import Tensor
 
 from absence_plugins.methods.insertion import InsertionResult, UnitInsertion
 from absence_plugins.methods.patches import ExtremePatches, Extremes
-from absence_plugins.report import Panel, Row
+from absence_plugins.report.figures import Panel
+from absence_plugins.report.page import Row
 from absence_plugins.report.sides import tiled
 
 SHOWN = 8  # patches per side, in four columns
@@ -80,8 +81,13 @@ def verdict(one: UnitInsertion, protocol: str = "controlled", alpha: float = 0.0
             f"An encoded absence: pasted into {one.images} images on which the unit is high, its lowest patches pull it down to "
             f"{one.means['lowest']:.3g} on average, random patches to {one.means['random']:.3g}."
         )
+    return f"Not flagged: {reason(one, protocol, alpha)}."
+
+
+def reason(one: UnitInsertion, protocol: str = "controlled", alpha: float = 0.05) -> str:
+    """Why a unit is not flagged at this level, as a clause."""
     if protocol == "paper":
-        return "Not flagged: random and lowest patches do not differ."
+        return "random and lowest patches do not differ"
     words = {
         "random": "the lowest patches do not pull the unit down further than random patches do",
         "median": "the lowest patches do not pull the unit down further than its median patches do",
@@ -90,8 +96,8 @@ def verdict(one: UnitInsertion, protocol: str = "controlled", alpha: float = 0.0
     }
     worst = max(one.parts, key=lambda name: one.parts[name])
     if one.q <= alpha:
-        return "Not flagged: painting the lowest patches over in their own images does not raise the unit more than elsewhere."
-    return f"Not flagged: {words[worst]}."
+        return "painting the lowest patches over in their own images does not raise the unit more than elsewhere"
+    return words[worst]
 
 
 def normalized_to_picture(mean: Any, std: Any) -> Callable[[Tensor], Tensor]:

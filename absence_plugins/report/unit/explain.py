@@ -1,0 +1,192 @@
+"""``explain_unit``: everything about one unit of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.methods.directions import DirectionPairs
+from absence_plugins.methods.insertion import InsertionResult
+from absence_plugins.report.unit.extremes import insertion_section, patches_section
+from absence_plugins.report.unit.maps import high_section, low_section
+from absence_plugins.report.unit.naming import name_section, naming_labels
+from absence_plugins.report.unit.pushes import directions_section
+from absence_plugins.report.unit.result import UnitReport
+from absence_plugins.report.unit.sketches import pictures_section
+from absence_plugins.report.unit.study import Settings, Study
+from absence_plugins.report.unit.truth import faithfulness_section
+from absence_plugins.report.unit.verdict import verdict_sentence
+
+SECTIONS = (
+    patches_section, insertion_section, high_section, low_section, pictures_section, name_section,
+    directions_section, faithfulness_section,
+)  # fmt: skip
+
+
+def explain_unit(
+    model: nn.Module,
+    layer: str,
+    index: int,
+    dataset: Any,
+    *,
+    concepts: Any = None,
+    labels: Any = None,
+    tested: InsertionResult | None = None,
+    directions: DirectionPairs | int | None = None,
+    directions_layer: str | None = None,
+    maps: Any = "auto",
+    pictures: Any = "auto",
+    show: Callable[[Tensor], Tensor] | None = None,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    empty: Any = 0.0,
+    notes: Sequence[str] = (),
+    provenance: Mapping[str, str] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> UnitReport:
+    """Everything about one unit: a verdict, and what stands behind it, as a page and as JSON.
+
+    The verdict is the insertion test's: the unit encodes an absence if patches like its lowest ones pull it down more than
+    every control does. Beside it: its highest and lowest patches; maps of images on which it is high (against blank and against
+    real images on which it is low) and on which it is low; pictures made to drive it up and down; its name in concepts, with NOT;
+    directions of a layer that hold it down; and whether the maps are true. What was not run says so, and how to run it.
+
+    Source: the methods' own modules; Hesse et al., ICML 2026; Bykov et al., NeurIPS 2023; Doumanoglou et al., TMLR 2026.
+
+    Args:
+        model: runs in evaluation mode; is as before afterwards.
+        layer: a name as in ``model.named_modules()``, in front of its rectifier; "" is the output.
+        index: number of the unit on the layer.
+        dataset: items are float images [C, H, W] as the model takes them, or tuples that begin with one.
+        concepts: what is in each image: something with ``concepts`` [N, K] of 0 and 1 and ``names``, such as
+            ``concepts_from_folder`` makes it, or a pair of these two. Concepts that do not vary are left out.
+        labels: [N] class of every image; references are then of the class on which the unit is lowest.
+        tested: an insertion test of this layer that holds the unit; its q counts the units of that test. Without it the
+            unit is tested alone, so that q is p.
+        directions: fitted :class:`~absence_plugins.methods.directions.DirectionPairs`, or how many to fit.
+        directions_layer: the pairs' layer, the unit's own or one in front of it; default: its own.
+        maps: ``maps(unit, inputs, baselines)``: signed maps [B, C, H, W] of a module ``unit`` (inputs [B, C, H, W] to [B])
+            on inputs against one baseline each, R > 0 raises the unit. "auto": Captum's DeepLift or integrated gradients,
+            where installed. None: no maps.
+        pictures: ``pictures(unit, shape, prepare, seed)``: two pictures [C, H, W] in [0, 1] of a shape that drive the unit up
+            and down; ``prepare`` turns [n, C, H, W] into model inputs. "auto": Lucent's, where installed. None: none.
+        show: from model inputs [n, C, H, W] to pictures in [0, 1]; default: they are pictures.
+        prepare: the other way round.
+        empty: an empty pixel as the model sees it: a number, one per channel, or a torchvision ``Normalize``.
+        notes: sentences for the reader, under the verdict.
+        provenance: pairs for the foot of the page.
+        progress: show progress bars.
+        **settings: of :class:`~absence_plugins.report.unit.study.Settings`: the patches' ``size``, ``stride``, ``mode``,
+            ``reduce``, ``k``; ``images_per_unit`` and ``protocol`` of the test; ``examples``, ``references``, ``scored``,
+            ``batch_size``, ``workers``, ``seed``.
+
+    Returns:
+        A :class:`UnitReport`: ``verdict``, ``page()``, ``to_dict()``, ``write(folder)``.
+
+    Sign: ``effect`` > 0: its lowest patches pull the unit down. In maps R > 0 raises it, R < 0 holds it down.
+
+    Raises:
+        ValueError: no such layer or unit, a rectifier, lengths that differ, a setting out of its range.
+        TypeError: a setting that does not exist, maps or pictures that are no callable.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> images = (torch.rand(40, 1, 8, 8, generator=generator) > 0.97).float()  # few bright dots
+    >>> hates_dots = nn.Conv2d(1, 1, 1)
+    >>> hates_dots.weight.data, hates_dots.bias.data = torch.full((1, 1, 1, 1), -1.0), torch.ones(1)
+    >>> found = explain_unit(hates_dots, "", 0, images, size=3, stride=1, k=4, maps=None, pictures=None, progress=False)
+    >>> found.verdict
+    'Output 0 encodes an absence: patches like its lowest ones pull it down by 0.032 more than random ones (q = ...
+    >>> [section.key for section in found.sections if section.ran]
+    ['patches', 'insertion']
+    """
+    study = study_of(
+        model, layer, [index], dataset, concepts=concepts, labels=labels, tested=tested, directions=directions,
+        directions_layer=directions_layer, maps=maps, pictures=pictures, show=show, prepare=prepare, empty=empty,
+        progress=progress, **settings,
+    )  # fmt: skip
+    return report_of(study, index, notes=notes, provenance=provenance)
+
+
+def study_of(
+    model: nn.Module,
+    layer: str,
+    units: Sequence[int],
+    dataset: Any,
+    *,
+    concepts: Any = None,
+    labels: Any = None,
+    directions: DirectionPairs | int | None = None,
+    directions_layer: str | None = None,
+    show: Callable[[Tensor], Tensor] | None = None,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+    tested: InsertionResult | None = None,
+    maps: Any = "auto",
+    pictures: Any = "auto",
+    empty: Any = 0.0,
+    progress: bool = True,
+    **settings: Any,
+) -> Study:
+    """A :class:`Study` for the reports of several units; arguments as in :func:`explain_unit`."""
+    table, names = concept_table(concepts)
+    return Study(
+        model, layer, dataset, tuple(units), Settings(**settings),
+        labels=None if labels is None else torch.as_tensor(labels), concepts=table, names=names,
+        pairs=directions, pairs_layer=directions_layer, maps=maps, pictures=pictures,
+        show=show or (lambda images: images), prepare=prepare or (lambda images: images), empty=empty,
+        given=tested, progress=progress,
+    )  # fmt: skip
+
+
+def report_of(
+    study: Study, unit: int, *, notes: Sequence[str] = (), provenance: Mapping[str, str] | None = None
+) -> UnitReport:
+    """One unit's report."""
+    one = study.tested.of(unit)
+    labels = naming_labels(study, unit)
+    silent = bool((study.peaks(unit) <= 0).all())
+    return UnitReport(
+        layer=study.layer,
+        index=unit,
+        verdict=verdict_sentence(
+            study.layer, one, study.tested.protocol, labels, alpha=study.tested.alpha, silent=silent
+        ),
+        flagged=one.flagged,
+        q=one.q,
+        effect=one.effect,
+        sections=tuple(section(study, unit) for section in SECTIONS),
+        notes=tuple(notes),
+        provenance=dict(provenance or {}),
+    )
+
+
+def concept_table(concepts: Any) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Concepts [N, K] that vary, and their names.
+
+    Raises:
+        TypeError: neither a pair nor something with ``concepts`` and ``names``.
+        ValueError: none varies.
+
+    >>> concept_table(([[1, 1], [0, 1]], ["loop", "ink"]))
+    (tensor([[1],
+            [0]]), ('loop',))
+    """
+    if concepts is None:
+        return None, ()
+    if hasattr(concepts, "concepts") and hasattr(concepts, "names"):
+        given, names = concepts.concepts, concepts.names
+    elif isinstance(concepts, (tuple, list)) and len(concepts) == 2:
+        given, names = concepts
+    else:
+        raise TypeError(
+            f"concepts is a {type(concepts).__name__}; pass a pair (labels [N, K], names), or what concepts_from_folder returns"
+        )
+    table = torch.as_tensor(given)
+    if table.dim() != 2 or table.shape[1] != len(names):
+        raise ValueError(f"concepts have shape {tuple(table.shape)} for {len(names)} names; pass [N, K] and K names")
+    kept = [k for k in range(len(names)) if bool((table[:, k] != table[0, k]).any())]
+    if not kept:
+        raise ValueError("every concept is the same for all images; pass concepts that vary, or None")
+    return table[:, kept], tuple(str(names[k]) for k in kept)

@@ -1,0 +1,202 @@
+"""Several units of a layer: on one page if they are few, else one page each with an index; what was done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from absence_plugins.core.files import write_whole
+from absence_plugins.report.page import Page, Row, Table, page_html, row_id
+from absence_plugins.report.unit.explain import report_of
+from absence_plugins.report.unit.interrupt import interruptions
+from absence_plugins.report.unit.result import SCHEMA, TERMS, UnitReport, json_text, made_folder
+from absence_plugins.report.unit.study import Study
+
+FEW = 8  # units that stand on one page
+COLUMNS = ("Unit", "Verdict", "High on images with", "q", "Effect", "Faithfulness")
+COLUMN_TERMS = (
+    ("Verdict", "A unit encodes an absence if its q is low enough and it passes the mirror test; else it is not confirmed."),
+    ("q", "Of the insertion test: the share of false flags to be expected among all units with at most this value."),
+    ("Effect", "By how much more its lowest patches pull the unit down than random ones do, in the unit's own values."),
+    ("Faithfulness", "Whether the unit follows its maps: 1 as in the best order that was found, 0 as in a random one."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the pages say besides their findings.
+
+    Attributes:
+        title: of the index, or of the one page.
+        lead: under it.
+        notes: what the reader must know, on every page.
+        provenance: pairs for the foot of every page.
+    """
+
+    title: str
+    lead: str = ""
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, str] | None = None
+
+
+def write_reports(
+    study: Study,
+    units: Sequence[int],
+    out: Path | str,
+    texts: Texts,
+    *,
+    fingerprint: str = "",
+    few: int = FEW,
+    make: Callable[..., UnitReport] = report_of,
+) -> Path:
+    """Write the reports of these units of a study; returns the path of ``index.html``.
+
+    Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html`` and ``unit-000.json``
+    each, with links back, to the one before and the one after, ``index.html`` with a table of all, and ``units.json``. A unit whose
+    JSON carries the same ``fingerprint`` is not made again. Every page is self-contained; links are relative.
+
+    Args:
+        study: made for (at least) these units.
+        units: in the order of the table.
+        out: a folder, made where it is missing.
+        texts: title, lead and foot.
+        fingerprint: of everything that the reports hang on.
+        few: see above.
+        make: makes a report; its provenance and notes are those of ``texts``.
+
+    Raises:
+        ValueError: ``out`` is a file, no units.
+
+    Ctrl-C, a full disk and exhausted memory end it as they are; the index of the finished units is written before.
+    """
+    if not units:
+        raise ValueError("units is empty; name at least one")
+    out = made_folder(out)
+    mark = _mark(fingerprint, texts, units if len(units) > few else ())
+    options = {"notes": texts.notes, "provenance": texts.provenance}
+    done: dict[int, dict[str, Any]] = {}
+    reports: dict[int, UnitReport] = {}
+    bar = tqdm(units, desc="reports", unit="unit", disable=not study.progress)
+    try:
+        with interruptions() as interrupted:
+            for place, unit in enumerate(bar):
+                found = None if len(units) <= few else _finished(out, unit, mark)
+                if found is None:
+                    report = make(study, unit, **options)
+                    if (
+                        interrupted
+                    ):  # a host may have ended early instead of passing it on, as Lucent's optimization does
+                        raise KeyboardInterrupt
+                    found = report.to_dict()
+                    if len(units) <= few:
+                        reports[unit] = report
+                    else:
+                        found["fingerprint"] = mark
+                        _write(report, found, _around(units, place), out)
+                done[unit] = found
+    except (KeyboardInterrupt, OSError, MemoryError, RuntimeError):  # torch says the latter of memory
+        if done:
+            with suppress(OSError):  # the disk may be full
+                _write_index(study, list(done), done, reports, out, texts, missing=len(units) - len(done))
+        raise
+    finally:
+        bar.close()
+    return _write_index(study, list(units), done, reports, out, texts)
+
+
+def _write(report: UnitReport, found: Mapping[str, Any], links: tuple[tuple[str, str], ...], out: Path) -> None:
+    """A unit's page, and then its JSON: that says that the page is done."""
+    write_whole(out / page_name(report.index), page_html(report.page(links)))
+    write_whole(out / f"unit-{report.index:03d}.json", json_text(found))
+
+
+def page_name(unit: int) -> str:
+    """The file of a unit's page.
+
+    >>> page_name(7)
+    'unit-007.html'
+    """
+    return f"unit-{unit:03d}.html"
+
+
+def _mark(fingerprint: str, texts: Texts, units: Sequence[int]) -> str:
+    """Of everything that a page shows: links to the neighbors hang on the units."""
+    return hashlib.sha256(repr((SCHEMA, fingerprint, texts.notes, tuple(units))).encode()).hexdigest()[:16]
+
+
+def _finished(out: Path, unit: int, mark: str) -> dict[str, Any] | None:
+    """The unit's JSON if its page is there and was made with the same settings."""
+    path = out / f"unit-{unit:03d}.json"
+    if not path.is_file() or not (out / page_name(unit)).is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("fingerprint") == mark else None
+
+
+def _around(units: Sequence[int], place: int) -> tuple[tuple[str, str], ...]:
+    before = page_name(units[place - 1]) if place else ""
+    after = page_name(units[place + 1]) if place + 1 < len(units) else ""
+    return (("All units", "index.html"), ("Previous", before), ("Next", after))
+
+
+def _write_index(
+    study: Study,
+    units: Sequence[int],
+    done: Mapping[int, Mapping[str, Any]],
+    reports: Mapping[int, UnitReport],
+    out: Path,
+    texts: Texts,
+    missing: int = 0,
+) -> Path:
+    flagged = sum(bool(done[unit]["flagged"]) for unit in units)
+    lead = [texts.lead, f"{flagged} of these {len(units)} units encode an absence by the insertion test."]
+    lead += (
+        [f"{missing} units are missing: the run was stopped. Run the same command again to go on."] if missing else []
+    )
+    rows: list[Row] = []
+    anchors: dict[int, str] = {}
+    for unit in units:
+        if unit in reports:
+            anchors[unit] = "#" + row_id(len(rows) + 1)
+            rows += reports[unit].rows()
+        else:
+            anchors[unit] = page_name(unit)
+    page = Page(
+        title=texts.title,
+        lead="\n\n".join([*filter(None, lead), *texts.notes]),
+        rows=tuple(rows),
+        how_to_read=tuple({**dict(COLUMN_TERMS), **dict(TERMS)}.items()) if reports else COLUMN_TERMS,
+        provenance=texts.provenance or {},
+        table=Table(
+            "Units", COLUMNS, tuple(_cells(done[unit]) for unit in units), tuple(anchors[unit] for unit in units)
+        ),
+    )
+    write_whole(
+        out / "units.json",
+        json_text({"layer": study.layer, "missing": missing, "units": [done[unit] for unit in units]}),
+    )
+    index = out / "index.html"
+    write_whole(index, page_html(page))
+    return index
+
+
+def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    score = one["faithfulness"]
+    return (
+        str(one["name"]),
+        "encodes an absence" if one["flagged"] else "not confirmed",
+        one["formula"] or "–",
+        f"{float(one['q']):.2g}",
+        f"{float(one['effect']):.3g}",
+        "–" if score is None else f"{float(score):.2f}",
+    )

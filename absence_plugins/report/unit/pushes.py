@@ -1,0 +1,126 @@
+"""Directions whose presence in a layer holds the unit down."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from absence_plugins.core.hooks import evaluating, rewritten
+from absence_plugins.core.units import Unit
+from absence_plugins.methods.directions import layer_features
+from absence_plugins.report.figures import Panel
+from absence_plugins.report.sides import tiled
+from absence_plugins.report.unit.section import Section
+from absence_plugins.report.unit.study import Study
+
+KEY, HEADING = "directions", "Directions whose presence holds it down"
+SHOWN, PATCHES, CELLS = 3, 4, 3  # directions, patches each, and a patch's side in cells of the layer
+
+
+def directions_section(study: Study, unit: int) -> Section:
+    """Effect of the layer's directions on the unit: those that hold it down significantly, strongest first."""
+    if study.pairs is None:
+        return Section.not_run(
+            KEY,
+            HEADING,
+            "no directions were given; pass directions=8 to fit some, or fitted DirectionPairs (command line: --directions 8).",
+        )
+    layer, column = study.directions_layer, study.units.index(unit)
+    try:
+        if not _reaches(study, unit):
+            return Section.not_run(
+                KEY,
+                HEADING,
+                f"{layer or 'the output'} does not lie in front of the unit; directions_layer= must be its own layer, or one in front of it.",
+            )
+        found = study.influences
+    except ValueError as reason:
+        return Section.not_run(KEY, HEADING, f"{reason}. Name another layer with directions_layer=...")
+    effects, q = found.effect[:, column], found.q[:, column]
+    order = effects.argsort(stable=True).tolist()
+    down = [i for i in order if effects[i] < 0 and q[i] <= found.level]
+    up = [i for i in order[::-1] if effects[i] > 0 and q[i] <= found.level]
+    panels = [
+        Panel(
+            "image",
+            tiled(_patches(study, i)),
+            f"Direction {i}",
+            f"effect {float(effects[i]):+.3g}, q {float(q[i]):.2g}",
+        )
+        for i in down[:SHOWN]
+    ]
+    if up:
+        panels.append(
+            Panel(
+                "image",
+                tiled(_patches(study, up[0])),
+                f"Raises it: {up[0]}",
+                f"effect {float(effects[up[0]]):+.3g}, q {float(q[up[0]]):.2g}",
+            )
+        )
+    same = " (its own layer: the effect is the direction's own entry for this unit)" if layer == study.layer else ""
+    said = (
+        f"The presence of {len(down)} of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit (q <= {found.level}); below, images' "
+        "patches on which the strongest fire."
+        if down
+        else f"None of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit significantly."
+    )
+    facts = [("Hold it down", f"{len(down)} of {len(effects)}"), ("Raise it", f"{len(up)} of {len(effects)}")]
+    facts += [(f"Direction {i}", f"{float(effects[i]):+.3g}") for i in down[:SHOWN]]
+    return Section(
+        KEY,
+        HEADING,
+        said,
+        tuple(panels),
+        tuple(facts),
+        {
+            "layer": layer, "effect": effects.tolist(), "q": q.tolist(), "hold_down": down, "raise": up, "level": found.level,
+            "images": found.n_samples, "corrected_over": found.q.numel(),
+        },
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _reaches(study: Study, unit: int) -> bool:
+    """Whether what the directions' layer puts out has a part in the unit's value."""
+    images, neuron = study.sample[:4], study.neuron(unit)
+    module = Unit(study.directions_layer, 0).module(study.model)
+    generator = torch.Generator().manual_seed(study.settings.seed)
+
+    def disturbed(output: Tensor) -> Tensor:
+        return output + torch.randn(output.shape, generator=generator).to(output) * (1 + output.std())
+
+    with evaluating(study.model):
+        before = neuron(images)
+        with rewritten(module, disturbed):
+            return not torch.equal(neuron(images), before)
+
+
+def _patches(study: Study, direction: int) -> Tensor:
+    """The image patches on which a direction is strongest, one per image, [n, C, h, w] as seen."""
+    sample = study.sample
+    pairs = study.directions
+    values = torch.cat(
+        [
+            pairs.signal_values(layer_features(study.model, study.directions_layer, part))[..., direction]
+            for part in torch.split(sample, study.settings.batch_size)
+        ]
+    )  # [N, h, w]
+    rows, columns = values.shape[1:]
+    best = values.flatten(1).max(1)
+    chosen = best.values.argsort(descending=True, stable=True)[:PATCHES]
+    height, width = sample.shape[-2:]
+    if rows * columns == 1:  # a vector: the whole image
+        return torch.stack([study.picture(sample[i]) for i in chosen.tolist()])
+    side_y, side_x = (
+        min(whole, max(1, round(CELLS * whole / cells))) for whole, cells in ((height, rows), (width, columns))
+    )
+    patches = []
+    for i in chosen.tolist():
+        place = int(best.indices[i])
+        y = min(max(0, round((place // columns + 0.5) * height / rows - side_y / 2)), height - side_y)
+        x = min(max(0, round((place % columns + 0.5) * width / columns - side_x / 2)), width - side_x)
+        patches.append(study.picture(sample[i])[:, y : y + side_y, x : x + side_x])
+    shown = torch.stack(patches)
+    return F.interpolate(shown, scale_factor=max(1, 24 // side_y), mode="nearest")

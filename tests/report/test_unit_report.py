@@ -1,0 +1,276 @@
+"""The report of a unit, on a network whose answer is known on paper."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from unit_subjects import HOSTILE, SIDE, SMALL, images, linear_maps, net, plain_pictures
+
+from absence_plugins.methods.directions import DirectionPairs
+from absence_plugins.methods.insertion import insertion_test
+from absence_plugins.methods.patches import find_extreme_patches
+from absence_plugins.report import UnitReport, explain_unit
+from absence_plugins.report.unit import study_of
+from absence_plugins.report.unit.plugins import GROUP, provider
+from absence_plugins.report.unit.references import compared
+from absence_plugins.report.unit.section import plain
+
+KEYS = ["patches", "insertion", "maps_high", "maps_low", "pictures", "name", "directions", "faithfulness"]
+
+
+@pytest.fixture(scope="module")
+def tested() -> Any:
+    """The insertion test of all three units."""
+    pixels, _ = images()
+    patches = find_extreme_patches(net(), "conv", pixels, k=4, size=4, stride=2, images=range(30), progress=False)
+    return insertion_test(net(), "conv", pixels, patches, images_per_unit=20, progress=False)
+
+
+def explained(index: int = 0, model: nn.Module | None = None, layer: str = "conv", **options: Any) -> UnitReport:
+    pixels, block = images()
+    given: dict[str, Any] = {"maps": linear_maps, "pictures": plain_pictures, "labels": block.long(), **SMALL}
+    concepts = (torch.stack([block, ~block], 1), ["block", "nothing in the middle"])
+    return explain_unit(model or net(), layer, index, pixels, **{"concepts": concepts, **given, **options})
+
+
+@pytest.fixture(scope="module")
+def hates(tested: Any) -> UnitReport:
+    return explained(0, tested=tested)
+
+
+def test_the_verdict_is_that_of_the_insertion_test(tested: Any, hates: UnitReport) -> None:
+    assert [one.flagged for one in tested] == [True, False, False]
+    assert hates.flagged
+    assert (hates.q, hates.effect) == (tested.of(0).q, tested.of(0).effect)
+    assert hates.verdict.startswith("Unit 0 of conv encodes an absence: patches like its lowest ones pull it down by")
+    assert "high on images with: nothing in the middle" in hates.verdict
+    assert "low on images with" not in hates.verdict  # a block: nothing but the opposite
+    assert "It is low on images with: block (AUROC 1.00" in hates.section("name").sentence
+    likes = explained(1, tested=tested, maps=None, pictures=None, concepts=None)
+    assert not likes.flagged
+    assert likes.verdict.startswith("Unit 1 of conv: no encoded absence was confirmed, because ")
+    assert [section.key for section in hates.sections] == KEYS
+
+
+def test_a_unit_tested_alone_says_that_q_is_p(tested: Any, hates: UnitReport) -> None:
+    alone = explained(0, maps=None, pictures=None)
+    assert alone.section("insertion").data["p"] == alone.q
+    assert "Tested alone, so q is p." in alone.section("insertion").sentence
+    assert "corrected over 3 units" in hates.section("insertion").sentence
+    assert hates.q == pytest.approx(3 * hates.section("insertion").data["p"])  # the least p of three
+
+
+def test_maps_in_closed_form(hates: UnitReport) -> None:
+    """u = mean(1 - x): a pixel of ink holds it down by 1 / 144; against references with ink its absence raises it by that."""
+    pixels, block = images()
+    low = hates.section("maps_low").data["examples"][0]
+    ink = pixels.sum((1, 2, 3))
+    assert low["image"] == int(ink.argmax())
+    assert low["holds_down"] == pytest.approx(float(ink.max()) / SIDE**2)
+    assert low["raises"] == 0
+    high = hates.section("maps_high").data["examples"][0]
+    assert not block[high["image"]]
+    assert high["absence_share"] == 1.0  # whatever raises it is ink that is missing
+    assert high["completeness_error"] == pytest.approx(0, abs=1e-6)
+    assert all(value < high["value"] for value in high["reference_values"])
+
+
+def test_the_panels_show_what_the_sentence_says(hates: UnitReport) -> None:
+    panels = hates.section("maps_high").panels
+    blank, against, missing = panels[1].map, panels[3].map, panels[4].map
+    assert float(blank.max()) <= 0  # ink can only hold it down
+    assert float(against.max()) > 0
+    assert torch.equal(missing, against.clamp(min=0).double())
+    assert panels[3].negative == "holds the unit down"
+
+
+def test_references_are_of_the_class_on_which_the_unit_is_lowest() -> None:
+    pixels, block = images()
+    study = study_of(net(), "conv", [0], pixels, labels=block.long(), **SMALL)
+    high = int(study.values(0).argmax())
+    found = compared(study, 0, [high])
+    middle = found.references[:, :, 0, 4:8, 4:8]
+    assert bool((middle == 1).all())  # all have the block
+    assert bool((found.reference_values < found.values[:, None]).all())
+    unlabelled = compared(study_of(net(), "conv", [0], pixels, **SMALL), 0, [high])
+    assert "quarter" in unlabelled.pool
+    assert bool((unlabelled.reference_values <= study.values(0).quantile(0.25)).all())
+    with pytest.raises(ValueError, match="no image on which the unit is lower"):
+        compared(study, 0, [int(study.values(0).argmin())])
+
+
+def test_what_was_not_run_says_how_to_run_it() -> None:
+    found = explained(0, maps=None, pictures=None, concepts=None)
+    missing = {one.key: one.sentence for one in found.sections if not one.ran}
+    assert list(missing) == ["maps_high", "maps_low", "pictures", "name", "directions", "faithfulness"]
+    assert all(sentence.startswith("Not run: ") for sentence in missing.values())
+    assert "pass concepts=" in missing["name"]
+    assert "pass directions=8" in missing["directions"]
+    assert "leave maps=None out" in missing["maps_high"]
+    assert "scored=8" in missing["faithfulness"]
+    assert "not run: maps_high" in repr(found)
+    data = found.to_dict()
+    assert not data["sections"]["name"]["ran"]
+    assert data["formula"] is None
+
+
+def test_json_holds_every_number_and_no_nan(hates: UnitReport, tmp_path: Path) -> None:
+    index = hates.write(tmp_path / "new" / "page")
+    assert sorted(path.name for path in index.parent.iterdir()) == ["index.html", "unit.json"]
+    data = json.loads((index.parent / "unit.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert data == json.loads(json.dumps(plain(hates.to_dict())))
+    assert list(data["sections"]) == KEYS
+    assert data["sections"]["patches"]["lowest"]["scores"] == hates.section("patches").data["lowest"]["scores"]
+    assert (data["layer"], data["unit"], data["flagged"]) == ("conv", 0, True)
+    with pytest.raises(ValueError, match="section 'x' does not exist; there are: patches"):
+        hates.section("x")
+    with pytest.raises(ValueError, match="is an existing file"):
+        hates.write(index)
+
+
+def test_directions_of_its_own_layer_and_of_a_layer_behind() -> None:
+    """A step along s_i at one position changes the mean of channel c by s_i[c] * step_i / positions."""
+    pixels, _ = images()
+    wide = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.Flatten(), nn.LazyLinear(2))
+    torch.manual_seed(0)
+    wide(pixels[:1])
+    for parameter in wide.parameters():
+        nn.init.normal_(parameter)
+    pairs = DirectionPairs(2, starts=1, finalists=1, steps=2).fit_model(wide, "0", pixels)
+    own = explained(3, wide, "0", directions=pairs, directions_layer="0", maps=None, pictures=None, concepts=None)
+    expected = pairs.encoding[3] * pairs.step / SIDE**2
+    assert torch.tensor(own.section("directions").data["effect"]) == pytest.approx(expected, rel=1e-3)
+    assert own.section("directions").data["hold_down"] == [i for i in expected.argsort().tolist() if expected[i] < 0]
+    behind = explained(3, wide, "2", directions=pairs, directions_layer="0", maps=None, pictures=None, concepts=None)
+    assert behind.section("directions").ran
+    before = explained(3, wide, "0", directions=2, directions_layer="2", maps=None, pictures=None, concepts=None)
+    assert "2 does not lie in front of the unit" in before.section("directions").sentence
+
+
+def test_the_model_and_the_random_state_are_as_before() -> None:
+    model = net().train()
+    weight = model.conv.weight.clone()
+    state = torch.random.get_rng_state()
+    explained(0, model)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(model.conv.weight, weight)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_same_seed_gives_the_same_numbers(hates: UnitReport, tested: Any) -> None:
+    assert explained(0, tested=tested).to_dict() == hates.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": "relu"}, "puts out rectified values.*conv, head"),
+        ({"layer": "none"}, "no layer 'none'"),
+        ({"index": -1}, "index=-1 must be a channel number"),
+        ({"index": 7, "maps": None, "pictures": None}, "units 0 to 2"),
+        ({"labels": [1, 2]}, "labels has 2 rows for 60 images"),
+        ({"concepts": ([[0], [1]], ["a"])}, "concepts has 2 rows for 60 images"),
+        ({"concepts": (torch.ones(60, 1), ["a"])}, "every concept is the same"),
+        ({"concepts": (torch.ones(60, 2), ["a"])}, "for 1 names"),
+        ({"concepts": 3}, "concepts is a int; pass a pair"),
+        ({"maps": 3}, "maps=3 must be 'auto', None or a callable"),
+        ({"maps": lambda unit, x, r: x[:, :, :2]}, "must return maps of the inputs' shape"),
+        ({"maps": lambda unit, x, r: x * float("nan")}, "hold NaN"),
+        ({"examples": 0}, "examples=0 must be at least 1"),
+        ({"bogus": 0}, "bogus"),
+    ],
+)
+def test_clear_errors(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        explained(**options)
+
+
+def test_a_test_of_another_layer_or_unit_is_refused(tested: Any) -> None:
+    with pytest.raises(ValueError, match="tested= is of layer 'conv', not of 'head'"):
+        explained(0, layer="head", tested=tested)
+    with pytest.raises(ValueError, match="unit 9 was not scanned"):
+        explained(9, tested=tested)
+    with pytest.raises(ValueError, match="pass the same reduce="):
+        explained(0, tested=tested, reduce="max")
+
+
+def test_a_unit_that_never_fires_says_so() -> None:
+    model = net()
+    model.conv.bias.data[0] = -5.0
+    assert "It is above 0 on no image" in explained(0, model, maps=None, pictures=None).verdict
+
+
+# -- where maps and pictures come from by default ----------------------------------------------------------------------
+
+
+def register(folder: Path, monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
+    """An installed package that registers these entry points, and no other is there."""
+    info = folder / "somebody-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebody\nVersion: 1.0\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in points.items())
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    import importlib.metadata as metadata
+
+    own = next(iter(metadata.distributions(path=[str(folder)]))).entry_points
+    monkeypatch.setattr(
+        "absence_plugins.report.unit.plugins.entry_points", lambda **wanted: metadata.EntryPoints(own).select(**wanted)
+    )
+
+
+def test_maps_and_pictures_are_found_as_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(tmp_path, monkeypatch, maps="unit_subjects:linear_maps", pictures="missing_host:draw")
+    assert provider("maps", "auto") is linear_maps
+    found = explained(0, maps="auto", pictures="auto")
+    assert found.section("maps_low").ran
+    pictures = found.section("pictures")
+    assert not pictures.ran
+    assert pictures.sentence.startswith('Not run: pip install "absence-plugins[lucent]" (No module named')
+
+
+def test_without_any_registered_provider_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(tmp_path, monkeypatch)
+    found = explained(0, maps="auto")
+    assert 'pip install "absence-plugins[captum]", or pass maps=' in found.section("maps_high").sentence
+
+
+def test_the_project_registers_its_own_maps_and_pictures() -> None:
+    from importlib.metadata import EntryPoint
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"][GROUP]
+    assert set(points) == {"maps", "pictures"}
+    for name, value in points.items():
+        assert callable(EntryPoint(name, value, GROUP).load())
+
+
+def test_names_that_want_to_be_html_stay_text(tmp_path: Path) -> None:
+    _, block = images()
+    layer = HOSTILE.replace(".", "")  # a module's name may hold anything but a dot
+    names = [HOSTILE, "مرحبا‮ right to left\nand a second line " + "long" * 200]
+    concepts = (torch.stack([block, torch.arange(60) % 3 == 0], 1), names)
+    found = explained(
+        0,
+        net(layer),
+        layer,
+        concepts=concepts,
+        maps=None,
+        pictures=None,
+        notes=(HOSTILE,),
+        provenance={HOSTILE: HOSTILE},
+    )
+    html = found.write(tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "<img src=http" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert HOSTILE in json.loads((tmp_path / "unit.json").read_text())["notes"]
