@@ -41,13 +41,26 @@ def broken(question: Question) -> Tensor:
     raise RuntimeError("half way\nmore")
 
 
+def vandal(question: Question) -> Tensor:
+    """Moves the network's statistics and overwrites the images: its own answer, and nobody else's, may suffer."""
+    question.model.train()
+    question.model(question.x * 5)
+    question.x.zero_()
+    return truth(question)
+
+
 METHODS = {
+    "vandal": vandal,
     "truth": truth,
     "negated": negated,
     "noise": random_map,
     "drawn": drawn_at_random,
     "forward only": forward_only,
     "broken": broken,
+    "infinite": lambda question: truth(question) / 0,
+    "numpy": lambda question: truth(question).numpy(),
+    "small": lambda question: torch.zeros(len(question.x), 1, 3, 3),
+    "constant": lambda question: torch.full_like(question.x, -1.0 if question.view == "nontarget" else 1.0),
 }
 
 
@@ -70,7 +83,8 @@ def test_truth_is_told_from_noise_and_from_the_wrong_sign(table: PlantedTable, v
     assert abs(noise.faithfulness) < 0.3
     assert 0 < noise.share < 0.9
     assert true.samples == 6
-    assert table.best("shape_missing", view, "share") == true
+    best = table.best("shape_missing", view, "share", ["truth", "negated", "noise"])
+    assert best == true
 
 
 def test_a_method_without_an_answer_is_listed_with_the_reason(table: PlantedTable) -> None:
@@ -78,7 +92,7 @@ def test_a_method_without_an_answer_is_listed_with_the_reason(table: PlantedTabl
     missing = table.of("forward only", "shape_missing", "reference")
     assert missing.share is missing.faithfulness is None
     assert missing.note == "has no answer in this view"
-    assert table.of("broken", "shape_missing", "nontarget").note == "RuntimeError: half way"
+    assert table.of("broken", "shape_missing", "nontarget").note == "RuntimeError: half way more"
     assert "broken: RuntimeError: half way" in table.table()
     planted = PROBLEMS["shape_missing"](0)
     assert not planted.model._forward_hooks  # what it left behind is gone
@@ -97,6 +111,29 @@ def test_the_same_twice_and_the_random_states_as_before(table: PlantedTable) -> 
         first = torch.rand(1)
     with seeded(1):
         assert torch.equal(torch.rand(1), first)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("infinite", "NaN or infinite"), ("numpy", "got ndarray"), ("small", "has shape")]
+)
+def test_a_bad_answer_is_a_note(table: PlantedTable, method: str, words: str) -> None:
+    assert words in table.of(method, "shape_missing", "nontarget").note
+
+
+def test_equally_strong_pixels_are_no_hit(table: PlantedTable) -> None:
+    constant = table.of("constant", "shape_missing", "nontarget")
+    assert constant.pointing is not None
+    assert constant.pointing < 0.3
+    assert constant.faithfulness == 0
+
+
+def test_a_method_cannot_reach_the_others(table: PlantedTable) -> None:
+    alone = planted_benchmark({"truth": truth}, **SMALL)
+    for view in ("nontarget", "reference"):
+        own, beside = (found.of("truth", "shape_missing", view) for found in (alone, table))  # type: ignore[arg-type]
+        assert (own.share, own.sign, own.pointing) == (beside.share, beside.sign, beside.pointing)
+        assert own.faithfulness == pytest.approx(beside.faithfulness, abs=0.05)  # the best order is that of all methods
+    assert not PROBLEMS["shape_missing"](0).model.training
 
 
 def test_training_seeds_are_pooled() -> None:
@@ -125,7 +162,7 @@ def test_the_table_reads_back_and_draws(table: PlantedTable) -> None:
     assert lines[3] == "| negated | .00/.00! |"
     figure = table.figure()
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(METHODS)
-    assert "PlantedTable of 6 methods on 1 problems" in repr(table)
+    assert "PlantedTable of 11 methods on 1 problems" in repr(table)
     with pytest.raises(ValueError, match="no score of 'other'"):
         table.of("other", "shape_missing", "nontarget")
 
@@ -146,7 +183,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seeds": ()}, "at least one"),
     ({"samples": 0}, "samples=0"),
     ({"references": True}, "references=True"),
-    ({"methods": {"small": lambda q: torch.zeros(len(q.x), 1, 3, 3)}}, "small has shape"),
+    ({"problems": {}}, "not known"),
+    ({"draws": 0}, "draws=0"),
+    ({"steps": 1.5}, "steps=1.5"),
 ]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import absence_plugins
+from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, steady
-from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map
+from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
 
-SEEDS = (0, 1)
-SAMPLES, REFERENCES, STEPS = 12, 2, 16
-CHANCE = "Random map"
+SEEDS = (0,)
+SAMPLES, REFERENCES, STEPS = 16, 2, 16
+CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map}
 WITHIN = 0.02  # ours may be this much below the best
 SHOWN = (  # in README: the ones most people use
-    CHANCE,
-    "IntegratedGradients", "AbsenceIntegratedGradients", "DeepLift", "AbsenceDeepLift",
-    "InputXGradient", "AbsenceInputXGradient", "Occlusion", "AbsenceOcclusion", "LayerGradCam", "AbsenceLayerGradCam",
+    *CHANCE,
+    "IntegratedGradients", "IntegratedGradients (unit)", "AbsenceIntegratedGradients",
+    "DeepLift", "DeepLift (unit)", "AbsenceDeepLift", "InputXGradient", "AbsenceInputXGradient", "Occlusion", "AbsenceOcclusion", "LayerGradCam", "AbsenceLayerGradCam",
     "EpsilonPlus +1", "EpsilonPlus logit", "AbsenceEpsilonPlus", "EpsilonAlpha2Beta1 +1", "AbsenceEpsilonAlpha2Beta1", "AbsenceEpsilonGamma",
 )  # fmt: skip
 MARKS = re.compile(r"(<!-- bench planted( all)?: begin[^>]*-->\n).*?(<!-- bench planted( all)?: end -->)", re.DOTALL)
 LEGEND = """\
-Names without "Absence" are the host's own classes: Captum's ask about the class that the images belong to, against blank; Zennit's
-    (+1, logit: their seed) ask about the unit that encodes the absence itself
+Names without "Absence" are the host's own classes: Captum's ask about the class that the images belong to, against blank, or "(unit)"
+    about the unit that encodes the absence (in the reference view that is the images' class); Zennit's (+1, logit: their
+    seed) ask about that unit
 Absence* of Captum: the unit against blank (non-target view), against the nearest references (reference view);
     of Zennit: against the nearest references in both views"""
 
@@ -122,10 +125,10 @@ def run_planted_bench(
     from absence_plugins.experiments.bench.planted_methods import all_methods
 
     names = list(problems or (["shape_missing"] if quick else PROBLEMS))
-    methods = {CHANCE: random_map, **all_methods()}
+    methods = {**CHANCE, **all_methods()}
     settings: dict[str, Any] = {"seeds": SEEDS, "samples": SAMPLES, "references": REFERENCES, "steps": STEPS}
     if quick:
-        methods = {name: methods[name] for name in SHOWN[:5]}
+        methods = {name: methods[name] for name in SHOWN[:6]}
         settings = {"seeds": (0,), "samples": 2, "references": 1, "steps": 4}
     with steady():
         tables = [_one(name, methods, settings, out, progress) for name in names]
@@ -135,7 +138,7 @@ def run_planted_bench(
     if out is not None:
         write_result(result, out)
     for path in into:
-        path.write_text(inserted(path.read_text(encoding="utf-8"), merged), encoding="utf-8")
+        write_whole(path, inserted(path.read_text(encoding="utf-8"), merged))
     return result
 
 
@@ -144,24 +147,36 @@ def _one(
 ) -> PlantedTable:
     """One problem's table: as kept in the folder from an earlier run with the same settings, or made and kept."""
     kept = None if out is None else out / f"planted-{name}.json"
-    key = {"settings": json.loads(json.dumps(settings)), "methods": list(methods)}
+    key = {"settings": json.loads(json.dumps(settings)), "methods": list(methods), "sources": sources()}
     if kept is not None and kept.is_file():
         known = json.loads(kept.read_text(encoding="utf-8"))
         if known.get("key") == key:
             return PlantedTable.from_dict(known)
     table = planted_benchmark(methods, [name], progress=progress, **settings)
     if kept is not None:
-        draft = kept.with_suffix(".part")
-        draft.write_text(json.dumps({"key": key, **table.to_dict()}), encoding="utf-8")
-        os.replace(draft, kept)
+        write_whole(kept, json.dumps({"key": key, **table.to_dict()}))
     return table
 
 
 def write_result(result: PlantedResult, out: Path) -> None:
     """planted.json, planted.md (both views, all methods) and planted.png."""
-    (out / "planted.json").write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
-    (out / "planted.md").write_text(tables_of(result.scores, result.scores.methods) + "\n", encoding="utf-8")
-    result.scores.figure().savefig(out / "planted.png", facecolor="white", metadata={"Software": None})
+    write_whole(out / "planted.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    write_whole(out / "planted.md", tables_of(result.scores, result.scores.methods) + "\n")
+    with whole_file(out / "planted.png") as file:
+        figure = result.scores.figure()
+        figure.savefig(
+            file, format="png", facecolor="white", dpi=120, metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )
+
+
+def sources() -> str:
+    """A fingerprint of this package and its hosts: tables made by other code are not taken for today's."""
+    digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit")).encode())
+    root = Path(absence_plugins.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] in ("captum", "zennit", "core", "methods", "data", "experiments"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def tables_of(table: PlantedTable, methods: Sequence[str]) -> str:

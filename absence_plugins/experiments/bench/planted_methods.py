@@ -40,18 +40,22 @@ LEFT_OUT = ("LimeBase",)  # needs a similarity, a sampler and a regression of it
 class CaptumMethod:
     """A class of ``captum.attr`` on a planted question: as shipped, or as ``Absence*``.
 
-    As shipped: the map of the class the images belong to against blank, which is what one looks at. As ``Absence*``: the map of
-    the unit; against blank in the non-target view, against the nearest references in the reference view.
+    As shipped: the map of the class the images belong to against blank, which is what one looks at; with ``asks_unit`` that of the
+    unit, which in the reference view is the same. As ``Absence*``: the map of the unit; against blank in the non-target view,
+    against the nearest references in the reference view.
     """
 
     adapter: type[Any]
     is_absence: bool
+    asks_unit: bool = False
 
     def __call__(self, question: Question) -> Tensor | None:
         """The signed map [N, 1, H, W], or per reference [N, k, 1, H, W]."""
         adapter, name = self.adapter, self.adapter.__name__.removeprefix("Absence")
         kind = adapter if self.is_absence else adapter._host
-        target = question.unit if self.is_absence and question.view == "nontarget" else question.label
+        if self.asks_unit and question.view == "reference":
+            return None
+        target = question.unit if self.is_absence or self.asks_unit else question.label
         options: dict[str, Any] = {}
         if self.is_absence and adapter._traits.refuses:
             return None
@@ -87,7 +91,9 @@ class CaptumMethod:
             rows = -(-height // BLOCKS[0]) if name == "ShapleyValues" else WINDOW
             columns = -(-width // BLOCKS[1]) if name == "ShapleyValues" else WINDOW
             down, right = torch.arange(height) // rows, torch.arange(width) // columns
-            call["feature_mask"] = (down[:, None] * (int(right[-1]) + 1) + right).expand(1, channels, -1, -1)
+            call["feature_mask"] = (
+                (down[:, None] * (int(right[-1]) + 1) + right).expand(1, channels, -1, -1).contiguous()
+            )
         if "layer_mask" in parameters:
             call["layer_mask"] = _positions(question)
         if "perturbations_per_eval" in parameters:
@@ -132,13 +138,14 @@ def all_methods() -> dict[str, Any]:
 
 
 def captum_methods() -> Iterator[tuple[str, CaptumMethod]]:
-    """``Name`` and ``AbsenceName``."""
+    """``Name``, ``Name (unit)`` and ``AbsenceName``."""
     for name, adapter in vars(captum_adapters).items():
         if not (inspect.isclass(adapter) and issubclass(adapter, AbsenceMethod)) or adapter is AbsenceMethod:
             continue
         plain = name.removeprefix("Absence")
         if plain not in LEFT_OUT:
             yield plain, CaptumMethod(adapter, False)
+            yield f"{plain} (unit)", CaptumMethod(adapter, False, asks_unit=True)
             if not adapter._traits.refuses:
                 yield name, CaptumMethod(adapter, True)
 
@@ -158,7 +165,8 @@ def zennit_methods() -> Iterator[tuple[str, ZennitMethod]]:
 def _module(question: Question, name: str) -> nn.Module | None:
     """The module a layer class looks at: the last one with an image-like pre-activation; of a neuron class the output layer."""
     if name.startswith("Neuron"):
-        return [module for module in question.model.modules() if isinstance(module, nn.Linear)][-1]
+        leaves = [module for module in question.model.modules() if not list(module.children())]
+        return _with_output(question, leaves, 2)[-1][0]
     if not name.startswith(("Layer", "InternalInfluence", "GuidedGradCam")):
         return None
     return _image_like(question)[0]
@@ -167,12 +175,16 @@ def _module(question: Question, name: str) -> nn.Module | None:
 def _image_like(question: Question) -> tuple[nn.Module, tuple[int, ...]]:
     """The last convolution, batch norm or sum that puts out [N, C, h, w], and the shape of its output."""
     kinds = (nn.Conv2d, nn.BatchNorm2d, Sum)
-    modules = [module for module in question.model.modules() if isinstance(module, kinds)]
+    return _with_output(question, [module for module in question.model.modules() if isinstance(module, kinds)], 4)[-1]
+
+
+def _with_output(question: Question, modules: list[nn.Module], axes: int) -> list[tuple[nn.Module, tuple[int, ...]]]:
+    """Those of the modules that put out a tensor of so many axes, with its shape."""
     with ExitStack() as stack, torch.no_grad():
         seen = [stack.enter_context(capture(module)) for module in modules]
         question.model(question.x[:1])
     found = [(module, tuple(own[-1].shape)) for module, own in zip(modules, seen, strict=True) if own]
-    return [one for one in found if len(one[1]) == 4][-1]
+    return [one for one in found if len(one[1]) == axes]
 
 
 def _positions(question: Question) -> Tensor:

@@ -5,7 +5,7 @@ a random one, below 0 the map points away from what it claims.
 """
 
 from absence_plugins.methods.faithfulness.planted import planted_benchmark
-from absence_plugins.methods.faithfulness.questions import Question, random_map
+from absence_plugins.methods.faithfulness.questions import Question, random_map, smooth_random_map
 from absence_plugins.methods.faithfulness.result import AbsenceScores, Ratio
 from absence_plugins.methods.faithfulness.scores import absence_scores
 from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
@@ -19,4 +19,5 @@ __all__ = [
     "absence_scores",
     "planted_benchmark",
     "random_map",
+    "smooth_random_map",
 ]

@@ -39,9 +39,9 @@ class Cells:
         if size is None:
             side = max(shape)
             size = 1 if x.dim() == 2 else -(-side // (FINE if side <= FINE_UP_TO else COARSE))
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
             raise ValueError(f"cell={size!r} must be a number of pixels, at least 1")
-        return cls(shape, 1 if x.dim() == 2 else size)
+        return cls(shape, 1 if x.dim() == 2 else int(size))
 
     @property
     def grid(self) -> tuple[int, ...]:

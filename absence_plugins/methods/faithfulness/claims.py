@@ -14,11 +14,14 @@ from absence_plugins.methods.faithfulness.cells import Cells
 
 Value = Callable[[Tensor, Tensor], Tensor]  # images [M, ...] and the samples they come from [M] -> u [M]
 SCALES = (1, 2)  # radii of the windows that are changed at once to find good orders; 0, the cell alone, always is
+ROUNDING = 32  # times the spacing of floating point numbers: so near to blank is blank
 
 
 @dataclass(frozen=True, eq=False)
 class Claim:
     """N inputs, what their cells are replaced by, and the direction in which the unit must move.
+
+    Inputs stay on their device; scores, orders and gains are kept on the CPU, in float64.
 
     Attributes:
         x: [N, ...].
@@ -29,6 +32,7 @@ class Claim:
         samples: [N], the sample each row belongs to (several references make several rows of one sample).
         sign: +1 where u must rise, -1 where it must fall.
         batch_size: inputs per forward.
+        tick: called with the number of inputs after every forward.
     """
 
     x: Tensor
@@ -39,6 +43,7 @@ class Claim:
     samples: Tensor
     sign: int
     batch_size: int
+    tick: Callable[[int], object] = lambda count: None
 
     @cached_property
     def allowed(self) -> Tensor:
@@ -48,75 +53,94 @@ class Claim:
     @cached_property
     def universe(self) -> Tensor:
         """The cells with at least one such pixel [N, cells] bool."""
-        return self.cells.total(self.allowed.to(self.x.dtype)) > 0
-
-    def gains(self, rows: Tensor, masks: Callable[[slice], Tensor]) -> Tensor:
-        """How far the unit moves the claimed way, for changed inputs of ``rows`` [M]: [M] float64.
-
-        masks: of a slice of M, which cells are changed [m, cells].
-        """
-        start = self.start
-        found = []
-        for part in _slices(len(rows), self.batch_size):
-            row = rows[part]
-            pixels = self.cells.pixels(masks(part)) & self.allowed[row]
-            images = torch.where(pixels, self.changed[row], self.x[row])
-            values = self.value(images, self.samples[row]).double()
-            found.append(self.sign * (values - start[row]))
-        return torch.cat(found) if found else start.new_zeros(0)
+        return self.cells.total(self.allowed.cpu().double()) > 0
 
     @cached_property
     def start(self) -> Tensor:
-        """u(x) [N] float64."""
-        parts = [self.value(self.x[part], self.samples[part]) for part in _slices(len(self.x), self.batch_size)]
-        return torch.cat(parts).double()
+        """u(x) [N]."""
+        return self._values(self.x)
+
+    @cached_property
+    def end(self) -> Tensor:
+        """u of the references, or of blank [N]."""
+        return self._values(self.changed)
+
+    def _values(self, images: Tensor) -> Tensor:
+        return torch.cat(
+            [self._asked(images[part], self.samples[part]) for part in _slices(len(images), self.batch_size)]
+        )
+
+    def _asked(self, images: Tensor, samples: Tensor) -> Tensor:
+        values = self.value(images, samples.to(images.device)).detach().cpu().double()
+        if values.shape != (len(images),):
+            raise ValueError(
+                f"the unit has values of shape {tuple(values.shape)} for {len(images)} inputs; there must be one each"
+            )
+        bad = ~torch.isfinite(values)
+        if bool(bad.any()):
+            raise ValueError(
+                f"the unit of sample {int(samples[bad][0])} is NaN or infinite; check the input and `empty`"
+            )
+        self.tick(len(images))
+        return values
+
+    def gains(self, rows: Tensor, masks: Callable[[slice], Tensor]) -> Tensor:
+        """How far the unit moves the claimed way, for changed inputs of ``rows`` [M]: [M].
+
+        masks: of a slice of M, which cells are changed [m, cells].
+        """
+        start, found = self.start, []
+        for part in _slices(len(rows), self.batch_size):
+            row = rows[part]
+            own = row.to(self.x.device)
+            pixels = self.cells.pixels(masks(part).to(self.x.device)) & self.allowed[own]
+            images = torch.where(pixels, self.changed[own], self.x[own])
+            found.append(self.sign * (self._asked(images, self.samples[row]) - start[row]))
+        return torch.cat(found) if found else start.new_zeros(0)
 
     def scores(self, signed: Tensor, name: str = "attribution") -> Tensor:
-        """A signed map as scores of cells [N, cells]: the highest is what moves the unit the claimed way most, if the map is right.
+        """A signed map as scores of cells [N, cells]: above 0 it claims that changing the cell moves the unit that way.
 
-        signed: as x, with channels summed ([N, 1, H, W], [N, H, W]), or one map per sample and reference [samples, k, ...].
+        signed: as x, with channels summed ([N, 1, H, W], [N, H, W]), or one map per sample and reference [samples, k, C or 1, H, W].
 
         Raises:
-            ValueError: another shape.
+            TypeError: no tensor.
+            ValueError: another shape, NaN or infinite values.
         """
+        if not isinstance(signed, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(signed).__name__}; of a tuple pass one input's map")
         samples, shape = int(self.samples.max()) + 1, tuple(self.x.shape[1:])
-        form = tuple(signed.shape[1:])
-        if len(signed) == samples and len(form) == len(shape) + 1:
+        wanted = {shape, (1, *shape[1:])} if len(shape) == 3 else {shape}
+        form, many = tuple(signed.shape), len(self.x) // samples
+        if form[:1] == (samples,) and form[2:] in wanted and form[1:2] == (many,):
             signed = signed.flatten(0, 1)  # one map per reference
-        elif len(signed) == samples:
+        else:
+            signed = signed[:, None] if len(shape) == 3 and signed.dim() == 3 else signed
+            if form[:1] != (samples,) or tuple(signed.shape[1:]) not in wanted:
+                raise ValueError(
+                    f"{name} has shape {form}, the inputs {(samples, *shape)}; pass one value per pixel (channels may be summed)"
+                )
             signed = signed[self.samples]
-        if len(shape) == 3 and signed.dim() == 3:
-            signed = signed[:, None]
-        if len(signed) != len(self.x) or tuple(signed.shape[1:]) not in {shape, (1, *shape[1:])[: len(shape)]}:
-            raise ValueError(
-                f"{name} has shape ({samples}, {', '.join(map(str, form))}), the inputs ({samples}, {', '.join(map(str, shape))}); "
-                "pass one value per pixel (channels may be summed)"
-            )
-        part = self.content if signed.shape == self.x.shape else self.allowed
-        return -self.sign * self.cells.total(signed.to(self.x) * part)
+        bad = ~torch.isfinite(signed.reshape(len(signed), -1)).all(1).cpu()
+        if bool(bad.any()):
+            raise ValueError(f"{name} of sample {int(self.samples[bad][0])} holds NaN or infinite values")
+        # float64, so that no scale of the map is lost
+        total = self.cells.total(signed.detach().cpu().double() * self.allowed.cpu())
+        return -self.sign * total
 
-    def curve(self, ranks: Tensor, steps: int) -> Tensor:
-        """The gain after 0, 1/steps, ..., all of a row's cells were changed in order of ``ranks`` [N, cells]: [N, steps + 1].
-
-        Rank 0 goes first; cells outside the universe rank last and never change.
-        """
-        count = self.universe.sum(1)
-        many = torch.arange(1, steps + 1, device=ranks.device)
-        upto = torch.div(many * count[:, None] + steps - 1, steps, rounding_mode="floor")  # [N, steps], rounded up
-        rows = torch.arange(len(self.x), device=ranks.device).repeat_interleave(steps)
-        limits = upto.flatten()
-        gains = self.gains(rows, lambda part: ranks[rows[part]] < limits[part, None])
-        return torch.cat([gains.new_zeros(len(self.x), 1), gains.reshape(-1, steps)], 1)
-
-    def measured(self) -> Iterator[Tensor]:
+    @cached_property
+    def effects(self) -> list[Tensor]:
         """Effects of cells measured on the network [N, cells], as candidates for the best order.
 
-        Of a cell changed alone, of a cell alone left unchanged, the mean of both, and of windows of 3 and 5 cells (a unit may
-        need much of a shape gone before it moves at all).
+        The mean of those of a cell changed alone and of a cell alone left unchanged; each of the two; and of windows of 3 and 5
+        cells (a unit may need much of a shape gone before it moves at all).
         """
+        return list(self._measured())
+
+    def _measured(self) -> Iterator[Tensor]:
         universe = self.universe
         rows, cells = universe.nonzero(as_tuple=True)
-        full = self.gains(torch.arange(len(self.x), device=rows.device), lambda part: universe[part])
+        full = self.gains(torch.arange(len(self.x)), lambda part: universe[part])
 
         def table(gains: Tensor) -> Tensor:
             effects = gains.new_zeros(universe.shape)
@@ -129,33 +153,68 @@ class Claim:
         alone = table(self.gains(rows, window(0)))
         left = self.gains(rows, lambda part: universe[rows[part]] & ~self.cells.windows(cells[part], 0))
         last = table(full[rows] - left)
+        yield (alone + last) / 2
         yield alone
         yield last
-        yield alone + last
         if len(self.cells.shape) == 1:
             return
         for radius in SCALES:
             effects = table(self.gains(rows, window(radius)))
             yield self.cells.around(effects, radius) / self.cells.around(universe.double(), radius).clamp(min=1e-9)
 
+    @cached_property
+    def counts(self) -> Tensor:
+        """How many cells of each row move the unit the claimed way at all [N]: so far the curves go (at least one)."""
+        effects = self.effects[0]
+        tiny = 1e-9 + 1e-6 * (self.start.abs().max() + effects.abs().max())
+        return (effects > tiny).sum(1).clamp(min=1)
+
+    def curve(self, ranks: Tensor, steps: int) -> Tensor:
+        """The gain after 0, 1/steps, ..., all of ``counts`` cells were changed in order of ``ranks`` [N, cells]: [N, steps + 1].
+
+        Rank 0 goes first; cells outside the universe rank last and never change.
+        """
+        many = torch.arange(1, steps + 1)
+        upto = torch.div(
+            many * self.counts[:, None] + steps - 1, steps, rounding_mode="floor"
+        )  # [N, steps], rounded up
+        rows = torch.arange(len(self.x)).repeat_interleave(steps)
+        limits = upto.flatten()
+        gains = self.gains(rows, lambda part: ranks[rows[part]] < limits[part, None])
+        return torch.cat([gains.new_zeros(len(self.x), 1), gains.reshape(-1, steps)], 1)
+
+
+def deletion(
+    x: Tensor, blank: Tensor, cells: Cells, value: Value, batch_size: int, **more: Callable[[int], object]
+) -> Claim:
+    """The claim of the non-target view: what a map calls suppressing, replaced by blank, lets u rise."""
+    changed = blank.expand_as(x)
+    distance = (x - changed).abs()
+    spacing = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+    least = ROUNDING * spacing * torch.maximum(x.abs(), changed.abs()).flatten(1).amax(1)
+    content = distance > least.reshape(-1, *[1] * (x.dim() - 1))
+    return Claim(x, changed, content, cells, value, torch.arange(len(x)), 1, batch_size, **more)
+
+
+def insertion(
+    x: Tensor,
+    references: Tensor,
+    blank: Tensor,
+    cells: Cells,
+    value: Value,
+    batch_size: int,
+    **more: Callable[[int], object],
+) -> Claim:
+    """The claim of the reference view: what x lacks, copied in from its reference, lets u fall. References [N, k, ...]."""
+    many = references.shape[1]
+    rows, changed = x.repeat_interleave(many, 0), references.flatten(0, 1)
+    samples = torch.arange(len(x)).repeat_interleave(many)
+    return Claim(rows, changed, absence_part(rows, changed, blank), cells, value, samples, -1, batch_size, **more)
+
 
 def _slices(length: int, size: int) -> Iterator[slice]:
     for start in range(0, length, size):
         yield slice(start, min(start + size, length))
-
-
-def deletion(x: Tensor, blank: Tensor, cells: Cells, value: Value, batch_size: int) -> Claim:
-    """The claim of the non-target view: what a map calls suppressing, replaced by blank, lets u rise."""
-    changed = blank.expand_as(x)
-    return Claim(x, changed, x != changed, cells, value, torch.arange(len(x), device=x.device), 1, batch_size)
-
-
-def insertion(x: Tensor, references: Tensor, blank: Tensor, cells: Cells, value: Value, batch_size: int) -> Claim:
-    """The claim of the reference view: what x lacks, copied in from its reference, lets u fall. References [N, k, ...]."""
-    many = references.shape[1]
-    rows, changed = x.repeat_interleave(many, 0), references.flatten(0, 1)
-    samples = torch.arange(len(x), device=x.device).repeat_interleave(many)
-    return Claim(rows, changed, absence_part(rows, changed, blank), cells, value, samples, -1, batch_size)
 
 
 def ranks(score: Tensor, universe: Tensor, keys: Tensor) -> Tensor:
@@ -167,9 +226,7 @@ def ranks(score: Tensor, universe: Tensor, keys: Tensor) -> Tensor:
     score = score.double().masked_fill(~universe, -torch.inf)
     mixed = keys.argsort(dim=1)
     order = mixed.gather(1, score.gather(1, mixed).argsort(dim=1, descending=True, stable=True))
-    return torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
+    return torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
 
 
 def has_ties(score: Tensor, universe: Tensor) -> bool:

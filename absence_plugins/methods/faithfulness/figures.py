@@ -14,12 +14,13 @@ _REDS = LinearSegmentedColormap.from_list("white to red", ["#ffffff", "#f6b8ad",
 LINES = {
     "best": ("best order found", "#57606a", "--", 1.1),
     "random": ("random order", "#8c959f", "-", 1.3),
+    "placebo": ("this map where it says nothing", "#b9c0c7", ":", 1.3),
     "standard": ("standard map", "#d9a036", "-", 1.5),
     "map": ("this map", "#b31d28", "-", 2.0),
 }
 AXES = {
-    "nontarget": ("share of the content that is blanked", "rise of the unit"),
-    "reference": ("share of the missing content that is copied in", "fall of the unit"),
+    "nontarget": ("share of the cells that hold the unit down", "rise of the unit"),
+    "reference": ("share of the missing cells that raise the unit", "fall of the unit"),
 }
 
 
@@ -39,7 +40,8 @@ def curves_figure(scores: AbsenceScores) -> Figure:
     axis.set_xlim(0, 1)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=7)
-    score = f"{scores.score:.2f}  [{scores.interval[0]:.2f}, {scores.interval[1]:.2f}]"
+    low, high = scores.interval
+    score = f"{scores.score:.2f}" + ("" if np.isnan(low) else f"  [{low:.2f}, {high:.2f}]")
     axis.set_title(f"score {score}   (1: best, 0: random)", fontsize=8.5, loc="left")
     return figure
 

@@ -15,12 +15,13 @@ class Located:
     Attributes:
         share: part of the evidence that lies in the region; 0 where there is none.
         is_right: whether the signed map, summed over the region, is above 0.
-        is_hit: whether the strongest evidence lies in the region (pointing game; Zhang et al., 2018).
+        hit: whether the strongest evidence lies in the region (pointing game; Zhang et al., 2018), 0 or 1; of several equally
+            strong pixels the share that does, which is what a random choice among them expects.
     """
 
     share: Tensor
     is_right: Tensor
-    is_hit: Tensor
+    hit: Tensor
 
 
 def located(evidence: Tensor, signed: Tensor, regions: Tensor) -> Located:
@@ -29,12 +30,13 @@ def located(evidence: Tensor, signed: Tensor, regions: Tensor) -> Located:
     evidence, signed: [N, 1, H, W]; regions: [N, 1, H, W] bool.
 
     >>> found = located(torch.tensor([[[[3.0, -1.0, 1.0]]]]), torch.tensor([[[[3.0, -1.0, 1.0]]]]), torch.tensor([[[[True, True, False]]]]))
-    >>> found.share.item(), found.is_right.item(), found.is_hit.item()
-    (0.75, True, True)
+    >>> found.share.item(), found.is_right.item(), found.hit.item()
+    (0.75, True, 1.0)
     """
     evidence = evidence.clamp(min=0)
     inside, total = (part.flatten(1).sum(1) for part in (evidence * regions, evidence))
     share = torch.where(total > 0, inside / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
-    strongest = evidence.flatten(1).amax(1)
-    is_hit = ((evidence * regions).flatten(1).amax(1) == strongest) & (strongest > 0)
-    return Located(share, (signed * regions).flatten(1).sum(1) > 0, is_hit)
+    top = evidence.flatten(1).amax(1)
+    strongest = (evidence == top.reshape(-1, 1, 1, 1)) & (evidence > 0)
+    hit = (strongest & regions).flatten(1).sum(1) / strongest.flatten(1).sum(1).clamp(min=1)
+    return Located(share, (signed * regions).flatten(1).sum(1) > 0, hit)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any, get_args
 
 import numpy as np
@@ -17,10 +19,12 @@ from absence_plugins.core.hooks import evaluating, quiet_forward, unchanged
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness.cells import Cells
 from absence_plugins.methods.faithfulness.claims import Claim, deletion, insertion
+from absence_plugins.methods.faithfulness.curves import Curves
+from absence_plugins.methods.faithfulness.explained import resolved, unit_value
 from absence_plugins.methods.faithfulness.located import Located
 from absence_plugins.methods.faithfulness.questions import Method, Question
 from absence_plugins.methods.faithfulness.result import AbsenceScores, View
-from absence_plugins.methods.faithfulness.scores import Curves, summarized, unit_value
+from absence_plugins.methods.faithfulness.summary import summarized
 from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
 
 BATCH_SIZE = 512
@@ -78,8 +82,9 @@ def planted_benchmark(
         4
     """
     makers = _makers(problems)
-    chosen, trained = tuple(views), tuple(seeds)
-    _check(methods, chosen, trained, samples, references)
+    chosen: tuple[View, ...] = (views,) if isinstance(views, str) else tuple(views)  # type: ignore[assignment]
+    trained = tuple(seeds)
+    _check(methods, chosen, trained, {"samples": samples, "references": references, "steps": steps, "draws": draws})
     scores: list[PlantedScore] = []
     total = len(makers) * len(chosen) * len(trained) * (len(methods) + 1)
     with tqdm(total=total, desc="planted benchmark", disable=not progress) as bar:
@@ -97,7 +102,8 @@ def planted_benchmark(
                     bar.update()
                 scores += [_pooled(name, method, view, found) for method in methods]
     return PlantedTable(
-        tuple(scores), {"seeds": list(trained), "samples": samples, "references": references, "steps": steps}
+        tuple(scores),
+        {"seeds": list(trained), "samples": samples, "references": references, "steps": steps, "draws": draws},
     )
 
 
@@ -106,7 +112,7 @@ class _Asked:
 
     def __init__(self, question: Question, steps: int, draws: int) -> None:
         self.question = question
-        value = unit_value(question.model, question.unit, question.x)
+        value = unit_value(question.model, resolved(question.unit, len(question.x)), question.x)
         cells = Cells.of(question.x, 1)
         empty = question.references.empty[0].to(question.x)
         self.claim: Claim = (
@@ -123,23 +129,24 @@ class _Asked:
 
     def ask(self, name: str, method: Method) -> None:
         """Keep where the evidence lies and its curve, or why there is none."""
+        model = self.question.model
+        state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         try:
-            with seeded(), unchanged(self.question.model), warnings.catch_warnings():
+            with seeded(), unchanged(model), warnings.catch_warnings():
                 warnings.simplefilter("ignore", AbsenceWarning)
-                signed = method(self.question)
+                answer = method(self.question.copied())
+            signed = None if answer is None else self.question.shaped(answer)
         except Exception as error:  # one method's failure is a finding about it, not the end of the benchmark
-            self.notes[name] = (
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            )
+            self.notes[name] = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
             return
+        finally:
+            model.load_state_dict(state)  # the network is shared: a method in training mode would move its statistics
         if signed is None:
             self.notes[name] = "has no answer in this view"
             return
-        signed = torch.nan_to_num(signed.detach())
-        table = self.claim.scores(signed, name)
         self.located[name] = self.question.locate(signed)
-        with evaluating(self.question.model), quiet_forward([self.question.x]):
-            self.found[name] = self.curves.of_map(table)
+        with evaluating(model), quiet_forward([self.question.x]):
+            self.found[name] = self.curves.of_map(self.claim.scores(signed, name))
 
     def find_best(self) -> None:
         """The best order of all."""
@@ -148,7 +155,7 @@ class _Asked:
 
     def scores(self, name: str) -> AbsenceScores:
         """Of one method on this problem and training seed."""
-        return summarized(self.question.view, self.curves, {"map": self.found[name]}, self.best)
+        return summarized(self.question.view, self.curves, {"map": self.found[name]}, {"map": self.best})
 
 
 def _pooled(problem: str, method: str, view: View, found: list[_Asked]) -> PlantedScore:
@@ -157,16 +164,16 @@ def _pooled(problem: str, method: str, view: View, found: list[_Asked]) -> Plant
     notes = [one.notes[method] for one in found if method in one.notes]
     if notes:
         return PlantedScore(problem, method, view, None, None, None, None, 0, exact, notes[0])
-    share, is_right, is_hit = (
+    share, is_right, hit = (
         float(torch.cat([getattr(one.located[method], field) for one in found]).double().mean())
-        for field in ("share", "is_right", "is_hit")
+        for field in ("share", "is_right", "hit")
     )
     each = [one.scores(method) for one in found]
     above = sum(float((one.areas["map"] - one.areas["random"]).sum()) for one in each)
     room = sum(float((one.areas["best"] - one.areas["random"]).sum()) for one in each)
-    faithful = above / room if room > 0 else None
+    faithful = None if any(math.isnan(one.score) for one in each) else above / room
     return PlantedScore(
-        problem, method, view, share, is_right, is_hit, faithful, sum(one.samples for one in each), exact, ""
+        problem, method, view, share, is_right, hit, faithful, sum(one.samples for one in each), exact, ""
     )
 
 
@@ -187,7 +194,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
 def _makers(problems: Any) -> dict[str, Any]:
     if problems is None:
         return dict(PROBLEMS)
-    if isinstance(problems, Mapping):
+    if isinstance(problems, Mapping) and problems:
         return dict(problems)
     names = [problems] if isinstance(problems, str) else list(problems)
     unknown = [name for name in names if name not in PROBLEMS]
@@ -196,7 +203,7 @@ def _makers(problems: Any) -> dict[str, Any]:
     return {name: PROBLEMS[name] for name in names}
 
 
-def _check(methods: Any, views: tuple[Any, ...], seeds: tuple[Any, ...], samples: int, references: int) -> None:
+def _check(methods: Any, views: tuple[Any, ...], seeds: tuple[Any, ...], counts: dict[str, Any]) -> None:
     if not methods:
         raise ValueError("methods is empty; pass name -> callable from a Question to a signed map")
     for view in views:
@@ -204,6 +211,6 @@ def _check(methods: Any, views: tuple[Any, ...], seeds: tuple[Any, ...], samples
             raise ValueError(f"view {view!r} must be 'nontarget' or 'reference'")
     if not views or not seeds:
         raise ValueError("views and seeds need at least one entry each")
-    for name, value in (("samples", samples), ("references", references)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
             raise ValueError(f"{name}={value!r} must be an integer, at least 1")

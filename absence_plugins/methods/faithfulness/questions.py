@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from absence_plugins.core.maps import absence_part, sum_channels
 from absence_plugins.core.references import ReferenceSet, blank_value
@@ -72,10 +73,35 @@ class Question:
         blank = blank_value(planted.empty, x).expand_as(x).contiguous()
         return cls(planted, view, x, unit, other, pool, planted.pool_images[indices], regions, blank)
 
-    def locate(self, signed: Tensor) -> Located:
-        """Where a map's evidence lies: R < 0 of the images' content, or R > 0 where only a reference has content.
+    def copied(self) -> Question:
+        """The same question on copies: what a method does to its tensors reaches no other method."""
+        return replace(self, x=self.x.clone(), drawn=self.drawn.clone(), blank=self.blank.clone())
 
-        signed: [N, C or 1, H, W]; in the reference view also [N, k, C or 1, H, W].
+    def shaped(self, signed: Tensor) -> Tensor:
+        """An answer as [N, C or 1, H, W], or per reference [N, k, C or 1, H, W].
+
+        Raises:
+            TypeError: no tensor.
+            ValueError: another shape, NaN or infinite values.
+        """
+        if not isinstance(signed, Tensor):
+            raise TypeError(f"the answer must be a tensor, got {type(signed).__name__}")
+        signed = signed.detach()
+        count, channels, *size = self.x.shape
+        signed = signed[:, None] if signed.dim() == 3 else signed
+        wanted = [(count, many, *size) for many in (1, channels)]
+        if self.view == "reference":
+            wanted += [(count, self.drawn.shape[1], many, *size) for many in (1, channels)]
+        if tuple(signed.shape) not in wanted:
+            raise ValueError(f"the answer has shape {tuple(signed.shape)}; it must have one of {sorted(set(wanted))}")
+        if not bool(torch.isfinite(signed).all()):
+            raise ValueError("the answer holds NaN or infinite values")
+        return signed
+
+    def locate(self, signed: Tensor) -> Located:
+        """Where a map's evidence lies: R < 0 (non-target view), or R > 0 at pixels where only the reference has content.
+
+        signed: as :meth:`shaped` gives it.
         """
         if self.view == "nontarget":
             evidence = -sum_channels(signed)[:, None]
@@ -83,14 +109,21 @@ class Question:
         many = self.drawn.shape[1]
         signed = signed.flatten(0, 1) if signed.dim() == 5 else signed.repeat_interleave(many, 0)
         x, references = self.x.repeat_interleave(many, 0), self.drawn.flatten(0, 1)
-        absent = absence_part(x, references, self.references.empty[0])
-        if signed.shape[1] != absent.shape[1]:
-            absent = absent.any(1, keepdim=True)
-        whole, part = (sum_channels(one)[:, None] for one in (signed, signed * absent))
-        return located(part, whole, self.regions.flatten(0, 1))
+        absent = absence_part(x, references, self.references.empty[0]).any(1, keepdim=True)
+        whole = sum_channels(signed)[:, None]
+        return located(whole * absent, whole, self.regions.flatten(0, 1))
 
 
 Method = Callable[[Question], Tensor | None]
+
+
+def smooth_random_map(question: Question) -> Tensor:
+    """What chance reaches with a smooth map: the noise of :func:`random_map`, averaged twice over 5 x 5 pixels."""
+    noise = random_map(question)
+    flat = noise.reshape(-1, 1, *noise.shape[-2:])
+    for _ in range(2):
+        flat = F.avg_pool2d(flat, 5, 1, 2, count_include_pad=False)
+    return flat.reshape(noise.shape)
 
 
 def random_map(question: Question) -> Tensor:

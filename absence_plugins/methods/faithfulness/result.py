@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 View = Literal["nontarget", "reference"]
 WORDS = {
-    "nontarget": ("blanking", "content in the order of the map's most negative relevance", "rises"),
-    "reference": ("copying in", "what is missing in the order of the map's largest absence evidence", "falls"),
+    "nontarget": ("blanking", "content in the order of the map's most negative relevance", "rise", "fall"),
+    "reference": ("copying in", "what is missing in the order of the map's largest absence evidence", "fall", "rise"),
 }
 
 
@@ -40,7 +40,9 @@ class AbsenceScores:
     Attributes:
         view: "nontarget" (deletion of suppressors: u must rise) or "reference" (insertion of the missing: u must fall).
         score: (A - A_random) / (A_best - A_random), A the mean gain along the curve, summed over the samples before dividing.
-        interval: its bootstrap interval over the samples (2.5 %, 97.5 %).
+        interval: its bootstrap interval over the samples (2.5 %, 97.5 %); NaN with one sample.
+        placebo_score: the score of the same map where it says nothing (shifted at random, another sample's): what its
+            smoothness alone is worth.
         standard_score: the same of the standard map; None where none was given.
         standard_interval: its interval.
         over_random: A / A_random; NaN where a random order gains nothing.
@@ -57,6 +59,7 @@ class AbsenceScores:
     view: View
     score: float
     interval: tuple[float, float]
+    placebo_score: float | None
     standard_score: float | None
     standard_interval: tuple[float, float] | None
     over_random: Ratio
@@ -75,18 +78,24 @@ class AbsenceScores:
         >>> from absence_plugins.methods.faithfulness import absence_scores
         >>> scores = absence_scores(torch.nn.Identity(), torch.tensor([[-2.0, 1.0, 1.0]]), lambda x: x.sum(1), lambda x: x)
         >>> scores.sentence()  # doctest: +ELLIPSIS
-        "Deletion of suppressors: 1.00 [1.00, 1.00] over 1 sample (1: the best order found, 0: a random one); ..."
+        "Deletion of suppressors: 1.00 over 1 sample (1: the best order found, 0: a random one, ..."
         """
-        deed, order, way = WORDS[self.view]
+        deed, order, way, back = WORDS[self.view]
         title = "Deletion of suppressors" if self.view == "nontarget" else "Insertion of the missing"
         samples = f"{self.samples} sample{'s' * (self.samples != 1)}"
         if math.isnan(self.score):
-            return f"{title}: no order of the cells moves the unit further than a random one on {samples}, so there is no score."
-        text = f"{title}: {self.score:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}] over {samples} (1: the best order found, 0: a random one)"
+            return f"{title}: no order of the cells makes the unit {way} (further than a random one) on {samples}, so there is no score."
+        low, high = self.interval
+        spread = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+        text = f"{title}: {self.score:.2f}{spread} over {samples} (1: the best order found, 0: a random one"
+        text += (
+            ")" if self.placebo_score is None else f", {self.placebo_score:.2f}: the same map where it says nothing)"
+        )
         if self.standard_score is not None:
             text += f", the standard map {self.standard_score:.2f}"
-        gain = {name: float(values.mean()) for name, values in self.areas.items()}
-        return f"{text}; {deed} {order}, the unit {way} by {gain['map']:.3g} on average along the way, in random order by {gain['random']:.3g}."
+        gains = (float(self.areas[name].mean()) for name in ("map", "random"))
+        own, chance = (f"{way if gain >= 0 else back} by {abs(gain):.3g}" for gain in gains)
+        return f"{text}; {deed} {order} makes the unit {own} on average along the way, in random order {chance}."
 
     def __repr__(self) -> str:
         return f"AbsenceScores({self.view}: {self.sentence()})"

@@ -113,7 +113,7 @@ class PlantedTable:
             lines.append("")
         lines += [f"{name}: {MEASURES[name]}" for name in measures]
         lines.append(
-            "!: sign right in fewer than 99 % of the samples; -: no answer; in brackets: the true region is a guess"
+            "!: sign right in fewer than 99 % of the samples; -: no answer; ?: no score (every order is the same); in brackets: the true region is a guess"
         )
         notes: dict[str, list[str]] = {}
         for one in self.scores:

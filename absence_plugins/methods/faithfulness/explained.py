@@ -1,0 +1,99 @@
+"""The explained unit of a check, however it was named: a logit, one per sample, a ``Unit``, or a callable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.core.hooks import evaluating, quiet_forward
+from absence_plugins.core.references import ReferenceSet
+from absence_plugins.core.targets import as_columns, check_logits
+from absence_plugins.core.units import Unit
+from absence_plugins.methods.faithfulness.claims import Value
+
+
+def resolved(unit: Any, samples: int) -> Any:
+    """A logit's number as a tensor [N]; hidden units and callables as they are.
+
+    Raises:
+        ValueError: what names no unit, another number of units than samples.
+
+    >>> resolved(2, 3), resolved(Unit("", 1), 2)
+    (tensor([2, 2, 2]), tensor([1, 1]))
+    """
+    if isinstance(unit, Unit) and unit.layer:
+        return unit
+    if isinstance(unit, Unit):
+        unit = unit.index
+    if callable(unit) and not isinstance(unit, Tensor):
+        return unit
+    known = isinstance(unit, (int, np.integer, np.ndarray, list, tuple, Tensor)) and not isinstance(unit, bool)
+    try:
+        index = torch.as_tensor(unit).cpu() if known else None
+    except (TypeError, ValueError, RuntimeError):
+        index = None
+    if index is None or index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
+        raise ValueError(f"unit={unit!r} must be a logit's number, one per sample, a Unit, or a callable")
+    index = index.long()
+    if index.dim() == 0 or len(index) == 1:
+        return index.reshape(1).expand(samples)
+    if len(index) != samples:
+        raise ValueError(f"{len(index)} units for {samples} samples; pass one per sample, or one for all")
+    return index
+
+
+def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
+    """The unit's value as a function of inputs and of the samples they come from; ``unit`` as :func:`resolved` gives it.
+
+    One logit z has two neurons: 0 is z, 1 is -z.
+
+    Raises:
+        ValueError: a layer or a logit that does not exist, outputs that are probabilities.
+    """
+    if isinstance(unit, Unit):
+        unit.module(model)
+        return lambda images, samples: unit.values(model, images)
+    if not isinstance(unit, Tensor):
+        return lambda images, samples: unit(images)
+
+    def outputs_of(images: Tensor) -> Tensor:
+        outputs = as_columns(model(images))
+        return torch.cat([outputs, -outputs], 1) if outputs.shape[1] == 1 else outputs
+
+    with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):
+        outputs = outputs_of(x[:8])
+        check_logits(as_columns(model(x[:8])), lambda: as_columns(model(x[:8] * 0.37 + 0.21)))
+    if outputs.dim() != 2:
+        raise ValueError(
+            f"the model has outputs of shape {tuple(outputs.shape[1:])}; pass as unit a callable from inputs to values [N]"
+        )
+    wrong = (unit < 0) | (unit >= outputs.shape[1])
+    if bool(wrong.any()):
+        raise ValueError(f"unit={int(unit[wrong][0])} does not exist: the model has {outputs.shape[1]} outputs")
+    return lambda images, samples: outputs_of(images).gather(1, unit.to(images.device)[samples, None])[:, 0]
+
+
+def nearest(reference: Any, x: Tensor, unit: Any) -> Tensor:
+    """References [N, k, ...]: as given, or the nearest of a set (of its contrast class, or any but the unit's).
+
+    Raises:
+        TypeError: neither a tensor nor a set.
+        ValueError: none, or of another shape than x.
+    """
+    if reference is None:
+        raise ValueError("view='reference' needs reference=..., a ReferenceSet or real inputs that have what x lacks")
+    if isinstance(reference, ReferenceSet):
+        found = reference.nearest(x, unit if isinstance(unit, Tensor) else None)
+        assert isinstance(found, Tensor)
+        return found
+    if not isinstance(reference, Tensor):
+        raise TypeError(f"reference must be a ReferenceSet or a tensor, got {type(reference).__name__}")
+    many = reference[:, None] if reference.dim() == x.dim() else reference
+    if many.dim() != x.dim() + 1 or many.shape[0] != len(x) or many.shape[2:] != x.shape[1:]:
+        raise ValueError(
+            f"reference has shape {tuple(reference.shape)}, x {tuple(x.shape)}; pass [N, ...] or [N, k, ...]"
+        )
+    return many.detach().to(x)
