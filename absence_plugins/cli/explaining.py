@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 
 from absence_plugins.cli.app import app, clear_errors, numbers
+from absence_plugins.cli.options import Channels, Mean, Model, Page, Quiet, Seed, Size, Std, Weights
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-demo"),
+    out: Page = Path("absence-demo"),
     pairs: Annotated[int, typer.Option(help="How many digits to show.")] = 6,
     seed: Annotated[int, typer.Option(help="Seed of the random controls.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Encoded absences in real handwritten digits, as one page. No internet, under a minute."""
     with clear_errors():
@@ -28,10 +29,8 @@ def demo(
 @app.command()
 def explain(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "torchvision:resnet18",
-    weights: Annotated[
-        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
-    ] = "none",
+    model: Model = "torchvision:resnet18",
+    weights: Weights = "none",
     references: Annotated[
         Path | None, typer.Option(help="Folder of images to compare with; subfolders are classes.")
     ] = None,
@@ -47,20 +46,15 @@ def explain(
     ] = "IntegratedGradients",
     target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
     nontarget: Annotated[str, typer.Option(help="Class index, runner_up, or others.")] = "runner_up",
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-explain"),
+    out: Page = Path("absence-explain"),
     k: Annotated[int, typer.Option(help="References per image.")] = 8,
-    size: Annotated[
-        int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
-    ] = None,
-    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    size: Size = None,
+    channels: Channels = None,
+    mean: Mean = None,
+    std: Std = None,
     steps: Annotated[int, typer.Option(help="Optimization steps of lucent:LAYER:UNIT.")] = 256,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Standard, non-target and reference maps of your own model on your own images, as one page; or a unit's two sides."""
     with clear_errors():

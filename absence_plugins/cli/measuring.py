@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from absence_plugins.cli.app import app, clear_errors, numbers, unit_numbers
+from absence_plugins.cli.options import Quiet
 
 
 @app.command()
@@ -47,7 +48,7 @@ def experiment(
     size: Annotated[int | None, typer.Option(help="Side of the model's input (debias with --data).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of data sets (directions-synthetic).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; default 0.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """A published experiment: writes a page and results.json, prints the page's path."""
     with clear_errors():

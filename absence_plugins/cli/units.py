@@ -9,6 +9,25 @@ from typing import Annotated
 import typer
 
 from absence_plugins.cli.app import app, clear_errors, numbers, unit_numbers
+from absence_plugins.cli.options import (
+    Attributes,
+    Channels,
+    Mean,
+    Model,
+    Page,
+    Patch,
+    PatchesPerForward,
+    PatchesPerSide,
+    Quiet,
+    Reduce,
+    ScanMode,
+    Seed,
+    Size,
+    Std,
+    Stride,
+    Weights,
+    Workers,
+)
 
 
 @app.command()
@@ -16,39 +35,30 @@ def patches(
     folder: Annotated[
         Path | None, typer.Argument(help="Folder of images; none: the bundled digits.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "digits",
-    weights: Annotated[
-        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
-    ] = "none",
+    model: Model = "digits",
+    weights: Weights = "none",
     layer: Annotated[str | None, typer.Option(help="As in model.named_modules(); in front of a ReLU.")] = None,
     units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15; default: all.")] = None,
-    patch: Annotated[int | None, typer.Option(help="Side of a patch in pixels; default 64 (digits 12).")] = None,
-    stride: Annotated[int | None, typer.Option(help="Step of the grid in pixels; default 16 (digits 4).")] = None,
-    k: Annotated[int, typer.Option(help="Patches per unit and side.")] = 8,
-    mode: Annotated[
-        str | None, typer.Option(help="crop, or mask for networks of a fixed input size; default crop (digits mask).")
-    ] = None,
-    reduce: Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min or cls.")] = "mean",
+    patch: Patch = None,
+    stride: Stride = None,
+    k: PatchesPerSide = 8,
+    mode: ScanMode = None,
+    reduce: Reduce = "mean",
     images_per_unit: Annotated[int, typer.Option(help="Images that the test pastes into, per unit.")] = 100,
     protocol: Annotated[str, typer.Option(help="controlled, or paper.")] = "controlled",
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-patches"),
+    out: Page = Path("absence-patches"),
     show: Annotated[int, typer.Option(help="Units on the page, the encoded absences first.")] = 12,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder for what is done: run the command again to go on.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Patches per forward; default 128 (digits 256).")] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
-    ] = None,
-    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that read images ahead.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    batch_size: PatchesPerForward = None,
+    size: Size = None,
+    channels: Channels = None,
+    mean: Mean = None,
+    std: Std = None,
+    workers: Workers = 0,
+    seed: Seed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Highest and lowest patches of every unit of a layer, with the insertion test, as one page."""
     with clear_errors():
@@ -80,18 +90,16 @@ def patches(
 
 @app.command()
 def label(
-    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "digits",
+    model: Model = "digits",
     layer: Annotated[
         str, typer.Option(help="As in model.named_modules(); of a ReLU its input is read; '' is the output.")
     ] = "linear1",
     images: Annotated[
         Path | None, typer.Option(help="Folder with a subfolder of images per class; the digits model brings its own.")
     ] = None,
-    attributes: Annotated[Path | None, typer.Option(help="CSV: class,ATTRIBUTE,... with 0 or 1 per class.")] = None,
+    attributes: Attributes = None,
     hypernyms: Annotated[Path | None, typer.Option(help="CSV: child,parent per line; parents become concepts.")] = None,
-    weights: Annotated[
-        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
-    ] = "none",
+    weights: Weights = "none",
     length: Annotated[int, typer.Option(help="Most concepts in a name.")] = 3,
     beam: Annotated[int, typer.Option(help="Width of the search beyond pairs of concepts.")] = 5,
     min_fraction: Annotated[float, typer.Option(help="Least share of the images on which a name holds.")] = 0.01,
@@ -108,12 +116,12 @@ def label(
         Path | None, typer.Option(help="Folder for the units' values: run the command again to go on.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per forward; default 64 (digits 256).")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the model's input.")] = None,
-    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Normalization, comma-separated, as in explain.")] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    size: Size = None,
+    channels: Channels = None,
+    mean: Mean = None,
+    std: Std = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Name every unit of a layer by concepts with AND, OR and NOT; says what each NOT is worth."""
     with clear_errors():
@@ -157,11 +165,9 @@ def directions(
     images: Annotated[Path, typer.Argument(help="Folder of images; labels are not needed.", show_default=False)],
     layer: Annotated[str, typer.Option(help="As in model.named_modules(), for example layer4.", show_default=False)],
     count: Annotated[int, typer.Option(help="Number of directions; too many are reported.")] = 16,
-    model: Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")] = "torchvision:resnet18",
-    weights: Annotated[
-        str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")
-    ] = "none",
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("absence-directions"),
+    model: Model = "torchvision:resnet18",
+    weights: Weights = "none",
+    out: Page = Path("absence-directions"),
     most: Annotated[int, typer.Option(help="Images that are read at most, drawn at random.")] = 2000,
     background: Annotated[str, typer.Option(help="none, virtual, or detectors.")] = "none",
     recipe: Annotated[str, typer.Option(help="robust, or paper.")] = "robust",
@@ -171,14 +177,12 @@ def directions(
         Path | None, typer.Option(help="Folder for features and directions: run the command again to go on.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 64,
-    size: Annotated[
-        int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")
-    ] = None,
-    channels: Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Normalization, comma-separated.")] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    size: Size = None,
+    channels: Channels = None,
+    mean: Mean = None,
+    std: Std = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Concepts that a layer of your model writes, found without labels, and the outputs that encode their absence."""
     with clear_errors():

@@ -1,0 +1,31 @@
+"""Options that several commands have, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")]
+Weights = Annotated[str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")]
+Size = Annotated[int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")]
+Channels = Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
+]
+Std = Annotated[str | None, typer.Option(help="As --mean.")]
+Patch = Annotated[int | None, typer.Option(help="Side of a patch in pixels; default 64 (digits 12).")]
+Stride = Annotated[int | None, typer.Option(help="Step of the grid in pixels; default 16 (digits 4).")]
+PatchesPerSide = Annotated[int, typer.Option("--k", help="Patches per unit and side.")]
+PatchesPerForward = Annotated[int | None, typer.Option(help="Patches per forward; default 128 (digits 256).")]
+ScanMode = Annotated[
+    str | None, typer.Option(help="crop, or mask for networks of a fixed input size; default crop (digits mask).")
+]
+Reduce = Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min or cls.")]
+Attributes = Annotated[Path | None, typer.Option(help="CSV: class,ATTRIBUTE,... with 0 or 1 per class.")]
+Page = Annotated[Path, typer.Option(help="Folder for the page.")]
+Workers = Annotated[int, typer.Option(help="Processes that read images ahead.")]
+Seed = Annotated[int, typer.Option(help="Seed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
