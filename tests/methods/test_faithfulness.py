@@ -83,6 +83,7 @@ def test_the_order_among_many_that_must_go_together() -> None:
     truth[:, :, 2:4, 2:4] = -1
     found = absence_scores(Dead(), x, lambda z: Dead()(z), truth, steps=SIDE * SIDE)
     assert found.score == pytest.approx(1, abs=0.02)
+    assert found.curves["map"].tolist()[-1] == 1.5  # up to where all four are gone
     assert absence_scores(Dead(), x, lambda z: Dead()(z), -truth, steps=SIDE * SIDE).score <= 0
 
 
@@ -115,8 +116,14 @@ def test_curve_and_area_as_plain_loops(seed: int, steps: int, view: str) -> None
     counts = []
     for row, features in enumerate(every):
         whole = gain(row, features)
-        effects = [(gain(row, [i]) + whole - gain(row, [j for j in features if j != i])) / 2 for i in features]
-        counts.append(max(1, sum(effect > 1e-5 for effect in effects)))
+        alone = {i: gain(row, [i]) for i in features}
+        last = {i: whole - gain(row, [j for j in features if j != i]) for i in features}
+        peaks = []
+        for effect in ({i: alone[i] + last[i] for i in features}, alone, last):
+            order = sorted(features, key=lambda i: -effect[i])
+            peaks += [(gain(row, order[:count]), -count) for count in range(1, len(order) + 1)]
+        highest, count = max(peaks, default=(0.0, -1))
+        counts.append(-count if highest > 1e-5 else max(1, len(features)))
     most = max(1, min(steps, max(counts)))
     expected = []
     for row, features in enumerate(every):

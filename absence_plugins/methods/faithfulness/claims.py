@@ -162,26 +162,25 @@ class Claim:
             effects = table(self.gains(rows, window(radius)))
             yield self.cells.around(effects, radius) / self.cells.around(universe.double(), radius).clamp(min=1e-9)
 
-    @cached_property
-    def counts(self) -> Tensor:
-        """How many cells of each row move the unit the claimed way at all [N]: so far the curves go (at least one)."""
-        effects = self.effects[0]
-        tiny = 1e-9 + 1e-6 * (self.start.abs().max() + effects.abs().max())
-        return (effects > tiny).sum(1).clamp(min=1)
-
-    def curve(self, ranks: Tensor, steps: int) -> Tensor:
-        """The gain after 0, 1/steps, ..., all of ``counts`` cells were changed in order of ``ranks`` [N, cells]: [N, steps + 1].
+    def along(self, ranks: Tensor, limits: Tensor) -> Tensor:
+        """The gain after the first ``limits`` [N, points] cells were changed in order of ``ranks`` [N, cells]: [N, points].
 
         Rank 0 goes first; cells outside the universe rank last and never change.
         """
-        many = torch.arange(1, steps + 1)
-        upto = torch.div(
-            many * self.counts[:, None] + steps - 1, steps, rounding_mode="floor"
-        )  # [N, steps], rounded up
-        rows = torch.arange(len(self.x)).repeat_interleave(steps)
-        limits = upto.flatten()
-        gains = self.gains(rows, lambda part: ranks[rows[part]] < limits[part, None])
-        return torch.cat([gains.new_zeros(len(self.x), 1), gains.reshape(-1, steps)], 1)
+        rows = torch.arange(len(self.x)).repeat_interleave(limits.shape[1])
+        each = limits.flatten()
+        return self.gains(rows, lambda part: ranks[rows[part]] < each[part, None]).reshape(limits.shape)
+
+
+def fractions(counts: Tensor, points: int) -> Tensor:
+    """1/points, 2/points, ... of ``counts`` [N], rounded up: [N, points].
+
+    >>> fractions(torch.tensor([4, 5]), 2)
+    tensor([[2, 4],
+            [3, 5]])
+    """
+    many = torch.arange(1, points + 1)
+    return torch.div(many * counts[:, None] + points - 1, points, rounding_mode="floor")
 
 
 def deletion(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from absence_plugins.methods.faithfulness.claims import Claim, area, has_ties, ranks
+from absence_plugins.methods.faithfulness.claims import Claim, area, fractions, has_ties, ranks
+
+PEAK_POINTS = 48  # of the full range, at which the peak of an order is looked for
 
 
 class Curves:
     """Curves [N, steps + 1] of one claim, all with the same random keys.
+
+    They end where the measured order that gets furthest has its peak: from there on nothing is left that moves the unit
+    the claimed way, and the order of the rest says nothing about the claim.
 
     ``random``: the mean of ``draws`` random orders of single cells. ``measured``: per row the best of the orders by effects
     measured on the network.
@@ -17,11 +22,24 @@ class Curves:
 
     def __init__(self, claim: Claim, steps: int, draws: int, seed: int) -> None:
         self.claim, self.seed, self.universe = claim, seed, claim.universe
-        self.steps = max(1, min(steps, int(claim.counts.max())))  # finer than the cells says nothing more
-        self.generator = torch.Generator().manual_seed(seed)
-        self.keys = torch.rand(draws, *self.universe.shape, generator=self.generator, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(seed)
+        self.keys = torch.rand(draws, *self.universe.shape, generator=generator, dtype=torch.float64)
+        orders = [ranks(effects, self.universe, self.keys[0]) for effects in claim.effects]
+        self.counts = self._counts(orders)
+        self.steps = max(1, min(steps, int(self.counts.max())))  # finer than the cells says nothing more
         self.random = self._mean(torch.zeros(self.universe.shape), draws)
-        self.measured = best_of([self._mean(effects, 1) for effects in claim.effects])
+        self.measured = best_of([self._curve(order) for order in orders])
+
+    def _counts(self, orders: list[Tensor]) -> Tensor:
+        """The cells up to the highest peak of the orders, of every row [N]; all where none gains anything; at least one."""
+        whole = self.universe.sum(1)
+        limits = fractions(whole, max(1, min(PEAK_POINTS, int(whole.max()))))
+        gains = torch.stack([self.claim.along(order, limits) for order in orders])  # [orders, N, points]
+        peak, point = gains.max(2)
+        best = peak.argmax(0)
+        row = torch.arange(len(whole))
+        tiny = 1e-9 + 1e-6 * (self.claim.start.abs().max() + gains.abs().max())
+        return torch.where(peak[best, row] > tiny, limits[row, point[best, row]], whole).clamp(min=1)
 
     def of_map(self, score: Tensor) -> Tensor:
         """The curve of an order by ``score`` [N, cells], highest first; the mean over the tie-breakings where there are ties."""
@@ -40,7 +58,7 @@ class Curves:
             shifts = [int(torch.randint(side, (1,), generator=generator)) for side in self.claim.cells.grid]
             grid = score.reshape(-1, *self.claim.cells.grid).roll(references, 0)
             moved = grid.roll(shifts, tuple(range(1, grid.dim()))).reshape(score.shape)
-            found.append(self.claim.curve(ranks(moved, self.universe, keys), self.steps))
+            found.append(self._curve(ranks(moved, self.universe, keys)))
         return torch.stack(found).mean(0)
 
     def best(self, maps: list[Tensor]) -> Tensor:
@@ -48,8 +66,11 @@ class Curves:
         return best_of([*maps, self.random, self.measured])
 
     def _mean(self, score: Tensor, draws: int) -> Tensor:
-        found = [self.claim.curve(ranks(score, self.universe, keys), self.steps) for keys in self.keys[:draws]]
-        return torch.stack(found).mean(0)
+        return torch.stack([self._curve(ranks(score, self.universe, keys)) for keys in self.keys[:draws]]).mean(0)
+
+    def _curve(self, order: Tensor) -> Tensor:
+        gains = self.claim.along(order, fractions(self.counts, self.steps))
+        return torch.cat([gains.new_zeros(len(gains), 1), gains], 1)
 
 
 def best_of(curves: list[Tensor]) -> Tensor:

@@ -50,8 +50,8 @@ def absence_scores(
     copied into x, the largest R > 0 first; u must **fall**.
 
     With A the mean gain along the curve (trapezoids), score = sum (A - A_random) / sum (A_best - A_random), sums over the samples.
-    A curve ends after as many cells as move u the claimed way at all (by effects measured on the network), so that the order of the
-    others earns nothing. A_random is the mean of ``draws`` random orders. A_best is that of the best order found for the
+    A curve ends where the measured order that gets furthest has its peak: what is left does not move u the claimed way, and its order
+    earns nothing. A_random is the mean of ``draws`` random orders. A_best is that of the best order found for the
     sample: by measured effects (of every cell changed alone, left alone, and in windows), or the map's own. Only the order of the
     map's values counts, ties at random, so multiplying the map changes nothing.
 
@@ -81,7 +81,7 @@ def absence_scores(
         seed: of random orders, ties and bootstrap.
         progress: show a progress bar on stderr if it takes more than three seconds.
 
-    Forwards: about N k cells x 4 to find the best order, and N k steps x (2 draws + 7) for the curves, draws more with ties.
+    Forwards: about N k (4 cells + 240) to find the best order, and N k steps x (2 draws + 7) for the curves, draws more with ties.
 
     The model runs in evaluation mode and is as before afterwards, as is the random state.
 

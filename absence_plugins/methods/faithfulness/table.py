@@ -169,7 +169,7 @@ def number(value: float | None) -> str:
     if value is None:
         return "?"
     text = f"{value:.2f}"
-    return text[:3] if abs(value) >= 0.995 and not text.startswith("-") else text.replace("0.", ".", 1)
+    return "1.0" if text == "1.00" else text.replace("0.", ".", 1)
 
 
 def short(problem: str) -> str:
