@@ -40,7 +40,7 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="A Captum class, for example DeepLift or Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; "
+            help="A Captum class, for example Occlusion or LRP; a composite of Zennit, for example zennit:epsilon_gamma; "
             "or a unit to render with Lucent, lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a logit)."
         ),
     ] = "IntegratedGradients",

@@ -180,13 +180,17 @@ def sources() -> str:
 
 
 def tables_of(table: PlantedTable, methods: Sequence[str]) -> str:
-    """Both views as Markdown, for these methods."""
+    """Both views as Markdown, for those of these methods that have an answer in the view."""
     titles = {
         "nontarget": "**Non-target view**: what holds the unit down?",
         "reference": "**Reference view**: what is missing?",
     }
-    shown = [name for name in methods if name in table.methods]
-    return "\n\n".join(f"{titles[view]}\n\n{table.markdown(view, shown)}" for view in table.views)
+    blocks = []
+    for view in table.views:
+        answered = {one.method for one in table.scores if one.view == view and not one.note}
+        shown = [name for name in methods if name in answered]
+        blocks.append(f"{titles[view]}\n\n{table.markdown(view, shown)}")
+    return "\n\n".join(blocks)
 
 
 def inserted(page: str, table: PlantedTable) -> str:
