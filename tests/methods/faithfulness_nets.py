@@ -33,3 +33,8 @@ def images(count: int = SAMPLES, seed: int = 1) -> Tensor:
 
 def noise(seed: int) -> Tensor:
     return torch.randn(SAMPLES, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def effect(net: Weighted, unit: int, x: Tensor) -> Tensor:
+    """What each pixel adds to the unit, on paper (for unit 1 where its ReLU is open)."""
+    return (net.w * x if unit == 0 else -net.h * x).detach()
