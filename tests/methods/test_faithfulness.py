@@ -112,8 +112,8 @@ def test_curve_and_area_as_plain_loops(seed: int, steps: int, view: str) -> None
         alone = {i: gain(row, [i]) for i in features}
         last = {i: whole - gain(row, [j for j in features if j != i]) for i in features}
         peaks = []
-        for effect in ({i: alone[i] + last[i] for i in features}, alone, last):
-            order = sorted(features, key=lambda i: -effect[i])
+        for strength in ({i: alone[i] + last[i] for i in features}, alone, last):
+            order = sorted(features, key=lambda i: -strength[i])
             peaks += [(gain(row, order[:count]), -count) for count in range(1, len(order) + 1)]
         highest, count = max(peaks, default=(0.0, -1))
         counts.append(-count if highest > 1e-5 else max(1, len(features)))
