@@ -188,6 +188,7 @@ class FolderImages(torch.utils.data.Dataset[Any]):
 
     Attributes:
         files: the images' paths.
+        folder: that all lie in.
         found: what was left out, and how to say so.
         identity: by which a checkpoint knows the files.
     """
@@ -202,6 +203,7 @@ class FolderImages(torch.utils.data.Dataset[Any]):
             raise ValueError(f"folder {folder} holds no images")
         self.found = readable(files, folder, preprocessing.channels, known=known, progress=progress)
         self.files = list(self.found.files)
+        self.folder = folder
         self.identity = self.found.identity
         self.preprocessing = preprocessing
 

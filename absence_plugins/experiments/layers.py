@@ -18,6 +18,7 @@ from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.patch_rows import HOW_TO_READ, unit_row
+from absence_plugins.report.unit.neuron import Look, look_at
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ class Scan:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One layer's patches and their test."""
+    """One layer's patches and their test; ``look`` says whether its values look rectified."""
 
     patches: ExtremePatches
     tested: InsertionResult
+    look: Look
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -84,8 +86,12 @@ class Texts:
     notes: tuple[str, ...] = field(default=())
 
 
-def scan_layer(subject: Subject, layer: str, scan: Scan, *, progress: bool) -> LayerResult:
-    """Patches of one half of the data (of all, in the paper's protocol), tested on the other."""
+def scan_layer(subject: Subject, layer: str, scan: Scan, *, look: Look | None = None, progress: bool) -> LayerResult:
+    """Patches of one half of the data (of all, in the paper's protocol), tested on the other.
+
+    look: what ``look_at`` found of it before. Raises ValueError for a rectifier, and warns where a layer's values look rectified.
+    """
+    look = look or look_at(subject.model, layer, subject.dataset, scan.reduce)
     selection = None if scan.protocol == "paper" else halves(subject.dataset, scan.seed)[0]
     checkpoint = None if scan.checkpoint is None else scan.checkpoint / (layer or "output")
     patches = find_extreme_patches(
@@ -119,7 +125,7 @@ def scan_layer(subject: Subject, layer: str, scan: Scan, *, progress: bool) -> L
         checkpoint=checkpoint,
         progress=progress,
     )
-    return LayerResult(patches, tested)
+    return LayerResult(patches, tested, look)
 
 
 def layers_page(
@@ -158,7 +164,8 @@ def layers_page(
         for layer, result in results.items()
     )
     left_out = subject.dataset.found.notes if isinstance(subject.dataset, FolderImages) else ()
-    notes = (*texts.notes, *left_out)
+    rectified = (result.look.note for result in results.values() if result.look.note)
+    notes = (*texts.notes, *rectified, *left_out)
     page = Page(
         title=texts.title,
         lead=f"{texts.lead}\n\nUnits that encode an absence, by layer: {counts}."

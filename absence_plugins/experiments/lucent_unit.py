@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from absence_plugins.lucent import AbsenceObjective, absence_contrast, render_vis, unit_values
 from absence_plugins.report import Row, Side
-from absence_plugins.report.sides import MOST, unit_panels
+from absence_plugins.report.sides import MOST, unit_panels, what_they_show
 
 PREFIX = "lucent:"
 OUTPUTS = "labels"  # Lucent's name of the model's output
@@ -117,7 +117,7 @@ def _sentence(unit: UnitName, up: float, down: float, low: float, high: float, c
     beyond = " and ".join(filter(None, outside))
     return (
         f"Optimized from the same noise, one picture raises {unit.shown} to {up:.3g}, the other lowers it to {down:.3g}; on {images} {spread}. "
-        "What the lowering picture shows holds the unit down."
+        + what_they_show(up, down, low, high, "raise --steps")
         + (
             f" {'The two lie' if ' and ' in beyond else 'One lies'} {beyond} everything in these images: read shapes, not brightness or size."
             if beyond

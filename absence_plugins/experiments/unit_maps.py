@@ -10,19 +10,22 @@ import torch
 from torch import Tensor, nn
 
 INCOMPLETE = 0.05  # share of |u(x) - u(baseline)| by which DeepLift's map may miss it
+DEEPLIFT, INTEGRATED = "DeepLift", "integrated gradients"  # as the page calls them
+BOTH = f"{DEEPLIFT}, and {INTEGRATED} where it does not add up"
 STEPS, CHUNK = 50, 64  # of integrated gradients; points at a time
 
 
-def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> Tensor:
-    """Signed maps [B, C, H, W] of a unit on inputs against one baseline each: DeepLift, or integrated gradients where
+def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, str]:
+    """Signed maps [B, C, H, W] of a unit on inputs against one baseline each, and which method made them: DeepLift, or integrated gradients where
     DeepLift does not add up to u(x) - u(baseline) (a nonlinearity that it does not see) and they come closer.
 
     unit: inputs [B, C, H, W] -> [B]. Sign: R > 0 raises the unit, R < 0 holds it down.
 
     >>> unit = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False), nn.Flatten(0))
     >>> _ = unit[1].weight.data.copy_(torch.tensor([[1.0, -1.0, 0.0, 2.0]]))
-    >>> default_maps(unit, torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).flatten().tolist()
-    [1.0, -1.0, 0.0, 2.0]
+    >>> signed, method = default_maps(unit, torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+    >>> signed.flatten().tolist(), method
+    ([1.0, -1.0, 0.0, 2.0], 'DeepLift')
     """
     from absence_plugins.captum import AbsenceDeepLift
 
@@ -36,12 +39,15 @@ def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> Tensor:
         except (RuntimeError, AssertionError, ValueError):  # reused modules, functional nonlinearities
             signed = None
     if signed is not None and bool((_missed(signed, gained) <= INCOMPLETE * gained.abs().clamp(min=1e-6)).all()):
-        return signed.detach()  # type: ignore[no-any-return]
+        return signed.detach(), DEEPLIFT
     other = integrated_gradients(unit, inputs, baselines)
     if signed is None:
-        return other
-    closer = (_missed(signed, gained) < _missed(other, gained)).reshape(-1, *[1] * (inputs.dim() - 1))
-    return torch.where(closer, signed, other).detach()
+        return other, INTEGRATED
+    closer = _missed(signed, gained) < _missed(other, gained)
+    chosen = torch.where(closer.reshape(-1, *[1] * (inputs.dim() - 1)), signed, other).detach()
+    if bool(closer.all()):
+        return chosen, DEEPLIFT
+    return chosen, BOTH if bool(closer.any()) else INTEGRATED
 
 
 def _missed(signed: Tensor, gained: Tensor) -> Tensor:

@@ -32,11 +32,11 @@ from absence_plugins.report.unit.result import made_folder
 
 TOP = 5
 DIGITS_LAYER = "conv3"
+RANDOM = "With random weights the verdicts are those of chance features, and uncertain: they say nothing of a trained network."
 SKIPPED = ("maps", "pictures", "name", "faithfulness")
 LEAD = (
-    "Every unit of {layer} was put to the insertion test: do its lowest patches, pasted into images on which it is high, pull "
-    "it down more than any other patch does? {flagged} of {tested} units encode an absence by this test (q <= {alpha}). "
-    "{chosen} Values are those before the nonlinearity. {source}."
+    "{asked}: do a unit's lowest patches, pasted into images on which it is high, pull it down more than any other patch does? "
+    "{flagged} of {tested} units encode an absence by this test (q <= {alpha}). {chosen} {values}{source}."
 )
 
 
@@ -145,23 +145,33 @@ def run_report(
             "size", "stride", "mode", "reduce", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed"
         )},
     }  # fmt: skip
-    study_of(loaded.model, layer, first, samples.dataset, **options)
+    look = study_of(loaded.model, layer, first, samples.dataset, **options).look
     subject = Subject(loaded.model, samples.dataset, show, 0.0, "")
     kept = out / "state" / mark["test"]  # beside it there may be that of other settings
-    tested = scan_layer(subject, layer, replace(scan, units=wanted.units, checkpoint=kept), progress=progress).tested
+    tested = scan_layer(
+        subject, layer, replace(scan, units=wanted.units, checkpoint=kept), look=look, progress=progress
+    ).tested
     units = list(wanted.units) if wanted.units else strongest(tested, wanted.top)
-    study = study_of(loaded.model, layer, units, samples.dataset, tested=tested, **options)
+    study = study_of(loaded.model, layer, units, samples.dataset, tested=tested, look=look, **options)
     chosen = (
         "Below: the units that were asked for."
         if wanted.units
         else f"Below: the {len(units)} units with the strongest encoded absence, flagged ones first."
     )
+    named = layer or "the output"
+    asked = f"Every unit of {named} was put to the insertion test"
+    if len(tested) < look.units:
+        asked = (
+            f"{len(tested)} of {look.units} units of {named} were tested; q is corrected over these {len(tested)}. "
+            "The insertion test asks"
+        )
     lead = LEAD.format(
-        layer=layer or "the output", flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha,
+        asked=asked, values="" if look.note else "Values are those before the nonlinearity. ", flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha,
         chosen=chosen, source=samples.source,
     )  # fmt: skip
+    uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()
     texts = Texts(
-        f"What the units of {layer or 'the output'} encode as absent", lead, (*loaded.notes, *samples.notes),
+        f"What the units of {layer or 'the output'} encode as absent", lead, (*loaded.notes, *uncertain, *samples.notes),
         provenance(seed=scan.seed, command=command),
     )  # fmt: skip
     if isinstance(samples.dataset, FolderImages):

@@ -92,6 +92,23 @@ def unit_panels(
     return panels
 
 
+def what_they_show(up: float, down: float, low: float, high: float, remedy: str) -> str:
+    """What two rendered pictures tell: nothing, where one drives the unit no further than real images do.
+
+    up, down: the unit on the rendered pictures; low, high: among real images; remedy: what to do.
+
+    Example:
+        >>> what_they_show(3.0, -0.5, -1.0, 2.0, "raise --steps")
+        'The lowering picture did not get below the real images; raise --steps.'
+    """
+    said = "What the lowering picture shows holds the unit down."
+    if not down < low:
+        said = f"The lowering picture did not get below the real images; {remedy}."
+    if not up > high:
+        said += f" The raising picture did not get above the real images; {remedy}."
+    return said
+
+
 def _batch(side: Side) -> Tensor:
     """A side's images. Raises ValueError for another number of values, or what :func:`batched` refuses."""
     images = batched(side.images)

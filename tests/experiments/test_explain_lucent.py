@@ -68,6 +68,13 @@ def test_the_row_is_measured_on_normalized_images_and_the_extremes_are_the_datas
     real = values.sort().values
     assert row.panels[1].caption == "real: " + ", ".join(f"{float(value):.3g}" for value in real.flip(0)[:4])
     assert row.panels[3].caption == "real: " + ", ".join(f"{float(value):.3g}" for value in real[:4])
+    low, high = float(real[0]), float(real[-1])
+    up, down = (float(part) for part in row.facts[0][1].split(" / "))
+    assert low < down  # two steps are too few
+    assert up < high
+    assert "did not get below the real images; raise --steps" in row.sentence
+    assert "did not get above the real images; raise --steps" in row.sentence
+    assert "holds the unit down" not in row.sentence
     again = unit_row(model, UnitName("labels", 4), pictures, lambda images: images * 2, steps=2, progress=False)
     assert again.facts == row.facts
     assert torch.equal(torch.as_tensor(again.panels[0].data), torch.as_tensor(row.panels[0].data))

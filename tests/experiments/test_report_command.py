@@ -15,7 +15,14 @@ from typer.testing import CliRunner
 from absence_plugins.cli import app
 from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.experiments import unit_report
-from absence_plugins.experiments.unit_maps import default_maps, default_pictures, integrated_gradients
+from absence_plugins.experiments.unit_maps import (
+    BOTH,
+    DEEPLIFT,
+    INTEGRATED,
+    default_maps,
+    default_pictures,
+    integrated_gradients,
+)
 from absence_plugins.report.unit import report_of
 from absence_plugins.report.unit.many import write_reports
 from absence_plugins.report.unit.neuron import ScannedUnit
@@ -79,6 +86,12 @@ def test_a_users_model_on_a_folder_then_again(photos: Path, here: Path, monkeypa
     assert "weights of resnet18 are random" in page
     assert "&lt;b&gt;cat &amp; dog" in page
     assert "<b>cat" not in page
+    assert "verdicts are those of chance features" in page
+    assert "Few images make uncertain verdicts" in page
+    index = (out / "index.html").read_text(encoding="utf-8")
+    assert "2 of 64 units of layer1.0.conv1 were tested; q is corrected over these 2." in index
+    assert "Every unit of" not in index
+    assert "Values are those before the nonlinearity" in index
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("unit-*")}
 
     made: list[int] = []
@@ -95,6 +108,28 @@ def test_a_users_model_on_a_folder_then_again(photos: Path, here: Path, monkeypa
     assert "1 of 14 files of photos cannot be read" in output
     assert "cannot be read" in (out / "unit-003.html").read_text(encoding="utf-8")
     assert list(json.loads((out / "unreadable.json").read_text())) == ["car/broken.png"]
+
+
+@pytest.mark.parametrize("command", ["report", "patches"])
+def test_a_residual_block_is_said_to_look_rectified(command: str, photos: Path, here: Path) -> None:
+    options = ["photos", "--model", "torchvision:resnet18", "--layer", "layer1", "--size", "32", "--patch", "16", "--stride", "16",
+               "--images-per-unit", "3", "--units", "3", "--quiet", "--out", "page"]  # fmt: skip
+    if command == "report":
+        options += ["--scored", "1", "--skip", "pictures"]
+    result = CliRunner().invoke(app, [command, *options])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("as behind a ReLU") == 1
+    html = (here / "page" / "index.html").read_text(encoding="utf-8")
+    assert "as behind a ReLU" in html
+    assert "before the nonlinearity" not in html
+    if command == "report":
+        assert "Image " not in html
+        assert "&lt;b&gt;cat &amp; dog/" in html
+        (one,) = json.loads((here / "page" / "units.json").read_text())["units"]
+        example = one["sections"]["maps_low"]["examples"][0]
+        assert (photos / example["file"]).is_file()
+        assert set(one["sections"]["maps_low"]["methods"]) <= {DEEPLIFT, INTEGRATED, BOTH}
+        assert "a blank pixel is black" in html
 
 
 def test_ctrl_c_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +183,7 @@ def test_a_file_in_the_way_is_refused(here: Path) -> None:
 def test_default_maps_add_up_and_agree_with_integrated_gradients(layer: str, index: int) -> None:
     digits, unit = load_digits(), ScannedUnit(digits_cnn(), layer, index, "mean")
     x, references = digits.test_images[:4], digits.train_images[:4]
-    signed = default_maps(unit, x, references)
+    signed, _ = default_maps(unit, x, references)
     with torch.no_grad():
         gained = unit(x) - unit(references)
     assert torch.allclose(signed.flatten(1).sum(1), gained, rtol=0.05, atol=1e-5)
@@ -165,7 +200,8 @@ def test_default_maps_fall_back_where_deeplift_cannot_see() -> None:
             return (x.flatten(1).sum(1) ** 2).relu()
 
     x = torch.tensor([[[[1.0, 2.0]]]])
-    signed = default_maps(Hidden(), x, torch.zeros_like(x))
+    signed, method = default_maps(Hidden(), x, torch.zeros_like(x))
+    assert method == "integrated gradients"
     assert signed.sum().item() == pytest.approx(9.0, rel=1e-3)
     assert signed.flatten().tolist() == pytest.approx([3.0, 6.0], rel=1e-3)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from browser import CHROMIUM, Browser
-from unit_subjects import HOSTILE, SMALL, images, linear_maps, net, plain_pictures
+from unit_subjects import HOSTILE, SMALL, Files, images, linear_maps, net, plain_pictures
 
 from absence_plugins.report import Panel, UnitReport
 from absence_plugins.report.unit import report_of, study_of
@@ -242,11 +242,12 @@ def test_index_and_pages_in_a_browser(browser: Browser, study: Any, tmp_path: Pa
 
 @in_a_browser
 def test_hostile_names_in_a_browser(browser: Browser, tmp_path: Path) -> None:
-    pixels, block = images()
+    _, block = images()
     layer = HOSTILE.replace(".", "")
     names = [HOSTILE, "x" * 400, "مرحبا‮ right to left\nsecond line"]
     concepts = (torch.stack([block, torch.arange(60) % 3 == 0, torch.arange(60) % 5 == 0], 1), names)
-    study = study_of(net(layer), layer, [0], pixels, concepts=concepts, maps=None, pictures=None, **SMALL)
+    files = Files(tmp_path, HOSTILE + "x" * 400)
+    study = study_of(net(layer), layer, [0], files, concepts=concepts, maps=linear_maps, pictures=None, **SMALL)
     index = write_reports(study, [0], tmp_path / "out", Texts(HOSTILE, HOSTILE, (HOSTILE,), {HOSTILE: HOSTILE}))
     found = browser.open(index)
     assert found["scripts"] == 0

@@ -11,16 +11,20 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from unit_subjects import HOSTILE, SIDE, SMALL, images, linear_maps, net, plain_pictures
+from unit_subjects import HOSTILE, SIDE, SMALL, Files, images, linear_maps, net, plain_pictures
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import insertion_test
 from absence_plugins.methods.patches import find_extreme_patches
 from absence_plugins.report import UnitReport, explain_unit
-from absence_plugins.report.unit import study_of
+from absence_plugins.report.page import page_html
+from absence_plugins.report.unit import report_of, study_of
+from absence_plugins.report.unit.neuron import Look, look_at
 from absence_plugins.report.unit.plugins import GROUP, provider
 from absence_plugins.report.unit.references import compared
 from absence_plugins.report.unit.section import plain
+from absence_plugins.report.unit.truth import both_scores
 
 KEYS = ["patches", "insertion", "maps_high", "maps_low", "pictures", "name", "directions", "faithfulness"]
 
@@ -113,8 +117,9 @@ def test_what_was_not_run_says_how_to_run_it() -> None:
     assert all(sentence.startswith("Not run: ") for sentence in missing.values())
     assert "pass concepts=" in missing["name"]
     assert "pass directions=8" in missing["directions"]
-    assert "leave maps=None out" in missing["maps_high"]
-    assert "scored=8" in missing["faithfulness"]
+    assert "leave maps=None out, on the command line leave out --skip maps" in missing["maps_high"]
+    assert "on the command line leave out --skip faithfulness" in missing["faithfulness"]
+    assert "in Python pass scored=8" in missing["faithfulness"]
     assert "not run: maps_high" in repr(found)
     data = found.to_dict()
     assert not data["sections"]["name"]["ran"]
@@ -186,7 +191,9 @@ def test_the_same_seed_gives_the_same_numbers(hates: UnitReport, tested: Any) ->
         ({"maps": lambda unit, x, r: x[:, :, :2]}, "must return maps of the inputs' shape"),
         ({"maps": lambda unit, x, r: x * float("nan")}, "hold NaN"),
         ({"examples": 0}, "examples=0 must be at least 1"),
-        ({"bogus": 0}, "bogus"),
+        ({"unitz": 3}, r"explain_unit\(\) got an unexpected keyword argument 'unitz'; settings are: size, stride"),
+        ({"size": 64}, "size=64 do not fit into images of 12 pixels; pass size="),
+        ({"model": nn.Conv2d(3, 3, 1), "layer": ""}, "does not take the data set's images, 1 x 12 x 12"),
     ],
 )
 def test_clear_errors(options: dict[str, Any], message: str) -> None:
@@ -206,7 +213,11 @@ def test_a_test_of_another_layer_or_unit_is_refused(tested: Any) -> None:
 def test_a_unit_that_never_fires_says_so() -> None:
     model = net()
     model.conv.bias.data[0] = -5.0
-    assert "It is above 0 on no image" in explained(0, model, maps=None, pictures=None).verdict
+    spread = explained(0, model, maps=None, pictures=None)
+    assert "It is above 0 at no position of any image" in spread.verdict
+    model = net()
+    model.head.bias = nn.Parameter(torch.tensor([-50.0, 0.0]))
+    assert "It is above 0 on no image" in explained(0, model, "head", maps=None, pictures=None).verdict
 
 
 # -- where maps and pictures come from by default ----------------------------------------------------------------------
@@ -240,6 +251,10 @@ def test_maps_and_pictures_are_found_as_entry_points(tmp_path: Path, monkeypatch
 
 def test_without_any_registered_provider_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(tmp_path, monkeypatch)
+    said = explained(0, maps="auto").section("maps_high").sentence  # captum is there: the package itself is not
+    assert "absence_plugins is not installed as a package" in said
+    assert "or pass maps=absence_plugins.experiments.unit_maps.default_maps" in said
+    monkeypatch.setattr("absence_plugins.report.unit.plugins.find_spec", lambda name: None)
     found = explained(0, maps="auto")
     assert 'pip install "absence-plugins[captum]", or pass maps=' in found.section("maps_high").sentence
 
@@ -274,3 +289,101 @@ def test_names_that_want_to_be_html_stay_text(tmp_path: Path) -> None:
     assert "<img src=http" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert HOSTILE in json.loads((tmp_path / "unit.json").read_text())["notes"]
+
+
+# -- what the reader must know -----------------------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """Ends in a ReLU that no module name gives away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - 0.5 + self.conv(x)).relu()
+
+
+def test_a_layer_whose_values_look_rectified_is_said_to_be(recwarn: pytest.WarningsRecorder) -> None:
+    pixels, _ = images(120)
+    torch.manual_seed(0)
+    model = nn.Sequential(Residual(), nn.Flatten(), nn.Linear(3 * SIDE**2, 2)).eval()
+    with pytest.warns(AbsenceWarning, match="as behind a ReLU"):
+        study = study_of(model, "0", [1], pixels, maps=None, pictures=None, **SMALL)
+    found = report_of(study, 1)
+    assert any("as behind a ReLU" in note for note in found.notes)
+    assert "as behind a ReLU" in page_html(found.page())
+    recwarn.clear()
+    assert look_at(model, "0.conv", pixels) == Look(3)
+    assert look_at(net(), "conv", pixels) == Look(3)  # its values are 0 or more, and 0 on ink, but nothing is cut off
+    inplace = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True))
+    assert look_at(inplace, "0", pixels) == Look(2)  # copies are read
+    assert not [one for one in recwarn if issubclass(one.category, AbsenceWarning)]
+    with pytest.raises(ValueError, match="puts out rectified values"):
+        look_at(nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())), "0", pixels)
+
+
+def test_few_images_make_uncertain_verdicts(hates: UnitReport) -> None:
+    assert any(
+        "Few images make uncertain verdicts: 20 were pasted into per unit, of 60" in note for note in hates.notes
+    )
+    options: dict[str, Any] = {"maps": None, "pictures": None, **SMALL}
+    assert study_of(net(), "conv", [0], images(120)[0], **options).notes == ()
+    (note,) = study_of(net(), "conv", [0], images(120)[0], **{**options, "images_per_unit": 19}).notes
+    assert "19 were pasted into" in note
+
+
+def test_the_page_says_what_made_the_maps_and_what_blank_is(hates: UnitReport) -> None:
+    for key in ("maps_high", "maps_low"):
+        assert hates.section(key).sentence.endswith("Maps made with: linear_maps.")
+        assert hates.section(key).data["methods"] == ["linear_maps"]
+    named = explained(0, maps=lambda *given: (linear_maps(*given), "my method"), pictures=None, concepts=None)
+    assert named.to_dict()["sections"]["maps_low"]["methods"] == ["my method"]
+    assert "a blank pixel is black (0 as the model sees it)" in page_html(hates.page())
+    white = explained(0, maps=None, pictures=None, empty=1.0, show=lambda seen: seen)
+    assert "insertion test a blank pixel is a level of 1.00 from 0 (black)" in white.terms[0][1]
+    gray = explained(0, maps=None, pictures=None, show=lambda seen: seen / 2 + 0.5)
+    assert "the mean color of the normalization (0 as the model sees it; 128 of 255" in gray.terms[0][1]
+
+
+def test_images_are_called_by_their_files(tmp_path: Path) -> None:
+    found = explain_unit(net(), "conv", 0, Files(tmp_path, "<b>cat"), maps=linear_maps, pictures=None, **SMALL)
+    for key in ("maps_high", "maps_low"):
+        (example,) = found.section(key).data["examples"]
+        assert example["file"] == f"<b>cat/{example['image']}.png"
+        assert found.section(key).panels[0].title == example["file"]
+    lowest = found.section("patches").data["lowest"]
+    assert lowest["files"] == [f"<b>cat/{image}.png" for image, _, _ in lowest["positions"]]
+    html = page_html(found.page())
+    assert "<b>cat" not in html
+    assert "&lt;b&gt;cat" in html
+
+
+class Tilted(nn.Module):
+    """Ink counts the more the further right it is, so that orders of pixels differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = net().conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x * torch.linspace(0.2, 2, SIDE)).mean((2, 3))
+
+
+def test_both_scores_and_the_placebo_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    found = explained(0, Tilted(), scored=4, mode="mask", pictures=None, concepts=None).section("faithfulness")
+    scores = [found.data[view] for view in ("nontarget", "reference")]
+    assert both_scores(found.to_dict()) == " / ".join(f"{one['score']:.2f}" for one in scores)
+    for one in scores:
+        assert f"where it says nothing (shifted, or another image's) {one['placebo_score']:.2f}" in found.sentence
+    assert capfd.readouterr().err == ""  # progress=False
+
+
+def test_a_picture_that_lowers_nothing_is_not_explained(hates: UnitReport) -> None:
+    assert "What the lowering picture shows holds the unit down." in hates.section("pictures").sentence
+    weak = explained(0, maps=None, pictures=lambda unit, shape, prepare, seed: (torch.ones(shape), torch.zeros(shape)))
+    said = weak.section("pictures").sentence
+    assert "The lowering picture did not get below the real images; raise the steps" in said
+    assert "The raising picture did not get above the real images" in said
+    assert "holds the unit down" not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,20 @@ def images(count: int = 60) -> tuple[Tensor, Tensor]:
     block = torch.arange(count) % 2 == 1
     made[block, :, 4:8, 4:8] = 1.0
     return made, block
+
+
+class Files(torch.utils.data.Dataset[Any]):
+    """The images as files of a folder, with names that want to be HTML."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.pixels, self.block = images()
+        self.folder, self.files = folder, [folder / name / f"{number}.png" for number in range(len(self.pixels))]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self.pixels[number]
 
 
 def linear_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> Tensor:

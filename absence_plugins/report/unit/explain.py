@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from absence_plugins.methods.insertion import InsertionResult
 from absence_plugins.report.unit.extremes import insertion_section, patches_section
 from absence_plugins.report.unit.maps import high_section, low_section
 from absence_plugins.report.unit.naming import name_section, naming_labels
+from absence_plugins.report.unit.neuron import Look
 from absence_plugins.report.unit.pushes import directions_section
 from absence_plugins.report.unit.result import UnitReport
 from absence_plugins.report.unit.sketches import pictures_section
@@ -70,7 +72,7 @@ def explain_unit(
         directions_layer: the pairs' layer, the unit's own or one in front of it; default: its own.
         maps: ``maps(unit, inputs, baselines)``: signed maps [B, C, H, W] of a module ``unit`` (inputs [B, C, H, W] to [B])
             on inputs against one baseline each, R > 0 raises the unit. "auto": Captum's DeepLift or integrated gradients,
-            where installed. None: no maps.
+            where installed. None: no maps. A pair (maps, name of the method) is taken, too; the page names the method.
         pictures: ``pictures(unit, shape, prepare, seed)``: two pictures [C, H, W] in [0, 1] of a shape that drive the unit up
             and down; ``prepare`` turns [n, C, H, W] into model inputs. "auto": Lucent's, where installed. None: none.
         show: from model inputs [n, C, H, W] to pictures in [0, 1]; default: they are pictures.
@@ -127,16 +129,26 @@ def study_of(
     pictures: Any = "auto",
     empty: Any = 0.0,
     progress: bool = True,
+    look: Look | None = None,
     **settings: Any,
 ) -> Study:
-    """A :class:`Study` for the reports of several units; arguments as in :func:`explain_unit`."""
+    """A :class:`Study` for the reports of several units; arguments as in :func:`explain_unit`.
+
+    look: what ``look_at`` found of the layer before.
+    """
+    known = [one.name for one in fields(Settings)]
+    for name in settings:
+        if name not in known:
+            raise TypeError(
+                f"explain_unit() got an unexpected keyword argument {name!r}; settings are: {', '.join(known)}"
+            )
     table, names = concept_table(concepts)
     return Study(
         model, layer, dataset, tuple(units), Settings(**settings),
         labels=None if labels is None else torch.as_tensor(labels), concepts=table, names=names,
         pairs=directions, pairs_layer=directions_layer, maps=maps, pictures=pictures,
         show=show or (lambda images: images), prepare=prepare or (lambda images: images), empty=empty,
-        given=tested, progress=progress,
+        given=tested, progress=progress, looked=look,
     )  # fmt: skip
 
 
@@ -147,18 +159,39 @@ def report_of(
     one = study.tested.of(unit)
     labels = naming_labels(study, unit)
     silent = bool((study.peaks(unit) <= 0).all())
+    has_places = not torch.equal(study.peaks(unit), study.values(unit))
     return UnitReport(
         layer=study.layer,
         index=unit,
         verdict=verdict_sentence(
-            study.layer, one, study.tested.protocol, labels, alpha=study.tested.alpha, silent=silent
+            study.layer,
+            one,
+            study.tested.protocol,
+            labels,
+            alpha=study.tested.alpha,
+            silent=silent,
+            has_places=has_places,
         ),
         flagged=one.flagged,
         q=one.q,
         effect=one.effect,
         sections=tuple(section(study, unit) for section in SECTIONS),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys((*notes, *study.notes))),
+        terms=study_terms(study),
         provenance=dict(provenance or {}),
+    )
+
+
+def study_terms(study: Study) -> tuple[tuple[str, str], ...]:
+    """What "blank" is in this study, for "How to read"."""
+    if study.given is None:
+        return (("Blank", f"In maps, their scores and the insertion test a blank pixel is {study.blank_words}."),)
+    return (
+        (
+            "Blank",
+            f"In maps and their scores a blank pixel is {study.blank_words}; in the insertion test, if it was not told otherwise, "
+            "0 as the model sees it: the mean color of normalized images, black of others.",
+        ),
     )
 
 

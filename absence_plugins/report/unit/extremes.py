@@ -41,7 +41,11 @@ def patches_section(study: Study, unit: int) -> Section:
         {
             "settings": patches.settings,
             **{
-                name: {"scores": side.scores[row].tolist(), "positions": side.positions[row].tolist()}
+                name: {
+                    "scores": side.scores[row].tolist(),
+                    "positions": side.positions[row].tolist(),
+                    "files": [study.file_of(number) for number in side.positions[row, :, 0].tolist()],
+                }
                 for name, side in sides.items()
             },
         },

@@ -18,6 +18,7 @@ from absence_plugins.report.unit.explain import report_of
 from absence_plugins.report.unit.interrupt import interruptions
 from absence_plugins.report.unit.result import SCHEMA, TERMS, UnitReport, json_text, made_folder
 from absence_plugins.report.unit.study import Study
+from absence_plugins.report.unit.truth import both_scores
 
 FEW = 8  # units that stand on one page
 COLUMNS = ("Unit", "Verdict", "High on images with", "q", "Effect", "Faithfulness")
@@ -25,7 +26,7 @@ COLUMN_TERMS = (
     ("Verdict", "A unit encodes an absence if its q is low enough and it passes the mirror test; else it is not confirmed."),
     ("q", "Of the insertion test: the share of false flags to be expected among all units with at most this value."),
     ("Effect", "By how much more its lowest patches pull the unit down than random ones do, in the unit's own values."),
-    ("Faithfulness", "Whether the unit follows its maps: 1 as in the best order that was found, 0 as in a random one."),
+    ("Faithfulness", "Whether the unit follows its maps, first where they name what holds it down, then where they name what images lack: 1 as in the best order that was found, 0 as in a random one."),
 )  # fmt: skip
 
 
@@ -171,11 +172,12 @@ def _write_index(
             rows += reports[unit].rows()
         else:
             anchors[unit] = page_name(unit)
+    terms = {name: said for report in reports.values() for name, said in report.terms}
     page = Page(
         title=texts.title,
-        lead="\n\n".join([*filter(None, lead), *texts.notes]),
+        lead="\n\n".join([*filter(None, lead), *dict.fromkeys((*texts.notes, *study.notes))]),
         rows=tuple(rows),
-        how_to_read=tuple({**dict(COLUMN_TERMS), **dict(TERMS)}.items()) if reports else COLUMN_TERMS,
+        how_to_read=tuple({**dict(COLUMN_TERMS), **dict(TERMS), **terms}.items()) if reports else COLUMN_TERMS,
         provenance=texts.provenance or {},
         table=Table(
             "Units", COLUMNS, tuple(_cells(done[unit]) for unit in units), tuple(anchors[unit] for unit in units)
@@ -191,12 +193,11 @@ def _write_index(
 
 
 def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
-    score = one["faithfulness"]
     return (
         str(one["name"]),
         "encodes an absence" if one["flagged"] else "not confirmed",
         one["formula"] or "–",
         f"{float(one['q']):.2g}",
         f"{float(one['effect']):.3g}",
-        "–" if score is None else f"{float(score):.2f}",
+        both_scores(one["sections"]["faithfulness"]),
     )

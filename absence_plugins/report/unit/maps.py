@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ LOW, LOW_HEADING = "maps_low", "Where it is low: what holds it down"
 UP, DOWN = "raises the unit", "holds the unit down"
 OUTLYING = 0.995  # above this share of pixels a map's color saturates
 
-Maps = Callable[..., Tensor]
+Maps = Callable[..., Any]  # a tensor, or a pair of it and the method's name
 
 
 def high_section(study: Study, unit: int) -> Section:
@@ -36,11 +37,16 @@ def high_section(study: Study, unit: int) -> Section:
         return Section.not_run(HIGH, HIGH_HEADING, f"{reason}; pass more images.")
     panels: list[Panel] = []
     shares, examples = [], []
+    methods: list[str] = []
     for x, value, references, lower, number in zip(
         found.images, found.values, found.references, found.reference_values, numbers, strict=True
     ):
-        blank = drawn(study, unit, maps, x[None], study.blank(x[None]))[0]
-        each = drawn(study, unit, maps, x.expand_as(references), references)
+        (blank, by_blank), (each, by_references) = (
+            drawn_by(study, unit, maps, x[None], study.blank(x[None])),
+            drawn_by(study, unit, maps, x.expand_as(references), references),
+        )
+        blank = blank[0]
+        methods += [by_blank, by_references]
         signed = each.mean(0)
         missing = absence_part(x.expand_as(references), references, study.blank(references)) * each
         absent, raised = float(missing.clamp(min=0).sum()) / len(each), float(each.clamp(min=0).sum()) / len(each)
@@ -48,7 +54,7 @@ def high_section(study: Study, unit: int) -> Section:
         shares.append(share)
         picture, mean = study.picture(x), float(lower.mean())
         panels += [
-            Panel("image", picture, f"Image {number}", f"the unit: {float(value):.3g}"),
+            Panel("image", picture, study.name_of(number), f"the unit: {float(value):.3g}"),
             _signed(blank, picture, "Against blank", "Only what is there can show."),
             Panel("image", study.picture(references[0]), "Nearest reference", f"the unit: {float(lower[0]):.3g}"),
             _signed(signed, picture, "Against references", f"Mean over {len(each)}; their mean value: {mean:.3g}."),
@@ -58,7 +64,7 @@ def high_section(study: Study, unit: int) -> Section:
             ),
         ]  # fmt: skip
         examples.append(
-            {"image": number, "value": float(value), "reference_values": lower.tolist(), "absence_share": share,
+            {"image": number, "file": study.file_of(number), "value": float(value), "reference_values": lower.tolist(), "absence_share": share,
              "completeness_error": float(signed.sum()) - (float(value) - mean)}
         )  # fmt: skip
     error = max(abs(one["completeness_error"]) for one in examples)
@@ -67,10 +73,10 @@ def high_section(study: Study, unit: int) -> Section:
         HIGH_HEADING,
         f"{_images(len(numbers))} on which the unit is highest. Against a blank image only what is there can raise it. Against real images "
         f"near by ({found.pool}), it is also raised by what they have and this one lacks: the absence part, "
-        f"{_range(shares)} of all that raises it.",
+        f"{_range(shares)} of all that raises it. {_made(methods)}",
         tuple(panels),
         (("Absence part", _range(shares)), ("Largest completeness error", f"{error:.1g}")),
-        {"examples": examples, "references_from": found.pool},
+        {"examples": examples, "references_from": found.pool, "methods": _once(methods)},
     )
 
 
@@ -84,24 +90,35 @@ def low_section(study: Study, unit: int) -> Section:
     numbers = values.argsort(stable=True)[: study.settings.examples].tolist()
     panels: list[Panel] = []
     examples = []
+    methods: list[str] = []
     for number in numbers:
         x = study.images([number])
-        signed = drawn(study, unit, maps, x, study.blank(x))[0]
+        (signed,), method = drawn_by(study, unit, maps, x, study.blank(x))
+        methods.append(method)
         picture = study.picture(x[0])
         down, up = float((-signed).clamp(min=0).sum()), float(signed.clamp(min=0).sum())
         panels += [
-            Panel("image", picture, f"Image {number}", f"the unit: {float(values[number]):.3g}"),
+            Panel("image", picture, study.name_of(number), f"the unit: {float(values[number]):.3g}"),
             _signed(signed, picture, "Against blank", f"Blue: {down:.3g} in all; red: {up:.3g}."),
         ]
-        examples.append({"image": number, "value": float(values[number]), "holds_down": down, "raises": up})
+        examples.append(
+            {
+                "image": number,
+                "file": study.file_of(number),
+                "value": float(values[number]),
+                "holds_down": down,
+                "raises": up,
+            }
+        )
     low = ", ".join(f"{one['value']:.3g}" for one in examples)
     return Section(
         LOW,
         LOW_HEADING,
-        f"{_images(len(numbers))} on which the unit is lowest. Blue is content that holds it down: what the unit encodes as absent.",
+        f"{_images(len(numbers))} on which the unit is lowest. Blue is content that holds it down: what the unit encodes as absent. "
+        f"{_made(methods)}",
         tuple(panels),
         (("The unit there", low), ("Held down by", ", ".join(f"{one['holds_down']:.3g}" for one in examples))),
-        {"examples": examples},
+        {"examples": examples, "methods": _once(methods)},
     )
 
 
@@ -111,8 +128,16 @@ def drawn(study: Study, unit: int, maps: Maps, inputs: Tensor, baselines: Tensor
     Raises:
         ValueError: maps of another shape, or with NaN.
     """
+    return drawn_by(study, unit, maps, inputs, baselines)[0]
+
+
+def drawn_by(study: Study, unit: int, maps: Maps, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, str]:
+    """As :func:`drawn`, and the name of the method: as ``maps`` returns it beside the maps, else its own name."""
     with evaluating(study.model):
-        signed = maps(study.neuron(unit), inputs, baselines)
+        signed: Any = maps(study.neuron(unit), inputs, baselines)
+    method = getattr(maps, "__name__", type(maps).__name__)
+    if isinstance(signed, tuple) and len(signed) == 2:
+        signed, method = signed
     if not isinstance(signed, Tensor) or signed.shape != inputs.shape:
         shape = tuple(signed.shape) if isinstance(signed, Tensor) else type(signed).__name__
         raise ValueError(
@@ -120,13 +145,21 @@ def drawn(study: Study, unit: int, maps: Maps, inputs: Tensor, baselines: Tensor
         )
     if not bool(torch.isfinite(signed).all()):
         raise ValueError(f"the maps of unit {unit} hold NaN or infinite values; use another method for maps=")
-    return signed.detach()
+    return signed.detach(), str(method)
 
 
 def _signed(signed: Tensor, picture: Tensor, title: str, caption: str) -> Panel:
     flat = sum_channels(signed.cpu())
     limit = symmetric_range(flat, OUTLYING) if flat.numel() > 64 * 64 else None
     return Panel("signed", flat, title, caption, picture, UP, DOWN, limit)
+
+
+def _once(methods: list[str]) -> list[str]:
+    return list(dict.fromkeys(methods))
+
+
+def _made(methods: list[str]) -> str:
+    return f"Maps made with: {'; '.join(_once(methods))}."
 
 
 def _images(count: int) -> str:

@@ -20,7 +20,7 @@ def name_section(study: Study, unit: int) -> Section:
         return Section.not_run(
             KEY,
             HEADING,
-            "no concepts were given; pass concepts=(labels [N, K], names), on the command line class folders or --attributes.",
+            "no concepts were given; pass concepts=(labels [N, K], names), on the command line class folders or --attributes, and no --skip name.",
         )
     label, low, values = study.label(unit), study.label(unit, "negative"), study.values(unit)
     best = label.best

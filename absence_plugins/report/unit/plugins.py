@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 GROUP = "absence_plugins.unit_report"
 NEEDED = {"maps": "captum", "pictures": "lucent"}
+OWN = {kind: f"absence_plugins.experiments.unit_maps.default_{kind}" for kind in NEEDED}
 
 
 class NotAvailable(Exception):
@@ -28,16 +30,23 @@ def provider(kind: str, given: Any) -> Callable[..., Any]:
 
     >>> provider("maps", None)
     Traceback (most recent call last):
-    absence_plugins.report.unit.plugins.NotAvailable: switched off; leave maps=None out, on the command line --skip maps
+    absence_plugins.report.unit.plugins.NotAvailable: switched off; in Python leave maps=None out, on the command line leave out --skip maps
     """
     if given is None:
-        raise NotAvailable(f"switched off; leave {kind}=None out, on the command line --skip {kind}")
+        raise NotAvailable(
+            f"switched off; in Python leave {kind}=None out, on the command line leave out --skip {kind}"
+        )
     if callable(given):
         return given  # type: ignore[no-any-return]
     if given != "auto":
         raise TypeError(f"{kind}={given!r} must be 'auto', None or a callable")
     found = list(entry_points(group=GROUP, name=kind))
     remedy = f'pip install "absence-plugins[{NEEDED[kind]}]"'
+    if not found and find_spec(NEEDED[kind]) is not None:
+        raise NotAvailable(
+            f"absence_plugins is not installed as a package, so its {kind} are not registered (entry point group {GROUP}), although "
+            f"{NEEDED[kind]} is there; install it (pip install -e . in its folder), or pass {kind}={OWN[kind]}"
+        )
     if not found:
         raise NotAvailable(
             f"no installed package registers {kind} (entry point group {GROUP}); {remedy}, or pass {kind}=..."

@@ -39,6 +39,7 @@ class UnitReport:
         effect: by how much more its lowest patches pull it down than random ones do, in the unit's own values.
         sections: what was found, in the order of the page; those that were not run say so.
         notes: what the reader must know, for example that the weights are random.
+        terms: what words mean on this page alone.
         provenance: how to make it again.
 
     Sign: a positive effect: its lowest patches pull the unit down. In maps, R > 0 raises it and R < 0 holds it down.
@@ -52,6 +53,7 @@ class UnitReport:
     effect: float
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -87,7 +89,7 @@ class UnitReport:
             lead="\n\n".join(self.notes),
             verdict=self.verdict,
             rows=tuple(one.row() for one in self.sections),
-            how_to_read=TERMS,
+            how_to_read=(*TERMS, *self.terms),
             provenance=self.provenance,
             links=links,
         )
@@ -108,6 +110,7 @@ class UnitReport:
             "faithfulness": mean_score(data["faithfulness"]) if data["faithfulness"]["ran"] else None,
             "sections": data,
             "notes": list(self.notes),
+            "terms": dict(self.terms),
             "provenance": dict(self.provenance),
         }
 

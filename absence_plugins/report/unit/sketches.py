@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 from absence_plugins.core.hooks import evaluating
-from absence_plugins.report.sides import Side, batched, unit_panels
+from absence_plugins.report.sides import Side, batched, unit_panels, what_they_show
 from absence_plugins.report.unit.plugins import NotAvailable, provider
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study
 
 KEY, HEADING = "pictures", "Pictures made to drive it up and down"
 REAL = 4  # images on either side
+REMEDY = "raise the steps of its optimization (of the default pictures: pictures=partial(default_pictures, steps=1024))"
 
 
 def pictures_section(study: Study, unit: int) -> Section:
@@ -43,7 +44,7 @@ def pictures_section(study: Study, unit: int) -> Section:
         KEY,
         HEADING,
         f"Optimized from the same noise, one picture brings the unit to {reached[0]:.3g}, the other to {reached[1]:.3g}; on "
-        f"{len(values):,} real images it lies between {low:.3g} and {high:.3g}. What the lowering picture shows holds it down. "
+        f"{len(values):,} real images it lies between {low:.3g} and {high:.3g}. {what_they_show(reached[0], reached[1], low, high, REMEDY)} "
         "Such pictures leave the world of images: read shapes, not brightness.",
         tuple(panels),
         (("Up / down", f"{reached[0]:.3g} / {reached[1]:.3g}"), ("Real, highest / lowest", f"{high:.3g} / {low:.3g}")),

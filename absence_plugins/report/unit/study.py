@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.invert import UnitLabel, label_units
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.methods.patches.images import image_at
-from absence_plugins.report.unit.neuron import ScannedUnit, check_layer, layer_values
+from absence_plugins.report.unit.neuron import Look, ScannedUnit, layer_values, look_at
 
 DIRECTION_IMAGES = 600  # images to which directions are fitted where none were given
 DIRECTION_FIT: dict[str, Any] = {"starts": 12, "steps": 300, "head_batch": 32}  # 40 s on the digits network
+
+FEW_PASTED, FEW_IMAGES = 20, 100  # below these a page says that its verdicts are uncertain
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Study:
         empty: an empty pixel as the model sees it.
         given: a test of (at least) these units.
         progress: show progress bars.
+        looked: what ``look_at`` found, if it was called before; it warns once.
 
     Raises:
         ValueError: no such layer or unit, a rectifier, lengths that differ, a test of another layer.
@@ -98,13 +102,24 @@ class Study:
     empty: Any = 0.0
     given: InsertionResult | None = None
     progress: bool = True
+    looked: Look | None = None
 
     def __post_init__(self) -> None:
-        check_layer(self.model, self.layer)
         if not self.units:
             raise ValueError("units is empty; name at least one")
         for unit in self.units:
             Unit(self.layer, unit)  # refuses what is no unit number
+        look = self.look  # refuses and warns before the scan
+        if self.given is None and max(self.units) >= look.units > 0:
+            raise ValueError(
+                f"layer {self.layer!r} has units 0 to {look.units - 1}; there is no unit {max(self.units)}"
+            )
+        side, size = min(image_at(self.dataset, 0).shape[-2:]), self.settings.size
+        if self.given is None and size > side:
+            raise ValueError(
+                f"patches of size={size} do not fit into images of {side} pixels; pass size= (on the command line --patch), "
+                f"for example {max(1, side // 4)}, and a stride= of about a third of it"
+            )
         for name, value in (("labels", self.labels), ("concepts", self.concepts)):
             if value is not None and len(value) != len(self.dataset):
                 raise ValueError(f"{name} has {len(value)} rows for {len(self.dataset)} images; pass one per image")
@@ -119,6 +134,51 @@ class Study:
                 )
             for unit in self.units:
                 self.given.of(unit)
+
+    @cached_property
+    def look(self) -> Look:
+        """How many units the layer has, and whether its values look rectified."""
+        return self.looked or look_at(self.model, self.layer, self.dataset, self.settings.reduce)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of any of its units must know; found without any scan."""
+        total, half = len(self.dataset), len(self.dataset) // 2
+        pasted = min(self.settings.images_per_unit, total if self.settings.protocol == "paper" else half)
+        if self.given is not None:
+            pasted = max((one.images for one in self.given), default=pasted)
+        few = (
+            f"Few images make uncertain verdicts: {pasted} were pasted into per unit, of {total:,} in all; other images may "
+            "say otherwise."
+        )
+        notes = [self.look.note] if self.look.note else []
+        return (*notes, few) if pasted < FEW_PASTED or total < FEW_IMAGES else tuple(notes)
+
+    def file_of(self, number: int) -> str | None:
+        """An image's file below the data set's folder; None where the data set knows none."""
+        files = getattr(self.dataset, "files", None)
+        if files is None or len(files) != len(self.dataset):
+            return None
+        path, folder = Path(files[number]), getattr(self.dataset, "folder", None)
+        return path.relative_to(folder).as_posix() if folder is not None and path.is_relative_to(folder) else path.name
+
+    def name_of(self, number: int) -> str:
+        """What an image is called: its file, where the data set knows files, else its number."""
+        return self.file_of(number) or f"Image {number}"
+
+    @property
+    def blank_words(self) -> str:
+        """What a blank pixel is, in words."""
+        value = self.blank(self.images([0]))
+        seen = [*map(float, self.picture(value[0]).flatten(1).mean(1))]
+        inner = sorted({round(float(one), 3) for one in value[0].flatten(1).mean(1)})
+        as_input = f"{', '.join(f'{one:.3g}' for one in inner)} as the model sees it"
+        if max(seen) < 1 / 255:
+            return f"black ({as_input})"
+        if inner == [0.0]:
+            levels = ", ".join(f"{255 * one:.0f}" for one in seen)
+            return f"the mean color of the normalization ({as_input}; {levels} of 255 in the picture)"
+        return f"a level of {', '.join(f'{one:.2f}' for one in seen)} from 0 (black) to 1 (white) ({as_input})"
 
     @cached_property
     def tested(self) -> InsertionResult:

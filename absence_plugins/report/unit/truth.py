@@ -39,7 +39,11 @@ def faithfulness_section(study: Study, unit: int) -> Section:
     """The scores of the non-target view on the lowest images, and of the reference view on the highest."""
     count = min(study.settings.scored, len(study.dataset))
     if count == 0:
-        return Section.not_run(KEY, HEADING, "switched off; pass the number of images to score, for example scored=8.")
+        return Section.not_run(
+            KEY,
+            HEADING,
+            "switched off; on the command line leave out --skip faithfulness and --scored 0, in Python pass scored=8.",
+        )
     try:
         maps = provider("maps", study.maps)
     except NotAvailable as reason:
@@ -48,7 +52,7 @@ def faithfulness_section(study: Study, unit: int) -> Section:
     neuron = study.neuron(unit)
     low = study.images(order[:count].tolist())
     options: dict[str, Any] = {
-        "seed": study.settings.seed, "empty": study.blank(low[:1])[0], "cell": -(-max(low.shape[-2:]) // CELLS),
+        "seed": study.settings.seed, "progress": study.progress, "empty": study.blank(low[:1])[0], "cell": -(-max(low.shape[-2:]) // CELLS),
     }  # fmt: skip
     found: dict[str, AbsenceScores] = {}
     refused: dict[str, str] = {}
@@ -87,6 +91,8 @@ def scores_section(found: Mapping[str, AbsenceScores], refused: Mapping[str, str
         facts.append((NAMES[view], said if math.isnan(scores.score) else f"{said} ({low:.2f} to {high:.2f})"))
         if scores.standard_score is not None and not math.isnan(scores.standard_score):
             facts.append((f"{NAMES[view]}, map against blank", f"{scores.standard_score:.2f}"))
+        if scores.placebo_score is not None and not math.isnan(scores.placebo_score):
+            facts.append((f"{NAMES[view]}, where it says nothing", f"{scores.placebo_score:.2f}"))
         sentences.append(_sentence(scores))
     sentences += [f"{NAMES[view]}: not scored, as {reason}." for view, reason in refused.items()]
     return Section(
@@ -105,6 +111,9 @@ def _sentence(scores: AbsenceScores) -> str:
         return scores.sentence()
     standard = scores.standard_score
     beside = "" if standard is None or math.isnan(standard) else f", that of the map against blank {standard:.2f}"
+    placebo = scores.placebo_score
+    if placebo is not None and not math.isnan(placebo):
+        beside += f", that of the map where it says nothing (shifted, or another image's) {placebo:.2f}"
     gain = {name: float(scores.areas[name].mean()) for name in ("map", "random")}
     return (
         f"{DEEDS[scores.view]} by {gain['map']:.2g} on average along the way, in a random order by {gain['random']:.2g}: "
@@ -131,6 +140,17 @@ def curves_figure(scores: AbsenceScores) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=4.5, borderaxespad=0.1, handlelength=1.4, labelspacing=0.2)
     return figure
+
+
+def both_scores(data: Mapping[str, Any]) -> str:
+    """Both views' scores for the index, "–" for one that is missing.
+
+    >>> both_scores({"ran": True, "nontarget": {"score": 0.84}, "reference": {"score": 0.888}}), both_scores({"ran": False})
+    ('0.84 / 0.89', '–')
+    """
+    found = [data.get(view, {}).get("score") for view in NAMES]
+    said = ["–" if not isinstance(one, (int, float)) else f"{one:.2f}" for one in found]
+    return "–" if set(said) == {"–"} else " / ".join(said)
 
 
 def mean_score(data: Mapping[str, Any]) -> float | None:

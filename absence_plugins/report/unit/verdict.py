@@ -27,10 +27,12 @@ def verdict_sentence(
     *,
     alpha: float = 0.05,
     silent: bool = False,
+    has_places: bool = True,
 ) -> str:
     """The verdict: the insertion test decides, the name is added where it is more than chance.
 
-    layer: of the unit; one: its result; protocol: of the test; labels: its names, by what it is high on and low on; alpha: of the test; silent: it is above 0 on no image.
+    layer: of the unit; one: its result; protocol: of the test; labels: its names, by what it is high on and low on; alpha: of the test; silent: it is nowhere above 0; has_places: it has
+    several positions per image.
 
     >>> parts = {"random": 0.001, "median": 0.001, "blank": 0.001, "patches": 0.001}
     >>> found = UnitInsertion(3, {"lowest": -2.0, "random": 0.1}, 2.1, 0.9, 0.001, 0.001, parts, 0.2, 0.01, 30, 5, True)
@@ -51,7 +53,8 @@ def verdict_sentence(
         said = f"{name}: no encoded absence was confirmed, because {reason(one, protocol, alpha)} ({number})."
         said += f" It is {named}." if named else ""
     if silent:
-        said += " It is above 0 on no image: if a ReLU follows, the network never sees it."
+        where = "at no position of any image" if has_places else "on no image"
+        said += f" It is above 0 {where}: if a ReLU follows, the network never sees it."
     return said
 
 
