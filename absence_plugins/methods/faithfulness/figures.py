@@ -19,8 +19,8 @@ LINES = {
     "map": ("this map", "#b31d28", "-", 2.0),
 }
 AXES = {
-    "nontarget": ("share of the cells that hold the unit down", "rise of the unit"),
-    "reference": ("share of the missing cells that raise the unit", "fall of the unit"),
+    "nontarget": ("share of the blanked cells, up to the peak of the best order", "rise of the unit"),
+    "reference": ("share of the copied cells, up to the peak of the best order", "fall of the unit"),
 }
 
 

@@ -29,7 +29,7 @@ DEEDS = {
     "nontarget": "Blank what the map says holds the unit down, the strongest first, and the unit rises",
     "reference": "Copy in what the map says is missing, the strongest first, and the unit falls",
 }
-ACROSS = {"nontarget": "share of the content blanked", "reference": "share of the missing copied in"}
+ACROSS = {"nontarget": "blanked, up to the best peak", "reference": "copied in, up to the best peak"}
 UP = {"nontarget": "rise of the unit", "reference": "fall of the unit"}
 LINES = {"best": ("best found", "#57606a", "--"), "random": ("random", "#8c959f", "-"), "standard": ("against blank", "#d9a036", "-"),
          "map": ("this map", "#b31d28", "-")}  # fmt: skip
