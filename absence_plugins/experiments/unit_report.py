@@ -161,10 +161,9 @@ def run_report(
     named = layer or "the output"
     asked = f"Every unit of {named} was put to the insertion test"
     if len(tested) < look.units:
-        asked = (
-            f"{len(tested)} of {look.units} units of {named} were tested; q is corrected over these {len(tested)}. "
-            "The insertion test asks"
-        )
+        many, one = len(tested), len(tested) == 1
+        corrected = "q is p" if one else f"q is corrected over these {many}"
+        asked = f"{many} of {look.units} units of {named} {'was' if one else 'were'} tested; {corrected}. The insertion test asks"
     lead = LEAD.format(
         asked=asked, values="" if look.note else "Values are those before the nonlinearity. ", flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha,
         chosen=chosen, source=samples.source,

@@ -160,7 +160,9 @@ def _write_index(
     missing: int = 0,
 ) -> Path:
     flagged = sum(bool(done[unit]["flagged"]) for unit in units)
-    lead = [texts.lead, f"{flagged} of these {len(units)} units encode an absence by the insertion test."]
+    lead = [texts.lead]
+    if len(units) > 1:
+        lead.append(f"{flagged} of these {len(units)} units encode an absence by the insertion test.")
     lead += (
         [f"{missing} units are missing: the run was stopped. Run the same command again to go on."] if missing else []
     )
