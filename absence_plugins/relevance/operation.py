@@ -13,6 +13,10 @@ Multiplier = Tensor | tuple[Tensor | None, ...]  # one per output tensor; None w
 Pull = Callable[[Multiplier], tuple[Tensor | None, ...]]  # multipliers of the outputs -> one per varying operand
 
 
+class RelevanceError(ValueError):
+    """An operation or a network that relevance of differences cannot be computed for, and what to do."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """One call of a torch function on x's pass and its counterpart on r's pass. All tensors are detached."""
