@@ -1,0 +1,252 @@
+"""LSTM, GRU and RNN, unrolled: linear maps, sigmoid, tanh, products; slopes for all time steps at once.
+
+LSTM   c_t = f c + i g, h_t = o tanh(c_t);  GRU   h_t = n + z (h - n), n = tanh(a + r q);  RNN   h_t = act(a + q)
+with a = W_ih x_t + b and q = W_hh h + b. Every product takes the other factor's mean over the two passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from absence_plugins.relevance.operation import Multiplier, Operation, Pull, RelevanceError, secant
+from absence_plugins.relevance.secants.arithmetic import midpoint, slope
+from absence_plugins.relevance.secants.tape import Pair
+
+State = tuple[Tensor, ...]  # multipliers of h, and of c for an LSTM
+Pulled = tuple[Tensor, State]  # multipliers of the sequence and of the first state
+Run = tuple[list[Pair], Callable[[Tensor, State], Pulled]]  # outputs and last states; the pull of their multipliers
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of one layer in one direction."""
+
+    of_input: Tensor
+    of_state: Tensor
+    input_bias: Tensor | None = None
+    state_bias: Tensor | None = None
+    projection: Tensor | None = None
+
+
+def _activation_slope(name: str, before: Pair) -> tuple[Pair, Tensor]:
+    function = getattr(torch, name)
+    y = Pair(function(before.value), function(before.other))
+    return y, slope(function, before.value, before.other, y.value, y.other, smooth=name != "relu")
+
+
+def _stacked(steps: Sequence[Tensor], others: Sequence[Tensor]) -> Pair:
+    return Pair(torch.stack(list(steps)), torch.stack(list(others)))
+
+
+def _middle(pair: Pair) -> Tensor:
+    return midpoint(pair.value, pair.other)
+
+
+def _both(one: Callable[..., tuple[Tensor, ...]], xs: Pair, state: Sequence[Pair]) -> list[Pair]:
+    here = one(xs.value, *(s.value for s in state))
+    there = one(xs.other, *(s.other for s in state))
+    return [Pair(a, b) for a, b in zip(here, there, strict=True)]
+
+
+def lstm_layer(xs: Pair, state: Sequence[Pair], w: Weights) -> Run:
+    """Outputs [T, B, H], last h and c; and the pull of their multipliers."""
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        before, cells, hidden = [], [c], []
+        for a in F.linear(x, w.of_input, w.input_bias):
+            before.append(a + F.linear(h, w.of_state, w.state_bias))
+            i, f, g, o = before[-1].chunk(4, -1)
+            cells.append(f.sigmoid() * cells[-1] + i.sigmoid() * g.tanh())
+            h = o.sigmoid() * cells[-1].tanh()
+            h = h if w.projection is None else F.linear(h, w.projection)
+            hidden.append(h)
+        return torch.stack(before), torch.stack(cells), torch.stack(hidden)
+
+    before, cells, hidden = _both(run, xs, state)
+    size = before.value.shape[-1] // 4
+    gates, of_gates = _activation_slope("sigmoid", before)
+    g, of_g = _activation_slope("tanh", Pair(*(t[..., 2 * size : 3 * size] for t in (before.value, before.other))))
+    squashed, of_cell = _activation_slope("tanh", Pair(cells.value[1:], cells.other[1:]))
+    i_bar, f_bar, _, o_bar = _middle(gates).chunk(4, -1)
+    of_i, of_f, _, of_o = of_gates.chunk(4, -1)
+    c_bar, g_bar, squashed_bar = _middle(cells), _middle(g), _middle(squashed)
+
+    def pull(m_out: Tensor, m_state: State) -> Pulled:
+        m_h, m_c = m_state
+        m_before: list[Tensor] = []
+        for t in reversed(range(len(m_out))):
+            m_h = m_h + m_out[t]
+            m_h = m_h if w.projection is None else m_h @ w.projection
+            m_c = m_c + m_h * o_bar[t] * of_cell[t]
+            m_o, m_i, m_f, m_g = m_h * squashed_bar[t], m_c * g_bar[t], m_c * c_bar[t], m_c * i_bar[t]
+            m_before.append(torch.cat([m_i * of_i[t], m_f * of_f[t], m_g * of_g[t], m_o * of_o[t]], -1))
+            m_c = m_c * f_bar[t]
+            m_h = m_before[-1] @ w.of_state
+        return torch.stack(m_before[::-1]) @ w.of_input, (m_h, m_c)
+
+    last = [Pair(hidden.value[-1], hidden.other[-1]), Pair(cells.value[-1], cells.other[-1])]
+    return [hidden, *last], pull
+
+
+def gru_layer(xs: Pair, state: Sequence[Pair], w: Weights) -> Run:
+    """Outputs [T, B, H] and last h; and the pull of their multipliers."""
+
+    def run(x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        gates, news, recurrent, hidden = [], [], [], [h]
+        for a in F.linear(x, w.of_input, w.input_bias):
+            r, z, n = a.chunk(3, -1)
+            r_h, z_h, q = F.linear(hidden[-1], w.of_state, w.state_bias).chunk(3, -1)
+            gates.append(torch.cat([r + r_h, z + z_h], -1))
+            r, z = gates[-1].sigmoid().chunk(2, -1)
+            news.append(n + r * q)
+            recurrent.append(q)
+            new = news[-1].tanh()
+            hidden.append(new + z * (hidden[-1] - new))
+        return torch.stack(gates), torch.stack(news), torch.stack(recurrent), torch.stack(hidden)
+
+    gates, news, recurrent, hidden = _both(run, xs, state)
+    opened, of_gates = _activation_slope("sigmoid", gates)
+    new, of_new = _activation_slope("tanh", news)
+    r_bar, z_bar = _middle(opened).chunk(2, -1)
+    of_r, of_z = of_gates.chunk(2, -1)
+    q_bar, apart_bar = _middle(recurrent), _middle(hidden)[:-1] - _middle(new)
+
+    def pull(m_out: Tensor, m_state: State) -> Pulled:
+        (m_h,) = m_state
+        m_before: list[Tensor] = []
+        for t in reversed(range(len(m_out))):
+            m_h = m_h + m_out[t]
+            m_new = m_h * (1 - z_bar[t]) * of_new[t]
+            m_r, m_z = m_new * q_bar[t] * of_r[t], m_h * apart_bar[t] * of_z[t]
+            m_before.append(torch.cat([m_r, m_z, m_new], -1))
+            m_h = m_h * z_bar[t] + torch.cat([m_r, m_z, m_new * r_bar[t]], -1) @ w.of_state
+        return torch.stack(m_before[::-1]) @ w.of_input, (m_h,)
+
+    outputs = Pair(hidden.value[1:], hidden.other[1:])
+    return [outputs, Pair(hidden.value[-1], hidden.other[-1])], pull
+
+
+def rnn_layer(name: str) -> Callable[..., Run]:
+    """The layer with tanh or relu."""
+
+    def layer(xs: Pair, state: Sequence[Pair], w: Weights) -> Run:
+        def run(x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+            before, hidden = [], []
+            for a in F.linear(x, w.of_input, w.input_bias):
+                before.append(a + F.linear(h, w.of_state, w.state_bias))
+                h = getattr(torch, name)(before[-1])
+                hidden.append(h)
+            return torch.stack(before), torch.stack(hidden)
+
+        before, hidden = _both(run, xs, state)
+        _, of_hidden = _activation_slope(name, before)
+
+        def pull(m_out: Tensor, m_state: State) -> Pulled:
+            (m_h,) = m_state
+            m_before: list[Tensor] = []
+            for t in reversed(range(len(m_out))):
+                m_before.append((m_h + m_out[t]) * of_hidden[t])
+                m_h = m_before[-1] @ w.of_state
+            return torch.stack(m_before[::-1]) @ w.of_input, (m_h,)
+
+        return [hidden, Pair(hidden.value[-1], hidden.other[-1])], pull
+
+    return layer
+
+
+LAYERS: dict[str, Callable[..., Run]] = {
+    "lstm": lstm_layer,
+    "gru": gru_layer,
+    "rnn_tanh": rnn_layer("tanh"),
+    "rnn_relu": rnn_layer("relu"),
+}
+
+
+@secant("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def cell(op: Operation) -> Pull:
+    """One step of the layer."""
+    layer = LAYERS[op.name.removesuffix("_cell")]
+    is_lstm = op.name == "lstm_cell"
+    places: list[Any] = [(0,), (1, 0), (1, 1)] if is_lstm else [(0,), (1,)]
+    _refuse_weights(op, places)
+    x, *state = (Pair(op.operand(place), op.other_operand(place)) for place in places)
+    arguments = (*op.args[2:], *(op.kwargs.get(n) for n in ("w_ih", "w_hh", "b_ih", "b_hh")[len(op.args) - 2 :]))
+    _, back = layer(Pair(x.value[None], x.other[None]), state, Weights(*arguments))
+
+    def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
+        given = multiplier if isinstance(multiplier, tuple) else (multiplier,)
+        m_state = tuple(torch.zeros_like(s.value) if m is None else m for m, s in zip(given, state, strict=True))
+        m_x, m_first = back(torch.zeros_like(m_state[0])[None], m_state)
+        found = dict(zip(places, (m_x[0], *m_first), strict=True))
+        return tuple(found[place] for place in op.varying)
+
+    return pull
+
+
+def _refuse_weights(op: Operation, places: list[Any]) -> None:
+    if set(op.varying) - set(places):
+        raise RelevanceError(f"{op.name} with weights that depend on the input has no rule; write the steps out")
+
+
+@secant("lstm", "gru", "rnn_tanh", "rnn_relu")
+def sequence(op: Operation) -> Pull:
+    """All layers and directions; the output may be batch first."""
+    if len(op.args) < 9 or isinstance(op.args[2], Tensor):
+        raise RelevanceError(f"{op.name} on a packed sequence has no rule; give it the padded sequence instead")
+    _, _, flat, has_biases, layers, dropout, train, bidirectional, batch_first = op.args[:9]
+    if dropout and train:
+        raise RelevanceError(f"{op.name} with dropout draws at random; call model.eval() first")
+    is_lstm, directions = op.name == "lstm", 2 if bidirectional else 1
+    places: list[Any] = [(0,), (1, 0), (1, 1)] if is_lstm else [(0,), (1,)]
+    _refuse_weights(op, places)
+    x, *first = (Pair(op.operand(place), op.other_operand(place)) for place in places)
+    if batch_first:
+        x = Pair(x.value.transpose(0, 1), x.other.transpose(0, 1))
+    count = (4 if has_biases else 2) + (is_lstm and first[0].value.shape[-1] != first[1].value.shape[-1])
+    pulls: list[Callable[[Tensor, State], Pulled]] = []
+    for layer in range(layers):
+        leaving: list[Pair] = []
+        for direction in range(directions):
+            index = layer * directions + direction
+            own = flat[index * count : (index + 1) * count]
+            weights = _weights(own, has_biases)
+            state = [Pair(s.value[index], s.other[index]) for s in first]
+            (y, *_), back = LAYERS[op.name](_flipped(x, direction), state, weights)
+            pulls.append(back)
+            leaving.append(_flipped(y, direction))
+        x = Pair(torch.cat([p.value for p in leaving], -1), torch.cat([p.other for p in leaving], -1))
+
+    def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
+        given = multiplier if isinstance(multiplier, tuple) else (multiplier, *(None for _ in first))
+        m = torch.zeros_like(x.value) if given[0] is None else given[0].transpose(0, 1) if batch_first else given[0]
+        m_state = [torch.zeros_like(s.value) if g is None else g for g, s in zip(given[1:], first, strict=True)]
+        m_first = [torch.zeros_like(s) for s in m_state]
+        for layer in reversed(range(layers)):
+            entered: list[Tensor] = []
+            for direction, part in enumerate(m.chunk(directions, -1)):
+                index = layer * directions + direction
+                part = part.flip(0) if direction else part
+                m_x, m_begin = pulls[index](part, tuple(s[index] for s in m_state))
+                entered.append(m_x.flip(0) if direction else m_x)
+                for store, value in zip(m_first, m_begin, strict=True):
+                    store[index] = value
+            m = entered[0] if directions == 1 else entered[0] + entered[1]
+        found = dict(zip(places, (m.transpose(0, 1) if batch_first else m, *m_first), strict=True))
+        return tuple(found[place] for place in op.varying)
+
+    return pull
+
+
+def _weights(flat: Sequence[Tensor], has_biases: bool) -> Weights:
+    named = ("of_input", "of_state", "input_bias", "state_bias", "projection")
+    return Weights(**dict(zip(named if has_biases else (*named[:2], named[4]), flat, strict=False)))
+
+
+def _flipped(pair: Pair, backward: int) -> Pair:
+    return Pair(pair.value.flip(0), pair.other.flip(0)) if backward else pair

@@ -1,0 +1,168 @@
+"""Linear layers, convolutions and products with constant weights, by Epsilon or by a redistribution rule.
+
+Epsilon: m_i = W^T m. Gamma, ZPlus, AlphaBeta: m_i = (W^T (of_z R) + sign(da_i) abs(W)^T (of_size R)) / 2 with R = m dy and the
+coefficients of the rule (redistribution.py); no division by da. Weights that depend on the input: the vector-Jacobian
+product at the midpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from absence_plugins.relevance.operation import Multiplier, Operation, Place, Pull, secant
+from absence_plugins.relevance.secants.arguments import Arguments, single
+from absence_plugins.relevance.secants.arithmetic import midpoint, reduce_to, vjp
+from absence_plugins.relevance.secants.quadratic import at_midpoint
+from absence_plugins.relevance.secants.redistribution import Redistribution, multiplier_coefficients
+
+WEIGHTED = frozenset(("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))))
+
+
+@dataclass(frozen=True)
+class Operator:
+    """a -> a W without bias, and its transpose, for any weights of the same shape."""
+
+    forward: Callable[[Tensor, Tensor], Tensor]
+    transpose: Callable[[Tensor, Tensor], Tensor]
+
+
+def redistribute(
+    operator: Operator, rule: Redistribution, da: Tensor, weight: Tensor, change: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """The pull of a rule: one forward pass for the gross contributions, two transposes."""
+    sizes = weight.abs()
+    of_z, of_size = multiplier_coefficients(rule, change, operator.forward(da.abs(), sizes))
+    sign = da.sign()
+
+    def pull(m: Tensor) -> Tensor:
+        return operator.transpose(m * of_z, weight) + sign * operator.transpose(m * of_size, sizes)
+
+    return pull
+
+
+def _pull_of(op: Operation, operator: Operator, a: Place, weight: Tensor) -> Pull:
+    operand = op.operand(a)
+    back: Callable[[Tensor], Tensor]
+    if op.rule is None:
+        back = lambda m: operator.transpose(m, weight)  # noqa: E731
+    else:
+        back = redistribute(operator, op.rule, operand - op.other_operand(a), weight, op.output - op.other_output)
+
+    def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
+        m = single(multiplier)
+        return (None if m is None else reduce_to(back(m), operand),)
+
+    return pull
+
+
+@secant("linear")
+def linear(op: Operation) -> Pull:
+    """y = a W^T + b."""
+    arguments = Arguments(op, input=None, weight=None, bias=None)
+    if arguments.varying() != ["input"]:
+        return at_midpoint(op)
+    return _pull_of(op, LINEAR, op.varying[0], arguments.value("weight"))
+
+
+LINEAR = Operator(lambda a, w: torch.nn.functional.linear(a, w), lambda m, w: m @ w if w.ndim > 1 else m[..., None] * w)
+
+
+@secant("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def convolution(op: Operation) -> Pull:
+    """y = a * W + b; the transposed convolution alike."""
+    transposed, n = "transpose" in op.name, int(op.name[-2])
+    names: dict[str, Any] = {"input": None, "weight": None, "bias": None, "stride": 1, "padding": 0}
+    if transposed:
+        names |= {"output_padding": 0, "groups": 1, "dilation": 1}
+    else:
+        names |= {"dilation": 1, "groups": 1}
+    arguments = Arguments(op, **names)
+    if arguments.varying() != ["input"]:
+        return at_midpoint(op)
+    settings = {key: arguments.value(key) for key in names if key not in ("input", "weight", "bias")}
+    a = arguments.value("input")
+    function = getattr(torch, op.name)
+
+    def forward(value: Tensor, w: Tensor) -> Tensor:
+        found: Tensor = function(value, w, None, **settings)
+        return found
+
+    direct = _direct_transpose(settings, transposed, n, a.shape)
+
+    def transpose(m: Tensor, w: Tensor) -> Tensor:
+        if direct is not None:
+            return direct(m, w)
+        return vjp(lambda value: forward(value, w), [torch.zeros_like(a)], m)[0]
+
+    return _pull_of(op, Operator(forward, transpose), op.varying[0], arguments.value("weight"))
+
+
+def _direct_transpose(
+    settings: dict[str, Any], transposed: bool, n: int, shape: torch.Size
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The gradient of the input alone, without a forward pass; None where the padding is given by name."""
+    if isinstance(settings["padding"], str) or len(shape) != n + 2:
+        return None
+    each = {key: [v] * n if isinstance(v, int) else list(v) for key, v in settings.items() if key != "groups"}
+
+    def transpose(m: Tensor, w: Tensor) -> Tensor:
+        like = m.new_empty(()).expand(shape)  # only its shape is read
+        found: Tensor = torch.ops.aten.convolution_backward(
+            m, like, w, None, each["stride"], each["padding"], each["dilation"], transposed,
+            each.get("output_padding", [0] * n), settings["groups"], [True, False, False],
+        )[0]  # fmt: skip
+        return found
+
+    return transpose
+
+
+@secant("matmul", "mm", "bmm", "addmm", "baddbmm")
+def matrix_product(op: Operation) -> Pull:
+    """A B (+ C): m B_bar^T for A, A_bar^T m for B; with a rule in force and one constant factor as a linear layer."""
+    if op.name in ("addmm", "baddbmm"):
+        arguments = Arguments(op, input=None, first=None, second=None)
+        factors = ("first", "second")
+    else:
+        arguments = Arguments(op, input=None, other=None)
+        factors = ("input", "other")
+    names = arguments.varying()
+    one, two = (arguments[name] for name in factors)
+    if op.rule is not None and len(names) == 1 and names[0] in factors:
+        is_first = names[0] == factors[0]
+        return _product_by_rule(op, is_first, (two if is_first else one).value)
+    if factors[0] == "first" or one.value.ndim < 2 or two.value.ndim < 2:
+        return at_midpoint(op)
+    middle_one = midpoint(one.value, one.other) if one.varies else one.value
+    middle_two = midpoint(two.value, two.other) if two.varies else two.value
+
+    def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
+        m = single(multiplier)
+        if m is None:
+            return (None,) * len(names)
+        found: dict[str, Tensor] = {}
+        if "input" in names:
+            found["input"] = reduce_to(m @ middle_two.mH, one.value)
+        if "other" in names:
+            found["other"] = reduce_to(middle_one.mH @ m, two.value)
+        return arguments.in_order(found)
+
+    return pull
+
+
+def _product_by_rule(op: Operation, is_first: bool, weight: Tensor) -> Pull:
+    place = op.varying[0]
+    scale: float = op.kwargs.get("alpha", 1) if op.name in ("addmm", "baddbmm") else 1
+
+    def forward(a: Tensor, w: Tensor) -> Tensor:
+        product: Tensor = a @ w if is_first else w @ a
+        return product * abs(scale)
+
+    def transpose(m: Tensor, w: Tensor) -> Tensor:
+        return vjp(lambda a: forward(a, w), [op.operand(place)], m)[0]
+
+    return _pull_of(op, Operator(forward, transpose), place, weight if scale >= 0 else -weight)
