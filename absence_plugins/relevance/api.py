@@ -1,0 +1,124 @@
+"""The relevance of differences of any PyTorch model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pulled
+from absence_plugins.relevance.operation import RelevanceError
+from absence_plugins.relevance.result import Relevance, conservation
+from absence_plugins.relevance.rules import rule_of_modules
+from absence_plugins.relevance.selection import Output, explained_output
+from absence_plugins.relevance.structure import Structure, flatten, list_references
+
+
+def relevance(
+    model: Callable[..., Any],
+    x: Any,
+    reference: Any,
+    output: Output = None,
+    *,
+    rule: Any = "epsilon",
+    layers: Sequence[str | nn.Module] = (),
+) -> Relevance:
+    """Divide u(x) - u(r) exactly among the inputs, through every operation of the model's graph.
+
+    R_i = m_i (x_i - r_i), where the multiplier m is pulled back from u through secants: for an operation y = f(a) a
+    linear map S with f(a(x)) - f(a(r)) = S (a(x) - a(r)) exactly, symmetric in x and r. So sum_i R_i = u(x) - u(r)
+    (conservation) and R(x; r) = -R(r; x) (antisymmetry), both to rounding and on any network.
+
+    Source: docs/relevance.md; discrete gradients of numerical analysis, DeepLIFT's Rescale rule for Epsilon.
+
+    Args:
+        model: a module or a callable, in evaluation mode. It is neither changed nor copied.
+        x: a tensor, a tuple (positional inputs) or a dictionary (keyword inputs). Integers that index an embedding get their
+            relevance at the embedding's output.
+        reference: the same structure; a number for constant references; a leading axis [R, ...] or a list for several,
+            which share one graph of x.
+        output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list), weights shaped like
+            the outputs, or ``f(model output) -> [B]``.
+        rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last; or a
+            function from the name of a module to the rule inside it.
+        layers: names of modules, or modules, whose output gets relevance: ``result.at(name)``.
+
+    Returns:
+        Relevance: ``attribution`` in the structure of x. **Sign**: positive raises u on x compared with the reference,
+        negative is content of x (or missing content of r) that suppresses it.
+
+    Raises:
+        RelevanceError: the model holds an operation without an exact relevance of differences, runs other operations
+            on the reference, or the sum is not u(x) - u(r); the message names the module and the remedy.
+        ValueError, TypeError: inputs, references or ``output`` do not fit.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    >>> for layer, weight in zip((net[0], net[2]), ([[1.0, 0.0], [0.0, 1.0]], [[2.0, -3.0]])):
+    ...     layer.weight.data = torch.tensor(weight)
+    >>> net[0].bias.data.zero_()
+    tensor([0., 0.])
+    >>> relevance(net, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])).attribution  # 2 present, 3 missing
+    tensor([[2., 3.]])
+    """
+    values, structure = flatten(x)
+    references = list_references(reference, values, structure)
+    comparison = Comparison(
+        lambda *inputs: explained_output(structure.call(model, inputs), output),
+        values,
+        model=model,  # type: ignore[arg-type]
+        rule=rule_of_modules(rule),
+        layers=_named_layers(model, layers),
+    )
+    u: Tensor = comparison.output
+    seed, found, outputs, errors = torch.ones_like(u), [], [], []
+    for one in references:
+        others: Tensor = comparison.against(one).detach()
+        pulled = comparison.pull(u, seed)
+        error, is_conserved = conservation(
+            [e.relevance for e in pulled.inputs if e is not None], u.detach(), others, seed
+        )
+        if not is_conserved:
+            raise RelevanceError(
+                f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the model "
+                "is not seen as torch operations, or its numbers overflow; try float64"
+            )
+        found.append(pulled)
+        outputs.append(others)
+        errors.append(error)
+    return _result(structure, found, u.detach(), torch.stack(outputs), torch.stack(errors))
+
+
+def _result(structure: Structure, found: list[Pulled], u: Tensor, outputs: Tensor, errors: Tensor) -> Relevance:
+    def stacked(read: Callable[[EntryRelevance], Tensor]) -> list[Tensor | None]:
+        columns = zip(*(pulled.inputs for pulled in found), strict=True)
+        return [
+            None if any(entry is None for entry in column) else torch.stack([read(entry) for entry in column if entry])
+            for column in columns
+        ]
+
+    relevances = stacked(lambda entry: entry.relevance)
+    return Relevance(
+        attribution=structure.build([None if value is None else value.mean(0) for value in relevances]),
+        per_reference=structure.build(relevances),
+        output=u,
+        reference_output=outputs,
+        conservation_error=errors,
+        layers={name: torch.stack([p.layers[name].relevance for p in found]) for name in found[0].layers},
+        multipliers=structure.build(stacked(lambda entry: entry.multiplier)),
+    )
+
+
+def _named_layers(model: Any, layers: Sequence[str | nn.Module]) -> dict[str, nn.Module]:
+    if not layers:
+        return {}
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    names = {id(module): name for name, module in reversed(modules.items())}
+    found = {}
+    for layer in layers:
+        name = layer if isinstance(layer, str) else names.get(id(layer))
+        if name is None or name not in modules:
+            raise ValueError(f"layer {layer!r} is no module of the model")
+        found[name] = modules[name]
+    return found

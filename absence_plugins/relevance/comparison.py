@@ -1,0 +1,311 @@
+"""x's graph, against which any number of references is compared: the lower-level entry, for adapters."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.core.hooks import rewritten
+from absence_plugins.core.module_calls import running_modules
+from absence_plugins.relevance.graph import check_graph
+from absence_plugins.relevance.mode import RecordingMode
+from absence_plugins.relevance.operation import RelevanceError
+from absence_plugins.relevance.records import Memory
+from absence_plugins.relevance.replay import ReplayMode
+from absence_plugins.relevance.rules import RuleOf, rule_in_force
+
+
+@dataclass
+class _Entry:
+    """Where relevance is read: an input, what an embedding selects for an integer input, or a layer's output."""
+
+    leaf: Tensor  # of x's graph
+    source: Tensor | None = None  # the indices, of an embedding
+    other: Tensor | None = None  # the value in r's pass
+
+    @property
+    def difference(self) -> Tensor:
+        """x's value minus r's."""
+        assert self.other is not None
+        return self.leaf.detach() - self.other
+
+
+class Comparison:
+    """One graph of x; :meth:`against` runs a reference over it, :meth:`pull` gives the multipliers.
+
+    ``forward`` is called with the inputs; what it returns is given back as :attr:`output`, with its graph.
+
+    Args:
+        forward: the model, or a closure around it.
+        inputs: tensors; those of floats get relevance, those of integers at the embedding that they index.
+        model: whose modules name the places in messages and carry rules; by default ``forward`` where it is a module.
+        rule: name of a module -> the redistribution for convolutions and linear layers inside it, None for Epsilon
+            (the innermost module that has one counts). The last convolution or linear operation is always Epsilon.
+        layers: modules whose output gets relevance, too.
+
+    Raises:
+        RelevanceError: the model holds an operation without an exact relevance of differences.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> _ = layer.weight.data.fill_(2.0)
+    >>> comparison = Comparison(layer, [torch.ones(1, 2)])
+    >>> _ = comparison.against([torch.tensor([[0.0, 3.0]])])
+    >>> comparison.pull(comparison.output, torch.ones(1, 1)).inputs[0]  # of 2 (1 - 0) + 2 (1 - 3)
+    Relevance of an entry: multiplier [[2.0, 2.0]], difference [[1.0, -2.0]]
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        inputs: Sequence[Any],
+        *,
+        model: nn.Module | None = None,
+        rule: RuleOf | None = None,
+        layers: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.forward = forward
+        self.model = forward if model is None else model
+        self.layers = dict(layers or {})
+        self.inputs = list(inputs)
+        self._memory = Memory()
+        self._random = _RandomState(self.inputs)
+        self._has_integers = any(isinstance(v, Tensor) and _is_index(v) for v in self.inputs)
+        self._entries: list[_Entry | None] = [
+            _Entry(value.detach().clone().requires_grad_()) if _has_gradient(value) else None for value in self.inputs
+        ]
+        self._embedded: list[_Entry] = []
+        self._kept: dict[str, list[_Entry]] = {name: [] for name in self.layers}
+        self.output = self._record(rule)
+
+    # -- the two passes ------------------------------------------------------------------------------------------------
+
+    def _record(self, rule: RuleOf | None) -> Any:
+        with contextlib.ExitStack() as stack:
+            running = stack.enter_context(running_modules(self.model))
+            _enter_pass(stack, self._random)
+            for name, module in self.layers.items():
+                stack.enter_context(rewritten(module, self._keeping(name)))
+            values = [
+                value if entry is None else entry.leaf.clone()
+                for value, entry in zip(self.inputs, self._entries, strict=True)
+            ]
+            self._mode = stack.enter_context(
+                RecordingMode(
+                    self._memory,
+                    lambda: running[-1] if running else "",
+                    lambda: rule_in_force(rule, running),
+                    self._embed if self._has_integers else None,
+                )
+            )
+            output = self.forward(*values)
+        for name, entries in self._kept.items():
+            if len(entries) != 1:
+                raise ValueError(f"layer {name!r} runs {len(entries)} times in a forward; its relevance needs one call")
+        if self._mode.last_weighted is not None:
+            self._mode.last_weighted.rule = None  # the output layer of the explained unit
+        return output
+
+    @property
+    def coarsest(self) -> torch.dtype:
+        """The least exact type of numbers that the input passes through (some models compute in float32 inside)."""
+        found = {dtype for dtype in self._mode.dtypes if dtype.is_floating_point or dtype.is_complex}
+        return max(found, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+
+    def against(self, reference: Sequence[Any]) -> Any:
+        """Run a reference over x's graph and return the model's output for it.
+
+        Raises:
+            RelevanceError: the two passes do not run the same operations, or differ in what no gradient sees.
+        """
+        others: list[Tensor] = []
+        seen: dict[str, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            _enter_pass(stack, self._random)
+            for name, module in self.layers.items():
+                stack.enter_context(rewritten(module, _keep_into(seen, name)))
+            values: list[Any] = []
+            for value, entry in zip(reference, self._entries, strict=True):
+                if entry is None:
+                    values.append(value)
+                    continue
+                entry.other = value.detach()
+                values.append(value.detach().clone().requires_grad_().clone())
+            mode = stack.enter_context(
+                ReplayMode(
+                    self._memory,
+                    lambda: "",
+                    self._mode.records,
+                    self._mode.decisions,
+                    _embed_into(others) if self._has_integers else None,
+                )
+            )
+            output = self.forward(*values)
+        mode.finish()
+        self._reference = list(reference)
+        if len(others) != len(self._embedded):
+            raise RelevanceError("the model calls another number of embeddings on x than on the reference")
+        for entry, other in zip(self._embedded, others, strict=True):
+            entry.other = other
+        for name, (entry,) in self._kept.items():
+            entry.other = seen[name]
+        return output
+
+    def pull(self, output: Tensor, seed: Tensor) -> Pulled:
+        """The multipliers of inputs and layers for a seed on an output of x's graph (a tensor of its shape).
+
+        Raises:
+            RelevanceError: the output does not depend on the inputs, or the graph holds foreign nodes.
+        """
+        entries = [entry for entry in self._entries if entry is not None] + self._embedded
+        kept = [entry for (entry,) in self._kept.values()]
+        if not check_graph(output, [entry.leaf for entry in entries]):
+            raise RelevanceError(
+                "the output does not depend on the input: the model detaches it, or runs under torch.no_grad()"
+            )
+        targets = [entry.leaf for entry in entries + kept]
+        multipliers = torch.autograd.grad(output, targets, seed, retain_graph=True, allow_unused=True)
+        found = {
+            id(entry): EntryRelevance(torch.zeros_like(entry.leaf) if m is None else m, entry.difference)
+            for entry, m in zip(entries + kept, multipliers, strict=True)
+        }
+        return Pulled(
+            [self._of_input(index, found) for index in range(len(self.inputs))],
+            {name: found[id(entry)] for name, (entry,) in self._kept.items()},
+        )
+
+    # -- where relevance is read ---------------------------------------------------------------------------------------
+
+    def _of_input(self, index: int, found: dict[int, EntryRelevance]) -> EntryRelevance | None:
+        entry = self._entries[index]
+        if entry is not None:
+            return found[id(entry)]
+        value = self.inputs[index]
+        if not isinstance(value, Tensor) or not _is_index(value):
+            return None
+        mine = [found[id(e)] for e in self._embedded if self._source(e) == index]
+        if not mine:
+            return None
+        if any(one.multiplier.shape != mine[0].multiplier.shape for one in mine):
+            raise RelevanceError(
+                f"input {index} indexes embeddings of several shapes; ask for layers=[...] with the embedding modules"
+            )
+        if len(mine) == 1:
+            return mine[0]
+        relevance = sum((one.relevance for one in mine[1:]), mine[0].relevance)
+        return EntryRelevance(mine[0].multiplier, mine[0].difference, relevance)
+
+    def _source(self, entry: _Entry) -> int | None:
+        """The integer input that an embedding's indices are, or come from."""
+        assert entry.source is not None
+        storages = [_storage(value) if isinstance(value, Tensor) else None for value in self.inputs]
+        if _storage(entry.source) in storages:
+            return storages.index(_storage(entry.source))
+        if not bool(entry.difference.any()):
+            return None
+        changed = [
+            index
+            for index, value in enumerate(self.inputs)
+            if isinstance(value, Tensor) and _is_index(value) and not torch.equal(value, self._reference[index])
+        ]
+        if len(changed) != 1:
+            raise RelevanceError("an embedding is indexed by values computed from several inputs; pass embedded inputs")
+        return changed[0]
+
+    def _embed(self, output: Tensor, indices: Any) -> Tensor:
+        leaf = output.detach().requires_grad_()
+        self._embedded.append(_Entry(leaf, indices))
+        return leaf.clone()
+
+    def _keeping(self, name: str) -> Callable[[Any], Any]:
+        def keep(output: Any) -> Any:
+            if not isinstance(output, Tensor) or not output.requires_grad:
+                raise ValueError(f"layer {name!r} must put out a tensor that depends on the input")
+            self._kept[name].append(_Entry(output))
+            return output.clone()
+
+        return keep
+
+
+class EntryRelevance:
+    """Multiplier m, difference d = a(x) - a(r) and relevance m d at one place of the graph."""
+
+    def __init__(self, multiplier: Tensor, difference: Tensor, relevance: Tensor | None = None) -> None:
+        self.multiplier, self.difference = multiplier, difference
+        self.relevance = (multiplier * difference).real if relevance is None else relevance
+
+    def __repr__(self) -> str:
+        return (
+            f"Relevance of an entry: multiplier {self.multiplier.tolist()}, difference {self.difference.tolist()}"
+            if self.multiplier.numel() <= 8
+            else f"Relevance of an entry of shape {tuple(self.multiplier.shape)}"
+        )
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What :meth:`Comparison.pull` found: per input (None where an input has no relevance), and per layer."""
+
+    inputs: list[EntryRelevance | None]
+    layers: dict[str, EntryRelevance]
+
+
+class _RandomState:
+    """The global random state of the first pass, which every pass starts from."""
+
+    def __init__(self, inputs: Sequence[Any]) -> None:
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        self.devices = sorted({tensor.device.index or 0 for tensor in tensors if tensor.device.type == "cuda"})
+        self.state = torch.get_rng_state()
+        self.states = [torch.cuda.get_rng_state(device) for device in self.devices]
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw the same numbers, and leave the state of the caller as it is."""
+        with torch.random.fork_rng(devices=self.devices):
+            torch.set_rng_state(self.state)
+            for device, state in zip(self.devices, self.states, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+
+
+def _enter_pass(stack: contextlib.ExitStack, random: _RandomState) -> None:
+    """Gradients on, inference mode off, compiled models as they were written, the same random numbers."""
+    stack.enter_context(random.again())
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.enable_grad())
+    if "torch._dynamo" in sys.modules:  # nothing is compiled otherwise, and the import takes seconds
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+
+
+def _keep_into(seen: dict[str, Tensor], name: str) -> Callable[[Any], Any]:
+    def keep(output: Any) -> Any:
+        seen[name] = output.detach()
+        return output.clone()
+
+    return keep
+
+
+def _embed_into(others: list[Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    def embed(output: Tensor, _indices: Any) -> Tensor:
+        others.append(output.detach())
+        return output.detach().requires_grad_().clone()
+
+    return embed
+
+
+def _has_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _is_index(value: Tensor) -> bool:
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,230 @@
+"""The mode that sees every torch operation of a forward; x's pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from absence_plugins.relevance.names import Entering, Word, read
+from absence_plugins.relevance.nodes import Call, SecantNode
+from absence_plugins.relevance.operation import SECANTS, Operation, Place, RelevanceError
+from absence_plugins.relevance.records import Memory, Record, constants_of, detach_all, scan, scan_keywords
+from absence_plugins.relevance.secants.redistribution import Redistribution
+from absence_plugins.relevance.vocabulary import FIXED, REMEDIES, TRAINING, WEIGHTED, is_linear
+
+WORDS: dict[Callable[..., Any], Word] = {}  # how each torch function is treated, found once
+
+
+class GraphMode(TorchFunctionMode):
+    """Sees each operation of a pass, and passes those with varying operands to ``linear`` or ``secant``.
+
+    Operations without a varying operand run as they are. Torch's Python functions are entered.
+    """
+
+    def __init__(self, memory: Memory, path: Callable[[], str]) -> None:
+        super().__init__()
+        self.memory, self.path = memory, path
+        self.entering = Entering()
+        self.decisions: list[str] = []  # operations that cut the dependence on the input
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One operation."""
+        kwargs = kwargs or {}
+        word = WORDS.get(func)
+        if word is None:
+            word = WORDS[func] = read(func)
+        if word.passes:
+            return func(*args, **kwargs)
+        if word.is_python and not self.entering.is_recursive(func):
+            with self:
+                return self.entering.call(func, args, kwargs)
+        places: list[Place] = []
+        operands: list[Tensor] = []
+        args = scan(args, places, operands)
+        if kwargs:
+            kwargs = scan_keywords(kwargs, places, operands)
+        if not places:
+            if word.in_place and args and isinstance(args[0], Tensor):
+                self.memory.release(args[0])
+            return self.constant(word, func, args, kwargs)
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)  # the result depends on the input no longer; what uses it is compared
+        if "out" in kwargs and kwargs["out"] is not None:
+            self.refuse(word.name, "it writes to out=; call it without")
+        name = _resolve(word.name, args, kwargs)
+        varying = tuple(places)
+        self.check_evaluation(name, args, kwargs)
+        if self.is_linear(name, varying):
+            return self.linear(word, name, func, args, kwargs, varying, operands)
+        if name in SECANTS:
+            return self.secant(word, name, func, args, kwargs, varying, operands)
+        return self.unknown(word, name, func, args, kwargs)
+
+    # -- what the two passes do differently ----------------------------------------------------------------------------
+
+    def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+        """An operation that is its own secant."""
+        raise NotImplementedError
+
+    def secant(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+        """An operation with a secant."""
+        raise NotImplementedError
+
+    def constant(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation whose operands do not depend on the input."""
+        return func(*args, **kwargs)
+
+    def is_linear(self, name: str, varying: tuple[Place, ...]) -> bool:
+        """Whether an operation needs no secant."""
+        raise NotImplementedError
+
+    # -- what they share -----------------------------------------------------------------------------------------------
+
+    def unknown(self, word: Word, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation of no known kind: it must cut the dependence on the input (comparisons, detach, argmax)."""
+        output = func(*args, **kwargs)
+        if depends(output) or (word.in_place and depends(args[0])):
+            self.refuse(name)
+        if not (name.startswith("new_") or name.endswith("_like")):
+            self.decisions.append(f"{name} in {where(self.path())}")
+        return output
+
+    def run_linear(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run on plain autograd."""
+        if word.in_place:
+            self.memory.release(args[0])
+        return func(*args, **kwargs)
+
+    def run_node(
+        self, apply: Callable[..., Any], word: Word, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any
+    ) -> Any:
+        """Run inside a node: in place on a tensor of its own, else out of place and copied into the target."""
+        if not word.in_place:
+            call = Call(func, args, kwargs, False)
+            output = apply(call, *operands)
+            return output if isinstance(output, Tensor) else _typed(output, call.output)
+        target = args[0]
+        if varying[0] == (0,) and not target._is_view():
+            apply(Call(func, args, kwargs, True), *operands)
+        else:
+            target.copy_(apply(Call(word.function, args, kwargs, False), *operands))
+        return target
+
+    def check_evaluation(self, name: str, args: Any, kwargs: Any) -> None:
+        """Refuse what draws at random or mixes the samples of the batch."""
+        flag = TRAINING.get(name)
+        if flag is None:
+            return
+        index, keyword = flag
+        is_training = kwargs[keyword] if keyword in kwargs else args[index] if index < len(args) else False
+        if not is_training or ("dropout" in name and (kwargs.get("p", args[1] if len(args) > 1 else 1) == 0)):
+            return
+        if name == "batch_norm":
+            self.refuse(name, "it uses statistics of the batch; call model.eval(), and keep running statistics")
+        self.refuse(name, "it is in training mode and draws at random; call model.eval()")
+
+    def refuse(self, name: str, reason: str | None = None) -> NoReturn:
+        """Say what was met, where, and what to do."""
+        reason = (
+            reason or REMEDIES.get(name) or "it is not known to be linear; register one with @secant, or rewrite it"
+        )
+        raise RelevanceError(f"{name} in {where(self.path())} has no exact relevance of differences: {reason}")
+
+
+class RecordingMode(GraphMode):
+    """x's pass: builds the graph whose nodes wait for their secants, and leaves the records."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        path: Callable[[], str],
+        rule: Callable[[], Redistribution | None],
+        embed: Callable[[Tensor, Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__(memory, path)
+        self.records: list[Record] = []
+        self.rule_in_force, self.embed = rule, embed
+        self.last_weighted: Record | None = None
+        self.dtypes: set[torch.dtype] = set()  # of what depends on the input
+
+    def is_linear(self, name: str, varying: tuple[Place, ...]) -> bool:
+        """Linear in the varying operands, and no redistribution in force."""
+        return is_linear(name, varying) and not (name in WEIGHTED and self.rule_in_force() is not None)
+
+    def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+        """Run on plain autograd; the record keeps the constants."""
+        record = Record(name, self.path(), constants_of(args), constants_of(kwargs), varying, word.function, True)
+        if name in FIXED:
+            fixed = detach_all(args)
+            record.pull = SECANTS[name](Operation(name, func, fixed, kwargs, fixed, kwargs, None, None, varying))
+            output = SecantNode.apply(record, Call(func, args, kwargs, False), *operands)
+        else:
+            output = self.run_linear(word, func, args, kwargs)
+            if not (depends(output) or word.in_place):
+                self.decisions.append(f"{name} in {record.where}")
+                return output
+        self._keep(record, output)
+        if name in WEIGHTED:
+            self.last_weighted = record
+        return output
+
+    def secant(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+        """Run inside a node; the record keeps operands and output."""
+        kept = detach_all(args)
+        if word.in_place:
+            copied = self.memory.release(args[0])
+            kept = (args[0].detach().clone() if copied is None else copied, *kept[1:])
+        record = Record(name, self.path(), kept, detach_all(kwargs), varying, word.function, False)
+        if name in WEIGHTED:
+            record.rule, self.last_weighted = self.rule_in_force(), record
+
+        def apply(call: Call, *tensors: Tensor) -> Any:
+            return SecantNode.apply(record, call, *tensors)
+
+        output = self.run_node(apply, word, func, args, kwargs, varying, operands)
+        self._keep(record, output)
+        return output
+
+    def constant(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run as it is; what integer inputs select from an embedding is where their relevance is read."""
+        output = func(*args, **kwargs)
+        if self.embed is not None and word.name == "embedding" and torch.is_grad_enabled():
+            return self.embed(output, args[1] if len(args) > 1 else kwargs["indices"])
+        return output
+
+    def _keep(self, record: Record, output: Any) -> None:
+        self.records.append(record)
+        if isinstance(output, Tensor):
+            self.dtypes.add(output.dtype)
+        self.memory.hold(record)
+
+
+def depends(output: Any) -> bool:
+    """Whether an output depends on the input."""
+    if isinstance(output, Tensor):
+        return output.requires_grad
+    return isinstance(output, (tuple, list)) and any(depends(entry) for entry in output)
+
+
+def where(path: str) -> str:
+    """A module for messages."""
+    return f"module {path!r}" if path else "the model's own forward"
+
+
+def _resolve(name: str, args: Any, kwargs: Any) -> str:
+    """Names that depend on the arguments."""
+    if name in ("max", "min"):
+        other = args[1] if len(args) > 1 else kwargs.get("other")
+        return f"{name}imum" if isinstance(other, Tensor) else name
+    if name == "div" and (kwargs.get("rounding_mode") or len(args) > 2):
+        return "floor_divide"
+    return name
+
+
+def _typed(output: tuple[Any, ...], like: Any) -> Any:
+    """The outputs of a node as the torch function gives them: a list, a tuple or a named tuple."""
+    return output if type(like) is tuple else type(like)(output)

@@ -1,0 +1,152 @@
+"""r's pass: operation i meets record i, and the two become the backward of x's node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from absence_plugins.relevance.constants import are_equal
+from absence_plugins.relevance.mode import GraphMode, depends, where
+from absence_plugins.relevance.names import Word
+from absence_plugins.relevance.nodes import Call, DependenceNode
+from absence_plugins.relevance.operation import SECANTS, Operation, Place, RelevanceError
+from absence_plugins.relevance.records import Memory, Record, constants_of, detach_all, put, tensors_in
+from absence_plugins.relevance.vocabulary import FIXED, is_linear
+
+
+class ReplayMode(GraphMode):
+    """Runs r's pass over the records of x's; its own activations are not kept."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        path: Callable[[], str],
+        records: list[Record],
+        decisions: list[str],
+        embed: Callable[[Tensor, Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__(memory, path)
+        self.records, self.embed, self.decided_before = records, embed, decisions
+        self.position = 0
+
+    def is_linear(self, name: str, varying: tuple[Place, ...]) -> bool:
+        """As the record that is met."""
+        if self.position < len(self.records) and self.records[self.position].name == name:
+            return self.records[self.position].is_linear
+        return is_linear(name, varying)
+
+    def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+        """Compare the constants, run on plain autograd."""
+        constants = constants_of(args), constants_of(kwargs)
+        if name in FIXED:
+            output = DependenceNode.apply(Call(func, args, kwargs, False), *operands)
+        else:
+            output = self.run_linear(word, func, args, kwargs)
+            if not (depends(output) or word.in_place):
+                return output
+        record = self._meet(name, varying)
+        if not are_equal((record.args, record.kwargs), constants):
+            self._refuse_constants(record)
+        return output
+
+    def secant(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+        """Compare the constants, run, and turn both sides into the pull of x's node."""
+        record = self._meet(name, varying)
+        self._compare(record, args, kwargs)
+        if word.in_place:
+            self.memory.release(args[0])
+        kept = detach_all(args), detach_all(kwargs)
+        overwritten = {*record.overwritten, (0, 0)} if word.in_place else record.overwritten
+        for place in overwritten:
+            if place[0] != 2:
+                kept = put(kept, place, _at(kept, place).clone())
+        call: list[Call] = []
+
+        def apply(one: Call, *tensors: Tensor) -> Any:
+            call.append(one)
+            return DependenceNode.apply(one, *tensors)
+
+        output = self.run_node(apply, word, func, args, kwargs, varying, operands)
+        other = detach_all(call[0].output)
+        if any(place[0] == 2 for place in overwritten):
+            other = other.clone() if isinstance(other, Tensor) else tuple(entry.clone() for entry in other)
+        operation = Operation(
+            name, record.function, record.args, record.kwargs, *kept, record.output, other, varying, record.rule
+        )
+        try:
+            with torch.no_grad():
+                record.pull = SECANTS[name](operation)
+        except RelevanceError as error:
+            raise RelevanceError(f"{name} in {record.where}: {error}") from None
+        return output
+
+    def constant(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run as it is; embeddings as in x's pass."""
+        output = func(*args, **kwargs)
+        if self.embed is not None and word.name == "embedding" and torch.is_grad_enabled():
+            return self.embed(output, args[1] if len(args) > 1 else kwargs["indices"])
+        return output
+
+    def finish(self) -> None:
+        """Check that r's pass met all records."""
+        if self.position < len(self.records):
+            record = self.records[self.position]
+            self._refuse_alignment(f"x goes on with {record.name} in {record.where}, r ends")
+
+    def _meet(self, name: str, varying: Any) -> Record:
+        if self.position >= len(self.records):
+            self._refuse_alignment(f"r goes on with {name} in {where(self.path())}, x ends")
+        record = self.records[self.position]
+        self.position += 1
+        if record.name != name or record.varying != varying:
+            self._refuse_alignment(f"x runs {record.name} in {record.where} where r runs {name}")
+        return record
+
+    def _compare(self, record: Record, args: Any, kwargs: Any) -> None:
+        ours, theirs = (record.args, record.kwargs), (args, kwargs)
+        varying = {(0 if isinstance(place[0], int) else 1, *place) for place in record.varying}
+        for (place, x), (_, r) in zip(list(tensors_in(ours)), list(tensors_in(theirs)), strict=False):
+            if place in varying and x.shape != r.shape:
+                self._refuse_alignment(
+                    f"{record.name} in {record.where} has shapes {tuple(x.shape)} and {tuple(r.shape)}"
+                )
+        if not are_equal(_without(ours, varying), _without(theirs, varying)):
+            self._refuse_constants(record)
+
+    def _refuse_constants(self, record: Record) -> NoReturn:
+        cause = f" Before it the model runs {self._list_decisions()}." if self.decided_before else ""
+        raise RelevanceError(
+            f"{record.name} in {record.where} takes a value that depends on the input in a way that no gradient sees: it "
+            f"differs between x and the reference (a comparison, an index, .detach(), .item() or a drawn number).{cause} "
+            "Compute it from constants, or choose a reference on which it is the same."
+        )
+
+    def _refuse_alignment(self, what: str) -> NoReturn:
+        cause = f" Before it the model runs {self._list_decisions()}." if self.decided_before else ""
+        raise RelevanceError(
+            f"the model does not run the same operations on x and on the reference: {what}.{cause} "
+            "Choose a reference that takes the same branches."
+        )
+
+    def _list_decisions(self) -> str:
+        return ", ".join(dict.fromkeys(self.decided_before[-3:]))
+
+
+def _at(value: Any, place: Any) -> Any:
+    for index in place:
+        value = value[index]
+    return value
+
+
+def _without(value: Any, varying: set[Any], place: tuple[Any, ...] = ()) -> Any:
+    """Nested arguments with None in the places of the varying operands."""
+    if isinstance(value, Tensor):
+        return None if place in varying else value
+    if isinstance(value, (tuple, list)):
+        return [_without(entry, varying, (*place, index)) for index, entry in enumerate(value)]
+    if isinstance(value, dict):
+        return {name: _without(entry, varying, (*place, name)) for name, entry in value.items()}
+    return value

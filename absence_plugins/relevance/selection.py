@@ -1,0 +1,81 @@
+"""Which output is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Output = None | int | tuple[int, ...] | list[int] | Tensor | Callable[[Any], Tensor]
+
+
+def explained_output(outputs: Any, output: Output) -> Tensor:
+    """The explained output u of each sample, [B], as a differentiable function of the model's outputs.
+
+    Raises:
+        TypeError, ValueError: the model puts out several tensors, or ``output`` does not fit them.
+    """
+    if callable(output) and not isinstance(output, Tensor):
+        u = output(outputs)
+        if not isinstance(u, Tensor):
+            raise TypeError(f"output must return a tensor with one value per sample, got {type(u).__name__}")
+        return u.reshape(-1)
+    logits = _only_tensor(outputs)
+    if logits.dim() == 0:
+        logits = logits.reshape(1, 1)
+    elif logits.dim() == 1:
+        logits = logits.unsqueeze(1)
+    if output is None:
+        if logits[0].numel() != 1:
+            raise ValueError(
+                f"the model has outputs of shape {tuple(logits.shape)}: say which with output=, e.g. an index"
+            )
+        return logits.reshape(-1)
+    if isinstance(output, Tensor) and output.is_floating_point():
+        if output.shape not in (logits.shape, logits.shape[1:]):
+            raise ValueError(
+                f"weights of shape {tuple(output.shape)} do not fit outputs of shape {tuple(logits.shape)}"
+            )
+        return (logits * output.to(logits)).flatten(1).sum(1)
+    return _indexed(logits, output)
+
+
+def _indexed(logits: Tensor, output: Any) -> Tensor:
+    samples = len(logits)
+    if isinstance(output, (int, tuple)):
+        entries: list[tuple[int, ...]] = [(output,) if isinstance(output, int) else tuple(map(int, output))] * samples
+    else:
+        listed: Any = output.tolist() if isinstance(output, Tensor) else list(output)
+        listed = [listed] * samples if isinstance(listed, int) else listed
+        entries = [tuple(entry) if isinstance(entry, (tuple, list)) else (int(entry),) for entry in listed]
+    if len(entries) == 1:
+        entries = entries * samples
+    if len(entries) != samples:
+        raise ValueError(f"output names {len(entries)} indices for {samples} samples; pass one, or one per sample")
+    for entry in entries:
+        if len(entry) != logits.dim() - 1:
+            raise ValueError(
+                f"output={entry if len(entry) > 1 else entry[0]} must name one value of outputs {tuple(logits.shape)}"
+            )
+        if any(not -size <= index < size for index, size in zip(entry, logits.shape[1:], strict=True)):
+            raise ValueError(f"output={entry} does not exist: the outputs have shape {tuple(logits.shape)}")
+    places = torch.tensor(entries, device=logits.device).unbind(1)
+    return logits[(torch.arange(samples, device=logits.device), *places)]
+
+
+def _only_tensor(outputs: Any) -> Tensor:
+    if isinstance(outputs, Tensor):
+        return outputs
+    logits = getattr(outputs, "logits", None)
+    if isinstance(outputs, Mapping) and logits is None:
+        logits = outputs.get("logits", outputs.get("out"))
+    if isinstance(logits, Tensor):
+        return logits
+    entries = list(outputs.values()) if isinstance(outputs, Mapping) else outputs
+    if isinstance(entries, (tuple, list)) and len(entries) == 1 and isinstance(entries[0], Tensor):
+        return entries[0]
+    raise TypeError(
+        f"the model puts out a {type(outputs).__name__}; say which value is explained: output=lambda out: out[0][:, 3]"
+    )
