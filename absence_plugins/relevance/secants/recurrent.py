@@ -197,7 +197,7 @@ def _refuse_weights(op: Operation, places: list[Any]) -> None:
 @secant("lstm", "gru", "rnn_tanh", "rnn_relu")
 def sequence(op: Operation) -> Pull:
     """All layers and directions; the output may be batch first."""
-    if len(op.args) < 9 or isinstance(op.args[2], Tensor):
+    if isinstance(op.args[1], Tensor) and not op.args[1].is_floating_point():  # the sizes of a packed batch
         raise RelevanceError(f"{op.name} on a packed sequence has no rule; give it the padded sequence instead")
     _, _, flat, has_biases, layers, dropout, train, bidirectional, batch_first = op.args[:9]
     if dropout and train:
