@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from absence_plugins.relevance.operation import SECANTS, Operation
-from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, ZPlus, as_rule
+from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, ZPlus
 
 RULES = [Gamma(0.25), Gamma(3.0), ZPlus(), AlphaBeta(1.0), AlphaBeta(0.5)]
 LAYERS = {
@@ -133,15 +133,7 @@ def test_multipliers_of_denormal_differences_are_finite() -> None:
             assert m.isfinite().all()
 
 
-def test_rules_by_name() -> None:
-    assert as_rule("epsilon") is None
-    assert as_rule(None) is None
-    assert as_rule("zplus") == ZPlus()
-    assert as_rule(AlphaBeta(0.5)) == AlphaBeta(0.5)
-    with pytest.raises(ValueError, match="rule='lrp' is none of 'epsilon', 'gamma', 'zplus', 'alpha_beta'"):
-        as_rule("lrp")
-    with pytest.raises(TypeError, match="neither a name nor a rule"):
-        as_rule(3)  # type: ignore[arg-type]
+def test_parameters_of_a_rule_are_checked() -> None:
     with pytest.raises(ValueError, match="gamma=0 must be above 0"):
         Gamma(0)
     with pytest.raises(ValueError, match="beta=-1 must not be negative"):

@@ -77,26 +77,6 @@ class AlphaBeta:
         )
 
 
-def as_rule(rule: str | Redistribution | None) -> Redistribution | None:
-    """A rule by its name; None for Epsilon.
-
-    >>> as_rule("gamma"), as_rule("epsilon"), as_rule(Gamma(0.5))
-    (Gamma(gamma=0.25), None, Gamma(gamma=0.5))
-    """
-    if rule is None or rule == "epsilon":
-        return None
-    if isinstance(rule, str):
-        if rule not in RULES:
-            raise ValueError(f"rule={rule!r} is none of 'epsilon', {', '.join(map(repr, RULES))}")
-        return RULES[rule]
-    if not callable(getattr(rule, "parts", None)):
-        raise TypeError(f"rule={rule!r} is neither a name nor a rule, such as Gamma(0.25)")
-    return rule
-
-
-RULES: dict[str, Redistribution] = {"gamma": Gamma(), "zplus": ZPlus(), "alpha_beta": AlphaBeta()}
-
-
 def mirrored(rule: Redistribution, total: Tensor, gross: Tensor) -> tuple[Tensor, Tensor]:
     """The coefficients of z and of abs(z): the part of input i is (of_z z_ij + of_size abs(z_ij)) / 2.
 
