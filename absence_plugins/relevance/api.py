@@ -16,6 +16,7 @@ from absence_plugins.relevance.selection import Output, explained_output
 from absence_plugins.relevance.structure import Structure, flatten, list_references
 
 
+@torch.inference_mode(False)
 def relevance(
     model: Callable[..., Any],
     x: Any,
@@ -76,9 +77,8 @@ def relevance(
     for one in references:
         others: Tensor = comparison.against(one).detach()
         pulled = comparison.pull(u, seed)
-        error, is_conserved = conservation(
-            [e.relevance for e in pulled.inputs if e is not None], u.detach(), others, seed
-        )
+        relevances = [entry.relevance for entry in pulled.inputs if entry is not None]
+        error, is_conserved = conservation(relevances, u.detach(), others, seed, comparison.coarsest)
         if not is_conserved:
             raise RelevanceError(
                 f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the model "

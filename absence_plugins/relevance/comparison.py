@@ -60,6 +60,7 @@ class Comparison:
     Relevance of an entry: multiplier [[2.0, 2.0]], difference [[1.0, -2.0]]
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         forward: Callable[..., Any],
@@ -117,6 +118,7 @@ class Comparison:
         found = {dtype for dtype in self._mode.dtypes if dtype.is_floating_point or dtype.is_complex}
         return max(found, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
+    @torch.inference_mode(False)
     def against(self, reference: Sequence[Any]) -> Any:
         """Run a reference over x's graph and return the model's output for it.
 
@@ -156,6 +158,7 @@ class Comparison:
             entry.other = seen[name]
         return output
 
+    @torch.inference_mode(False)
     def pull(self, output: Tensor, seed: Tensor) -> Pulled:
         """The multipliers of inputs and layers for a seed on an output of x's graph (a tensor of its shape).
 
@@ -275,9 +278,8 @@ class _RandomState:
 
 
 def _enter_pass(stack: contextlib.ExitStack, random: _RandomState) -> None:
-    """Gradients on, inference mode off, compiled models as they were written, the same random numbers."""
+    """Gradients on, compiled models as they were written, the same random numbers."""
     stack.enter_context(random.again())
-    stack.enter_context(torch.inference_mode(False))
     stack.enter_context(torch.enable_grad())
     if "torch._dynamo" in sys.modules:  # nothing is compiled otherwise, and the import takes seconds
         stack.enter_context(torch.compiler.set_stance("force_eager"))

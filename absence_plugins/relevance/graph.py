@@ -174,8 +174,9 @@ def check_graph(output: Tensor, inputs: Iterable[Tensor]) -> bool:
 def _check_node(node: Any, flags: list[bool]) -> None:
     if getattr(type(node), "_forward_cls", None) is SecantNode:
         return
-    name = re.sub(r"Backward\w*$", "", node.name())
-    if name in LINEAR_NODES or node.name() in LINEAR_NODES:
+    full = node.name().rsplit("::", 1)[-1]
+    name = re.sub(r"Backward\w*$", "", full)
+    if name in LINEAR_NODES:
         return
     if name in FACTOR_NODES and sum(flags[index] for index in FACTOR_NODES[name] if index < len(flags)) <= 1:
         return

@@ -16,6 +16,8 @@ from absence_plugins.relevance.records import Memory, Record, constants_of, deta
 from absence_plugins.relevance.secants.redistribution import Redistribution
 from absence_plugins.relevance.vocabulary import FIXED, REMEDIES, TRAINING, WEIGHTED, is_linear
 
+UNINITIALIZED = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
+Embed = Callable[[Tensor, Any], Tensor]  # (what an embedding selects, its indices) -> where relevance is read
 WORDS: dict[Callable[..., Any], Word] = {}  # how each torch function is treated, found once
 
 
@@ -25,9 +27,9 @@ class GraphMode(TorchFunctionMode):
     Operations without a varying operand run as they are. Torch's Python functions are entered.
     """
 
-    def __init__(self, memory: Memory, path: Callable[[], str]) -> None:
+    def __init__(self, memory: Memory, path: Callable[[], str], embed: Embed | None) -> None:
         super().__init__()
-        self.memory, self.path = memory, path
+        self.memory, self.path, self.embed = memory, path, embed
         self.entering = Entering()
         self.decisions: list[str] = []  # operations that cut the dependence on the input
 
@@ -74,19 +76,22 @@ class GraphMode(TorchFunctionMode):
         """An operation with a secant."""
         raise NotImplementedError
 
-    def constant(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation whose operands do not depend on the input."""
-        return func(*args, **kwargs)
-
     def is_linear(self, name: str, varying: tuple[Place, ...]) -> bool:
         """Whether an operation needs no secant."""
         raise NotImplementedError
 
     # -- what they share -----------------------------------------------------------------------------------------------
 
+    def constant(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run as it is; what integer inputs select from an embedding is where their relevance is read."""
+        output = _run(word, func, args, kwargs)
+        if self.embed is not None and word.name == "embedding" and torch.is_grad_enabled():
+            return self.embed(output, args[1] if len(args) > 1 else kwargs["indices"])
+        return output
+
     def unknown(self, word: Word, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation of no known kind: it must cut the dependence on the input (comparisons, detach, argmax)."""
-        output = func(*args, **kwargs)
+        output = _run(word, func, args, kwargs)
         if depends(output) or (word.in_place and depends(args[0])):
             self.refuse(name)
         if not (name.startswith("new_") or name.endswith("_like")):
@@ -143,11 +148,11 @@ class RecordingMode(GraphMode):
         memory: Memory,
         path: Callable[[], str],
         rule: Callable[[], Redistribution | None],
-        embed: Callable[[Tensor, Any], Tensor] | None = None,
+        embed: Embed | None = None,
     ) -> None:
-        super().__init__(memory, path)
+        super().__init__(memory, path, embed)
         self.records: list[Record] = []
-        self.rule_in_force, self.embed = rule, embed
+        self.rule_in_force = rule
         self.last_weighted: Record | None = None
         self.dtypes: set[torch.dtype] = set()  # of what depends on the input
 
@@ -157,7 +162,8 @@ class RecordingMode(GraphMode):
 
     def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
         """Run on plain autograd; the record keeps the constants."""
-        record = Record(name, self.path(), constants_of(args), constants_of(kwargs), varying, word.function, True)
+        constants = constants_of(target_before(word, args)), constants_of(kwargs)
+        record = Record(name, self.path(), *constants, varying, word.function, True)
         if name in FIXED:
             fixed = detach_all(args)
             record.pull = SECANTS[name](Operation(name, func, fixed, kwargs, fixed, kwargs, None, None, varying))
@@ -189,13 +195,6 @@ class RecordingMode(GraphMode):
         self._keep(record, output)
         return output
 
-    def constant(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run as it is; what integer inputs select from an embedding is where their relevance is read."""
-        output = func(*args, **kwargs)
-        if self.embed is not None and word.name == "embedding" and torch.is_grad_enabled():
-            return self.embed(output, args[1] if len(args) > 1 else kwargs["indices"])
-        return output
-
     def _keep(self, record: Record, output: Any) -> None:
         self.records.append(record)
         if isinstance(output, Tensor):
@@ -208,6 +207,26 @@ def depends(output: Any) -> bool:
     if isinstance(output, Tensor):
         return output.requires_grad
     return isinstance(output, (tuple, list)) and any(depends(entry) for entry in output)
+
+
+def target_before(word: Word, args: Any) -> Any:
+    """The arguments with a copy of a constant that is overwritten in place, as far as its old values matter."""
+    if not word.in_place or args[0].requires_grad:
+        return args
+    if word.name in ("copy", "fill", "zero"):
+        return (None, *args[1:])
+    before = args[0].clone()
+    if word.name == "setitem":
+        before[args[1]] = 0
+    return (before, *args[1:])
+
+
+def _run(word: Word, func: Any, args: Any, kwargs: Any) -> Any:
+    """Run; memory that is not initialized is set to 0, so that it is the same in both passes."""
+    output = func(*args, **kwargs)
+    if word.name in UNINITIALIZED and isinstance(output, Tensor):
+        output.zero_()
+    return output
 
 
 def where(path: str) -> str:

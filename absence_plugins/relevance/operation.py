@@ -34,11 +34,13 @@ class Operation:
 
     def operand(self, place: Place) -> Tensor:
         """An operand of x's call."""
-        return _at(self.args, self.kwargs, place)
+        found: Tensor = _at(self.args, self.kwargs, place)
+        return found
 
     def other_operand(self, place: Place) -> Tensor:
         """The same operand of r's call."""
-        return _at(self.other_args, self.other_kwargs, place)
+        found: Tensor = _at(self.other_args, self.other_kwargs, place)
+        return found
 
 
 def _at(args: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.relevance.constants import are_equal
-from absence_plugins.relevance.mode import GraphMode, depends, where
+from absence_plugins.relevance.mode import Embed, GraphMode, depends, target_before, where
 from absence_plugins.relevance.names import Word
 from absence_plugins.relevance.nodes import Call, DependenceNode
 from absence_plugins.relevance.operation import SECANTS, Operation, Place, RelevanceError
@@ -26,10 +26,10 @@ class ReplayMode(GraphMode):
         path: Callable[[], str],
         records: list[Record],
         decisions: list[str],
-        embed: Callable[[Tensor, Any], Tensor] | None = None,
+        embed: Embed | None = None,
     ) -> None:
-        super().__init__(memory, path)
-        self.records, self.embed, self.decided_before = records, embed, decisions
+        super().__init__(memory, path, embed)
+        self.records, self.decided_before = records, decisions
         self.position = 0
 
     def is_linear(self, name: str, varying: tuple[Place, ...]) -> bool:
@@ -40,7 +40,7 @@ class ReplayMode(GraphMode):
 
     def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
         """Compare the constants, run on plain autograd."""
-        constants = constants_of(args), constants_of(kwargs)
+        constants = constants_of(target_before(word, args)), constants_of(kwargs)
         if name in FIXED:
             output = DependenceNode.apply(Call(func, args, kwargs, False), *operands)
         else:
@@ -81,13 +81,6 @@ class ReplayMode(GraphMode):
                 record.pull = SECANTS[name](operation)
         except RelevanceError as error:
             raise RelevanceError(f"{name} in {record.where}: {error}") from None
-        return output
-
-    def constant(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run as it is; embeddings as in x's pass."""
-        output = func(*args, **kwargs)
-        if self.embed is not None and word.name == "embedding" and torch.is_grad_enabled():
-            return self.embed(output, args[1] if len(args) > 1 else kwargs["indices"])
         return output
 
     def finish(self) -> None:
