@@ -1,12 +1,12 @@
 """``absence-plugins bench``: what the adapters cost next to their hosts, and what they show, measured in one run.
 
 Against Captum both sides do the same work, which is checked on their numbers before anything is timed. Against Zennit
-(:mod:`~absence_plugins.experiments.bench.zennit`) they do not: there the first table says which composite is right.
-Against Lucent (:mod:`~absence_plugins.experiments.bench.lucent`) both make the same picture. The patch search
-(:mod:`~absence_plugins.experiments.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
-(:mod:`~absence_plugins.experiments.bench.invert`) with one AUROC per candidate formula. Of direction
-pairs (:mod:`~absence_plugins.experiments.bench.directions`) the bench says which method recovers known ones. A training
-step with the attribution prior (:mod:`~absence_plugins.experiments.bench.debias`) is compared with a plain one.
+(:mod:`~absence_plugins.bench.zennit`) they do not: there the first table says which composite is right.
+Against Lucent (:mod:`~absence_plugins.bench.lucent`) both make the same picture. The patch search
+(:mod:`~absence_plugins.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
+(:mod:`~absence_plugins.bench.invert`) with one AUROC per candidate formula. Of direction
+pairs (:mod:`~absence_plugins.bench.directions`) the bench says which method recovers known ones. A training
+step with the attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -16,18 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from absence_plugins.experiments.bench.debias import run_debias_bench
-from absence_plugins.experiments.bench.directions import DirectionsResult, run_directions_bench
-from absence_plugins.experiments.bench.invert import InvertResult, run_invert_bench
-from absence_plugins.experiments.bench.lucent import run_lucent_bench
-from absence_plugins.experiments.bench.memory import weighed_ratio
-from absence_plugins.experiments.bench.patches import run_patches_bench
-from absence_plugins.experiments.bench.planted import PlantedResult, run_planted_bench
-from absence_plugins.experiments.bench.result import BenchResult, Measurement
-from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.experiments.bench.timing import timed
-from absence_plugins.experiments.bench.works import build_works
-from absence_plugins.experiments.bench.zennit import ZennitResult, run_zennit_bench
+from absence_plugins.bench.debias import run_debias_bench
+from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
+from absence_plugins.bench.invert import InvertResult, run_invert_bench
+from absence_plugins.bench.lucent import run_lucent_bench
+from absence_plugins.bench.memory import weighed_ratio
+from absence_plugins.bench.patches import run_patches_bench
+from absence_plugins.bench.planted import PlantedResult, run_planted_bench
+from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import build_works
+from absence_plugins.bench.zennit import ZennitResult, run_zennit_bench
 
 __all__ = [
     "BENCHES",

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from absence_plugins.experiments.bench.result import BenchResult, Measurement
-from absence_plugins.experiments.bench.subjects import subject
-from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.experiments.bench.timing import timed
-from absence_plugins.experiments.bench.works import Work
+from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.subjects import subject
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import Work
 from absence_plugins.methods.debias import AttributionPrior
 
 BOTH_LIMIT = 2.6

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from absence_plugins.experiments.bench.result import surroundings
-from absence_plugins.experiments.bench.surroundings import describe_environment, steady
-from absence_plugins.experiments.directions_compare import SyntheticResult, compare_methods
-from absence_plugins.experiments.directions_recovery import COSINE, IOU, RMSE
+from absence_plugins.bench.result import surroundings
+from absence_plugins.bench.surroundings import describe_environment, steady
+from absence_plugins.experiments.directions.compare import SyntheticResult, compare_methods
+from absence_plugins.experiments.directions.recovery import COSINE, IOU, RMSE
 
 OURS = "ours, robust"
 SUCCESS_LIMIT, SECONDS_LIMIT = 0.95, 15.0

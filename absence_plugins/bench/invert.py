@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from absence_plugins.experiments.bench.result import aligned, surroundings
-from absence_plugins.experiments.bench.surroundings import THREADS, chosen_device, steady, synchronize
+from absence_plugins.bench.result import aligned, surroundings
+from absence_plugins.bench.surroundings import THREADS, chosen_device, steady, synchronize
 from absence_plugins.methods.invert import auroc, label_units
 from absence_plugins.methods.invert.table import Array
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.experiments.bench.result import BenchResult, Measurement
-from absence_plugins.experiments.bench.subjects import subject
-from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.experiments.bench.timing import timed
-from absence_plugins.experiments.bench.works import Work
+from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.subjects import subject
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import Work
 
 STEP_LIMIT = 1.05
 # (network, quick): the layer, whose output nothing works on in place; image side, steps

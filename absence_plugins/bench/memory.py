@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
-from absence_plugins.experiments.bench.result import Measurement, verdict
-from absence_plugins.experiments.bench.surroundings import steady
-from absence_plugins.experiments.bench.works import Work
+from absence_plugins.bench.result import Measurement, verdict
+from absence_plugins.bench.surroundings import steady
+from absence_plugins.bench.works import Work
 
 MEMORY_LIMIT = 1.10
 # glibc gives every tensor back at once: otherwise what happens to be reused moves the peak by a third
 EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 MIB = 2.0**20
-BUILDER = "absence_plugins.experiments.bench.works:build_works"
+BUILDER = "absence_plugins.bench.works:build_works"
 
 
 def weighed_ratio(
@@ -62,7 +62,9 @@ def _peak_cuda(builder: str, network: str, name: str, side: str, device: torch.d
 
 def _peak_fresh(builder: str, network: str, name: str, side: str, chosen_device: torch.device) -> float:
     """Bytes by which one call raises the peak of a new process, which no earlier work has filled or fragmented."""
-    program = f"from absence_plugins.experiments.bench.memory import report_peak as f; f({builder!r}, {network!r}, {name!r}, {side!r})"
+    program = (
+        f"from absence_plugins.bench.memory import report_peak as f; f({builder!r}, {network!r}, {name!r}, {side!r})"
+    )
     environment = {**os.environ, **EXACT_MALLOC, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.experiments.bench.memory import weighed_ratio
-from absence_plugins.experiments.bench.result import BenchResult, Measurement
-from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.experiments.bench.timing import timed
-from absence_plugins.experiments.bench.works import Work
+from absence_plugins.bench.memory import weighed_ratio
+from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import Work
 from absence_plugins.methods.patches.windows import corners, windows_of
 
 FORWARD_LIMITS = {"resnet18": 1.15, "resnet50": 1.2}

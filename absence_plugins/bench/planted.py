@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import absence_plugins
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, steady
 from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.data.planted import PROBLEMS
-from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, steady
 from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
 
 SEEDS = (0,)
@@ -122,7 +122,7 @@ def run_planted_bench(
         if out.is_file():
             raise ValueError(f"{out} is an existing file; name a folder")
         out.mkdir(parents=True, exist_ok=True)
-    from absence_plugins.experiments.bench.planted_methods import all_methods
+    from absence_plugins.bench.planted_methods import all_methods
 
     names = list(problems or (["shape_missing"] if quick else PROBLEMS))
     methods = {**CHANCE, **all_methods()}

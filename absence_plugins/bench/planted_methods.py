@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import absence_plugins.captum as captum_adapters
+from absence_plugins.bench.scores import built, composites
 from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.commands.maps.explainers import blank_baseline
 from absence_plugins.core.hooks import capture
 from absence_plugins.data.planted import Sum
-from absence_plugins.experiments.bench.scores import built, composites
-from absence_plugins.experiments.explainers import blank_baseline
 from absence_plugins.methods.faithfulness import Question
 
 WINDOW = 3  # pixels a side of what is perturbed at once

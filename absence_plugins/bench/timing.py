@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from absence_plugins.experiments.bench.result import Measurement, verdict
-from absence_plugins.experiments.bench.surroundings import synchronize
-from absence_plugins.experiments.bench.works import Work
+from absence_plugins.bench.result import Measurement, verdict
+from absence_plugins.bench.surroundings import synchronize
+from absence_plugins.bench.works import Work
 
 SECONDS_PER_WORK = 20.0  # aimed at: short work gets up to MORE_ROUNDS times the rounds, long work fewer
 MORE_ROUNDS, FEWEST_ROUNDS = 8, 3

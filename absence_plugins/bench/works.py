@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from absence_plugins.experiments.bench.subjects import subject
+from absence_plugins.bench.subjects import subject
 
 NONTARGET_LIMIT = 1.05
 REFERENCES_LIMIT = 1.05
@@ -66,7 +66,7 @@ def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Wo
     from absence_plugins.captum.remedies import nonlinearities
     from absence_plugins.core.hooks import cloned_inputs
     from absence_plugins.core.maps import split_by_content
-    from absence_plugins.core.targets import choose_nontarget
+    from absence_plugins.core.outputs import choose_nontarget
 
     size = SIZES[network, quick]
     model, images, pool, labels = subject(network, size.batch, size.pool, size.pixels)

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absence_plugins.data.planted import ATTENTION, PROBLEMS
-from absence_plugins.experiments.bench.result import BenchResult, Measurement, aligned
-from absence_plugins.experiments.bench.scores import (
+from absence_plugins.bench.result import BenchResult, Measurement, aligned
+from absence_plugins.bench.scores import (
     SHARE_LIMIT,
     SIGN_LIMIT,
     Score,
@@ -17,9 +16,10 @@ from absence_plugins.experiments.bench.scores import (
     find,
     pooled,
 )
-from absence_plugins.experiments.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.experiments.bench.timing import timed
-from absence_plugins.experiments.bench.zennit_works import build_zennit_works
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.zennit_works import build_zennit_works
+from absence_plugins.data.planted import ATTENTION, PROBLEMS
 from absence_plugins.methods.faithfulness.questions import REACH
 
 SEEDS = (0, 1, 2, 3)
@@ -85,7 +85,7 @@ def run_zennit_bench(
 
     Scores: every problem of :mod:`absence_plugins.data.planted` but those with attention, for which there is no rule, four
     training seeds, on the CPU. Costs: ours against a tensor reference next to the same composite of Zennit's, timed as
-    in :func:`~absence_plugins.experiments.bench.run_bench`; two inputs run together, so ours may cost 2.2 times as much.
+    in :func:`~absence_plugins.bench.run_bench`; two inputs run together, so ours may cost 2.2 times as much.
 
     Args:
         rounds: rounds per measured ratio; short work gets up to eight times as many, long work down to three.

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from absence_plugins.experiments.bench.subjects import subject
-from absence_plugins.experiments.bench.works import Work
+from absence_plugins.bench.subjects import subject
+from absence_plugins.bench.works import Work
 
 PAIR_LIMIT = 2.2
 NAMES = ("EpsilonPlus", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "ExcitationBackprop")
@@ -27,7 +27,7 @@ def build_zennit_works(network: str, quick: bool, device: torch.device) -> dict[
     from zennit.attribution import Gradient
     from zennit.canonizers import SequentialMergeBatchNorm
 
-    from absence_plugins.experiments.bench.scores import composites
+    from absence_plugins.bench.scores import composites
     from absence_plugins.zennit import AbsenceGradient
 
     batch, pixels = SIZES[network, quick]

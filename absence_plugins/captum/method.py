@@ -39,8 +39,8 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.outputs import Nontarget, choose, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
-from absence_plugins.core.targets import Nontarget, choose, shrunk
 from absence_plugins.core.units import check_preactivation
 
 Evidence = Literal["signed", "absence", "presence"]

@@ -18,12 +18,12 @@ from tqdm.auto import tqdm
 
 from absence_plugins import ReferenceSet
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
+from absence_plugins.commands.maps.lucent import UnitName, unit_row
+from absence_plugins.commands.maps.zennit import ZennitMaps
+from absence_plugins.commands.pasting import PixelTest, insert_missing
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_whole
 from absence_plugins.data import DigitData, digits_cnn, load_digits
-from absence_plugins.experiments.lucent_unit import UnitName, unit_row
-from absence_plugins.experiments.pasting import PixelTest, insert_missing
-from absence_plugins.experiments.provenance import provenance
-from absence_plugins.experiments.zennit_maps import ZennitMaps
 from absence_plugins.report import Page, Panel, Row, write_page
 
 CANDIDATES = 6  # held-out images of a class in which a pair is measured

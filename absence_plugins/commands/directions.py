@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from absence_plugins.experiments.directions_gallery import directions_page
-from absence_plugins.experiments.folder import readable
-from absence_plugins.experiments.loading import LoadedModel, image_files
-from absence_plugins.experiments.provenance import provenance
+from absence_plugins.commands.directions_page import directions_page
+from absence_plugins.commands.image_folder import readable
+from absence_plugins.commands.models import LoadedModel, image_files
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint, keeping
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
 

@@ -20,7 +20,7 @@ from absence_plugins.methods.directions import (
     removal_check,
 )
 from absence_plugins.report import Page, Row, write_page
-from absence_plugins.report.gallery import GalleryEntry, gallery_figure, gallery_panels
+from absence_plugins.report.plots.directions import GalleryEntry, gallery_figure, gallery_panels
 
 PATCHES = 8
 EFFECTS = 40  # most outputs drawn in the effects' strip

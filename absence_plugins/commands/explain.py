@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins import ReferenceSet
+from absence_plugins.commands.maps.explainers import Explainer, explainer
+from absence_plugins.commands.models import LoadedModel
+from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.targets import check_logits, choose_nontarget, shrunk
-from absence_plugins.experiments.explainers import Explainer, explainer
-from absence_plugins.experiments.loading import LoadedModel
-from absence_plugins.experiments.pasting import PixelTest, insert_missing, remove_suppressor
-from absence_plugins.experiments.provenance import provenance
+from absence_plugins.core.outputs import check_logits, choose_nontarget, shrunk
 from absence_plugins.report import Page, Panel, Row, write_page
 
 HOW_TO_READ = (
@@ -145,7 +145,7 @@ def _unit_page(
     progress: bool,
 ) -> Path:
     """The page of ``lucent:LAYER:UNIT``."""
-    from absence_plugins.experiments.lucent_unit import SMALL, UnitName, unit_row
+    from absence_plugins.commands.maps.lucent import SMALL, UnitName, unit_row
 
     unit = UnitName.parse(method)
     if steps < 1:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.commands.models import Preprocessing, UnreadableImage, decoded, image_files
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import write_whole
-from absence_plugins.experiments.loading import Preprocessing, UnreadableImage, decoded, image_files
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
 LISTED = "unreadable.json"  # beside a page: the files that were left out

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.models import LoadedModel
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_whole
 from absence_plugins.core.hooks import capture
 from absence_plugins.core.units import REDUCTIONS, Unit, is_rectifier
-from absence_plugins.experiments.folder import Readable, readable
-from absence_plugins.experiments.loading import LoadedModel
-from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint, keeping
 from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, concepts_from_folder, label_units
 from absence_plugins.report import Page, Panel, Row, write_page
-from absence_plugins.report.labels import label_panels
+from absence_plugins.report.plots.labels import label_panels
 
 BATCH = 64
 SHOWN = 12  # units with a NOT on the page
@@ -129,7 +129,7 @@ def folder_samples(
 ) -> Samples:
     """Images in class folders; attributes and hypernyms from CSV files. Concepts that do not vary are left out.
 
-    So are files that are no images, with a warning (:func:`~absence_plugins.experiments.folder.readable`).
+    So are files that are no images, with a warning (:func:`~absence_plugins.commands.image_folder.readable`).
     """
     found = concepts_from_folder(folder, attributes)
     files = readable(found.files, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)

@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_whole
-from absence_plugins.experiments.folder import FolderImages
-from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.report import Page, Panel, Row, write_page
-from absence_plugins.report.patch_rows import HOW_TO_READ, unit_row
+from absence_plugins.report.pages.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.report.unit.neuron import Look, look_at
 
 
@@ -197,3 +197,14 @@ def _summary(layer: str, result: LayerResult) -> Row:
         f"Averaged over units, the lowest patches pull them to {total['means']['lowest']:.3g}, random ones to {total['means']['random']:.3g}."
     )
     return Row(f"Layer {layer or 'output'}", sentence, panels, facts)
+
+
+DIGITS_SCAN = Scan(
+    size=12, stride=4, mode="mask", images_per_unit=60, batch_size=256
+)  # the bundled network on the bundled digits
+
+
+def layers_of(model: nn.Module) -> list[str]:
+    """The layers whose output is a pre-activation: every convolution and dense layer; "" is the last one's, the logits."""
+    found = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    return [*found[:-1], ""]

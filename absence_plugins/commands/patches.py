@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
+from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.layers import DIGITS_SCAN, Scan, Subject, Texts, layers_of, layers_page
+from absence_plugins.commands.models import LoadedModel
 from absence_plugins.data import load_digits
-from absence_plugins.experiments.digit_absences import SCAN, layers_of
-from absence_plugins.experiments.folder import FolderImages
-from absence_plugins.experiments.layers import Scan, Subject, Texts, layers_page
-from absence_plugins.experiments.loading import LoadedModel
-from absence_plugins.report.patch_rows import normalized_to_picture
+from absence_plugins.report.pages.patch_rows import normalized_to_picture
 
 
 def patches_page(
@@ -61,4 +60,4 @@ def patches_page(
 
 def default_scan(is_digits: bool) -> Scan:
     """Patch size and mode where the user names none: those of the digits experiment for the bundled network."""
-    return SCAN if is_digits else Scan()
+    return DIGITS_SCAN if is_digits else Scan()

@@ -13,19 +13,18 @@ import torch
 from torch import Tensor
 
 from absence_plugins import __version__
+from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.layers import Scan, Subject, layers_of, scan_layer
+from absence_plugins.commands.maps.unit import default_maps, default_pictures
+from absence_plugins.commands.models import LoadedModel, Preprocessing, image_files
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.data import load_digits
 from absence_plugins.data.digit_strokes import stroke_concepts
-from absence_plugins.experiments.digit_absences import layers_of
-from absence_plugins.experiments.folder import FolderImages
-from absence_plugins.experiments.layers import Scan, Subject, scan_layer
-from absence_plugins.experiments.loading import LoadedModel, Preprocessing, image_files
-from absence_plugins.experiments.provenance import provenance
-from absence_plugins.experiments.unit_maps import default_maps, default_pictures
 from absence_plugins.methods.checkpoint import fingerprint
 from absence_plugins.methods.insertion import InsertionResult
 from absence_plugins.methods.invert import concepts_from_folder
 from absence_plugins.methods.patches.images import image_at
-from absence_plugins.report.patch_rows import normalized_to_picture
+from absence_plugins.report.pages.patch_rows import normalized_to_picture
 from absence_plugins.report.unit import study_of
 from absence_plugins.report.unit.many import Texts, write_reports
 from absence_plugins.report.unit.result import made_folder

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
+from absence_plugins.commands.layers import DIGITS_SCAN, Scan, Subject, Texts, layers_of, layers_page
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.layers import Scan, Subject, Texts, layers_page
 
-SCAN = Scan(size=12, stride=4, mode="mask", images_per_unit=60, batch_size=256)
 LEAD = """Every layer of the bundled digits network, before its nonlinearity, on scikit-learn's real digits: patches of 12x12 pixels are
 chosen on one half of the images, and pasted into the other. Patches are seen on a black image of full size, as the dense layers need it."""
 
@@ -22,7 +21,7 @@ def run_digits(out: Path, *, checkpoint: Path | None = None, seed: int = 0, prog
     model, digits = digits_cnn(), load_digits()
     images = torch.cat([digits.train_images, digits.test_images])
     subject = Subject(model, images, lambda pictures: pictures, 0.0, "digits")
-    scan = Scan(**{**vars(SCAN), "seed": seed, "checkpoint": checkpoint})
+    scan = Scan(**{**vars(DIGITS_SCAN), "seed": seed, "checkpoint": checkpoint})
     texts = Texts(
         "Which units of the digits network encode an absence?",
         LEAD.replace("\n", " "),
@@ -30,9 +29,3 @@ def run_digits(out: Path, *, checkpoint: Path | None = None, seed: int = 0, prog
         "Real digits (scikit-learn), the network that ships with absence_plugins.",
     )
     return layers_page(subject, layers_of(model), scan, out, texts, progress=progress)
-
-
-def layers_of(model: torch.nn.Module) -> list[str]:
-    """The layers whose output is a pre-activation: every convolution and dense layer; "" is the last one's, the logits."""
-    found = [name for name, module in model.named_modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
-    return [*found[:-1], ""]

@@ -1,7 +1,7 @@
 """Trained networks with planted absences: relevance sits on the key, with the right sign; Zennit's own composites miss it.
 
 Four training seeds pooled, as issue 3 asks: right sign in at least 99 % of the samples, at least 0.8 of the evidence
-within 2 pixels of the key, in both views (``absence_plugins.experiments.bench.scores``).
+within 2 pixels of the key, in both views (``absence_plugins.bench.scores``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ pytest.importorskip("zennit")
 
 from zennit.composites import COMPOSITES
 
+from absence_plugins.bench.scores import SHARE_LIMIT, Score, composites, find, pooled
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.planted import ATTENTION, PROBLEMS, Planted, dilate
-from absence_plugins.experiments.bench.scores import SHARE_LIMIT, Score, composites, find, pooled
 from absence_plugins.methods.faithfulness.questions import REACH
 from absence_plugins.zennit import ConservationError
 

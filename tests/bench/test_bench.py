@@ -15,10 +15,10 @@ import torch
 
 pytest.importorskip("captum")
 
-from absence_plugins.experiments import bench
-from absence_plugins.experiments.bench import BenchResult, Measurement, run_bench
-from absence_plugins.experiments.bench.timing import timed
-from absence_plugins.experiments.bench.works import NONTARGET_LIMIT, REFERENCES_LIMIT, Work, build_works
+from absence_plugins import bench
+from absence_plugins.bench import BenchResult, Measurement, run_bench
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import NONTARGET_LIMIT, REFERENCES_LIMIT, Work, build_works
 
 NAMES = {"nontarget", "references", "absence part", "neutral", "DeepLift nontarget"}
 
@@ -124,7 +124,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 def test_importing_the_bench_loads_no_host() -> None:
     program = (
-        "import sys, absence_plugins.experiments.bench; "
+        "import sys, absence_plugins.bench; "
         "sys.exit(any(n in sys.modules for n in ('captum', 'zennit', 'torchvision', 'sklearn', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -6,9 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from absence_plugins.bench import run_debias_bench
+from absence_plugins.bench.debias import BOTH_LIMIT, TWO_CALLS_LIMIT, debias_works
 from absence_plugins.cli import app
-from absence_plugins.experiments.bench import run_debias_bench
-from absence_plugins.experiments.bench.debias import BOTH_LIMIT, TWO_CALLS_LIMIT, debias_works
 
 CPU = torch.device("cpu")
 

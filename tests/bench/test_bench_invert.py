@@ -11,11 +11,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from absence_plugins import bench
+from absence_plugins.bench import InvertResult, run_invert_bench
+from absence_plugins.bench import invert as module
+from absence_plugins.bench.invert import PROBLEMS, Problem, draw, plain_beam
 from absence_plugins.cli import app
-from absence_plugins.experiments import bench
-from absence_plugins.experiments.bench import InvertResult, run_invert_bench
-from absence_plugins.experiments.bench import invert as module
-from absence_plugins.experiments.bench.invert import PROBLEMS, Problem, draw, plain_beam
 from absence_plugins.methods.invert import label_units
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from absence_plugins import bench
+from absence_plugins.bench import BenchResult, run_lucent_bench
+from absence_plugins.bench.lucent import STEP_LIMIT, build_lucent_works
 from absence_plugins.cli import app
-from absence_plugins.experiments import bench
-from absence_plugins.experiments.bench import BenchResult, run_lucent_bench
-from absence_plugins.experiments.bench.lucent import STEP_LIMIT, build_lucent_works
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_both_sides_make_the_same_picture_and_leave_nothing(monkeypatch: pytest.
 
 
 def test_a_network_keeps_no_hook_or_gradient_of_lucents() -> None:
-    from absence_plugins.experiments.bench.lucent import as_before
+    from absence_plugins.bench.lucent import as_before
 
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
     kept = model[0].register_forward_hook(lambda *_: None)

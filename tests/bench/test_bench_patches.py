@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from absence_plugins import bench
+from absence_plugins.bench import BenchResult, run_patches_bench
+from absence_plugins.bench.patches import FORWARD_LIMITS, SCRIPT_LIMIT, build_patch_works
 from absence_plugins.cli import app
-from absence_plugins.experiments import bench
-from absence_plugins.experiments.bench import BenchResult, run_patches_bench
-from absence_plugins.experiments.bench.patches import FORWARD_LIMITS, SCRIPT_LIMIT, build_patch_works
 
 
 @pytest.fixture(scope="module")

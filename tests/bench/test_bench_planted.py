@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from absence_plugins.bench import planted as bench
+from absence_plugins.bench.planted import PlantedResult, inserted, run_planted_bench, tables_of
+from absence_plugins.bench.planted_methods import all_methods
 from absence_plugins.cli import app
 from absence_plugins.data.planted import PROBLEMS
-from absence_plugins.experiments.bench import planted as bench
-from absence_plugins.experiments.bench.planted import PlantedResult, inserted, run_planted_bench, tables_of
-from absence_plugins.experiments.bench.planted_methods import all_methods
 from absence_plugins.methods.faithfulness import PlantedScore, PlantedTable, planted_benchmark, random_map
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 
 pytest.importorskip("zennit")
 
+from absence_plugins import bench
+from absence_plugins.bench import BenchResult, Measurement, ZennitResult, run_zennit_bench
+from absence_plugins.bench import zennit as zennit_bench
+from absence_plugins.bench.scores import Score, combinations, pooled
+from absence_plugins.bench.zennit import is_promised
+from absence_plugins.bench.zennit_works import NAMES, PAIR_LIMIT
 from absence_plugins.cli import app
 from absence_plugins.data.planted import ATTENTION, PROBLEMS, shape_missing
-from absence_plugins.experiments import bench
-from absence_plugins.experiments.bench import BenchResult, Measurement, ZennitResult, run_zennit_bench
-from absence_plugins.experiments.bench import zennit as zennit_bench
-from absence_plugins.experiments.bench.scores import Score, combinations, pooled
-from absence_plugins.experiments.bench.zennit import is_promised
-from absence_plugins.experiments.bench.zennit_works import NAMES, PAIR_LIMIT
 from absence_plugins.methods.faithfulness.located import Located, located
 
 SCORE = Score("shape_missing", "AbsenceEpsilonGamma", "", "nontarget", 0.9, 1.0, 100, is_exact=True, judged=True)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from absence_plugins.commands.demo import Pair, distinct, rank_pairs, run_demo
+from absence_plugins.commands.pasting import insert_missing, remove_suppressor, strongest
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.demo import Pair, distinct, rank_pairs, run_demo
-from absence_plugins.experiments.pasting import insert_missing, remove_suppressor, strongest
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
+from absence_plugins.commands.explain import _verdict, explain_images
+from absence_plugins.commands.maps.explainers import CaptumMaps, input_method, method_arguments
+from absence_plugins.commands.models import folder_classes, load_model, load_references
+from absence_plugins.commands.pasting import PixelTest
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.explain import _verdict, explain_images
-from absence_plugins.experiments.explainers import CaptumMaps, input_method, method_arguments
-from absence_plugins.experiments.loading import folder_classes, load_model, load_references
-from absence_plugins.experiments.pasting import PixelTest
 
 FACTORY = """
 import torch

@@ -11,8 +11,8 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
+from absence_plugins.commands.maps.lucent import UnitName, unit_row
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.lucent_unit import UnitName, unit_row
 
 
 @pytest.fixture

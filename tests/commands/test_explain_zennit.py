@@ -14,9 +14,9 @@ from zennit.composites import COMPOSITES, EpsilonPlus
 
 from absence_plugins import ReferenceSet
 from absence_plugins.cli import app
+from absence_plugins.commands.maps.explainers import explainer
+from absence_plugins.commands.maps.zennit import ZennitMaps, canonizers_for
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.explainers import explainer
-from absence_plugins.experiments.zennit_maps import ZennitMaps, canonizers_for
 
 KEYS = sorted(name.removeprefix("absence_") for name in COMPOSITES if name.startswith("absence_"))
 

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torchvision.utils import save_image
 
+from absence_plugins.commands import image_folder as module
+from absence_plugins.commands.image_folder import FolderImages, readable
+from absence_plugins.commands.models import Preprocessing, UnreadableImage, image_files, load_model
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.experiments import debias_folder
-from absence_plugins.experiments import folder as module
-from absence_plugins.experiments.debias_folder import COLUMNS, FolderSetting, Pictures, run_folder
-from absence_plugins.experiments.folder import FolderImages, readable
-from absence_plugins.experiments.loading import Preprocessing, UnreadableImage, image_files, load_model
+from absence_plugins.experiments.debias import folder as debias_folder
+from absence_plugins.experiments.debias.folder import COLUMNS, FolderSetting, Pictures, run_folder
 from absence_plugins.methods.patches.images import read
 
 PREPARED = Preprocessing(16, 3, (0.0,) * 3, (1.0,) * 3)
@@ -158,7 +158,7 @@ def test_training_on_a_folder_leaves_them_out_and_says_so(tmp_path: Path, monkey
 
 
 def test_a_label_s_concepts_stay_with_their_images(tmp_path: Path) -> None:
-    from absence_plugins.experiments.label import folder_samples
+    from absence_plugins.commands.label import folder_samples
 
     for number, name in enumerate(("dark/1.png", "dark/2.png", "light/1.png", "light/2.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)

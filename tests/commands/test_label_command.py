@@ -14,12 +14,12 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
+from absence_plugins.commands.label import Samples, digit_samples, folder_samples, layer_values
+from absence_plugins.commands.models import load_model
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments.label import Samples, digit_samples, folder_samples, layer_values
-from absence_plugins.experiments.loading import load_model
 from absence_plugins.methods.invert import Formula, label_units
 from absence_plugins.report import Panel
-from absence_plugins.report.labels import label_figure, label_panels
+from absence_plugins.report.plots.labels import label_figure, label_panels
 
 
 @pytest.fixture

@@ -22,10 +22,12 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.cli.endings import Running, ending
+from absence_plugins.commands import label
+from absence_plugins.commands.image_folder import FolderImages
 from absence_plugins.core import files
-from absence_plugins.experiments import debias, digit_absences, label
-from absence_plugins.experiments.debias import Setting
-from absence_plugins.experiments.folder import FolderImages
+from absence_plugins.experiments import digits as digit_absences
+from absence_plugins.experiments.debias import digits as debias
+from absence_plugins.experiments.debias.digits import Setting
 from absence_plugins.experiments.registry import experiments, taken
 from absence_plugins.methods.directions import DirectionPairs
 
@@ -160,7 +162,7 @@ def test_stopped_directions_go_on(photos: str, monkeypatch: pytest.MonkeyPatch) 
     ).split()
     assert run(*command, "--out", "expected", "--checkpoint", "other")[0] == 0
     words = [*command, "--out", "page", "--checkpoint", "state"]
-    from absence_plugins.experiments import directions_model
+    from absence_plugins.commands import directions as directions_model
 
     with monkeypatch.context() as patched:
         stop_at(patched, directions_model, "layer_features", 3, KeyboardInterrupt)

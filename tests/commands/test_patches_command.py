@@ -14,8 +14,8 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
+from absence_plugins.commands.layers import layers_of
 from absence_plugins.data import digits_cnn
-from absence_plugins.experiments.digit_absences import layers_of
 from absence_plugins.experiments.imagenet import NETWORKS, Network
 from absence_plugins.experiments.registry import experiments
 
@@ -203,7 +203,7 @@ def test_the_command_names_every_experiment() -> None:
 
 @pytest.mark.slow
 def test_units_of_the_digits_network_that_encode_an_absence(tmp_path: Path) -> None:
-    from absence_plugins.experiments.digit_absences import run_digits
+    from absence_plugins.experiments.digits import run_digits
 
     page = run_digits(tmp_path / "out", progress=False).read_text(encoding="utf-8")
     results = json.loads((tmp_path / "out" / "results.json").read_text())

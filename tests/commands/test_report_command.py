@@ -13,9 +13,8 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
-from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.experiments import unit_report
-from absence_plugins.experiments.unit_maps import (
+from absence_plugins.commands import report as unit_report
+from absence_plugins.commands.maps.unit import (
     BOTH,
     DEEPLIFT,
     INTEGRATED,
@@ -23,6 +22,7 @@ from absence_plugins.experiments.unit_maps import (
     default_pictures,
     integrated_gradients,
 )
+from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.report.unit import report_of
 from absence_plugins.report.unit.many import write_reports
 from absence_plugins.report.unit.neuron import ScannedUnit

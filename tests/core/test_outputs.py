@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.targets import (
+from absence_plugins.core.outputs import (
     CombinedOutputs,
     check_logits,
     choose,

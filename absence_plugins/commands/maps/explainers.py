@@ -59,7 +59,7 @@ def explainer(name: str) -> Explainer:
     ('Zennit EpsilonGamma', 'DeepLift')
     """
     if name.lower().startswith("zennit:"):
-        from absence_plugins.experiments.zennit_maps import ZennitMaps
+        from absence_plugins.commands.maps.zennit import ZennitMaps
 
         return ZennitMaps.named(name)
     return CaptumMaps(input_method(name))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from absence_plugins.lucent import AbsenceObjective, absence_contrast, render_vis, unit_values
 from absence_plugins.report import Row, Side
-from absence_plugins.report.sides import MOST, unit_panels, what_they_show
+from absence_plugins.report.plots.sides import MOST, unit_panels, what_they_show
 
 PREFIX = "lucent:"
 OUTPUTS = "labels"  # Lucent's name of the model's output

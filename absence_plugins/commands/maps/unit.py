@@ -75,7 +75,7 @@ def default_pictures(
     """
     from lucent.optvis import param
 
-    from absence_plugins.experiments.lucent_unit import OUTPUTS, SMALL, UnitName
+    from absence_plugins.commands.maps.lucent import OUTPUTS, SMALL, UnitName
     from absence_plugins.lucent import render_vis
 
     channels, height, width = shape

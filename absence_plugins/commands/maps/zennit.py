@@ -13,8 +13,8 @@ from zennit.composites import COMPOSITES, EpsilonGammaBox
 
 import absence_plugins.zennit as adapters
 from absence_plugins import ReferenceSet
+from absence_plugins.commands.maps.explainers import Found, signed_parts
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.experiments.explainers import Found, signed_parts
 
 PREFIX = "absence_"
 DEFAULT = "epsilon_gamma"

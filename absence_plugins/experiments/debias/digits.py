@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.data import load_digits
-from absence_plugins.experiments.debias_trainings import Trainings
+from absence_plugins.experiments.debias.trainings import Trainings
 from absence_plugins.methods.debias import Artefact, AttributionPrior, dilate, tag
 
 SEEDS = 5
@@ -148,7 +148,7 @@ def run_debias(
     """Train with and without the prior on digits with a tag, and write what the networks use as a page.
 
     With ``data``, the published setting on a folder of images of two classes
-    (:func:`~absence_plugins.experiments.debias_folder.run_folder`), to which the other options belong. Either way every
+    (:func:`~absence_plugins.experiments.debias.folder.run_folder`), to which the other options belong. Either way every
     training is kept in ``out``: run again, what was stopped goes on.
     """
     given = {
@@ -162,14 +162,14 @@ def run_debias(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     if data is not None:
-        from absence_plugins.experiments.debias_folder import FolderSetting, run_folder
+        from absence_plugins.experiments.debias.folder import FolderSetting, run_folder
 
         return run_folder(out, data, FolderSetting(**chosen, seed=seed), progress=progress)  # type: ignore[arg-type]
     if chosen:
         raise ValueError(
             f"--{next(iter(chosen)).replace('_', '-')} belongs to --data FOLDER; the digits have a network of their own"
         )
-    from absence_plugins.experiments.debias_page import accuracy_figure, debias_page
+    from absence_plugins.experiments.debias.page import accuracy_figure, debias_page
     from absence_plugins.report import write_page
 
     shown: dict[tuple[str, float], nn.Module] = {}

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.models import LoadedModel, image_files, load_model
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import whole_file, write_whole
-from absence_plugins.experiments.folder import Readable, readable
-from absence_plugins.experiments.loading import LoadedModel, image_files, load_model
-from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.debias import Artefact, AttributionPrior, dilate, ellipse
 from absence_plugins.report import Page, Row, write_page
 

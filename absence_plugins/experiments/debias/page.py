@@ -11,10 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from absence_plugins.experiments.debias import CLEAN, NONE, SETS, DebiasResult
-from absence_plugins.experiments.provenance import provenance
+from absence_plugins.commands.provenance import provenance
+from absence_plugins.experiments.debias.digits import CLEAN, NONE, SETS, DebiasResult
 from absence_plugins.report import Page, Panel, Row
-from absence_plugins.report.bars import COLORS, bars
+from absence_plugins.report.plots.bars import bars
+from absence_plugins.report.plots.palette import GRAY, INK, MUTED, SERIES
 
 INCHES, DPI = 1.76, 480  # of a chart on the page: a panel's width, at twice its resolution
 WHERE = {"biased": "Tag as in training", "inverted": "Tag on the other class", "unbiased": "No tag"}
@@ -80,13 +81,13 @@ def class_chart(result: DebiasResult, name: str) -> Tensor:
     for place, mode in enumerate(result.weights):
         for number, digit in enumerate(result.setting.digits):
             value, y = result.of_class(mode, name, number), place + (number - 0.5) * 0.36
-            axis.barh(y, value, 0.33, color=COLORS[number + 1])
-            axis.text(-0.03, y, str(digit), fontsize=4.4, color="#57606a", ha="right", va="center")
-            axis.text(value + 0.02, y, f"{value:.3f}", fontsize=4.4, color="#1f2328", va="center")
-        axis.text(-0.11, place, _short(mode), fontsize=4.4, color="#1f2328", ha="right", va="center")
+            axis.barh(y, value, 0.33, color=SERIES[number + 1])
+            axis.text(-0.03, y, str(digit), fontsize=4.4, color=MUTED, ha="right", va="center")
+            axis.text(value + 0.02, y, f"{value:.3f}", fontsize=4.4, color=INK, va="center")
+        axis.text(-0.11, place, _short(mode), fontsize=4.4, color=INK, ha="right", va="center")
     axis.set(xlim=(0, 1.12), ylim=(len(result.weights) - 0.4, -0.6))
     axis.set_axis_off()
-    axis.plot([0, 0], [-0.5, len(result.weights) - 0.5], color="#8c959f", linewidth=0.4)
+    axis.plot([0, 0], [-0.5, len(result.weights) - 0.5], color=GRAY, linewidth=0.4)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)

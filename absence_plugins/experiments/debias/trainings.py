@@ -14,7 +14,7 @@ from absence_plugins.core.files import write_whole
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 
 if TYPE_CHECKING:
-    from absence_plugins.experiments.debias import Scores, Setting
+    from absence_plugins.experiments.debias.digits import Scores, Setting
 
 LOG = "trainings.json"
 MODELS = "models"  # those of the first seed, which the page shows
@@ -55,7 +55,7 @@ class Trainings:
 
     def found(self, mode: str, weight: float, seed: int, model: nn.Module | None) -> Scores | None:
         """What a training came to, and its weights into ``model`` if one is given; None if one of them is not there."""
-        from absence_plugins.experiments.debias import Scores
+        from absence_plugins.experiments.debias.digits import Scores
 
         for run in self.runs:
             if (run["mode"], run["weight"], run["seed"]) == (mode, weight, seed):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from absence_plugins.data.synthetic_directions import PRESENT, SyntheticDirections
-from absence_plugins.experiments.directions_recovery import Recovery, compare
+from absence_plugins.experiments.directions.recovery import Recovery, compare
 from absence_plugins.methods.directions.features import MemoryFeatures
 from absence_plugins.methods.directions.signals import estimate_signals, selected
 from absence_plugins.methods.directions.starts import kmeans

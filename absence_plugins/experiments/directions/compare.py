@@ -12,8 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
-from absence_plugins.experiments.directions_baselines import BASELINES, baseline
-from absence_plugins.experiments.directions_recovery import Recovery, recovery
+from absence_plugins.experiments.directions.baselines import BASELINES, baseline
+from absence_plugins.experiments.directions.recovery import Recovery, recovery
 from absence_plugins.methods.directions import DirectionPairs
 
 PAPER_STEPS = 1500  # per published step; more did not help in our measurements

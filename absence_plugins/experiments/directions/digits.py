@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from absence_plugins.commands.directions_page import directions_page
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.data.digit_strokes import stroke_concepts
-from absence_plugins.experiments.directions_gallery import directions_page
-from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.directions import DirectionPairs, layer_features, name_directions
 
 LAYER = "conv3"

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_whole
 from absence_plugins.data.synthetic_directions import synthetic_directions
-from absence_plugins.experiments.directions_compare import MethodResult, compare_methods
-from absence_plugins.experiments.directions_recovery import COSINE, IOU, RMSE
-from absence_plugins.experiments.provenance import provenance
+from absence_plugins.experiments.directions.compare import MethodResult, compare_methods
+from absence_plugins.experiments.directions.recovery import COSINE, IOU, RMSE
 from absence_plugins.report import Page, Panel, Row, write_page
 
 LEAD = """Features are built from three concepts along random directions, two distractors and a constant; every position

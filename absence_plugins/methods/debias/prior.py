@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from absence_plugins.core.targets import (
+from absence_plugins.core.outputs import (
     Nontarget,
     as_columns,
     check_logits,

@@ -16,7 +16,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
 from absence_plugins.core.files import write_whole
-from absence_plugins.report.figures import BLUES, REDS, Panel, panel_figure
+from absence_plugins.report.plots.maps import Panel, panel_figure
+from absence_plugins.report.plots.palette import BLUES, REDS
 
 SUMMARY_FROM = 4  # rows from which on the page opens with a table of them
 INDEXED_FROM = 60_000  # bytes of a PNG from which on it gets a palette; photographs, not digits

@@ -9,11 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from absence_plugins.report.figures import BLUES, REDS, Panel
+from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
 
 MOST_PATCHES = 8
 _PATCH, _BARS, _ROW, _FOOT = 0.62, 2.6, 0.95, 0.45  # inches
-_UP, _DOWN, _INK, _MUTED = REDS[3], BLUES[3], "#1f2328", "#57606a"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +92,12 @@ def gallery_figure(entries: Sequence[GalleryEntry], *, most: int = 3, title: str
     width, height = count * (_PATCH + 0.04) + _BARS + 1.1, len(entries) * row + head + _FOOT
     figure = Figure(figsize=(width, height), dpi=160)
     if title:
-        figure.text(0.08 / width, 1 - 0.2 / height, title, fontsize=10.5, color=_INK, va="center", weight="bold")
+        figure.text(0.08 / width, 1 - 0.2 / height, title, fontsize=10.5, color=INK, va="center", weight="bold")
     limit = max((abs(value) for bars in shown for _, value in bars), default=1.0) or 1.0
     for number, (entry, bars) in enumerate(zip(entries, shown, strict=True)):
         top = height - head - number * row
         heading = entry.name + (f"   {entry.caption}" if entry.caption else "")
-        figure.text(0.08 / width, (top - 0.13) / height, heading, fontsize=8.5, color=_INK, va="center")
+        figure.text(0.08 / width, (top - 0.13) / height, heading, fontsize=8.5, color=INK, va="center")
         for place, patch in enumerate(entry.patches[:MOST_PATCHES]):
             left = 0.08 + place * (_PATCH + 0.04)
             axes = figure.add_axes((left / width, (top - 0.26 - _PATCH) / height, _PATCH / width, _PATCH / height))
@@ -106,26 +106,26 @@ def gallery_figure(entries: Sequence[GalleryEntry], *, most: int = 3, title: str
             axes.set_xticks([])
             axes.set_yticks([])
             for spine in axes.spines.values():
-                spine.set_color("#c9d1d9")
+                spine.set_color(FRAME)
         left = 0.08 + count * (_PATCH + 0.04) + 0.95
         bottom = top - row + 0.08
         axes = figure.add_axes((left / width, bottom / height, (_BARS - 0.15) / width, (row - 0.34) / height))
         values = [value for _, value in bars]
-        axes.barh(range(len(bars)), values, color=[_UP if value > 0 else _DOWN for value in values], height=0.7)
-        axes.axvline(0, color=_MUTED, linewidth=0.8)
+        axes.barh(range(len(bars)), values, color=[UP if value > 0 else DOWN for value in values], height=0.7)
+        axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlim(-1.25 * limit, 1.25 * limit)
         axes.set_ylim(-0.6, max(len(bars), 1) - 0.4)
-        axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=7, color=_INK)
+        axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=7, color=INK)
         axes.tick_params(axis="y", length=0)
         axes.set_xticks([])
         for place, value in enumerate(values):
             side = "left" if value > 0 else "right"
             shift = 0.03 * limit if value > 0 else -0.03 * limit
-            axes.text(value + shift, place, f"{value:+.2g}", fontsize=6.5, va="center", ha=side, color=_MUTED)
+            axes.text(value + shift, place, f"{value:+.2g}", fontsize=6.5, va="center", ha=side, color=MUTED)
         for spine in axes.spines.values():
             spine.set_visible(False)
     middle = 0.08 + count * (_PATCH + 0.04) + 0.95 + (_BARS - 0.15) / 2
-    for text, color, way, side in (("holds the output down", _DOWN, -0.06, "right"), ("raises it", _UP, 0.06, "left")):
+    for text, color, way, side in (("holds the output down", DOWN, -0.06, "right"), ("raises it", UP, 0.06, "left")):
         figure.text((middle + way) / width, 0.2 / height, text, fontsize=7.5, color=color, ha=side, va="center")
     return figure
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from absence_plugins.methods.faithfulness.result import AbsenceScores
-from absence_plugins.methods.faithfulness.table import PlantedTable, number, short
+from absence_plugins.report.plots.palette import EMPTY, INK, MUTED, ORDERS, SHARE_COLORS
 
-_REDS = LinearSegmentedColormap.from_list("white to red", ["#ffffff", "#f6b8ad", "#d7443e", "#98101f"])
+if TYPE_CHECKING:
+    from absence_plugins.methods.faithfulness.result import AbsenceScores
+    from absence_plugins.methods.faithfulness.table import PlantedTable
 
-LINES = {
-    "best": ("best order found", "#57606a", "--", 1.1),
-    "random": ("random order", "#8c959f", "-", 1.3),
-    "placebo": ("this map where it says nothing", "#b9c0c7", ":", 1.3),
-    "standard": ("standard map", "#d9a036", "-", 1.5),
-    "map": ("this map", "#b31d28", "-", 2.0),
-}
 AXES = {
     "nontarget": ("share of the blanked cells, up to the peak of the best order", "rise of the unit"),
     "reference": ("share of the copied cells, up to the peak of the best order", "fall of the unit"),
@@ -28,11 +23,11 @@ def curves_figure(scores: AbsenceScores) -> Figure:
     """Mean gain over the samples against the share of changed cells, one line per order."""
     figure = Figure(figsize=(4.6, 3.0), dpi=160, layout="constrained")
     axis = figure.subplots()
-    for name, (label, color, style, width) in LINES.items():
+    for name, (label, color, style, width) in ORDERS.items():
         if name in scores.curves:
             curve = scores.curves[name].cpu().numpy()
             axis.plot(np.linspace(0, 1, len(curve)), curve, color=color, linestyle=style, linewidth=width, label=label)
-    axis.axhline(0, color="#57606a", linewidth=0.6)
+    axis.axhline(0, color=MUTED, linewidth=0.6)
     across, up = AXES[scores.view]
     axis.set_xlabel(across, fontsize=8)
     axis.set_ylabel(up, fontsize=8)
@@ -55,14 +50,14 @@ def planted_figure(table: PlantedTable) -> Figure:
     for axis, view in zip(axes, views, strict=True):
         cells = [[table.of(method, problem, view) for problem in problems] for method in methods]
         values = np.array([[np.nan if one.share is None else one.share for one in row] for row in cells])
-        picture = axis.imshow(np.ma.masked_invalid(values), cmap=_REDS, vmin=0, vmax=1, aspect="auto")
-        axis.set_facecolor("#eef0f2")
+        picture = axis.imshow(np.ma.masked_invalid(values), cmap=SHARE_COLORS, vmin=0, vmax=1, aspect="auto")
+        axis.set_facecolor(EMPTY)
         for i, row in enumerate(cells):
             for j, one in enumerate(row):
-                text = "–" if one.note else f"{number(one.share)}/{number(one.faithfulness)}"
+                text = "–" if one.note else one.text()
                 dark = one.share is not None and one.share > 0.6
-                axis.text(j, i, text, ha="center", va="center", fontsize=5, color="white" if dark else "#1f2328")
-        axis.set_xticks(range(len(problems)), [short(name) for name in problems], rotation=40, ha="right", fontsize=6.5)
+                axis.text(j, i, text, ha="center", va="center", fontsize=5, color="white" if dark else INK)
+        axis.set_xticks(range(len(problems)), table.short_names, rotation=40, ha="right", fontsize=6.5)
         axis.set_yticks(range(len(methods)), methods, fontsize=6)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from absence_plugins.methods.insertion.result import UnitInsertion
+from absence_plugins.report.plots.palette import DOWN, GRAY, GRID, INK, UP
+
+if TYPE_CHECKING:
+    from absence_plugins.methods.insertion.result import UnitInsertion
 
 MARKS = {
-    "clean": ("#1f2328", "|", 90),
-    "highest": ("#d93636", "o", 28),
-    "random": ("#8c959f", "o", 28),
-    "median": ("#8c959f", "s", 22),
-    "blank": ("#8c959f", "D", 20),
-    "lowest": ("#2a6fc6", "o", 46),
+    "clean": (INK, "|", 90),
+    "highest": (UP, "o", 28),
+    "random": (GRAY, "o", 28),
+    "median": (GRAY, "s", 22),
+    "blank": (GRAY, "D", 20),
+    "lowest": (DOWN, "o", 46),
 }
 
 
@@ -31,7 +35,7 @@ def insertion_figure(units: Sequence[UnitInsertion], arms: Sequence[str], layer:
     for label, one in zip(axis.get_yticklabels(), units, strict=True):
         label.set_fontweight("bold" if one.flagged else "normal")
     axis.invert_yaxis()
-    axis.grid(axis="x", color="#e6e8eb")
+    axis.grid(axis="x", color=GRID)
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)

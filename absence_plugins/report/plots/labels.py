@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,12 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from absence_plugins.methods.invert.results import UnitLabel
-from absence_plugins.report.figures import BLUES, REDS, Panel
+from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
 
-HOLDS, HOLDS_NOT = REDS[3], BLUES[3]
-_INK, _MUTED, _FRAME = "#1f2328", "#57606a", "#c9d1d9"
-_TEXT: dict[str, Any] = {"family": "DejaVu Sans", "parse_math": False, "color": _INK}
+if TYPE_CHECKING:
+    from absence_plugins.methods.invert.results import UnitLabel
+
+_TEXT: dict[str, Any] = {"family": "DejaVu Sans", "parse_math": False, "color": INK}
 _PANEL = (1.76, 1.5)  # inches, as wide as a panel of the page is drawn
 _LONGEST = 48  # characters of a formula in the figure
 
@@ -95,11 +96,11 @@ def label_panels(label: UnitLabel, activations: Any, concepts: Any, names: Seque
 def _draw_scores(axes: Axes, label: UnitLabel, *, size: float, longest: int = _LONGEST) -> None:
     at = np.arange(len(label.formulas))
     scores = np.array([one.auc for one in label.formulas])
-    colors = [HOLDS if score >= 0.5 else HOLDS_NOT for score in scores]
+    colors = [UP if score >= 0.5 else DOWN for score in scores]
     axes.barh(at, scores - 0.5, left=0.5, height=0.34, color=colors, zorder=2)
     for i, one in enumerate(label.formulas):
         if one.heldout_auc is not None:
-            axes.plot([one.heldout_auc], [i], "o", color=_INK, markersize=size * 0.45, zorder=3)
+            axes.plot([one.heldout_auc], [i], "o", color=INK, markersize=size * 0.45, zorder=3)
         text = f"{_short(str(one.formula), longest)} ({one.fraction:.0%})"
         axes.text(
             0.0, i - 0.26, text, fontsize=size, va="bottom", ha="left", transform=axes.get_yaxis_transform(), **_TEXT
@@ -119,7 +120,7 @@ def _draw_split(
             f"activations of shape {tuple(values.shape)} for {len(holds)} rows of concepts; pass those of one unit, [N]"
         )
     edges = np.histogram_bin_edges(values.numpy(), bins=min(40, max(8, len(values) // 25)))
-    for chosen, color, name in ((~holds, HOLDS_NOT, "does not hold"), (holds, HOLDS, "holds")):
+    for chosen, color, name in ((~holds, DOWN, "does not hold"), (holds, UP, "holds")):
         if bool(chosen.any()):
             part = values[chosen].numpy()
             weights = np.full(len(part), 1 / len(part))
@@ -141,12 +142,12 @@ def _draw_split(
 
 
 def _styled(axes: Axes, label: str, size: float) -> None:
-    axes.set_xlabel(label, fontsize=size, family="DejaVu Sans", color=_MUTED)
-    axes.tick_params(axis="x", labelsize=size, colors=_MUTED, length=2, width=0.5)
-    axes.grid(axis="x", color=_FRAME, linewidth=0.4, zorder=0)
+    axes.set_xlabel(label, fontsize=size, family="DejaVu Sans", color=MUTED)
+    axes.tick_params(axis="x", labelsize=size, colors=MUTED, length=2, width=0.5)
+    axes.grid(axis="x", color=FRAME, linewidth=0.4, zorder=0)
     axes.set_axisbelow(True)
     for name, spine in axes.spines.items():
-        spine.set(visible=name == "bottom", color=_FRAME, linewidth=0.6)
+        spine.set(visible=name == "bottom", color=FRAME, linewidth=0.6)
 
 
 def _short(text: str, longest: int) -> str:

@@ -15,21 +15,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
+from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from torch import Tensor
 
 from absence_plugins.core.maps import sum_channels, symmetric_range
+from absence_plugins.report.plots.palette import BLUES, FRAME, INK, MUTED, REDS, SIGNED_COLORS
 
 Kind = Literal["image", "signed", "absence"]
-
-# From zero to the limit. The first steps away from white are large, so that thin strokes show.
-REDS = ("#ffffff", "#fbbfae", "#f27a66", "#d93636", "#98101f")
-BLUES = ("#ffffff", "#a6cbf2", "#66a3e2", "#2a6fc6", "#0a3b86")
-# An odd number of colors: with the usual 256 no entry is the middle one and zero is not quite white.
-SIGNED_COLORS = LinearSegmentedColormap.from_list("signed", [*BLUES[:0:-1], *REDS], N=257)
 
 _DPI = 240
 _WIDTH, _PAD = 1.8, 0.02  # of one panel, and of the margin around everything; inches
@@ -40,7 +35,6 @@ _LINE = 0.155  # inches from one line of text to the next
 _BAR = 0.10  # height of the color bar, inches
 _ROUNDING = 1e-3  # by which resizing may leave [0, 1]
 _EXACT: dict[str, Any] = {"origin": "upper", "aspect": "auto", "interpolation": "nearest"}
-_INK, _MUTED, _FRAME = "#1f2328", "#57606a", "#c9d1d9"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -226,7 +220,7 @@ class _Sheet:
         axes.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
         axes.grid(False)
         for spine in axes.spines.values():
-            spine.set(color=_FRAME, linewidth=0.6, visible=True)
+            spine.set(color=FRAME, linewidth=0.6, visible=True)
         return axes
 
 
@@ -248,13 +242,13 @@ def _draw(panels: Sequence[Panel], title: str | None, limit: float | None, label
     below_captions = below_bars + (0.08 + max(map(len, captions)) * _LINE if any(captions) else 0.0)
 
     sheet = _Sheet(whole, below_captions + _PAD)
-    sheet.text(_PAD, _PAD, heading, fontsize=_HEADING, weight="bold", color=_INK)
+    sheet.text(_PAD, _PAD, heading, fontsize=_HEADING, weight="bold", color=INK)
     for i, panel in enumerate(panels):
         x = _PAD + i * (_WIDTH + gap)
         above = (most - len(titles[i])) * _LINE  # short titles stand on their picture
-        sheet.text(x, top + above, titles[i], fontsize=_TITLE, weight="bold", color=_INK)
+        sheet.text(x, top + above, titles[i], fontsize=_TITLE, weight="bold", color=INK)
         _draw_picture(sheet, panel, x, below_titles, picture, limit)
-        sheet.text(x, below_bars + 0.08, captions[i], fontsize=_LABEL, color=_MUTED)
+        sheet.text(x, below_bars + 0.08, captions[i], fontsize=_LABEL, color=MUTED)
     return sheet.figure
 
 
@@ -290,7 +284,7 @@ def _draw_outline(axes: Axes, underlay: Tensor, rows: int, columns: int) -> None
         return
     across = (np.arange(coarse[1]) + 0.5) * columns / coarse[1] - 0.5
     down = (np.arange(coarse[0]) + 0.5) * rows / coarse[0] - 0.5
-    axes.contour(across, down, gray.numpy(), levels=[(low + high) / 2], colors=[_MUTED], linewidths=0.7, alpha=0.6)
+    axes.contour(across, down, gray.numpy(), levels=[(low + high) / 2], colors=[MUTED], linewidths=0.7, alpha=0.6)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
 
 
@@ -306,14 +300,14 @@ def _draw_bar(sheet: _Sheet, panel: Panel, norm: CenteredNorm, x: float, y: floa
     # A limit smaller than the map's largest value cuts it off, and the bar says so.
     least = "≤ " if float(values.min()) < low else ""
     most = "≥ " if float(values.max()) > limit else ""
-    small = {"fontsize": _LABEL - 1, "color": _MUTED}
+    small = {"fontsize": _LABEL - 1, "color": MUTED}
     sheet.text(x, y, [f"{least}−{limit:.3g}" if signed else "0"], **small)
     sheet.text(right, y, [f"{most}{'+' if signed else ''}{limit:.3g}"], ha="right", **small)
     if signed:
         sheet.text(x + _INNER / 2, y, ["0"], ha="center", **small)
     y += _LINE
     negative, positive = _bar_words(panel)
-    sheet.text(x, y, negative, fontsize=_LABEL, color=BLUES[-1] if signed else _MUTED)
+    sheet.text(x, y, negative, fontsize=_LABEL, color=BLUES[-1] if signed else MUTED)
     sheet.text(right, y, positive, fontsize=_LABEL, color=REDS[-1], ha="right")
 
 

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from absence_plugins.report.figures import Panel, row_figure
+from absence_plugins.report.plots.maps import Panel, row_figure
 
 
 def signed_figure(
