@@ -64,9 +64,9 @@ def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Wo
     from absence_plugins import ReferenceSet
     from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
     from absence_plugins.captum.remedies import nonlinearities
+    from absence_plugins.core.choices import choose_nontarget
     from absence_plugins.core.hooks import cloned_inputs
     from absence_plugins.core.maps import split_by_content
-    from absence_plugins.core.outputs import choose_nontarget
 
     size = SIZES[network, quick]
     model, images, pool, labels = subject(network, size.batch, size.pool, size.pixels)

@@ -21,7 +21,8 @@ from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.outputs import check_logits, choose_nontarget, shrunk
+from absence_plugins.core.choices import choose_nontarget
+from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.report import Page, Panel, Row, write_page
 
 HOW_TO_READ = (

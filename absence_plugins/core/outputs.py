@@ -1,46 +1,246 @@
-"""Which output is explained: the target, the non-target, and what Captum calls them.
+"""The model's outputs: found in whatever a model returns, and the explained one as an object.
 
-The *target* is the output the user asks about; the *non-target* is one that the input does not belong
-to. Attributing the non-target shows, as negative relevance, the content that holds it down: what the
-non-target's unit encodes as absent. It is chosen once, on the real input, from one forward pass.
+People's models return tensors, tuples, dictionaries and dataclasses (Hugging Face's ``ModelOutput``, torchvision's
+``{"out": ...}``). :func:`logits_of` finds the tensor of scores in them, or says which fields it found. An
+:class:`Output` is one number per sample: a logit, its negative, a mean of others, a margin, a similarity. Like a
+:class:`~absence_plugins.core.units.Unit` it is chosen once and asked with ``of(model)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-NontargetFunction = Callable[[Tensor, Tensor], Tensor]
-Nontarget = Literal["runner_up", "others"] | int | Tensor | Sequence[int] | NontargetFunction
-Target = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | None
+from absence_plugins.core.reading import run_model
 
 SOFTMAX_TOLERANCE = 1e-4
+NAMES = ("logits", "out")  # of the scores, in dictionaries and dataclasses
+Index = int | tuple[int, ...] | Tensor | Sequence[int]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One explained output per sample, as a host can select it.
+def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | None = None) -> Tensor:
+    """The tensor of scores in what a model returned.
 
-    ``classes`` are the class indices [B] of the target; ``nontargets`` those of the non-target [B], or
-    None where the non-target is the mean of all others. ``index`` is the host's target argument
-    (Captum's ``target``: a tensor [B], or a list of tuples). ``weights`` [M, K], where given, means that
-    ``index`` counts the rows of ``weights @ logits`` and not the logits themselves.
+    A tensor itself; of a dictionary, dataclass or named tuple the field ``name``, else ``logits``, else ``out``, else the
+    only floating tensor (with one row per sample, if their number is given); of a tuple likewise.
+
+    Raises:
+        ValueError: there is none, or several could be meant: the fields are named, with the wrapper that chooses one.
+
+    >>> logits_of({"loss": torch.tensor(0.1), "logits": torch.zeros(2, 3)}).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    named = _fields(outputs)
+    if named is None:
+        raise ValueError(
+            f"the model must return one row of outputs per sample, got {type(outputs).__name__}; wrap it so that it returns a tensor"
+        )
+    if name is not None:
+        if name not in named or not isinstance(named[name], Tensor):
+            raise ValueError(f"the model's output has no tensor {name!r}; it has: {_shown(named)}")
+        return named[name]  # type: ignore[no-any-return]
+    for usual in NAMES:
+        if isinstance(named.get(usual), Tensor):
+            return named[usual]  # type: ignore[no-any-return]
+    fitting = {
+        key: value
+        for key, value in named.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() and samples in (None, len(value))
+    }
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    field = next(iter(fitting), "logits")
+    how = f"outputs[{field!r}]" if isinstance(field, int) or isinstance(outputs, Mapping) else f"outputs.{field}"
+    raise ValueError(
+        f"the model must return one row of outputs per sample, got {type(outputs).__name__} with {_shown(named)}: it cannot be told "
+        f"which are the scores; pass a module whose forward returns one of them, such as {how} of the model's outputs"
+    )
+
+
+def _fields(outputs: Any) -> dict[Any, Any] | None:
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    if is_dataclass(outputs) and not isinstance(outputs, type):
+        return {one.name: getattr(outputs, one.name) for one in fields(outputs)}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return dict(zip(outputs._fields, outputs, strict=True))
+    if isinstance(outputs, (tuple, list)):
+        return dict(enumerate(outputs))
+    return None
+
+
+def _shown(named: dict[Any, Any]) -> str:
+    def one(value: Any) -> str:
+        return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+    return ", ".join(f"{key} {one(value)}" for key, value in named.items()) or "nothing"
+
+
+class Output:
+    """One explained number per sample, as a function of the model's scores; see the subclasses.
+
+    Every output, like every :class:`~absence_plugins.core.units.Unit`, has ``of(model)``.
     """
 
-    classes: Tensor
-    nontargets: Tensor | None
-    index: Tensor | list[tuple[int, ...]]
-    weights: Tensor | None = None
-    single: bool = False  # the model has one logit z; index 0 is +z, index 1 is -z
+    def values(self, outputs: Tensor) -> Tensor:
+        """The explained number of every sample: scores [B, K, ...] -> [B]. Differentiable."""
+        raise NotImplementedError
+
+    def of(self, model: nn.Module) -> OutputModel:
+        """The model with this number as its only output: inputs [B, ...] -> [B]."""
+        return OutputModel(model, self)
+
+    def describe(self) -> str:
+        """The output in words."""
+        raise NotImplementedError
+
+
+class OutputModel(nn.Module):
+    """A model whose one output is an :class:`Output` of another: inputs [B, ...] -> [B]."""
+
+    def __init__(self, model: nn.Module, output: Output) -> None:
+        super().__init__()
+        self.model, self.output, self.training = model, output, model.training
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
+        """The explained number: inputs [B, ...] -> [B]."""
+        return self.output.values(logits_of(run_model(self.model, inputs, keywords)))
+
+
+@dataclass(frozen=True, eq=False)
+class Logit(Output):
+    """One score: ``sign`` * z_index. ``index``: a class, a tuple for more axes, or one per sample.
+
+    >>> Logit(1).values(torch.tensor([[3.0, 5.0]])).tolist(), Logit(1, sign=-1).values(torch.tensor([[3.0, 5.0]])).tolist()
+    ([5.0], [-5.0])
+    """
+
+    index: Index = 0
+    sign: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sign not in (1, -1):
+            raise ValueError(f"sign={self.sign!r} must be 1 (the logit) or -1 (its negative)")
 
     def values(self, outputs: Tensor) -> Tensor:
-        """The explained output u of every sample: outputs [B, K, ...] -> u [B]."""
-        combined = as_columns(outputs)
-        return select(combined if self.weights is None else combine(combined, self.weights), self.index)
+        """Scores [B, K, ...] -> [B]."""
+        chosen = at_index(outputs, self.index)
+        return chosen if self.sign == 1 else -chosen
+
+    def describe(self) -> str:
+        """As "logit 3" or "minus logit 0"."""
+        return f"{'' if self.sign == 1 else 'minus '}logit {_named(self.index)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Others(Output):
+    """The mean of all scores but one.
+
+    >>> Others(0).values(torch.tensor([[9.0, 1.0, 3.0]])).tolist()
+    [2.0]
+    """
+
+    index: Index
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Scores [B, K, ...] -> [B]."""
+        scores = as_columns(outputs)
+        if scores.shape[1] < 2:
+            raise ValueError("the mean of the others needs at least two outputs")
+        own = at_index(scores, self.index)
+        rest = self.index[1:] if isinstance(self.index, tuple) else ()
+        total = scores[(slice(None), slice(None), *rest)].sum(1)
+        return (total - own) / (scores.shape[1] - 1)
+
+    def describe(self) -> str:
+        """As "the mean of all logits but 3"."""
+        return f"the mean of all logits but {_named(self.index)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Margin(Output):
+    """One score minus another: positive where the decision is for ``index``.
+
+    >>> Margin(0, 2).values(torch.tensor([[9.0, 1.0, 3.0]])).tolist()
+    [6.0]
+    """
+
+    index: Index
+    other: Index
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Scores [B, K, ...] -> [B]."""
+        return at_index(outputs, self.index) - at_index(outputs, self.other)
+
+    def describe(self) -> str:
+        """As "logit 3 minus logit 5"."""
+        return f"logit {_named(self.index)} minus logit {_named(self.other)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity(Output):
+    """The cosine similarity of the model's output vector with another one: of encoders without classes.
+
+    vector: [D], or one per sample [B, D].
+
+    >>> Similarity(torch.tensor([1.0, 0.0])).values(torch.tensor([[3.0, 4.0]])).tolist()
+    [0.6000000238418579]
+    """
+
+    vector: Tensor
+    name: str = "a vector"
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Embeddings [B, D] -> [B] in [-1, 1]."""
+        if outputs.dim() != 2 or outputs.shape[1] != self.vector.shape[-1]:
+            raise ValueError(
+                f"the similarity is with a vector of {self.vector.shape[-1]} entries, but the model's output is {tuple(outputs.shape)}"
+            )
+        return torch.cosine_similarity(outputs, self.vector.to(outputs).expand_as(outputs), dim=1)
+
+    def describe(self) -> str:
+        """As "the similarity to a vector"."""
+        return f"the similarity to {self.name}"
+
+
+def at_index(outputs: Tensor, index: Index) -> Tensor:
+    """Scores [B, K, ...] at a class, a tuple, or one of these per sample -> [B]. Raises ValueError where there is none."""
+    scores = as_columns(outputs)
+    samples = len(scores)
+    if isinstance(index, Tensor):
+        index = int(index) if index.dim() == 0 else [int(one) for one in index.tolist()]
+    entries = list(index) if isinstance(index, list) else [index] * samples
+    if len(entries) != samples:
+        raise ValueError(f"{len(entries)} indices for {samples} samples: pass one for all, or one per sample")
+    places = [one if isinstance(one, tuple) else (one,) for one in entries]
+    for place in places:
+        if len(place) != scores.dim() - 1:
+            raise ValueError(
+                f"output {place} has {len(place)} indices, but the outputs have {scores.dim() - 1} axes behind the batch: "
+                f"{tuple(scores.shape[1:])}"
+            )
+        if any(not 0 <= int(one) < size for one, size in zip(place, scores.shape[1:], strict=True)):
+            raise ValueError(
+                f"output {place} does not exist: the outputs behind the batch are {tuple(scores.shape[1:])}"
+            )
+    if all(place == places[0] for place in places):
+        return scores[(slice(None), *places[0])]
+    columns = torch.tensor(places, device=scores.device).unbind(1)
+    return scores[(torch.arange(samples, device=scores.device), *columns)]
+
+
+def _named(index: Index) -> str:
+    if isinstance(index, Tensor):
+        index = index.tolist() if index.dim() else int(index)
+    if isinstance(index, list):
+        return str(index[0]) if len(set(index)) == 1 else "of each sample"
+    return str(index)
 
 
 def select(outputs: Tensor, index: Tensor | list[tuple[int, ...]]) -> Tensor:
@@ -112,174 +312,3 @@ def _sums_to_one(outputs: Tensor) -> str:
         if inside and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=tolerance):
             return name
     return ""
-
-
-def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:
-    """Captum's ``target`` as class indices [B] and, for outputs of more than two axes, the rest of each tuple.
-
-    Raises:
-        ValueError: no target where there are several outputs, another number of targets than samples,
-            a class that does not exist, a tuple of the wrong length.
-    """
-    outputs = as_columns(outputs)
-    samples = outputs.shape[0]
-    if target is None:
-        if outputs[0].numel() != 1:
-            raise ValueError(
-                f"the model has outputs of shape {tuple(outputs.shape[1:])}; say which one: target=<class index>"
-            )
-        target = 0 if outputs.dim() == 2 else (0,) * (outputs.dim() - 1)
-    entries = _entries(target, samples)
-    tuples = [entry if isinstance(entry, tuple) else (entry,) for entry in entries]
-    for row, entry in enumerate(tuples):
-        if len(entry) != outputs.dim() - 1:
-            raise ValueError(
-                f"target {entry} of sample {row} has {len(entry)} indices, but the outputs have {outputs.dim() - 1} "
-                f"axes behind the batch: {tuple(outputs.shape[1:])}"
-            )
-        for index, size in zip(entry, outputs.shape[1:], strict=True):
-            if not 0 <= index < size:
-                raise ValueError(
-                    f"target {entry if len(entry) > 1 else index} of sample {row} does not exist: indices go from 0 to {size - 1}"
-                )
-    indices = torch.tensor([entry[0] for entry in tuples], dtype=torch.long, device=outputs.device)
-    return indices, ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
-
-
-def _entries(target: Any, samples: int) -> list[Any]:
-    """One entry (int or tuple) per sample, whatever form the target came in."""
-    if isinstance(target, Tensor) or (not isinstance(target, (int, tuple, list)) and hasattr(target, "tolist")):
-        target = target.tolist()
-    if isinstance(target, list):
-        if len(target) == 1 and samples != 1:
-            target = target * samples
-        if len(target) != samples:
-            raise ValueError(f"{len(target)} targets for {samples} samples: pass one target per sample, or one for all")
-        entries = [tuple(entry) if isinstance(entry, (tuple, list)) else entry for entry in target]
-    else:
-        entries = [target] * samples
-    for entry in entries:
-        for index in entry if isinstance(entry, tuple) else (entry,):
-            if isinstance(index, bool) or not isinstance(index, int):
-                raise TypeError(f"a target must be an integer or a tuple of integers, got {index!r}")
-    return entries
-
-
-def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "runner_up") -> Tensor:
-    """The non-target of every sample.
-
-    ``"runner_up"``: the highest-scoring output that is not the target (for two classes, the other one);
-    an integer or one integer per sample: that class; a callable: ``nontarget(scores, target) -> [B]``.
-
-    scores: pre-softmax outputs [B, K]; target: [B]. Returns class indices [B].
-
-    Raises:
-        ValueError: the non-target is the target, does not exist, or their number is not B.
-
-    >>> choose_nontarget(torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]), torch.tensor([0, 2]))
-    tensor([2, 1])
-    """
-    samples, classes = scores.shape
-    if isinstance(nontarget, str):
-        if nontarget != "runner_up":
-            raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
-            )
-        if classes < 2:
-            raise ValueError("the runner-up needs at least two outputs")
-        return scores.scatter(1, target[:, None], -torch.inf).argmax(1)
-    if callable(nontarget):
-        nontarget = nontarget(scores, target)
-        if not isinstance(nontarget, Tensor):
-            raise TypeError(
-                f"the nontarget function must return a tensor of {samples} class indices, got {type(nontarget).__name__}"
-            )
-    chosen = torch.tensor(_entries(nontarget, samples), dtype=torch.long, device=scores.device)
-    if chosen.dim() != 1:
-        raise ValueError(f"a non-target is one class index per sample, got shape {tuple(chosen.shape)}")
-    if bool(((chosen < 0) | (chosen >= classes)).any()):
-        raise ValueError(f"non-target {chosen.tolist()} does not exist: class indices go from 0 to {classes - 1}")
-    same = (chosen == target).nonzero().flatten()
-    if len(same):
-        row = int(same[0])
-        raise ValueError(
-            f"non-target {int(chosen[row])} of sample {row} is the target itself; choose another class, or nontarget='runner_up'"
-        )
-    return chosen
-
-
-def others_weights(classes: int) -> Tensor:
-    """Rows that average all outputs but one: [K, K], row t = mean of the others of class t.
-
-    In float64, so that 1 / (K - 1) is exact enough for every model.
-
-    >>> others_weights(3)[0].tolist()
-    [0.0, 0.5, 0.5]
-    """
-    return (1 - torch.eye(classes, dtype=torch.float64)) / (classes - 1)
-
-
-def choose(
-    outputs: Tensor, target: Target, nontarget: Nontarget | None, elsewhere: Callable[[], Tensor] | None = None
-) -> Choice:
-    """From one forward's outputs to what is explained: the target if ``nontarget`` is None, else the non-target.
-
-    A model with one logit z has two neurons, +z (index 0) and -z (index 1): the non-target of +z is -z.
-    With more than two output axes the class axis is axis 1 and the rest of the target tuple is kept.
-
-    outputs: pre-softmax [B], [B, K] or [B, K, ...]; ``elsewhere`` as in :func:`check_logits`.
-
-    >>> choose(torch.tensor([[3.0, 1.0, 2.0]]), target=0, nontarget="runner_up").nontargets
-    tensor([2])
-    """
-    check_logits(outputs, elsewhere)
-    outputs = as_columns(outputs)
-    classes, rest = class_indices(target, outputs)
-    single = outputs.shape[1] == 1
-    weights = torch.tensor([[1.0], [-1.0]]) if single and nontarget is not None else None
-    if nontarget is None:
-        chosen, nontargets = classes, None
-    elif isinstance(nontarget, str) and nontarget == "others" and not single:
-        chosen, nontargets, weights = classes, None, others_weights(outputs.shape[1])
-    else:
-        scores = _at(outputs, rest)
-        if single:
-            scores = torch.cat([scores, -scores], 1)
-            nontarget = "runner_up" if isinstance(nontarget, str) and nontarget == "others" else nontarget
-        chosen = nontargets = choose_nontarget(scores, classes, nontarget)
-    index: Tensor | list[tuple[int, ...]] = chosen
-    if rest is not None:
-        index = [(int(c), *position) for c, position in zip(chosen, rest, strict=True)]
-    return Choice(classes, nontargets, index, weights, single)
-
-
-def _at(outputs: Tensor, rest: list[tuple[int, ...]] | None) -> Tensor:
-    """Class scores [B, K] at the rest of each sample's target tuple."""
-    if rest is None:
-        return outputs
-    return torch.stack([sample[(slice(None), *position)] for sample, position in zip(outputs, rest, strict=True)])
-
-
-class CombinedOutputs(nn.Module):
-    """A model whose outputs are fixed linear combinations of another's: [B, K, ...] -> [B, M, ...].
-
-    weights: [M, K]. Lets a host that can only select one output explain a mean of outputs, or -z. The combination is a
-    bias-free ``nn.Linear``, so that rule-based hosts (LRP) treat it like any other layer.
-    """
-
-    def __init__(self, forward_func: Callable[..., Tensor], weights: Tensor) -> None:
-        super().__init__()
-        self.explained = forward_func
-        # meta: nn.Linear draws initial weights from the user's global random state
-        self.combination = nn.Linear(weights.shape[1], weights.shape[0], bias=False, device="meta")
-        self.combination.weight = nn.Parameter(weights.clone(), requires_grad=False)
-        self.training = bool(getattr(forward_func, "training", False))
-        if hasattr(forward_func, "device_ids"):
-            self.device_ids = forward_func.device_ids
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The combined outputs of the explained model's outputs [B, K, ...] -> [B, M, ...]."""
-        outputs = as_columns(self.explained(*args, **kwargs))
-        if outputs.dim() == 2:
-            return self.combination(outputs)  # type: ignore[no-any-return]
-        return self.combination(outputs.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]

@@ -18,10 +18,11 @@ from zennit.attribution import (
     constant,
 )
 
+from absence_plugins.core.choices import Choice, Nontarget
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
-from absence_plugins.core.outputs import Choice, Nontarget, check_logits, shrunk
+from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
 from absence_plugins.zennit.composites import REFUSALS, register_whole
 from absence_plugins.zennit.guided import Triple

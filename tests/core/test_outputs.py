@@ -7,14 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.outputs import (
-    CombinedOutputs,
-    check_logits,
-    choose,
-    choose_nontarget,
-    class_indices,
-    others_weights,
-)
+from absence_plugins.core.choices import CombinedOutputs, choose, choose_nontarget, class_indices, others_weights
+from absence_plugins.core.outputs import check_logits
 
 SCORES = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0], [-1.0, -2.0, -3.0]])
 
