@@ -70,7 +70,7 @@ class Comparison:
     """Stand-ins for Captum's classes that compare every call of `attribute` with the original."""
 
     def __init__(self, classes: str) -> None:
-        sys.path.insert(0, str(ROOT / "tests"))
+        sys.path.insert(0, str(ROOT / "tests" / "adapters"))
         from captum import attr
 
         from test_captum_upstream import NAMES

@@ -29,7 +29,7 @@ MODULES = [
 
 # The public surface: each of these shows an example. Add to it when something becomes public.
 WITH_EXAMPLES = {
-    "absence_plugins": ["ReferenceSet", "Unit"],
+    "absence_plugins": ["Direction", "Layer", "ReferenceSet", "Unit"],
     "absence_plugins.core.hooks": ["capture", "overwritten"],
     "absence_plugins.core.maps": [
         "absence_part",
@@ -39,7 +39,8 @@ WITH_EXAMPLES = {
         "symmetric_range",
     ],
     "absence_plugins.core.references": ["blank_value"],
-    "absence_plugins.core.targets": ["check_logits", "choose", "choose_nontarget", "others_weights"],
+    "absence_plugins.core.choices": ["choose", "choose_nontarget", "others_weights"],
+    "absence_plugins.core.outputs": ["Logit", "Margin", "Others", "Similarity", "check_logits", "logits_of"],
     "absence_plugins.captum": [f"Absence{name}" for name in NAMES],
     "absence_plugins.zennit": [name for name in zennit_names if name not in ("ConservationError", "Explanation")],
     "absence_plugins.lucent": [name for name in lucent_names if name not in ("Reached", "Rendering")],
@@ -62,7 +63,7 @@ WITH_EXAMPLES = {
     "absence_plugins.methods.faithfulness": ["absence_scores", "planted_benchmark"],
     "absence_plugins.methods.invert": ["Formula", "auroc", "concepts_from_folder", "expand_hypernyms", "label_units"],
     "absence_plugins.data.digit_strokes": ["stroke_concepts"],
-    "absence_plugins.report.labels": ["label_figure", "label_panels"],
+    "absence_plugins.report.plots.labels": ["label_figure", "label_panels"],
     "absence_plugins.data": ["digits_cnn", "load_digits"],
     "absence_plugins.report": [
         "Page",

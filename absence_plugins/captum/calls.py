@@ -11,8 +11,8 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
+from absence_plugins.core.choices import CombinedOutputs
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.targets import CombinedOutputs
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -41,8 +41,8 @@ from absence_plugins.captum.remedies import (
     reshapes,
 )
 from absence_plugins.core.hooks import cloned_inputs, quiet_forward
+from absence_plugins.core.outputs import as_columns, select
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
-from absence_plugins.core.targets import as_columns, select
 
 
 def already_selected(host: Any, call: dict[str, Any], plan: Plan) -> tuple[Any, dict[str, Any]]:

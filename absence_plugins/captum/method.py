@@ -36,12 +36,13 @@ from absence_plugins.captum.plan import Plan, every, real_inputs
 from absence_plugins.captum.remedies import warn_incomplete
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.choices import Nontarget, choose
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.outputs import shrunk
+from absence_plugins.core.rectified import check_preactivation
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
-from absence_plugins.core.targets import Nontarget, choose, shrunk
-from absence_plugins.core.units import check_preactivation
 
 Evidence = Literal["signed", "absence", "presence"]
 ANNOUNCEMENTS = (  # what Captum says about its bookkeeping on every call

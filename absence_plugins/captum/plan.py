@@ -12,7 +12,7 @@ from captum.attr import NoiseTunnel
 from torch import Tensor
 
 from absence_plugins.captum.calls import extra_arguments, plain
-from absence_plugins.core.targets import Choice
+from absence_plugins.core.choices import Choice
 
 TUNNEL_CODE = plain(NoiseTunnel.attribute).__code__
 TUNNEL_DEPTH = 12  # frames between NoiseTunnel.attribute and the plan

@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Encoded absences in real handwritten digits, as one page. No internet, under a minute."""
     with clear_errors():
-        from absence_plugins.experiments.demo import run_demo
+        from absence_plugins.commands.demo import run_demo
 
         typer.echo(run_demo(out, pairs=pairs, seed=seed, progress=not quiet).resolve())
 
@@ -60,8 +60,8 @@ def explain(
     with clear_errors():
         if method.lower().startswith("lucent:") and (target is not None or contrast is not None):
             raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")
-        from absence_plugins.experiments.explain import explain_images
-        from absence_plugins.experiments.loading import load_model, load_references, reference_notes
+        from absence_plugins.commands.explain import explain_images
+        from absence_plugins.commands.models import load_model, load_references, reference_notes
 
         loaded = load_model(
             model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)

@@ -101,7 +101,7 @@ def bench(
     Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
     """
     with clear_errors():
-        from absence_plugins.experiments.bench import BENCHES
+        from absence_plugins.bench import BENCHES
 
         if host not in BENCHES:
             raise ValueError(f"bench {host!r} is not known: use {', '.join(BENCHES)}")

@@ -80,9 +80,9 @@ def report(
     with clear_errors():
         from dataclasses import replace
 
-        from absence_plugins.experiments.loading import load_model
-        from absence_plugins.experiments.own_patches import default_scan
-        from absence_plugins.experiments.unit_report import Wanted, run_report
+        from absence_plugins.commands.models import load_model
+        from absence_plugins.commands.patches import default_scan
+        from absence_plugins.commands.report import Wanted, run_report
 
         wanted = Wanted(
             unit_numbers(units),

@@ -64,8 +64,8 @@ def patches(
     with clear_errors():
         from dataclasses import replace
 
-        from absence_plugins.experiments.loading import load_model
-        from absence_plugins.experiments.own_patches import default_scan, patches_page
+        from absence_plugins.commands.models import load_model
+        from absence_plugins.commands.patches import default_scan, patches_page
 
         loaded = load_model(
             model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
@@ -125,8 +125,8 @@ def label(
 ) -> None:
     """Name every unit of a layer by concepts with AND, OR and NOT; says what each NOT is worth."""
     with clear_errors():
-        from absence_plugins.experiments.label import run_label
-        from absence_plugins.experiments.loading import load_model
+        from absence_plugins.commands.label import run_label
+        from absence_plugins.commands.models import load_model
 
         loaded = load_model(
             model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
@@ -186,8 +186,8 @@ def directions(
 ) -> None:
     """Concepts that a layer of your model writes, found without labels, and the outputs that encode their absence."""
     with clear_errors():
-        from absence_plugins.experiments.directions_model import model_directions
-        from absence_plugins.experiments.loading import load_model
+        from absence_plugins.commands.directions import model_directions
+        from absence_plugins.commands.models import load_model
 
         loaded = load_model(
             model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)

@@ -140,30 +140,97 @@ def unchanged(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def undone_on_error(model: Any) -> Iterator[None]:
-    """Put a model back if the block raises, also parameters and buffers whose ``data`` was exchanged.
+def reversible(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Put a model back if the block raises; after the block, the function that is yielded reverts what the block did.
 
-    For a registration that fails half-way: some hooks are on the model, some weights are merged.
+    For a registration. One that fails half-way leaves hooks on the model and weights merged. One that succeeds is
+    taken back by its host, but not always wholly: parameters that were created for it can stay. The function reverts
+    parameters, buffers, submodules and attributes that the block changed, and parameters that were replaced since by
+    copies on the same memory; training, ``to(device)`` and hooks between the block and the call of the function are kept.
 
-    >>> net = nn.Linear(1, 1)
-    >>> try:
-    ...     with undone_on_error(net):
-    ...         _ = net.register_forward_hook(print)
-    ...         raise KeyError
-    ... except KeyError:
-    ...     len(net._forward_hooks)
-    0
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> with reversible(net) as undo:
+    ...     net.bias = nn.Parameter(torch.ones(1))
+    >>> list(net.state_dict())
+    ['weight', 'bias']
+    >>> undo()
+    >>> list(net.state_dict())
+    ['weight']
     """
-    restore = _snapshot(model)
-    tensors = [*model.parameters(), *model.buffers()]
-    data = [tensor.data for tensor in tensors]
+    restore, modules = _snapshot(model), list(model.modules())
+    before = _contents(modules)
+    changed: set[tuple[nn.Module, str]] = set()
+
+    def undo() -> None:
+        now = _contents(modules)
+        replaced = {place for place in before if _is_replaced(before[place], now.get(place))}
+        # a name can lie in two tables: an attribute hides the parameter of its name, and rules may write to either
+        _put_back(before, replaced | {place for place in before | now if (place[0], place[2]) in changed})
+
     try:
-        yield
+        yield undo
     except BaseException:
+        _put_back(before, _differences(before, _contents(modules)))
         restore()
-        for tensor, value in zip(tensors, data, strict=True):
-            tensor.data = value
         raise
+    changed |= {(module, name) for module, _table, name in _differences(before, _contents(modules))}
+
+
+_Place = tuple[nn.Module, str, str]  # a module; a table of it, or "" for its attributes; a name
+_Content = tuple[Any, Tensor | None]  # a value; of a tensor also its memory
+
+
+def _contents(modules: Iterable[nn.Module]) -> dict[_Place, _Content]:
+    """Everything that modules hold, but hooks."""
+    found: dict[_Place, _Content] = {}
+    for module in modules:
+        for name, value in vars(module).items():
+            if name in ("_parameters", "_buffers", "_modules") and isinstance(value, dict):
+                items = [((module, name, key), item) for key, item in value.items()]
+            else:
+                items = [] if "hook" in name else [((module, "", name), value)]
+            found |= {place: (item, item.data if isinstance(item, Tensor) else None) for place, item in items}
+    return found
+
+
+def _differences(before: dict[_Place, _Content], now: dict[_Place, _Content]) -> set[_Place]:
+    """The places that hold another object, or a tensor with other memory."""
+    missing = object(), None
+    differences = set()
+    for place in before.keys() | now.keys():
+        (value, data), (new_value, new_data) = before.get(place, missing), now.get(place, missing)
+        if value is not new_value or not _is_same_memory(data, new_data):
+            differences.add(place)
+    return differences
+
+
+def _is_same_memory(data: Tensor | None, other: Tensor | None) -> bool:
+    if data is None or other is None:
+        return data is other
+    # what has no strides (sparse tensors) is restored without need
+    return data.layout == other.layout == torch.strided and data.is_set_to(other)
+
+
+def _is_replaced(before: _Content, now: _Content | None) -> bool:
+    """Whether a parameter is another object with the same memory: replaced, and not by a user for its values."""
+    if now is None or not isinstance(before[0], nn.Parameter) or not isinstance(now[0], nn.Parameter):
+        return False
+    return before[0] is not now[0] and _is_same_memory(before[1], now[1])
+
+
+def _put_back(before: dict[_Place, _Content], places: Iterable[_Place]) -> None:
+    for place in places:
+        module, table, name = place
+        holder = vars(module)[table] if table else vars(module)
+        if place not in before:
+            holder.pop(name, None)
+            if table == "_buffers":
+                module._non_persistent_buffers_set.discard(name)
+            continue
+        value, data = before[place]
+        holder[name] = value
+        if data is not None:
+            value.data = data
 
 
 def _snapshot(model: Any) -> Callable[[], None]:

@@ -1,34 +1,281 @@
-"""How a neuron is addressed: layer, index, before or after the nonlinearity, and how space is reduced."""
+"""The one reader: what "the value of unit u on x" is, for every method, adapter, page and command.
+
+A :class:`Layer` knows its module, which axis holds its channels, on which side of a nonlinearity it is read, and how its
+positions are reduced. A :class:`Unit` is one channel of it, a :class:`Direction` a weighted sum of its channels. All three
+work on maps [B, C, ...], tokens [B, T, C], channels-last maps [B, H, W, C] and vectors [B, C].
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch  # noqa: F401  (examples)
+import torch
 from torch import Tensor, nn
 
-from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.hooks import capture, overwritten
+from absence_plugins.core.layouts import batch_axis, channel_axis
+from absence_plugins.core.reading import (
+    SIDES,
+    Watch,
+    batch_size_of,
+    find_module,
+    is_rectifier,
+    plain_model,
+    run_model,
+    stopped_at,
+)
 
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardtanh)
+__all__ = ["REDUCTIONS", "Direction", "Layer", "LayerShape", "Reduction", "Unit", "UnitModel", "is_rectifier"]
+
+Position = int | tuple[int, ...]
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda values: values.mean(1),
-    "max": lambda values: values.amax(1),
-    "min": lambda values: values.amin(1),
-    "sum": lambda values: values.sum(1),
+    "mean": lambda values: values.mean(-1),
+    "max": lambda values: values.amax(-1),
+    "min": lambda values: values.amin(-1),
+    "sum": lambda values: values.sum(-1),
 }
+REDUCES = (*REDUCTIONS, "cls")
+CHANNELS = ("auto", "first", "last")
+
+# By module, side and number of axes: which end the channels are on; found out once.
+_KNOWN_ENDS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, int], bool]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One neuron: channel ``index`` of a layer, by default before the nonlinearity, averaged over space.
+class LayerShape:
+    """What a layer puts out: ``channels`` units at ``positions`` (their sizes along each axis), and on which side it was read.
 
-    ``activation="pre"`` reads a rectifier's input: after the rectifier the unit is 0, with zero gradient,
-    exactly where the concept whose absence it encodes is present. ``layer`` is a name as in
-    ``model.named_modules()``; the empty name is the model itself, so ``Unit("", k)`` is logit k.
+    >>> str(LayerShape("layer4", 512, (7, 7), "output", "mean"))
+    'layer4: 512 channels x 7 x 7 positions, mean'
+    """
+
+    layer: str
+    channels: int
+    positions: tuple[int, ...]
+    side: str
+    reduce: str
+
+    def __str__(self) -> str:
+        name = self.layer or "output"
+        where = ", before its nonlinearity" if self.side == "input" else ""
+        if not self.positions:
+            return f"{name}: {self.channels} channels{where}"
+        kind = "tokens" if len(self.positions) == 1 else "positions"
+        sizes = " x ".join(str(size) for size in self.positions)
+        return f"{name}: {self.channels} channels x {sizes} {kind}, {self.reduce}{where}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network as a set of units: where its channels are, on which side it is read, how positions are reduced.
+
+    Args:
+        name: as in ``model.named_modules()``, or joined with ``_`` as in Lucent; "" is the model itself, whose channels
+            are the logits.
+        channels: which axis holds the channels: "first" [B, C, ...], "last" [B, ..., C], or "auto": found out from the
+            model's own modules.
+        side: of a nonlinearity. "auto" reads the value *before* the nonlinearity that the layer ends in (an activation
+            module, a ``Sequential`` or a block that returns the output of one), and the output of any other layer;
+            "input" and "output" read that side of the module itself.
+        reduce: positions to one value: "mean", "max", "min", "sum", or "cls" (the first token).
+
+    Sign: that of the activation itself, before the nonlinearity: low means suppressed.
+
+    Raises:
+        ValueError: a setting that does not exist; when read: no such layer (with the nearest names), a layer that does not
+            run or puts out no tensor, an axis of channels that cannot be told.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> _ = net[0].weight.data.fill_(-1.0), net[0].bias.data.zero_()
+    >>> Layer("1").read(net, torch.ones(1, 2)).tolist()  # before the ReLU
+    [[-2.0, -2.0, -2.0]]
+    >>> Layer("1")[2]
+    Unit('1', 2)
+    """
+
+    name: str
+    channels: Literal["auto", "first", "last"] = "auto"
+    side: Literal["auto", "input", "output"] = "auto"
+    reduce: Literal["mean", "max", "min", "sum", "cls"] = "mean"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"layer must be a name as in model.named_modules(), got a {type(self.name).__name__}")
+        for setting, known in (("channels", CHANNELS), ("side", SIDES), ("reduce", REDUCES)):
+            value = getattr(self, setting)
+            if value not in known:
+                raise ValueError(f"{setting}={value!r} must be one of {', '.join(known)}")
+
+    @classmethod
+    def of(cls, layer: str | Layer, **settings: Any) -> Layer:
+        """A layer from its name or from a ``Layer``; settings replace the layer's own."""
+        return replace(layer, **settings) if isinstance(layer, Layer) else cls(layer, **settings)
+
+    def __getitem__(self, index: int) -> Unit:
+        return Unit(self, index)
+
+    def __str__(self) -> str:
+        return self.name or "output"
+
+    def module(self, model: nn.Module) -> nn.Module:
+        """The layer's module. Raises ValueError with the nearest names."""
+        return find_module(model, self.name)
+
+    def activation(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
+        """Every unit at every position: inputs [B, ...] -> [B, U, positions]. Differentiable; leaves no hook.
+
+        Inputs are the model's: tensors, a mapping for keywords (``pixel_values=``), or keywords themselves.
+        """
+        maps = self.maps(model, *inputs, **keywords)
+        return maps.flatten(2) if maps.dim() > 2 else maps[..., None]
+
+    def maps(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
+        """As :meth:`activation`, with the positions along their own axes: [B, U], [B, U, T], [B, U, H, W], ..."""
+        watch = Watch(self.module(model), self.side, self.name)
+        with watch:
+            run_model(model, inputs, keywords)
+        return self.arranged(model, watch, watch.last(), inputs, keywords)
+
+    def read(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
+        """Every unit's value: inputs [B, ...] -> [B, U]. Differentiable; leaves no hook."""
+        return self.reduced(self.maps(model, *inputs, **keywords))
+
+    @contextmanager
+    def reading(self, model: nn.Module) -> Iterator[Callable[..., Tensor]]:
+        """A function from inputs to maps [B, U, ...] that runs the model no further than the layer.
+
+        In evaluation mode, without gradients; the model is as before after the block.
+
+        >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(inplace=True), nn.Linear(7, 7))  # does not fit
+        >>> _ = net[0].weight.data.fill_(-1.0)
+        >>> with Layer("0").reading(net) as run:
+        ...     run(torch.ones(1, 1)).tolist()
+        [[-1.0]]
+        """
+        watch = Watch(self.module(model), self.side, self.name)
+        with stopped_at(model, watch) as run:
+
+            def maps(*inputs: Any, **keywords: Any) -> Tensor:
+                return self.arranged(model, watch, run(*inputs, **keywords), inputs, keywords)
+
+            yield maps
+
+    def reduced(self, maps: Tensor) -> Tensor:
+        """Maps [B, U, ...] to values [B, U].
+
+        Raises:
+            ValueError: ``reduce="cls"`` where the positions are no tokens.
+        """
+        if maps.dim() == 2:
+            return maps
+        if self.reduce == "cls":
+            if maps.dim() != 3:
+                raise ValueError(
+                    f"reduce='cls' needs tokens [B, T, C], but layer {self.name!r} has {maps.dim() - 2} axes of positions"
+                )
+            return maps[..., 0]
+        return REDUCTIONS[self.reduce](maps.flatten(2))
+
+    def shape(self, model: nn.Module, *inputs: Any, **keywords: Any) -> LayerShape:
+        """How many channels and positions these inputs give, and which side was read."""
+        watch = Watch(self.module(model), self.side, self.name)
+        with torch.no_grad(), watch:
+            run_model(model, inputs, keywords)
+        maps = self.arranged(model, watch, watch.last(), inputs, keywords)
+        return LayerShape(self.name, maps.shape[1], tuple(maps.shape[2:]), watch.point[1], self.reduce)
+
+    def arranged(
+        self,
+        model: nn.Module,
+        watch: Watch,
+        value: Tensor,
+        inputs: tuple[Any, ...],
+        keywords: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """A value as the layer holds it, with samples on axis 0 and channels on axis 1: [B, U, ...]."""
+        module, side = watch.point
+        if value.dim() == 0:
+            raise ValueError(f"layer {self.name!r} puts out one number for the whole batch, so it has no units")
+        if batch_axis(module) == 1 and value.dim() == 3:
+            value = value.transpose(0, 1)
+        samples = batch_size_of(inputs, keywords)
+        if samples is not None and len(value) != samples:
+            raise ValueError(
+                f"layer {self.name!r} has activations of shape {tuple(value.shape)} for {samples} samples: its first axis is not "
+                "the batch (windows of attention, or a layer inside a loop?); name the block around it"
+            )
+        if value.dim() == 1:
+            return value[:, None]
+        return value.movedim(self._axis(model, module, side, value, inputs, keywords or {}), 1)
+
+    def _axis(
+        self,
+        model: nn.Module,
+        module: nn.Module,
+        side: str,
+        value: Tensor,
+        inputs: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> int:
+        last = value.dim() - 1
+        if self.channels != "auto" or last == 1:
+            return 1 if self.channels == "first" else last
+        known = _KNOWN_ENDS.setdefault(module, {})
+        key = (side, last)
+        if key not in known:
+
+            def run() -> None:
+                with torch.random.fork_rng(devices=[]), torch.no_grad():
+                    run_model(model, inputs, keywords)
+
+            axis = channel_axis(plain_model(model), module, value, side, run)
+            if axis is None:
+                raise ValueError(
+                    f"layer {self.name!r} has activations of shape {tuple(value.shape)}, and it cannot be told which axis holds the "
+                    f"channels: say channels='first' ({value.shape[1]} channels) or channels='last' ({value.shape[-1]} channels), "
+                    f"as in Layer({self.name!r}, channels='last')"
+                )
+            known[key] = axis == 1
+        return 1 if known[key] else last
+
+
+class _Readable:
+    """What a unit and a direction share: values of a model, and the model with this value as its only output."""
+
+    at: Layer
+
+    def values(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
+        """The value for every sample: inputs [B, ...] -> [B]. Differentiable; leaves no hook."""
+        return self.select(self.at.maps(model, *inputs, **keywords))
+
+    def select(self, maps: Tensor) -> Tensor:
+        """The value from the layer's maps: [B, U, ...] -> [B]."""
+        raise NotImplementedError
+
+    def of(self, model: nn.Module) -> UnitModel:
+        """The model with this value as its only output: what attribution classes take as ``forward_func``."""
+        self.at.module(model)
+        return UnitModel(model, self)
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Unit(_Readable):
+    """One neuron: channel ``index`` of a layer, before the nonlinearity, at one position or reduced over all.
+
+    Args:
+        layer: a :class:`Layer`, or its name; the empty name is the model itself, so ``Unit("", k)`` is logit k.
+        index: the channel.
+        position: a token (or place in a signal) as a number, a pixel as ``(y, x)``; None: all positions, reduced.
+        reduce, channels, side: as in :class:`Layer`, where ``layer`` is a name.
+        activation: "pre" is ``side="auto"``, "post" is ``side="output"``.
+
+    Sign: that of the activation: low where the unit is suppressed.
+
+    Raises:
+        ValueError, TypeError: a setting that does not exist; when read, an index or position that the layer does not have.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
     >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
@@ -38,73 +285,173 @@ class Unit:
 
     layer: str
     index: int
-    activation: Literal["pre", "post"] = "pre"
-    reduce: Literal["mean", "max", "min", "sum"] = "mean"
+    position: Position | None
+    reduce: str
+    channels: str
+    side: str
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.layer, str):
-            raise TypeError(f"layer must be a name as in model.named_modules(), got a {type(self.layer).__name__}")
-        if isinstance(self.index, bool) or not isinstance(self.index, int) or self.index < 0:
-            raise ValueError(f"index={self.index!r} must be a channel number, 0 or higher")
-        if self.activation not in ("pre", "post"):
-            raise ValueError(f"activation={self.activation!r} must be 'pre' or 'post'")
-        if self.reduce not in REDUCTIONS:
-            raise ValueError(f"reduce={self.reduce!r} must be one of {', '.join(REDUCTIONS)}")
+    def __init__(
+        self,
+        layer: str | Layer,
+        index: int,
+        position: Position | None = None,
+        *,
+        reduce: str | None = None,
+        channels: str | None = None,
+        side: str | None = None,
+        activation: Literal["pre", "post"] | None = None,
+    ) -> None:
+        if activation not in (None, "pre", "post"):
+            raise ValueError(f"activation={activation!r} must be 'pre' or 'post'")
+        if activation is not None and side is None:
+            side = "output" if activation == "post" else "auto"
+        given = {"reduce": reduce, "channels": channels, "side": side}
+        at = Layer.of(layer, **{name: value for name, value in given.items() if value is not None})
+        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            raise ValueError(f"index={index!r} must be a channel number, 0 or higher")
+        parts = position if isinstance(position, tuple) else (position,)
+        if position is not None and not all(isinstance(p, int) and not isinstance(p, bool) and p >= 0 for p in parts):
+            raise ValueError(f"position={position!r} must be a token's number or a pixel (y, x), 0 or higher")
+        values = (at.name, index, position, at.reduce, at.channels, at.side)
+        for name, value in zip(("layer", "index", "position", "reduce", "channels", "side"), values, strict=True):
+            object.__setattr__(self, name, value)
 
     @classmethod
     def parse(cls, text: str, **options: Any) -> Unit:
         """From ``"layer:index"``.
 
         >>> Unit.parse("features.3:12")
-        Unit(layer='features.3', index=12, activation='pre', reduce='mean')
+        Unit('features.3', 12)
         """
         layer, separator, index = text.rpartition(":")
         if not separator or not index.isdigit():
             raise ValueError(f"unit {text!r} must read LAYER:INDEX, for example features.3:12")
         return cls(layer, int(index), **options)
 
+    @property
+    def at(self) -> Layer:  # type: ignore[override]
+        """The layer as a :class:`Layer`."""
+        return Layer(self.layer, self.channels, self.side, self.reduce)  # type: ignore[arg-type]
+
+    @property
+    def activation(self) -> str:
+        """The old name of ``side``: "post" where the module's output is read, else "pre"."""
+        return "post" if self.side == "output" else "pre"
+
     def module(self, model: nn.Module) -> nn.Module:
-        """The layer's module. Raises ValueError with the names that exist."""
-        modules = dict(model.named_modules())
-        if self.layer not in modules:
-            names = ", ".join(name for name in modules if name)
-            raise ValueError(f"the model has no layer {self.layer!r}; it has: {names}")
-        module: nn.Module = modules[self.layer]
-        return module
+        """The layer's module. Raises ValueError with the nearest names."""
+        return self.at.module(model)
 
-    def values(self, model: nn.Module, *inputs: Tensor) -> Tensor:
-        """The unit's value for every sample: inputs [B, ...] -> [B]. Differentiable; leaves no hook."""
-        return self._reduced(self.channel(model, *inputs), Reduction(self.reduce))
+    def channel(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
+        """The unit at every position: inputs [B, ...] -> [B] or [B, ...]."""
+        maps = self.at.maps(model, *inputs, **keywords)
+        self._check(maps)
+        return maps[:, self.index]
 
-    def channel(self, model: nn.Module, *inputs: Tensor) -> Tensor:
-        """The unit's activation before it is reduced over space: inputs [B, ...] -> [B] or [B, ...]."""
-        module = self.module(model)
-        side = "input" if self.activation == "pre" and is_rectifier(module) else "output"
-        if side == "input":
-            module = _last(module)
-        with capture(module, side=side) as seen:
-            model(*inputs)
-        if not seen:
-            raise ValueError(f"layer {self.layer!r} does not run in the model's forward, so it has no activation")
-        activation = seen[-1]
-        if activation.dim() < 2 or self.index >= activation.shape[1]:
+    def select(self, maps: Tensor) -> Tensor:
+        """The unit's value from its layer's maps: [B, U, ...] -> [B].
+
+        Raises:
+            ValueError: the layer has no such channel or position.
+        """
+        self._check(maps)
+        own = maps[:, self.index : self.index + 1]
+        return (self.at.reduced(own) if self.position is None else self._placed(own))[:, 0]
+
+    def _placed(self, own: Tensor) -> Tensor:
+        position = self.position if isinstance(self.position, tuple) else (self.position,)
+        sizes = own.shape[2:]
+        if len(position) != len(sizes) or any(p >= size for p, size in zip(position, sizes, strict=True)):  # type: ignore[operator]
+            shown = " x ".join(str(size) for size in sizes) or "no"
+            raise ValueError(f"position={self.position} does not exist: layer {self.layer!r} has {shown} positions")
+        return own[(slice(None), slice(None), *position)]
+
+    def _check(self, maps: Tensor) -> None:
+        if self.index >= maps.shape[1]:
             raise ValueError(
-                f"layer {self.layer!r} has activations of shape {tuple(activation.shape)}; there is no unit {self.index} on axis 1"
+                f"layer {self.layer!r} has activations of shape {tuple(maps.shape)}; there is no unit {self.index}: it has "
+                f"{maps.shape[1]} channels, 0 to {maps.shape[1] - 1}"
             )
-        return activation[:, self.index]
 
-    @staticmethod
-    def _reduced(channel: Tensor, reduction: nn.Module) -> Tensor:
-        return channel if channel.dim() == 1 else reduction(channel.flatten(1))
+    def describe(self) -> str:
+        """The unit in words, the same everywhere.
 
-    def of(self, model: nn.Module) -> UnitModel:
-        """The model with this unit as its only output: what attribution classes take as ``forward_func``."""
-        self.module(model)
-        return UnitModel(model, self)
+        >>> Unit("conv3", 12).describe(), Unit("", 3).describe(), Unit("blocks.5", 7, position=0).describe()
+        ('unit 12 of conv3', 'output 3', 'unit 7 of blocks.5 at 0')
+        """
+        name = f"unit {self.index} of {self.layer}" if self.layer else f"output {self.index}"
+        return name if self.position is None else f"{name} at {self.position}"
+
+    def __repr__(self) -> str:
+        shown = [repr(self.layer), repr(self.index)] + ([] if self.position is None else [repr(self.position)])
+        defaults = {"reduce": "mean", "channels": "auto", "side": "auto"}
+        shown += [f"{name}={getattr(self, name)!r}" for name, usual in defaults.items() if getattr(self, name) != usual]
+        return f"Unit({', '.join(shown)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """The four fields by name."""
-        return asdict(self)
+        """The fields by name; ``Unit(**unit.to_dict())`` is the unit again."""
+        names = ("layer", "index", "position", "reduce", "channels", "side")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class Direction(_Readable):
+    """A direction of a layer: sum_j vector_j a_j + bias, reduced over positions like a unit.
+
+    A decoding direction of ``DirectionPairs``, or a row of a sparse autoencoder's encoder: the feature before its
+    nonlinearity.
+
+    Args:
+        layer: a :class:`Layer`, or its name.
+        vector: [U], one weight per channel of the layer.
+        bias: added at every position.
+        name: for texts.
+
+    Sign: positive where the layer's activation points along the vector.
+
+    Raises:
+        ValueError, TypeError: a vector that is not one-dimensional or not finite; when read, of another length than the
+            layer's channels.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
+    >>> net[0].weight.data = torch.eye(2)
+    >>> Direction("0", torch.tensor([1.0, -1.0]), bias=0.5).values(net, torch.tensor([[3.0, 1.0]])).tolist()
+    [2.5]
+    """
+
+    layer: str | Layer
+    vector: Tensor
+    bias: float = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.vector, Tensor) or self.vector.dim() != 1:
+            shown = tuple(self.vector.shape) if isinstance(self.vector, Tensor) else type(self.vector).__name__
+            raise TypeError(f"vector must be a tensor [U], one weight per channel, got {shown}")
+        if not bool(torch.isfinite(self.vector).all()):
+            raise ValueError("the direction's vector holds NaN or infinite values")
+        Layer.of(self.layer)
+
+    @property
+    def at(self) -> Layer:  # type: ignore[override]
+        """The layer as a :class:`Layer`."""
+        return Layer.of(self.layer)
+
+    def select(self, maps: Tensor) -> Tensor:
+        """The direction's value from its layer's maps: [B, U, ...] -> [B]."""
+        if maps.shape[1] != len(self.vector):
+            raise ValueError(
+                f"the direction has {len(self.vector)} weights, but layer {self.at.name!r} has {maps.shape[1]} channels"
+            )
+        along = torch.einsum("u,bu...->b...", self.vector.to(maps), maps)[:, None] + self.bias
+        return self.at.reduced(along)[:, 0]
+
+    def describe(self) -> str:
+        """The direction in words."""
+        return self.name or f"a direction of {self.at}"
+
+    def __repr__(self) -> str:
+        return f"Direction({self.at.name!r}, {len(self.vector)} weights, bias={self.bias})"
 
 
 class Reduction(nn.Module):
@@ -124,61 +471,17 @@ class Reduction(nn.Module):
 
 
 class UnitModel(nn.Module):
-    """A model whose one output is a hidden unit: inputs [B, ...] -> [B]."""
+    """A model whose one output is a unit or a direction: inputs [B, ...] -> [B]."""
 
-    def __init__(self, model: nn.Module, unit: Unit) -> None:
+    def __init__(self, model: nn.Module, unit: _Readable) -> None:
         super().__init__()
         self.model, self.unit, self.training = model, unit, model.training
-        self.reduction = Reduction(unit.reduce)
+        reduce = unit.at.reduce
+        self.reduction = Reduction(reduce) if reduce in REDUCTIONS and isinstance(unit, Unit) else None
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
         """The unit's value: inputs [B, ...] -> [B]."""
-        return self.unit._reduced(self.unit.channel(self.model, *inputs), self.reduction)
-
-
-def is_rectifier(module: nn.Module) -> bool:
-    """Whether a module's output is that of a rectifier: itself one, or a container that ends in one.
-
-    >>> is_rectifier(nn.Sequential(nn.Linear(1, 1), nn.ReLU()))
-    True
-    """
-    return isinstance(_last(module), RECTIFIERS)
-
-
-def _last(module: nn.Module) -> nn.Module:
-    """The module whose output is that of a (nested) ``Sequential``; any other module itself."""
-    while isinstance(module, nn.Sequential) and len(module):
-        module = module[-1]
-    return module
-
-
-def check_preactivation(layer: nn.Module, forward: Callable[[], Any], *, side: str = "output") -> None:
-    """Refuse a layer whose value is rectified, by itself or by an in-place rectifier behind it.
-
-    A post-ReLU neuron has value 0 and gradient 0 exactly where the concept whose absence it encodes is
-    present, so every map of it is empty there. ``forward`` runs the model once; ``side="input"`` if the
-    layer's input is explained.
-
-    Raises:
-        ValueError: with the remedy.
-    """
-    name = type(layer).__name__
-    if side == "output" and is_rectifier(layer):
-        raise ValueError(
-            f"the neuron's layer ({name}) puts out rectified values: 0, with zero gradient, where the concept is present; "
-            "explain the value before it: pass the layer in front of it, or attribute_to_neuron_input=True"
-        )
-    with capture(layer, side=side) as seen:
-        changed = overwritten(layer, forward, side=side)
-    if seen and not changed and bool((seen[-1] >= 0).all()) and bool((seen[-1] == 0).any()):
-        warnings.warn(
-            f"every value of the neuron's layer ({name}) is 0 or more, and some are exactly 0, as behind a ReLU; a neuron that is 0 "
-            "there shows no absence. Explain a layer in front of the rectifier, such as a block's last convolution or batch norm",
-            AbsenceWarning,
-            stacklevel=6,
-        )
-    if changed:
-        raise ValueError(
-            f"the {side} of the neuron's layer ({name}) is overwritten in place during the forward (ReLU(inplace=True)?), "
-            "so rectified values would be explained; set inplace=False on that module"
-        )
+        if self.reduction is None or not isinstance(self.unit, Unit) or self.unit.position is not None:
+            return self.unit.values(self.model, *inputs, **keywords)
+        channel = self.unit.channel(self.model, *inputs, **keywords)
+        return channel if channel.dim() == 1 else self.reduction(channel.flatten(1))

@@ -1,1 +1,1 @@
-"""What the command line runs: methods, adapters and reports brought together."""
+"""The published experiments, and only these."""

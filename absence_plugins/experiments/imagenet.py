@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from absence_plugins.experiments.folder import FolderImages
-from absence_plugins.experiments.layers import Scan, Subject, Texts, layers_page
-from absence_plugins.experiments.loading import load_model
-from absence_plugins.report.patch_rows import normalized_to_picture
+from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.layers import Scan, Subject, Texts, layers_page
+from absence_plugins.commands.models import load_model
+from absence_plugins.report.pages.patch_rows import normalized_to_picture
 
 
 @dataclass(frozen=True)

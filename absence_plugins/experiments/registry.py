@@ -10,10 +10,10 @@ from typing import Any
 
 def experiments() -> dict[str, Callable[..., Path]]:
     """Every experiment by the name on the command line; a function of a folder and options to the page's path."""
-    from absence_plugins.experiments.debias import run_debias
-    from absence_plugins.experiments.digit_absences import run_digits
-    from absence_plugins.experiments.directions import run_synthetic
-    from absence_plugins.experiments.directions_digits import run_digits as run_direction_digits
+    from absence_plugins.experiments.debias.digits import run_debias
+    from absence_plugins.experiments.digits import run_digits
+    from absence_plugins.experiments.directions.digits import run_digits as run_direction_digits
+    from absence_plugins.experiments.directions.synthetic import run_synthetic
     from absence_plugins.experiments.imagenet import run_imagenet
     from absence_plugins.experiments.toys import run_colored_pixels, run_reichardt
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_whole
 from absence_plugins.data.colored_pixels import colored_pixel_net, colored_pixels
 from absence_plugins.data.reichardt import reichardt_detector, reichardt_frames
-from absence_plugins.experiments.provenance import provenance
 from absence_plugins.methods.insertion import insertion_test
 from absence_plugins.methods.patches import find_extreme_patches
 from absence_plugins.report import Page, write_page
-from absence_plugins.report.patch_rows import HOW_TO_READ, unit_row
+from absence_plugins.report.pages.patch_rows import HOW_TO_READ, unit_row
 
 LAYER = "2"  # the second convolution, of both networks
 FIRST_FRAME, SECOND_FRAME = (0.25, 0.55, 1.0), (1.0, 0.45, 0.2)  # blue, then orange

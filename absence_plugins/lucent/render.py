@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.targets import check_logits, shrunk
+from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.lucent.layers import (
     LABELS,
     Activations,

@@ -1,7 +1,7 @@
 """What was found, as figures and as one self-contained HTML page; nothing is computed here.
 
 Red raises the explained output, blue holds it down, zero is white, and every map says so in its
-color bar. :mod:`~absence_plugins.report.figures` draws maps, :mod:`~absence_plugins.report.page`
+color bar. :mod:`~absence_plugins.report.plots.maps` draws maps, :mod:`~absence_plugins.report.pages.page`
 puts them on a page.
 """
 
@@ -13,10 +13,10 @@ except ImportError as error:
         f'absence_plugins.report needs matplotlib and jinja2 ({error}); pip install "absence-plugins[report]"'
     ) from error
 
-from absence_plugins.report.figures import Panel, panel_figure, row_figure
-from absence_plugins.report.page import Page, Row, Table, page_html, write_page
-from absence_plugins.report.sides import Side, unit_figure, unit_panels
-from absence_plugins.report.signed import signed_figure
+from absence_plugins.report.pages.page import Page, Row, Table, page_html, write_page
+from absence_plugins.report.plots.maps import Panel, panel_figure, row_figure
+from absence_plugins.report.plots.sides import Side, unit_figure, unit_panels
+from absence_plugins.report.plots.signed import signed_figure
 from absence_plugins.report.unit import UnitReport, explain_unit
 
 __all__ = [

@@ -1,47 +1,5 @@
-"""Groups of bars with their spread."""
+"""Public path of :func:`bars`; the drawing is in ``report.plots``."""
 
-from __future__ import annotations
+from absence_plugins.report.plots.bars import bars
 
-import textwrap
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-from matplotlib.figure import Figure
-
-COLORS = ("#8c959f", "#2a6fc6", "#d9a036", "#5a9a5a")
-
-
-def bars(groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]], label: str) -> Figure:
-    """One bar per group and series: the mean of its values, with a line from the lowest to the highest.
-
-    groups: names along the axis; series: per name a list of values for every group; label: of the values, in [0, 1].
-
-    Raises:
-        ValueError: a series with another number of groups.
-
-    Example:
-        >>> bars(["none", "both"], {"inverted": [[0.4, 0.5], [0.9, 1.0]]}, "accuracy").axes[0].get_ylabel()
-        'accuracy'
-    """
-    for name, values in series.items():
-        if len(values) != len(groups):
-            raise ValueError(f"series {name!r} has {len(values)} groups, there are {len(groups)}")
-    figure = Figure(figsize=(1.5 * len(groups) + 1.2, 2.6), dpi=200, layout="constrained")
-    axis = figure.subplots()
-    width = 0.8 / max(1, len(series))
-    for number, ((name, values), color) in enumerate(zip(series.items(), COLORS, strict=False)):
-        places = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
-        means = [float(np.mean(own)) for own in values]
-        axis.bar(places, means, width * 0.9, color=color, label=name, zorder=2)
-        for place, own, mean in zip(places, values, means, strict=True):
-            axis.plot([place, place], [min(own), max(own)], color="#1f2328", linewidth=0.8, zorder=3)
-            axis.text(place, 0.02, f"{mean:.2f}", ha="center", va="bottom", fontsize=6, color="white", zorder=4)
-    axis.set_xticks(range(len(groups)), [textwrap.fill(name, 16) for name in groups], fontsize=7)
-    axis.set_ylim(0, 1.02)
-    axis.set_ylabel(label, fontsize=8)
-    axis.tick_params(axis="y", labelsize=7)
-    axis.grid(axis="y", color="#e6e8eb", zorder=0)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper right", ncols=len(series), frameon=False, fontsize=7)
-    return figure
+__all__ = ["bars"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,14 +19,16 @@ from zennit.attribution import (
     constant,
 )
 
+from absence_plugins.core.choices import Choice, Nontarget
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
+from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
-from absence_plugins.core.targets import Choice, Nontarget, check_logits, shrunk
-from absence_plugins.zennit.composites import REFUSALS, register_whole
+from absence_plugins.zennit.composites import REFUSALS
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import Pair, RootHook, expanded_reference, hooks_on, per_sample
+from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.seeds import (
     asked_weights,
@@ -91,6 +94,7 @@ class AbsenceAttributor:
         if isinstance(reference, ReferenceSet) and reference.is_tuple:
             raise ValueError("the ReferenceSet holds tuples of inputs, but Zennit attributes to one input")
         self.reference, self.nontarget = reference, nontarget
+        self._undo: tuple[Callable[[], None], ...] = ()  # of the composite's registration
         name = type(self.composite).__name__
         if (reference is not None or nontarget is not None) and name in REFUSALS and not self._needs_no_rules:
             raise ValueError(f"{name} cannot show absences: {REFUSALS[name]}")
@@ -103,8 +107,14 @@ class AbsenceAttributor:
     def __enter__(self) -> Any:
         """Register the composite, whole or not at all."""
         if self.composite is not None:
-            register_whole(self.composite, self.model)
+            self._undo = (*self._undo, register_whole(self.composite, self.model))
         return self
+
+    def __exit__(self, *error: Any) -> Any:
+        """Remove the composite; the model is as before, whatever the canonizers left."""
+        undo, self._undo = self._undo, ()
+        remove_whole(partial(super().__exit__, *error), undo)  # type: ignore[misc]
+        return False
 
     def forward(self, input: Tensor, attr_output_fn: OutputFunction) -> tuple[Tensor, Tensor]:
         """The output [B, ...] and the signed map of the input's shape: R > 0 raises the explained output."""
@@ -124,7 +134,7 @@ class AbsenceAttributor:
         function = given if callable(given) else constant(given)
         with ExitStack() as stack:
             if self.composite is not None and not self.composite.handles:
-                stack.enter_context(self)  # type: ignore[arg-type]
+                stack.enter_context(self)
             root = stack.enter_context(self._root())
             return self._collect(input, function, root, full=True)[1]
 

@@ -19,7 +19,7 @@ from zennit.attribution import (
 )
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.targets import Nontarget
+from absence_plugins.core.choices import Nontarget
 from absence_plugins.zennit.attributor import AbsenceAttributor, Plan, Reference
 from absence_plugins.zennit.pairing import RootHook
 

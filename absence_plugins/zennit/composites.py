@@ -6,6 +6,7 @@ own attributors the reference is zeros; :class:`~absence_plugins.zennit.AbsenceG
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import nn
@@ -26,10 +27,10 @@ from zennit.composites import (
 from zennit.layer import Sum
 from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear, MaxPool
 
-from absence_plugins.core.hooks import undone_on_error
 from absence_plugins.core.units import Reduction
 from absence_plugins.zennit.guided import AbsenceReLUGuidedBackprop, Triple
 from absence_plugins.zennit.pairing import Pair, RootHook
+from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import (
     AbsenceAlphaBeta,
     AbsenceEpsilon,
@@ -59,6 +60,7 @@ class AbsenceComposite:
     """What all ``Absence*`` composites share: the root hook, and a registration that is whole or not at all."""
 
     _root_hook: ClassVar[type[RootHook]] = Pair
+    _undo: tuple[Callable[[], None], ...] = ()  # of what is registered
 
     def register(self, module: nn.Module) -> None:
         """Canonizers, rules on the modules, and the root hook. Raises as they do, with nothing left behind.
@@ -66,25 +68,20 @@ class AbsenceComposite:
         Raises:
             ValueError: the model has a module for which no rule is right (``MultiheadAttention``).
         """
-        register_whole(super(), module)
+        self._undo = (*self._undo, register_whole(super(), module))
         root = self._root_hook()
         try:
             handle = root.register(module)
         except BaseException:
-            self.remove()  # type: ignore[attr-defined]
+            self.remove()
             raise
         self.handles.append(handle)  # type: ignore[attr-defined]
         self.hook_refs.add(root)  # type: ignore[attr-defined]
 
-
-def register_whole(composite: Any, module: nn.Module) -> None:
-    """``composite.register(module)``, with everything put back if it raises half-way (Zennit leaves its hooks)."""
-    with undone_on_error(module):
-        try:
-            composite.register(module)
-        except BaseException:
-            composite.remove()
-            raise
+    def remove(self) -> None:
+        """Take everything off; the model's parameters, buffers and attributes are as before ``register``."""
+        undo, self._undo = self._undo, ()
+        remove_whole(super().remove, undo)  # type: ignore[misc]
 
 
 def shared_map(stabilizer: Any) -> LayerMap:

@@ -17,7 +17,7 @@ from zennit.core import BasicHook, Hook, RemovableHandle, RemovableHandleList
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward
-from absence_plugins.core.targets import check_logits, shrunk
+from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.zennit.causes import likely_causes
 from absence_plugins.zennit.graph import unseen_operation
 

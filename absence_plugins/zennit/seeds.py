@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from zennit.attribution import Attributor, Occlusion, identity
 from zennit.core import BasicHook
 
-from absence_plugins.core.targets import Choice, Nontarget, Target, as_columns, choose
+from absence_plugins.core.choices import Choice, Nontarget, Target, choose
+from absence_plugins.core.outputs import as_columns
 from absence_plugins.zennit.pairing import hooks_on, output_weights
 
 CALLER_DEPTH = 6  # frames between an attributor's forward and its attr_output

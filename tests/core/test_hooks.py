@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import capture, cloned_inputs, quiet_forward, unchanged
+from absence_plugins.core.hooks import capture, cloned_inputs, quiet_forward, reversible, unchanged
 
 
 def hooks(net: nn.Module) -> int:
@@ -105,3 +105,55 @@ def test_quiet_forward_draws_in_secret_and_without_gradients() -> None:
         assert not (x * 2).requires_grad
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled()
+
+
+def test_reversible_puts_everything_back_on_error_and_on_demand() -> None:
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2))
+    net[0].note = "user's"
+    weight, values, mean = net[0].weight, net[0].weight.tolist(), net[1].running_mean
+
+    def change() -> None:
+        net[0].bias = nn.Parameter(torch.ones(2))
+        net[0].weight.data = torch.zeros(2, 2)
+        net[1].running_mean = torch.ones(2)
+        net[1].eps = 0.5
+        net[0].note, net[0].extra = "changed", nn.Identity()
+
+    def check() -> None:
+        assert list(net.state_dict())[:2] == ["0.weight", "1.weight"]
+        assert net[0].weight is weight
+        assert weight.tolist() == values
+        assert net[1].running_mean is mean
+        assert net[1].eps == 1e-5
+        assert net[0].note == "user's"
+        assert not hasattr(net[0], "extra")
+
+    with reversible(net) as undo:
+        change()
+    assert "0.bias" in net.state_dict()
+    undo()
+    check()
+
+    def fail() -> None:
+        with reversible(net):
+            net[0].register_forward_hook(lambda *_: None)
+            change()
+            raise KeyError("half-way")
+
+    with pytest.raises(KeyError):
+        fail()
+    check()
+    assert hooks(net) == 0
+
+
+def test_reversible_keeps_what_happens_after_its_block() -> None:
+    net = nn.Linear(2, 2)
+    with reversible(net) as undo:
+        net.bias.data = torch.zeros(2)
+    with torch.no_grad():
+        net.weight.fill_(3.0)
+    net.added = 1
+    undo()
+    assert net.weight.tolist() == [[3.0, 3.0], [3.0, 3.0]]
+    assert net.added == 1
+    assert net.bias.any()

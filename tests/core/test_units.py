@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from absence_plugins import Unit
 from absence_plugins.core.hooks import overwritten
-from absence_plugins.core.units import check_preactivation, is_rectifier
+from absence_plugins.core.rectified import check_preactivation, is_rectifier
 
 
 class Nested(nn.Module):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from absence_plugins.experiments import debias
-from absence_plugins.experiments.debias import (
+from absence_plugins.experiments.debias import digits as debias
+from absence_plugins.experiments.debias.digits import (
     SETS,
     DebiasResult,
     Scores,
@@ -20,7 +20,7 @@ from absence_plugins.experiments.debias import (
     small_net,
     train,
 )
-from absence_plugins.experiments.debias_page import class_chart, signed_map
+from absence_plugins.experiments.debias.page import class_chart, signed_map
 from absence_plugins.experiments.registry import experiments, run_experiment
 
 TINY = Setting(epochs=2, weights=(10.0, 100.0))

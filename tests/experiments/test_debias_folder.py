@@ -13,8 +13,8 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
-from absence_plugins.experiments.debias_folder import COLUMNS, FolderSetting, run_folder, two_outputs
-from absence_plugins.experiments.loading import load_model
+from absence_plugins.commands.models import load_model
+from absence_plugins.experiments.debias.folder import COLUMNS, FolderSetting, run_folder, two_outputs
 
 QUICK = FolderSetting("resnet18", size=32, epochs=2, batch_size=4, rate=1e-3, modes=("none", "both"), strengths=(10.0,))
 

@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from absence_plugins import bench
+from absence_plugins.bench import run_directions_bench
+from absence_plugins.bench.directions import DirectionsResult
 from absence_plugins.cli import app
 from absence_plugins.data import load_digits
 from absence_plugins.data.synthetic_directions import synthetic_directions
-from absence_plugins.experiments import bench
-from absence_plugins.experiments.bench import run_directions_bench
-from absence_plugins.experiments.bench.directions import DirectionsResult
-from absence_plugins.experiments.directions import run_synthetic
-from absence_plugins.experiments.directions_baselines import BASELINES, baseline
-from absence_plugins.experiments.directions_compare import MethodResult, SyntheticResult, compare_methods
-from absence_plugins.experiments.directions_digits import run_digits
-from absence_plugins.experiments.directions_recovery import Recovery, compare
-from absence_plugins.report.gallery import GalleryEntry, gallery_figure, gallery_panels
+from absence_plugins.experiments.directions.baselines import BASELINES, baseline
+from absence_plugins.experiments.directions.compare import MethodResult, SyntheticResult, compare_methods
+from absence_plugins.experiments.directions.digits import run_digits
+from absence_plugins.experiments.directions.recovery import Recovery, compare
+from absence_plugins.experiments.directions.synthetic import run_synthetic
+from absence_plugins.report.plots.directions import GalleryEntry, gallery_figure, gallery_panels
 
 
 def test_recovery_of_the_truth_is_perfect_and_matches_any_order() -> None:
@@ -112,7 +112,7 @@ def test_the_command_for_a_users_model(tmp_path: Path) -> None:
 
 def test_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     two = partial(compare_methods, names=["ours, robust", "PCA"])
-    monkeypatch.setattr("absence_plugins.experiments.bench.directions.compare_methods", two)
+    monkeypatch.setattr("absence_plugins.bench.directions.compare_methods", two)
     result = run_directions_bench(rounds=1, quick=True, progress=False)
     assert result.ok
     assert "not judged" in result.table()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
-from absence_plugins.experiments.directions_recovery import Recovery, recovery
+from absence_plugins.experiments.directions.recovery import Recovery, recovery
 from absence_plugins.methods.directions import DirectionPairs, FeatureStore
 
 QUICK: dict[str, Any] = {"starts": 8, "steps": 150}

@@ -20,7 +20,7 @@ from PIL import Image
 
 from absence_plugins import report
 from absence_plugins.report import Page, Panel, Row, write_page
-from absence_plugins.report.page import INDEXED_FROM
+from absence_plugins.report.pages.page import INDEXED_FROM
 
 HOSTILE = """<script>alert('x')</script>"><img src=http://evil.example/x onerror=alert(1)> & {{ 7*7 }}"""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from absence_plugins.report.sides import Side, unit_figure
+from absence_plugins.report.plots.sides import Side, unit_figure
 
 
 def texts(figure: Any) -> str:

@@ -18,7 +18,7 @@ from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import insertion_test
 from absence_plugins.methods.patches import find_extreme_patches
 from absence_plugins.report import UnitReport, explain_unit
-from absence_plugins.report.page import page_html
+from absence_plugins.report.pages.page import page_html
 from absence_plugins.report.unit import report_of, study_of
 from absence_plugins.report.unit.neuron import Look, look_at
 from absence_plugins.report.unit.plugins import GROUP, provider
@@ -253,7 +253,7 @@ def test_without_any_registered_provider_the_page_says_so(tmp_path: Path, monkey
     register(tmp_path, monkeypatch)
     said = explained(0, maps="auto").section("maps_high").sentence  # captum is there: the package itself is not
     assert "absence_plugins is not installed as a package" in said
-    assert "or pass maps=absence_plugins.experiments.unit_maps.default_maps" in said
+    assert "or pass maps=absence_plugins.commands.maps.unit.default_maps" in said
     monkeypatch.setattr("absence_plugins.report.unit.plugins.find_spec", lambda name: None)
     found = explained(0, maps="auto")
     assert 'pip install "absence-plugins[captum]", or pass maps=' in found.section("maps_high").sentence

@@ -9,15 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from absence_plugins.core.targets import (
-    Nontarget,
-    as_columns,
-    check_logits,
-    choose_nontarget,
-    combine,
-    others_weights,
-    select,
-)
+from absence_plugins.core.choices import Nontarget, choose_nontarget, others_weights
+from absence_plugins.core.outputs import as_columns, check_logits, combine, select
 from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
 from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_output, check_shared, fitting
 

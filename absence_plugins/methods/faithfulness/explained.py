@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import evaluating, quiet_forward
+from absence_plugins.core.outputs import as_columns, check_logits
 from absence_plugins.core.references import ReferenceSet
-from absence_plugins.core.targets import as_columns, check_logits
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.claims import Value
 

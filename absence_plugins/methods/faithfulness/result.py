@@ -118,6 +118,6 @@ class AbsenceScores:
 
     def figure(self) -> Figure:
         """The curves: the map's between the best and a random order; needs matplotlib."""
-        from absence_plugins.methods.faithfulness.figures import curves_figure
+        from absence_plugins.report.plots.faithfulness import curves_figure
 
         return curves_figure(self)

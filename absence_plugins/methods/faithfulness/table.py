@@ -46,6 +46,10 @@ class PlantedScore:
     is_exact: bool
     note: str
 
+    def text(self) -> str:
+        """Share and faithfulness, as in ``".95/.80"``."""
+        return f"{number(self.share)}/{number(self.faithfulness)}"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PlantedTable:
@@ -58,6 +62,11 @@ class PlantedTable:
 
     scores: tuple[PlantedScore, ...]
     settings: dict[str, Any]
+
+    @property
+    def short_names(self) -> list[str]:
+        """The problems' names as they stand in a head."""
+        return [short(problem) for problem in self.problems]
 
     @property
     def problems(self) -> list[str]:
@@ -97,7 +106,7 @@ class PlantedTable:
         """A block per view, a line per method; cells are the measures, "-" without an answer; a sign right in < 99 % has a "!"."""
         lines: list[str] = []
         for view in self.views:
-            head = ["", *(short(problem) for problem in self.problems)]
+            head = ["", *self.short_names]
             rows = [
                 head,
                 *(
@@ -135,7 +144,7 @@ class PlantedTable:
 
     def markdown(self, view: View, methods: Sequence[str], measures: Sequence[str] = ("share", "faithfulness")) -> str:
         """One view as a Markdown table, for these methods."""
-        rows = [["method", *(short(problem) for problem in self.problems)], ["---", *(["---:"] * len(self.problems))]]
+        rows = [["method", *self.short_names], ["---", *(["---:"] * len(self.problems))]]
         rows += [
             [method, *(self._cell(method, problem, view, measures) for problem in self.problems)] for method in methods
         ]
@@ -143,7 +152,7 @@ class PlantedTable:
 
     def figure(self) -> Figure:
         """Heat maps, one per view: share of the evidence in the true region; needs matplotlib."""
-        from absence_plugins.methods.faithfulness.figures import planted_figure
+        from absence_plugins.report.plots.faithfulness import planted_figure
 
         return planted_figure(self)
 

@@ -144,7 +144,7 @@ class InsertionResult(Sequence[UnitInsertion]):
 
     def figure(self, most: int = 12) -> Figure:
         """The most certain units: mean value under every arm, with the lowest patch's in blue; needs matplotlib."""
-        from absence_plugins.methods.insertion.figures import insertion_figure
+        from absence_plugins.report.plots.insertion import insertion_figure
 
         shown = sorted(self.units, key=lambda one: (not one.flagged, one.q, -one.d))[:most]
         return insertion_figure(shown, self.arms, self.layer)

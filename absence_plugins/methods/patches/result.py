@@ -147,7 +147,7 @@ class ExtremePatches:
 
         dataset: the one that was scanned; needed after :meth:`load`. Pixels outside [0, 1] are scaled together.
         """
-        from absence_plugins.methods.patches.figures import patches_figure
+        from absence_plugins.report.plots.patches import patches_figure
 
         row, scanned = self.row(unit), self._scanned(dataset)
         sides = [(part.cut(scanned, [row])[0], part.scores[row]) for part in (self.highest, self.lowest)]

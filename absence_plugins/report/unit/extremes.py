@@ -5,15 +5,15 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from absence_plugins.methods.insertion import UnitInsertion
-from absence_plugins.report.figures import BLUES, REDS, Panel
-from absence_plugins.report.labels import pixels_of
-from absence_plugins.report.patch_rows import patch_panels, verdict
+from absence_plugins.report.pages.patch_rows import patch_panels, verdict
+from absence_plugins.report.plots.labels import pixels_of
+from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.palette import DOWN, GRAY, INK, MUTED, UP
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study
 
 PATCHES, INSERTION = "patches", "insertion"
-_INK, _MUTED, _GRAY = "#1f2328", "#57606a", "#8c959f"
-_COLORS = {"lowest": BLUES[3], "highest": REDS[3]}
+_COLORS = {"lowest": DOWN, "highest": UP}
 _WORDS = {
     "clean": "nothing pasted",
     "lowest": "its lowest patches",
@@ -82,16 +82,16 @@ def arms_figure(one: UnitInsertion) -> Figure:
     axes = figure.subplots()
     clean = one.means["clean"]
     for place, (arm, value) in enumerate(one.means.items()):
-        color = _COLORS.get(arm, _GRAY)
+        color = _COLORS.get(arm, GRAY)
         axes.plot([clean, value], [place, place], color=color, linewidth=1.0, zorder=2)
         axes.plot([value], [place], "o", color=color, markersize=3, zorder=3)
-    axes.axvline(clean, color=_MUTED, linewidth=0.5, linestyle=":", zorder=1)
-    axes.set_yticks(range(len(one.means)), [_WORDS[arm] for arm in one.means], fontsize=5, color=_INK)
+    axes.axvline(clean, color=MUTED, linewidth=0.5, linestyle=":", zorder=1)
+    axes.set_yticks(range(len(one.means)), [_WORDS[arm] for arm in one.means], fontsize=5, color=INK)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelsize=5, length=2, width=0.5, colors=_MUTED)
+    axes.tick_params(axis="x", labelsize=5, length=2, width=0.5, colors=MUTED)
     axes.locator_params(axis="x", nbins=4)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set(linewidth=0.5, color=_MUTED)
+    axes.spines["bottom"].set(linewidth=0.5, color=MUTED)
     return figure

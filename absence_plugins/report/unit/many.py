@@ -13,7 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from absence_plugins.core.files import write_whole
-from absence_plugins.report.page import Page, Row, Table, page_html, row_id
+from absence_plugins.report.pages.page import Page, Row, Table, page_html, row_id
 from absence_plugins.report.unit.explain import report_of
 from absence_plugins.report.unit.interrupt import interruptions
 from absence_plugins.report.unit.result import SCHEMA, TERMS, UnitReport, json_text, made_folder

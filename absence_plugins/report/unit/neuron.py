@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import capture, evaluating, rewritten, stopped_at
-from absence_plugins.core.units import Unit, check_preactivation, is_rectifier
+from absence_plugins.core.rectified import check_preactivation
+from absence_plugins.core.units import Unit, is_rectifier
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.windows import unit_values
 

@@ -14,7 +14,7 @@ from typing import Any
 
 GROUP = "absence_plugins.unit_report"
 NEEDED = {"maps": "captum", "pictures": "lucent"}
-OWN = {kind: f"absence_plugins.experiments.unit_maps.default_{kind}" for kind in NEEDED}
+OWN = {kind: f"absence_plugins.commands.maps.unit.default_{kind}" for kind in NEEDED}
 
 
 class NotAvailable(Exception):

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from absence_plugins.core.hooks import evaluating, rewritten
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.directions import layer_features
-from absence_plugins.report.figures import Panel
-from absence_plugins.report.sides import tiled
+from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.sides import tiled
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study
 

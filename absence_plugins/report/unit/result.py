@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from absence_plugins.core.files import write_whole
-from absence_plugins.report.page import Page, Row, page_html
-from absence_plugins.report.patch_rows import HOW_TO_READ
+from absence_plugins.report.pages.page import Page, Row, page_html
+from absence_plugins.report.pages.patch_rows import HOW_TO_READ
 from absence_plugins.report.unit.section import Section, plain
 from absence_plugins.report.unit.truth import mean_score
 from absence_plugins.report.unit.verdict import unit_name

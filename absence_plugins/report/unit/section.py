@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from absence_plugins.report.figures import Panel
-from absence_plugins.report.page import Row
+from absence_plugins.report.pages.page import Row
+from absence_plugins.report.plots.maps import Panel
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from absence_plugins.core.hooks import evaluating
-from absence_plugins.report.sides import Side, batched, unit_panels, what_they_show
+from absence_plugins.report.plots.sides import Side, batched, unit_panels, what_they_show
 from absence_plugins.report.unit.plugins import NotAvailable, provider
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study

@@ -276,7 +276,7 @@ class Study:
     @cached_property
     def influences(self) -> Influence:
         """Effect of every direction on every unit, [I, U]."""
-        units = [Unit(self.layer, unit, reduce=self.settings.reduce) for unit in self.units]  # type: ignore[arg-type]
+        units = [Unit(self.layer, unit, reduce=self.settings.reduce) for unit in self.units]
         return influence(
             self.directions, self.model, self.directions_layer, self.sample, outputs=units,
             seed=self.settings.seed, progress=self.progress,

@@ -14,8 +14,9 @@ from torch import Tensor
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.methods.faithfulness import AbsenceScores, absence_scores
-from absence_plugins.report.figures import Panel
-from absence_plugins.report.labels import pixels_of
+from absence_plugins.report.plots.labels import pixels_of
+from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.palette import MUTED, ORDERS
 from absence_plugins.report.unit.maps import drawn
 from absence_plugins.report.unit.plugins import NotAvailable, provider
 from absence_plugins.report.unit.references import compared
@@ -31,8 +32,7 @@ DEEDS = {
 }
 ACROSS = {"nontarget": "blanked, up to the best peak", "reference": "copied in, up to the best peak"}
 UP = {"nontarget": "rise of the unit", "reference": "fall of the unit"}
-LINES = {"best": ("best found", "#57606a", "--"), "random": ("random", "#8c959f", "-"), "standard": ("against blank", "#d9a036", "-"),
-         "map": ("this map", "#b31d28", "-")}  # fmt: skip
+WORDS = {"best": "best found", "random": "random", "standard": "against blank", "map": "this map"}
 
 
 def faithfulness_section(study: Study, unit: int) -> Section:
@@ -126,15 +126,16 @@ def curves_figure(scores: AbsenceScores) -> Figure:
     figure = Figure(figsize=(1.76, 1.25), dpi=240, facecolor="white")
     figure.subplots_adjust(left=0.2, right=0.93, bottom=0.23, top=0.97)
     axes = figure.subplots()
-    for name, (label, color, style) in LINES.items():
+    for name, label in WORDS.items():
         if name in scores.curves:
+            _, color, style, _ = ORDERS[name]
             curve = scores.curves[name].cpu().numpy()
             width = 1.4 if name == "map" else 0.9
             axes.plot(np.linspace(0, 1, len(curve)), curve, style, color=color, linewidth=width, label=label)
-    axes.axhline(0, color="#57606a", linewidth=0.4)
-    axes.set_xlabel(ACROSS[scores.view], fontsize=5, color="#57606a", labelpad=1)
-    axes.set_ylabel(UP[scores.view], fontsize=5, color="#57606a", labelpad=1)
-    axes.tick_params(labelsize=4.5, length=1.5, width=0.4, colors="#57606a", pad=1)
+    axes.axhline(0, color=MUTED, linewidth=0.4)
+    axes.set_xlabel(ACROSS[scores.view], fontsize=5, color=MUTED, labelpad=1)
+    axes.set_ylabel(UP[scores.view], fontsize=5, color=MUTED, labelpad=1)
+    axes.tick_params(labelsize=4.5, length=1.5, width=0.4, colors=MUTED, pad=1)
     axes.locator_params(nbins=4)
     axes.set_xlim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)

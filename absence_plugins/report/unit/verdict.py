@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from absence_plugins.methods.insertion import UnitInsertion
 from absence_plugins.methods.invert import UnitLabel
-from absence_plugins.report.patch_rows import reason
+from absence_plugins.report.pages.patch_rows import reason
 from absence_plugins.report.unit.naming import auroc, is_sure
 
 

@@ -1,0 +1,103 @@
+"""``absence-plugins bench``: what the adapters cost next to their hosts, and what they show, measured in one run.
+
+Against Captum both sides do the same work, which is checked on their numbers before anything is timed. Against Zennit
+(:mod:`~absence_plugins.bench.zennit`) they do not: there the first table says which composite is right.
+Against Lucent (:mod:`~absence_plugins.bench.lucent`) both make the same picture. The patch search
+(:mod:`~absence_plugins.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
+(:mod:`~absence_plugins.bench.invert`) with one AUROC per candidate formula. Of direction
+pairs (:mod:`~absence_plugins.bench.directions`) the bench says which method recovers known ones. A training
+step with the attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one.
+
+Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
+forward then costs as much as a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from absence_plugins.bench.debias import run_debias_bench
+from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
+from absence_plugins.bench.invert import InvertResult, run_invert_bench
+from absence_plugins.bench.lucent import run_lucent_bench
+from absence_plugins.bench.memory import weighed_ratio
+from absence_plugins.bench.patches import run_patches_bench
+from absence_plugins.bench.planted import PlantedResult, run_planted_bench
+from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import build_works
+from absence_plugins.bench.zennit import ZennitResult, run_zennit_bench
+
+__all__ = [
+    "BENCHES",
+    "BenchResult",
+    "DirectionsResult",
+    "InvertResult",
+    "Measurement",
+    "ZennitResult",
+    "run_bench",
+    "run_debias_bench",
+    "run_directions_bench",
+    "run_invert_bench",
+    "run_lucent_bench",
+    "run_patches_bench",
+    "run_zennit_bench",
+]
+
+
+def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", progress: bool = True) -> BenchResult:
+    """Measure what the Captum adapters cost next to plain Captum on the same work.
+
+    A round times adapter, Captum, Captum, adapter and takes the ratio of the two sums; the result is the
+    median ratio over the rounds. Memory is the increase of the peak during one call: of the resident set
+    of a fresh process per side (CPU), or of what the allocator handed out (CUDA).
+
+    Args:
+        rounds: rounds per measurement; short work gets up to eight times as many, long work down to three.
+        quick: tiny sizes, one memory measurement, nothing judged: shows that the bench works.
+        device: "auto" (CUDA if there is one), "cpu" or "cuda".
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ValueError: fewer than one round, a device that does not exist.
+        ImportError: Captum or scikit-learn is missing.
+        RuntimeError: adapter and Captum compute different numbers, so a ratio would mean nothing.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds} must be at least 1")
+    where = chosen_device(device)
+    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+    import absence_plugins.captum  # noqa: F401  (says what to install where Captum is missing)
+
+    networks = ["digits", "resnet18"] if has_torchvision() else ["digits"]
+    measurements: list[Measurement] = []
+    with steady():
+        works = {
+            (network, name): work for network in networks for name, work in build_works(network, quick, where).items()
+        }
+        weighed = [key for key in works if key[1] in ("nontarget", "references")]
+        weighed = [("digits", "nontarget")] if quick else weighed
+        with tqdm(total=len(works) + len(weighed), desc="bench", disable=not progress) as bar:
+            for (network, name), work in works.items():
+                bar.set_postfix_str(f"{network} {name}: time")
+                measurements.append(timed(f"{network} {name}", work, rounds, where, judged=not quick))
+                bar.update()
+            for network, name in weighed:
+                bar.set_postfix_str(f"{network} {name}: memory")
+                measurements.append(weighed_ratio(network, name, where, judged=not quick))
+                bar.update()
+    return BenchResult(tuple(measurements), describe_environment("captum", where, rounds, quick, networks))
+
+
+BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | DirectionsResult | PlantedResult]] = {
+    "captum": run_bench,
+    "zennit": run_zennit_bench,
+    "lucent": run_lucent_bench,
+    "patches": run_patches_bench,
+    "invert": run_invert_bench,
+    "directions": run_directions_bench,
+    "debias": run_debias_bench,
+    "planted": run_planted_bench,
+}

@@ -1,0 +1,116 @@
+"""``absence-plugins bench debias``: what a training step with the attribution prior costs next to a plain step.
+
+A plain step is a forward and a backward twice as dear (to the activations and to the weights): 3. "both" adds two
+backwards to the input (2), and the gradients of these two to the weights (4): 9, three times a plain step, if every
+image carries the artefact. Where the samples do not see each other, those without it take no part: 6, twice a plain
+step, if every second one does (`AttributionPrior.with_logits`). Beyond that come the gradients of the first layer to
+the images, which a plain step leaves out, and the work on smaller batches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.subjects import subject
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import Work
+from absence_plugins.methods.debias import AttributionPrior
+
+BOTH_LIMIT = 2.6
+TWO_CALLS_LIMIT = 1.0
+WEIGHT = 10.0
+# (network, quick): images, side
+SIZES = {
+    ("digits", False): (64, 32),
+    ("digits", True): (4, 32),
+    ("resnet18", False): (8, 112),
+    ("resnet18", True): (2, 32),
+}
+
+
+def run_debias_bench(
+    *, rounds: int = 5, quick: bool = False, device: str = "auto", progress: bool = True
+) -> BenchResult:
+    """Time the gradients of one training step: plain, with the prior, and with the prior as two separate calls.
+
+    That one call and two give the same gradients is checked first.
+
+    Args:
+        rounds: rounds per measured ratio; short work gets up to eight times as many, long work down to three.
+        quick: tiny sizes, nothing judged: shows that the bench works.
+        device: "auto" (CUDA if there is one), "cpu" or "cuda".
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ValueError: fewer than one round, a device that does not exist.
+        ImportError: scikit-learn is missing.
+        RuntimeError: one call and two give different gradients.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds} must be at least 1")
+    where = chosen_device(device)
+    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+    networks = ["digits", "resnet18"] if has_torchvision() else ["digits"]
+    measurements: list[Measurement] = []
+    with steady():
+        works = {f"{network} {name}": work for network in networks for name, work in debias_works(network, quick, where).items()}  # fmt: skip
+        with tqdm(total=len(works), desc="bench debias", disable=not progress) as bar:
+            for name, work in works.items():
+                bar.set_postfix_str(name)
+                measurements.append(timed(name, work, rounds, where, judged=not quick))
+                bar.update()
+    environment = describe_environment("torchvision" if "resnet18" in networks else "numpy", where, rounds, quick, networks)  # fmt: skip
+    return BenchResult(tuple(measurements), environment, "plain", "prior")
+
+
+def debias_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:
+    """What is measured on one network: "presence", "both" with every second image and with all, and two calls."""
+    count, pixels = SIZES[network, quick]
+    loaded, images, _, _ = subject(network, count, 1, pixels)
+    model, x = loaded.to(device), images.to(device)
+    labels = torch.arange(count, device=device) % 10
+    mask = torch.zeros(count, 1, *x.shape[2:], dtype=torch.bool, device=device)
+    mask[..., x.shape[2] // 2 :, x.shape[3] // 2 :] = True
+    half = mask & (torch.arange(count, device=device) % 2 == 0)[:, None, None, None]
+    presence, absence, both = (AttributionPrior(model, mode) for mode in ("presence", "absence", "both"))
+
+    def plain() -> Tensor:
+        return _gradients(model, F.cross_entropy(model(x), labels))
+
+    def shared(prior: nn.Module) -> Tensor:
+        leaf = x.detach().requires_grad_()
+        logits = model(leaf)
+        return _gradients(model, F.cross_entropy(logits, labels) + WEIGHT * prior(leaf, labels, mask, logits=logits))
+
+    def as_published() -> Tensor:
+        logits, penalty = both.with_logits(x, labels, half)
+        return _gradients(model, F.cross_entropy(logits, labels) + WEIGHT * penalty)
+
+    def own_forward() -> Tensor:
+        return _gradients(model, F.cross_entropy(model(x), labels) + WEIGHT * both(x, labels, half))
+
+    def two_calls() -> Tensor:
+        penalty = (presence(x, labels, mask) + absence(x, labels, mask)) / 2
+        return _gradients(model, F.cross_entropy(model(x), labels) + WEIGHT * penalty)
+
+    step = f"a step's gradients, {count} images at {pixels} pixels"
+    return {
+        "presence": Work(f"{step}; against one without a prior", None, lambda: shared(presence), plain, is_same=False),
+        "both": Work(f"{step}; against one without a prior; every second image carries the artefact, as where one of two classes does: 6 / 3 at best",
+                     BOTH_LIMIT, as_published, plain, is_same=False),
+        "both, own forward": Work(f"{step}; every second image carries it; with_logits against a prior with a forward of its own", None, as_published, own_forward),
+        "both, all carry": Work(f"{step}; against one without a prior; every image carries it: 9 / 3 at best",
+                                None, lambda: shared(both), plain, is_same=False),
+        "both, two calls": Work(f"{step}; one prior and a shared forward against two priors with their own",
+                                TWO_CALLS_LIMIT, lambda: shared(both), two_calls),
+    }  # fmt: skip
+
+
+def _gradients(model: nn.Module, loss: Tensor) -> Tensor:
+    """The gradients to all weights in one tensor; ``.grad`` stays as it is."""
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])

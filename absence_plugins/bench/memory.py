@@ -1,0 +1,111 @@
+"""Ratios of peak memory during one call."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from absence_plugins.bench.result import Measurement, verdict
+from absence_plugins.bench.surroundings import steady
+from absence_plugins.bench.works import Work
+
+MEMORY_LIMIT = 1.10
+# glibc gives every tensor back at once: otherwise what happens to be reused moves the peak by a third
+EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+MIB = 2.0**20
+BUILDER = "absence_plugins.bench.works:build_works"
+
+
+def weighed_ratio(
+    network: str,
+    name: str,
+    device: torch.device,
+    *,
+    judged: bool,
+    builder: str = BUILDER,
+    limit: float = MEMORY_LIMIT,
+) -> Measurement:
+    """Ratio of the increases of the peak during one call, of the full size: small ones hide in what is held anyway.
+
+    builder: "module:function" that makes the works of a network, by name.
+    """
+    peak = _peak_cuda if device.type == "cuda" else _peak_fresh
+    ours, plain = (peak(builder, network, name, side, device) for side in ("ours", "plain"))
+    ratio = ours / plain if plain else math.nan
+    ok = verdict(ratio, limit if judged and plain else None)
+    what = "increase of the peak during one call"
+    return Measurement(f"{network} {name}: memory", what, ours / MIB, plain / MIB, "MiB", ratio, limit, ok, (ratio,))
+
+
+def _peak_cuda(builder: str, network: str, name: str, side: str, device: torch.device) -> float:
+    """Bytes that one call allocates at its peak."""
+    work = _works(builder)(network, False, device)[name]
+    call = work.ours if side == "ours" else work.plain
+    call()
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return float(torch.cuda.max_memory_allocated(device) - before)
+
+
+def _peak_fresh(builder: str, network: str, name: str, side: str, chosen_device: torch.device) -> float:
+    """Bytes by which one call raises the peak of a new process, which no earlier work has filled or fragmented."""
+    program = (
+        f"from absence_plugins.bench.memory import report_peak as f; f({builder!r}, {network!r}, {name!r}, {side!r})"
+    )
+    environment = {**os.environ, **EXACT_MALLOC, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {network} {name} failed:\n{done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["bytes"])
+
+
+def report_peak(builder: str, network: str, name: str, side: str) -> None:
+    """What the new process does: a small warm-up of the libraries, then one call."""
+    device = torch.device("cpu")
+    with steady():
+        small = _works(builder)(network, True, device)[name]
+        small.ours(), small.plain()
+        work = _works(builder)(network, False, device)[name]
+        call = work.ours if side == "ours" else work.plain
+        gc.collect()
+        before = _reset_peak()
+        call()
+        print(json.dumps({"bytes": _peak() - before}))
+
+
+def _works(builder: str) -> Callable[[str, bool, torch.device], dict[str, Work]]:
+    module, _, name = builder.partition(":")
+    found: Callable[[str, bool, torch.device], dict[str, Work]] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _reset_peak() -> int:
+    """Let the peak start from the present state (Linux); returns the peak so far."""
+    with suppress(OSError):  # not Linux, or not allowed: the call must then exceed the peak of the imports
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    """Bytes of this process's peak resident set."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would carry the parent's peak over
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,204 @@
+"""``absence-plugins bench planted``: which method finds absences, and which cannot, on networks whose absences are known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import absence_plugins
+from absence_plugins.bench.surroundings import chosen_device, describe_environment, steady
+from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.data.planted import PROBLEMS
+from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
+
+SEEDS = (0,)
+SAMPLES, REFERENCES, STEPS = 16, 2, 16
+CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map}
+WITHIN = 0.02  # ours may be this much below the best
+SHOWN = (  # in README: the ones most people use
+    *CHANCE,
+    "IntegratedGradients", "IntegratedGradients (unit)", "AbsenceIntegratedGradients",
+    "DeepLift", "DeepLift (unit)", "AbsenceDeepLift", "InputXGradient", "AbsenceInputXGradient", "Occlusion", "AbsenceOcclusion", "LayerGradCam", "AbsenceLayerGradCam",
+    "EpsilonPlus +1", "EpsilonPlus logit", "AbsenceEpsilonPlus", "EpsilonAlpha2Beta1 +1", "AbsenceEpsilonAlpha2Beta1", "AbsenceEpsilonGamma",
+)  # fmt: skip
+MARKS = re.compile(r"(<!-- bench planted( all)?: begin[^>]*-->\n).*?(<!-- bench planted( all)?: end -->)", re.DOTALL)
+LEGEND = """\
+Names without "Absence" are the host's own classes: Captum's ask about the class that the images belong to, against blank, or "(unit)"
+    about the unit that encodes the absence (in the reference view that is the images' class); Zennit's (+1, logit: their
+    seed) ask about that unit
+Absence* of Captum: the unit against blank (non-target view), against the nearest references (reference view);
+    of Zennit: against the nearest references in both views"""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PlantedResult:
+    """The table and the verdict.
+
+    Attributes:
+        scores: the table.
+        environment: versions and where it ran.
+        judged: whether the verdict counts.
+    """
+
+    scores: PlantedTable
+    environment: dict[str, Any]
+    judged: bool
+
+    @property
+    def behind(self) -> list[str]:
+        """Problems with a known region in which the best ``Absence*`` method is more than 0.02 below the best of all."""
+        found = []
+        ours = [name for name in self.scores.methods if name.startswith("Absence")]
+        for one in {(one.problem, one.view): one for one in self.scores.scores if one.is_exact}.values():
+            for measure in ("share", "faithfulness"):
+                best = self.scores.best(one.problem, one.view, measure)
+                own = self.scores.best(one.problem, one.view, measure, ours)
+                if best and (own is None or getattr(own, measure) < getattr(best, measure) - WITHIN):
+                    found.append(f"{one.problem}, {one.view} view, {measure}: {best.method} {getattr(best, measure):.2f}, best Absence* {'none' if own is None else f'{own.method} {getattr(own, measure):.2f}'}")  # fmt: skip
+        return found
+
+    @property
+    def ok(self) -> bool:
+        """Whether the best ``Absence*`` method is the best, or within 0.02 of it, in every problem with a known region."""
+        return not self.judged or not self.behind
+
+    def table(self) -> str:
+        """All methods, what the names mean, and the verdict."""
+        behind = self.behind
+        verdict = ["Absence* is best, or within 0.02 of the best, in every problem whose region is known"]
+        if behind:
+            verdict = ["Absence* is behind in:", *(f"    {line}" for line in behind)]
+        where = ", ".join(f"{name} {value}" for name, value in self.environment.items() if name != "note")
+        return "\n".join([self.scores.table(), LEGEND, *verdict, "", where])
+
+    def __repr__(self) -> str:
+        return f"PlantedResult\n{self.table()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        return {**self.scores.to_dict(), "environment": dict(self.environment), "behind": self.behind, "ok": self.ok}
+
+
+def run_planted_bench(
+    *,
+    rounds: int = 5,
+    quick: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    out: Path | None = None,
+    into: Sequence[Path] = (),
+    problems: Sequence[str] | None = None,
+) -> PlantedResult:
+    """Score every Captum class and every Zennit composite, as shipped and as ``Absence*``, on all planted problems.
+
+    Args:
+        rounds: not used: nothing is timed.
+        quick: one problem, few methods and images, nothing judged: shows that the bench works.
+        device: checked only: the networks are small and stay on the CPU.
+        progress: show a progress bar on stderr.
+        out: folder for planted.json, planted.md and planted.png. Every finished problem is kept in it, and not done again when the
+            command is repeated.
+        into: Markdown files in which what stands between ``<!-- bench planted: begin -->`` (``planted all``: every method) and
+            ``<!-- bench planted: end -->`` is replaced by the tables.
+        problems: names; None: all.
+
+    Raises:
+        ValueError: a file without the markers, an ``out`` that is a file, an unknown problem.
+        ImportError: Captum, Zennit or scikit-learn is missing.
+    """
+    where = chosen_device(device)
+    for path in into:
+        if not path.is_file() or not MARKS.search(path.read_text(encoding="utf-8")):
+            raise ValueError(
+                f"{path} holds no <!-- bench planted: begin --> ... <!-- bench planted: end -->; add both lines"
+            )
+    if out is not None:
+        if out.is_file():
+            raise ValueError(f"{out} is an existing file; name a folder")
+        out.mkdir(parents=True, exist_ok=True)
+    from absence_plugins.bench.planted_methods import all_methods
+
+    names = list(problems or (["shape_missing"] if quick else PROBLEMS))
+    methods = {**CHANCE, **all_methods()}
+    settings: dict[str, Any] = {"seeds": SEEDS, "samples": SAMPLES, "references": REFERENCES, "steps": STEPS}
+    if quick:
+        methods = {name: methods[name] for name in SHOWN[:6]}
+        settings = {"seeds": (0,), "samples": 2, "references": 1, "steps": 4}
+    with steady():
+        tables = [_one(name, methods, settings, out, progress) for name in names]
+    merged = PlantedTable(tuple(score for table in tables for score in table.scores), tables[0].settings)
+    environment = {"captum": version("captum"), **describe_environment("zennit", where, 1, quick, ["planted"])}
+    result = PlantedResult(merged, environment, judged=not quick)
+    if out is not None:
+        write_result(result, out)
+    for path in into:
+        write_whole(path, inserted(path.read_text(encoding="utf-8"), merged))
+    return result
+
+
+def _one(
+    name: str, methods: Mapping[str, Any], settings: dict[str, Any], out: Path | None, progress: bool
+) -> PlantedTable:
+    """One problem's table: as kept in the folder from an earlier run with the same settings, or made and kept."""
+    kept = None if out is None else out / f"planted-{name}.json"
+    key = {"settings": json.loads(json.dumps(settings)), "methods": list(methods), "sources": sources()}
+    if kept is not None and kept.is_file():
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        if known.get("key") == key:
+            return PlantedTable.from_dict(known)
+    table = planted_benchmark(methods, [name], progress=progress, **settings)
+    if kept is not None:
+        write_whole(kept, json.dumps({"key": key, **table.to_dict()}))
+    return table
+
+
+def write_result(result: PlantedResult, out: Path) -> None:
+    """planted.json, planted.md (both views, all methods) and planted.png."""
+    write_whole(out / "planted.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    write_whole(out / "planted.md", tables_of(result.scores, result.scores.methods) + "\n")
+    with whole_file(out / "planted.png") as file:
+        figure = result.scores.figure()
+        figure.savefig(
+            file, format="png", facecolor="white", dpi=120, metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )
+
+
+def sources() -> str:
+    """A fingerprint of this package and its hosts: tables made by other code are not taken for today's."""
+    digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit")).encode())
+    root = Path(absence_plugins.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] in ("captum", "zennit", "core", "methods", "data", "experiments"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def tables_of(table: PlantedTable, methods: Sequence[str]) -> str:
+    """Both views as Markdown, for those of these methods that have an answer in the view."""
+    titles = {
+        "nontarget": "**Non-target view**: what holds the unit down?",
+        "reference": "**Reference view**: what is missing?",
+    }
+    blocks = []
+    for view in table.views:
+        answered = {one.method for one in table.scores if one.view == view and not one.note}
+        shown = [name for name in methods if name in answered]
+        blocks.append(f"{titles[view]}\n\n{table.markdown(view, shown)}")
+    return "\n\n".join(blocks)
+
+
+def inserted(page: str, table: PlantedTable) -> str:
+    r"""The page with the tables between its markers.
+
+    >>> inserted("<!-- bench planted: begin -->\nold\n<!-- bench planted: end -->", PlantedTable((), {}))
+    '<!-- bench planted: begin -->\n\n\n\n<!-- bench planted: end -->'
+    """
+    return MARKS.sub(
+        lambda found: f"{found[1]}\n{tables_of(table, table.methods if found[2] else SHOWN)}\n\n{found[3]}", page
+    )

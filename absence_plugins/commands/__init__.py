@@ -1,0 +1,1 @@
+"""What people run on their own model, and the demo: adapters, methods and reports brought together."""

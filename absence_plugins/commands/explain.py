@@ -1,0 +1,349 @@
+"""``absence-plugins explain``: the demo's maps for a user's own model and images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from absence_plugins import ReferenceSet
+from absence_plugins.commands.maps.explainers import Explainer, explainer
+from absence_plugins.commands.models import LoadedModel
+from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
+from absence_plugins.commands.provenance import provenance
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.choices import choose_nontarget
+from absence_plugins.core.outputs import check_logits, shrunk
+from absence_plugins.report import Page, Panel, Row, write_page
+
+HOW_TO_READ = (
+    (
+        "Standard map",
+        "The target's output against a blank image: what is there and raises it (red) or holds it down (blue).",
+    ),
+    (
+        "Non-target map",
+        "Another output, explained on the same image. Blue: content that holds it down, that is, what its unit encodes as absent.",
+    ),
+    (
+        "Reference map",
+        "The target's output on the image, against the nearest reference images. It sums to the difference of the outputs.",
+    ),
+    (
+        "Absence part",
+        "Of the reference map, the places where the references have content and the image has none: evidence for an absence.",
+    ),
+    (
+        "Pixel tests",
+        "The strongest pixels are copied from the nearest reference, or blanked; the control does the same at random places, 32 times.",
+    ),
+)
+
+HOW_TO_READ_UNIT = (
+    (
+        "Drives it up, drives it down",
+        "Two pictures that begin as the same noise and are changed step by step; one raises the unit's value, the other lowers it. "
+        "Feature visualization usually shows only the first.",
+    ),
+    ("Real", "The images on which the value is highest and lowest; at most half of the images on each side."),
+    (
+        "What the second picture says",
+        "It shows what the unit is held down by: what it encodes as absent, where the unit is otherwise active. It is no proof: "
+        "a picture far outside the real values may show what no real image has.",
+    ),
+)
+
+
+def explain_images(
+    images: Sequence[Path],
+    loaded: LoadedModel,
+    out: Path,
+    *,
+    references: ReferenceSet | None = None,
+    method: str = "IntegratedGradients",
+    target: int | None = None,
+    nontarget: int | str | None = None,
+    steps: int = 256,
+    seed: int = 0,
+    command: str = "",
+    notes: Sequence[str] = (),
+    progress: bool = True,
+) -> Path:
+    """One row per image: standard, non-target and (with references) reference map, each tested on pixels.
+
+    With method ``lucent:LAYER:UNIT`` one row: the unit's two sides, rendered in ``steps`` steps, beside the images (and
+    references) on which it is highest and lowest.
+
+    target: class index; None: the predicted class. nontarget: class index, "runner_up" (default) or
+    "others". ``notes``: what the reader must know of model and references. Returns the page's path; the model and the random state are as before.
+
+    Raises:
+        ValueError: a class that does not exist, a model that ends in softmax, a method that cannot show
+            absences, references that do not fit.
+    """
+    if method.lower().startswith("lucent:"):
+        return _unit_page(images, loaded, out, references, method, steps, seed, command, notes, progress=progress)
+    chosen = explainer(method)
+    if references is not None and chosen.refuse_references():
+        raise ValueError(f"--method {method} takes no --references: {chosen.refuse_references()}")
+    _refuse_file(out)
+    pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
+    with seeded(seed), _clear_of_reused_modules(method):
+        rows = [
+            _noted(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
+            for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
+        ]
+    page = Page(
+        title="What is there, and what is missing",
+        lead=f"{len(rows)} image{'s' if len(rows) != 1 else ''}, explained with {chosen.name}. Red raises the explained output, blue holds it down."
+        + (
+            ""
+            if references is not None
+            else " Without --references FOLDER only the non-target map can show an absence."
+        )
+        + "".join(f"\n\n{note}" for note in notes),
+        rows=tuple(rows),
+        how_to_read=HOW_TO_READ if references is not None else HOW_TO_READ[:2] + HOW_TO_READ[4:],
+        provenance=provenance(seed=seed, command=command),
+    )
+    return write_page(page, Path(out))
+
+
+@contextmanager
+def _clear_of_reused_modules(method: str) -> Iterator[None]:
+    """Captum's DeepLift cannot explain a model that calls one ReLU several times; say so in words, with what can."""
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        if "more than once" not in " ".join(str(error).split()):
+            raise
+        raise ValueError(
+            f"--method {method} needs a module of its own for every activation, and this model calls one of its modules several "
+            "times (as torchvision's ResNets do); use IntegratedGradients, Occlusion or zennit:epsilon_gamma"
+        ) from error
+
+
+def _unit_page(
+    images: Sequence[Path],
+    loaded: LoadedModel,
+    out: Path,
+    references: ReferenceSet | None,
+    method: str,
+    steps: int,
+    seed: int,
+    command: str,
+    notes: Sequence[str],
+    *,
+    progress: bool,
+) -> Path:
+    """The page of ``lucent:LAYER:UNIT``."""
+    from absence_plugins.commands.maps.lucent import SMALL, UnitName, unit_row
+
+    unit = UnitName.parse(method)
+    if steps < 1:
+        raise ValueError(f"--steps {steps} must be at least 1")
+    _refuse_file(out)
+    pictures = torch.stack([loaded.preprocessing.picture(Path(path)) for path in images])
+    if references is not None:
+        pictures = torch.cat([pictures, _picture(references.images[0], loaded)])
+    row = _noted(
+        partial(unit_row, steps=steps, seed=seed, progress=progress),
+        loaded.model,
+        unit,
+        pictures,
+        loaded.preprocessing.normalize,
+    )
+    lead = (
+        f"{unit.shown[0].upper()}{unit.shown[1:]}: what raises it and what lowers it, as pictures optimized with Lucent, each beside the "
+        "real images on which it is highest and lowest. Values are those before the nonlinearity; a convolution's channel counts "
+        "with its mean over the image."
+    )
+    if loaded.preprocessing.size < SMALL:
+        lead += f" Images below {SMALL} pixels a side are optimized without random shifts and rotations."
+    if references is None:
+        lead += "\n\nThe real images are only those named on the command line; --references FOLDER adds more."
+    page = Page(
+        title="What a unit likes, and what it hates",
+        lead=lead + "".join(f"\n\n{note}" for note in notes),
+        rows=(row,),
+        how_to_read=HOW_TO_READ_UNIT,
+        provenance=provenance(seed=seed, command=command),
+    )
+    return write_page(page, Path(out))
+
+
+def _refuse_file(out: Path) -> None:
+    if Path(out).is_file():
+        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Captum's draws (torch's, and numpy's in the GradientShap classes) from ``seed``; both states put back.
+
+    >>> with seeded(1):
+    ...     first = np.random.rand(), float(torch.rand(()))
+    >>> with seeded(1):
+    ...     first == (np.random.rand(), float(torch.rand(())))
+    True
+    """
+    before = np.random.get_state()  # noqa: NPY002  (the generator that Captum draws from)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+def _noted(row: Callable[..., Row], *arguments: Any) -> Row:
+    """A row whose sentence ends with what the adapters warned of: the page is read without its console."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", AbsenceWarning)
+        made = row(*arguments)
+    said = list(dict.fromkeys(str(warning.message) for warning in caught))
+    return replace(made, sentence=" ".join([made.sentence, *(f"Note: {text}." for text in said)]))
+
+
+def _row(
+    name: str,
+    picture: Tensor,
+    loaded: LoadedModel,
+    method: Explainer,
+    references: ReferenceSet | None,
+    target: int | None,
+    nontarget: int | str | None,
+    seed: int,
+) -> Row:
+    model, x = loaded.model, loaded.preprocessing.normalize(picture)[None]
+    with torch.no_grad():
+        outputs = _outputs(model, x)
+    check_logits(outputs, lambda: _outputs(model, *shrunk((x,))))
+    single = outputs.shape[1] == 1
+    scores = torch.cat([outputs, -outputs], 1) if single else outputs
+    t = int(outputs.argmax(1)) if target is None else target
+    if not 0 <= t < outputs.shape[1]:
+        raise ValueError(
+            f"--target {t} does not exist: the model has {outputs.shape[1]} outputs, 0 to {outputs.shape[1] - 1}"
+        )
+    other: int | str = (
+        "others"
+        if nontarget == "others" and not single
+        else int(
+            choose_nontarget(scores, torch.tensor([t]), "runner_up" if nontarget in (None, "others") else nontarget)  # type: ignore[arg-type]
+        )
+    )
+    blank = loaded.preprocessing.empty.expand_as(x[0])
+    signed = method.standard(model, x, t, outputs.shape[1], blank[None])
+    absent = method.nontarget(model, x, t, other, blank[None])
+    label, other_label = loaded.name(t), "the mean of the others" if other == "others" else loaded.name(int(other))
+    if single:
+        label, other_label = "the output", "the negated output"
+    removal = remove_suppressor(_output(model, t, other, single), x[0], absent.absence[0], blank, seed=seed)
+    panels = [
+        Panel("image", picture, "The image", name),
+        Panel(
+            "signed",
+            signed[0],
+            f"Standard map: {label}",
+            method.standard_caption,
+            underlay=picture,
+            positive=f"raises {label}",
+            negative="holds it down",
+        ),
+        Panel(
+            "signed",
+            absent.attribution[0],
+            f"Non-target map: {other_label}",
+            "Blue: content that holds it down.",
+            underlay=picture,
+            positive=f"raises {other_label}",
+            negative="holds it down",
+        ),
+    ]
+    facts = [
+        (f"Output of {label}", f"{float(scores[0, t]):.2f}"),
+        (f"Output of {other_label}", f"{absent.output:.2f}"),
+    ]
+    sentence = (
+        f"Blanking the {removal.pixels} pixels that hold {other_label} down most changes its output by {removal.change:+.2f}; "
+        f"as many random pixels change it by {removal.random_change:+.2f}. {_verdict(removal, removal.change - removal.random_change)}"
+    )
+    if references is not None:
+        found = method.against(model, x, t, references)
+        nearest = references.nearest(x, t if not single else 1)
+        assert isinstance(nearest, Tensor)
+        test = insert_missing(_output(model, t, None, single), x[0], nearest[0, 0], found.absence[0], seed=seed)
+        panels += [
+            Panel("image", _picture(nearest[0, 0], loaded), "The nearest reference", "It has what may be missing."),
+            Panel(
+                "signed",
+                found.attribution[0],
+                f"Reference map: {label}",
+                f"Against the {references.k} nearest references.",
+                underlay=picture,
+                positive=f"raises {label}",
+                negative="holds it down",
+            ),
+            Panel(
+                "absence",
+                found.absence[0],
+                "Its absence part",
+                "Red: what the references have and this lacks, where the map says that its absence raises the output.",
+                underlay=picture,
+                positive=f"its absence raises {label}",
+            ),
+        ]
+        sentence += (
+            f" Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} by {test.change:+.2f}; "
+            f"the same pixels at random places change it by {test.random_change:+.2f}. {_verdict(test, test.random_change - test.change)}"
+        )
+        facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
+    facts.append(("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}"))
+    return Row(f"{name}: {label}", sentence, tuple(panels), tuple(facts))
+
+
+def _verdict(test: PixelTest, effect: float) -> str:
+    """Whether the network bears the map out, beyond two standard deviations of the random control."""
+    if effect > 2 * test.random_sd:
+        return "The network bears the map out."
+    return "That is no more than chance: here the map does not show an absence that the network uses."
+
+
+def _outputs(model: nn.Module, x: Tensor) -> Tensor:
+    outputs = model(x)
+    if not isinstance(outputs, Tensor) or outputs.dim() not in (1, 2):
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model must return one row of logits per image, got {shape}; wrap it so that it does")
+    return outputs[:, None] if outputs.dim() == 1 else outputs
+
+
+def _output(model: nn.Module, target: int, other: int | str | None, single: bool) -> Callable[[Tensor], Tensor]:
+    """The output a pixel test reads: the target's, or the non-target's."""
+
+    def read(images: Tensor) -> Tensor:
+        outputs = _outputs(model, images)
+        if single:
+            return outputs[:, 0] if other is None else -outputs[:, 0]
+        if other == "others":
+            return (outputs.sum(1) - outputs[:, target]) / (outputs.shape[1] - 1)
+        return outputs[:, target if other is None else int(other)]
+
+    return read
+
+
+def _picture(x: Tensor, loaded: LoadedModel) -> Tensor:
+    """A model input back as a picture in [0, 1]."""
+    p = loaded.preprocessing
+    return (x * torch.tensor(p.std).reshape(-1, 1, 1) + torch.tensor(p.mean).reshape(-1, 1, 1)).clamp(0, 1)

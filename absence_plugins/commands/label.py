@@ -1,0 +1,337 @@
+"""``absence-plugins label``: names for all units of a layer, and which of them have a NOT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.models import LoadedModel
+from absence_plugins.commands.provenance import provenance
+from absence_plugins.core.files import write_whole
+from absence_plugins.core.hooks import capture
+from absence_plugins.core.units import REDUCTIONS, Unit, is_rectifier
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint, keeping
+from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, concepts_from_folder, label_units
+from absence_plugins.report import Page, Panel, Row, write_page
+from absence_plugins.report.plots.labels import label_panels
+
+BATCH = 64
+SHOWN = 12  # units with a NOT on the page
+OTHERS = 4  # and others
+Q = 0.05
+
+HOW_TO_READ = (
+    ("AUC", "How well the unit tells the samples on which its name holds from the others: 1 always, 0.5 not at all. Only the order of its values counts."),
+    ("Held out", "The names were searched on one part of the images and are judged on the other one, which took no part in the search."),
+    ("q", f"The share of false names to expect among all units named at this level or a lower one. Below {Q} counts as named."),
+    ("What a NOT is worth", "By how much the AUC falls without it. Above 0, and on held-out images, it is evidence that the unit encodes an absence."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images with their labels.
+
+    Attributes:
+        batches: batches of model inputs, N images in all; ``batches(first)`` those from the image ``first`` on.
+        picture: one of them, to show.
+        concepts: [N, K].
+        names: of the concepts.
+        source: what they are, for the page.
+        left_out: what the page says of files that cannot be read; None if the images are not files.
+        identity: by which a checkpoint knows them.
+    """
+
+    batches: Callable[..., Iterator[Tensor]]
+    picture: Callable[[int], Tensor]
+    concepts: Tensor
+    names: tuple[str, ...]
+    source: str
+    left_out: Readable | None = None
+    identity: str = ""
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerLabels:
+    """What the command found: the labels, the units with a NOT, strongest first, and where it was written."""
+
+    labels: UnitLabels
+    absent: tuple[UnitLabel, ...]
+    layer: str
+    page: Path
+
+    def summary(self) -> str:
+        """Which units are named with NOT, and what each NOT is worth, one line per unit."""
+        named = sum(one.best.q is None or one.best.q <= Q for one in self.labels)
+        head = f"{self.layer}: {named} of {len(self.labels)} units named{'' if self.labels.heldout == 0 else f' (q <= {Q})'}, {len(self.absent)} of them with a NOT that is worth something"
+        return "\n".join([head, *(f"  unit {one.unit}: {one.best.formula}   {_worths(one)}" for one in self.absent)])
+
+
+def label_layer(
+    loaded: LoadedModel,
+    layer: str,
+    samples: Samples,
+    out: Path,
+    *,
+    reduce: str = "mean",
+    checkpoint: Path | None = None,
+    seed: int = 0,
+    command: str = "",
+    progress: bool = True,
+    **options: Any,
+) -> LayerLabels:
+    """Name every unit of a layer; write ``index.html``, ``labels.csv``, ``labels.json`` and ``labels.txt`` to ``out``.
+
+    A convolution's channel counts with its mean (``reduce``) over the image, before the nonlinearity. ``options`` are those of
+    ``label_units``. Model and random state are as before. ``checkpoint``: a folder for the values, which are computed once.
+
+    Raises:
+        ValueError: a layer that does not exist or does not run, a reduction that is not known, values that are NaN,
+            and whatever ``label_units`` refuses.
+    """
+    out = Path(out)
+    if out.is_file():
+        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    values = layer_values(loaded.model, layer, samples, reduce=reduce, checkpoint=checkpoint, progress=progress)
+    labels = label_units(values, samples.concepts, samples.names, seed=seed, progress=progress, **options)
+    absent = tuple(labels.with_not(Q))
+    left_out = () if samples.left_out is None else samples.left_out.notes
+    notes = (*loaded.notes, *left_out)
+    page = write_page(_page(labels, absent, layer, samples, values, notes, reduce, seed, command), out)
+    if samples.left_out is not None:
+        samples.left_out.write(out)
+    labels.to_csv(out / "labels.csv")
+    labels.to_json(out / "labels.json")
+    found = LayerLabels(labels, absent, layer, page)
+    write_whole(out / "labels.txt", f"{labels.table()}\n\n{found.summary()}\n")
+    return found
+
+
+def folder_samples(
+    folder: Path,
+    loaded: LoadedModel,
+    attributes: Path | None = None,
+    hypernyms: Path | None = None,
+    *,
+    batch_size: int = BATCH,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> Samples:
+    """Images in class folders; attributes and hypernyms from CSV files. Concepts that do not vary are left out.
+
+    So are files that are no images, with a warning (:func:`~absence_plugins.commands.image_folder.readable`).
+    """
+    found = concepts_from_folder(folder, attributes)
+    files = readable(found.files, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)
+    found = replace(found, concepts=found.concepts[list(files.places)], files=files.files)
+    if hypernyms is not None:
+        found = found.expanded(hypernyms)
+    varying = found.varying()
+    if not varying.names:
+        raise ValueError(
+            f"{folder} has one class only, so no concept varies; add a second class folder or --attributes"
+        )
+    left_out = [name for name in found.names if name not in varying.names]
+    note = f"; left out, as the same for all: {', '.join(left_out)}" if left_out else ""
+    prepared = loaded.preprocessing
+
+    def batches(first: int = 0) -> Iterator[Tensor]:
+        for start in range(first, len(found.files), batch_size):
+            part = [prepared.normalize(prepared.picture(file)) for file in found.files[start : start + batch_size]]
+            yield torch.stack(part)
+
+    source = f"{len(found.files):,} images of {folder}, {len(varying.names)} concepts{note}"
+    identity = f"{files.identity}, {batch_size} at a time"
+    pictures = (batches, lambda i: prepared.picture(found.files[i]))
+    return Samples(*pictures, varying.concepts, varying.names, source, files, identity)
+
+
+def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
+    """The bundled handwritten digits with their classes and strokes."""
+    from absence_plugins.data import load_digits
+    from absence_plugins.data.digit_strokes import stroke_concepts
+
+    digits = load_digits()
+    images = torch.cat([digits.train_images, digits.test_images])
+    concepts, names = stroke_concepts(torch.cat([digits.train_labels, digits.test_labels]))
+    normalize = loaded.preprocessing.normalize
+    source = f"{len(images):,} handwritten digits, {len(names)} concepts: ten classes and the strokes most people write them with; the bundled model was trained on {len(digits.train_images):,} of the images"
+    return Samples(
+        lambda first=0: map(normalize, torch.split(images[first:], batch_size)),
+        lambda i: images[i],
+        concepts,
+        tuple(names),
+        source,
+        identity=f"digits, {batch_size} at a time",
+    )
+
+
+def layer_values(
+    model: nn.Module,
+    layer: str,
+    samples: Samples,
+    *,
+    reduce: str = "mean",
+    checkpoint: Path | None = None,
+    save_every: float = 60.0,
+    progress: bool = True,
+) -> Tensor:
+    """Every unit of a layer on every sample, before the nonlinearity, reduced over space: [N, U] on the CPU.
+
+    checkpoint: a folder in which they are kept, every ``save_every`` seconds and at the end; what is there is not computed
+    again. Raises ValueError for the values of another model, layer, reduction or other images.
+    """
+    if reduce not in REDUCTIONS:
+        raise ValueError(f"--reduce {reduce!r} must be one of {', '.join(REDUCTIONS)}")
+    module = Unit(layer, 0).module(model)
+    side = "input" if is_rectifier(module) else "output"
+    while isinstance(module, nn.Sequential) and side == "input":
+        module = module[-1]
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    kept = None
+    if checkpoint is not None:
+        first = next(samples.batches())[0]
+        settings = {"layer": layer, "reduce": reduce, "images": len(samples), "read": samples.identity}
+        kept = KeptRows(Checkpoint(checkpoint, settings | fingerprint(model, first), "labelling"))
+    done = 0 if kept is None else len(kept)
+    values: list[Tensor] = []
+    with (
+        torch.no_grad(),
+        tqdm(total=len(samples), initial=done, desc=f"running {layer}", disable=not progress) as bar,
+        keeping(kept, values, save_every) as save,
+    ):
+        for batch in samples.batches(done) if done else samples.batches():
+            with capture(module, side=side) as seen:
+                model(batch.to(device))
+            if not seen:
+                raise ValueError(f"layer {layer!r} does not run in the model's forward, so it has no activation")
+            if seen[-1].dim() < 2:
+                raise ValueError(
+                    f"layer {layer!r} has activations of shape {tuple(seen[-1].shape)}, without units on axis 1"
+                )
+            values.append(
+                REDUCTIONS[reduce](seen[-1].flatten(2).movedim(1, 2).flatten(2)).cpu()
+                if seen[-1].dim() > 2
+                else seen[-1].cpu()
+            )
+            save()
+            bar.update(len(batch))
+    return torch.cat(values if kept is None else kept.rows)
+
+
+def _page(
+    labels: UnitLabels,
+    absent: Sequence[UnitLabel],
+    layer: str,
+    samples: Samples,
+    values: Tensor,
+    notes: Sequence[str],
+    reduce: str,
+    seed: int,
+    command: str,
+) -> Page:
+    others = sorted(
+        (one for one in labels if one not in absent), key=lambda one: -(one.best.heldout_auc or one.best.auc)
+    )
+    chosen = [*absent[:SHOWN], *others[:OTHERS]]
+    mode = labels.settings["mode"]
+    lead = (
+        f"Every unit of {layer} is named by the formula of concepts that its value detects best (INVERT); {len(absent)} of "
+        f"{len(labels)} names have a NOT that is worth something: these units are {'low' if mode == 'negative' else 'high'} where something is missing. "
+        f"Searched on {labels.searched:,} images, judged on {labels.heldout:,} others.\n\n{samples.source}. Values are those before the "
+        f"nonlinearity{'' if values.dim() < 2 else f'; a convolution counts with its {reduce} over the image'}. "
+        f"Below: {min(len(absent), SHOWN)} units with a NOT, strongest first, and {min(len(others), OTHERS)} others; all are in labels.csv and labels.json."
+    )
+    return Page(
+        title="What the units respond to, and what must be missing",
+        lead=lead + "".join(f"\n\n{note}" for note in notes),
+        rows=tuple(_row(one, samples, values[:, one.unit]) for one in chosen),
+        how_to_read=HOW_TO_READ,
+        provenance=provenance(seed=seed, command=command),
+    )
+
+
+def _row(label: UnitLabel, samples: Samples, values: Tensor) -> Row:
+    best, absent = label.best, label.absence
+    holds = best.formula.evaluate(samples.concepts, samples.names)
+    towards = values if label.mode == "positive" else -values
+    word, opposite = ("highest", "lowest") if label.mode == "positive" else ("lowest", "highest")
+    top = int(torch.where(holds, towards, -torch.inf).argmax())
+    rest = ~holds if absent is None else samples.concepts[:, samples.names.index(absent.concept)] & ~holds
+    bottom = int(torch.where(rest, towards, torch.inf).argmin())
+    missing = "it does not hold" if absent is None else f"{absent.concept} is there"
+    panels = [
+        *label_panels(label, values, samples.concepts, samples.names),
+        Panel("image", samples.picture(top), f"{word.capitalize()} where the name holds", f"value {float(values[top]):.3g}"),
+        Panel("image", samples.picture(bottom), f"{opposite.capitalize()} where {missing}", f"value {float(values[bottom]):.3g}"),
+    ]  # fmt: skip
+    heldout = "" if best.heldout_auc is None else f", {best.heldout_auc:.3f} on held-out images"
+    sentence = f"It holds on {best.fraction:.0%} of the images; AUC {best.auc:.3f}{heldout}. " + (
+        f"{_worths(label)}." if best.negations else "No NOT."
+    )
+    facts = [
+        ("AUC, held out" if heldout else "AUC", f"{best.heldout_auc if best.heldout_auc is not None else best.auc:.3f}")
+    ]
+    facts = [
+        (f"NOT {one.concept}", f"{one.evidence:+.3f}") for one in sorted(best.negations, key=lambda one: -one.evidence)
+    ] + facts
+    facts += [("Holds on", f"{best.fraction:.1%}")] + ([] if best.q is None else [("q", f"{best.q:.2g}")])
+    return Row(f"Unit {label.unit}: {best.formula}", sentence, tuple(panels), tuple(facts))
+
+
+def _worths(label: UnitLabel) -> str:
+    return "; ".join(_worth(one) for one in label.best.negations)
+
+
+def _worth(one: Negation) -> str:
+    if one.heldout_worth is None:
+        return f"NOT {one.concept} is worth {one.worth:+.3f} of AUC on the searched images"
+    return f"NOT {one.concept} is worth {one.heldout_worth:+.3f} of AUC on held-out images ({one.worth:+.3f} on the searched ones)"
+
+
+def run_label(
+    loaded: LoadedModel,
+    layer: str,
+    out: Path,
+    *,
+    images: Path | None = None,
+    attributes: Path | None = None,
+    hypernyms: Path | None = None,
+    is_digits: bool = False,
+    batch_size: int | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> LayerLabels:
+    """The command: samples from a folder, or the bundled digits where the model is that of the digits and no folder is named.
+
+    Raises:
+        ValueError: no folder for another model, tables without a folder, and what :func:`label_layer` refuses.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"--batch-size {batch_size} must be at least 1")
+    given = {} if batch_size is None else {"batch_size": batch_size}
+    if images is None:
+        if attributes is not None or hypernyms is not None:
+            raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
+        if not is_digits:
+            raise ValueError(
+                "--images must name a folder with one subfolder of images per class (only --model digits brings its own)"
+            )
+        samples = digit_samples(loaded, **given)
+    else:
+        samples = folder_samples(
+            Path(images), loaded, attributes, hypernyms, checkpoint=checkpoint, progress=progress, **given
+        )
+    found = label_layer(loaded, layer, samples, out, checkpoint=checkpoint, progress=progress, **options)
+    return replace(found, page=found.page.resolve())

@@ -1,0 +1,96 @@
+"""The maps and pictures of a unit's report: Captum's and Lucent's, with absence options; registered as entry points."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+INCOMPLETE = 0.05  # share of |u(x) - u(baseline)| by which DeepLift's map may miss it
+DEEPLIFT, INTEGRATED = "DeepLift", "integrated gradients"  # as the page calls them
+BOTH = f"{DEEPLIFT}, and {INTEGRATED} where it does not add up"
+STEPS, CHUNK = 50, 64  # of integrated gradients; points at a time
+
+
+def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, str]:
+    """Signed maps [B, C, H, W] of a unit on inputs against one baseline each, and which method made them: DeepLift, or integrated gradients where
+    DeepLift does not add up to u(x) - u(baseline) (a nonlinearity that it does not see) and they come closer.
+
+    unit: inputs [B, C, H, W] -> [B]. Sign: R > 0 raises the unit, R < 0 holds it down.
+
+    >>> unit = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False), nn.Flatten(0))
+    >>> _ = unit[1].weight.data.copy_(torch.tensor([[1.0, -1.0, 0.0, 2.0]]))
+    >>> signed, method = default_maps(unit, torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+    >>> signed.flatten().tolist(), method
+    ([1.0, -1.0, 0.0, 2.0], 'DeepLift')
+    """
+    from absence_plugins.captum import AbsenceDeepLift
+
+    with torch.no_grad():
+        gained = unit(inputs) - unit(baselines)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what DeepLift says of a map that is checked here
+        try:
+            # of one output z the non-target is -z
+            signed = -AbsenceDeepLift(unit).attribute(inputs, baselines=baselines, target=0)
+        except (RuntimeError, AssertionError, ValueError):  # reused modules, functional nonlinearities
+            signed = None
+    if signed is not None and bool((_missed(signed, gained) <= INCOMPLETE * gained.abs().clamp(min=1e-6)).all()):
+        return signed.detach(), DEEPLIFT
+    other = integrated_gradients(unit, inputs, baselines)
+    if signed is None:
+        return other, INTEGRATED
+    closer = _missed(signed, gained) < _missed(other, gained)
+    chosen = torch.where(closer.reshape(-1, *[1] * (inputs.dim() - 1)), signed, other).detach()
+    if bool(closer.all()):
+        return chosen, DEEPLIFT
+    return chosen, BOTH if bool(closer.any()) else INTEGRATED
+
+
+def _missed(signed: Tensor, gained: Tensor) -> Tensor:
+    """By how much maps [B, ...] do not add up to u(x) - u(baseline) [B]."""
+    return (signed.flatten(1).sum(1) - gained).abs()
+
+
+def integrated_gradients(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> Tensor:
+    """Integrated gradients with Captum, one baseline per input; arguments and sign as :func:`default_maps`."""
+    from absence_plugins.captum import AbsenceIntegratedGradients
+
+    method = AbsenceIntegratedGradients(unit)
+    return -method.attribute(  # type: ignore[no-any-return]
+        inputs, baselines=baselines, target=0, n_steps=STEPS, internal_batch_size=max(CHUNK, len(inputs))
+    ).detach()
+
+
+def default_pictures(
+    unit: Any, shape: tuple[int, ...], prepare: Callable[[Tensor], Tensor], seed: int, *, steps: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Two pictures [C, H, W] in [0, 1] from the same noise, one that drives the unit up and one that drives it down, with Lucent.
+
+    unit: with ``model``, ``layer`` and ``index``; shape: (C, H, W); prepare: from pictures to model inputs; steps: of the
+    optimization. Below 96 pixels a side Lucent's random shifts and rotations are left out: they are made for larger images.
+    """
+    from lucent.optvis import param
+
+    from absence_plugins.commands.maps.lucent import OUTPUTS, SMALL, UnitName
+    from absence_plugins.lucent import render_vis
+
+    channels, height, width = shape
+    options: dict[str, Any] = {} if min(height, width) >= SMALL else {"transforms": []}
+    colors = {"channels": channels} if channels != 3 else {}
+    rendered = render_vis(
+        unit.model,
+        UnitName(unit.layer or OUTPUTS, unit.index).contrast(),
+        lambda: param.image(width, height, batch=2, **colors),
+        thresholds=(steps,),
+        preprocess=prepare,
+        fixed_image_size=(height, width),
+        progress=False,
+        seed=seed,
+        **options,
+    )
+    up, down = torch.as_tensor(rendered[0]).permute(0, 3, 1, 2).float()
+    return up, down

@@ -1,0 +1,123 @@
+"""The maps of a Zennit composite, for ``absence-plugins explain`` and the demo."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from zennit.attribution import Gradient
+from zennit.composites import COMPOSITES, EpsilonGammaBox
+
+import absence_plugins.zennit as adapters
+from absence_plugins import ReferenceSet
+from absence_plugins.commands.maps.explainers import Found, signed_parts
+from absence_plugins.core import AbsenceWarning
+
+PREFIX = "absence_"
+DEFAULT = "epsilon_gamma"
+
+
+def canonizers_for(model: nn.Module) -> list[Any]:
+    """The canonizer for the sums of torchvision's ResNets, if the model has such blocks; batch norm needs none."""
+    try:
+        from torchvision.models.resnet import BasicBlock, Bottleneck
+        from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
+    except ImportError:
+        return []
+    if not any(isinstance(module, (BasicBlock, Bottleneck)) for module in model.modules()):
+        return []
+    return [ResNetBasicBlockCanonizer(), ResNetBottleneckCanonizer()]
+
+
+class ZennitMaps:
+    """Relevance by an ``Absence*`` composite, and by the composite of Zennit that it stands for."""
+
+    def __init__(self, key: str = DEFAULT) -> None:
+        self.key = key
+        self.composite: type[Any] = COMPOSITES[PREFIX + key]
+        self.host: type[Any] = EpsilonGammaBox if key == DEFAULT else COMPOSITES[key]
+        self.name = "Zennit " + self.composite.__name__.removeprefix("Absence")
+        self.standard_caption = f"Zennit's {self.host.__name__} of the output's value: what is there."
+
+    @classmethod
+    def named(cls, name: str) -> ZennitMaps:
+        """From ``zennit:epsilon_plus``, ``zennit:EpsilonPlus`` or ``zennit:AbsenceEpsilonPlus``.
+
+        Raises ValueError with the names that exist.
+
+        >>> ZennitMaps.named("zennit:AbsenceEpsilonPlus").key
+        'epsilon_plus'
+        """
+        wanted = name.partition(":")[2].lower().replace("_", "").removeprefix("absence")
+        keys = {
+            key.removeprefix(PREFIX).replace("_", ""): key.removeprefix(PREFIX)
+            for key in COMPOSITES
+            if key.startswith(PREFIX)
+        }
+        refused = {
+            plain.removeprefix("Absence").lower(): made
+            for plain, made in vars(adapters).items()
+            if plain in ("AbsenceDeconvNet", "AbsenceBetaSmooth")
+        }
+        if wanted in refused:
+            refused[wanted]()  # raises with the reason
+        if wanted not in keys:
+            raise ValueError(
+                f"--method {name!r} is no composite that shows absences; there are: zennit:{', zennit:'.join(sorted(keys.values()))}"
+            )
+        return cls(keys[wanted])
+
+    def refuse_references(self) -> str:
+        """Every composite takes references."""
+        return ""
+
+    def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
+        """Zennit's own composite, seeded with the target's output, or with 1 for guided backpropagation."""
+        options: dict[str, Any] = {"canonizers": canonizers_for(model)}
+        if "low" in inspect.signature(self.host).parameters:
+            # the lowest and highest value that this image and a blank one have, per channel
+            both = torch.cat([x, blank])
+            low, high = (find(both, (0, 2, 3), keepdim=True) for find in (torch.amin, torch.amax))
+            options |= {"low": low, "high": high}
+        seeded = self.key != "guided_backprop"
+
+        def seed(output: Tensor) -> Tensor:
+            columns = output.detach().reshape(len(output), -1)
+            chosen = torch.zeros_like(columns)
+            chosen[:, target] = columns[:, target] if seeded else 1
+            return chosen.view_as(output)
+
+        _, relevance = Gradient(model, self.host(**options), seed)(x.clone())
+        return relevance.detach()  # type: ignore[no-any-return]
+
+    def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
+        """The other output against blank."""
+        with warnings.catch_warnings():
+            # a blank image is nobody's choice of a reference, and the page asks the network itself
+            warnings.filterwarnings("ignore", message=r"samples \[0\] have references", category=AbsenceWarning)
+            explained = self._attributor(model, target, x, nontarget=other, reference=blank).explain(x)
+        return signed_parts(explained.attribution.detach(), float(explained.output[0]))
+
+    def nontarget_against(
+        self, model: nn.Module, x: Tensor, target: int, other: int, references: ReferenceSet
+    ) -> Found:
+        """The other output against the nearest references of that class."""
+        explained = self._attributor(model, target, x, nontarget=other, reference=references).explain(x)
+        return Found(explained.attribution.detach(), explained.absence.detach(), float(explained.output[0]))
+
+    def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
+        """The target against the nearest references."""
+        explained = self._attributor(model, target, x, reference=references).explain(x)
+        return Found(explained.attribution.detach(), explained.absence.detach(), float(explained.output[0]))
+
+    def _attributor(self, model: nn.Module, target: int, x: Tensor, **options: Any) -> adapters.AbsenceGradient:
+        def names(output: Tensor) -> Tensor:
+            chosen = torch.zeros_like(output).reshape(len(output), -1)
+            chosen[:, target] = 1
+            return chosen.view_as(output)
+
+        composite = self.composite(canonizers=canonizers_for(model))
+        return adapters.AbsenceGradient(model, composite, names, **options)

@@ -1,0 +1,272 @@
+"""``absence-plugins report``: the units of a layer that encode an absence, each with everything about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from absence_plugins import __version__
+from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.layers import Scan, Subject, layers_of, scan_layer
+from absence_plugins.commands.maps.unit import default_maps, default_pictures
+from absence_plugins.commands.models import LoadedModel, Preprocessing, image_files
+from absence_plugins.commands.provenance import provenance
+from absence_plugins.data import load_digits
+from absence_plugins.data.digit_strokes import stroke_concepts
+from absence_plugins.methods.checkpoint import fingerprint
+from absence_plugins.methods.insertion import InsertionResult
+from absence_plugins.methods.invert import concepts_from_folder
+from absence_plugins.methods.patches.images import image_at
+from absence_plugins.report.pages.patch_rows import normalized_to_picture
+from absence_plugins.report.unit import study_of
+from absence_plugins.report.unit.many import Texts, write_reports
+from absence_plugins.report.unit.result import made_folder
+
+TOP = 5
+DIGITS_LAYER = "conv3"
+RANDOM = "With random weights the verdicts are those of chance features, and uncertain: they say nothing of a trained network."
+SKIPPED = ("maps", "pictures", "name", "faithfulness")
+LEAD = (
+    "{asked}: do a unit's lowest patches, pasted into images on which it is high, pull it down more than any other patch does? "
+    "{flagged} of {tested} units encode an absence by this test (q <= {alpha}). {chosen} {values}{source}."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images with what is known of them.
+
+    Attributes:
+        dataset: model inputs.
+        labels: [N] class; None.
+        concepts: a table [N, K] and K names; None.
+        source: in words.
+        notes: what was left out.
+    """
+
+    dataset: Any
+    labels: Tensor | None
+    concepts: tuple[Tensor, tuple[str, ...]] | None
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which units, and what of each.
+
+    Attributes:
+        units: their numbers; None: the ``top`` ones with the strongest encoded absence.
+        top: see above.
+        directions: how many to fit; 0: none.
+        directions_layer: where; None: the layer in front (digits), or the units' own.
+        skip: parts that are left out.
+        scored: images on which the maps are scored, on either side.
+    """
+
+    units: Sequence[int] | None = None
+    top: int = TOP
+    directions: int = 0
+    directions_layer: str | None = None
+    skip: tuple[str, ...] = ()
+    scored: int = 8
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"--top {self.top} must be at least 1")
+        for name in self.skip:
+            if name not in SKIPPED:
+                raise ValueError(f"--skip {name!r} is not known; there are: {', '.join(SKIPPED)}")
+        if self.directions < 0 or self.directions == 1:
+            raise ValueError(f"--directions {self.directions} must be 0 (none), or 2 or more")
+        if self.directions_layer is not None and not self.directions:
+            raise ValueError("--directions-layer says where directions are fitted; pass --directions N, too")
+        if self.scored < 0:
+            raise ValueError(f"--scored {self.scored} must be 0 (none) or more")
+
+
+def run_report(
+    loaded: LoadedModel,
+    layer: str | None,
+    scan: Scan,
+    wanted: Wanted,
+    out: Path,
+    *,
+    folder: Path | None = None,
+    attributes: Path | None = None,
+    is_digits: bool = False,
+    command: str = "absence-plugins report",
+    progress: bool = True,
+) -> Path:
+    """Scan and test the layer (kept in ``out/state``), then write the reports; returns the path of ``index.html``.
+
+    Raises:
+        ValueError: no layer or folder where the model is not the bundled one, and what does not exist.
+    """
+    if layer is None:
+        if not is_digits:
+            raise ValueError(
+                f"--layer is missing; layers whose output is a pre-activation are: {', '.join(layers_of(loaded.model)[:-1])}"
+            )
+        layer = DIGITS_LAYER
+    out = Path(out)
+    if out.is_file():
+        raise ValueError(f"{out} is an existing file; name a folder for the pages, or remove it")
+    samples = _samples(loaded, folder, attributes, is_digits, known=out / "state", progress=progress)
+    prepared = loaded.preprocessing
+    show = normalized_to_picture(prepared.mean, prepared.std)
+    mark = _fingerprint(loaded, samples, layer, scan, wanted)
+    # refuses a wrong layer or unit before the scan
+    first = list(wanted.units) if wanted.units else [0]
+    directions_layer = wanted.directions_layer
+    if directions_layer is None and is_digits:
+        directions_layer = _in_front(loaded, layer)
+    options: dict[str, Any] = {
+        "concepts": None if "name" in wanted.skip else samples.concepts,
+        "labels": samples.labels,
+        "directions": wanted.directions or None,
+        "directions_layer": directions_layer,
+        "maps": None if "maps" in wanted.skip else default_maps,
+        "pictures": None if "pictures" in wanted.skip else default_pictures,
+        "show": show,
+        "prepare": prepared.normalize,
+        "empty": prepared.empty,
+        "progress": progress,
+        "scored": 0 if "faithfulness" in wanted.skip else wanted.scored,
+        **{name: getattr(scan, name) for name in (
+            "size", "stride", "mode", "reduce", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed"
+        )},
+    }  # fmt: skip
+    look = study_of(loaded.model, layer, first, samples.dataset, **options).look
+    subject = Subject(loaded.model, samples.dataset, show, 0.0, "")
+    kept = out / "state" / mark["test"]  # beside it there may be that of other settings
+    tested = scan_layer(
+        subject, layer, replace(scan, units=wanted.units, checkpoint=kept), look=look, progress=progress
+    ).tested
+    units = list(wanted.units) if wanted.units else strongest(tested, wanted.top)
+    study = study_of(loaded.model, layer, units, samples.dataset, tested=tested, look=look, **options)
+    chosen = (
+        "Below: the units that were asked for."
+        if wanted.units
+        else f"Below: the {len(units)} units with the strongest encoded absence, flagged ones first."
+    )
+    named = layer or "the output"
+    asked = f"Every unit of {named} was put to the insertion test"
+    if len(tested) < look.units:
+        many, one = len(tested), len(tested) == 1
+        corrected = "q is p" if one else f"q is corrected over these {many}"
+        asked = f"{many} of {look.units} units of {named} {'was' if one else 'were'} tested; {corrected}. The insertion test asks"
+    lead = LEAD.format(
+        asked=asked, values="" if look.note else "Values are those before the nonlinearity. ", flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha,
+        chosen=chosen, source=samples.source,
+    )  # fmt: skip
+    uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()
+    texts = Texts(
+        f"What the units of {layer or 'the output'} encode as absent", lead, (*loaded.notes, *uncertain, *samples.notes),
+        provenance(seed=scan.seed, command=command),
+    )  # fmt: skip
+    if isinstance(samples.dataset, FolderImages):
+        samples.dataset.found.write(made_folder(out))
+    return write_reports(study, units, out, texts, fingerprint=mark["report"])
+
+
+def strongest(tested: InsertionResult, count: int) -> list[int]:
+    """The units with the strongest encoded absence: flagged ones first, then by effect."""
+    ordered = sorted(tested, key=lambda one: (not one.flagged, -one.effect, one.unit))
+    return [one.unit for one in ordered[:count]]
+
+
+def _samples(
+    loaded: LoadedModel, folder: Path | None, attributes: Path | None, is_digits: bool, *, known: Path, progress: bool
+) -> Samples:
+    prepared = loaded.preprocessing
+    if folder is not None:
+        return folder_samples(folder, prepared, attributes, known=known, progress=progress)
+    if attributes is not None:
+        raise ValueError("--attributes describe the classes of a folder of images; name that folder too")
+    if not is_digits:
+        raise ValueError("name a folder of images; only --model digits brings its own")
+    digits = load_digits()
+    images = torch.cat([digits.train_images, digits.test_images])
+    if tuple(images.shape[1:]) != (prepared.channels, prepared.size, prepared.size):
+        raise ValueError("name a folder of images; the bundled digits are 32x32 and gray")
+    labels = torch.cat([digits.train_labels, digits.test_labels])
+    table, names = stroke_concepts(labels)
+    source = f"{len(images):,} handwritten digits (scikit-learn); concepts are the ten classes and the strokes most people write them with"
+    return Samples(prepared.normalize(images), labels, (table, tuple(names)), source)
+
+
+def folder_samples(
+    folder: Path,
+    prepared: Preprocessing,
+    attributes: Path | None = None,
+    *,
+    known: Path | None = None,
+    progress: bool = False,
+) -> Samples:
+    """Images below a folder; where they lie in subfolders these are classes and concepts, with the attributes of a table.
+
+    known: a folder that remembers which files were decoded.
+
+    Raises:
+        ValueError: no such folder, no images, attributes without class folders, and what ``concepts_from_folder`` refuses.
+    """
+    dataset = FolderImages(folder, prepared, known=known, progress=progress)
+    if not any(path.is_dir() and image_files(path) for path in folder.iterdir()):
+        if attributes is not None:
+            raise ValueError(
+                f"--attributes describe classes, but {folder} has no subfolders; every class needs its own"
+            )
+        return Samples(dataset, None, None, f"{len(dataset):,} images of {folder}", dataset.found.notes)
+    found = concepts_from_folder(folder, attributes)
+    row_of = {file: row for row, file in enumerate(found.files)}
+    dataset.files = [
+        file for file in dataset.files if file in row_of
+    ]  # what lies beside the class folders has no class
+    rows = [row_of[file] for file in dataset.files]
+    found = replace(found, concepts=found.concepts[rows], files=tuple(dataset.files))
+    varying = found.varying()
+    classes = len({file.relative_to(folder).parts[0] for file in found.files})
+    count = sum(path.is_dir() for path in folder.iterdir())
+    return Samples(
+        dataset,
+        found.concepts[:, :count].int().argmax(1) if classes > 1 else None,
+        (varying.concepts, varying.names) if varying.names else None,
+        f"{len(dataset):,} images of {folder} in {classes} class folders, {len(varying.names)} concepts",
+        dataset.found.notes,
+    )
+
+
+def _in_front(loaded: LoadedModel, layer: str) -> str | None:
+    """The layer in front of one, whose directions say more than its own; None for the first."""
+    known = layers_of(loaded.model)
+    place = known.index(layer) if layer in known else 0
+    return known[place - 1] if place else None
+
+
+def _fingerprint(loaded: LoadedModel, samples: Samples, layer: str, scan: Scan, wanted: Wanted) -> dict[str, str]:
+    """Of the test, and of the reports: model, images, settings."""
+    first = image_at(samples.dataset, 0)
+    seen = {name: value for name, value in vars(scan).items() if name not in ("checkpoint", "workers", "units")}
+    units = None if wanted.units is None else list(wanted.units)
+    test = {
+        **fingerprint(loaded.model, first), "version": __version__, "layer": layer, "scan": seen, "units": units,
+        "images": [len(samples.dataset), getattr(samples.dataset, "identity", "")],
+        "preprocessing": repr(loaded.preprocessing),
+    }  # fmt: skip
+    concepts = None
+    if samples.concepts is not None:
+        concepts = [samples.concepts[1], hashlib.sha256(samples.concepts[0].numpy().tobytes()).hexdigest()]
+    report = {"test": test, "wanted": asdict(wanted) | {"units": units, "top": 0}, "concepts": concepts}
+    return {name: _digest(value) for name, value in (("test", test), ("report", report))}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,314 @@
+"""The model's outputs: found in whatever a model returns, and the explained one as an object.
+
+People's models return tensors, tuples, dictionaries and dataclasses (Hugging Face's ``ModelOutput``, torchvision's
+``{"out": ...}``). :func:`logits_of` finds the tensor of scores in them, or says which fields it found. An
+:class:`Output` is one number per sample: a logit, its negative, a mean of others, a margin, a similarity. Like a
+:class:`~absence_plugins.core.units.Unit` it is chosen once and asked with ``of(model)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.core.reading import run_model
+
+SOFTMAX_TOLERANCE = 1e-4
+NAMES = ("logits", "out")  # of the scores, in dictionaries and dataclasses
+Index = int | tuple[int, ...] | Tensor | Sequence[int]
+
+
+def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | None = None) -> Tensor:
+    """The tensor of scores in what a model returned.
+
+    A tensor itself; of a dictionary, dataclass or named tuple the field ``name``, else ``logits``, else ``out``, else the
+    only floating tensor (with one row per sample, if their number is given); of a tuple likewise.
+
+    Raises:
+        ValueError: there is none, or several could be meant: the fields are named, with the wrapper that chooses one.
+
+    >>> logits_of({"loss": torch.tensor(0.1), "logits": torch.zeros(2, 3)}).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    named = _fields(outputs)
+    if named is None:
+        raise ValueError(
+            f"the model must return one row of outputs per sample, got {type(outputs).__name__}; wrap it so that it returns a tensor"
+        )
+    if name is not None:
+        if name not in named or not isinstance(named[name], Tensor):
+            raise ValueError(f"the model's output has no tensor {name!r}; it has: {_shown(named)}")
+        return named[name]  # type: ignore[no-any-return]
+    for usual in NAMES:
+        if isinstance(named.get(usual), Tensor):
+            return named[usual]  # type: ignore[no-any-return]
+    fitting = {
+        key: value
+        for key, value in named.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() and samples in (None, len(value))
+    }
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    field = next(iter(fitting), "logits")
+    how = f"outputs[{field!r}]" if isinstance(field, int) or isinstance(outputs, Mapping) else f"outputs.{field}"
+    raise ValueError(
+        f"the model must return one row of outputs per sample, got {type(outputs).__name__} with {_shown(named)}: it cannot be told "
+        f"which are the scores; pass a module whose forward returns one of them, such as {how} of the model's outputs"
+    )
+
+
+def _fields(outputs: Any) -> dict[Any, Any] | None:
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    if is_dataclass(outputs) and not isinstance(outputs, type):
+        return {one.name: getattr(outputs, one.name) for one in fields(outputs)}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return dict(zip(outputs._fields, outputs, strict=True))
+    if isinstance(outputs, (tuple, list)):
+        return dict(enumerate(outputs))
+    return None
+
+
+def _shown(named: dict[Any, Any]) -> str:
+    def one(value: Any) -> str:
+        return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+    return ", ".join(f"{key} {one(value)}" for key, value in named.items()) or "nothing"
+
+
+class Output:
+    """One explained number per sample, as a function of the model's scores; see the subclasses.
+
+    Every output, like every :class:`~absence_plugins.core.units.Unit`, has ``of(model)``.
+    """
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """The explained number of every sample: scores [B, K, ...] -> [B]. Differentiable."""
+        raise NotImplementedError
+
+    def of(self, model: nn.Module) -> OutputModel:
+        """The model with this number as its only output: inputs [B, ...] -> [B]."""
+        return OutputModel(model, self)
+
+    def describe(self) -> str:
+        """The output in words."""
+        raise NotImplementedError
+
+
+class OutputModel(nn.Module):
+    """A model whose one output is an :class:`Output` of another: inputs [B, ...] -> [B]."""
+
+    def __init__(self, model: nn.Module, output: Output) -> None:
+        super().__init__()
+        self.model, self.output, self.training = model, output, model.training
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
+        """The explained number: inputs [B, ...] -> [B]."""
+        return self.output.values(logits_of(run_model(self.model, inputs, keywords)))
+
+
+@dataclass(frozen=True, eq=False)
+class Logit(Output):
+    """One score: ``sign`` * z_index. ``index``: a class, a tuple for more axes, or one per sample.
+
+    >>> Logit(1).values(torch.tensor([[3.0, 5.0]])).tolist(), Logit(1, sign=-1).values(torch.tensor([[3.0, 5.0]])).tolist()
+    ([5.0], [-5.0])
+    """
+
+    index: Index = 0
+    sign: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sign not in (1, -1):
+            raise ValueError(f"sign={self.sign!r} must be 1 (the logit) or -1 (its negative)")
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Scores [B, K, ...] -> [B]."""
+        chosen = at_index(outputs, self.index)
+        return chosen if self.sign == 1 else -chosen
+
+    def describe(self) -> str:
+        """As "logit 3" or "minus logit 0"."""
+        return f"{'' if self.sign == 1 else 'minus '}logit {_named(self.index)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Others(Output):
+    """The mean of all scores but one.
+
+    >>> Others(0).values(torch.tensor([[9.0, 1.0, 3.0]])).tolist()
+    [2.0]
+    """
+
+    index: Index
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Scores [B, K, ...] -> [B]."""
+        scores = as_columns(outputs)
+        if scores.shape[1] < 2:
+            raise ValueError("the mean of the others needs at least two outputs")
+        own = at_index(scores, self.index)
+        rest = self.index[1:] if isinstance(self.index, tuple) else ()
+        total = scores[(slice(None), slice(None), *rest)].sum(1)
+        return (total - own) / (scores.shape[1] - 1)
+
+    def describe(self) -> str:
+        """As "the mean of all logits but 3"."""
+        return f"the mean of all logits but {_named(self.index)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Margin(Output):
+    """One score minus another: positive where the decision is for ``index``.
+
+    >>> Margin(0, 2).values(torch.tensor([[9.0, 1.0, 3.0]])).tolist()
+    [6.0]
+    """
+
+    index: Index
+    other: Index
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Scores [B, K, ...] -> [B]."""
+        return at_index(outputs, self.index) - at_index(outputs, self.other)
+
+    def describe(self) -> str:
+        """As "logit 3 minus logit 5"."""
+        return f"logit {_named(self.index)} minus logit {_named(self.other)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity(Output):
+    """The cosine similarity of the model's output vector with another one: of encoders without classes.
+
+    vector: [D], or one per sample [B, D].
+
+    >>> Similarity(torch.tensor([1.0, 0.0])).values(torch.tensor([[3.0, 4.0]])).tolist()
+    [0.6000000238418579]
+    """
+
+    vector: Tensor
+    name: str = "a vector"
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Embeddings [B, D] -> [B] in [-1, 1]."""
+        if outputs.dim() != 2 or outputs.shape[1] != self.vector.shape[-1]:
+            raise ValueError(
+                f"the similarity is with a vector of {self.vector.shape[-1]} entries, but the model's output is {tuple(outputs.shape)}"
+            )
+        return torch.cosine_similarity(outputs, self.vector.to(outputs).expand_as(outputs), dim=1)
+
+    def describe(self) -> str:
+        """As "the similarity to a vector"."""
+        return f"the similarity to {self.name}"
+
+
+def at_index(outputs: Tensor, index: Index) -> Tensor:
+    """Scores [B, K, ...] at a class, a tuple, or one of these per sample -> [B]. Raises ValueError where there is none."""
+    scores = as_columns(outputs)
+    samples = len(scores)
+    if isinstance(index, Tensor):
+        index = int(index) if index.dim() == 0 else [int(one) for one in index.tolist()]
+    entries = list(index) if isinstance(index, list) else [index] * samples
+    if len(entries) != samples:
+        raise ValueError(f"{len(entries)} indices for {samples} samples: pass one for all, or one per sample")
+    places = [one if isinstance(one, tuple) else (one,) for one in entries]
+    for place in places:
+        if len(place) != scores.dim() - 1:
+            raise ValueError(
+                f"output {place} has {len(place)} indices, but the outputs have {scores.dim() - 1} axes behind the batch: "
+                f"{tuple(scores.shape[1:])}"
+            )
+        if any(not 0 <= int(one) < size for one, size in zip(place, scores.shape[1:], strict=True)):
+            raise ValueError(
+                f"output {place} does not exist: the outputs behind the batch are {tuple(scores.shape[1:])}"
+            )
+    if all(place == places[0] for place in places):
+        return scores[(slice(None), *places[0])]
+    columns = torch.tensor(places, device=scores.device).unbind(1)
+    return scores[(torch.arange(samples, device=scores.device), *columns)]
+
+
+def _named(index: Index) -> str:
+    if isinstance(index, Tensor):
+        index = index.tolist() if index.dim() else int(index)
+    if isinstance(index, list):
+        return str(index[0]) if len(set(index)) == 1 else "of each sample"
+    return str(index)
+
+
+def select(outputs: Tensor, index: Tensor | list[tuple[int, ...]]) -> Tensor:
+    """One output per sample: [B, K, ...] and a tensor [B] or a list of tuples -> [B]."""
+    if isinstance(index, Tensor):
+        return outputs.gather(1, index.to(outputs.device)[:, None])[:, 0]
+    return torch.stack([outputs[(row, *position)] for row, position in enumerate(index)])
+
+
+def as_columns(outputs: Tensor) -> Tensor:
+    """Outputs with a class axis: [B] -> [B, 1]; anything else unchanged."""
+    return outputs[:, None] if outputs.dim() == 1 else outputs
+
+
+def combine(outputs: Tensor, weights: Tensor) -> Tensor:
+    """Linear combinations along the class axis: [B, K, ...] and [M, K] -> [B, M, ...]."""
+    weights = weights.to(device=outputs.device, dtype=outputs.dtype)
+    return torch.einsum("mk,bk...->bm...", weights, outputs)
+
+
+def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None) -> None:
+    """Refuse outputs that have been through a softmax (or log-softmax).
+
+    After a softmax every output falls when another one rises, so the map of one class shows the
+    evidence for the others and the sign loses its meaning.
+
+    outputs: [B, K, ...], K classes along axis 1. One column cannot be checked. ``elsewhere()``, if given,
+    returns the outputs for other inputs and is asked only on suspicion: logits of a few samples can sum
+    to 1 by chance, a softmax does so everywhere.
+
+    Raises:
+        ValueError: rows (or their exponentials) sum to 1, or a value is not finite.
+
+    >>> check_logits(torch.tensor([[2.0, -1.0, 0.5]]))
+    >>> check_logits(torch.tensor([[0.7, 0.2, 0.1]]))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: the model's outputs are probabilities (every row sums to 1: a softmax), so...
+    """
+    if not torch.isfinite(outputs).all():
+        bad = int((~torch.isfinite(outputs.reshape(len(outputs), -1))).any(1).nonzero()[0])
+        raise ValueError(f"the model's output for sample {bad} is NaN or infinite; check the input and the weights")
+    if outputs.dim() < 2 or outputs.shape[1] < 2:
+        return
+    name = _sums_to_one(outputs)
+    if name and (elsewhere is None or _sums_to_one(elsewhere()) == name):
+        raise ValueError(
+            f"the model's outputs are {name}, so every class answers for all others; "
+            "explain the logits: drop the softmax at the end of the model, or pass a model that stops before it"
+        )
+
+
+def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Other inputs of the same form, to tell a softmax from logits that sum to 1 by chance."""
+    return tuple(part * 0.37 + 0.21 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
+
+
+def _sums_to_one(outputs: Tensor) -> str:
+    """What the outputs would be if every row (or its exponential) sums to 1, else ""."""
+    tolerance = SOFTMAX_TOLERANCE
+    if outputs.is_floating_point():  # half precision rounds every entry
+        tolerance = max(tolerance, 4 * torch.finfo(outputs.dtype).eps)
+    for name, rows in (
+        ("probabilities (every row sums to 1: a softmax)", outputs),
+        ("log-probabilities (the exponentials of every row sum to 1: a log_softmax)", outputs.exp()),
+    ):
+        sums = rows.sum(1)
+        inside = bool((rows >= 0).all() and (rows <= 1 + tolerance).all())
+        if inside and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=tolerance):
+            return name
+    return ""

@@ -1,0 +1,162 @@
+"""A unit's names as figures: how well each fits and on how much, and the activations split by the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
+
+if TYPE_CHECKING:
+    from absence_plugins.methods.invert.results import UnitLabel
+
+_TEXT: dict[str, Any] = {"family": "DejaVu Sans", "parse_math": False, "color": INK}
+_PANEL = (1.76, 1.5)  # inches, as wide as a panel of the page is drawn
+_LONGEST = 48  # characters of a formula in the figure
+
+
+def label_figure(
+    label: UnitLabel,
+    activations: Any = None,
+    concepts: Any = None,
+    names: Sequence[str] = (),
+    *,
+    title: str | None = None,
+) -> Figure:
+    """A unit's formulas with AUC and fraction, and beside them its activations where the best one holds and where not.
+
+    Args:
+        label: of ``absence_plugins.methods.invert.label_units``.
+        activations: [N] of this unit; without them there is only the left half.
+        concepts: [N, K] of 0 and 1, as they were searched, and
+        names: of the K concepts.
+        title: over the figure; by default the unit and its best formula.
+
+    Sign: red where the formula holds, blue where it does not. A bar to the right of 0.5 says that the unit is higher (mode
+    "negative": lower) where the formula holds. A bar is the AUC on the searched samples, a dot that on the held-out ones.
+
+    Raises:
+        ValueError: activations without concepts, another number of activations than of labels, names that do not fit.
+
+    Example:
+        >>> from absence_plugins.methods.invert import label_units
+        >>> concepts = torch.arange(40)[:, None] % 2 == torch.arange(2)
+        >>> found = label_units(torch.arange(40) % 2, concepts, ["even", "odd"], progress=False)
+        >>> len(label_figure(found[0], torch.arange(40) % 2, concepts, ["even", "odd"]).axes)
+        2
+    """
+    split = activations is not None
+    if split and concepts is None:
+        raise ValueError("activations without concepts cannot be split by a formula; pass concepts and names too")
+    figure = Figure(
+        figsize=(8.4 if split else 5.0, 0.9 + 0.42 * max(4, len(label.formulas))), dpi=200, facecolor="white"
+    )
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots(1, 2 if split else 1, squeeze=False)[0]
+    _draw_scores(axes[0], label, size=8.5)
+    if split:
+        _draw_split(axes[1], label, activations, concepts, names, size=8.5)
+    figure.suptitle(
+        title or f"Unit {label.unit}: {_short(str(label.best.formula), 90)}", fontsize=10.5, weight="bold", **_TEXT
+    )
+    return figure
+
+
+def label_panels(label: UnitLabel, activations: Any, concepts: Any, names: Sequence[str]) -> list[Panel]:
+    """The two halves of :func:`label_figure` as panels of a page.
+
+    Example:
+        >>> from absence_plugins.methods.invert import label_units
+        >>> concepts = torch.arange(40)[:, None] % 2 == torch.arange(2)
+        >>> found = label_units(torch.arange(40) % 2, concepts, ["even", "odd"], progress=False)
+        >>> [panel.title for panel in label_panels(found[0], torch.arange(40) % 2, concepts, ["even", "odd"])]
+        ['How well its names fit', 'Activations, split by the best name']
+    """
+    ways = ("low", "high") if label.mode == "negative" else ("high", "low")
+    scores, split = Figure(figsize=_PANEL, dpi=240), Figure(figsize=_PANEL, dpi=240)
+    for figure in (scores, split):
+        figure.subplots_adjust(left=0.05, right=0.94, bottom=0.2, top=0.99)
+    _draw_scores(scores.subplots(), label, size=5.2, longest=26)
+    _draw_split(split.subplots(), label, activations, concepts, names, size=5.2)
+    caption = "Bar: AUC, searched samples; dot: held out." if label.best.heldout_auc is not None else "Bar: AUC."
+    return [
+        Panel("image", pixels_of(scores), "How well its names fit", f"{caption} In brackets: on how many samples it holds."),
+        Panel("image", pixels_of(split), "Activations, split by the best name", f"Red: it holds (unit {ways[0]}). Blue: it does not ({ways[1]})."),
+    ]  # fmt: skip
+
+
+def _draw_scores(axes: Axes, label: UnitLabel, *, size: float, longest: int = _LONGEST) -> None:
+    at = np.arange(len(label.formulas))
+    scores = np.array([one.auc for one in label.formulas])
+    colors = [UP if score >= 0.5 else DOWN for score in scores]
+    axes.barh(at, scores - 0.5, left=0.5, height=0.34, color=colors, zorder=2)
+    for i, one in enumerate(label.formulas):
+        if one.heldout_auc is not None:
+            axes.plot([one.heldout_auc], [i], "o", color=INK, markersize=size * 0.45, zorder=3)
+        text = f"{_short(str(one.formula), longest)} ({one.fraction:.0%})"
+        axes.text(
+            0.0, i - 0.26, text, fontsize=size, va="bottom", ha="left", transform=axes.get_yaxis_transform(), **_TEXT
+        )
+    low = min(0.5, *scores, *(one.heldout_auc for one in label.formulas if one.heldout_auc is not None))
+    axes.set(xlim=(np.floor(low * 10) / 10, 1.0), ylim=(len(at) - 0.5, -0.85), yticks=[])
+    _styled(axes, "AUC (0.5: chance)", size)
+
+
+def _draw_split(
+    axes: Axes, label: UnitLabel, activations: Any, concepts: Any, names: Sequence[str], *, size: float
+) -> None:
+    values = torch.as_tensor(activations).detach().cpu().double()
+    holds = label.best.formula.evaluate(concepts, names).cpu()
+    if values.shape != holds.shape:
+        raise ValueError(
+            f"activations of shape {tuple(values.shape)} for {len(holds)} rows of concepts; pass those of one unit, [N]"
+        )
+    edges = np.histogram_bin_edges(values.numpy(), bins=min(40, max(8, len(values) // 25)))
+    for chosen, color, name in ((~holds, DOWN, "does not hold"), (holds, UP, "holds")):
+        if bool(chosen.any()):
+            part = values[chosen].numpy()
+            weights = np.full(len(part), 1 / len(part))
+            axes.hist(
+                part,
+                edges.tolist(),
+                weights=weights,
+                color=color,
+                alpha=0.55,
+                label=f"{name} ({len(part):,})",
+                zorder=2,
+            )
+    axes.set_yticks([])
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
+    axes.legend(
+        fontsize=size, loc="upper left", frameon=False, ncols=2, handlelength=0.9, columnspacing=0.9, borderaxespad=0.1
+    )
+    _styled(axes, "activation; each group's histogram sums to 1", size)
+
+
+def _styled(axes: Axes, label: str, size: float) -> None:
+    axes.set_xlabel(label, fontsize=size, family="DejaVu Sans", color=MUTED)
+    axes.tick_params(axis="x", labelsize=size, colors=MUTED, length=2, width=0.5)
+    axes.grid(axis="x", color=FRAME, linewidth=0.4, zorder=0)
+    axes.set_axisbelow(True)
+    for name, spine in axes.spines.items():
+        spine.set(visible=name == "bottom", color=FRAME, linewidth=0.6)
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def pixels_of(figure: Figure) -> Tensor:
+    """A figure as an image [3, H, W] in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    colors = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    return torch.from_numpy(colors.copy()).permute(2, 0, 1).float() / 255

@@ -1,0 +1,26 @@
+"""The colors of every figure and page: red raises the output, blue lowers it, zero is white."""
+
+from __future__ import annotations
+
+from matplotlib.colors import LinearSegmentedColormap
+
+# From zero to the limit. The first steps away from white are large, so that thin strokes show.
+REDS = ("#ffffff", "#fbbfae", "#f27a66", "#d93636", "#98101f")
+BLUES = ("#ffffff", "#a6cbf2", "#66a3e2", "#2a6fc6", "#0a3b86")
+# An odd number of colors: with the usual 256 no entry is the middle one and zero is not quite white.
+SIGNED_COLORS = LinearSegmentedColormap.from_list("signed", [*BLUES[:0:-1], *REDS], N=257)
+SHARE_COLORS = LinearSegmentedColormap.from_list("white to red", REDS)  # of a share in [0, 1]
+
+UP, DOWN = REDS[3], BLUES[3]
+INK, MUTED, GRAY, FRAME, GRID, EMPTY = "#1f2328", "#57606a", "#8c959f", "#c9d1d9", "#e6e8eb", "#eef0f2"
+PALE, OCHRE, GREEN = "#b9c0c7", "#d9a036", "#5a9a5a"  # series without a sign
+SERIES = (GRAY, DOWN, OCHRE, GREEN)
+
+# The orders of a faithfulness check: label, color, line style, width.
+ORDERS = {
+    "best": ("best order found", MUTED, "--", 1.1),
+    "random": ("random order", GRAY, "-", 1.3),
+    "placebo": ("this map where it says nothing", PALE, ":", 1.3),
+    "standard": ("standard map", OCHRE, "-", 1.5),
+    "map": ("this map", REDS[4], "-", 2.0),
+}

@@ -1,0 +1,70 @@
+"""A signed map as a figure, without a page: for whoever has just called ``attribute``."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from absence_plugins.report.plots.maps import Panel, row_figure
+
+
+def signed_figure(
+    attribution: Tensor,
+    image: Tensor | None = None,
+    *,
+    title: str = "attribution",
+    positive: str = "raises the output",
+    negative: str = "holds the output down",
+    limit: float | None = None,
+) -> Figure:
+    """Draw any signed map, such as Captum's ``attribute`` returns it, in red, white and blue.
+
+    Args:
+        attribution: ``[H, W]``, ``[C, H, W]`` (summed over C) or one-sample ``[1, C, H, W]``, in
+            units of the explained output.
+        image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``; drawn beside the map and, in
+            outline, over it. A normalized one (outside [0, 1]) is stretched to [0, 1].
+        title: Over the map.
+        positive: What red means, for the color bar.
+        negative: What blue means.
+        limit: The value of the strongest color; by default the largest magnitude.
+
+    The sign: above 0 is red and raises the output, below 0 is blue and holds it down.
+
+    Returns:
+        A new figure.
+
+    Raises:
+        TypeError: An argument is not a tensor; of a tuple of attributions pass one.
+        ValueError: A batch of several samples, or what :class:`Panel` refuses.
+
+    Example:
+        >>> figure = signed_figure(torch.tensor([[[[0.5, -2.0]]]]), title="logit 3")
+        >>> figure.axes[0].images[0].get_clim()
+        (-2.0, 2.0)
+    """
+    picture = None if image is None else _stretched(_one_sample(image, "image"))
+    signed = Panel("signed", _one_sample(attribution, "attribution"), title, "", picture, positive, negative, limit)
+    beside = [] if picture is None else [Panel("image", picture, "input")]
+    return row_figure([*beside, signed])
+
+
+def _stretched(image: Tensor) -> Tensor:
+    """A normalized image as a picture: its own smallest value black, its largest white."""
+    if not image.is_floating_point() or not bool(torch.isfinite(image).all()):
+        return image  # refused with the reason where it is drawn
+    low, high = image.min(), image.max()
+    if low >= -1e-3 and high <= 1 + 1e-3:
+        return image
+    return (image - low) / (high - low)
+
+
+def _one_sample(value: Tensor, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; pass one tensor")
+    if value.dim() != 4:
+        return value
+    if value.shape[0] != 1:
+        raise ValueError(f"{name} holds {value.shape[0]} samples; pass one, such as {name}[0]")
+    return value[0]

@@ -1,0 +1,35 @@
+"""Composites go on a model whole or not at all, and come off without a trace, whichever version of Zennit does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from absence_plugins.core.hooks import reversible
+
+
+def register_whole(composite: Any, module: nn.Module) -> Callable[[], None]:
+    """``composite.register(module)``, with everything put back if it raises half-way (Zennit leaves its hooks).
+
+    Returns:
+        what is called after ``composite.remove()``: it puts back what that left changed. In Zennit 1.0 these are the
+        parameters and buffers which a canonizer has merged or created.
+    """
+    with reversible(module) as undo:
+        try:
+            composite.register(module)
+        except BaseException:
+            composite.remove()
+            raise
+    return undo
+
+
+def remove_whole(remove: Callable[[], None], undo: tuple[Callable[[], None], ...]) -> None:
+    """``remove()`` of a composite, then what :func:`register_whole` returned, the last registration first."""
+    try:
+        remove()
+    finally:
+        for each in reversed(undo):
+            each()

@@ -1,0 +1,158 @@
+"""Trained networks with planted absences: relevance sits on the key, with the right sign; Zennit's own composites miss it.
+
+Four training seeds pooled, as issue 3 asks: right sign in at least 99 % of the samples, at least 0.8 of the evidence
+within 2 pixels of the key, in both views (``absence_plugins.bench.scores``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import pytest
+import torch
+
+pytest.importorskip("zennit")
+
+from zennit.composites import COMPOSITES
+
+from absence_plugins.bench.scores import SHARE_LIMIT, Score, composites, find, pooled
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.data.planted import ATTENTION, PROBLEMS, Planted, dilate
+from absence_plugins.methods.faithfulness.questions import REACH
+from absence_plugins.zennit import ConservationError
+
+SEEDS = (0, 1, 2, 3)
+SAMPLES, REFERENCES = 25, 4
+EXACT = [name for name in PROBLEMS if name not in {"stroke_missing", *ATTENTION}]
+LONGER = {"conjunction", "hidden_unit", "green_missing"}  # trained for longer: all seeds only in the slow tests
+OURS, STANDARD = composites(absence=True), composites(absence=False)
+CONSERVATIVE = sorted(set(OURS) - {"AbsenceGuidedBackprop"})
+LRP = sorted(set(STANDARD) - {"DeconvNet", "GuidedBackprop", "BetaSmooth"})
+DEFAULT = "AbsenceEpsilonGamma"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> object:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def quick_seeds(problem: str) -> tuple[int, ...]:
+    """The training seeds of the fast tests."""
+    return SEEDS[:1] if problem in LONGER else SEEDS
+
+
+@cache
+def score(
+    problem: str, composite: str, seed: str, view: str, seeds: tuple[int, ...] = SEEDS
+) -> tuple[Score, list[Score]]:
+    """All training seeds pooled, and one by one."""
+    kind = (STANDARD if seed else OURS)[composite]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AbsenceWarning)
+        found = [find(PROBLEMS[problem](s), kind, seed, view, SAMPLES, REFERENCES) for s in seeds]  # type: ignore[arg-type]
+    flags = {"is_exact": problem in EXACT, "judged": True}
+    return (
+        pooled(problem, composite, seed, view, found, **flags),  # type: ignore[arg-type]
+        [pooled(problem, composite, seed, view, [one], **flags) for one in found],  # type: ignore[arg-type]
+    )
+
+
+def with_key(problem: Planted) -> torch.Tensor:
+    """Every image of the problem that has the key, held out or in the pool."""
+    pairs = ((problem.images, problem.labels), (problem.pool_images, problem.pool_labels))
+    return torch.cat([images[labels == problem.presence_unit] for images, labels in pairs])
+
+
+def check(problem: str, composite: str, view: str, seeds: tuple[int, ...] = SEEDS) -> None:
+    together, each = score(problem, composite, "", view, seeds)
+    assert together.sign >= 0.99
+    assert together.share >= 0.8
+    assert not together.fails
+    assert min(one.share for one in each) >= 0.8
+    assert together.samples == SAMPLES * len(seeds) * (1 if view == "nontarget" else REFERENCES)
+
+
+@pytest.mark.parametrize("view", ["nontarget", "reference"])
+@pytest.mark.parametrize("problem", EXACT)
+def test_the_default_shows_every_planted_absence(problem: str, view: str) -> None:
+    check(problem, DEFAULT, view, quick_seeds(problem))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["nontarget", "reference"])
+@pytest.mark.parametrize("problem", sorted(LONGER))
+def test_the_default_shows_them_with_every_seed(problem: str, view: str) -> None:
+    check(problem, DEFAULT, view)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["nontarget", "reference"])
+@pytest.mark.parametrize("problem", EXACT)
+@pytest.mark.parametrize("composite", [name for name in CONSERVATIVE if name != DEFAULT])
+def test_every_conservative_composite_shows_every_planted_absence(composite: str, problem: str, view: str) -> None:
+    check(problem, composite, view)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", [name for name in EXACT if name != "shape_missing_dead"])
+def test_the_local_composite_shows_what_holds_a_living_unit_down(problem: str) -> None:
+    check(problem, "AbsenceGuidedBackprop", "nontarget")
+
+
+@pytest.mark.parametrize("view", ["nontarget", "reference"])
+def test_the_sign_is_right_on_real_digits(view: str) -> None:
+    """The region is a guess, so only the sign is asked for (METHODS 2b: 96 to 100 %)."""
+    together, _ = score("stroke_missing", DEFAULT, "", view)
+    assert together.sign >= 0.96
+
+
+@pytest.mark.parametrize("problem", EXACT)
+def test_a_standard_composite_misses_it(problem: str) -> None:
+    seeds = quick_seeds(problem)
+    assert any(score(problem, "EpsilonPlus", seed, "nontarget", seeds)[0].fails for seed in ("+1", "logit"))
+
+
+@pytest.mark.parametrize("composite", CONSERVATIVE)
+@pytest.mark.parametrize("problem", sorted(ATTENTION))
+def test_attention_is_refused(composite: str, problem: str) -> None:
+    """There is no rule for it, and a map without one would be wrong in silence."""
+    with pytest.raises(ConservationError, match="outside the modules that have a rule"):
+        find(PROBLEMS[problem](0), OURS[composite], "", "nontarget", 2, 1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_dead_unit_is_dead(seed: int) -> None:
+    """No gradient of any logit reaches a pixel of any image that has the key; without it the unit lives."""
+    problem = PROBLEMS["shape_missing_dead"](seed)
+    x = with_key(problem).requires_grad_()
+    (gradient,) = torch.autograd.grad(problem.model(x).square().sum(), x)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+    missing = problem.images[problem.labels == problem.absence_unit].requires_grad_()
+    (gradient,) = torch.autograd.grad(problem.model(missing)[:, problem.absence_unit].sum(), missing)
+    assert gradient.flatten(1).abs().sum(1).gt(0).float().mean() >= 0.9
+
+
+@pytest.mark.parametrize("seeding", ["+1", "logit"])
+@pytest.mark.parametrize("composite", LRP)
+def test_standard_rules_show_nothing_behind_a_dead_unit(composite: str, seeding: str) -> None:
+    together, _ = score("shape_missing_dead", composite, seeding, "nontarget")
+    assert together.share == 0
+    assert together.sign == 0
+
+
+def test_the_limits_can_be_kept_and_are_not_kept_by_chance() -> None:
+    """A standard composite with a lucky seed passes on the first problem; evidence spread evenly would not."""
+    assert not score("shape_missing", "EpsilonAlpha2Beta1", "logit", "nontarget")[0].fails
+    for name in EXACT:
+        problem = PROBLEMS[name](0)
+        chance = dilate(problem.regions[problem.labels == problem.presence_unit], REACH).float().mean()
+        assert chance < SHARE_LIMIT / 4, name
+
+
+def test_the_tables_hold_all_composites() -> None:
+    assert len(STANDARD) == 9 <= len(COMPOSITES) - len(OURS)
+    assert set(OURS) >= {"AbsenceEpsilonGamma", *(f"Absence{name}" for name in LRP)}

@@ -1,0 +1,167 @@
+"""``bench planted``: the table, its files, and that a stopped run goes on. The pages' tables are the command's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from absence_plugins.bench import planted as bench
+from absence_plugins.bench.planted import PlantedResult, inserted, run_planted_bench, tables_of
+from absence_plugins.bench.planted_methods import all_methods
+from absence_plugins.cli import app
+from absence_plugins.data.planted import PROBLEMS
+from absence_plugins.methods.faithfulness import PlantedScore, PlantedTable, planted_benchmark, random_map
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def score(method: str, share: float | None, faithfulness: float | None, **more: Any) -> PlantedScore:
+    values = {"problem": "shape_missing", "view": "nontarget", "sign": 1.0, "pointing": 1.0, "samples": 3}
+    return PlantedScore(
+        method=method, share=share, faithfulness=faithfulness, is_exact=True, note="", **{**values, **more}
+    )
+
+
+def test_every_class_and_composite_is_asked() -> None:
+    from captum import attr
+    from zennit.composites import COMPOSITES
+
+    methods = all_methods()
+    shipped = {name for name in attr.__all__ if f"Absence{name}" in methods or name in methods}
+    assert len(shipped) >= 37
+    assert {f"Absence{name}" for name in ("IntegratedGradients", "DeepLift", "Occlusion", "EpsilonGamma")} <= set(
+        methods
+    )
+    for name, kind in COMPOSITES.items():
+        own = kind.__name__
+        assert own in methods if name.startswith("absence_") else {f"{own} +1", f"{own} logit"} <= set(methods)
+    assert set(bench.SHOWN) <= {*bench.CHANCE, *methods}
+
+
+def test_quick_run_writes_table_figure_and_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Mine\n\n<!-- bench planted: begin -->\nformer\n<!-- bench planted: end -->\n\nmore\n")
+    out = tmp_path / "out"
+    arguments = ["bench", "planted", "--quick", "--out", str(out), "--into", str(page)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "AbsenceIntegratedGradients" in result.output
+    assert {path.name for path in out.iterdir()} == {
+        "planted.json",
+        "planted.md",
+        "planted.png",
+        "planted-shape_missing.json",
+    }
+    table = PlantedTable.from_dict(json.loads((out / "planted.json").read_text()))
+    text = page.read_text()
+    assert "former" not in text
+    assert text.startswith("# Mine\n")
+    assert text.endswith("<!-- bench planted: end -->\n\nmore\n")
+    assert table.markdown("reference", ["DeepLift"]).splitlines()[-1] in text
+    assert inserted(text, table) == text  # once more changes nothing
+
+    kept = (out / "planted-shape_missing.json").stat().st_mtime_ns
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert (out / "planted-shape_missing.json").stat().st_mtime_ns == kept  # not asked again
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def once(methods: Any, problems: list[str], **options: Any) -> PlantedTable:
+        asked.extend(problems)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return planted_benchmark({"noise": random_map}, problems, **{**options, "progress": False})
+
+    monkeypatch.setattr(bench, "planted_benchmark", once)
+    call: dict[str, Any] = {
+        "quick": True,
+        "progress": False,
+        "out": tmp_path,
+        "problems": ["shape_missing", "shape_missing_normalized"],
+    }
+    with pytest.raises(KeyboardInterrupt):
+        run_planted_bench(**call)
+    assert run_planted_bench(**call).scores.problems == call["problems"]
+    assert asked == ["shape_missing", "shape_missing_normalized", "shape_missing_normalized"]
+
+
+def test_the_verdict_counts_where_ours_is_behind() -> None:
+    table = PlantedTable((score("Occlusion", 0.9, 0.5), score("AbsenceOcclusion", 0.89, 0.4)), {})
+    result = PlantedResult(table, {}, judged=True)
+    assert result.behind == [
+        "shape_missing, nontarget view, faithfulness: Occlusion 0.50, best Absence* AbsenceOcclusion 0.40"
+    ]
+    assert not result.ok
+    assert PlantedResult(table, {}, judged=False).ok
+    assert PlantedResult(PlantedTable(table.scores[1:], {}), {}, judged=True).ok
+    assert "behind in" in result.table()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "planted", "--quick", "--into", "nowhere.md"], "holds no <!-- bench planted: begin -->"),
+        (["bench", "captum", "--quick", "--out", "folder"], "--out belongs to bench planted"),
+    ],
+)
+def test_wrong_options_are_named(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+# -- the tables of README and docs ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published() -> PlantedTable:
+    return PlantedTable.from_dict(json.loads((ROOT / "docs" / "_static" / "planted.json").read_text()))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/faithfulness.md"])
+def test_the_pages_hold_the_tables_of_the_command(published: PlantedTable, page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert inserted(text, published) == text
+    assert tables_of(published, bench.SHOWN[:1]).splitlines()[-1] in text
+
+
+def test_the_published_table_is_complete_and_ours_is_not_behind(published: PlantedTable) -> None:
+    assert published.problems == list(PROBLEMS)
+    assert set(published.methods) == {*bench.CHANCE, *all_methods()}
+    assert PlantedResult(published, {}, judged=True).behind == []
+
+
+CORE = ("IntegratedGradients", "DeepLift", "GradientShap", "InputXGradient", "Occlusion", "FeatureAblation", "Saliency")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_ours_is_best_and_the_standard_maps_fail(problem: str) -> None:
+    """Measured here, not read: the methods METHODS 2 names, and two composites with both seeds."""
+    every = all_methods()
+    names = [*CORE, *(f"Absence{name}" for name in CORE), "EpsilonPlus +1", "EpsilonPlus logit", "AbsenceEpsilonGamma"]
+    table = planted_benchmark(
+        {name: every[name] for name in names}, [problem], samples=8, references=2, steps=12, progress=False
+    )
+    result = PlantedResult(table, {}, judged=True)
+    assert result.behind == []
+    for view in ("nontarget", "reference"):
+        if (problem, view) == ("green_missing", "reference"):
+            continue  # one pixel can change, so every order is the same
+        for name in ("IntegratedGradients", "DeepLift", "GradientShap", "InputXGradient"):
+            standard, ours = table.of(name, problem, view), table.best(problem, view, "faithfulness")  # type: ignore[arg-type]
+            assert standard.faithfulness is not None
+            assert ours is not None
+            assert ours.faithfulness is not None
+            assert standard.faithfulness < 0.3
+            assert ours.faithfulness > standard.faithfulness + 0.2
+        if problem != "shape_missing_dead":
+            continue
+        assert table.of("AbsenceInputXGradient", problem, "nontarget").share == 0  # local: METHODS 2
+        assert table.of("EpsilonPlus +1", problem, "nontarget").share == 0

@@ -1,0 +1,163 @@
+"""``absence-plugins label``: tables, files and page, on the bundled digits and on a folder; what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.utils import save_image
+from typer.testing import CliRunner
+
+from absence_plugins.cli import app
+from absence_plugins.commands.label import Samples, digit_samples, folder_samples, layer_values
+from absence_plugins.commands.models import load_model
+from absence_plugins.data import digits_cnn, load_digits
+from absence_plugins.methods.invert import Formula, label_units
+from absence_plugins.report import Panel
+from absence_plugins.report.plots.labels import label_figure, label_panels
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    digits = load_digits()
+    for digit in (3, 6, 8):
+        (tmp_path / "images" / str(digit)).mkdir(parents=True)
+        for number, image in enumerate(digits.train_images[digits.train_labels == digit][:16]):
+            save_image(image, tmp_path / "images" / str(digit) / f"{number}.png")
+    (tmp_path / "attributes.csv").write_text("class,loop at the bottom,ink\n3,0,1\n6,1,1\n8,1,1\n")
+    (tmp_path / "parents.csv").write_text("child,parent\n3,odd\n6,even\n8,even\n")
+    return tmp_path
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["label", *arguments, "--quiet", "--out", "page"])
+    return result.exit_code, result.output
+
+
+def test_the_digits_are_named_and_the_page_says_what_each_not_is_worth(folder: Path) -> None:
+    before = torch.get_rng_state()
+    code, output = run("--layer", "relu4")
+    assert code == 0, output
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "64 of 64 units named (q <= 0.05), 28 of them with a NOT" in output
+    assert "NOT loop on top is worth +0." in output
+    page = (folder / "page" / "index.html").read_text(encoding="utf-8")
+    assert "What a NOT is worth" in page
+    assert "Unit 58: NOT vertical bar" in page
+    assert "unit 54: stroke at the upper left AND NOT loop on top" in output
+    assert "28 of 64 names have a NOT" in page
+    assert page.count("<img ") == 4 * 16  # twelve units with a NOT, four others
+    lines = list(csv.DictReader((folder / "page" / "labels.csv").open()))
+    assert {int(line["unit"]) for line in lines} == set(range(64))
+    data = json.loads((folder / "page" / "labels.json").read_text())
+    first = next(line for line in lines if line["unit"] == "54" and line["rank"] == "1")
+    assert data["units"][54]["formulas"][0]["formula"] == first["formula"]
+    assert (folder / "page" / "labels.txt").read_text().splitlines()[0].startswith("unit")
+    assert output.rstrip().endswith("index.html")
+
+
+def test_the_values_are_those_before_the_nonlinearity(folder: Path) -> None:
+    loaded = load_model("digits")
+    whole, digits = digit_samples(loaded), load_digits()
+    assert len(whole) == 1797
+    assert torch.equal(whole.picture(1796), digits.test_images[-1])
+    images = digits.test_images[:150]
+    samples = replace(whole, batches=lambda: iter(images.split(64)), concepts=whole.concepts[:150])
+    with torch.no_grad():
+        linear = digits_cnn()[:11](images)
+        conv = digits_cnn()[:7](images)
+    for layer in ("linear1", "relu4"):
+        torch.testing.assert_close(layer_values(loaded.model, layer, samples, progress=False), linear)
+    for reduce, expected in (("mean", conv.mean((2, 3))), ("max", conv.amax((2, 3)))):
+        for layer in ("conv3", "relu3"):
+            torch.testing.assert_close(
+                layer_values(loaded.model, layer, samples, reduce=reduce, progress=False), expected, rtol=1e-4, atol=1e-5
+            )  # fmt: skip
+    torch.testing.assert_close(layer_values(loaded.model, "", samples, progress=False), digits_cnn()(images).detach())
+    assert all(not module._forward_hooks for module in loaded.model.modules())
+
+
+def test_a_block_that_ends_in_an_inplace_rectifier_is_read_before_it() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.ReLU(inplace=True))))
+    images = torch.randn(5, 1, 3, 3)
+    samples = Samples(lambda: iter([images[:3], images[3:]]), lambda i: images[i], torch.ones(5, 1) > 0, ("a",), "")
+    expected = model[0][0](images).mean((2, 3)).detach()
+    for layer in ("0", "0.1", "0.1.0"):
+        torch.testing.assert_close(layer_values(model, layer, samples, progress=False), expected)
+
+
+def test_a_folder_with_attributes_and_hypernyms(folder: Path) -> None:
+    options = ["--images", "images", "--attributes", "attributes.csv", "--hypernyms", "parents.csv"]
+    code, output = run("--model", "digits", "--layer", "linear2", "--holdout", "0", *options)
+    assert code == 0, output
+    page = (folder / "page" / "index.html").read_text(encoding="utf-8")
+    assert "48 images of images, 6 concepts; left out, as the same for all: ink" in page
+    assert "no p- and q-values" in output
+    lines = list(csv.DictReader((folder / "page" / "labels.csv").open()))
+    best = {int(line["unit"]): Formula.parse(line["formula"]) for line in lines if line["rank"] == "1"}
+    assert str(best[3]) == "3"  # the shortest, first spelling of what is also odd, and NOT loop at the bottom
+    code, output = run("--model", "digits", "--layer", "linear2", "--mode", "negative", "--no-exact-pairs", *options)
+    assert code == 0, output
+    assert "a unit is low where its formula holds" in output
+    loaded = load_model("digits")
+    samples = folder_samples(folder / "images", loaded, folder / "attributes.csv", folder / "parents.csv")
+    assert samples.names == ("3", "6", "8", "loop at the bottom", "odd", "even")
+    assert samples.picture(0).shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layer", "linear9"], "no layer 'linear9'; it has: conv1"),
+        (["--model", "torchvision:resnet18", "--layer", "fc"], "--images must name a folder"),
+        (["--attributes", "attributes.csv"], "name that folder too"),
+        (["--images", "nowhere"], "image folder nowhere does not exist"),
+        (["--images", "one"], "has one class only"),
+        (["--reduce", "median"], "--reduce 'median' must be one of mean, max, min, sum"),
+        (["--mode", "both"], "mode='both' is not known"),
+        (["--length", "0"], "length=0 must be"),
+        (["--holdout", "1"], "holdout=1.0"),
+    ],
+)
+def test_what_is_refused(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "one" / "3").mkdir(parents=True)
+    save_image(torch.rand(1, 8, 8), folder / "one" / "3" / "1.png")
+    code, output = run(*arguments)
+    assert code == 2
+    assert message in output
+    assert not (folder / "page").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(folder: Path) -> None:
+    (folder / "page").write_text("mine")
+    code, output = run()
+    assert code == 2
+    assert "page is an existing file" in output
+    assert (folder / "page").read_text() == "mine"
+
+
+def test_the_figure_shows_scores_and_the_split() -> None:
+    concepts = torch.arange(60)[:, None] % 3 == torch.arange(3)
+    values = torch.where(concepts[:, 0], 2.0, 0.0) + torch.arange(60) / 100
+    names = ["a $price$", "b", "c"]
+    found = label_units(values, concepts, names, length=2, progress=False)[0]
+    figure = label_figure(found, values, concepts, names)
+    scores, split = figure.axes
+    widths = [bar.get_width() + bar.get_x() for bar in scores.patches]
+    assert widths == pytest.approx([one.auc for one in found.formulas])
+    assert scores.texts[0].get_text() == f"a $price$ ({found.best.fraction:.0%})"
+    assert [text.get_text() for text in split.get_legend().get_texts()] == ["does not hold (40)", "holds (20)"]
+    figure.canvas.draw()
+    assert len(label_figure(found).axes) == 1
+    panels = label_panels(found, values, concepts, names)
+    assert all(isinstance(panel, Panel) and panel.data.shape[0] == 3 for panel in panels)
+    with pytest.raises(ValueError, match="activations without concepts"):
+        label_figure(found, values)
+    with pytest.raises(ValueError, match="for 60 rows of concepts"):
+        label_figure(found, values[:10], concepts, names)
