@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from absence_plugins.relevance.operation import SECANTS, Operation
-from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, ZPlus
+from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, Spread, Stabilized, ZPlus
+from absence_plugins.relevance.secants.weighted import WeightedPull
 
 RULES = [Gamma(0.25), Gamma(3.0), ZPlus(), AlphaBeta(1.0), AlphaBeta(0.5)]
 LAYERS = {
@@ -131,6 +132,45 @@ def test_multipliers_of_denormal_differences_are_finite() -> None:
             (m,) = SECANTS["linear"](each)(torch.ones(1, 1))
             assert m is not None
             assert m.isfinite().all()
+
+
+@pytest.mark.parametrize("power", [0, 2])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_flat_and_wsquare_are_the_plain_algebra(layer: str, power: int) -> None:
+    op = with_rule(layer, Spread(power), 0)
+    pull = SECANTS[op.name](op)
+    assert isinstance(pull, WeightedPull)
+    m = torch.randn_like(op.output)
+    (zero,) = pull(m)
+    assert zero is not None
+    assert not zero.any()
+    a, weight = op.operand((0,)), op.args[1] if len(op.args) > 1 else op.kwargs["weight"]
+    args, kwargs = (None, *op.args[3:]), {k: v for k, v in op.kwargs.items() if k != "bias"}
+    v = torch.ones_like(weight) if power == 0 else weight**2
+    matrix = torch.autograd.functional.jacobian(lambda t: op.function(t, v, *args, **kwargs), a)
+    matrix = matrix.reshape(m.numel(), a.numel())
+    relevance = (m * (op.output - op.other_output)).reshape(-1)
+    want = (matrix / matrix.sum(1, keepdim=True)).mT @ relevance
+    torch.testing.assert_close(pull.spread, want.reshape(a.shape), atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [None, Gamma(0.25), Spread(2)], ids=str)
+def test_what_a_stabilizer_absorbs_is_accounted_for(rule: Any) -> None:
+    def stabilizer(change: Tensor) -> Tensor:
+        return change + 0.1 * change.sign()
+
+    op, plain_op = with_rule("conv2d", Stabilized(rule, stabilizer), 0), with_rule("conv2d", rule, 0)
+    pull, plain_pull, m = SECANTS["conv2d"](op), SECANTS["conv2d"](plain_op), torch.randn_like(op.output)
+    assert isinstance(pull, WeightedPull)
+    assert isinstance(plain_pull, WeightedPull)
+    change, difference = op.output - op.other_output, op.operand((0,)) - op.other_operand((0,))
+    (found,), (want,) = pull(m), plain_pull(m * change / stabilizer(change))
+    torch.testing.assert_close(found, want)
+    torch.testing.assert_close(pull.spread, plain_pull.spread)
+    assert found is not None
+    assert pull.absorbed is not None
+    total = (found * difference).sum() + pull.absorbed.sum() + (0 if pull.spread is None else pull.spread.sum())
+    assert abs(total - (m * change).sum()) < 1e-10
 
 
 def test_parameters_of_a_rule_are_checked() -> None:

@@ -8,6 +8,7 @@ output sum to 1. With beta: plus = (1 + beta) / p, minus = beta / n.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +76,42 @@ class AlphaBeta:
         return torch.where(capped, quotient(1 + self.beta, p), exact), torch.where(
             capped, quotient(self.beta, n), exact
         )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Flat (power 0) and WSquare (power 2): R_i = sum_j abs(w_ij)^power / (sum_i abs(w_ij)^power) R_j, whatever the inputs are.
+
+    It gives R where da = 0, so there is no multiplier: for a layer that takes the input itself, written to its map.
+    Source: Lapuschkin et al., Nature Communications 2019 (Flat); Montavon et al., Pattern Recognition 2017 (w^2 rule).
+    """
+
+    power: int = 0
+
+    def parts(self, p: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        """It has none."""
+        raise TypeError(f"{self!r} has no parts of positive and negative contributions")
+
+
+@dataclass(frozen=True)
+class Stabilized:
+    """Another rule (None for Epsilon) with a stabilizer in its denominator: R_j dy_j / stabilizer(dy_j) is redistributed.
+
+    The rest of R_j is absorbed: the map sums to u(x) - u(r) less what is absorbed.
+    """
+
+    rule: Redistribution | None
+    stabilizer: Callable[[Tensor], Tensor]
+
+    def parts(self, p: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the other rule."""
+        if self.rule is None:
+            raise TypeError("Epsilon has no parts of positive and negative contributions")
+        return self.rule.parts(p, n)
+
+    def passed(self, change: Tensor) -> Tensor:
+        """dy / stabilizer(dy)."""
+        return quotient(change, self.stabilizer(change))
 
 
 def mirrored(rule: Redistribution, total: Tensor, gross: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from absence_plugins.relevance.operation import Multiplier, Operation, Place, Pull, secant
 from absence_plugins.relevance.secants.arguments import Arguments, single
-from absence_plugins.relevance.secants.arithmetic import midpoint, reduce_to, vjp
+from absence_plugins.relevance.secants.arithmetic import midpoint, quotient, reduce_to, vjp
 from absence_plugins.relevance.secants.quadratic import at_midpoint
-from absence_plugins.relevance.secants.redistribution import Redistribution, multiplier_coefficients
+from absence_plugins.relevance.secants.redistribution import Redistribution, Spread, Stabilized, multiplier_coefficients
 
 WEIGHTED = frozenset(("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))))
 
@@ -29,6 +29,41 @@ class Operator:
 
     forward: Callable[[Tensor, Tensor], Tensor]
     transpose: Callable[[Tensor, Tensor], Tensor]
+
+
+class WeightedPull:
+    """m of the output -> m of the input. Of its last call it keeps what no multiplier carries.
+
+    Attributes:
+        spread: R of the input by Flat or WSquare (the multipliers are 0 then); None with other rules.
+        absorbed: R of the output that a stabilizer took away; None without one.
+    """
+
+    def __init__(self, op: Operation, operator: Operator, place: Place, weight: Tensor) -> None:
+        self._operator, self._weight, self._like = operator, weight, op.operand(place)
+        self._change: Tensor = op.output - op.other_output
+        rule, self._passed = op.rule, None
+        if isinstance(rule, Stabilized):
+            self._passed, rule = rule.passed(self._change), rule.rule
+        self._back: Callable[[Tensor], Tensor] = lambda m: operator.transpose(m, weight)
+        self._power = rule.power if isinstance(rule, Spread) else None
+        if rule is not None and self._power is None:
+            self._back = redistribute(operator, rule, self._like - op.other_operand(place), weight, self._change)
+        self.spread: Tensor | None = None
+        self.absorbed: Tensor | None = None
+
+    def __call__(self, multiplier: Multiplier) -> tuple[Tensor | None, ...]:
+        """The pull."""
+        m = single(multiplier)
+        if m is None:
+            return (None,)
+        if self._passed is not None:
+            self.absorbed = m * (1 - self._passed) * self._change
+            m = m * self._passed
+        if self._power is not None:
+            self.spread = spread(self._operator, self._weight, self._like, m * self._change, self._power)
+            return (torch.zeros_like(self._like),)
+        return (reduce_to(self._back(m), self._like),)
 
 
 def redistribute(
@@ -45,19 +80,10 @@ def redistribute(
     return pull
 
 
-def _pull_of(op: Operation, operator: Operator, a: Place, weight: Tensor) -> Pull:
-    operand = op.operand(a)
-    back: Callable[[Tensor], Tensor]
-    if op.rule is None:
-        back = lambda m: operator.transpose(m, weight)  # noqa: E731
-    else:
-        back = redistribute(operator, op.rule, operand - op.other_operand(a), weight, op.output - op.other_output)
-
-    def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
-        m = single(multiplier)
-        return (None if m is None else reduce_to(back(m), operand),)
-
-    return pull
+def spread(operator: Operator, weight: Tensor, like: Tensor, relevance: Tensor, power: int) -> Tensor:
+    """R_i = sum_j v_ij / (sum_i v_ij) R_j with v = abs(w)^power."""
+    v = torch.ones_like(weight) if power == 0 else weight.abs() ** power
+    return operator.transpose(quotient(relevance, operator.forward(torch.ones_like(like), v)), v)
 
 
 @secant("linear")
@@ -66,7 +92,7 @@ def linear(op: Operation) -> Pull:
     arguments = Arguments(op, input=None, weight=None, bias=None)
     if arguments.varying() != ["input"]:
         return at_midpoint(op)
-    return _pull_of(op, LINEAR, op.varying[0], arguments.value("weight"))
+    return WeightedPull(op, LINEAR, op.varying[0], arguments.value("weight"))
 
 
 LINEAR = Operator(lambda a, w: torch.nn.functional.linear(a, w), lambda m, w: m @ w if w.ndim > 1 else m[..., None] * w)
@@ -99,7 +125,7 @@ def convolution(op: Operation) -> Pull:
             return direct(m, w)
         return vjp(lambda value: forward(value, w), [torch.zeros_like(a)], m)[0]
 
-    return _pull_of(op, Operator(forward, transpose), op.varying[0], arguments.value("weight"))
+    return WeightedPull(op, Operator(forward, transpose), op.varying[0], arguments.value("weight"))
 
 
 def _direct_transpose(
@@ -165,4 +191,4 @@ def _product_by_rule(op: Operation, is_first: bool, weight: Tensor) -> Pull:
     def transpose(m: Tensor, w: Tensor) -> Tensor:
         return vjp(lambda a: forward(a, w), [op.operand(place)], m)[0]
 
-    return _pull_of(op, Operator(forward, transpose), place, weight if scale >= 0 else -weight)
+    return WeightedPull(op, Operator(forward, transpose), place, weight if scale >= 0 else -weight)
