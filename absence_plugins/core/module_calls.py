@@ -15,7 +15,7 @@ def running_modules(model: Any) -> Iterator[list[str]]:
 
     >>> net, seen = nn.Sequential(nn.Identity()), []
     >>> with running_modules(net) as running:
-    ...     _ = net[0].register_forward_hook(lambda *_: seen.append(list(running)))
+    ...     _ = net[0].register_forward_pre_hook(lambda *_: seen.append(list(running)))
     ...     _ = net(1)
     >>> seen
     [['', '0']]

@@ -12,7 +12,7 @@ from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pul
 from absence_plugins.relevance.operation import RelevanceError
 from absence_plugins.relevance.result import Relevance, conservation
 from absence_plugins.relevance.rules import rule_of_modules
-from absence_plugins.relevance.selection import Output, explained_output
+from absence_plugins.relevance.selection import Selection, explained_output
 from absence_plugins.relevance.structure import Structure, flatten, list_references
 
 
@@ -21,7 +21,7 @@ def relevance(
     model: Callable[..., Any],
     x: Any,
     reference: Any,
-    output: Output = None,
+    output: Selection = None,
     *,
     rule: Any = "epsilon",
     layers: Sequence[str | nn.Module] = (),
@@ -41,7 +41,7 @@ def relevance(
         reference: the same structure; a number for constant references; a leading axis [R, ...] or a list for several,
             which share one graph of x.
         output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list), weights shaped like
-            the outputs, or ``f(model output) -> [B]``.
+            the outputs, a :class:`~absence_plugins.core.outputs.Output`, or ``f(model output) -> [B]``.
         rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last; or a
             function from the name of a module to the rule inside it.
         layers: names of modules, or modules, whose output gets relevance: ``result.at(name)``.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Output = None | int | tuple[int, ...] | list[int] | Tensor | Callable[[Any], Tensor]
+from absence_plugins.core.outputs import Output, logits_of
+
+Selection = None | int | tuple[int, ...] | list[int] | Tensor | Output | Callable[[Any], Tensor]
 
 
-def explained_output(outputs: Any, output: Output) -> Tensor:
+def explained_output(outputs: Any, output: Selection) -> Tensor:
     """The explained output u of each sample, [B], as a differentiable function of the model's outputs.
 
     Raises:
@@ -22,7 +24,9 @@ def explained_output(outputs: Any, output: Output) -> Tensor:
         if not isinstance(u, Tensor):
             raise TypeError(f"output must return a tensor with one value per sample, got {type(u).__name__}")
         return u.reshape(-1)
-    logits = _only_tensor(outputs)
+    logits = logits_of(outputs)
+    if isinstance(output, Output):
+        return output.values(logits)
     if logits.dim() == 0:
         logits = logits.reshape(1, 1)
     elif logits.dim() == 1:
@@ -63,19 +67,3 @@ def _indexed(logits: Tensor, output: Any) -> Tensor:
             raise ValueError(f"output={entry} does not exist: the outputs have shape {tuple(logits.shape)}")
     places = torch.tensor(entries, device=logits.device).unbind(1)
     return logits[(torch.arange(samples, device=logits.device), *places)]
-
-
-def _only_tensor(outputs: Any) -> Tensor:
-    if isinstance(outputs, Tensor):
-        return outputs
-    logits = getattr(outputs, "logits", None)
-    if isinstance(outputs, Mapping) and logits is None:
-        logits = outputs.get("logits", outputs.get("out"))
-    if isinstance(logits, Tensor):
-        return logits
-    entries = list(outputs.values()) if isinstance(outputs, Mapping) else outputs
-    if isinstance(entries, (tuple, list)) and len(entries) == 1 and isinstance(entries[0], Tensor):
-        return entries[0]
-    raise TypeError(
-        f"the model puts out a {type(outputs).__name__}; say which value is explained: output=lambda out: out[0][:, 3]"
-    )

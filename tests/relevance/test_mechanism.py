@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.core.outputs import Logit
 from absence_plugins.relevance import Comparison, Relevance, relevance
 
 D = torch.float64
@@ -261,6 +262,7 @@ def test_outputs_of_every_kind() -> None:
     assert torch.equal(chosen[1], columns[0][1])
     margin = relevance(model, x, r, torch.tensor([1.0, -1.0, 0.0], dtype=D)).attribution
     torch.testing.assert_close(margin, columns[0] - columns[1])
+    assert torch.equal(relevance(model, x, r, Logit(2, sign=-1)).attribution, -columns[2])
     squared = check(model, x, r, lambda out: (out[:, 0] * out[:, 1]).exp())  # the selection is part of the graph
     assert torch.equal(squared.output, (model(x)[:, 0] * model(x)[:, 1]).exp().detach())
 

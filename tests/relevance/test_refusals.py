@@ -163,7 +163,7 @@ def test_bad_arguments() -> None:
         relevance(model, 3, R, 0)
     with pytest.raises(TypeError, match="must return a tensor"):
         relevance(model, X, R, lambda out: 3)
-    with pytest.raises(TypeError, match="output=lambda out"):
+    with pytest.raises(ValueError, match="cannot be told which are the scores"):
         relevance(lambda x: (model(x), x), X, R, 0)
 
 
