@@ -8,6 +8,7 @@ output it gets. Where two axes fit, the caller is asked, and told what was seen.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -136,7 +137,8 @@ def _from_neighbors(
         for one in model.modules():
             handles.append(one.register_forward_pre_hook(enter, prepend=True))
             handles.append(one.register_forward_hook(passed if one is module else leave))
-        run()
+        with suppress(Exception):  # behind the module the model may fail, for example on small crops
+            run()
     finally:
         for handle in handles:
             handle.remove()

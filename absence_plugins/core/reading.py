@@ -154,19 +154,27 @@ class Watch:
         if self.side == "input" or (self.side == "auto" and is_activation(inner)):
             self._on(inner.register_forward_pre_hook(self._keep_input, prepend=True, with_kwargs=True))
             return self
-        if self.side == "auto":
-            for activation in self.module.modules():
-                if is_activation(activation):
-                    self._on(activation.register_forward_pre_hook(self._enter_activation, prepend=True))
-                    self._on(activation.register_forward_hook(self._leave_activation, prepend=True))
-        # in front of other hooks: the copy is taken before anything works in place on the output
-        self._on(self.module.register_forward_hook(self._keep_output, prepend=True))
+        inside = [one for one in self.module.modules() if is_activation(one)] if self.side == "auto" else []
+        self._on_output(inside)
         return self
 
+    def narrow(self) -> None:
+        """After a forward: of the activations inside a block only the one that it was seen to end in is watched on."""
+        module, side = self.point
+        if side == "input" and (module is last_of(self.module) or self.side == "input"):
+            return
+        self._off()
+        self._on_output([module] if side == "input" else [])
+
+    def _on_output(self, activations: list[nn.Module]) -> None:
+        for activation in activations:
+            self._on(activation.register_forward_pre_hook(self._enter_activation, prepend=True))
+            self._on(activation.register_forward_hook(self._leave_activation, prepend=True))
+        # in front of other hooks: the copy is taken before anything works in place on the output
+        self._on(self.module.register_forward_hook(self._keep_output, prepend=True))
+
     def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._off()
 
     def last(self) -> Tensor:
         """The value of the last call; forgets all. Raises ValueError if the module did not run."""
@@ -184,6 +192,11 @@ class Watch:
 
     def _on(self, handle: Any) -> None:
         self._handles.append(handle)
+
+    def _off(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     def _keep_input(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         taken = [*inputs, *keywords.values()]
@@ -266,13 +279,15 @@ def stopped_at(model: nn.Module, watch: Watch) -> Iterator[Callable[..., Tensor]
         ValueError: the module does not run, or puts out no tensor.
     """
     calls: list[int] = []  # in one whole forward; known after the first
+    running: list[bool] = []
 
     def stop(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if calls == [1]:
+        if calls == [1] and running:
             raise _Reached
 
     def run(*inputs: Any, **keywords: Any) -> Tensor:
         watch.forget()
+        running.append(True)
         with torch.inference_mode():
             try:
                 run_model(model, inputs, keywords)
@@ -281,8 +296,12 @@ def stopped_at(model: nn.Module, watch: Watch) -> Iterator[Callable[..., Tensor]
             except Exception:
                 if not watch.values:  # behind the module the model may fail, for example on small crops
                     raise
+            finally:
+                running.clear()
         if not calls and watch.values:
             calls.append(len(watch.values))
+            if calls == [1]:
+                watch.narrow()
         return watch.last()
 
     with unchanged(plain_model(model)), watch:

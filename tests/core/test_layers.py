@@ -148,6 +148,23 @@ def test_every_layout_is_read_as_an_independent_hook_reads_it(
         Unit(layer, units).values(model, x)
 
 
+@pytest.mark.parametrize(
+    ("layer", "module", "side"), [("1", "1", "input"), ("2", "2.relu", "input"), ("3", "3", "output")]
+)
+def test_reading_needs_nothing_behind_the_layer(layer: str, module: str, side: str) -> None:
+    """Also where the axis of the channels is looked up in the layers around, and a block's last activation found out."""
+    model, x = seeded(cnn), torch.randn(2, 1, 4, 5)
+    expected = by_hook(model, x, module, side, 1)
+    model[5] = nn.Linear(7, 7)  # type: ignore[operator]  # fits no input
+    calls: list[int] = []
+    with Layer(layer).reading(model) as run:
+        model[4].register_forward_hook(lambda *_: calls.append(1))  # type: ignore[index,union-attr]
+        for _ in range(3):
+            assert torch.equal(run(x).flatten(2), expected)
+    assert len(calls) <= 2  # the first forward, and once more to see which layers are around
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
 def test_one_position() -> None:
     tokens, windows = seeded(Tokens), seeded(Windows)
     x = torch.randn(2, 1, 4, 5)
