@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from absence_plugins.relevance.records import Record, detach_all
+from absence_plugins.relevance.records import Record
 
 
 class Call:
@@ -44,7 +44,9 @@ class SecantNode(torch.autograd.Function):
         ctx.shapes = [operand.shape for operand in operands]
         result = call.run(ctx, operands)
         if not record.is_linear:
-            record.output = detach_all(call.output)
+            # detached, as the output itself gets this node: a circle that no garbage collector sees
+            output = call.output
+            record.output = output.detach() if isinstance(output, Tensor) else tuple(o.detach() for o in output)
         return result
 
     @staticmethod

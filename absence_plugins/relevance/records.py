@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from absence_plugins.relevance.operation import Place, Pull
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Record:
     """One operation of x's pass with a varying operand; ``args`` hold no graph.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -363,6 +365,18 @@ def test_nothing_is_left_behind(fails: bool) -> None:
     assert torch.equal(r, before[1])
     assert not x.requires_grad
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_the_graph_is_freed_with_the_comparison() -> None:
+    model = Call(lambda s, x: s.b(s.a(x).tanh().relu_()).max(1).values)
+    comparison = Comparison(model, [rand(2, 4)])
+    comparison.against([rand(2, 4, seed=1)])
+    comparison.pull(comparison.output, torch.ones(2, dtype=D))
+    records = [weakref.ref(record) for record in comparison._mode.records]
+    del comparison
+    gc.collect()
+    assert len(records) == 5
+    assert not any(record() for record in records)
 
 
 def test_inference_mode_and_float32() -> None:

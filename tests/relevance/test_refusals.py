@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "sort": (lambda x: x.sort(1).values, "sort in module 'block' .* use max or mean"),
     "topk": (lambda x: x.topk(4).values, "topk in module 'block' .* use max or mean"),
     "cumprod": (lambda x: x.cumprod(1), "cumprod in module 'block' .* exp"),
-    "no rule": (lambda x: torch.special.i0e(x), "special_i0e in module 'block' .* @secant"),
+    "no rule": (lambda x: torch.renorm(x, 2, 0, 1.0), "renorm in module 'block' .* @secant"),
     "moving grid": (
         lambda x: F.grid_sample(x.reshape(1, 1, 2, 2), x.reshape(1, 2, 1, 2), align_corners=False).repeat(1, 1, 1, 2)[
             0, 0
