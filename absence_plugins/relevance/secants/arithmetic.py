@@ -13,6 +13,8 @@ Function = Callable[[Tensor], Tensor]
 
 # A midpoint slope is accepted where it explains the change of the output to so many units in the last place.
 SLACK = 8
+# From this share of close elements on, all are computed: selecting costs more.
+DENSE = 0.1
 
 
 def midpoint(a: Tensor, other: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ def slope(
 ) -> Tensor:
     """(f(a) - f(a')) / (a - a') of an elementwise function; no noise where a and a' are close.
 
-    Kinked: f'(a) where a = a'. Smooth: where abs(a - a') <= (24 eps)^(1/3) max(1, abs(a)), the mean of f' at the two
+    Kinked: f'(a) where a = a'. Smooth: where abs(a - a') <= (24 eps)^(1/3) max(1, abs(a + a') / 2), the mean of f' at the two
     points of Gauss between a and a' (exact to order 4), if that explains y - y' to rounding: not across a kink or near
     a pole. 0 where a = a' and f' is not finite.
 
@@ -91,33 +93,44 @@ def slope(
     >>> slope(torch.relu, a, torch.tensor([1.0, 2.0, 5.0]), torch.relu(a), torch.tensor([1.0, 2.0, 5.0]), smooth=False)
     tensor([0.5000, 1.0000, 1.0000])
     """
-    difference, change = a - other, y - other_y
-    result = change / difference
-    near = a == other
+    difference = a - other
+    result = (y - other_y).div_(difference)
     if smooth:
         bound = (24 * torch.finfo(a.dtype).eps) ** (1 / 3)
-        near = near | (difference.abs() <= bound * torch.maximum(a.abs(), other.abs()).clamp(min=1.0))
-    if not near.any():
+        size = (a + other).abs_().mul_(bound / 2).clamp_(min=bound)
+        near = torch.gt(difference.abs_(), size).logical_not_()  # also where both are infinite
+    else:
+        near = a == other
+    count = int(near.sum())
+    if count == 0:
         return result
-    if whole:
-        return torch.where(near, _slope_of_close(function, a, other, y, other_y, smooth, cancels), result)
-    result[near] = _slope_of_close(function, a[near], other[near], y[near], other_y[near], smooth, cancels)
+    close = _derivative_between if smooth else _derivative_of_equal
+    if whole or count > DENSE * near.numel():
+        return torch.where(near, close(function, a, other, y, other_y, result, cancels), result)
+    places = near.nonzero(as_tuple=True)
+    result[places] = close(function, *(t[places] for t in (a, other, y, other_y, result)), cancels)
     return result
 
 
-def _slope_of_close(
-    function: Function, a: Tensor, other: Tensor, y: Tensor, other_y: Tensor, smooth: bool, cancels: bool
+def _derivative_of_equal(function: Function, a: Tensor, other: Tensor, *_: Any) -> Tensor:
+    found = derivative(function, midpoint(a, other))  # the same for 0. and -0.
+    return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _derivative_between(
+    function: Function, a: Tensor, other: Tensor, y: Tensor, other_y: Tensor, ratio: Tensor, cancels: bool
 ) -> Tensor:
-    middle = torch.where(a == other, a + 0.0, midpoint(a, other))  # + 0.0: the same for 0. and -0.
-    if not smooth:
-        return torch.nan_to_num(derivative(function, middle), nan=0.0, posinf=0.0, neginf=0.0)
-    difference, change = a - other, y - other_y
-    half = torch.where(a == other, 0.0, difference.abs() / math.sqrt(12))
-    found = midpoint(derivative(function, middle - half), derivative(function, middle + half))
-    noise = y.abs() + other_y.abs() + (found.abs() + float(cancels)) * (a.abs() + other.abs())
-    explained = (found * difference - change).abs() <= SLACK * torch.finfo(a.dtype).eps * noise
-    equal = torch.where(torch.isfinite(found), found, 0.0)
-    return torch.where(a == other, equal, torch.where(explained, found, change / difference))
+    """The mean of f' at the points of Gauss where it explains the change, else the ratio of the differences.
+
+    Every sum pairs a value of x with r's before anything else is added: exchanged, it has the same bits.
+    """
+    middle, difference = midpoint(a, other), a - other
+    half = difference.abs().mul_(1 / math.sqrt(12))
+    found = (derivative(function, middle - half) + derivative(function, middle + half)).mul_(0.5)
+    noise = found.abs().add_(float(cancels)).mul_(a.abs().add_(other.abs())).add_(y.abs().add_(other_y.abs()))
+    missed = (found * difference).sub_(y - other_y).abs_()
+    explained = missed <= noise.mul_(SLACK * torch.finfo(a.dtype).eps)
+    return torch.where(explained, found, ratio.masked_fill(a == other, 0.0))
 
 
 def shape_up(value: Tensor, dims: Sequence[int] | None, keepdim: bool, ndim: int) -> Tensor:

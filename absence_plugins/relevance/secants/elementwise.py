@@ -117,9 +117,8 @@ def relu(op: Operation) -> Pull:
     """m dy/da in [0, 1] m; 1 where a = a' > 0."""
     a, other = op.operand(op.varying[0]), op.other_operand(op.varying[0])
     difference = a - other
-    equal = difference == 0
-    values = torch.where(equal, (a > 0).to(a.dtype), (op.output - op.other_output) / difference.masked_fill(equal, 1.0))
-    return by_slope(op, values)
+    values = (op.output - op.other_output).div_(difference)
+    return by_slope(op, torch.where(difference == 0, (a > 0).to(values.dtype), values))
 
 
 @secant("rrelu")
