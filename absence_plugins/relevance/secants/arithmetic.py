@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,11 +105,11 @@ def slope(
     count = int(near.sum())
     if count == 0:
         return result
-    close = _derivative_between if smooth else _derivative_of_equal
+    close = partial(_derivative_between, function, cancels) if smooth else partial(_derivative_of_equal, function)
     if whole or count > DENSE * near.numel():
-        return torch.where(near, close(function, a, other, y, other_y, result, cancels), result)
+        return torch.where(near, close(a, other, y, other_y, result), result)
     places = near.nonzero(as_tuple=True)
-    result[places] = close(function, *(t[places] for t in (a, other, y, other_y, result)), cancels)
+    result[places] = close(*(t[places] for t in (a, other, y, other_y, result)))
     return result
 
 
@@ -118,7 +119,7 @@ def _derivative_of_equal(function: Function, a: Tensor, other: Tensor, *_: Any) 
 
 
 def _derivative_between(
-    function: Function, a: Tensor, other: Tensor, y: Tensor, other_y: Tensor, ratio: Tensor, cancels: bool
+    function: Function, cancels: bool, a: Tensor, other: Tensor, y: Tensor, other_y: Tensor, ratio: Tensor
 ) -> Tensor:
     """The mean of f' at the points of Gauss where it explains the change, else the ratio of the differences.
 
