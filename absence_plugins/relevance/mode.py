@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -19,6 +21,36 @@ from absence_plugins.relevance.vocabulary import FIXED, REMEDIES, TRAINING, WEIG
 UNINITIALIZED = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 Embed = Callable[[Tensor, Any], Tensor]  # (what an embedding selects, its indices) -> where relevance is read
 WORDS: dict[Callable[..., Any], Word] = {}  # how each torch function is treated, found once
+
+
+@dataclass(slots=True)
+class Seen:
+    """A call of a torch function with operands that depend on the input."""
+
+    word: Word
+    name: str
+    function: Callable[..., Any]
+    given_args: tuple[
+        Any, ...
+    ]  # as the model gives them: torch chooses kernels by whether parameters require gradients
+    given_kwargs: dict[str, Any]
+    args: tuple[Any, ...]  # parameters detached
+    kwargs: dict[str, Any]
+    varying: tuple[Place, ...]
+    operands: list[Tensor]
+
+    def constants(self) -> tuple[Any, Any]:
+        """The arguments with None for what depends on the input, and a copy of a constant that is overwritten in place.
+
+        Of that only the values that stay matter.
+        """
+        args = self.args
+        if self.word.in_place and not args[0].requires_grad:
+            before = None if self.name in ("copy", "fill", "zero") else args[0].clone()
+            if before is not None and self.name == "setitem":
+                before[args[1]] = 0
+            args = (before, *args[1:])
+        return constants_of(args), constants_of(self.kwargs)
 
 
 class GraphMode(TorchFunctionMode):
@@ -46,33 +78,32 @@ class GraphMode(TorchFunctionMode):
                 return self.entering.call(func, args, kwargs)
         places: list[Place] = []
         operands: list[Tensor] = []
-        args = scan(args, places, operands)
-        if kwargs:
-            kwargs = scan_keywords(kwargs, places, operands)
+        constant_args = scan(args, places, operands)
+        constant_kwargs = scan_keywords(kwargs, places, operands) if kwargs else kwargs
         if not places:
             if word.in_place and args and isinstance(args[0], Tensor):
                 self.memory.release(args[0])
-            return self.constant(word, func, args, kwargs)
+            return self.constant(word, func, constant_args, constant_kwargs)
         if not torch.is_grad_enabled():
             return func(*args, **kwargs)  # the result depends on the input no longer; what uses it is compared
-        if "out" in kwargs and kwargs["out"] is not None:
+        if kwargs.get("out") is not None:
             self.refuse(word.name, "it writes to out=; call it without")
         name = _resolve(word.name, args, kwargs)
-        varying = tuple(places)
+        seen = Seen(word, name, func, args, kwargs, constant_args, constant_kwargs, tuple(places), operands)
         self.check_evaluation(name, args, kwargs)
-        if self.is_linear(name, varying):
-            return self.linear(word, name, func, args, kwargs, varying, operands)
+        if self.is_linear(name, seen.varying):
+            return self.linear(seen)
         if name in SECANTS:
-            return self.secant(word, name, func, args, kwargs, varying, operands)
-        return self.unknown(word, name, func, args, kwargs)
+            return self.secant(seen)
+        return self.unknown(seen)
 
     # -- what the two passes do differently ----------------------------------------------------------------------------
 
-    def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+    def linear(self, seen: Seen) -> Any:
         """An operation that is its own secant."""
         raise NotImplementedError
 
-    def secant(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+    def secant(self, seen: Seen) -> Any:
         """An operation with a secant."""
         raise NotImplementedError
 
@@ -89,35 +120,38 @@ class GraphMode(TorchFunctionMode):
             return self.embed(output, args[1] if len(args) > 1 else kwargs["indices"])
         return output
 
-    def unknown(self, word: Word, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def unknown(self, seen: Seen) -> Any:
         """An operation of no known kind: it must cut the dependence on the input (comparisons, detach, argmax)."""
-        output = _run(word, func, args, kwargs)
-        if depends(output) or (word.in_place and depends(args[0])):
-            self.refuse(name)
-        if not (name.startswith("new_") or name.endswith("_like")):
-            self.decisions.append(f"{name} in {where(self.path())}")
+        output = _run(seen.word, seen.function, seen.args, seen.kwargs)
+        if depends(output) or (seen.word.in_place and depends(seen.args[0])):
+            self.refuse(seen.name)
+        if not (seen.name.startswith("new_") or seen.name.endswith("_like")):
+            self.decisions.append(f"{seen.name} in {where(self.path())}")
         return output
 
-    def run_linear(self, word: Word, func: Any, args: Any, kwargs: Any) -> Any:
+    def run_linear(self, seen: Seen) -> Any:
         """Run on plain autograd."""
-        if word.in_place:
-            self.memory.release(args[0])
-        return func(*args, **kwargs)
+        if seen.word.in_place:
+            self.memory.release(seen.args[0])
+        return seen.function(*seen.args, **seen.kwargs)
 
-    def run_node(
-        self, apply: Callable[..., Any], word: Word, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any
-    ) -> Any:
-        """Run inside a node: in place on a tensor of its own, else out of place and copied into the target."""
-        if not word.in_place:
-            call = Call(func, args, kwargs, False)
-            output = apply(call, *operands)
-            return output if isinstance(output, Tensor) else _typed(output, call.output)
-        target = args[0]
-        if varying[0] == (0,) and not target._is_view():
-            apply(Call(func, args, kwargs, True), *operands)
+    def run_node(self, apply: Callable[..., Any], seen: Seen) -> tuple[Any, Any]:
+        """Run inside a node: in place on a tensor of its own, else out of place and copied into the target.
+
+        Returns the output for the model, and that of the kernel.
+        """
+        if not seen.word.in_place:
+            call = Call(seen.function, seen.given_args, seen.given_kwargs, False)
+            output = apply(call, *seen.operands)
+            return output if isinstance(output, Tensor) else _typed(output, call.output), call.output
+        target = seen.given_args[0]
+        if seen.varying[0] == (0,) and not target._is_view():
+            call = Call(seen.function, seen.given_args, seen.given_kwargs, True)
+            apply(call, *seen.operands)
         else:
-            target.copy_(apply(Call(word.function, args, kwargs, False), *operands))
-        return target
+            call = Call(seen.word.function, seen.given_args, seen.given_kwargs, False)
+            target.copy_(apply(call, *seen.operands))
+        return target, call.output
 
     def check_evaluation(self, name: str, args: Any, kwargs: Any) -> None:
         """Refuse what draws at random or mixes the samples of the batch."""
@@ -160,38 +194,34 @@ class RecordingMode(GraphMode):
         """Linear in the varying operands, and no redistribution in force."""
         return is_linear(name, varying) and not (name in WEIGHTED and self.rule_in_force() is not None)
 
-    def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+    def linear(self, seen: Seen) -> Any:
         """Run on plain autograd; the record keeps the constants."""
-        constants = constants_of(target_before(word, args)), constants_of(kwargs)
-        record = Record(name, self.path(), *constants, varying, word.function, True)
-        if name in FIXED:
-            fixed = detach_all(args)
-            record.pull = SECANTS[name](Operation(name, func, fixed, kwargs, fixed, kwargs, None, None, varying))
-            output = SecantNode.apply(record, Call(func, args, kwargs, False), *operands)
+        record = Record(seen.name, self.path(), *seen.constants(), seen.varying, seen.word.function, True)
+        if seen.name in FIXED:
+            args, kwargs = detach_all(seen.args), detach_all(seen.kwargs)
+            fixed = Operation(seen.name, seen.function, args, kwargs, args, kwargs, None, None, seen.varying)
+            record.pull = SECANTS[seen.name](fixed)
+            output, _ = self.run_node(partial(SecantNode.apply, record), seen)
         else:
-            output = self.run_linear(word, func, args, kwargs)
-            if not (depends(output) or word.in_place):
-                self.decisions.append(f"{name} in {record.where}")
+            output = self.run_linear(seen)
+            if not (depends(output) or seen.word.in_place):
+                self.decisions.append(f"{seen.name} in {record.where}")
                 return output
         self._keep(record, output)
-        if name in WEIGHTED:
+        if seen.name in WEIGHTED:
             self.last_weighted = record
         return output
 
-    def secant(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+    def secant(self, seen: Seen) -> Any:
         """Run inside a node; the record keeps operands and output."""
-        kept = detach_all(args)
-        if word.in_place:
-            copied = self.memory.release(args[0])
-            kept = (args[0].detach().clone() if copied is None else copied, *kept[1:])
-        record = Record(name, self.path(), kept, detach_all(kwargs), varying, word.function, False)
-        if name in WEIGHTED:
+        kept = detach_all(seen.args)
+        if seen.word.in_place:
+            copied = self.memory.release(seen.args[0])
+            kept = (seen.args[0].detach().clone() if copied is None else copied, *kept[1:])
+        record = Record(seen.name, self.path(), kept, detach_all(seen.kwargs), seen.varying, seen.word.function, False)
+        if seen.name in WEIGHTED:
             record.rule, self.last_weighted = self.rule_in_force(), record
-
-        def apply(call: Call, *tensors: Tensor) -> Any:
-            return SecantNode.apply(record, call, *tensors)
-
-        output = self.run_node(apply, word, func, args, kwargs, varying, operands)
+        output, _ = self.run_node(partial(SecantNode.apply, record), seen)
         self._keep(record, output)
         return output
 
@@ -207,18 +237,6 @@ def depends(output: Any) -> bool:
     if isinstance(output, Tensor):
         return output.requires_grad
     return isinstance(output, (tuple, list)) and any(depends(entry) for entry in output)
-
-
-def target_before(word: Word, args: Any) -> Any:
-    """The arguments with a copy of a constant that is overwritten in place, as far as its old values matter."""
-    if not word.in_place or args[0].requires_grad:
-        return args
-    if word.name in ("copy", "fill", "zero"):
-        return (None, *args[1:])
-    before = args[0].clone()
-    if word.name == "setitem":
-        before[args[1]] = 0
-    return (before, *args[1:])
 
 
 def _run(word: Word, func: Any, args: Any, kwargs: Any) -> Any:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from absence_plugins.relevance.constants import are_equal
-from absence_plugins.relevance.mode import Embed, GraphMode, depends, target_before, where
-from absence_plugins.relevance.names import Word
-from absence_plugins.relevance.nodes import Call, DependenceNode
-from absence_plugins.relevance.operation import SECANTS, Operation, Place, RelevanceError
-from absence_plugins.relevance.records import Memory, Record, constants_of, detach_all, put, tensors_in
+from absence_plugins.relevance.mode import Embed, GraphMode, Seen, depends, where
+from absence_plugins.relevance.nodes import DependenceNode
+from absence_plugins.relevance.operation import SECANTS, Operation, Place, Pull, RelevanceError
+from absence_plugins.relevance.records import Memory, Record, detach_all, put, tensors_in
 from absence_plugins.relevance.vocabulary import FIXED, is_linear
 
 
@@ -38,50 +37,50 @@ class ReplayMode(GraphMode):
             return self.records[self.position].is_linear
         return is_linear(name, varying)
 
-    def linear(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+    def linear(self, seen: Seen) -> Any:
         """Compare the constants, run on plain autograd."""
-        constants = constants_of(target_before(word, args)), constants_of(kwargs)
-        if name in FIXED:
-            output = DependenceNode.apply(Call(func, args, kwargs, False), *operands)
+        constants = seen.constants()
+        if seen.name in FIXED:
+            output, _ = self.run_node(DependenceNode.apply, seen)
         else:
-            output = self.run_linear(word, func, args, kwargs)
-            if not (depends(output) or word.in_place):
+            output = self.run_linear(seen)
+            if not (depends(output) or seen.word.in_place):
                 return output
-        record = self._meet(name, varying)
+        record = self._meet(seen)
         if not are_equal((record.args, record.kwargs), constants):
             self._refuse_constants(record)
         return output
 
-    def secant(self, word: Word, name: str, func: Any, args: Any, kwargs: Any, varying: Any, operands: Any) -> Any:
+    def secant(self, seen: Seen) -> Any:
         """Compare the constants, run, and turn both sides into the pull of x's node."""
-        record = self._meet(name, varying)
-        self._compare(record, args, kwargs)
-        if word.in_place:
-            self.memory.release(args[0])
-        kept = detach_all(args), detach_all(kwargs)
-        overwritten = {*record.overwritten, (0, 0)} if word.in_place else record.overwritten
+        record = self._meet(seen)
+        self._compare(record, seen)
+        if seen.word.in_place:
+            self.memory.release(seen.args[0])
+        kept = detach_all(seen.args), detach_all(seen.kwargs)
+        overwritten = {*record.overwritten, (0, 0)} if seen.word.in_place else record.overwritten
         for place in overwritten:
             if place[0] != 2:
                 kept = put(kept, place, _at(kept, place).clone())
-        call: list[Call] = []
-
-        def apply(one: Call, *tensors: Tensor) -> Any:
-            call.append(one)
-            return DependenceNode.apply(one, *tensors)
-
-        output = self.run_node(apply, word, func, args, kwargs, varying, operands)
-        other = detach_all(call[0].output)
+        output, value = self.run_node(DependenceNode.apply, seen)
+        other = detach_all(value)
         if any(place[0] == 2 for place in overwritten):
             other = other.clone() if isinstance(other, Tensor) else tuple(entry.clone() for entry in other)
-        operation = Operation(
-            name, record.function, record.args, record.kwargs, *kept, record.output, other, varying, record.rule
-        )
+        record.pull = self._pull(
+            record, Operation(
+                record.name, record.function, record.args, record.kwargs, *kept, record.output, other, record.varying,
+                record.rule,
+            )
+        )  # fmt: skip
+        return output
+
+    @staticmethod
+    def _pull(record: Record, operation: Operation) -> Pull:
         try:
             with torch.no_grad():
-                record.pull = SECANTS[name](operation)
+                return SECANTS[record.name](operation)
         except RelevanceError as error:
-            raise RelevanceError(f"{name} in {record.where}: {error}") from None
-        return output
+            raise RelevanceError(f"{record.name} in {record.where}: {error}") from None
 
     def finish(self) -> None:
         """Check that r's pass met all records."""
@@ -89,17 +88,18 @@ class ReplayMode(GraphMode):
             record = self.records[self.position]
             self._refuse_alignment(f"x goes on with {record.name} in {record.where}, r ends")
 
-    def _meet(self, name: str, varying: Any) -> Record:
+    def _meet(self, seen: Seen) -> Record:
+        name = seen.name
         if self.position >= len(self.records):
             self._refuse_alignment(f"r goes on with {name} in {where(self.path())}, x ends")
         record = self.records[self.position]
         self.position += 1
-        if record.name != name or record.varying != varying:
+        if record.name != name or record.varying != seen.varying:
             self._refuse_alignment(f"x runs {record.name} in {record.where} where r runs {name}")
         return record
 
-    def _compare(self, record: Record, args: Any, kwargs: Any) -> None:
-        ours, theirs = (record.args, record.kwargs), (args, kwargs)
+    def _compare(self, record: Record, seen: Seen) -> None:
+        ours, theirs = (record.args, record.kwargs), (seen.args, seen.kwargs)
         varying = {(0 if isinstance(place[0], int) else 1, *place) for place in record.varying}
         for (place, x), (_, r) in zip(list(tensors_in(ours)), list(tensors_in(theirs)), strict=False):
             if place in varying and x.shape != r.shape:

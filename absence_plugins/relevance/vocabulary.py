@@ -249,8 +249,9 @@ DENOMINATORS: dict[str, frozenset[int | str]] = {
 
 
 WEIGHTED = frozenset(("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))))
-# Linear, with a secant of their own all the same: autograd's own backward is wrong on some layouts of memory.
-FIXED = frozenset({"batch_norm"})
+# Linear, with a node of their own all the same: autograd's backward of batch norm is wrong on some layouts of memory, and the
+# kernel of the others depends on whether the weights require gradients.
+FIXED = frozenset({"batch_norm", "linear", "matmul"})
 
 
 def is_linear(name: str, varying: tuple[Place, ...]) -> bool:
@@ -262,7 +263,7 @@ def is_linear(name: str, varying: tuple[Place, ...]) -> bool:
     >>> is_linear("mul", ((0,),)), is_linear("mul", ((0,), (1,))), is_linear("relu", ((0,),))
     (True, False, False)
     """
-    if name in LINEAR or name in FIXED:
+    if name in LINEAR or name == "batch_norm":
         return True
     factors = FACTORS.get(name)
     if factors is not None:

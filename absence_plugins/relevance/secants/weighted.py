@@ -41,7 +41,7 @@ class WeightedPull:
 
     def __init__(self, op: Operation, operator: Operator, place: Place, weight: Tensor) -> None:
         self._operator, self._weight, self._like = operator, weight, op.operand(place)
-        self._change: Tensor = op.output - op.other_output
+        self._change: Tensor = op.output if op.rule is None else op.output - op.other_output  # Epsilon needs none
         rule, self._passed = op.rule, None
         if isinstance(rule, Stabilized):
             self._passed, rule = rule.passed(self._change), rule.rule
