@@ -141,6 +141,8 @@ class Watch:
     A block is watched together with the activation modules inside it, until it is known which one it ends in.
     """
 
+    replaces = False
+
     def __init__(self, module: nn.Module, side: str, name: str) -> None:
         self.module, self.side, self.name = module, side, name
         self.values: list[Tensor] = []
@@ -153,6 +155,7 @@ class Watch:
         inner = last_of(self.module) if self.side == "auto" else self.module
         if self.side == "input" or (self.side == "auto" and is_activation(inner)):
             self._on(inner.register_forward_pre_hook(self._keep_input, prepend=True, with_kwargs=True))
+            _replacements_first(inner._forward_pre_hooks)
             return self
         inside = [one for one in self.module.modules() if is_activation(one)] if self.side == "auto" else []
         self._on_output(inside)
@@ -169,9 +172,11 @@ class Watch:
     def _on_output(self, activations: list[nn.Module]) -> None:
         for activation in activations:
             self._on(activation.register_forward_pre_hook(self._enter_activation, prepend=True))
+            _replacements_first(activation._forward_pre_hooks)
             self._on(activation.register_forward_hook(self._leave_activation, prepend=True))
         # in front of other hooks: the copy is taken before anything works in place on the output
         self._on(self.module.register_forward_hook(self._keep_output, prepend=True))
+        _replacements_first(self.module._forward_hooks)
 
     def __exit__(self, *error: object) -> None:
         self._off()
@@ -223,6 +228,13 @@ class Watch:
             self.point = (module, "output")
             self.values.append(value.clone())
         self._left = None
+
+
+def _replacements_first(hooks: Any) -> None:
+    """Let a watch read what a replacement (core/replacing.py) puts at the same point."""
+    for key, hook in list(hooks.items()):
+        if getattr(getattr(hook, "__self__", None), "replaces", False):
+            hooks.move_to_end(key, last=False)
 
 
 class _Reached(Exception):
