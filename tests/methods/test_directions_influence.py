@@ -215,7 +215,7 @@ def test_units_and_rcav(fitted: Fitted) -> None:
     assert bool((rcav.p >= 1 / 101 - 1e-12).all())
     again = influence(fitted.pairs, fitted.model, LAYER, images, test="rcav", n_permutations=100)
     assert torch.equal(rcav.p, again.p)
-    # METHODS: against noise directions nothing is rejected although all 24 effects are real
+    # against noise directions nothing is rejected although all 24 effects are real
     assert rcav.scdp < influence(fitted.pairs, fitted.model, LAYER, images).scdp
 
 
