@@ -163,5 +163,5 @@ def test_ours_is_best_and_the_standard_maps_fail(problem: str) -> None:
             assert ours.faithfulness > standard.faithfulness + 0.2
         if problem != "shape_missing_dead":
             continue
-        assert table.of("AbsenceInputXGradient", problem, "nontarget").share == 0  # local: sees nothing where the unit is dead
+        assert table.of("AbsenceInputXGradient", problem, "nontarget").share == 0  # local, and the unit is dead
         assert table.of("EpsilonPlus +1", problem, "nontarget").share == 0
