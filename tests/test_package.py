@@ -60,6 +60,11 @@ def test_version_is_that_of_the_installed_distribution() -> None:
     assert absence_plugins.__version__ == version("absence-plugins")
 
 
+def test_version_is_that_of_the_citation() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {absence_plugins.__version__}\n" in citation
+
+
 def test_the_migration_guide_lists_every_class() -> None:
     page = (ROOT / "docs" / "from-captum.md").read_text(encoding="utf-8")
     table = [line for line in page.splitlines() if line.startswith("| `Absence")]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions import (
     DirectionPairs,
     EncodedAbsence,
@@ -84,7 +85,7 @@ def painted_over(
 def directions_page(
     pairs: DirectionPairs,
     model: nn.Module,
-    layer: str,
+    layer: str | Layer,
     inputs: Tensor,
     pictures: Tensor,
     out: Path | str,
@@ -96,16 +97,13 @@ def directions_page(
     empty: Tensor | float = 0.0,
     seed: int = 0,
     provenance: dict[str, str] | None = None,
-    channels_last: bool = False,
 ) -> Path:
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
 
     inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1].
     """
-    features = torch.cat(
-        [layer_features(model, layer, part, channels_last=channels_last) for part in torch.split(inputs, 64)]
-    )
-    found = influence(pairs, model, layer, inputs, seed=seed, channels_last=channels_last)
+    features = torch.cat([layer_features(model, layer, part) for part in torch.split(inputs, 64)])
+    found = influence(pairs, model, layer, inputs, seed=seed)
     kept = found.effect.abs().amax(0).topk(min(EFFECTS, found.effect.shape[1])).indices.sort().values
     names = [name_output(int(k)) for k in kept]
     rows, entries, checks = [], [], []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,6 +32,34 @@ SIZES = (
     "nf",
 )
 Kind = str  # "first" or "last"
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Where a layer's value has its samples and channels: to maps [B, U, ...] and back.
+
+    >>> import torch
+    >>> axes = Axes(samples=0, channels=2)  # tokens [B, T, U]
+    >>> axes.maps(torch.zeros(4, 5, 6)).shape, axes.back(torch.zeros(4, 6, 5)).shape
+    (torch.Size([4, 6, 5]), torch.Size([4, 5, 6]))
+    """
+
+    samples: int
+    channels: int | None  # with the samples in front; None: one number per sample
+
+    def in_front(self, value: Tensor) -> Tensor:
+        """A value with the samples on its first axis."""
+        return value.movedim(self.samples, 0)
+
+    def maps(self, value: Tensor) -> Tensor:
+        """A value as the layer holds it -> [B, U, ...]."""
+        front = self.in_front(value)
+        return front[:, None] if self.channels is None else front.movedim(self.channels, 1)
+
+    def back(self, maps: Tensor) -> Tensor:
+        """Maps [B, U, ...] -> the value as the layer holds it."""
+        front = maps[:, 0] if self.channels is None else maps.movedim(1, self.channels)
+        return front.movedim(0, self.samples)
 
 
 def declared(module: nn.Module, shape: tuple[int, ...]) -> Kind | None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +141,8 @@ class Watch:
     A block is watched together with the activation modules inside it, until it is known which one it ends in.
     """
 
+    replaces = False
+
     def __init__(self, module: nn.Module, side: str, name: str) -> None:
         self.module, self.side, self.name = module, side, name
         self.values: list[Tensor] = []
@@ -153,6 +155,7 @@ class Watch:
         inner = last_of(self.module) if self.side == "auto" else self.module
         if self.side == "input" or (self.side == "auto" and is_activation(inner)):
             self._on(inner.register_forward_pre_hook(self._keep_input, prepend=True, with_kwargs=True))
+            _replacements_first(inner._forward_pre_hooks)
             return self
         inside = [one for one in self.module.modules() if is_activation(one)] if self.side == "auto" else []
         self._on_output(inside)
@@ -169,9 +172,11 @@ class Watch:
     def _on_output(self, activations: list[nn.Module]) -> None:
         for activation in activations:
             self._on(activation.register_forward_pre_hook(self._enter_activation, prepend=True))
+            _replacements_first(activation._forward_pre_hooks)
             self._on(activation.register_forward_hook(self._leave_activation, prepend=True))
         # in front of other hooks: the copy is taken before anything works in place on the output
         self._on(self.module.register_forward_hook(self._keep_output, prepend=True))
+        _replacements_first(self.module._forward_hooks)
 
     def __exit__(self, *error: object) -> None:
         self._off()
@@ -223,6 +228,76 @@ class Watch:
             self.point = (module, "output")
             self.values.append(value.clone())
         self._left = None
+
+
+def _replacements_first(hooks: Any) -> None:
+    """Let a watch read what a replacement (core/replacing.py) puts at the same point."""
+    for key, hook in list(hooks.items()):
+        if getattr(getattr(hook, "__self__", None), "replaces", False):
+            hooks.move_to_end(key, last=False)
+
+
+class Recorder:
+    """Reads several layers in one forward; its hooks are on the model inside a ``with`` block.
+
+    ``outputs`` holds what every module but the model put out in the last forward: the very objects, not copies.
+    :meth:`watch` adds a layer of which a copy is kept, at the side where a unit is read.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(inplace=True))
+    >>> _ = net[0].weight.data.fill_(-1.0)
+    >>> with Recorder(net) as recorder, torch.no_grad():
+    ...     watch = recorder.watch("1")
+    ...     _ = net(torch.ones(1, 1))
+    >>> watch.values, recorder.outputs[net[1]]
+    ([tensor([[-1.]])], tensor([[0.]]))
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = plain_model(model)
+        self.outputs: dict[nn.Module, Any] = {}
+        self.watches: dict[tuple[str, str], Watch] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        for module in self.model.modules():
+            if module is not self.model:
+                self._stack.callback(module.register_forward_hook(self._keep).remove)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+        self.watches.clear()
+
+    def watch(self, name: str, side: str = "auto") -> Watch:
+        """Copies of a layer's value from the next forward on. Raises ValueError where there is no such layer."""
+        if (name, side) not in self.watches:
+            watch = Watch(find_module(self.model, name), side, name)
+            self.watches[name, side] = self._stack.enter_context(watch)
+        return self.watches[name, side]
+
+    def forget(self) -> None:
+        """Before a forward."""
+        self.outputs.clear()
+        for watch in self.watches.values():
+            watch.forget()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What was read stays as it is, although the model runs again in the block."""
+        outputs = dict(self.outputs)
+        read = [(watch, list(watch.values), watch.point) for watch in self.watches.values()]
+        try:
+            yield
+        finally:
+            self.outputs.clear()
+            self.outputs.update(outputs)
+            for watch, values, point in read:
+                watch.forget()
+                watch.values.extend(values)
+                watch.point = point
+
+    def _keep(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        self.outputs[module] = output
 
 
 class _Reached(Exception):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.layouts import batch_axis, channel_axis
+from absence_plugins.core.layouts import Axes, batch_axis, channel_axis
 from absence_plugins.core.reading import (
     SIDES,
     Watch,
@@ -134,7 +134,7 @@ class Layer:
 
     def maps(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
         """As :meth:`activation`, with the positions along their own axes: [B, U], [B, U, T], [B, U, H, W], ..."""
-        watch = Watch(self.module(model), self.side, self.name)
+        watch = self.watch(model)
         with watch:
             run_model(model, inputs, keywords)
         return self.arranged(model, watch, watch.last(), inputs, keywords)
@@ -155,7 +155,7 @@ class Layer:
         ...     run(torch.ones(1, 1)).tolist()
         [[-1.0]]
         """
-        watch = Watch(self.module(model), self.side, self.name)
+        watch = self.watch(model)
         with stopped_at(model, watch) as run:
 
             def maps(*inputs: Any, **keywords: Any) -> Tensor:
@@ -181,11 +181,15 @@ class Layer:
 
     def shape(self, model: nn.Module, *inputs: Any, **keywords: Any) -> LayerShape:
         """How many channels and positions these inputs give, and which side was read."""
-        watch = Watch(self.module(model), self.side, self.name)
+        watch = self.watch(model)
         with torch.no_grad(), watch:
             run_model(model, inputs, keywords)
         maps = self.arranged(model, watch, watch.last(), inputs, keywords)
         return LayerShape(self.name, maps.shape[1], tuple(maps.shape[2:]), watch.point[1], self.reduce)
+
+    def watch(self, model: nn.Module) -> Watch:
+        """What reads the layer while the model runs: a context; its values go to :meth:`arranged`."""
+        return Watch(self.module(model), self.side, self.name)
 
     def arranged(
         self,
@@ -196,20 +200,33 @@ class Layer:
         keywords: dict[str, Any] | None = None,
     ) -> Tensor:
         """A value as the layer holds it, with samples on axis 0 and channels on axis 1: [B, U, ...]."""
+        return self.axes(model, watch, value, inputs, keywords).maps(value)
+
+    def axes(
+        self,
+        model: nn.Module,
+        watch: Watch,
+        value: Tensor,
+        inputs: tuple[Any, ...],
+        keywords: dict[str, Any] | None = None,
+        *,
+        samples: int | None = None,
+    ) -> Axes:
+        """Where a value that was read has its samples and channels; ``samples``: how many, if not as many as the inputs."""
         module, side = watch.point
         if value.dim() == 0:
             raise ValueError(f"layer {self.name!r} puts out one number for the whole batch, so it has no units")
-        if batch_axis(module) == 1 and value.dim() == 3:
-            value = value.transpose(0, 1)
-        samples = batch_size_of(inputs, keywords)
-        if samples is not None and len(value) != samples:
+        first = 1 if value.dim() == 3 and batch_axis(module) == 1 else 0
+        front = value.movedim(first, 0)
+        samples = batch_size_of(inputs, keywords) if samples is None else samples
+        if samples is not None and len(front) != samples:
             raise ValueError(
-                f"layer {self.name!r} has activations of shape {tuple(value.shape)} for {samples} samples: its first axis is not "
+                f"layer {self.name!r} has activations of shape {tuple(front.shape)} for {samples} samples: its first axis is not "
                 "the batch (windows of attention, or a layer inside a loop?); name the block around it"
             )
         if value.dim() == 1:
-            return value[:, None]
-        return value.movedim(self._axis(model, module, side, value, inputs, keywords or {}), 1)
+            return Axes(0, None)
+        return Axes(first, self._axis(model, module, side, front, inputs, keywords or {}))
 
     def _axis(
         self,

@@ -6,44 +6,44 @@ makes an image that drives the channel *down*; ``-absence_channel(layer, n)`` dr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from lucent.optvis import objectives as host
-from torch import Tensor, nn
+from torch import Tensor, nn  # noqa: F401  (nn: examples)
 
-from absence_plugins.lucent.layers import (
-    LABELS,
-    Activations,
-    Preactivation,
-    at_position,
-    channel_axis,
-    channels_last,
-    warn_if_rectified,
-)
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.rectified import looks_rectified
+from absence_plugins.core.units import Layer, Unit
+from absence_plugins.lucent.layers import LABELS, Activations, as_layer
 
-Reader = Callable[[nn.Module, Tensor], Tensor]
+Reader = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One value that an objective drives: of which layer, how it is read ([B, ...] -> [B]), in which images, which way.
+    """One value that an objective drives: of which layer, how it is read ([B, U, ...] -> [B]), in which images, which way.
 
     ``sign``: +1 if rendering lowers the value, -1 if it raises it.
     """
 
-    layer: str
+    at: Layer
     description: str
     read: Reader
     batch: int | None = None
     sign: float = 1.0
 
+    @property
+    def layer(self) -> str:
+        """The layer's name; ``labels`` is the model itself."""
+        return self.at.name or LABELS
+
     def values(self, T: Any) -> Tensor:
         """The value of every image [B] (of one, with ``batch``)."""
-        module = _ours(T).module(self.layer)
-        value = self.read(module, T(Preactivation(self.layer)))
+        value = self.read(_ours(T).maps(self.at))
         return value if self.batch is None else value[self.batch : self.batch + 1]
 
 
@@ -87,9 +87,7 @@ class AbsenceObjective(host.Objective):
 
     def _with(self, made: Any, factor: float, other: Any) -> AbsenceObjective:
         """Lucent's result, with the terms of both sides."""
-        own = tuple(
-            Term(term.layer, term.description, term.read, term.batch, term.sign * factor) for term in self.terms
-        )
+        own = tuple(replace(term, sign=term.sign * factor) for term in self.terms)
         same_start = self.same_start or getattr(other, "same_start", False)
         return AbsenceObjective(
             made.objective_func,
@@ -100,16 +98,18 @@ class AbsenceObjective(host.Objective):
         )
 
 
-def absence_channel(layer: str, n_channel: int, batch: int | None = None) -> AbsenceObjective:
+def absence_channel(layer: str | Layer, n_channel: int, batch: int | None = None) -> AbsenceObjective:
     """Drive a channel down: the mean of its pre-activation over positions and images.
 
-    loss = mean z[:, n], z the layer's value before its nonlinearity ([B, C], [B, C, H, W] or tokens [B, T, C]).
+    loss = mean over images of ``Unit(layer, n)``: z[:, n], z the layer's value before its nonlinearity (maps [B, C, H, W],
+    [B, H, W, C], tokens [B, T, C] or vectors [B, C]), reduced over positions.
     Sign: lower is further down; of the rendered picture, what it shows is what the channel is held down by.
 
     Source: Olah et al., Distill 2017 (negative neurons), on pre-activations (docs/from-lucent.md).
 
     Args:
-        layer: as Lucent names it (``layer1_0_bn2``), or with dots.
+        layer: as Lucent names it (``layer1_0_bn2``), with dots, or a :class:`~absence_plugins.Layer` (which also says on
+            which axis the channels are, and how positions are reduced).
         n_channel: the channel.
         batch: only the image with this number; None: all.
 
@@ -124,17 +124,11 @@ def absence_channel(layer: str, n_channel: int, batch: int | None = None) -> Abs
     >>> bool(late[..., 0].mean() < early[..., 0].mean())  # red goes
     True
     """
-    return _driven(
-        layer,
-        lambda m, z: _mean(_channel(m, z, n_channel)),
-        batch,
-        "Absence_Channel",
-        n_channel,
-    )
+    return _driven(layer, as_layer(layer)[n_channel].select, batch, "Absence_Channel", n_channel)
 
 
 def absence_neuron(
-    layer: str,
+    layer: str | Layer,
     n_channel: int,
     x: int | None = None,
     y: int | None = None,
@@ -147,14 +141,15 @@ def absence_neuron(
     >>> absence_neuron("conv1", 3, x=2).description
     'Absence_Neuron [conv1, 3, 2, None]'
     """
+    at = as_layer(layer)
 
-    def read(module: nn.Module, value: Tensor) -> Tensor:
-        return _select(at_position(module, value, x, y), n_channel)
+    def read(maps: Tensor) -> Tensor:
+        return Unit(at, n_channel, _position(maps, x, y)).select(maps)
 
     return _driven(layer, read, batch, "Absence_Neuron", n_channel, x, y)
 
 
-def absence_direction(layer: str, direction: Tensor, batch: int | None = None) -> AbsenceObjective:
+def absence_direction(layer: str | Layer, direction: Tensor, batch: int | None = None) -> AbsenceObjective:
     """Turn a layer's pre-activations against a direction [C]: the mean cosine similarity over positions.
 
     Sign: -1 is exactly opposite. Errors and source as in :func:`absence_channel`.
@@ -162,18 +157,16 @@ def absence_direction(layer: str, direction: Tensor, batch: int | None = None) -
     >>> absence_direction("conv1", torch.ones(8)).name
     'absence_direction'
     """
-    vector = _vector(direction, "direction")
-    return _driven(
-        layer,
-        lambda m, z: _mean(_cosine(channels_last(m, z), vector)),
-        batch,
-        "Absence_Direction",
-        vector,
-    )
+    vector, at = _vector(direction, "direction"), as_layer(layer)
+
+    def read(maps: Tensor) -> Tensor:
+        return at.reduced(_cosine(maps, vector)[:, None])[:, 0]
+
+    return _driven(layer, read, batch, "Absence_Direction", vector)
 
 
 def absence_direction_neuron(
-    layer: str,
+    layer: str | Layer,
     direction: Tensor,
     x: int | None = None,
     y: int | None = None,
@@ -186,13 +179,15 @@ def absence_direction_neuron(
     """
     vector = _vector(direction, "direction")
 
-    def read(module: nn.Module, value: Tensor) -> Tensor:
-        return _cosine(at_position(module, value, x, y), vector)
+    def read(maps: Tensor) -> Tensor:
+        for index in _position(maps, x, y) or ():
+            maps = maps.select(2, index)
+        return _cosine(maps, vector)
 
     return _driven(layer, read, batch, "Absence_Direction_Neuron", vector, x, y)
 
 
-def absence_channel_weight(layer: str, weight: Tensor, batch: int | None = None) -> AbsenceObjective:
+def absence_channel_weight(layer: str | Layer, weight: Tensor, batch: int | None = None) -> AbsenceObjective:
     """Drive a weighted sum of channels down: mean over channels and positions of z times weight [C] (as Lucent's).
 
     >>> absence_channel_weight("conv1", torch.tensor([1.0, -1.0])).name
@@ -200,9 +195,8 @@ def absence_channel_weight(layer: str, weight: Tensor, batch: int | None = None)
     """
     vector = _vector(weight, "weight")
 
-    def read(module: nn.Module, value: Tensor) -> Tensor:
-        placed = channels_last(module, value)
-        return _mean(placed * _fitting(vector, placed))
+    def read(maps: Tensor) -> Tensor:
+        return (maps * _fitting(vector, maps)).flatten(1).mean(1)
 
     return _driven(layer, read, batch, "Absence_Channel_Weight", vector)
 
@@ -218,18 +212,19 @@ def absence_class(n_class: int, batch: int | None = None) -> AbsenceObjective:
     >>> absence_class(3).description
     'Absence_Class [3]'
     """
+    unit = Layer("")[n_class]
 
-    def read(module: nn.Module, value: Tensor) -> Tensor:
-        if value.dim() != 2:
-            raise ValueError(f"the model puts out {tuple(value.shape)}, but absence_class needs logits [B, K]")
-        return _select(value, n_class)
+    def read(maps: Tensor) -> Tensor:
+        if maps.dim() != 2:
+            raise ValueError(f"the model puts out {tuple(maps.shape)}, but absence_class needs logits [B, K]")
+        return unit.select(maps)
 
     made = _driven(LABELS, read, batch, "Absence_Class", n_class)
     made.description = f"Absence_Class [{n_class}]"
     return made
 
 
-def absence_contrast(layer: str, n_channel: int, kind: str = "channel", **position: int) -> AbsenceObjective:
+def absence_contrast(layer: str | Layer, n_channel: int, kind: str = "channel", **position: int) -> AbsenceObjective:
     """The same unit up in the first image and down in the second, from the same start.
 
     loss = -value(image 0) + value(image 1). ``render_vis`` gives it two images that begin alike.
@@ -333,11 +328,11 @@ def as_objective(objective: Any) -> Any:
 # -- reading values ---------------------------------------------------------------------------------------------------
 
 
-def _driven(layer: str, read: Reader, batch: int | None, title: str, *arguments: Any) -> AbsenceObjective:
-    """The objective that lowers what ``read`` makes of a layer's pre-activation."""
+def _driven(layer: str | Layer, read: Reader, batch: int | None, title: str, *arguments: Any) -> AbsenceObjective:
+    """The objective that lowers what ``read`` makes of a layer's maps [B, U, ...]."""
     shown = [str(argument) if not isinstance(argument, Tensor) else "..." for argument in (layer, *arguments)]
     description = f"{title} [{', '.join(shown)}]"
-    term = Term(layer, description, read, batch)
+    term = Term(as_layer(layer), description, read, batch)
 
     def loss(T: Any) -> Tensor:
         values = term.values(T)
@@ -360,19 +355,23 @@ def _ours(T: Any) -> Activations:
     )
 
 
-def _channel(module: nn.Module, value: Tensor, index: int) -> Tensor:
-    return _select(value, index, channel_axis(module, value))
+def _position(maps: Tensor, x: int | None, y: int | None) -> tuple[int, ...] | None:
+    """The position that Lucent's x and y mean in maps [B, U, ...]: the center by default; of tokens, number x.
 
-
-def _select(value: Tensor, index: int, axis: int = 1) -> Tensor:
-    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < value.shape[axis]:
-        raise ValueError(f"channel {index!r} does not exist: the layer has {value.shape[axis]}, from 0")
-    return value.select(axis, index)
-
-
-def _mean(value: Tensor) -> Tensor:
-    """Over everything but the images: [B, ...] -> [B]."""
-    return value.reshape(len(value), -1).mean(1)
+    Raises:
+        ValueError: the position lies outside.
+    """
+    sizes = maps.shape[2:]
+    if not sizes:
+        return None
+    if len(sizes) > 2:
+        raise ValueError(f"a layer with {len(sizes)} axes of positions has no position x, y; use absence_channel")
+    asked = (("x", x),) if len(sizes) == 1 else (("y", y), ("x", x))
+    chosen = [size // 2 if index is None else index for (_, index), size in zip(asked, sizes, strict=True)]
+    for (name, _), index, size in zip(asked, chosen, sizes, strict=True):
+        if not -size <= index < size:
+            raise ValueError(f"{name}={index} lies outside the layer, which has {size} positions along it")
+    return tuple(index % size for index, size in zip(chosen, sizes, strict=True))
 
 
 def _vector(values: Any, name: str) -> Tensor:
@@ -382,17 +381,25 @@ def _vector(values: Any, name: str) -> Tensor:
     return vector.detach()
 
 
-def _fitting(vector: Tensor, placed: Tensor) -> Tensor:
-    if len(vector) != placed.shape[-1]:
-        raise ValueError(f"the vector has {len(vector)} entries, the layer {placed.shape[-1]} channels")
-    return vector.to(placed)
+def _fitting(vector: Tensor, maps: Tensor) -> Tensor:
+    """The vector along the channels of maps [B, U, ...]."""
+    if len(vector) != maps.shape[1]:
+        raise ValueError(f"the vector has {len(vector)} entries, the layer {maps.shape[1]} channels")
+    return vector.to(maps).reshape(-1, *[1] * (maps.dim() - 2))
 
 
-def _cosine(placed: Tensor, vector: Tensor) -> Tensor:
-    return torch.nn.functional.cosine_similarity(placed, _fitting(vector, placed), dim=-1)
+def _cosine(maps: Tensor, vector: Tensor) -> Tensor:
+    """The cosine similarity at every position: [B, U, ...] -> [B, ...]."""
+    return torch.cosine_similarity(maps, _fitting(vector, maps).expand_as(maps), dim=1)
 
 
 def note_rectified(T: Activations, terms: tuple[Term, ...]) -> None:
-    """Warn of layers whose values are rectified all the same."""
-    for layer in dict.fromkeys(term.layer for term in terms if term.layer != LABELS):
-        warn_if_rectified(layer, T(Preactivation(layer)).detach())
+    """Warn of layers whose values are rectified all the same (a rectifier that is called as a function, or pooled)."""
+    for layer in dict.fromkeys(term.at for term in terms if term.at.name):
+        if looks_rectified(T.maps(layer).detach()):
+            warnings.warn(
+                f"every value of layer {layer.name!r} is 0 or more, and some are exactly 0, as behind a ReLU: the lowest value is "
+                "then 0, and many images reach it; name the layer in front of the rectifier",
+                AbsenceWarning,
+                stacklevel=3,
+            )

@@ -16,12 +16,8 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import check_logits, shrunk
-from absence_plugins.lucent.layers import (
-    LABELS,
-    Activations,
-    LayerNotComputed,
-    Preactivation,
-)
+from absence_plugins.core.units import Layer
+from absence_plugins.lucent.layers import Activations, LayerNotComputed
 from absence_plugins.lucent.objectives import Term, as_objective, note_rectified
 from absence_plugins.lucent.surroundings import (
     RandomStates,
@@ -135,7 +131,7 @@ def render_vis(
         parameters, image_f = (param_f or (lambda: param.image(DEFAULT_SIZE, batch=images_wanted)))()
         if getattr(objective, "same_start", False):
             _begin_alike(parameters, len(image_f()))
-        with Activations(model, image_f).hooked() as T:
+        with Activations(model, image_f) as T:
             run = _Run(
                 model,
                 objective,
@@ -209,10 +205,9 @@ class _Run:
 
     def forward(self, images: Tensor) -> None:
         """Fill T; the model may fail behind the layers that are needed."""
-        self.T.forget()
         self._failure: RuntimeError | None = None
         try:
-            self.model(images)
+            self.T.run(images)
         except RuntimeError as error:
             self._failure = error
 
@@ -237,12 +232,12 @@ class _Run:
             with suppress(LayerNotComputed):
                 self.loss()  # names what it needs
             while True:
-                known = len(self.T.asked)
+                known = len(self.T.watches)
                 self.forward(images)
                 try:
                     loss = self.loss()
                 except LayerNotComputed:
-                    if len(self.T.asked) > known:
+                    if len(self.T.watches) > known:
                         continue  # the objective asks for one layer after the other
                     if self._failure is not None:
                         raise self._failure from None
@@ -251,15 +246,13 @@ class _Run:
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 raise ValueError(f"the objective must return one number, got {loss!r:.80}")
             note_rectified(self.T, self.terms)
-            if any(term.layer == LABELS for term in self.terms):
-                outputs = self.T(Preactivation(LABELS)).clone()
-                check_logits(outputs, lambda: self._outputs_for(*shrunk((images,))))
+            if any(not term.at.name for term in self.terms):
+                check_logits(self.T.maps(Layer("")), lambda: self._outputs_for(*shrunk((images,))))
         before.restore()
 
     def _outputs_for(self, images: Tensor) -> Tensor:
         self.forward(images)
-        found: Tensor = self.T(Preactivation(LABELS))
-        return found
+        return self.T.maps(Layer(""))
 
     def optimize(
         self,

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.lucent.layers import Activations, LayerNotComputed, Preactivation
-from absence_plugins.lucent.objectives import AbsenceObjective, as_objective
+from absence_plugins.core.units import Direction, Unit
+from absence_plugins.lucent.layers import Activations
+from absence_plugins.lucent.objectives import AbsenceObjective, Term, as_objective
 from absence_plugins.lucent.surroundings import device_of, frozen
 
 
@@ -21,7 +22,7 @@ def unit_values(model: nn.Module, objective: Any, images: Tensor, *, batch_size:
 
     Args:
         model: in any mode; it is as before afterwards.
-        objective: an absence objective, or ``"-layer:3"``.
+        objective: an absence objective, ``"-layer:3"``, or a :class:`~absence_plugins.Unit` or ``Direction``.
         images: model inputs [N, C, H, W] (as they come out of the preprocessing), on any device.
         batch_size: images per forward.
 
@@ -37,26 +38,23 @@ def unit_values(model: nn.Module, objective: Any, images: Tensor, *, batch_size:
     >>> unit_values(net, "-2:0", torch.tensor([[3.0, 1.0], [1.0, 3.0]])).tolist()  # in front of the ReLU
     [2.0, -2.0]
     """
-    chosen = as_objective(objective)
-    terms = chosen.terms if isinstance(chosen, AbsenceObjective) else ()
-    if not terms:
-        raise TypeError(f"{objective!r} is no absence objective; write absence_channel(layer, n), or '-layer:n'")
+    term, device = _driven_term(objective), device_of(model)
     if len(images) == 0:
         raise ValueError("there are no images")
-    term, device = replace(terms[0], batch=None), device_of(model)
     found = []
-    with frozen(model), torch.no_grad(), Activations(model, lambda: images).hooked() as T:
-        _name_layer(T, term.layer)
+    with frozen(model), torch.no_grad(), Activations(model, lambda: images) as T:
+        T.watch(term.at.name, term.at.side)
         for part in images.split(batch_size):
-            T.forget()
-            model(part.to(device))
+            T.run(part.to(device))
             found.append(term.values(T).float().cpu())
     return torch.cat(found)
 
 
-def _name_layer(T: Activations, layer: str) -> None:
-    """Hooks on the layer before the first forward."""
-    try:
-        T(Preactivation(layer))
-    except LayerNotComputed:
-        return
+def _driven_term(objective: Any) -> Term:
+    """What an objective drives first, in all images. Raises TypeError where it does not say."""
+    if isinstance(objective, (Unit, Direction)):
+        return Term(objective.at, objective.describe(), objective.select)
+    chosen = as_objective(objective)
+    if not isinstance(chosen, AbsenceObjective) or not chosen.terms:
+        raise TypeError(f"{objective!r} is no absence objective; write absence_channel(layer, n), or '-layer:n'")
+    return replace(chosen.terms[0], batch=None)

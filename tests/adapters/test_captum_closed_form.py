@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Reichardt(nn.Module):
-    """METHODS 4: two frames of a row; unit 0 = motion to the right and none to the left.
+    """Two frames of a row; unit 0 = motion to the right and none to the left.
 
     What the hand weights compute is written out in `detectors`.
     """

@@ -1,6 +1,6 @@
 """Trained networks with planted absences: the evidence sits in the true region, with the right sign.
 
-The figures that must be reached are those of METHODS 2 minus 0.05, for the non-target view with a blank
+The figures that must be reached are those measured when the method was designed, minus 0.05, for the non-target view with a blank
 baseline and the target view against the 8 nearest references; the standard map must not show the absence,
 so that the test can tell the two apart. Regions are dilated by 2 pixels, the reach of a 3x3 window.
 """
@@ -26,7 +26,7 @@ from absence_plugins.data import planted
 from absence_plugins.data.planted import Planted, dilate
 
 SAMPLES = 12
-# method, share for the non-target view, share for the target view (METHODS 2 minus 0.05), its arguments
+# method, share for the non-target view, share for the target view (as measured, minus 0.05), its arguments
 METHODS = [
     (AbsenceIntegratedGradients, 0.69, 0.70, {"n_steps": 20}),
     (AbsenceDeepLift, 0.82, 0.84, {}),

@@ -26,10 +26,9 @@ def net() -> nn.Sequential:
 
 def loss(model: nn.Module, objective: Any, images: Tensor) -> Tensor:
     """The objective of one forward, with the hooks that render_vis uses."""
-    with Activations(model, lambda: images).hooked() as T:
+    with Activations(model, lambda: images) as T:
         for _ in range(6):  # a forward names a layer, the next one has it
-            T.forget()
-            model(images)
+            T.run(images)
             try:
                 value: Tensor = objective(T)
             except LayerNotComputed:
@@ -223,12 +222,12 @@ def test_texts_that_name_no_channel(text: str) -> None:
     ("objective", "message"),
     [
         (lambda: absence_channel("nothing", 1), "no layer 'nothing'; it has: 0, 1, 2"),
-        (lambda: absence_channel("2", 9), "channel 9 does not exist: the layer has 5"),
-        (lambda: absence_channel("2", -1), "channel -1 does not exist"),
+        (lambda: absence_channel("2", 9), "there is no unit 9: it has 5 channels, 0 to 4"),
+        (lambda: absence_channel("2", -1), "index=-1 must be a channel number, 0 or higher"),
         (lambda: absence_channel("2", 1, batch=7), "batch=7: the batch has no such image"),
         (lambda: adapter.absence_neuron("2", 1, x=99), "x=99 lies outside"),
         (lambda: adapter.absence_direction("2", torch.ones(3)), "3 entries, the layer 5 channels"),
-        (lambda: adapter.absence_class(7), "channel 7 does not exist"),
+        (lambda: adapter.absence_class(7), "there is no unit 7: it has 3 channels"),
     ],
 )
 def test_clear_errors(objective: Any, message: str) -> None:

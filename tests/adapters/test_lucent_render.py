@@ -22,7 +22,7 @@ from absence_plugins.lucent import (
     absence_neuron,
     render_vis,
 )
-from absence_plugins.lucent.layers import Activations, LayerNotComputed, Preactivation
+from absence_plugins.lucent.layers import Activations, as_layer
 from absence_plugins.lucent.surroundings import RandomStates
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -43,15 +43,11 @@ def plain_net() -> nn.Sequential:
 
 
 def captured(model: nn.Module, name: str, x: Tensor) -> Tensor:
-    with Activations(model, lambda: x).hooked() as T, torch.no_grad():
-        for _ in range(2):
-            T.forget()
-            model(x)
-            try:
-                value = T(Preactivation(name))
-            except LayerNotComputed:
-                continue
-    return value
+    layer = as_layer(name)
+    with Activations(model, lambda: x) as T, torch.no_grad():
+        T.watch(layer.name)
+        T.run(x)
+        return T.maps(layer)
 
 
 def clean(model: nn.Module, dotted: str, x: Tensor, side: str, call: int = -1) -> Tensor:
@@ -110,9 +106,9 @@ def test_preactivations_of_a_vision_transformer() -> None:
     x = torch.randn(1, 3, 32, 32)
     block = "encoder.layers.encoder_layer_1"
     assert torch.equal(captured(model, "labels", x), clean(model, "heads.head", x, "output"))
-    assert torch.equal(captured(model, block.replace(".", "_"), x), clean(model, block, x, "output"))
+    assert torch.equal(captured(model, block.replace(".", "_"), x), clean(model, block, x, "output").transpose(1, 2))
     gelu = f"{block}.mlp.1"
-    assert torch.equal(captured(model, gelu.replace(".", "_"), x), clean(model, gelu, x, "input"))
+    assert torch.equal(captured(model, gelu.replace(".", "_"), x), clean(model, gelu, x, "input").transpose(1, 2))
     reached = render_vis(model, absence_channel(block, 3), small(32), thresholds=(1, 8), fixed_image_size=32, **QUICK)
     assert reached.reached[0].values[1][0] < reached.reached[0].values[0][0]
 

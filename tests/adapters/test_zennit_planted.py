@@ -105,7 +105,7 @@ def test_the_local_composite_shows_what_holds_a_living_unit_down(problem: str) -
 
 @pytest.mark.parametrize("view", ["nontarget", "reference"])
 def test_the_sign_is_right_on_real_digits(view: str) -> None:
-    """The region is a guess, so only the sign is asked for (METHODS 2b: 96 to 100 %)."""
+    """The region is a guess, so only the sign is asked for (measured: 96 to 100 %)."""
     together, _ = score("stroke_missing", DEFAULT, "", view)
     assert together.sign >= 0.96
 

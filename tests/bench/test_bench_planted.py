@@ -143,7 +143,7 @@ CORE = ("IntegratedGradients", "DeepLift", "GradientShap", "InputXGradient", "Oc
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_ours_is_best_and_the_standard_maps_fail(problem: str) -> None:
-    """Measured here, not read: the methods METHODS 2 names, and two composites with both seeds."""
+    """Measured here, not read: the methods that the README's table names, and two composites with both seeds."""
     every = all_methods()
     names = [*CORE, *(f"Absence{name}" for name in CORE), "EpsilonPlus +1", "EpsilonPlus logit", "AbsenceEpsilonGamma"]
     table = planted_benchmark(
@@ -163,5 +163,5 @@ def test_ours_is_best_and_the_standard_maps_fail(problem: str) -> None:
             assert ours.faithfulness > standard.faithfulness + 0.2
         if problem != "shape_missing_dead":
             continue
-        assert table.of("AbsenceInputXGradient", problem, "nontarget").share == 0  # local: METHODS 2
+        assert table.of("AbsenceInputXGradient", problem, "nontarget").share == 0  # local, and the unit is dead
         assert table.of("EpsilonPlus +1", problem, "nontarget").share == 0

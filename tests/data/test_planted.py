@@ -49,7 +49,7 @@ def test_labels_regions_and_pixels_fit(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_removing_the_key_raises_the_absence_unit(name: str) -> None:
-    """The definition (METHODS 1), checked without any attribution; away from the key erasing does not."""
+    """The definition of an encoded absence, checked without any attribution; away from the key erasing does not."""
     problem = PROBLEMS[name](0)
     rows = problem.labels == problem.presence_unit
     images, regions = problem.images[rows], problem.regions[rows]

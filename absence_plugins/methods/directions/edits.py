@@ -16,9 +16,9 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from absence_plugins.core.hooks import rewritten
-from absence_plugins.core.units import Unit
-from absence_plugins.methods.directions.heads import from_positions, to_positions
+from absence_plugins.core.replacing import replacing
+from absence_plugins.core.units import Layer
+from absence_plugins.methods.directions.heads import Explained, as_explained, from_positions, layer_of, to_positions
 from absence_plugins.methods.directions.pairs import DirectionPairs
 
 Along = Literal["encoding", "decoding"]
@@ -120,11 +120,16 @@ def unlearn(features: Tensor, pairs: DirectionPairs, direction: int, *, to: floa
 
 @contextmanager
 def edited(
-    model: nn.Module, layer: str, change: Callable[[Tensor], Tensor], *, channels_last: bool = False
+    model: nn.Module,
+    layer: str | Layer,
+    change: Callable[[Tensor], Tensor],
+    *,
+    channels_last: bool | None = None,
 ) -> Iterator[nn.Module]:
     """The model, with a layer's features changed; nothing is left behind.
 
-    ``change`` maps features [N, H, W, D] to features of the same shape.
+    ``change`` maps features [N, H, W, D], as :func:`layer_features` reads them, to features of the same shape. They are
+    changed where they are read: in front of the nonlinearity that the layer ends in. ``channels_last`` as there.
 
     >>> net = nn.Sequential(nn.Identity(), nn.Flatten())
     >>> with edited(net, "0", lambda features: features + 1) as changed:
@@ -133,14 +138,17 @@ def edited(
     >>> net(torch.zeros(1, 2, 1, 1))
     tensor([[0., 0.]])
     """
-    module = Unit(layer, 0).module(model)
 
-    def changed(output: Tensor) -> Tensor:
-        features = change(to_positions(output, channels_last=channels_last))
-        # a copy: what follows may work in place
-        return from_positions(features, output.shape, channels_last=channels_last).clone()
+    def changed(maps: Tensor) -> Tensor:
+        features = to_positions(maps)
+        made = change(features)
+        if made.shape != features.shape:
+            raise ValueError(
+                f"change must return features of the shape {tuple(features.shape)}, got {tuple(made.shape)}"
+            )
+        return from_positions(made, maps.shape)
 
-    with rewritten(module, changed):
+    with replacing(model, layer_of(layer, channels_last), changed):
         yield model
 
 
@@ -166,17 +174,18 @@ class RemovalCheck:
 
 
 @torch.no_grad()
-def removal_check(model: nn.Module, images: Tensor, removed: Tensor, unit: int | Unit) -> RemovalCheck:
+def removal_check(model: nn.Module, images: Tensor, removed: Tensor, unit: Explained) -> RemovalCheck:
     """The check on real images: does a unit rise when the concept is removed from the *image*?
 
     Args:
         model: in evaluation mode.
         images: [N, ...], with the concept.
         removed: [N, ...], the same without it.
-        unit: a class, or a :class:`~absence_plugins.Unit`.
+        unit: a class number, an output as in :mod:`absence_plugins.core.outputs`, a :class:`~absence_plugins.Unit` or a
+            :class:`~absence_plugins.Direction`.
 
     Raises:
-        ValueError: pairs of another shape.
+        ValueError: pairs of another shape, no such class or unit.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> _ = net.weight.data.fill_(-1.0)
@@ -186,10 +195,8 @@ def removal_check(model: nn.Module, images: Tensor, removed: Tensor, unit: int |
     if images.shape != removed.shape:
         raise ValueError(f"images has shape {tuple(images.shape)}, removed {tuple(removed.shape)}; they must be pairs")
 
-    def value(of: Tensor) -> Tensor:
-        return unit.values(model, of) if isinstance(unit, Unit) else model(of)[:, unit]
-
-    rise = (value(removed) - value(images)).double().cpu()
+    explained = as_explained(unit).of(model)
+    rise = (explained(removed) - explained(images)).double().cpu()
     p_value = float(stats.wilcoxon(rise.numpy(), alternative="greater").pvalue) if bool((rise != 0).any()) else 1.0
     return RemovalCheck(len(rise), float((rise > 0).double().mean()), float(rise.mean()), p_value)
 

@@ -2,60 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import capture, evaluating, rewritten
-from absence_plugins.core.units import Unit
+from absence_plugins.core.hooks import evaluating
+from absence_plugins.core.layouts import Axes
+from absence_plugins.core.outputs import Logit, Output, logits_of
+from absence_plugins.core.reading import Watch, force_eager, plain_model, run_model
+from absence_plugins.core.replacing import replaced
+from absence_plugins.core.units import Direction, Layer, Unit
 
+Explained = int | Unit | Direction | Output  # an integer is a class
 SIDES = (224, 32, 28, 64, 24, 16, 12, 8, 48, 96, 128, 256, 299, 384, 512)  # of images, the likeliest first
 
 
-def to_positions(activation: Tensor, *, channels_last: bool = False) -> Tensor:
-    """A layer's output as features [N, H, W, D]: from a map [N, D, H, W], tokens [N, T, D] or vectors [N, D].
+def layer_of(layer: str | Layer, channels_last: bool | None = None) -> Layer:
+    """The layer as a :class:`Layer`; ``channels_last`` None leaves its axis of channels as it is."""
+    return Layer.of(layer) if channels_last is None else Layer.of(layer, channels="last" if channels_last else "first")
 
-    >>> to_positions(torch.zeros(2, 5, 3, 4)).shape, to_positions(torch.zeros(2, 7, 5)).shape
+
+def as_explained(output: Explained) -> Unit | Direction | Output:
+    """A class as its logit, anything else itself. Raises TypeError if it is none of them.
+
+    >>> as_explained(3).describe()
+    'logit 3'
+    """
+    if isinstance(output, (Unit, Direction, Output)):
+        return output
+    if isinstance(output, bool) or not isinstance(output, int):
+        raise TypeError(f"an output must be a class number, a Unit, a Direction or an Output, got {output!r}")
+    return Logit(output)
+
+
+def to_positions(maps: Tensor) -> Tensor:
+    """A layer's maps [N, D, ...] as features [N, H, W, D]; tokens lie on W, of 3-D positions the last two.
+
+    >>> to_positions(torch.zeros(2, 5, 3, 4)).shape, to_positions(torch.zeros(2, 5, 7)).shape
     (torch.Size([2, 3, 4, 5]), torch.Size([2, 1, 7, 5]))
     """
-    if activation.dim() == 4:
-        return activation if channels_last else activation.permute(0, 2, 3, 1)
-    if activation.dim() == 3:
-        return activation[:, None]
-    if activation.dim() == 2:
-        return activation[:, None, None]
-    raise ValueError(
-        f"the layer puts out shape {tuple(activation.shape)}; a map [N, D, H, W], tokens [N, T, D] or vectors [N, D] are understood"
-    )
+    last = maps.movedim(1, -1)
+    if last.dim() < 4:
+        return last.reshape(len(last), 1, -1, last.shape[-1])
+    return last.flatten(2, -2)
 
 
-def from_positions(features: Tensor, like: torch.Size, *, channels_last: bool = False) -> Tensor:
-    """The way back: features [N, H, W, D] in the layer's own layout, ``like`` the shape of its output."""
-    if len(like) == 4:
-        return features if channels_last else features.permute(0, 3, 1, 2)
-    return features.squeeze(1) if len(like) == 3 else features.flatten(1)
+def from_positions(features: Tensor, like: torch.Size) -> Tensor:
+    """The way back: features [n, H, W, D] as maps with as many axes as ``like`` [N, D, ...]."""
+    sizes = like[2:]
+    if len(sizes) < 2:
+        last = features.flatten(1, 2) if sizes else features.flatten(1)
+    else:
+        last = features if len(sizes) == 2 else torch.unflatten(features, 2, sizes[1:])
+    return last.movedim(-1, 1)
 
 
-def layer_features(model: nn.Module, layer: str, inputs: Tensor, *, channels_last: bool = False) -> Tensor:
-    """What a layer puts out for inputs [N, ...], as features [N, H, W, D]; no gradient, evaluation mode, no trace.
+@torch.no_grad()
+def layer_features(
+    model: nn.Module, layer: str | Layer, inputs: Tensor, *, channels_last: bool | None = None
+) -> Tensor:
+    """A layer's values for inputs [N, ...], as features [N, H, W, D]; no gradient, evaluation mode, no trace.
 
-    ``channels_last`` if the layer's output is [N, H, W, D] (Swin) and not [N, D, H, W].
+    Args:
+        model: in any mode.
+        layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`. A layer that ends in a
+            nonlinearity is read in front of it; ``Layer(name, side="output")`` reads it behind.
+        inputs: [N, ...].
+        channels_last: True: the layer holds [N, ..., D]; False: [N, D, ...]; None: found out.
 
     Raises:
-        ValueError: no such layer, or it does not run.
+        ValueError: no such layer, it does not run once, or the axis of its channels cannot be told.
 
     >>> layer_features(nn.Sequential(nn.Conv2d(1, 3, 1)), "0", torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 4, 4, 3])
     """
-    module = Unit(layer, 0).module(model)
-    with torch.no_grad(), evaluating(model), capture(module) as seen:
-        model(inputs)
-    if len(seen) != 1:
-        raise ValueError(f"layer {layer!r} runs {len(seen)} times in the model's forward; name one that runs once")
-    return to_positions(seen[0], channels_last=channels_last)
+    at = layer_of(layer, channels_last)
+    watch = at.watch(model)
+    with evaluating(model):
+        with watch:
+            run_model(model, (inputs,))
+        return to_positions(at.arranged(model, watch, _only_value(watch), (inputs,)))
+
+
+def _only_value(watch: Watch) -> Tensor:
+    """What a watch read in one forward. Raises ValueError unless its layer ran once."""
+    if len(watch.values) > 1:
+        raise ValueError(
+            f"layer {watch.name!r} runs {len(watch.values)} times in the model's forward; name one that runs once"
+        )
+    return watch.last()
 
 
 def images_of(dataset: Any, batch_size: int, model: nn.Module) -> Iterator[Tensor]:
@@ -86,52 +124,78 @@ def images_of(dataset: Any, batch_size: int, model: nn.Module) -> Iterator[Tenso
 class Head:
     """Features [n, H, W, D] of a layer to the network's outputs; see :func:`head_of`."""
 
-    def __init__(self, model: nn.Module, layer: str, example: Tensor, *, channels_last: bool = False) -> None:
-        self.model, self.layer, self.channels_last = model, layer, channels_last
-        self.module = Unit(layer, 0).module(model)
-        self.example = example[:1].detach()
-        self._alone = True
-        with torch.no_grad(), evaluating(model), capture(self.module) as seen:
-            outputs = model(self.example)
-        if len(seen) != 1:
-            raise ValueError(f"layer {layer!r} runs {len(seen)} times in the model's forward; name one that runs once")
-        self.shape = seen[0].shape
-        self._rest = _rest_of(model, self.module)
-        features = to_positions(seen[0], channels_last=channels_last)
+    def __init__(self, model: nn.Module, layer: Layer, example: Tensor) -> None:
+        self.model, self.layer, self.example = model, layer, example[:1].detach()
+        watch = layer.watch(model)
+        with torch.no_grad(), evaluating(model):
+            with watch:
+                outputs = logits_of(run_model(model, (self.example,)), samples=1)
+            value = _only_value(watch)
+            self.axes = layer.axes(model, watch, value, (self.example,))
+        self._known: dict[Layer, Axes] = {layer: self.axes}
+        maps = self.axes.maps(value)
+        self.shape = maps.shape
+        self._rest = _rest_of(plain_model(model), *watch.point)
+        features = to_positions(maps)
         # what lies in front of the layer runs on one image, however many features there are; unless the
         # forward remembers the number of images
+        self._alone = True
         self._alone = self._resumes(features, outputs)
         if not self._alone and not self._resumes(features, outputs):
             raise ValueError(
-                f"the forward cannot be resumed at layer {layer!r}: with its own output the model's output is another"
+                f"the forward cannot be resumed at layer {layer.name!r}: with its own output the model's output is another"
             )
         self._check_only_path(features, outputs)
 
     def __repr__(self) -> str:
-        return f"Head(of {type(self.model).__name__} at {self.layer!r})"
+        return f"Head(of {type(self.model).__name__} at {self.layer.name!r})"
 
     def __call__(self, features: Tensor) -> Tensor:
         """The model's outputs with these features in place of the layer's: [n, H, W, D] -> [n, ...]. Differentiable."""
-        # a copy: an in-place rectifier behind the layer would overwrite the features
-        value = from_positions(features, self.shape, channels_last=self.channels_last).clone()
-        with evaluating(self.model):
-            if self._rest is not None:
-                for module in self._rest:
-                    value = module(value)
-                return value
-            with rewritten(self.module, lambda output: value.to(output.dtype)):
-                outputs: Tensor = self.model(self._inputs(features))
-        return outputs
+        if self._rest is None:
+            return self.read(features, ())[0]
+        value = self._value(features).clone()  # an in-place rectifier behind the layer would overwrite the features
+        with evaluating(self.model), force_eager():
+            for module in self._rest:
+                value = module(value)
+        return logits_of(value, samples=len(features))
 
-    def unit(self, features: Tensor, unit: Unit) -> Tensor:
-        """A hidden unit behind the layer, with these features in place of the layer's: [n, H, W, D] -> [n]."""
-        value = from_positions(features, self.shape, channels_last=self.channels_last).clone()
-        with evaluating(self.model), rewritten(self.module, lambda output: value.to(output.dtype)):
-            return unit.values(self.model, self._inputs(features))
+    def read(self, features: Tensor, units: Sequence[Unit | Direction]) -> tuple[Tensor, list[Tensor]]:
+        """Outputs [n, ...] and the values [n] of units, in one forward with these features in place of the layer's.
 
-    def _inputs(self, features: Tensor) -> Tensor:
+        Raises:
+            ValueError: a unit that lies in front of the layer.
+        """
+        watches = {at: (at.watch(self.model), self._axes_of(at)) for at in dict.fromkeys(unit.at for unit in units)}
         example = self.example.to(features.device)
-        return example if self._alone else example.expand(len(features), *example.shape[1:])
+        inputs = (example if self._alone else example.expand(len(features), *example.shape[1:]),)
+
+        def given(value: Tensor) -> Tensor:
+            return self._value(features).to(value.dtype)
+
+        with evaluating(self.model), replaced(self.layer.watch(self.model), given), ExitStack() as stack:
+            for watch, _ in watches.values():
+                stack.enter_context(watch)
+            outputs = logits_of(run_model(self.model, inputs), samples=len(features))
+        maps = {at: axes.maps(watch.last()) for at, (watch, axes) in watches.items()}
+        for at, found in maps.items():
+            if len(found) != len(features):
+                raise ValueError(f"layer {at.name!r} does not lie behind layer {self.layer.name!r}")
+        return outputs, [unit.select(maps[unit.at]) for unit in units]
+
+    @torch.no_grad()
+    def _axes_of(self, layer: Layer) -> Axes:
+        if layer not in self._known:
+            watch = layer.watch(self.model)
+            with evaluating(self.model):
+                with watch:
+                    run_model(self.model, (self.example,))
+                self._known[layer] = layer.axes(self.model, watch, watch.last(), (self.example,))
+        return self._known[layer]
+
+    def _value(self, features: Tensor) -> Tensor:
+        """Features as the layer holds them."""
+        return self.axes.back(from_positions(features, self.shape))
 
     @torch.no_grad()
     def _resumes(self, features: Tensor, outputs: Tensor) -> bool:
@@ -156,23 +220,26 @@ class Head:
             self.example = example
         if not torch.allclose(other, outputs, rtol=1e-3, atol=1e-4):
             raise ValueError(
-                f"another path leads around layer {self.layer!r} (it lies inside a residual block?), so the outputs are no "
+                f"another path leads around layer {self.layer.name!r} (it lies inside a residual block?), so the outputs are no "
                 "function of its features; name the whole block"
             )
 
 
-def head_of(model: nn.Module, layer: str, example: Tensor | None = None, *, channels_last: bool = False) -> Head:
+def head_of(
+    model: nn.Module, layer: str | Layer, example: Tensor | None = None, *, channels_last: bool | None = None
+) -> Head:
     """The network behind a layer: f+ with model(x) = f+(features of x).
 
     In a (nested) ``nn.Sequential`` the modules behind the layer run; in any other network the forward runs on
-    ``example`` with the layer's output replaced. Works for convolutional maps, tokens and vectors.
+    ``example`` with the layer's value replaced where :func:`layer_features` reads it. Works for maps, tokens and vectors,
+    and for models that return tuples, dictionaries or dataclasses: f+ returns their logits.
 
     Args:
         model: in any mode; it runs in evaluation mode and stays as it is.
-        layer: a name as in ``model.named_modules()``.
+        layer: as in :func:`layer_features`.
         example: one input [1, ...] (or more, the first is used). Without one a random input is made for the first
             convolution or linear layer, of the first usual size that the model takes.
-        channels_last: the layer puts out [N, H, W, D] (Swin) instead of [N, D, H, W].
+        channels_last: as in :func:`layer_features`.
 
     Raises:
         ValueError: no such layer, it runs several times or not at all, or another path leads around it; no example,
@@ -185,12 +252,13 @@ def head_of(model: nn.Module, layer: str, example: Tensor | None = None, *, chan
         >>> bool(torch.equal(head(layer_features(net, "1", x)), net(x)))
         True
     """
+    at = layer_of(layer, channels_last)
+    at.module(model)  # its error is clearer than that of a failing forward
     if example is None:
-        Unit(layer, 0).module(model)  # its error is clearer than that of a failing forward
         example = _random_input(model)
     if not isinstance(example, Tensor):
         raise TypeError(f"example must be a tensor [n, ...] of inputs, got a {type(example).__name__}")
-    return Head(model, layer, example, channels_last=channels_last)
+    return Head(model, at, example)
 
 
 @torch.no_grad()
@@ -205,21 +273,21 @@ def _random_input(model: nn.Module) -> Tensor:
             for shape in shapes:
                 example = torch.randn(1, *shape, generator=generator).to(parameter)
                 with suppress(RuntimeError, ValueError, AssertionError), evaluating(model):
-                    model(example)
+                    run_model(model, (example,))
                     return example
             break
     raise ValueError("the model's input cannot be told from its layers; pass one: head_of(model, layer, images[:1])")
 
 
-def _rest_of(model: nn.Module, module: nn.Module) -> list[nn.Module] | None:
-    """The modules behind a module, if the model is nothing but (nested) ``nn.Sequential`` on the way to it."""
+def _rest_of(model: nn.Module, module: nn.Module, side: str = "output") -> list[nn.Module] | None:
+    """The modules behind a side of a module, if the model is nothing but (nested) ``nn.Sequential`` on the way to it."""
     if model is module:
-        return []
+        return [module] if side == "input" else []
     if type(model) is not nn.Sequential or model._forward_hooks or model._forward_pre_hooks:
         return None
     children = list(model)
     for number, child in enumerate(children):
         if module in child.modules():
-            inside = _rest_of(child, module)
+            inside = _rest_of(child, module, side)
             return None if inside is None else inside + children[number + 1 :]
     return None

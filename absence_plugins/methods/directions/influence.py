@@ -12,9 +12,18 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from absence_plugins.core.units import Unit
+from absence_plugins.core.outputs import Logit, Output, as_columns
+from absence_plugins.core.units import Direction, Layer, Unit
 from absence_plugins.methods.directions.checks import check_whole
-from absence_plugins.methods.directions.heads import Head, head_of, images_of, layer_features
+from absence_plugins.methods.directions.heads import (
+    Explained,
+    Head,
+    as_explained,
+    head_of,
+    images_of,
+    layer_features,
+    layer_of,
+)
 from absence_plugins.methods.directions.pairs import DirectionPairs
 
 Test = Literal["step", "rcav"]
@@ -117,10 +126,10 @@ class Influence:
 def influence(
     pairs: DirectionPairs,
     model: nn.Module,
-    layer: str,
+    layer: str | Layer,
     dataset: Any,
     *,
-    outputs: Sequence[int | Unit] | None = None,
+    outputs: Sequence[Explained] | None = None,
     test: Test = "step",
     step: float = 1.0,
     n_permutations: int = 2000,
@@ -128,7 +137,7 @@ def influence(
     level: float = 0.05,
     seed: int = 0,
     batch_size: int = 64,
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     progress: bool = False,
 ) -> Influence:
     """Move features along every encoding direction and see what it does to every unit or class.
@@ -149,7 +158,9 @@ def influence(
         model: in any mode; runs in evaluation mode, without a trace.
         layer: as in ``fit_model``.
         dataset: images as a tensor, a data set or a loader.
-        outputs: classes, or hidden units behind the layer; by default all classes.
+        outputs: classes as numbers, outputs as in :mod:`absence_plugins.core.outputs`, or hidden units and directions
+            (:class:`~absence_plugins.Unit`, :class:`~absence_plugins.Direction`) of the layer itself or of one behind it; by
+            default all classes.
         test: see above.
         step: in units of ``pairs.step``.
         n_permutations: sign flips or random directions; the smallest p is 1 / (n_permutations + 1).
@@ -164,7 +175,8 @@ def influence(
         An :class:`Influence`. The sign: effect < 0: the concept holds the output down.
 
     Raises:
-        ValueError: unknown test or correction, too few permutations for the correction to reject anything, no images.
+        ValueError: unknown test or correction, too few permutations for the correction to reject anything, no images, a
+            unit in front of the layer, outputs with more axes than classes that are not named.
 
     Example:
         >>> from absence_plugins.data.shapes_cnn import LAYER, shapes_problem
@@ -183,8 +195,8 @@ def influence(
     first = next(batches, None)
     if first is None:
         raise ValueError("dataset is empty; pass images")
-    head = head_of(model, layer, first, channels_last=channels_last)
-    read = _Outputs(head, outputs)
+    at = layer_of(layer, channels_last)
+    read = _Outputs(head_of(model, at, first), outputs)
     generator = torch.Generator().manual_seed(seed)
     ways = pairs.encoding * pairs.step * step  # [D, I]
     if test == "rcav":
@@ -193,71 +205,90 @@ def influence(
         noise = drawn / drawn.norm(dim=0) * ways.norm(dim=0).mean().cpu()
         ways = torch.cat([ways, noise.to(ways)], 1)
     found: list[Tensor] = []
-    count = 0
     places: Tensor | None = None
     with torch.no_grad(), tqdm(desc="influence", unit="images", disable=not progress) as bar:
         for images in chain([first], batches):
-            count += len(images)
-            features = layer_features(model, layer, images, channels_last=channels_last)
+            features = layer_features(model, at, images)
             if test == "step":
                 if places is None:
-                    places = _places(pairs, model, layer, dataset, batch_size, channels_last)
+                    places = _places(pairs, model, at, dataset, batch_size)
                 found.append(_step_effects(pairs, read, features, ways.to(features), places, generator))
             else:
                 found.append(_rcav_scores(read, features, ways.to(features)))
             bar.update(len(images))
+    each = torch.cat(found).double().cpu()  # [N, I, K], for "rcav" [N, I + permutations, K]
     if test == "step":
-        each = torch.cat(found).double().cpu()  # [N, I, K]
         effect, p = _sign_flips(each, n_permutations, generator)
     else:
-        scores = torch.cat(found).double().cpu().mean(0)  # [I + permutations, K]
-        effect, null = scores[: pairs.n_directions], scores[pairs.n_directions :]
-        exceed = (null.abs()[None] >= effect.abs()[:, None] - 1e-12).sum(1)
-        p = (1.0 + exceed) / (1.0 + n_permutations)
+        effect, p = _against_random(each.mean(0), pairs.n_directions)
+    q = _corrected(p, correction, level, n_permutations)
+    return Influence(effect, p, q, read.names(effect.shape[1]), test, correction, level, len(each))
+
+
+def _against_random(scores: Tensor, directions: int) -> tuple[Tensor, Tensor]:
+    """Scores [I + permutations, K] -> the directions' own [I, K], and p: how often a random direction scores as high."""
+    effect, null = scores[:directions], scores[directions:]
+    exceed = (null.abs()[None] >= effect.abs()[:, None] - 1e-12).sum(1)
+    return effect, (1.0 + exceed) / (1.0 + len(null))
+
+
+def _corrected(p: Tensor, correction: Correction, level: float, n_permutations: int) -> Tensor:
+    """q [I, K] over all tests. Raises ValueError if no p could be small enough."""
     tests = p.numel()
-    if correction == "bonferroni" and tests / (n_permutations + 1) > level:
+    if correction == "bh":
+        return torch.from_numpy(stats.false_discovery_control(p.numpy().ravel()).reshape(p.shape))
+    if tests / (n_permutations + 1) > level:
         raise ValueError(
             f"n_permutations={n_permutations} can reject nothing in {tests} tests with Bonferroni's correction; pass at least "
             f"{int(tests / level)}, or correction='bh'"
         )
-    corrected = (
-        torch.from_numpy(stats.false_discovery_control(p.numpy().ravel()).reshape(p.shape))
-        if correction == "bh"
-        else (p * tests).clamp(max=1)
-    )
-    return Influence(effect, p, corrected, read.names(effect.shape[1]), test, correction, level, count)
+    return (p * tests).clamp(max=1)
 
 
 class _Outputs:
     """Features of the layer -> the outputs asked for, [n, K]."""
 
-    def __init__(self, head: Head, outputs: Sequence[int | Unit] | None) -> None:
+    def __init__(self, head: Head, outputs: Sequence[Explained] | None) -> None:
         if outputs is not None and not len(outputs):
             raise ValueError("outputs is empty; name classes or units, or pass None for all classes")
-        self.head, self.outputs = head, outputs
-        self.classes = None if outputs is None else [one for one in outputs if isinstance(one, int)]
+        self.head = head
+        self.outputs = None if outputs is None else [as_explained(one) for one in outputs]
+        self.units = [one for one in self.outputs or () if not isinstance(one, Output)]
 
     def __call__(self, features: Tensor) -> Tensor:
         if self.outputs is None:
-            return self.head(features).flatten(1)
-        logits = self.head(features) if self.classes else features
+            logits = as_columns(self.head(features))
+            if logits.dim() > 2:
+                raise ValueError(
+                    f"the model's outputs have the shape {tuple(logits.shape[1:])} behind the batch; name those to test, for "
+                    f"example outputs=[Logit({(0,) * (logits.dim() - 1)})] with Logit of absence_plugins.core.outputs"
+                )
+            return logits
+        logits, values = self.head.read(features, self.units) if self.units else (self.head(features), [])
+        of_units = iter(values)
         return torch.stack(
-            [logits[:, one] if isinstance(one, int) else self.head.unit(features, one) for one in self.outputs], 1
+            [one.values(logits) if isinstance(one, Output) else next(of_units) for one in self.outputs], 1
         )
 
     def names(self, count: int) -> tuple[str, ...]:
         if self.outputs is None:
             return tuple(f"class {k}" for k in range(count))
-        return tuple(f"class {o}" if isinstance(o, int) else f"{o.layer}:{o.index}" for o in self.outputs)
+        return tuple(_name(one) for one in self.outputs)
 
 
-def _places(
-    pairs: DirectionPairs, model: nn.Module, layer: str, dataset: Any, batch_size: int, channels_last: bool
-) -> Tensor:
+def _name(output: Output | Unit | Direction) -> str:
+    if isinstance(output, Logit) and isinstance(output.index, int) and output.sign == 1:
+        return f"class {output.index}"
+    if isinstance(output, Unit) and output.layer and output.position is None:
+        return f"{output.layer}:{output.index}"
+    return output.describe()
+
+
+def _places(pairs: DirectionPairs, model: nn.Module, layer: Layer, dataset: Any, batch_size: int) -> Tensor:
     """How often a direction's detector fires at each position, [H * W, I] float64, all above 0."""
     times, count = torch.zeros(()), 0
     for images in images_of(dataset, batch_size, model):
-        fires = pairs.logits(layer_features(model, layer, images, channels_last=channels_last)) > 0
+        fires = pairs.logits(layer_features(model, layer, images)) > 0
         times = times.to(fires.device) + fires.flatten(1, 2).sum(0)
         count += len(images)
     return (times.double() + 0.01) / count

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from absence_plugins.core.files import write_whole
+from absence_plugins.core.units import Direction, Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank, check_whole
 from absence_plugins.methods.directions.features import Features, FeatureStore, as_features, chunks
-from absence_plugins.methods.directions.heads import head_of, images_of, layer_features
+from absence_plugins.methods.directions.heads import head_of, images_of, layer_features, layer_of
 from absence_plugins.methods.directions.paper import paper
 from absence_plugins.methods.directions.recipe import Background, Head, Options, Solution, robust
 from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe
@@ -177,35 +178,37 @@ class DirectionPairs:
     def fit_model(
         self,
         model: nn.Module,
-        layer: str,
+        layer: str | Layer,
         dataset: Any,
         *,
         store: str | Path | None = None,
         batch_size: int = 64,
         use_head: bool = True,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
     ) -> DirectionPairs:
         """Find the pairs of a model's layer.
 
         Args:
             model: in any mode; runs in evaluation mode, without a trace.
-            layer: a name as in ``model.named_modules()``; the value before a rectifier shows absences better.
+            layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`; one that ends in a
+                nonlinearity is read in front of it, where absences show (``Layer(name, side="output")``: behind it).
             dataset: images as a tensor [N, ...], a data set or a loader; labels are ignored.
             store: a folder for the features, if they do not fit in memory.
             batch_size: images per forward.
             use_head: align with the network behind the layer.
-            channels_last: the layer puts out [N, H, W, D] (Swin).
+            channels_last: True: the layer holds [N, ..., D] (tokens, Swin); False: [N, D, ...]; None: found out.
 
         Raises:
             ValueError: no such layer, another path around it (pass ``use_head=False``, or the whole block), no images.
         """
+        at = layer_of(layer, channels_last)
         first: list[Tensor] = []
 
         def collected() -> Iterator[Tensor]:
             for images in images_of(dataset, batch_size, model):
                 if not first:
                     first.append(images[:1])
-                yield layer_features(model, layer, images, channels_last=channels_last)
+                yield layer_features(model, at, images)
 
         features: Tensor | Features
         if store is not None:
@@ -217,7 +220,7 @@ class DirectionPairs:
             features = torch.cat(parts)
         if isinstance(features, FeatureStore):
             features.device = first[0].device
-        head = head_of(model, layer, first[0], channels_last=channels_last) if use_head else None
+        head = head_of(model, at, first[0]) if use_head else None
         return self.fit(features, head)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -247,6 +250,29 @@ class DirectionPairs:
     def step(self) -> Tensor:
         """[I]: the step along s_i, in units of the features, from a typical position without the concept to one with it."""
         return (self.typical[1] - self.typical[0]) / self.gain
+
+    def units(self, layer: str | Layer) -> tuple[Direction, ...]:
+        """The detectors as units of a layer: direction i is w_i . x - b_i, reduced over positions as the layer says.
+
+        layer: the one that the pairs were fitted on; ``Layer(name, reduce="max")`` for the strongest position. I directions,
+        which every method takes that takes a :class:`~absence_plugins.Unit`.
+
+        Sign: above 0 where the detector fires; as a mean over positions rather where the concept is common.
+
+        >>> from absence_plugins.core.units import Layer
+        >>> from absence_plugins.data.shapes_cnn import LAYER, shapes_problem
+        >>> problem = shapes_problem()
+        >>> pairs = DirectionPairs(5, starts=6, steps=100).fit_model(problem.model, LAYER, problem.images)
+        >>> unit = pairs.units(Layer(LAYER, reduce="max"))[0]
+        >>> unit.describe(), len(unit.values(problem.model, problem.images[:3]))
+        ('direction 0 of conv3', 3)
+        """
+        self._check_fitted()
+        at = Layer.of(layer)
+        return tuple(
+            Direction(at, w.clone(), -float(b), f"direction {i} of {at}")
+            for i, (w, b) in enumerate(zip(self.decoding.T, self.threshold, strict=True))
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write ``pairs.safetensors`` and ``pairs.json`` into a folder; returns it."""

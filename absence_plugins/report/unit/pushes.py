@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from absence_plugins.core.hooks import evaluating, rewritten
-from absence_plugins.core.units import Unit
+from absence_plugins.core.hooks import evaluating
+from absence_plugins.core.replacing import replacing
 from absence_plugins.methods.directions import layer_features
 from absence_plugins.report.plots.maps import Panel
 from absence_plugins.report.plots.sides import tiled
@@ -83,17 +83,16 @@ def directions_section(study: Study, unit: int) -> Section:
 
 @torch.no_grad()
 def _reaches(study: Study, unit: int) -> bool:
-    """Whether what the directions' layer puts out has a part in the unit's value."""
+    """Whether the unit's value depends on the directions' layer."""
     images, neuron = study.sample[:4], study.neuron(unit)
-    module = Unit(study.directions_layer, 0).module(study.model)
     generator = torch.Generator().manual_seed(study.settings.seed)
 
-    def disturbed(output: Tensor) -> Tensor:
-        return output + torch.randn(output.shape, generator=generator).to(output) * (1 + output.std())
+    def disturbed(maps: Tensor) -> Tensor:
+        return maps + torch.randn(maps.shape, generator=generator).to(maps) * (1 + maps.std())
 
     with evaluating(study.model):
         before = neuron(images)
-        with rewritten(module, disturbed):
+        with replacing(study.model, study.directions_layer, disturbed):
             return not torch.equal(neuron(images), before)
 
 

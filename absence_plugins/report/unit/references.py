@@ -38,7 +38,7 @@ class Compared:
 def compared(study: Study, unit: int, numbers: list[int]) -> Compared:
     """The nearest references for these images.
 
-    With classes the references are those of one contrast class (METHODS 1): of all classes but the image's own that on whose
+    With classes the references are those of one contrast class: of all classes but the image's own that on whose
     images the unit is lowest on average. Without, they come from the lowest quarter of all images. In either case u(r) < u(x).
 
     Raises:
