@@ -77,7 +77,7 @@ def relevance(
     for one in references:
         others: Tensor = comparison.against(one).detach()
         pulled = comparison.pull(u, seed)
-        relevances = [entry.relevance for entry in pulled.inputs if entry is not None]
+        relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
         error, is_conserved = conservation(relevances, u.detach(), others, seed, comparison.coarsest)
         if not is_conserved:
             raise RelevanceError(

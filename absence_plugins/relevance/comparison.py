@@ -16,9 +16,9 @@ from absence_plugins.core.module_calls import running_modules
 from absence_plugins.relevance.graph import check_graph
 from absence_plugins.relevance.mode import RecordingMode
 from absence_plugins.relevance.operation import RelevanceError
-from absence_plugins.relevance.records import Memory
+from absence_plugins.relevance.records import Memory, Record
 from absence_plugins.relevance.replay import ReplayMode
-from absence_plugins.relevance.rules import RuleOf, rule_in_force
+from absence_plugins.relevance.rules import RuleOf, as_epsilon, is_spread, rule_in_force
 
 
 @dataclass
@@ -105,11 +105,12 @@ class Comparison:
                 )
             )
             output = self.forward(*values)
+        self._spread = self._spreading_records(values)
         for name, entries in self._kept.items():
             if len(entries) != 1:
                 raise ValueError(f"layer {name!r} runs {len(entries)} times in a forward; its relevance needs one call")
-        if self._mode.last_weighted is not None:
-            self._mode.last_weighted.rule = None  # the output layer of the explained unit
+        if self._mode.last_weighted is not None:  # the output layer of the explained unit
+            self._mode.last_weighted.rule = as_epsilon(self._mode.last_weighted.rule)
         return output
 
     @property
@@ -117,6 +118,27 @@ class Comparison:
         """The least exact type of numbers that the input passes through (some models compute in float32 inside)."""
         found = {dtype for dtype in self._mode.dtypes if dtype.is_floating_point or dtype.is_complex}
         return max(found, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+
+    def _spreading_records(self, values: list[Any]) -> list[tuple[int, Record]]:
+        """Layers under Flat or WSquare, which must take an input itself, with the index of that input."""
+        found = []
+        clones = {
+            _storage(value): index
+            for index, (value, entry) in enumerate(zip(values, self._entries, strict=True))
+            if entry is not None
+        }
+        for record in self._mode.records:
+            if record is self._mode.last_weighted or not is_spread(record.rule):
+                continue
+            operand = record.operand
+            index = clones.get(_storage(operand))
+            if index is None or operand.shape != values[index].shape:
+                raise RelevanceError(
+                    f"{record.name} in {record.where} has {record.rule}, but does not take the input itself: Flat and WSquare "
+                    "give relevance where nothing differs and cannot be continued; use Gamma there"
+                )
+            found.append((index, record))
+        return found
 
     @torch.inference_mode(False)
     def against(self, reference: Sequence[Any]) -> Any:
@@ -172,14 +194,22 @@ class Comparison:
                 "the output does not depend on the input: the model detaches it, or runs under torch.no_grad()"
             )
         targets = [entry.leaf for entry in entries + kept]
+        ruled = [record.pull for record in self._mode.records if record.rule is not None]
+        for rule in ruled:
+            vars(rule).update(spread=None, absorbed=None)  # of the call before
         multipliers = torch.autograd.grad(output, targets, seed, retain_graph=True, allow_unused=True)
         found = {
             id(entry): EntryRelevance(torch.zeros_like(entry.leaf) if m is None else m, entry.difference)
             for entry, m in zip(entries + kept, multipliers, strict=True)
         }
+        for index, record in self._spread:
+            at_input, relevance = self._entries[index], getattr(record.pull, "spread", None)
+            if relevance is not None:
+                found[id(at_input)].relevance = found[id(at_input)].relevance + relevance
         return Pulled(
             [self._of_input(index, found) for index in range(len(self.inputs))],
             {name: found[id(entry)] for name, (entry,) in self._kept.items()},
+            [rule.absorbed for rule in ruled if getattr(rule, "absorbed", None) is not None],
         )
 
     # -- where relevance is read ---------------------------------------------------------------------------------------
@@ -252,10 +282,14 @@ class EntryRelevance:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What :meth:`Comparison.pull` found: per input (None where an input has no relevance), and per layer."""
+    """What :meth:`Comparison.pull` found: per input (None where an input has no relevance), and per layer.
+
+    ``absorbed`` is what stabilizers took away, per layer that has one: relevance of its outputs.
+    """
 
     inputs: list[EntryRelevance | None]
     layers: dict[str, EntryRelevance]
+    absorbed: list[Tensor]
 
 
 class _RandomState:

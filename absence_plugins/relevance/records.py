@@ -32,6 +32,14 @@ class Record:
     overwritten: set[Place] = field(default_factory=set)  # places in (args, kwargs, output) that are overwritten later
 
     @property
+    def operand(self) -> Tensor:
+        """The first varying operand of an operation with a secant."""
+        value: Any = self.kwargs if isinstance(self.varying[0][0], str) else self.args
+        for index in self.varying[0]:
+            value = value[index]
+        return value  # type: ignore[no-any-return]
+
+    @property
     def where(self) -> str:
         """The module for messages."""
         return f"module {self.path!r}" if self.path else "the model's own forward"

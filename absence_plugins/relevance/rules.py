@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, Redistribution, ZPlus
+from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, Redistribution, Spread, Stabilized, ZPlus
 
 RuleOf = Callable[[str], "Redistribution | None"]  # the name of a module -> its rule, None for Epsilon
 RULES: dict[str, Callable[[], Redistribution | None]] = {
@@ -55,3 +56,13 @@ def rule_in_force(rule: RuleOf | None, running: list[str]) -> Redistribution | N
         if found is not None:
             return found
     return None
+
+
+def is_spread(rule: Redistribution | None) -> bool:
+    """Whether a rule is Flat or WSquare, which have no multiplier."""
+    return isinstance(rule.rule if isinstance(rule, Stabilized) else rule, Spread)
+
+
+def as_epsilon(rule: Redistribution | None) -> Redistribution | None:
+    """Epsilon in place of a rule; its stabilizer stays."""
+    return replace(rule, rule=None) if isinstance(rule, Stabilized) else None

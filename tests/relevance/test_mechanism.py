@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from absence_plugins.core.outputs import Logit
-from absence_plugins.relevance import Comparison, Relevance, relevance
+from absence_plugins.relevance import Comparison, Relevance, RelevanceError, relevance
+from absence_plugins.relevance.secants.redistribution import Gamma, Spread, Stabilized
 
 D = torch.float64
 
@@ -313,6 +314,36 @@ def test_rules_apply_inside_their_module_and_not_to_the_last_layer() -> None:
     assert not torch.equal(relevance(model, x, r, 1, rule={"2": "zplus"}.get).attribution, epsilon)
     everywhere = relevance(model, x, r, 1, rule=lambda name: "gamma").attribution
     assert torch.equal(everywhere, relevance(model, x, r, 1, rule="gamma").attribution)
+
+
+def test_flat_and_wsquare_are_written_to_the_map_of_the_input() -> None:
+    model = net(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    x, r = rand(2, 1, 8, 8), rand(2, 1, 8, 8, seed=1)
+    r[:, :, :3] = x[:, :, :3]  # nothing differs there
+    for rule in (Spread(0), Spread(2)):
+        found = check(model, x, r, 1, rule={"0": rule}.get)
+        assert bool((found.attribution[:, :, 2] != 0).any())
+        assert not bool(found.multipliers.any())
+        torch.testing.assert_close(found.attribution.flatten(1).sum(1), found.difference[0])
+    deep = net(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    with pytest.raises(RelevanceError, match=r"conv2d in module .2. has Spread.* use Gamma there"):
+        relevance(deep, x, r, 1, rule={"2": Spread(0)}.get)
+
+
+def test_what_a_stabilizer_absorbs_is_known() -> None:
+    model = net(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    x, r = rand(2, 4), rand(2, 4, seed=1)
+    rule = Stabilized(Gamma(0.5), lambda change: change + 0.3 * torch.sign(change))
+    comparison = Comparison(model, [x], rule=lambda _name: rule)
+    other = comparison.against([r])
+    for seed in (torch.ones(2, 3, dtype=D), torch.eye(3, dtype=D)[[0, 1]]):  # the second call forgets the first
+        pulled = comparison.pull(comparison.output, seed)
+        change = (seed * (comparison.output.detach() - other.detach())).sum(1)
+        assert len(pulled.absorbed) == 2
+        kept = pulled.inputs[0].relevance.sum(1)
+        assert float((kept - change).abs().min()) > 1e-3
+        torch.testing.assert_close(kept + sum(one.sum(1) for one in pulled.absorbed), change)
+    relevance(model, x, r, 1, rule=lambda _name: rule)  # the sum is right with what is absorbed
 
 
 def test_seeds_and_multipliers() -> None:

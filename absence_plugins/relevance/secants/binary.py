@@ -60,8 +60,8 @@ def smooth(op: Operation) -> Pull:
 @secant("floor_divide")
 def floor_divide(op: Operation) -> Pull:
     """Jumps, as ``div`` with a rounding mode (torch has no derivative of ``floor_divide``)."""
-    rounding = {"rounding_mode": "floor"}
-    return averaged(replace(op, function=torch.div, kwargs=op.kwargs | rounding), smooth=False)
+    rounding = {"rounding_mode": "floor", **op.kwargs}
+    return averaged(replace(op, function=torch.div, kwargs=rounding), smooth=False)
 
 
 @secant("fmod", "remainder", "copysign")

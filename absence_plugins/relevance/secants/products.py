@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.relevance.operation import Multiplier, Operation, Pull, secant
-from absence_plugins.relevance.secants.arguments import Arguments, single
+from absence_plugins.relevance.secants.arguments import Argument, Arguments, single
 from absence_plugins.relevance.secants.arithmetic import midpoint, quotient, reduce_to
 from absence_plugins.relevance.secants.binary import averaged
 from absence_plugins.relevance.secants.tape import Pair, Tape
@@ -16,9 +16,12 @@ from absence_plugins.relevance.secants.tape import Pair, Tape
 
 @secant("mul", "rmul")
 def product(op: Operation) -> Pull:
-    """y = a b: m b_bar for a, m a_bar for b."""
+    """y = a b: m b_bar for a, m a_bar for b; as a quotient where b is known to be a reciprocal (``op.reciprocal``)."""
     arguments = Arguments(op, input=None, other=None)
     factors = {"input": _middle(arguments, "other"), "other": _middle(arguments, "input")}
+    if op.reciprocal is not None and len(op.varying) == 2:
+        names = ("input", "other") if arguments["other"].place == op.reciprocal else ("other", "input")
+        factors = dict(zip(names, _as_quotient(op, arguments[names[1]], factors[names[1]], factors[names[0]]), strict=True))
 
     def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
         m = single(multiplier)
@@ -28,6 +31,17 @@ def product(op: Operation) -> Pull:
         return arguments.in_order(found)
 
     return pull
+
+
+def _as_quotient(op: Operation, b: Argument, a_bar: Tensor, b_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """Of y = a / s with b = 1 / s: m 2 b b' / (b + b') for a, m y_bar / b_bar for b; the product's where b changes its sign.
+
+    So a handwritten norm c * rsqrt(var) is bounded where one pass is nearly constant, as c / sqrt(var) is.
+    """
+    same = b.value.sign() * b.other.sign() > 0
+    of_a = torch.where(same, b.value * quotient(b.other, b_bar), b_bar)
+    of_b = torch.where(same, midpoint(op.output, op.other_output) * quotient(1.0, b_bar), a_bar)
+    return of_a, of_b
 
 
 def _conjugate(factor: Any) -> Any:
