@@ -30,8 +30,8 @@ class Operation:
     output: Any  # a tensor, or a tuple of tensors
     other_output: Any
     varying: tuple[Place, ...]  # the operands that depend on the input, in order
-    reciprocal: Place | None = None  # of a product: the operand that is known to be rsqrt or reciprocal of something
     rule: Any = None  # of a weighted operation: the redistribution in force, None for Epsilon
+    reciprocal: Place | None = None  # of a product: the operand that is known to be rsqrt or reciprocal of something
 
     def operand(self, place: Place) -> Tensor:
         """An operand of x's call."""

@@ -338,7 +338,10 @@ def _elementwise() -> dict[str, list[Example]]:
         "xlogy": [example(torch.xlogy, V(3, 5), V(5, domain=POSITIVE))],
         "xlog1py": [example(torch.special.xlog1py, V(3, 5), V(5, domain=POSITIVE))],
         "ldexp": [example(torch.ldexp, V(3, 5), C(5)), example(torch.ldexp, V(3, 5), V(5))],
-        "floor_divide": [example(torch.floor_divide, V(3, 5), V(5))],
+        "floor_divide": [
+            example(torch.floor_divide, V(3, 5), V(5)),
+            example(torch.div, V(3, 5), V(3, 5), rounding_mode="trunc"),
+        ],
         "clamp": bounds,
         "clip": bounds,
         "clamp_min": [example(torch.clamp_min, V(3, 5), 0.5), example(torch.clamp_min, V(3, 5), V(5))],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,35 @@ def test_signed_zeros_are_equal() -> None:
 def test_a_quotient_whose_denominator_changes_its_sign_stays_exact() -> None:
     op = of("div", torch.div, (tensor(3.0), tensor(2.0)), (tensor(1.0), tensor(-2.0)))
     check(op, 0, 1e-15)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_a_product_with_a_reciprocal_is_exact_and_symmetric(place: int, seed: int) -> None:
+    operands = (V(3, 1), V(3, 4)) if place == 0 else (V(3, 4), V(3, 1))  # of any sign
+    op = replace(build("mul", example(torch.mul, *operands), seed, torch.float64, "apart"), reciprocal=(place,))
+    check(op, seed, 1e-12)
+
+
+def test_a_handwritten_norm_is_bounded_against_a_constant_reference() -> None:
+    """c * rsqrt(var), known as a quotient, has the multipliers of c / sqrt(var)."""
+    c, other = torch.randn(1, 8, dtype=torch.float64), torch.full((1, 8), 1e-4, dtype=torch.float64)
+
+    def scale(t: Tensor) -> Tensor:
+        return (t.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+    op = replace(of("mul", torch.mul, (c, scale(c)), (other, scale(other))), reciprocal=(1,))
+    quotient = of("div", torch.div, (c, 1 / scale(c)), (other, 1 / scale(other)))
+    m = torch.ones_like(c)
+    torch.testing.assert_close(pulled(op, m), pulled(quotient, m))
+    assert pulled(op, m).max() < 10
+    assert pulled(replace(op, reciprocal=None), m).max() > 1000
+    of_scale, of_root = SECANTS["mul"](op)(m)[1], SECANTS["div"](quotient)(m)[1]
+    assert of_scale is not None
+    assert of_root is not None
+    # d(1/s) = -ds / (s s')
+    torch.testing.assert_close(of_root, -of_scale * scale(c) * scale(other))
 
 
 def test_powers_of_three_factors_in_one_contraction_are_exact() -> None:

@@ -21,7 +21,9 @@ def product(op: Operation) -> Pull:
     factors = {"input": _middle(arguments, "other"), "other": _middle(arguments, "input")}
     if op.reciprocal is not None and len(op.varying) == 2:
         names = ("input", "other") if arguments["other"].place == op.reciprocal else ("other", "input")
-        factors = dict(zip(names, _as_quotient(op, arguments[names[1]], factors[names[1]], factors[names[0]]), strict=True))
+        factors = dict(
+            zip(names, _as_quotient(op, arguments[names[1]], factors[names[1]], factors[names[0]]), strict=True)
+        )
 
     def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
         m = single(multiplier)
@@ -39,7 +41,7 @@ def _as_quotient(op: Operation, b: Argument, a_bar: Tensor, b_bar: Tensor) -> tu
     So a handwritten norm c * rsqrt(var) is bounded where one pass is nearly constant, as c / sqrt(var) is.
     """
     same = b.value.sign() * b.other.sign() > 0
-    of_a = torch.where(same, b.value * quotient(b.other, b_bar), b_bar)
+    of_a = torch.where(same, quotient(1.0, midpoint(1 / b.value, 1 / b.other)), b_bar)
     of_b = torch.where(same, midpoint(op.output, op.other_output) * quotient(1.0, b_bar), a_bar)
     return of_a, of_b
 
