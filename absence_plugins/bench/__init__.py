@@ -28,6 +28,7 @@ from absence_plugins.bench.surroundings import chosen_device, describe_environme
 from absence_plugins.bench.timing import timed
 from absence_plugins.bench.works import build_works
 from absence_plugins.bench.zennit import ZennitResult, run_zennit_bench
+from absence_plugins.core.checks import check_integer
 
 __all__ = [
     "BENCHES",
@@ -64,8 +65,7 @@ def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", pro
         ImportError: Captum or scikit-learn is missing.
         RuntimeError: adapter and Captum compute different numbers, so a ratio would mean nothing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
+    check_integer("rounds", rounds)
     where = chosen_device(device)
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 

@@ -18,6 +18,7 @@ from absence_plugins.bench.subjects import subject
 from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.bench.timing import timed
 from absence_plugins.bench.works import Work
+from absence_plugins.core.checks import check_integer
 from absence_plugins.methods.debias import AttributionPrior
 
 BOTH_LIMIT = 2.6
@@ -50,8 +51,7 @@ def run_debias_bench(
         ImportError: scikit-learn is missing.
         RuntimeError: one call and two give different gradients.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
+    check_integer("rounds", rounds)
     where = chosen_device(device)
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 

@@ -10,6 +10,7 @@ import torch
 
 from absence_plugins.bench.result import surroundings
 from absence_plugins.bench.surroundings import describe_environment, steady
+from absence_plugins.core.checks import check_integer
 from absence_plugins.experiments.directions.compare import SyntheticResult, compare_methods
 from absence_plugins.experiments.directions.recovery import COSINE, IOU, RMSE
 
@@ -72,8 +73,7 @@ def run_directions_bench(
     Raises:
         ValueError: fewer than one round, another device.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
+    check_integer("rounds", rounds)
     if device not in ("auto", "cpu"):
         raise ValueError(f"device={device!r} is not measured here; use 'auto' or 'cpu'")
     with steady():

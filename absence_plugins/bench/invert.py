@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from absence_plugins.bench.result import aligned, surroundings
+from absence_plugins.bench.result import surroundings
 from absence_plugins.bench.surroundings import THREADS, chosen_device, steady, synchronize
+from absence_plugins.core.checks import check_integer
+from absence_plugins.core.table import align
 from absence_plugins.methods.invert import auroc, label_units
 from absence_plugins.methods.invert.table import Array
 
@@ -105,7 +107,7 @@ class InvertResult:
         extrapolated = ", ".join(f"{one.timed} of {one.candidates:,}" for one in self.speeds if one.candidates)
         return "\n".join(
             [
-                *aligned(rows),
+                *align(rows),
                 "",
                 "straightforward: one sklearn.metrics.roc_auc_score per candidate formula, same beam, same best AUC; its time is "
                 f"extrapolated from that of {extrapolated} candidates",
@@ -142,8 +144,7 @@ def run_invert_bench(
         ImportError: scikit-learn is missing.
         RuntimeError: the two searches find different AUCs.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
+    check_integer("rounds", rounds)
     where = chosen_device(device)
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 

@@ -14,6 +14,7 @@ from absence_plugins.bench.subjects import subject
 from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.bench.timing import timed
 from absence_plugins.bench.works import Work
+from absence_plugins.core.checks import check_integer
 
 STEP_LIMIT = 1.05
 # (network, quick): the layer, whose output nothing works on in place; image side, steps
@@ -46,8 +47,7 @@ def run_lucent_bench(
         ImportError: Lucent or scikit-learn is missing.
         RuntimeError: the two pictures differ, so a ratio would mean nothing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
+    check_integer("rounds", rounds)
     where = chosen_device(device)
     if where.type == "cpu" and torch.cuda.is_available():
         raise ValueError(f"device={device!r}: Lucent itself puts its images on cuda:0 here; use device='cuda'")

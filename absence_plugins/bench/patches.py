@@ -13,6 +13,7 @@ from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.bench.timing import timed
 from absence_plugins.bench.works import Work
+from absence_plugins.core.checks import check_integer
 from absence_plugins.methods.patches.windows import corners, windows_of
 
 FORWARD_LIMITS = {"resnet18": 1.15, "resnet50": 1.2}
@@ -43,8 +44,7 @@ def run_patches_bench(
         ImportError: torchvision is missing.
         RuntimeError: search and script find different scores, so a ratio would mean nothing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
+    check_integer("rounds", rounds)
     where = chosen_device(device)
     if not has_torchvision():
         raise ImportError('bench patches needs torchvision; pip install "absence-plugins[report]"')

@@ -13,7 +13,7 @@ from typing import Any
 
 import absence_plugins
 from absence_plugins.bench.surroundings import chosen_device, describe_environment, steady
-from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.core.files import require_folder, whole_file, write_whole
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
 
@@ -119,9 +119,7 @@ def run_planted_bench(
                 f"{path} holds no <!-- bench planted: begin --> ... <!-- bench planted: end -->; add both lines"
             )
     if out is not None:
-        if out.is_file():
-            raise ValueError(f"{out} is an existing file; name a folder")
-        out.mkdir(parents=True, exist_ok=True)
+        require_folder(out, make=True)
     from absence_plugins.bench.planted_methods import all_methods
 
     names = list(problems or (["shape_missing"] if quick else PROBLEMS))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absence_plugins.bench.result import BenchResult, Measurement, aligned
+from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.scores import (
     SHARE_LIMIT,
     SIGN_LIMIT,
@@ -19,6 +19,8 @@ from absence_plugins.bench.scores import (
 from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
 from absence_plugins.bench.timing import timed
 from absence_plugins.bench.zennit_works import build_zennit_works
+from absence_plugins.core.checks import check_integer
+from absence_plugins.core.table import align
 from absence_plugins.data.planted import ATTENTION, PROBLEMS
 from absence_plugins.methods.faithfulness.questions import REACH
 
@@ -97,8 +99,7 @@ def run_zennit_bench(
         ValueError: fewer than one round, a device that does not exist.
         ImportError: Zennit or scikit-learn is missing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
+    check_integer("rounds", rounds)
     where = chosen_device(device)
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
@@ -154,7 +155,7 @@ def _block(title: str, problems: Sequence[str], scores: Sequence[Score]) -> list
         found = [cells[composite, seed, problem] for problem in problems]
         rows.append((f"  {composite} {seed}".rstrip(), *map(_cell, found)))
     failing, exact = _count(scores, True), _count(scores, False)
-    return [*aligned(rows), f"  {failing} of {exact} fail"]
+    return [*align(rows), f"  {failing} of {exact} fail"]
 
 
 def _count(scores: Iterable[Score], failing: bool) -> int:

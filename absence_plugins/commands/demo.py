@@ -22,7 +22,7 @@ from absence_plugins.commands.maps.lucent import UnitName, unit_row
 from absence_plugins.commands.maps.zennit import ZennitMaps
 from absence_plugins.commands.pasting import PixelTest, insert_missing
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.data import DigitData, digits_cnn, load_digits
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -264,8 +264,7 @@ def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool =
     """
     if not 1 <= pairs <= 9:
         raise ValueError(f"pairs={pairs} must lie between 1 and 9; each explained digit is shown once")
-    if Path(out).is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    out = require_folder(out)
     model, data = digits_cnn(), load_digits()
     ranked = rank_pairs(model, data, seed=seed, progress=progress)
     chosen = distinct(ranked, pairs)
@@ -286,8 +285,8 @@ def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool =
         footer="Real digits (scikit-learn), the network that ships with absence_plugins, nothing retouched.",
         provenance=provenance(seed=seed, command=f"absence-plugins demo --pairs {pairs} --seed {seed}"),
     )
-    path = write_page(page, Path(out))
-    _write_results(Path(out) / "results.json", ranked, chosen, [test for _, test in rows])
+    path = write_page(page, out)
+    _write_results(out / "results.json", ranked, chosen, [test for _, test in rows])
     return path
 
 

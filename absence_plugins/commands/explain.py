@@ -21,7 +21,9 @@ from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.choices import choose_nontarget
+from absence_plugins.core.files import require_folder
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -95,7 +97,7 @@ def explain_images(
     chosen = explainer(method)
     if references is not None and chosen.refuse_references():
         raise ValueError(f"--method {method} takes no --references: {chosen.refuse_references()}")
-    _refuse_file(out)
+    require_folder(out)
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
     with seeded(seed), _clear_of_reused_modules(method):
         rows = [
@@ -149,9 +151,8 @@ def _unit_page(
     from absence_plugins.commands.maps.lucent import SMALL, UnitName, unit_row
 
     unit = UnitName.parse(method)
-    if steps < 1:
-        raise ValueError(f"--steps {steps} must be at least 1")
-    _refuse_file(out)
+    check_integer("--steps", steps)
+    require_folder(out)
     pictures = torch.stack([loaded.preprocessing.picture(Path(path)) for path in images])
     if references is not None:
         pictures = torch.cat([pictures, _picture(references.images[0], loaded)])
@@ -179,11 +180,6 @@ def _unit_page(
         provenance=provenance(seed=seed, command=command),
     )
     return write_page(page, Path(out))
-
-
-def _refuse_file(out: Path) -> None:
-    if Path(out).is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
 
 
 @contextmanager

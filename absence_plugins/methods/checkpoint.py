@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 
 
 class Checkpoint:
@@ -39,11 +39,8 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path | str, settings: Mapping[str, Any], work: str, *, writes: bool = True) -> None:
-        self.folder, self.work, self.writes = Path(folder), work, writes
+        self.folder, self.work, self.writes = require_folder(folder, make=True), work, writes
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))  # as they will be read again
-        if self.folder.is_file():
-            raise ValueError(f"checkpoint={str(folder)!r} is a file; name a folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
         known = self.folder / f"{work}.json"
         if known.is_file():
             try:

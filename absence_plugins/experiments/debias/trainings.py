@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 import absence_plugins
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -32,13 +32,11 @@ class Trainings:
     """
 
     def __init__(self, folder: Path, setting: Setting) -> None:
-        self.folder = Path(folder)
+        self.folder = require_folder(folder)
         self.of: dict[str, Any] = json.loads(
             json.dumps({**asdict(setting), "version": absence_plugins.__version__})
         )  # as it will be read again
         self.runs: list[dict[str, Any]] = []
-        if self.folder.is_file():
-            raise ValueError(f"{self.folder} is an existing file; name a folder for the page, or remove it")
         log = self.folder / LOG
         if log.is_file():
             try:
