@@ -6,11 +6,9 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from absence_plugins.bench.result import surroundings
+from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, steady
-from absence_plugins.core.checks import check_integer
 from absence_plugins.experiments.directions.compare import SyntheticResult, compare_methods
 from absence_plugins.experiments.directions.recovery import COSINE, IOU, RMSE
 
@@ -73,11 +71,9 @@ def run_directions_bench(
     Raises:
         ValueError: fewer than one round, another device.
     """
-    check_integer("rounds", rounds)
     if device not in ("auto", "cpu"):
         raise ValueError(f"device={device!r} is not measured here; use 'auto' or 'cpu'")
+    run = Run.start(rounds, quick, "cpu", progress)
     with steady():
         synthetic = compare_methods(range(1000, 1000 + rounds), quick=quick, progress=progress)
-    environment = describe_environment("scikit-learn", torch.device("cpu"), rounds, quick, ["synthetic"])
-    environment["note"] = "quick: data too small to judge by" if quick else ""
-    return DirectionsResult(synthetic, environment, judged=not quick)
+    return DirectionsResult(synthetic, describe_environment("scikit-learn", run), judged=not quick)

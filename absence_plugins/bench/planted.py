@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import absence_plugins
-from absence_plugins.bench.surroundings import chosen_device, describe_environment, steady
+from absence_plugins.bench.run import Run
+from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.core.files import require_folder, whole_file, write_whole
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
@@ -112,7 +113,7 @@ def run_planted_bench(
         ValueError: a file without the markers, an ``out`` that is a file, an unknown problem.
         ImportError: Captum, Zennit or scikit-learn is missing.
     """
-    where = chosen_device(device)
+    run = Run.start(rounds, quick, device, progress)
     for path in into:
         if not path.is_file() or not MARKS.search(path.read_text(encoding="utf-8")):
             raise ValueError(
@@ -131,7 +132,7 @@ def run_planted_bench(
     with steady():
         tables = [_one(name, methods, settings, out, progress) for name in names]
     merged = PlantedTable(tuple(score for table in tables for score in table.scores), tables[0].settings)
-    environment = {"captum": version("captum"), **describe_environment("zennit", where, 1, quick, ["planted"])}
+    environment = {"captum": version("captum"), **describe_environment("zennit", run)}
     result = PlantedResult(merged, environment, judged=not quick)
     if out is not None:
         write_result(result, out)
