@@ -31,7 +31,7 @@ def experiments() -> dict[str, Callable[..., Path]]:
 
 
 # Experiments that keep what is done beside their page, as these files; others take --checkpoint, or are short.
-KEPT_IN_OUT = {"debias": ("trainings.json", "*/state.pt")}
+KEPT_IN_OUT = {"debias": ("trainings/*.safetensors", "*/state.safetensors")}
 
 
 def taken(name: str) -> tuple[str, ...]:

@@ -192,7 +192,7 @@ def test_the_stopped_debias_experiment_goes_on(tmp_path: Path, monkeypatch: pyte
         stop_at(patched, debias, "train", 2, KeyboardInterrupt)  # counted anew
         code, output = run(*command)
     assert (code, "is kept in absence-debias" in output) == (130, True)
-    assert len(results("absence-debias", "trainings.json")["runs"]) == 1
+    assert len(list(Path("absence-debias", "trainings").glob("*.safetensors"))) == 1
     with monkeypatch.context() as patched:
         stop_at(patched, debias, "train", 2, MemoryError)  # one of two is missing
         assert run(*command_in(output))[0] == 0
@@ -204,12 +204,12 @@ def test_the_stopped_debias_experiment_goes_on(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(debias, "Setting", partial(Setting, epochs=2, modes=()))
     code, output = run(*command)
     assert code == 2
-    assert "has trainings with another epochs, 1 and not 2; delete it, or name another --out" in " ".join(
+    assert "another training: epochs is 1 there and 2 here; name another folder, or delete it" in " ".join(
         output.split()
     )
-    (Path("absence-debias") / "trainings.json").write_text("{")
+    Path("absence-debias", "trainings", "training.json").write_text("{")
     code, output = run(*command)
-    assert (code, "trainings.json is damaged" in output) == (2, True)
+    assert (code, "training.json is damaged" in output) == (2, True)
 
 
 def test_the_digits_experiment_takes_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
