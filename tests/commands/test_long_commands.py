@@ -24,7 +24,9 @@ from absence_plugins.cli import app
 from absence_plugins.cli.endings import Running, ending
 from absence_plugins.commands import label
 from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.models import load_model
 from absence_plugins.core import files
+from absence_plugins.core.units import Layer
 from absence_plugins.experiments import digits as digit_absences
 from absence_plugins.experiments.debias import digits as debias
 from absence_plugins.experiments.debias.digits import Setting
@@ -177,6 +179,11 @@ def test_stopped_directions_go_on(photos: str, monkeypatch: pytest.MonkeyPatch) 
         code, output = run(*words)
         assert code == 0, output
     assert results("page") == results("expected")
+    with pytest.raises(ValueError, match="belongs to another run: side is 'auto' there and 'output' here"):
+        directions_model.model_directions(
+            Path("photos"), load_model(f"{photos}:net", size=24), Layer("0", side="output"), "page",
+            directions_model.Fit(2, batch_size=4, options={"steps": 3}), checkpoint=Path("state"), progress=False,
+        )  # fmt: skip
 
 
 def test_the_stopped_debias_experiment_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
