@@ -20,12 +20,12 @@ from absence_plugins.bench.debias import run_debias_bench
 from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
 from absence_plugins.bench.invert import InvertResult, run_invert_bench
 from absence_plugins.bench.lucent import run_lucent_bench
-from absence_plugins.bench.memory import weighed_ratio
+from absence_plugins.bench.memory import BUILDER, MEMORY_LIMIT
 from absence_plugins.bench.patches import run_patches_bench
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
 from absence_plugins.bench.result import BenchResult, Measurement
-from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.bench.timing import timed
+from absence_plugins.bench.run import Run
+from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import build_works
 from absence_plugins.bench.zennit import ZennitResult, run_zennit_bench
 
@@ -64,31 +64,14 @@ def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", pro
         ImportError: Captum or scikit-learn is missing.
         RuntimeError: adapter and Captum compute different numbers, so a ratio would mean nothing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
-    where = chosen_device(device)
-    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
-
+    run = Run.start(rounds, quick, device, progress)
     import absence_plugins.captum  # noqa: F401  (says what to install where Captum is missing)
 
-    networks = ["digits", "resnet18"] if has_torchvision() else ["digits"]
-    measurements: list[Measurement] = []
-    with steady():
-        works = {
-            (network, name): work for network in networks for name, work in build_works(network, quick, where).items()
-        }
-        weighed = [key for key in works if key[1] in ("nontarget", "references")]
-        weighed = [("digits", "nontarget")] if quick else weighed
-        with tqdm(total=len(works) + len(weighed), desc="bench", disable=not progress) as bar:
-            for (network, name), work in works.items():
-                bar.set_postfix_str(f"{network} {name}: time")
-                measurements.append(timed(f"{network} {name}", work, rounds, where, judged=not quick))
-                bar.update()
-            for network, name in weighed:
-                bar.set_postfix_str(f"{network} {name}: memory")
-                measurements.append(weighed_ratio(network, name, where, judged=not quick))
-                bar.update()
-    return BenchResult(tuple(measurements), describe_environment("captum", where, rounds, quick, networks))
+    measured = run.time("bench captum: time", build_works, run.networks)
+    weighed = [(network, name) for network in run.networks for name in ("nontarget", "references")]
+    weighed = [("digits", "nontarget")] if quick else weighed
+    measured += run.weigh("bench captum: memory", weighed, builder=BUILDER, limit=MEMORY_LIMIT)
+    return BenchResult(tuple(measured), describe_environment("captum", run, run.networks))
 
 
 BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | DirectionsResult | PlantedResult]] = {

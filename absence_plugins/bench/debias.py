@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.result import BenchResult
+from absence_plugins.bench.run import Run
 from absence_plugins.bench.subjects import subject
-from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.bench.timing import timed
+from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import Work
 from absence_plugins.methods.debias import AttributionPrior
 
@@ -50,22 +50,9 @@ def run_debias_bench(
         ImportError: scikit-learn is missing.
         RuntimeError: one call and two give different gradients.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
-    where = chosen_device(device)
-    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
-
-    networks = ["digits", "resnet18"] if has_torchvision() else ["digits"]
-    measurements: list[Measurement] = []
-    with steady():
-        works = {f"{network} {name}": work for network in networks for name, work in debias_works(network, quick, where).items()}  # fmt: skip
-        with tqdm(total=len(works), desc="bench debias", disable=not progress) as bar:
-            for name, work in works.items():
-                bar.set_postfix_str(name)
-                measurements.append(timed(name, work, rounds, where, judged=not quick))
-                bar.update()
-    environment = describe_environment("torchvision" if "resnet18" in networks else "numpy", where, rounds, quick, networks)  # fmt: skip
-    return BenchResult(tuple(measurements), environment, "plain", "prior")
+    run = Run.start(rounds, quick, device, progress)
+    measured = run.time("bench debias", debias_works, run.networks)
+    return BenchResult(tuple(measured), describe_environment("numpy", run, run.networks), "plain", "prior")
 
 
 def debias_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:

@@ -6,9 +6,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from absence_plugins.bench.result import surroundings
+from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.experiments.directions.compare import SyntheticResult, compare_methods
 from absence_plugins.experiments.directions.recovery import COSINE, IOU, RMSE
@@ -72,12 +71,9 @@ def run_directions_bench(
     Raises:
         ValueError: fewer than one round, another device.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
     if device not in ("auto", "cpu"):
         raise ValueError(f"device={device!r} is not measured here; use 'auto' or 'cpu'")
+    run = Run.start(rounds, quick, "cpu", progress)
     with steady():
         synthetic = compare_methods(range(1000, 1000 + rounds), quick=quick, progress=progress)
-    environment = describe_environment("scikit-learn", torch.device("cpu"), rounds, quick, ["synthetic"])
-    environment["note"] = "quick: data too small to judge by" if quick else ""
-    return DirectionsResult(synthetic, environment, judged=not quick)
+    return DirectionsResult(synthetic, describe_environment("scikit-learn", run), judged=not quick)

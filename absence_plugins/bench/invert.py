@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from absence_plugins.bench.result import aligned, surroundings
-from absence_plugins.bench.surroundings import THREADS, chosen_device, steady, synchronize
+from absence_plugins.bench.result import surroundings
+from absence_plugins.bench.run import Run
+from absence_plugins.bench.surroundings import describe_environment, steady
+from absence_plugins.bench.timing import seconds
+from absence_plugins.core.table import align
 from absence_plugins.methods.invert import auroc, label_units
 from absence_plugins.methods.invert.table import Array
 
@@ -105,7 +105,7 @@ class InvertResult:
         extrapolated = ", ".join(f"{one.timed} of {one.candidates:,}" for one in self.speeds if one.candidates)
         return "\n".join(
             [
-                *aligned(rows),
+                *align(rows),
                 "",
                 "straightforward: one sklearn.metrics.roc_auc_score per candidate formula, same beam, same best AUC; its time is "
                 f"extrapolated from that of {extrapolated} candidates",
@@ -142,28 +142,13 @@ def run_invert_bench(
         ImportError: scikit-learn is missing.
         RuntimeError: the two searches find different AUCs.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
-    where = chosen_device(device)
+    run = Run.start(rounds, quick, device, progress)
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
     with steady():
         problems = QUICK if quick else PROBLEMS
-        speeds = [
-            _measured(problem, rounds, where, judged=not quick)
-            for problem in tqdm(problems, desc="bench invert", disable=not progress)
-        ]
-    environment = {
-        "torch": str(torch.__version__),
-        "scikit-learn": metadata.version("scikit-learn"),
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
-        "cores": os.cpu_count(),
-        "threads": THREADS,
-        "rounds": rounds,
-        "note": "quick: sizes too small to judge by" if quick else "",
-    }
-    return InvertResult(tuple(speeds), environment)
+        speeds = [measure(problem, run) for problem in tqdm(problems, desc="bench invert", disable=not progress)]
+    return InvertResult(tuple(speeds), describe_environment("scikit-learn", run))
 
 
 def draw(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, list[str]]:
@@ -232,7 +217,9 @@ def plain_beam(
     return best, seconds, asked, timed
 
 
-def _measured(problem: Problem, rounds: int, device: torch.device, *, judged: bool) -> Speed:
+def measure(problem: Problem, run: Run) -> Speed:
+    """Time one problem, after a check that both searches find the same AUC."""
+    device = run.device
     activations, labels, names = draw(problem)
     there, unit = activations.to(device), activations[:, 0].contiguous()
     alone, classes = unit.to(device), labels.to(device)
@@ -249,24 +236,16 @@ def _measured(problem: Problem, rounds: int, device: torch.device, *, judged: bo
     if reached is not None and abs(wanted - reached) > SAME:
         raise RuntimeError(f"{problem.name}: label_units finds AUC {wanted}, the straightforward search {reached}; their times cannot be compared")  # fmt: skip
     taken: list[tuple[float, float, float]] = []
-    for _ in range(rounds):
-        own = _seconds(ours, device) / UNITS
+    for _ in range(run.rounds):
+        own = seconds(ours, device) / UNITS
         plainly = plain()[1] if problem.faster else 0.0
-        taken.append((plainly, own, statistics.median(_seconds(alone.sort, device) for _ in range(5))))
+        taken.append((plainly, own, statistics.median(seconds(alone.sort, device) for _ in range(5))))
     faster = statistics.median(plainly / own for plainly, own, _ in taken) if problem.faster else None
     sorts = statistics.median(own / sort for _, own, sort in taken)
     kept = (faster is None or faster >= (problem.faster or 0)) and (problem.sorts is None or sorts <= problem.sorts)
     plainly, own, sort = (1e3 * statistics.median(times) for times in zip(*taken, strict=True))
     known = plainly if problem.faster else None
-    return Speed(problem, known, own, sort, faster, sorts, candidates, timed, kept if judged else None)
-
-
-def _seconds(call: Callable[[], Any], device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
+    return Speed(problem, known, own, sort, faster, sorts, candidates, timed, None if run.quick else kept)
 
 
 def _promise(value: float | None, sign: str) -> str:

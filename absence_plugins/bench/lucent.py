@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.bench.result import BenchResult, Measurement
+from absence_plugins.bench.result import BenchResult
+from absence_plugins.bench.run import Run
 from absence_plugins.bench.subjects import subject
-from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.bench.timing import timed
+from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import Work
 
 STEP_LIMIT = 1.05
@@ -46,30 +46,13 @@ def run_lucent_bench(
         ImportError: Lucent or scikit-learn is missing.
         RuntimeError: the two pictures differ, so a ratio would mean nothing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
-    where = chosen_device(device)
-    if where.type == "cpu" and torch.cuda.is_available():
+    run = Run.start(rounds, quick, device, progress)
+    if run.device.type == "cpu" and torch.cuda.is_available():
         raise ValueError(f"device={device!r}: Lucent itself puts its images on cuda:0 here; use device='cuda'")
-    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
-
     import absence_plugins.lucent  # noqa: F401  (says what to install where Lucent is missing)
 
-    networks = ["digits", "resnet18"] if has_torchvision() else ["digits"]
-    measurements: list[Measurement] = []
-    with steady():
-        works = {
-            f"{network} {name}": work
-            for network in networks
-            for name, work in build_lucent_works(network, quick, where).items()
-        }
-        with tqdm(total=len(works), desc="bench lucent", disable=not progress) as bar:
-            for name, work in works.items():
-                bar.set_postfix_str(f"{name}: time")
-                measurements.append(timed(name, work, rounds, where, judged=not quick))
-                bar.update()
-    environment = describe_environment("torch-lucent", where, rounds, quick, networks)
-    return BenchResult(tuple(measurements), environment, "Lucent")
+    measured = run.time("bench lucent", build_lucent_works, run.networks)
+    return BenchResult(tuple(measured), describe_environment("torch-lucent", run, run.networks), "Lucent")
 
 
 def build_lucent_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.bench.memory import weighed_ratio
-from absence_plugins.bench.result import BenchResult, Measurement
-from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.bench.timing import timed
+from absence_plugins.bench.result import BenchResult
+from absence_plugins.bench.run import Run
+from absence_plugins.bench.surroundings import describe_environment, has_torchvision
 from absence_plugins.bench.works import Work
 from absence_plugins.methods.patches.windows import corners, windows_of
 
@@ -43,28 +42,14 @@ def run_patches_bench(
         ImportError: torchvision is missing.
         RuntimeError: search and script find different scores, so a ratio would mean nothing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
-    where = chosen_device(device)
+    run = Run.start(rounds, quick, device, progress)
     if not has_torchvision():
         raise ImportError('bench patches needs torchvision; pip install "absence-plugins[report]"')
-    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
-
     networks = ["resnet18"] if quick else ["resnet18", "resnet50"]
-    measurements: list[Measurement] = []
-    with steady(), tqdm(total=2 * len(networks), desc="bench patches", disable=not progress) as bar:
-        for network in networks:
-            for name, work in build_patch_works(network, quick, where).items():
-                bar.set_postfix_str(f"{network} {name}: time")
-                measurements.append(timed(f"{network} {name}", work, rounds, where, judged=not quick))
-                bar.update()
-        if not quick:
-            bar.set_postfix_str("memory")
-            measurements.append(weighed_ratio("resnet18", "script", where, judged=True, builder=BUILDER, limit=1.0))
-            bar.update()
-    return BenchResult(
-        tuple(measurements), describe_environment("torch", where, rounds, quick, networks), "alternative", "search"
-    )
+    measured = run.time("bench patches", build_patch_works, networks)
+    if not quick:
+        measured += run.weigh("bench patches: memory", [("resnet18", "script")], builder=BUILDER, limit=1.0)
+    return BenchResult(tuple(measured), describe_environment("torch", run, networks), "alternative", "search")
 
 
 def build_patch_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:

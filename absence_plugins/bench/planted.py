@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import absence_plugins
-from absence_plugins.bench.surroundings import chosen_device, describe_environment, steady
-from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.bench.run import Run
+from absence_plugins.bench.surroundings import describe_environment, steady
+from absence_plugins.core.files import require_folder, whole_file, write_whole
 from absence_plugins.data.planted import PROBLEMS
+from absence_plugins.methods.checkpoint import read_record, write_record
 from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
 
 SEEDS = (0,)
@@ -112,16 +114,14 @@ def run_planted_bench(
         ValueError: a file without the markers, an ``out`` that is a file, an unknown problem.
         ImportError: Captum, Zennit or scikit-learn is missing.
     """
-    where = chosen_device(device)
+    run = Run.start(rounds, quick, device, progress)
     for path in into:
         if not path.is_file() or not MARKS.search(path.read_text(encoding="utf-8")):
             raise ValueError(
                 f"{path} holds no <!-- bench planted: begin --> ... <!-- bench planted: end -->; add both lines"
             )
     if out is not None:
-        if out.is_file():
-            raise ValueError(f"{out} is an existing file; name a folder")
-        out.mkdir(parents=True, exist_ok=True)
+        require_folder(out, make=True)
     from absence_plugins.bench.planted_methods import all_methods
 
     names = list(problems or (["shape_missing"] if quick else PROBLEMS))
@@ -133,7 +133,7 @@ def run_planted_bench(
     with steady():
         tables = [_one(name, methods, settings, out, progress) for name in names]
     merged = PlantedTable(tuple(score for table in tables for score in table.scores), tables[0].settings)
-    environment = {"captum": version("captum"), **describe_environment("zennit", where, 1, quick, ["planted"])}
+    environment = {"captum": version("captum"), **describe_environment("zennit", run)}
     result = PlantedResult(merged, environment, judged=not quick)
     if out is not None:
         write_result(result, out)
@@ -146,15 +146,14 @@ def _one(
     name: str, methods: Mapping[str, Any], settings: dict[str, Any], out: Path | None, progress: bool
 ) -> PlantedTable:
     """One problem's table: as kept in the folder from an earlier run with the same settings, or made and kept."""
-    kept = None if out is None else out / f"planted-{name}.json"
-    key = {"settings": json.loads(json.dumps(settings)), "methods": list(methods), "sources": sources()}
-    if kept is not None and kept.is_file():
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        if known.get("key") == key:
-            return PlantedTable.from_dict(known)
+    path = None if out is None else out / f"planted-{name}.json"
+    key = json.dumps([settings, list(methods), fingerprint_sources()])
+    mark = hashlib.sha256(key.encode()).hexdigest()
+    if path is not None and (known := read_record(path, mark)) is not None:
+        return PlantedTable.from_dict(known)
     table = planted_benchmark(methods, [name], progress=progress, **settings)
-    if kept is not None:
-        write_whole(kept, json.dumps({"key": key, **table.to_dict()}))
+    if path is not None:
+        write_record(path, mark, table.to_dict())
     return table
 
 
@@ -169,7 +168,7 @@ def write_result(result: PlantedResult, out: Path) -> None:
         )
 
 
-def sources() -> str:
+def fingerprint_sources() -> str:
     """A fingerprint of this package and its hosts: tables made by other code are not taken for today's."""
     digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit")).encode())
     root = Path(absence_plugins.__file__).parent

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from absence_plugins.core.table import align
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class BenchResult:
     def table(self) -> str:
         """One line per measurement, limits and verdicts included; below it what the names mean."""
         head = ("", self.host, self.ours, "ratio", "rounds", "limit", "")
-        lines = aligned([head, *(cells(one) for one in self.measurements)])
+        lines = align([head, *(cells(one) for one in self.measurements)])
         legend = [f"{one.name}: {one.what}" for one in self.measurements]
         return "\n".join([*lines, "", *legend, "", *surroundings(self.environment)])
 
@@ -69,12 +70,6 @@ class BenchResult:
         """Plain lists, numbers and strings, ready for JSON."""
         rows = [{**asdict(one), "rounds": list(one.rounds)} for one in self.measurements]
         return {"measurements": rows, "environment": dict(self.environment), "ok": self.ok}
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join((name.ljust(widths[0]), *map(str.rjust, rest, widths[1:]))).rstrip() for name, *rest in rows]
 
 
 def surroundings(environment: dict[str, Any]) -> list[str]:

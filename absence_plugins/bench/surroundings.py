@@ -9,9 +9,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from absence_plugins.bench.run import Run
 
 THREADS = 1
 
@@ -61,23 +64,21 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def describe_environment(
-    host: str, device: torch.device, rounds: int, quick: bool, networks: Sequence[str]
-) -> dict[str, Any]:
-    """Versions, device and threads, for the foot of the table."""
+def describe_environment(host: str, run: Run, networks: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, device and threads, for the foot of the table; networks: those measured, where the ResNet is optional."""
     packages = (host, "torchvision") if "resnet18" in networks else (host,)
     notes = []
-    if "resnet18" not in networks:
+    if list(networks) == ["digits"]:
         notes.append("torchvision is missing, so only the digits network was measured")
-    if quick:
+    if run.quick:
         notes.append("quick: sizes too small to judge by")
     return {
         "torch": str(torch.__version__),
         **{package: metadata.version(package) for package in packages},
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "cores": os.cpu_count(),
         "threads": THREADS,
-        "rounds": rounds,
+        "rounds": run.rounds,
         "note": "; ".join(notes),
     }

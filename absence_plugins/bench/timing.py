@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,15 +32,15 @@ def timed(name: str, work: Work, rounds: int, device: torch.device, *, judged: b
     planned = rounds
     while len(ratios) < planned:
         first = len(ratios) % 2  # every other round begins with the other side
-        seconds = [0.0, 0.0]
+        spent = [0.0, 0.0]
         gc.collect()
         for side in (first, 1 - first, 1 - first, first):
-            took = _seconds(sides[side], device)
-            seconds[side] += took
+            took = seconds(sides[side], device)
+            spent[side] += took
             times[side].append(took)
-        ratios.append(seconds[0] / seconds[1])
+        ratios.append(spent[0] / spent[1])
         if len(ratios) == 1 and judged:
-            fits = int(SECONDS_PER_WORK / sum(seconds))
+            fits = int(SECONDS_PER_WORK / sum(spent))
             planned = max(min(rounds, FEWEST_ROUNDS), min(rounds * MORE_ROUNDS, fits))
     ratio = statistics.median(ratios)
     ours, plain = (1e3 * statistics.median(taken) for taken in times)
@@ -47,7 +48,8 @@ def timed(name: str, work: Work, rounds: int, device: torch.device, *, judged: b
     return Measurement(f"{name}: time", work.what, ours, plain, "ms", ratio, limit, ok, tuple(ratios))
 
 
-def _seconds(call: Callable[[], Tensor], device: torch.device) -> float:
+def seconds(call: Callable[[], Any], device: torch.device) -> float:
+    """How long one call takes, the device's work included."""
     synchronize(device)
     start = time.perf_counter()
     call()
@@ -63,7 +65,7 @@ def _share(forward: Callable[[], Tensor], call: Callable[[], Tensor], device: to
             return forward()
 
     quiet()
-    return statistics.median(_seconds(quiet, device) / _seconds(call, device) for _ in range(9))
+    return statistics.median(seconds(quiet, device) / seconds(call, device) for _ in range(9))
 
 
 def warm_up(name: str, work: Work) -> None:

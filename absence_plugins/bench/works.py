@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from absence_plugins.bench.subjects import subject
+from absence_plugins.core.choices import choose_nontarget
+from absence_plugins.core.hooks import cloned_inputs
+from absence_plugins.core.maps import split_by_content
+from absence_plugins.core.references import ReferenceSet
 
 NONTARGET_LIMIT = 1.05
 REFERENCES_LIMIT = 1.05
@@ -59,97 +63,148 @@ SIZES = {
 
 def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:
     """What is measured on one network, by name."""
-    from captum.attr import DeepLift, IntegratedGradients
-
-    from absence_plugins import ReferenceSet
-    from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
-    from absence_plugins.captum.remedies import nonlinearities
-    from absence_plugins.core.choices import choose_nontarget
-    from absence_plugins.core.hooks import cloned_inputs
-    from absence_plugins.core.maps import split_by_content
-
-    size = SIZES[network, quick]
-    model, images, pool, labels = subject(network, size.batch, size.pool, size.pixels)
-    model, images, pool = model.to(device), images.to(device), pool.to(device)
-    with torch.no_grad():
-        outputs = model(images)
-    target = outputs.argmax(1)
-    runner_up = choose_nontarget(outputs, target)
-    references = ReferenceSet(pool, labels, k=size.k)
-    baselines = references.nearest(images, target)
-    assert isinstance(baselines, Tensor)
-    plain = IntegratedGradients(model)
-
-    def against_each() -> Iterator[tuple[Tensor, Tensor]]:
-        for column in range(size.k):
-            baseline = baselines[:, column]
-            yield (
-                plain.attribute(images, baselines=baseline, target=target, n_steps=size.reference_steps).detach(),
-                baseline,
-            )
-
-    def mean_map() -> Tensor:
-        return _summed(signed for signed, _ in against_each()) / size.k
-
-    def absence_part() -> Tensor:
-        blank = torch.zeros_like(images)
-        parts = (split_by_content(signed, images, baseline, blank)[1] for signed, baseline in against_each())
-        return (_summed(parts) / size.k).clamp(min=0)
-
-    def adapter(**options: Any) -> Any:
-        return AbsenceIntegratedGradients(model, **options)
-
-    against = f"IntegratedGradients, {size.reference_steps} steps, against {size.k} of {len(pool)} references"
-    works = {
-        "nontarget": Work(
-            f"IntegratedGradients, {size.steps} steps, batch {size.batch}: choosing the runner-up, and its map",
-            NONTARGET_LIMIT,
-            lambda: adapter(nontarget="runner_up").attribute(images, target=target, n_steps=size.steps),
-            lambda: plain.attribute(images, target=runner_up, n_steps=size.steps),
-        ),
-        "references": Work(
-            f"{against} each: finding them, and the mean map; Captum is given them",
-            REFERENCES_LIMIT,
-            lambda: adapter(reference=references).attribute(images, target=target, n_steps=size.reference_steps),
-            mean_map,
-        ),
-    }
+    case = _Case.of(network, quick, device)
+    works = {"nontarget": _nontarget(case), "references": _references(case)}
     if network == "resnet18":
         return works
-
-    shipped = DeepLift(model)
-
-    def mended() -> Tensor:  # as the adapter: every nonlinearity works on its own copy (Captum issue 1104)
-        with cloned_inputs(nonlinearities(model)):
-            result: Tensor = shipped.attribute(images, target=runner_up)
-        return result
-
-    absence = adapter(reference=references, evidence="absence")
-    neutral = adapter(nontarget=None)
     return works | {
-        "absence part": Work(
-            f"{against}, evidence='absence': also its absence part",
-            None,
-            lambda: absence.attribute(images, target=target, n_steps=size.reference_steps),
-            mean_map,
-            absence_part,
-        ),
-        "neutral": Work(
-            f"IntegratedGradients, {size.steps} steps, every option off",
-            NEUTRAL_LIMIT,
-            lambda: neutral.attribute(images, target=target, n_steps=size.steps),
-            lambda: plain.attribute(images, target=target, n_steps=size.steps),
-        ),
-        "DeepLift nontarget": Work(
-            "the limit is one more forward; the adapter also copies inputs so that the map is complete",
-            1.0,
-            lambda: AbsenceDeepLift(model, nontarget="runner_up").attribute(images, target=target),
-            lambda: shipped.attribute(images, target=runner_up),
-            mended,
-            forward=lambda: model(images),
-            judged=False,
-        ),
+        "absence part": _absence_part(case),
+        "neutral": _neutral(case),
+        "DeepLift nontarget": _deeplift(case),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A network, its images, and what is asked of both sides.
+
+    target: predicted class [N]. runner_up: class with the second largest logit [N]. baselines: nearest references [N, k, ...].
+    """
+
+    size: Size
+    model: nn.Module
+    images: Tensor
+    target: Tensor
+    runner_up: Tensor
+    references: ReferenceSet
+    baselines: Tensor
+
+    @classmethod
+    def of(cls, network: str, quick: bool, device: torch.device) -> _Case:
+        size = SIZES[network, quick]
+        model, images, pool, labels = subject(network, size.batch, size.pool, size.pixels)
+        model, images = model.to(device), images.to(device)
+        with torch.no_grad():
+            outputs = model(images)
+        target = outputs.argmax(1)
+        references = ReferenceSet(pool.to(device), labels, k=size.k)
+        baselines = references.nearest(images, target)
+        assert isinstance(baselines, Tensor)
+        return cls(size, model, images, target, choose_nontarget(outputs, target), references, baselines)
+
+    @property
+    def against(self) -> str:
+        """What both sides of the reference works compute, in words."""
+        size = self.size
+        return (
+            f"IntegratedGradients, {size.reference_steps} steps, against {size.k} of {len(self.references)} references"
+        )
+
+    def adapter(self, **options: Any) -> Any:
+        """Our class on the network."""
+        from absence_plugins.captum import AbsenceIntegratedGradients
+
+        return AbsenceIntegratedGradients(self.model, **options)
+
+    def plain(self, target: Tensor, n_steps: int, baselines: Tensor | None = None) -> Tensor:
+        """Captum's map."""
+        from captum.attr import IntegratedGradients
+
+        found: Tensor = IntegratedGradients(self.model).attribute(
+            self.images, baselines=baselines, target=target, n_steps=n_steps
+        )
+        return found.detach()
+
+    def against_each(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Captum's map against every reference, and the reference."""
+        for baseline in self.baselines.unbind(1):
+            yield self.plain(self.target, self.size.reference_steps, baseline), baseline
+
+    def mean_map(self) -> Tensor:
+        """The mean of these maps."""
+        return _summed(signed for signed, _ in self.against_each()) / self.size.k
+
+    def absence_part(self) -> Tensor:
+        """The mean of their absence parts."""
+        blank = torch.zeros_like(self.images)
+        parts = (split_by_content(signed, self.images, baseline, blank)[1] for signed, baseline in self.against_each())
+        return (_summed(parts) / self.size.k).clamp(min=0)
+
+
+def _nontarget(case: _Case) -> Work:
+    steps = case.size.steps
+    return Work(
+        f"IntegratedGradients, {steps} steps, batch {case.size.batch}: choosing the runner-up, and its map",
+        NONTARGET_LIMIT,
+        lambda: case.adapter(nontarget="runner_up").attribute(case.images, target=case.target, n_steps=steps),
+        lambda: case.plain(case.runner_up, steps),
+    )
+
+
+def _references(case: _Case) -> Work:
+    return Work(
+        f"{case.against} each: finding them, and the mean map; Captum is given them",
+        REFERENCES_LIMIT,
+        lambda: case.adapter(reference=case.references).attribute(
+            case.images, target=case.target, n_steps=case.size.reference_steps
+        ),
+        case.mean_map,
+    )
+
+
+def _absence_part(case: _Case) -> Work:
+    ours = case.adapter(reference=case.references, evidence="absence")
+    return Work(
+        f"{case.against}, evidence='absence': also its absence part",
+        None,
+        lambda: ours.attribute(case.images, target=case.target, n_steps=case.size.reference_steps),
+        case.mean_map,
+        case.absence_part,
+    )
+
+
+def _neutral(case: _Case) -> Work:
+    ours, steps = case.adapter(nontarget=None), case.size.steps
+    return Work(
+        f"IntegratedGradients, {steps} steps, every option off",
+        NEUTRAL_LIMIT,
+        lambda: ours.attribute(case.images, target=case.target, n_steps=steps),
+        lambda: case.plain(case.target, steps),
+    )
+
+
+def _deeplift(case: _Case) -> Work:
+    from captum.attr import DeepLift
+
+    from absence_plugins.captum import AbsenceDeepLift
+    from absence_plugins.captum.remedies import nonlinearities
+
+    host = DeepLift(case.model)
+
+    def host_on_copies() -> Tensor:  # as the adapter: every nonlinearity works on its own copy (Captum issue 1104)
+        with cloned_inputs(nonlinearities(case.model)):
+            found: Tensor = host.attribute(case.images, target=case.runner_up)
+        return found
+
+    return Work(
+        "the limit is one more forward; the adapter also copies inputs so that the map is complete",
+        1.0,
+        lambda: AbsenceDeepLift(case.model, nontarget="runner_up").attribute(case.images, target=case.target),
+        lambda: host.attribute(case.images, target=case.runner_up),
+        host_on_copies,
+        forward=lambda: case.model(case.images),
+        judged=False,
+    )
 
 
 def _summed(maps: Iterator[Tensor]) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absence_plugins.bench.result import BenchResult, Measurement, aligned
+from absence_plugins.bench.result import BenchResult
+from absence_plugins.bench.run import Run
 from absence_plugins.bench.scores import (
     SHARE_LIMIT,
     SIGN_LIMIT,
@@ -16,9 +17,9 @@ from absence_plugins.bench.scores import (
     find,
     pooled,
 )
-from absence_plugins.bench.surroundings import chosen_device, describe_environment, has_torchvision, steady
-from absence_plugins.bench.timing import timed
+from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.bench.zennit_works import build_zennit_works
+from absence_plugins.core.table import align
 from absence_plugins.data.planted import ATTENTION, PROBLEMS
 from absence_plugins.methods.faithfulness.questions import REACH
 
@@ -97,35 +98,22 @@ def run_zennit_bench(
         ValueError: fewer than one round, a device that does not exist.
         ImportError: Zennit or scikit-learn is missing.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds} must be at least 1")
-    where = chosen_device(device)
+    run = Run.start(rounds, quick, device, progress)
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
     import absence_plugins.zennit  # noqa: F401  (says what to install where Zennit is missing)
 
-    networks = ["digits", "resnet18"] if has_torchvision() else ["digits"]
     scores: list[Score] = []
-    measurements: list[Measurement] = []
-    with steady():
-        works = {
-            (network, name): work
-            for network in networks
-            for name, work in build_zennit_works(network, quick, where).items()
-        }
-        problems = [name for name in PROBLEMS if name not in ATTENTION]
-        with tqdm(total=len(problems) + len(works), desc="bench zennit", disable=not progress) as bar:
-            for name in problems:
-                bar.set_postfix_str(name)
-                scores += score_problem(name, quick=quick)
-                gc.collect()
-                bar.update()
-            for (network, name), work in works.items():
-                bar.set_postfix_str(f"{network} {name}: time")
-                measurements.append(timed(f"{network} {name}", work, rounds, where, judged=not quick))
-                bar.update()
-    environment = describe_environment("zennit", where, rounds, quick, networks)
-    return ZennitResult(tuple(scores), BenchResult(tuple(measurements), environment, "Zennit"))
+    problems = [name for name in PROBLEMS if name not in ATTENTION]
+    with steady(), tqdm(problems, desc="bench zennit: scores", disable=not progress) as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            scores += score_problem(name, quick=quick)
+            gc.collect()
+    costs = run.time("bench zennit: time", build_zennit_works, run.networks)
+    return ZennitResult(
+        tuple(scores), BenchResult(tuple(costs), describe_environment("zennit", run, run.networks), "Zennit")
+    )
 
 
 def score_problem(name: str, *, quick: bool = False) -> list[Score]:
@@ -154,7 +142,7 @@ def _block(title: str, problems: Sequence[str], scores: Sequence[Score]) -> list
         found = [cells[composite, seed, problem] for problem in problems]
         rows.append((f"  {composite} {seed}".rstrip(), *map(_cell, found)))
     failing, exact = _count(scores, True), _count(scores, False)
-    return [*aligned(rows), f"  {failing} of {exact} fail"]
+    return [*align(rows), f"  {failing} of {exact} fail"]
 
 
 def _count(scores: Iterable[Score], failing: bool) -> int:

@@ -186,26 +186,20 @@ def directions(
 ) -> None:
     """Concepts that a layer of your model writes, found without labels, and the outputs that encode their absence."""
     with clear_errors():
-        from absence_plugins.commands.directions import model_directions
+        from absence_plugins.commands.directions import Fit, model_directions
         from absence_plugins.commands.models import load_model
 
         loaded = load_model(
             model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
         )
+        fit = Fit(count, most, background, recipe, head, seed, batch_size, {"steps": steps})
         path = model_directions(
             images,
             loaded,
             layer,
             out,
-            count=count,
-            most=most,
-            background=background,
-            recipe=recipe,
-            use_head=head,
-            steps=steps,
+            fit,
             checkpoint=checkpoint,
-            batch_size=batch_size,
-            seed=seed,
             command="absence-plugins " + " ".join(sys.argv[1:]),
             progress=not quiet,
         )

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from absence_plugins import ReferenceSet
+from absence_plugins import Explanation, ReferenceSet
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
 from absence_plugins.commands.maps.lucent import UnitName, unit_row
 from absence_plugins.commands.maps.zennit import ZennitMaps
 from absence_plugins.commands.pasting import PixelTest, insert_missing
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.data import DigitData, digits_cnn, load_digits
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -136,6 +136,33 @@ def distinct(pairs: list[Pair], count: int) -> list[Pair]:
     return chosen[:count]
 
 
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """What a row is about: an image x [1, 1, 32, 32] of digit a, the nearest one of digit b, and the pixel test."""
+
+    a: int
+    b: int
+    x: Tensor
+    other: Tensor
+    found: Explanation
+    test: PixelTest
+
+    @property
+    def article(self) -> str:
+        """Before digit b."""
+        return _article(self.b)
+
+    def signed(self, attribution: Tensor, title: str, caption: str, under: Tensor) -> Panel:
+        """A map of logit a over an image."""
+        positive, negative = f"raises logit {self.a}", f"holds logit {self.a} down"
+        return Panel("signed", attribution[0], title, caption, underlay=under[0], positive=positive, negative=negative)
+
+    def absence(self, absence: Tensor, title: str, caption: str) -> Panel:
+        """An absence part over the image."""
+        positive = f"its absence raises logit {self.a}"
+        return Panel("absence", absence[0], title, caption, underlay=self.x[0], positive=positive)
+
+
 def pair_row(model: nn.Module, data: DigitData, pair: Pair, *, seed: int = 0) -> tuple[Row, PixelTest]:
     """The page's row for a pair, on the image whose effect is the median one."""
     a, b, index = pair.digit, pair.other, pair.samples[0]
@@ -144,116 +171,78 @@ def pair_row(model: nn.Module, data: DigitData, pair: Pair, *, seed: int = 0) ->
     nearest = references.nearest(x)
     assert isinstance(nearest, Tensor)
     other = nearest[:, 0]
-    standard = AbsenceIntegratedGradients(model, nontarget=None).attribute(x, target=a, n_steps=STEPS)
-    nontarget = AbsenceIntegratedGradients(model, nontarget=a).attribute(other, target=b, n_steps=STEPS)
     found = AbsenceIntegratedGradients(model, reference=references).explain(x, target=a, n_steps=STEPS)
     test = insert_missing(logit(model, a), x[0], other[0], found.absence[0], seed=seed)
-    article = "an" if b == 8 else "a"
-    signs: dict[str, Any] = {"positive": f"raises logit {a}", "negative": f"holds logit {a} down"}
-    panels = (
-        Panel("image", x[0], f"The image: {'an' if a == 8 else 'a'} {a}", f"held-out image {index}"),
-        Panel(
-            "signed",
-            standard[0],
-            f"Standard map of logit {a}",
-            "Against black: only ink that is there.",
-            underlay=x[0],
-            **signs,
-        ),
-        Panel("image", other[0], f"The nearest {b}", "It has the strokes in question."),
-        Panel(
-            "signed",
-            nontarget[0],
-            f"Non-target map: logit {a} on the {b}",
-            f"Blue: ink of the {b} that holds logit {a} down.",
-            underlay=other[0],
-            **signs,
-        ),
-        Panel(
-            "signed",
-            found.attribution[0],
-            f"Reference map of logit {a}",
-            f"The {a} against its 8 nearest {b}s.",
-            underlay=x[0],
-            **signs,
-        ),
-        Panel(
-            "absence",
-            found.absence[0],
-            "Its absence part",
-            f"Red: missing here, there in {article} {b}; its absence raises logit {a}.",
-            underlay=x[0],
-            positive=f"its absence raises logit {a}",
-        ),
+    case = _Case(a, b, x, other, found, test)
+    panels = (*_captum_panels(model, case, index), *_zennit_panels(model, data, case))
+    return Row(f"{a}, because not {b}", _sentence(case), panels, _facts(case, pair)), test
+
+
+def _article(digit: int) -> str:
+    return "an" if digit == 8 else "a"
+
+
+def _captum_panels(model: nn.Module, case: _Case, index: int) -> tuple[Panel, ...]:
+    """The images and their maps by integrated gradients, and the image with the missing strokes."""
+    a, b, found, test = case.a, case.b, case.found, case.test
+    standard = AbsenceIntegratedGradients(model, nontarget=None).attribute(case.x, target=a, n_steps=STEPS)
+    nontarget = AbsenceIntegratedGradients(model, nontarget=a).attribute(case.other, target=b, n_steps=STEPS)
+    missing = f"Red: missing here, there in {case.article} {b}; its absence raises logit {a}."
+    against = f"The {a} against its 8 nearest {b}s."
+    blue = f"Blue: ink of the {b} that holds logit {a} down."
+    return (
+        Panel("image", case.x[0], f"The image: {_article(a)} {a}", f"held-out image {index}"),
+        case.signed(standard, f"Standard map of logit {a}", "Against black: only ink that is there.", case.x),
+        Panel("image", case.other[0], f"The nearest {b}", "It has the strokes in question."),
+        case.signed(nontarget, f"Non-target map: logit {a} on the {b}", blue, case.other),
+        case.signed(found.attribution, f"Reference map of logit {a}", against, case.x),
+        case.absence(found.absence, "Its absence part", missing),
         Panel(
             "image", test.image, "Missing strokes pasted in", f"Logit {a}: {test.before:.1f} becomes {test.after:.1f}."
         ),
-        *_zennit_panels(model, data, x, other, a, b, signs),
     )
+
+
+def _zennit_panels(model: nn.Module, data: DigitData, case: _Case) -> tuple[Panel, ...]:
+    """The same four maps by layer-wise relevance propagation, the first as Zennit has it."""
+    maps, a, b, x = ZennitMaps(), case.a, case.b, case.x
+    pool = data.train_images, data.train_labels
+    standard = maps.standard(model, x, a, 10, torch.zeros_like(x))
+    nontarget = maps.nontarget_against(model, case.other, b, a, ReferenceSet(*pool))
+    found = maps.against(model, x, a, ReferenceSet(*pool, contrast=b))
+    ink = f"{maps.host.__name__} of logit {a}: ink that is there."
+    on_other = f"Logit {a} on the {b}, against its 8 nearest {a}s."
+    return (
+        case.signed(standard, "Zennit: standard map", ink, x),
+        case.signed(nontarget.attribution, "Zennit: non-target map", on_other, case.other),
+        case.signed(found.attribution, "Zennit: reference map", f"The {a} against its 8 nearest {b}s.", x),
+        case.absence(found.absence, "Zennit: its absence part", "The same strokes, found by relevance."),
+    )
+
+
+def _sentence(case: _Case) -> str:
+    a, b, test = case.a, case.b, case.test
     share = -test.change / max(1e-9, -test.random_change) if test.random_change < 0 else float("inf")
     compared = f"{share:.1f} times as far as" if share < 100 else "while it does not fall for"
-    sentence = (
-        f"The network calls this {'an' if a == 8 else 'a'} {a} also because strokes of {article} {b} are missing. Pasting in the {test.pixels} "
+    return (
+        f"The network calls this {_article(a)} {a} also because strokes of {case.article} {b} are missing. Pasting in the {test.pixels} "
         f"missing pixels that the map names makes logit {a} fall by {-test.change:.1f} (from {test.before:.1f} to {test.after:.1f}), "
         f"{compared} the same pixels at random places ({-test.random_change:.1f} on average)."
     )
-    facts = (
+
+
+def _facts(case: _Case, pair: Pair) -> tuple[tuple[str, str], ...]:
+    found, test = case.found, case.test
+    outputs = ""
+    if found.reference_output is not None:
+        outputs = f"{float(found.output[0]):.1f} / {float(found.reference_output.mean()):.1f}"
+    return (
         ("Mean fall, missing strokes", f"{-pair.change:.1f}"),
         ("Mean fall, random pixels", f"{-pair.random_change:.1f}"),
         ("This image, missing strokes", f"{-test.change:.1f}"),
         ("This image, random pixels", f"{-test.random_change:.1f} ± {test.random_sd:.1f}"),
-        ("Pixels pasted", f"{test.pixels} of {x[0, 0].numel()}"),
-        (
-            f"Logit {a} here / on the {b}s",
-            f"{float(found.output[0]):.1f} / {float(found.reference_output.mean()):.1f}"
-            if found.reference_output is not None
-            else "",
-        ),
-    )
-    return Row(f"{a}, because not {b}", sentence, panels, facts), test
-
-
-def _zennit_panels(
-    model: nn.Module, data: DigitData, x: Tensor, other: Tensor, a: int, b: int, signs: dict[str, Any]
-) -> tuple[Panel, ...]:
-    """The same four maps by layer-wise relevance propagation, the first as Zennit has it."""
-    maps = ZennitMaps()
-    pool = data.train_images, data.train_labels
-    nontarget = maps.nontarget_against(model, other, b, a, ReferenceSet(*pool))
-    found = maps.against(model, x, a, ReferenceSet(*pool, contrast=b))
-    return (
-        Panel(
-            "signed",
-            maps.standard(model, x, a, 10, torch.zeros_like(x))[0],
-            "Zennit: standard map",
-            f"{maps.host.__name__} of logit {a}: ink that is there.",
-            underlay=x[0],
-            **signs,
-        ),
-        Panel(
-            "signed",
-            nontarget.attribution[0],
-            "Zennit: non-target map",
-            f"Logit {a} on the {b}, against its 8 nearest {a}s.",
-            underlay=other[0],
-            **signs,
-        ),
-        Panel(
-            "signed",
-            found.attribution[0],
-            "Zennit: reference map",
-            f"The {a} against its 8 nearest {b}s.",
-            underlay=x[0],
-            **signs,
-        ),
-        Panel(
-            "absence",
-            found.absence[0],
-            "Zennit: its absence part",
-            "The same strokes, found by relevance.",
-            underlay=x[0],
-            positive=f"its absence raises logit {a}",
-        ),
+        ("Pixels pasted", f"{test.pixels} of {case.x[0, 0].numel()}"),
+        (f"Logit {case.a} here / on the {case.b}s", outputs),
     )
 
 
@@ -264,8 +253,7 @@ def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool =
     """
     if not 1 <= pairs <= 9:
         raise ValueError(f"pairs={pairs} must lie between 1 and 9; each explained digit is shown once")
-    if Path(out).is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    out = require_folder(out)
     model, data = digits_cnn(), load_digits()
     ranked = rank_pairs(model, data, seed=seed, progress=progress)
     chosen = distinct(ranked, pairs)
@@ -286,8 +274,8 @@ def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool =
         footer="Real digits (scikit-learn), the network that ships with absence_plugins, nothing retouched.",
         provenance=provenance(seed=seed, command=f"absence-plugins demo --pairs {pairs} --seed {seed}"),
     )
-    path = write_page(page, Path(out))
-    _write_results(Path(out) / "results.json", ranked, chosen, [test for _, test in rows])
+    path = write_page(page, out)
+    _write_results(out / "results.json", ranked, chosen, [test for _, test in rows])
     return path
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from absence_plugins.commands.directions_page import directions_page
-from absence_plugins.commands.image_folder import readable
+from absence_plugins.commands.directions_page import Texts, directions_page
+from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.models import LoadedModel, image_files
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint, keeping
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
 
 LEAD = """{count} directions of layer {layer}, found in {images} images without labels{head}. Each is a concept that the layer
-writes; an output that a concept holds down encodes its absence.
+writes; an output that a concept holds down encodes its absence. Read: {read}.
 
 Whether that is so was checked on the images: the patch on which the direction fires was painted over (with black), and
 the output measured again. Painting takes away whatever else is in the patch, too, so this is a fair check only of large
@@ -25,31 +29,11 @@ effects, which come first."""
 DEEP_BATCH = 8  # images per step and start that go through the head
 
 
-def model_directions(
-    folder: Path,
-    loaded: LoadedModel,
-    layer: str,
-    out: Path | str,
-    *,
-    count: int = 16,
-    most: int = 2000,
-    background: Any = "none",
-    recipe: Any = "robust",
-    use_head: bool = True,
-    seed: int = 0,
-    batch_size: int = 64,
-    checkpoint: Path | None = None,
-    command: str = "absence-plugins directions",
-    progress: bool = True,
-    **options: Any,
-) -> Path:
-    """Fit, measure and write the page; returns its path.
+@dataclass(frozen=True)
+class Fit:
+    """Which directions are looked for, and in what.
 
-    Args:
-        folder: of images, read recursively.
-        loaded: the model with its preprocessing.
-        layer: as in ``model.named_modules()``.
-        out: folder for the page, ``gallery.png``, ``results.json`` and the pairs.
+    Attributes:
         count: number of directions.
         most: images that are read at most, drawn by ``seed``.
         background: as in :class:`~absence_plugins.methods.directions.DirectionPairs`.
@@ -57,68 +41,117 @@ def model_directions(
         use_head: align with the network behind the layer.
         seed: of the drawing and the fit.
         batch_size: images per forward.
+        options: further ones of ``DirectionPairs``.
+    """
+
+    count: int = 16
+    most: int = 2000
+    background: Any = "none"
+    recipe: Any = "robust"
+    use_head: bool = True
+    seed: int = 0
+    batch_size: int = 64
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size {self.batch_size} must be at least 1")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keywords of ``DirectionPairs``."""
+        own = {"background": self.background, "recipe": self.recipe, "seed": self.seed}
+        return {**own, "head_batch": DEEP_BATCH, "starts": 12, **self.options}
+
+
+def model_directions(
+    folder: Path,
+    loaded: LoadedModel,
+    layer: str | Layer,
+    out: Path | str,
+    fit: Fit = Fit(),
+    *,
+    checkpoint: Path | None = None,
+    command: str = "absence-plugins directions",
+    progress: bool = True,
+) -> Path:
+    """Fit, measure and write the page; returns its path.
+
+    Args:
+        folder: of images, read recursively.
+        loaded: the model with its preprocessing.
+        layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`. What was read of it is said in a
+            line on stderr and on the page.
+        out: folder for the page, ``gallery.png``, ``results.json`` and the pairs.
+        fit: which directions.
         checkpoint: a folder for the layer's features and the pairs that were found; run again, neither is computed anew.
         command: for the foot of the page.
         progress: show progress bars.
-        **options: further ones of ``DirectionPairs``.
 
     Raises:
-        ValueError: no such folder, no images that can be read, a checkpoint of other directions, and what the fit refuses.
+        ValueError: no such folder or layer, no images that can be read, a checkpoint of other directions, and what the fit
+            refuses.
     """
-    if not folder.is_dir():
-        raise ValueError(f"folder {folder} does not exist; name a folder of images")
-    files = image_files(folder)
-    if not files:
-        raise ValueError(f"folder {folder} holds no images")
-    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:most].sort().values
-    if batch_size < 1:
-        raise ValueError(f"--batch-size {batch_size} must be at least 1")
-    drawn = [files[int(i)] for i in chosen]
-    found = readable(drawn, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)
+    at = Layer.of(layer)
+    at.module(loaded.model)
+    found = _read_images(folder, loaded, fit, checkpoint, progress=progress)
     pictures = torch.stack([loaded.preprocessing.picture(file) for file in found.files])
     inputs = loaded.preprocessing.normalize(pictures)
-    settings = {"background": background, "recipe": recipe, "seed": seed, "head_batch": DEEP_BATCH, "starts": 12}
-    settings |= options
-    pairs = DirectionPairs(count, progress=progress, **settings)
-    if checkpoint is None:
-        pairs.fit_model(loaded.model, layer, inputs, batch_size=batch_size, use_head=use_head)
-    else:
-        work = {"layer": layer, "batch_size": batch_size, "files": found.identity} | fingerprint(
-            loaded.model, inputs[0]
-        )
-        features = kept_features(loaded.model, layer, inputs, Checkpoint(checkpoint, work, "run"), progress=progress)
-        fit = {**work, "count": count, "use_head": use_head, **{name: str(value) for name, value in settings.items()}}
-        keeper = Checkpoint(checkpoint, fit, "fit")
-        if (keeper.folder / "pairs" / "pairs.json").is_file():
-            pairs = DirectionPairs.load(keeper.folder / "pairs")
-        else:
-            pairs.fit(features, head_of(loaded.model, layer, inputs[:1].to(features.device)) if use_head else None)
-            pairs.save(keeper.folder / "pairs")
-    head = (
-        ", and with what the network behind the layer uses" if use_head else "; not aligned with the network behind it"
-    )
+    read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
+    tqdm.write(f"reading {read}", file=sys.stderr)
+    pairs = _fitted_pairs(loaded.model, at, inputs, found.identity, fit, checkpoint, progress=progress)
+    head = ", and with what the network behind the layer uses"
+    head = head if fit.use_head else "; not aligned with the network behind it"
+    lead = LEAD.format(count=fit.count, layer=at, images=len(pictures), head=head, read=read)
     path = directions_page(
         pairs,
         loaded.model,
-        layer,
+        at,
         inputs,
         pictures,
         out,
-        title=f"Directions of {layer}",
-        lead="\n\n".join(
-            [LEAD.format(count=count, layer=layer, images=len(pictures), head=head), *loaded.notes, *found.notes]
-        ),
-        name_output=loaded.name,
+        Texts(f"Directions of {at}", "\n\n".join([lead, *loaded.notes, *found.notes]), loaded.name),
         empty=loaded.preprocessing.empty,
-        seed=seed,
-        provenance=provenance(seed=seed, command=command),
+        seed=fit.seed,
+        provenance=provenance(seed=fit.seed, command=command),
     )
     found.write(Path(out))
     return path
 
 
+def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path | None, *, progress: bool) -> Readable:
+    """At most ``fit.most`` images of a folder, those that can be read."""
+    if not folder.is_dir():
+        raise ValueError(f"folder {folder} does not exist; name a folder of images")
+    files = image_files(folder)
+    if not files:
+        raise ValueError(f"folder {folder} holds no images")
+    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(fit.seed))[: fit.most].sort().values
+    drawn = [files[int(i)] for i in chosen]
+    return readable(drawn, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)
+
+
+def _fitted_pairs(
+    model: nn.Module, layer: Layer, inputs: Tensor, files: Any, fit: Fit, checkpoint: Path | None, *, progress: bool
+) -> DirectionPairs:
+    """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds."""
+    pairs = DirectionPairs(fit.count, progress=progress, **fit.settings)
+    if checkpoint is None:
+        return pairs.fit_model(model, layer, inputs, batch_size=fit.batch_size, use_head=fit.use_head)
+    work = {"layer": layer.name, "channels": layer.channels, "side": layer.side, "batch_size": fit.batch_size}
+    work |= {"files": files} | fingerprint(model, inputs[0])
+    features = kept_features(model, layer, inputs, Checkpoint(checkpoint, work, "run"), progress=progress)
+    named = {name: str(value) for name, value in fit.settings.items()}
+    keeper = Checkpoint(checkpoint, {**work, "count": fit.count, "use_head": fit.use_head, **named}, "fit")
+    if (keeper.folder / "pairs" / "pairs.json").is_file():
+        return DirectionPairs.load(keeper.folder / "pairs")
+    pairs.fit(features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None)
+    pairs.save(keeper.folder / "pairs")
+    return pairs
+
+
 def kept_features(
-    model: nn.Module, layer: str, inputs: Tensor, checkpoint: Checkpoint, *, save_every: float = 60.0, progress: bool
+    model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, save_every: float = 60.0, progress: bool
 ) -> Tensor:
     """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again."""
     kept = KeptRows(checkpoint)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +84,16 @@ def painted_over(
     return made
 
 
+@dataclass(frozen=True)
+class Texts:
+    """A page's words: its title, the text below it, and names for outputs and directions by number."""
+
+    title: str
+    lead: str
+    name_output: Callable[[int], str]
+    name_direction: Callable[[int], str] = "direction {}".format
+
+
 def directions_page(
     pairs: DirectionPairs,
     model: nn.Module,
@@ -89,49 +101,59 @@ def directions_page(
     inputs: Tensor,
     pictures: Tensor,
     out: Path | str,
+    texts: Texts,
     *,
-    title: str,
-    lead: str,
-    name_output: Callable[[int], str],
-    name_direction: Callable[[int], str] | None = None,
     empty: Tensor | float = 0.0,
     seed: int = 0,
     provenance: dict[str, str] | None = None,
 ) -> Path:
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
 
-    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1].
+    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; empty: what patches are painted over with.
     """
     features = torch.cat([layer_features(model, layer, part) for part in torch.split(inputs, 64)])
     found = influence(pairs, model, layer, inputs, seed=seed)
     kept = found.effect.abs().amax(0).topk(min(EFFECTS, found.effect.shape[1])).indices.sort().values
-    names = [name_output(int(k)) for k in kept]
+    outputs = [texts.name_output(int(k)) for k in kept]
     rows, entries, checks = [], [], []
-    for i in found.effect.amin(1).argsort().tolist():  # what holds an output down most comes first
+    for i in found.effect.amin(1).argsort().tolist():  # what lowers an output most comes first
         if pairs.report_.status[i] == "inactive":
             continue
         patches, _numbers, _corners = strongest_patches(pairs, features, pictures, i)
-        effects = tuple(zip(names, found.effect[i, kept].tolist(), strict=True))
-        name = name_direction(i) if name_direction else f"direction {i}"
-        entry = GalleryEntry(
-            name, patches, effects, f"fires at {100 * pairs.report_.active_share[i]:.1f} % of the positions"
-        )
-        own = [one for one in found.encoded_absences if one.direction == i]
+        effects = tuple(zip(outputs, found.effect[i, kept].tolist(), strict=True))
+        share = f"fires at {100 * pairs.report_.active_share[i]:.1f} % of the positions"
+        entry = GalleryEntry(texts.name_direction(i), patches, effects, share)
+        own = [(found.outputs.index(one.output), one) for one in found.encoded_absences if one.direction == i]
         check = None
         if own:
             everywhere = strongest_patches(pairs, features, pictures, i, most=50)
             made = painted_over(inputs, *everywhere[1:], list(patches.shape[-2:]), empty)
-            check = removal_check(model, inputs[everywhere[1]], made, _class(own[0]))
+            check = removal_check(model, inputs[everywhere[1]], made, own[0][0])
         entries.append(entry)
-        checks.append({"direction": i, "name": name, "check": None if check is None else check.to_dict()})
-        rows.append(_row(entry, own, check, found, name_output))
+        checks.append({"direction": i, "name": entry.name, "check": None if check is None else check.to_dict()})
+        rows.append(_row(entry, own, check, texts))
     page = Page(
-        title, lead, tuple(rows), how_to_read=HOW_TO_READ, footer=_footer(pairs, found), provenance=provenance or {}
+        texts.title,
+        texts.lead,
+        tuple(rows),
+        how_to_read=HOW_TO_READ,
+        footer=_footer(pairs, found),
+        provenance=provenance or {},
     )
-    out = Path(out)
+    return _written(page, Path(out), pairs, found, entries, checks)
+
+
+def _written(
+    page: Page,
+    out: Path,
+    pairs: DirectionPairs,
+    found: Influence,
+    entries: list[GalleryEntry],
+    checks: list[dict[str, Any]],
+) -> Path:
     path = write_page(page, out)
     with whole_file(out / "gallery.png") as file:
-        gallery_figure(entries, title=title).savefig(file, format="png")
+        gallery_figure(entries, title=page.title).savefig(file, format="png")
     results = {
         "influence": found.to_dict(),
         "report": pairs.report_.to_dict(),
@@ -143,22 +165,14 @@ def directions_page(
     return path
 
 
-def _class(one: EncodedAbsence) -> int:
-    return int(one.output.split()[1])
-
-
-def _row(
-    entry: GalleryEntry,
-    own: list[EncodedAbsence],
-    check: RemovalCheck | None,
-    found: Influence,
-    name_output: Callable[[int], str],
-) -> Row:
+def _row(entry: GalleryEntry, own: list[tuple[int, EncodedAbsence]], check: RemovalCheck | None, texts: Texts) -> Row:
+    """A direction's row; ``own``: the outputs (number and effect) that encode its absence, strongest first."""
     facts: list[tuple[str, str]] = []
     if own:
-        strongest = name_output(_class(own[0]))
-        facts.append(("its absence is encoded by", ", ".join(name_output(_class(one)) for one in own[:4])))
-        sentence = f"Holds down {strongest} most: {own[0].effect:+.2f}, q {own[0].q:.2g}."
+        (number, effect) = own[0]
+        strongest = texts.name_output(number)
+        facts.append(("its absence is encoded by", ", ".join(texts.name_output(k) for k, _ in own[:4])))
+        sentence = f"Holds down {strongest} most: {effect.effect:+.2f}, q {effect.q:.2g}."
         if check is not None:
             facts.append(
                 (

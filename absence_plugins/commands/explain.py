@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.choices import choose_nontarget
+from absence_plugins.core.files import require_folder
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -95,7 +97,7 @@ def explain_images(
     chosen = explainer(method)
     if references is not None and chosen.refuse_references():
         raise ValueError(f"--method {method} takes no --references: {chosen.refuse_references()}")
-    _refuse_file(out)
+    require_folder(out)
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
     with seeded(seed), _clear_of_reused_modules(method):
         rows = [
@@ -149,9 +151,8 @@ def _unit_page(
     from absence_plugins.commands.maps.lucent import SMALL, UnitName, unit_row
 
     unit = UnitName.parse(method)
-    if steps < 1:
-        raise ValueError(f"--steps {steps} must be at least 1")
-    _refuse_file(out)
+    check_integer("--steps", steps)
+    require_folder(out)
     pictures = torch.stack([loaded.preprocessing.picture(Path(path)) for path in images])
     if references is not None:
         pictures = torch.cat([pictures, _picture(references.images[0], loaded)])
@@ -179,11 +180,6 @@ def _unit_page(
         provenance=provenance(seed=seed, command=command),
     )
     return write_page(page, Path(out))
-
-
-def _refuse_file(out: Path) -> None:
-    if Path(out).is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
 
 
 @contextmanager
@@ -216,6 +212,81 @@ def _noted(row: Callable[..., Row], *arguments: Any) -> Row:
     return replace(made, sentence=" ".join([made.sentence, *(f"Note: {text}." for text in said)]))
 
 
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What is asked about one image: the output of ``target``, and the other output that its content may hold down.
+
+    x: the input [1, C, H, W]. outputs: [1, K]. target: its number; of a single output 0.
+    other: the non-target's number or "others"; of a single output that of its negation, 1.
+    """
+
+    picture: Tensor
+    loaded: LoadedModel
+    x: Tensor
+    outputs: Tensor
+    target: int
+    other: int | str
+
+    @classmethod
+    def ask(cls, picture: Tensor, loaded: LoadedModel, target: int | None, nontarget: int | str | None) -> _Question:
+        """Choose target and non-target. Raises ValueError for a target that does not exist, and outputs that are no logits."""
+        x = loaded.preprocessing.normalize(picture)[None]
+        with torch.no_grad():
+            outputs = _outputs(loaded.model, x)
+        check_logits(outputs, lambda: _outputs(loaded.model, *shrunk((x,))))
+        count = outputs.shape[1]
+        t = int(outputs.argmax(1)) if target is None else target
+        if not 0 <= t < count:
+            raise ValueError(f"--target {t} does not exist: the model has {count} outputs, 0 to {count - 1}")
+        if nontarget == "others" and count > 1:
+            return cls(picture, loaded, x, outputs, t, "others")
+        scores = torch.cat([outputs, -outputs], 1) if count == 1 else outputs
+        chosen: Any = "runner_up" if nontarget in (None, "others") else nontarget
+        return cls(picture, loaded, x, outputs, t, int(choose_nontarget(scores, torch.tensor([t]), chosen)))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the model has one output, whose negation is the other one."""
+        return self.outputs.shape[1] == 1
+
+    @property
+    def blank(self) -> Tensor:
+        """An image without content [C, H, W]."""
+        return self.loaded.preprocessing.empty.expand_as(self.x[0])
+
+    @property
+    def label(self) -> str:
+        """The target's name."""
+        return "the output" if self.is_single else self.loaded.name(self.target)
+
+    @property
+    def other_label(self) -> str:
+        """The non-target's name."""
+        if self.is_single:
+            return "the negated output"
+        return "the mean of the others" if self.other == "others" else self.loaded.name(int(self.other))
+
+    def read_target(self, images: Tensor) -> Tensor:
+        """The target's output [N]."""
+        return _outputs(self.loaded.model, images)[:, self.target]
+
+    def read_other(self, images: Tensor) -> Tensor:
+        """The non-target's output [N]."""
+        outputs = _outputs(self.loaded.model, images)
+        if self.is_single:
+            return -outputs[:, 0]
+        if self.other == "others":
+            return (outputs.sum(1) - outputs[:, self.target]) / (outputs.shape[1] - 1)
+        return outputs[:, int(self.other)]
+
+    def signed(self, attribution: Tensor, title: str, caption: str, label: str) -> Panel:
+        """A map of the output called ``label`` over the picture."""
+        positive, negative = f"raises {label}", "holds it down"
+        return Panel(
+            "signed", attribution[0], title, caption, underlay=self.picture, positive=positive, negative=negative
+        )
+
+
 def _row(
     name: str,
     picture: Tensor,
@@ -226,85 +297,27 @@ def _row(
     nontarget: int | str | None,
     seed: int,
 ) -> Row:
-    model, x = loaded.model, loaded.preprocessing.normalize(picture)[None]
-    with torch.no_grad():
-        outputs = _outputs(model, x)
-    check_logits(outputs, lambda: _outputs(model, *shrunk((x,))))
-    single = outputs.shape[1] == 1
-    scores = torch.cat([outputs, -outputs], 1) if single else outputs
-    t = int(outputs.argmax(1)) if target is None else target
-    if not 0 <= t < outputs.shape[1]:
-        raise ValueError(
-            f"--target {t} does not exist: the model has {outputs.shape[1]} outputs, 0 to {outputs.shape[1] - 1}"
-        )
-    other: int | str = (
-        "others"
-        if nontarget == "others" and not single
-        else int(
-            choose_nontarget(scores, torch.tensor([t]), "runner_up" if nontarget in (None, "others") else nontarget)  # type: ignore[arg-type]
-        )
-    )
-    blank = loaded.preprocessing.empty.expand_as(x[0])
-    signed = method.standard(model, x, t, outputs.shape[1], blank[None])
-    absent = method.nontarget(model, x, t, other, blank[None])
-    label, other_label = loaded.name(t), "the mean of the others" if other == "others" else loaded.name(int(other))
-    if single:
-        label, other_label = "the output", "the negated output"
-    removal = remove_suppressor(_output(model, t, other, single), x[0], absent.absence[0], blank, seed=seed)
+    asked = _Question.ask(picture, loaded, target, nontarget)
+    label, other = asked.label, asked.other_label
+    standard = method.standard(loaded.model, asked.x, asked.target, asked.outputs.shape[1], asked.blank[None])
+    absent = method.nontarget(loaded.model, asked.x, asked.target, asked.other, asked.blank[None])
+    removal = remove_suppressor(asked.read_other, asked.x[0], absent.absence[0], asked.blank, seed=seed)
     panels = [
         Panel("image", picture, "The image", name),
-        Panel(
-            "signed",
-            signed[0],
-            f"Standard map: {label}",
-            method.standard_caption,
-            underlay=picture,
-            positive=f"raises {label}",
-            negative="holds it down",
-        ),
-        Panel(
-            "signed",
-            absent.attribution[0],
-            f"Non-target map: {other_label}",
-            "Blue: content that holds it down.",
-            underlay=picture,
-            positive=f"raises {other_label}",
-            negative="holds it down",
-        ),
+        asked.signed(standard, f"Standard map: {label}", method.standard_caption, label),
+        asked.signed(absent.attribution, f"Non-target map: {other}", "Blue: content that holds it down.", other),
     ]
     facts = [
-        (f"Output of {label}", f"{float(scores[0, t]):.2f}"),
-        (f"Output of {other_label}", f"{absent.output:.2f}"),
+        (f"Output of {label}", f"{float(asked.outputs[0, asked.target]):.2f}"),
+        (f"Output of {other}", f"{absent.output:.2f}"),
     ]
     sentence = (
-        f"Blanking the {removal.pixels} pixels that hold {other_label} down most changes its output by {removal.change:+.2f}; "
+        f"Blanking the {removal.pixels} pixels that hold {other} down most changes its output by {removal.change:+.2f}; "
         f"as many random pixels change it by {removal.random_change:+.2f}. {_verdict(removal, removal.change - removal.random_change)}"
     )
     if references is not None:
-        found = method.against(model, x, t, references)
-        nearest = references.nearest(x, t if not single else 1)
-        assert isinstance(nearest, Tensor)
-        test = insert_missing(_output(model, t, None, single), x[0], nearest[0, 0], found.absence[0], seed=seed)
-        panels += [
-            Panel("image", _picture(nearest[0, 0], loaded), "The nearest reference", "It has what may be missing."),
-            Panel(
-                "signed",
-                found.attribution[0],
-                f"Reference map: {label}",
-                f"Against the {references.k} nearest references.",
-                underlay=picture,
-                positive=f"raises {label}",
-                negative="holds it down",
-            ),
-            Panel(
-                "absence",
-                found.absence[0],
-                "Its absence part",
-                "Red: what the references have and this lacks, where the map says that its absence raises the output.",
-                underlay=picture,
-                positive=f"its absence raises {label}",
-            ),
-        ]
+        found, test = _compare(asked, method, references, seed)
+        panels += found
         sentence += (
             f" Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} by {test.change:+.2f}; "
             f"the same pixels at random places change it by {test.random_change:+.2f}. {_verdict(test, test.random_change - test.change)}"
@@ -312,6 +325,31 @@ def _row(
         facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
     facts.append(("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}"))
     return Row(f"{name}: {label}", sentence, tuple(panels), tuple(facts))
+
+
+def _compare(
+    asked: _Question, method: Explainer, references: ReferenceSet, seed: int
+) -> tuple[tuple[Panel, ...], PixelTest]:
+    """The panels against the references, and the test of what the image lacks."""
+    loaded, label = asked.loaded, asked.label
+    found = method.against(loaded.model, asked.x, asked.target, references)
+    nearest = references.nearest(asked.x, 1 if asked.is_single else asked.target)
+    assert isinstance(nearest, Tensor)
+    test = insert_missing(asked.read_target, asked.x[0], nearest[0, 0], found.absence[0], seed=seed)
+    title, caption = f"Reference map: {label}", f"Against the {references.k} nearest references."
+    panels = (
+        Panel("image", _picture(nearest[0, 0], loaded), "The nearest reference", "It has what may be missing."),
+        asked.signed(found.attribution, title, caption, label),
+        Panel(
+            "absence",
+            found.absence[0],
+            "Its absence part",
+            "Red: what the references have and this lacks, where the map says that its absence raises the output.",
+            underlay=asked.picture,
+            positive=f"its absence raises {label}",
+        ),
+    )
+    return panels, test
 
 
 def _verdict(test: PixelTest, effect: float) -> str:
@@ -327,20 +365,6 @@ def _outputs(model: nn.Module, x: Tensor) -> Tensor:
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(f"the model must return one row of logits per image, got {shape}; wrap it so that it does")
     return outputs[:, None] if outputs.dim() == 1 else outputs
-
-
-def _output(model: nn.Module, target: int, other: int | str | None, single: bool) -> Callable[[Tensor], Tensor]:
-    """The output a pixel test reads: the target's, or the non-target's."""
-
-    def read(images: Tensor) -> Tensor:
-        outputs = _outputs(model, images)
-        if single:
-            return outputs[:, 0] if other is None else -outputs[:, 0]
-        if other == "others":
-            return (outputs.sum(1) - outputs[:, target]) / (outputs.shape[1] - 1)
-        return outputs[:, target if other is None else int(other)]
-
-    return read
 
 
 def _picture(x: Tensor, loaded: LoadedModel) -> Tensor:

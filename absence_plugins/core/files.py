@@ -95,3 +95,28 @@ def uncut() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if came:
         raise KeyboardInterrupt
+
+
+def require_folder(path: Path | str, *, make: bool = False) -> Path:
+    """Return the path of a folder to write to, after a check that no file is in its place.
+
+    Args:
+        path: of a folder, which need not exist.
+        make: make it, and the folders above it.
+
+    Raises:
+        ValueError: there is a file.
+
+    >>> import tempfile
+    >>> folder = require_folder(Path(tempfile.mkdtemp()) / "page", make=True)
+    >>> write_whole(folder / "index.html", "")
+    >>> require_folder(folder / "index.html")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...index.html is an existing file; name a folder, or remove the file
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is an existing file; name a folder, or remove the file")
+    if make:
+        path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.checks import check_integer
 
 Images = Tensor | tuple[Tensor, ...]
 CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
@@ -73,9 +74,7 @@ class ReferenceSet:
             raise ValueError(
                 f"{len(self)} reference images but labels of shape {tuple(self.labels.shape)}; pass one class index per image"
             )
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"k={k!r} references cannot be drawn; k must be an integer, at least 1")
-        self.k, self.seed, self.contrast = k, seed, contrast
+        self.k, self.seed, self.contrast = check_integer("k", k), seed, contrast
         empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
         if len(empties) != len(self.images):
             raise ValueError(f"{len(empties)} empty values for {len(self.images)} inputs; pass one per input")
@@ -112,8 +111,7 @@ class ReferenceSet:
         >>> ReferenceSet.from_dataset(data, max_samples=3)
         ReferenceSet(3 samples of shape (1, 2, 2), 3 classes, k=8, contrast=None)
         """
-        if max_samples < 1:
-            raise ValueError(f"max_samples={max_samples} must be at least 1")
+        check_integer("max_samples", max_samples)
         generator = torch.Generator().manual_seed(seed)
         is_loader = isinstance(dataset, torch.utils.data.DataLoader)
         if empty is None:

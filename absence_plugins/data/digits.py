@@ -43,6 +43,16 @@ class DigitData:
         train, test = len(self.train_labels), len(self.test_labels)
         return f"DigitData({train} training and {test} test images of {IMAGE_SIZE}x{IMAGE_SIZE})"
 
+    @property
+    def images(self) -> Tensor:
+        """All images ``[N + M, 1, 32, 32]``: the training part, then the held-out part."""
+        return torch.cat([self.train_images, self.test_images])
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels ``[N + M]``, in the order of :attr:`images`."""
+        return torch.cat([self.train_labels, self.test_labels])
+
     def to_dict(self) -> dict[str, Tensor]:
         """The four tensors by name (not copied)."""
         return {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import trange  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.files import write_whole
 from absence_plugins.data.digits import WEIGHTS_FILE, digits_cnn, load_digits
 from absence_plugins.data.threads import one_thread
@@ -42,8 +43,7 @@ def train_digits_cnn(*, seed: int = 0, epochs: int = 30, progress: bool = True) 
     Raises:
         ValueError: ``epochs`` is smaller than 1.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    check_integer("epochs", epochs)
     data = load_digits()
     generator = torch.Generator().manual_seed(seed)
     model = digits_cnn(pretrained=False, seed=seed).train()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from absence_plugins.commands.layers import DIGITS_SCAN, Scan, Subject, Texts, layers_of, layers_page
 from absence_plugins.data import digits_cnn, load_digits
 
@@ -19,8 +17,7 @@ def run_digits(out: Path, *, checkpoint: Path | None = None, seed: int = 0, prog
     checkpoint: a folder for what is done; run again, it goes on from there.
     """
     model, digits = digits_cnn(), load_digits()
-    images = torch.cat([digits.train_images, digits.test_images])
-    subject = Subject(model, images, lambda pictures: pictures, 0.0, "digits")
+    subject = Subject(model, digits.images, lambda pictures: pictures, 0.0, "digits")
     scan = Scan(**{**vars(DIGITS_SCAN), "seed": seed, "checkpoint": checkpoint})
     texts = Texts(
         "Which units of the digits network encode an absence?",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from absence_plugins.core.files import require_folder
+
 
 def experiments() -> dict[str, Callable[..., Path]]:
     """Every experiment by the name on the command line; a function of a folder and options to the page's path."""
@@ -29,7 +31,7 @@ def experiments() -> dict[str, Callable[..., Path]]:
 
 
 # Experiments that keep what is done beside their page, as these files; others take --checkpoint, or are short.
-KEPT_IN_OUT = {"debias": ("trainings.json", "*/state.pt")}
+KEPT_IN_OUT = {"debias": ("trainings/*.safetensors", "*/state.safetensors")}
 
 
 def taken(name: str) -> tuple[str, ...]:
@@ -62,8 +64,7 @@ def run_experiment(name: str, out: Path, **options: Any) -> Path:
         if option not in (*takes, "progress"):
             shown = ", ".join(f"--{other.replace('_', '-')}" for other in takes)
             raise ValueError(f"experiment {name} takes no --{option.replace('_', '-')}; it takes: {shown}")
-    if out.is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    require_folder(out)
     if "command" in parameters:
         words = (f" --{option.replace('_', '-')} {value}" for option, value in given.items() if option != "progress")
         given["command"] = f"absence-plugins experiment {name}{''.join(words)}"

@@ -1,4 +1,4 @@
-"""Folders from which long work goes on: what they belong to, tables of numbers, and rows that are computed in order."""
+"""The one saver of long work: what a folder belongs to, tensors saved now and then, rows in order, JSON records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 
 
 class Checkpoint:
@@ -24,6 +24,7 @@ class Checkpoint:
         settings: what the work depends on, ready for JSON; other settings are refused.
         work: what it is, for messages; also the name of the file of settings, as in ``scan.json``.
         writes: False for ranks that only read.
+        save_every: seconds between two saves of :meth:`save_if_due`.
 
     Raises:
         ValueError: the folder is a file, holds the state of other work, or a damaged file.
@@ -38,12 +39,18 @@ class Checkpoint:
     ValueError: checkpoint state belongs to another scan: seed is 1 there and 0 here; name another folder, or delete it
     """
 
-    def __init__(self, folder: Path | str, settings: Mapping[str, Any], work: str, *, writes: bool = True) -> None:
-        self.folder, self.work, self.writes = Path(folder), work, writes
+    def __init__(
+        self,
+        folder: Path | str,
+        settings: Mapping[str, Any],
+        work: str,
+        *,
+        writes: bool = True,
+        save_every: float = 60.0,
+    ) -> None:
+        self.folder, self.work, self.writes = require_folder(folder, make=True), work, writes
+        self.save_every, self.saved = save_every, time.monotonic()
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))  # as they will be read again
-        if self.folder.is_file():
-            raise ValueError(f"checkpoint={str(folder)!r} is a file; name a folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
         known = self.folder / f"{work}.json"
         if known.is_file():
             try:
@@ -71,36 +78,72 @@ class Checkpoint:
         """Write ``name``.safetensors in one step: a kill leaves the former file or the new one."""
         if self.writes:
             write_tensors(self.folder / f"{name}.safetensors", tensors, durable=True)
+        self.saved = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save was ``save_every`` seconds ago, or longer."""
+        return time.monotonic() - self.saved >= self.save_every
+
+    def save_if_due(self, name: str, pack: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Call :meth:`save` with ``pack()`` if the last save was long enough ago."""
+        if self.is_due:
+            self.save(name, pack())
 
 
 class KeptRows:
-    """Rows that are computed in order, a file for those of each :meth:`add`; what is there need not be computed again.
+    """Rows that are computed in order: in memory, and with a checkpoint also in files, so that they are computed once.
+
+    As a context: what was appended is saved when it is due, and when the block ends in whatever way.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> KeptRows(Checkpoint(folder, {}, "values")).add([torch.zeros(2, 3), torch.ones(1, 3)])
-    >>> torch.cat(KeptRows(Checkpoint(folder, {}, "values")).rows).shape
-    torch.Size([3, 3])
+    >>> with KeptRows(Checkpoint(folder, {}, "values")) as kept:
+    ...     kept.append(torch.zeros(2, 3))
+    ...     kept.append(torch.ones(1, 3))
+    >>> len(KeptRows(Checkpoint(folder, {}, "values")))
+    3
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
         self.checkpoint = checkpoint
         self.rows: list[Tensor] = []
-        while part := checkpoint.load(self._name()):
+        self.pending: list[Tensor] = []
+        while checkpoint is not None and (part := checkpoint.load(self._name(checkpoint))):
             self.rows.append(part["rows"])
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self.rows)
+        return sum(len(part) for part in (*self.rows, *self.pending))
+
+    def __enter__(self) -> KeptRows:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._save()
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows [n, ...] of the next samples."""
+        self.pending.append(rows)
+        if self.checkpoint is not None and self.checkpoint.is_due:
+            self._save()
+
+    def joined(self) -> Tensor:
+        """All rows [N, ...]."""
+        return torch.cat([*self.rows, *self.pending])
 
     def add(self, rows: list[Tensor]) -> None:
-        """Keep some more rows [n, ...]."""
-        if rows:
+        """Save some more rows [n, ...] in a file of their own."""
+        if rows and self.checkpoint is not None:
             joined = torch.cat(rows).cpu().contiguous()
-            self.checkpoint.save(self._name(), {"rows": joined})
+            self.checkpoint.save(self._name(self.checkpoint), {"rows": joined})
             self.rows.append(joined)
 
-    def _name(self) -> str:
-        return f"{self.checkpoint.work}-{len(self.rows):05d}"
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            _move(self.pending, self)
+
+    def _name(self, checkpoint: Checkpoint) -> str:
+        return f"{checkpoint.work}-{len(self.rows):05d}"
 
 
 @contextmanager
@@ -127,6 +170,28 @@ def _move(pending: list[Tensor], kept: KeptRows) -> None:
     moved = list(pending)
     kept.add(moved)
     del pending[: len(moved)]
+
+
+def read_record(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The JSON object that :func:`write_record` wrote; None for none, a damaged one, and that of other work.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "unit.json"
+    >>> write_record(path, "a", {"auc": 0.9})
+    >>> read_record(path, "a"), read_record(path, "b")
+    ({'auc': 0.9, 'fingerprint': 'a'}, None)
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("fingerprint") == fingerprint else None
+
+
+def write_record(path: Path, fingerprint: str, record: Mapping[str, Any]) -> None:
+    """Write a JSON object in one step; ``fingerprint`` says to what work it belongs."""
+    text = json.dumps({**record, "fingerprint": fingerprint}, ensure_ascii=False, indent=1)
+    write_whole(path, text + "\n")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

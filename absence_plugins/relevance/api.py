@@ -42,8 +42,9 @@ def relevance(
             which share one graph of x.
         output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list), weights shaped like
             the outputs, a :class:`~absence_plugins.core.outputs.Output`, or ``f(model output) -> [B]``.
-        rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last; or a
-            function from the name of a module to the rule inside it.
+        rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last; "lower_gamma",
+            "lower_zplus": for the convolutions in the lower part of the network (recommended for deep ones, see
+            docs/relevance.md); or a function from the name of a module to the rule inside it.
         layers: names of modules, or modules, whose output gets relevance: ``result.at(name)``.
 
     Returns:
@@ -69,7 +70,7 @@ def relevance(
         lambda *inputs: explained_output(structure.call(model, inputs), output),
         values,
         model=model,  # type: ignore[arg-type]
-        rule=rule_of_modules(rule),
+        rule=rule_of_modules(rule, model),
         layers=_named_layers(model, layers),
     )
     u: Tensor = comparison.output

@@ -24,7 +24,9 @@ from absence_plugins.cli import app
 from absence_plugins.cli.endings import Running, ending
 from absence_plugins.commands import label
 from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.models import load_model
 from absence_plugins.core import files
+from absence_plugins.core.units import Layer
 from absence_plugins.experiments import digits as digit_absences
 from absence_plugins.experiments.debias import digits as debias
 from absence_plugins.experiments.debias.digits import Setting
@@ -177,6 +179,11 @@ def test_stopped_directions_go_on(photos: str, monkeypatch: pytest.MonkeyPatch) 
         code, output = run(*words)
         assert code == 0, output
     assert results("page") == results("expected")
+    with pytest.raises(ValueError, match="belongs to another run: side is 'auto' there and 'output' here"):
+        directions_model.model_directions(
+            Path("photos"), load_model(f"{photos}:net", size=24), Layer("0", side="output"), "page",
+            directions_model.Fit(2, batch_size=4, options={"steps": 3}), checkpoint=Path("state"), progress=False,
+        )  # fmt: skip
 
 
 def test_the_stopped_debias_experiment_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +199,7 @@ def test_the_stopped_debias_experiment_goes_on(tmp_path: Path, monkeypatch: pyte
         stop_at(patched, debias, "train", 2, KeyboardInterrupt)  # counted anew
         code, output = run(*command)
     assert (code, "is kept in absence-debias" in output) == (130, True)
-    assert len(results("absence-debias", "trainings.json")["runs"]) == 1
+    assert len(list(Path("absence-debias", "trainings").glob("*.safetensors"))) == 1
     with monkeypatch.context() as patched:
         stop_at(patched, debias, "train", 2, MemoryError)  # one of two is missing
         assert run(*command_in(output))[0] == 0
@@ -204,12 +211,12 @@ def test_the_stopped_debias_experiment_goes_on(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(debias, "Setting", partial(Setting, epochs=2, modes=()))
     code, output = run(*command)
     assert code == 2
-    assert "has trainings with another epochs, 1 and not 2; delete it, or name another --out" in " ".join(
+    assert "another training: epochs is 1 there and 2 here; name another folder, or delete it" in " ".join(
         output.split()
     )
-    (Path("absence-debias") / "trainings.json").write_text("{")
+    Path("absence-debias", "trainings", "training.json").write_text("{")
     code, output = run(*command)
-    assert (code, "trainings.json is damaged" in output) == (2, True)
+    assert (code, "training.json is damaged" in output) == (2, True)
 
 
 def test_the_digits_experiment_takes_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

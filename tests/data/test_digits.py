@@ -135,7 +135,7 @@ def test_global_random_state_is_untouched() -> None:
 
 
 def test_training_refuses_zero_epochs() -> None:
-    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="epochs=0 must be at least 1"):
         train_digits_cnn(epochs=0)
 
 

@@ -52,7 +52,7 @@ def test_page_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_bars_are_as_long_as_the_accuracies() -> None:
     accuracy = {"biased": (1.0, 1.0), "inverted": (0.8, 0.2), "unbiased": (0.5, 1.0)}
-    runs = tuple(Scores(mode, 0.0, 0, 1.0, accuracy, 0.0, 0.0) for mode in ("no artefact", "none"))
+    runs = tuple(Scores(accuracy, 0.0, 0.0, mode, 0.0, 0, 1.0) for mode in ("no artefact", "none"))
     result = DebiasResult(Setting(), {"no artefact": 0.0, "none": 0.0}, runs)
     lengths = {}
     for name in SETS:
@@ -86,11 +86,12 @@ def test_parts_are_disjoint_and_biased_as_they_are_named() -> None:
     data = debias._data(TINY, 0, with_artefact=True)
     images, labels, masks = data.train
     assert torch.equal(masks.flatten(1).any(1), labels == 0)
-    for name, (_, truth, where) in data.tests.items():
+    for name in SETS:
+        _, truth, where = data.tests[name]
         carries = {"biased": truth == 0, "inverted": truth == 1, "unbiased": torch.zeros_like(truth, dtype=torch.bool)}
         assert torch.equal(where.flatten(1).any(1), carries[name])
     clean = debias._data(TINY, 0, with_artefact=False).train[0]
-    parts = [clean, data.choice[0], data.tests["unbiased"][0]]
+    parts = [clean, data.tests["choice"][0], data.tests["unbiased"][0]]
     rows = [row for part in parts for row in part.flatten(1).tolist()]
     assert len({tuple(row) for row in rows}) == len(rows)
     assert torch.equal((images != clean).any(1, keepdim=True) & ~masks, torch.zeros_like(masks))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torchvision.utils import save_image
 from typer.testing import CliRunner
 
@@ -64,12 +65,12 @@ def test_a_stopped_training_goes_on_to_the_same_weights(data: Path, tmp_path: Pa
     run_folder(tmp_path / "parts", data, replace(QUICK, epochs=1), progress=False)
     assert len(logged(tmp_path / "parts" / "both-10")) == 1
     run_folder(tmp_path / "parts", data, QUICK, progress=False)
-    whole, parts = (
-        torch.load(tmp_path / name / "both-10" / "state.pt", weights_only=True) for name in ("whole", "parts")
-    )
-    assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
+    whole, parts = (load_file(tmp_path / name / "both-10" / "state.safetensors") for name in ("whole", "parts"))
+    assert {name.partition(".")[0] for name in whole} == {"model", "optimizer", "log"}
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert logged(tmp_path / "whole" / "both-10") == logged(tmp_path / "parts" / "both-10")
-    with pytest.raises(ValueError, match="another setting"):
+    with pytest.raises(ValueError, match=r"another training: rate is 0\.001 there and 1\.0 here"):
         run_folder(tmp_path / "parts", data, replace(QUICK, rate=1.0), progress=False)
 
 
@@ -113,7 +114,7 @@ def test_a_vision_transformer_is_trained(data: Path, tmp_path: Path) -> None:
     (row,) = logged(tmp_path / "out" / "both-10")
     assert float(row["prior"]) > 0
     assert float(row["inside"]) > 0
-    (tmp_path / "out" / "both-10" / "state.pt").unlink()  # a gigabyte
+    (tmp_path / "out" / "both-10" / "state.safetensors").unlink()  # a gigabyte
 
 
 def test_the_command_and_what_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

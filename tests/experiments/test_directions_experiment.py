@@ -98,6 +98,9 @@ def test_the_command_for_a_users_model(tmp_path: Path) -> None:
     arguments += ["--steps", "10"]
     done = CliRunner().invoke(app, [*arguments, "--count", "2", "--out", str(tmp_path / "page")])
     assert done.exit_code == 0, done.output
+    read = "conv3: 32 channels x 8 x 8 positions, each a sample"
+    assert f"reading {read}" in done.output
+    assert f"Read: {read}." in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "page" / "index.html").is_file()
     assert (tmp_path / "page" / "pairs" / "pairs.json").is_file()
     for bad, words in (

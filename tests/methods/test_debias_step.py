@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,60 @@ def test_nontargets_that_go_by_the_batch_keep_it_in_one_piece(nontarget: Any) ->
     x.requires_grad_()
     wanted = AttributionPrior(model, nontarget=nontarget)(x, y, mask, logits=model(x))
     assert penalty.item() == pytest.approx(wanted.item(), rel=1e-12)
+
+
+@dataclass
+class Answer:
+    """What a model of transformers returns."""
+
+    loss: Tensor | None
+    logits: Tensor
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda logits: Answer(None, logits),
+        lambda logits: {"out": logits, "aux": logits * 2},
+        lambda logits: (logits, "name"),
+    ],
+)
+def test_models_that_return_more_than_a_tensor(form: Any) -> None:
+    x, y, mask = batch()
+    mask[1] = False
+    body = cnn()
+
+    class Returning(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Tensor) -> Any:
+            return form(self.body(x))
+
+    model = Returning()
+    wanted_logits, wanted = AttributionPrior(body).with_logits(x, y, mask)
+    logits, penalty = AttributionPrior(model).with_logits(x, y, mask)
+    assert torch.equal(logits, wanted_logits)
+    assert torch.equal(penalty, wanted)
+    assert AttributionPrior(model)(x, y, mask).item() == pytest.approx(wanted.item(), rel=1e-12)
+    x.requires_grad_()
+    assert AttributionPrior(model)(x, y, mask, logits=model(x)).item() == pytest.approx(wanted.item(), rel=1e-12)
+
+
+def test_outputs_that_cannot_be_told_apart_are_named() -> None:
+    x, y, mask = batch()
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = cnn()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.body(x), self.body(x)
+
+    with pytest.raises(ValueError, match=r"tuple with 0 \(4, 3\), 1 \(4, 3\): it cannot be told which"):
+        AttributionPrior(Two()).with_logits(x, y, mask)
 
 
 @pytest.mark.parametrize("form", ["column", "flat"])

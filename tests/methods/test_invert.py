@@ -354,7 +354,7 @@ def test_the_result_is_a_sequence_with_table_json_and_csv(tmp_path: object) -> N
         ({"names": ["a", 1]}, TypeError, "1 is no string"),
         ({"names": "ab"}, TypeError, "is one string"),
         ({"mode": "postive"}, ValueError, "mode='postive' is not known; use 'positive'.*'negative'"),
-        ({"length": 0}, ValueError, "length=0 must be a whole number, at least 1"),
+        ({"length": 0}, ValueError, "length=0 must be at least 1"),
         ({"length": 1.5}, ValueError, "length=1.5"),
         ({"beam": 0}, ValueError, "beam=0"),
         ({"top": True}, ValueError, "top=True"),

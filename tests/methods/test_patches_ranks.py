@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_scan_is_refused(options: dict[str, Any], named:
 
 def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match="is an existing file"):
         run(Stopping(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 

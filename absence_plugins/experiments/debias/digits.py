@@ -11,17 +11,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+import absence_plugins
 from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.data import load_digits
-from absence_plugins.experiments.debias.trainings import Trainings
-from absence_plugins.methods.debias import Artefact, AttributionPrior, dilate, tag
+from absence_plugins.experiments.debias.training import (
+    CLEAN,
+    NONE,
+    SETS,
+    Batch,
+    Evaluation,
+    evaluate,
+    prior_of,
+    train_epoch,
+    unpack_training,
+)
+from absence_plugins.methods.checkpoint import Checkpoint
+from absence_plugins.methods.debias import Artefact, dilate, tag
 
 SEEDS = 5
-CLEAN, NONE = "no artefact", "none"  # trained without the artefact; with it, but without a prior
-SETS = ("biased", "inverted", "unbiased")
+KEPT = "trainings"  # folder beside the page
+CHOICE = "choice"  # the images, without the artefact, by which the weight is chosen
 
 
 @dataclass(frozen=True)
@@ -50,29 +61,31 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Evaluation):
     """One trained network.
 
     Attributes:
-        mode, weight, seed: how it was trained.
+        accuracy, target, nontarget: as in an :class:`Evaluation`.
         chosen_by: mean accuracy of the classes on unbiased images that were neither trained nor tested on.
-        accuracy: per set (biased, inverted, unbiased) the accuracy of the first and of the second class.
-        target, nontarget: |input x gradient| of the true and of the other logit per pixel of the artefact, in logits,
-            over the biased images that carry it.
+        mode, weight, seed: how it was trained.
     """
 
     mode: str
     weight: float
     seed: int
     chosen_by: float
-    accuracy: dict[str, tuple[float, float]]
-    target: float
-    nontarget: float
 
-    @property
-    def inside(self) -> float:
-        """The attribution inside the mask, of both logits: (target + nontarget) / 2."""
-        return (self.target + self.nontarget) / 2
+    def pack(self) -> Tensor:
+        """All numbers [9] in float64, for a checkpoint."""
+        pairs = [value for name in SETS for value in self.accuracy[name]]
+        return torch.tensor([self.target, self.nontarget, self.chosen_by, *pairs], dtype=torch.float64)
+
+    @classmethod
+    def unpack(cls, numbers: Tensor, mode: str, weight: float, seed: int) -> Scores:
+        """The scores of :meth:`pack`."""
+        target, nontarget, chosen_by, *pairs = numbers.tolist()
+        accuracy = {name: (pairs[2 * k], pairs[2 * k + 1]) for k, name in enumerate(SETS)}
+        return cls(accuracy, target, nontarget, mode, weight, seed, chosen_by)
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,11 +137,10 @@ class DebiasResult:
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """Images [N, 1, 32, 32] and classes 0 and 1 [N], in three disjoint parts; masks of the training part."""
+    """Images [N, 1, 32, 32], classes 0 and 1 [N] and masks: to train on, and by name to choose the weight and to test."""
 
-    train: tuple[Tensor, Tensor, Tensor]
-    choice: tuple[Tensor, Tensor]
-    tests: dict[str, tuple[Tensor, Tensor, Tensor]]
+    train: Batch
+    tests: dict[str, Batch]
 
 
 def run_debias(
@@ -174,8 +186,9 @@ def run_debias(
 
     shown: dict[tuple[str, float], nn.Module] = {}
     setting = Setting()
-    kept = Trainings(out, setting)
-    result = compare(setting, range(seed, seed + SEEDS), progress=progress, models=shown, kept=kept)
+    known = {**asdict(setting), "version": absence_plugins.__version__}
+    checkpoint = Checkpoint(out / KEPT, known, "training")
+    result = compare(setting, range(seed, seed + SEEDS), progress=progress, models=shown, checkpoint=checkpoint)
     networks = {mode: shown[mode, weight] for mode, weight in result.weights.items()}
     images, labels, _ = _data(result.setting, seed, with_artefact=True).tests["biased"]
     path = write_page(debias_page(result, networks, images[int((labels == 0).nonzero()[0])], seed), out)
@@ -191,28 +204,20 @@ def compare(
     *,
     progress: bool = True,
     models: dict[tuple[str, float], nn.Module] | None = None,
-    kept: Trainings | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> DebiasResult:
     """Every mode and weight with every seed; the weight of a mode is the best on unbiased images, over all seeds.
 
-    Of equal weights the smallest is taken. ``models``, if given, receives the networks of the first seed. ``kept``: trainings that
-    are done are taken from there, and the others are added.
+    Of equal weights the smallest is taken. ``models``, if given, receives the networks of the first seed. Trainings that are in
+    ``checkpoint`` are taken from there, and the others are added.
     """
     plan = [(CLEAN, 0.0), (NONE, 0.0), *((mode, weight) for mode in setting.modes for weight in setting.weights)]
     runs: list[Scores] = []
     for mode, weight in tqdm(plan, desc="training", disable=not progress):
         for seed in seeds:
-            is_shown = models is not None and seed == seeds[0]
-            model = small_net(seed).eval()
-            scores = kept.found(mode, weight, seed, model if is_shown else None) if kept is not None else None
-            if scores is None:
-                data = _data(setting, seed, with_artefact=mode != CLEAN)
-                model = train(setting, *data.train, mode=mode, weight=weight, seed=seed)
-                scores = _scores(model, data, mode, weight, seed)
-                if kept is not None:
-                    kept.add(scores, model if is_shown else None)
+            scores, model = _train_once(setting, mode, weight, seed, checkpoint)
             runs.append(scores)
-            if models is not None and is_shown:
+            if models is not None and seed == seeds[0]:
                 models[mode, weight] = model
     weights = {}
     for mode in dict(plan):
@@ -225,27 +230,40 @@ def compare(
     return DebiasResult(setting, weights, tuple(runs))
 
 
+def _train_once(
+    setting: Setting, mode: str, weight: float, seed: int, checkpoint: Checkpoint | None
+) -> tuple[Scores, nn.Module]:
+    """One training: from the checkpoint if it is there, else trained, scored and added to it."""
+    name = f"{mode.replace(' ', '-')}-{weight:g}-{seed}"
+    if checkpoint is not None and (known := checkpoint.load(name)):
+        model = small_net(seed).eval()
+        unpack_training(known, model, None)
+        return Scores.unpack(known["scores"], mode, weight, seed), model
+    data = _data(setting, seed, with_artefact=mode != CLEAN)
+    model = train(setting, *data.train, mode=mode, weight=weight, seed=seed)
+    found = evaluate(model, data.tests.items())
+    scores = Scores(
+        {name: found.accuracy[name] for name in SETS}, found.target, found.nontarget,
+        mode, weight, seed, _mean(found.accuracy[CHOICE]),
+    )  # fmt: skip
+    if checkpoint is not None:
+        weights = {f"model.{key}": value for key, value in model.state_dict().items()}
+        checkpoint.save(name, {"scores": scores.pack(), **weights})
+    return scores, model
+
+
 def train(
     setting: Setting, images: Tensor, labels: Tensor, masks: Tensor, *, mode: str, weight: float, seed: int
 ) -> nn.Sequential:
-    """A small network [N, 1, 32, 32] -> logits [N, 2], trained as published: sigmoid cross-entropy on one-hot labels."""
+    """A small network [N, 1, 32, 32] -> logits [N, 2], trained with the prior of ``mode``."""
     model = small_net(seed)
-    prior = AttributionPrior(model, mode) if mode in setting.modes else None  # type: ignore[arg-type]
+    prior = prior_of(model, mode)
     optimizer = torch.optim.Adam(model.parameters(), lr=setting.rate, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed)
     masks = dilate(masks, setting.grown)
-    wanted = F.one_hot(labels, 2).to(images.dtype)
-    with torch.enable_grad():
-        for _ in range(setting.epochs):
-            for rows in torch.split(torch.randperm(len(labels), generator=generator), setting.batch_size):
-                if prior is None:
-                    logits, penalty = model(images[rows]), torch.zeros(())
-                else:
-                    logits, penalty = prior.with_logits(images[rows], labels[rows], masks[rows])
-                loss = F.binary_cross_entropy_with_logits(logits, wanted[rows]) + weight * penalty
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
+    for _ in range(setting.epochs):
+        order = torch.split(torch.randperm(len(labels), generator=generator), setting.batch_size)
+        train_epoch(model, optimizer, ((images[rows], labels[rows], masks[rows]) for rows in order), prior, weight)
     return model.eval()
 
 
@@ -273,37 +291,17 @@ def _data(setting: Setting, seed: int, *, with_artefact: bool) -> _Data:
     biased = setting.probabilities
     paint = partial(tag, size=setting.size)
     trained = Artefact(paint, biased if with_artefact else none)(images[rest], labels[rest], seed=seed)
-    tests = {}
+    tests = {CHOICE: (images[choice], labels[choice], torch.zeros(len(choice), 1, *images.shape[2:]))}
     pictures, truth = _pair(digits.test_images, digits.test_labels, setting.digits)
     for name, chances in zip(SETS, (biased, (biased[1], biased[0]), none), strict=True):
         painted, masks = Artefact(paint, chances)(pictures, truth, seed=seed)
         tests[name] = (painted, truth, masks)
-    return _Data((trained[0], labels[rest], trained[1]), (images[choice], labels[choice]), tests)
+    return _Data((trained[0], labels[rest], trained[1]), tests)
 
 
 def _pair(images: Tensor, labels: Tensor, digits: tuple[int, int]) -> tuple[Tensor, Tensor]:
     chosen = (labels == digits[0]) | (labels == digits[1])
     return images[chosen], (labels[chosen] == digits[1]).long()
-
-
-def _scores(model: nn.Module, data: _Data, mode: str, weight: float, seed: int) -> Scores:
-    images, labels, masks = data.tests["biased"]
-    carriers = masks.flatten(1).any(1)
-    prior = AttributionPrior(model, "both")
-    with torch.no_grad():
-        prior(images[carriers], labels[carriers], masks[carriers])
-    parts = prior.last
-    if parts is None or parts.presence is None or parts.absence is None:
-        raise RuntimeError("a prior with mode='both' keeps both parts")
-    accuracy = {name: _accuracies(model, *part[:2]) for name, part in data.tests.items()}
-    return Scores(mode, weight, seed, _mean(_accuracies(model, *data.choice)), accuracy,
-                  float(parts.presence.mean()), float(parts.absence.mean()))  # fmt: skip
-
-
-@torch.no_grad()
-def _accuracies(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    right = (model(images).argmax(1) == labels).double()
-    return float(right[labels == 0].mean()), float(right[labels == 1].mean())
 
 
 def _mean(pair: tuple[float, float]) -> float:

@@ -1,6 +1,6 @@
 """``absence-plugins experiment debias --data FOLDER``: the published setting, on a user's images of two classes.
 
-Every training is a folder of its own, with a line per epoch in ``log.csv`` and the state from which a stopped one goes on.
+Every training is a folder of its own, with a line per epoch in ``log.csv`` and the state from which a stopped one is resumed.
 """
 
 from __future__ import annotations
@@ -8,26 +8,35 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.models import LoadedModel, image_files, load_model
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import whole_file, write_whole
-from absence_plugins.methods.debias import Artefact, AttributionPrior, dilate, ellipse
+from absence_plugins.core.files import write_whole
+from absence_plugins.experiments.debias.training import (
+    NONE,
+    SETS,
+    Batch,
+    evaluate,
+    pack_training,
+    prior_of,
+    train_epoch,
+    unpack_training,
+)
+from absence_plugins.methods.checkpoint import Checkpoint
+from absence_plugins.methods.debias import Artefact, dilate, ellipse
 from absence_plugins.report import Page, Row, write_page
 
-SETS = {"biased": (1.0, 0.0), "inverted": (0.0, 1.0), "unbiased": (0.0, 0.0)}  # chance of the artefact, per class
 COLUMNS = ("epoch", "loss", "prior", *(f"{name} {k}" for name in SETS for k in (0, 1)), "inside")
-NONE = "none"
+STATE = "state"
 VALIDATION = 0.2  # of the images, where the folder has no train and val
 
 
@@ -138,46 +147,51 @@ def _train(
     progress: bool,
 ) -> list[dict[str, float]]:
     """One training; its log, a row per epoch. All that is drawn comes from the seed and the epoch, so it can go on."""
-    folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = two_outputs(
         load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size).model, setting.seed
-    )
-    model = model.to(device)
+    ).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=setting.rate, weight_decay=setting.decay)
     known = {
         name: value for name, value in vars(setting).items() if name not in ("epochs", "workers", "modes", "strengths")
     }
-    first, log = _resume(folder, model, optimizer, known)
-    prior = None if mode == NONE else AttributionPrior(model, mode)  # type: ignore[arg-type]
-    grown = round(10 * loaded.preprocessing.size / 224)
-    paint = Artefact(ellipse, SETS["biased"])
-    for epoch in range(first, setting.epochs):
+    checkpoint = Checkpoint(folder, known, "training")
+    log = _resume(checkpoint, model, optimizer)
+    prior = prior_of(model, mode)
+    for epoch in range(len(log), setting.epochs):
         seed = setting.seed * 10_007 + epoch
-        losses: list[float] = []
-        priors: list[float] = []
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)  # dropout
-            model.train()
-            batches = _batches(sets[0], setting, seed, shuffled=True)
-            for pictures, labels in tqdm(batches, desc=f"{mode} {strength:g}, epoch {epoch + 1}", disable=not progress):
-                painted, masks = paint(pictures.to(device), labels, seed=seed + len(losses))
-                x, y = _normalized(loaded, painted), labels.to(device)
-                if prior is None:
-                    logits, penalty = model(x), x.new_zeros(())
-                else:
-                    logits, penalty = prior.with_logits(x, y, dilate(masks, grown))
-                    priors.append(float(penalty.detach()))
-                loss = F.binary_cross_entropy_with_logits(logits, F.one_hot(y, 2).to(x.dtype))
-                total = loss + strength * penalty
-                optimizer.zero_grad()
-                torch.autograd.backward(total)
-                optimizer.step()
-                losses.append(float(loss.detach()))
-        row = {"epoch": epoch + 1, "loss": _average(losses), "prior": _average(priors)}
-        log.append({**row, **_validate(model, sets[1], loaded, setting, device)})
-        _keep(folder, model, optimizer, known, epoch + 1, log)
+            batches = _loader(sets[0], setting, seed, shuffled=True)
+            bar = tqdm(batches, desc=f"{mode} {strength:g}, epoch {epoch + 1}", disable=not progress)
+            loss, penalty = train_epoch(model, optimizer, _painted(bar, loaded, device, seed), prior, strength)
+        found = evaluate(model, _sets(_loader(sets[1], setting, 0, shuffled=False), loaded, device))
+        accuracies = {f"{name} {k}": found.accuracy[name][k] for name in SETS for k in (0, 1)}
+        log.append({"epoch": epoch + 1, "loss": loss, "prior": penalty, **accuracies, "inside": found.inside})
+        rows = torch.tensor([[row[name] for name in COLUMNS] for row in log], dtype=torch.float64)
+        checkpoint.save(STATE, {**pack_training(model, optimizer), "log": rows})
+        _write_log(folder / "log.csv", log)
     return log
+
+
+def _painted(
+    batches: Iterable[tuple[Tensor, Tensor]], loaded: LoadedModel, device: torch.device, seed: int
+) -> Iterator[Batch]:
+    """Training batches with the artefact on the first class, and its masks, grown."""
+    paint, grown = Artefact(ellipse, SETS["biased"]), round(10 * loaded.preprocessing.size / 224)
+    for number, (pictures, labels) in enumerate(batches):
+        painted, masks = paint(pictures.to(device), labels, seed=seed + number)
+        yield _normalized(loaded, painted), labels.to(device), dilate(masks, grown)
+
+
+def _sets(
+    batches: Iterable[tuple[Tensor, Tensor]], loaded: LoadedModel, device: torch.device
+) -> Iterator[tuple[str, Batch]]:
+    """Every batch three times: biased, inverted, unbiased."""
+    for number, (pictures, labels) in enumerate(batches):
+        for name, chances in SETS.items():
+            painted, masks = Artefact(ellipse, chances)(pictures.to(device), labels, seed=number)
+            yield name, (_normalized(loaded, painted), labels.to(device), masks)
 
 
 def two_outputs(model: nn.Module, seed: int) -> nn.Module:
@@ -199,14 +213,12 @@ def two_outputs(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def _batches(
+def _loader(
     pictures: Pictures, setting: FolderSetting, seed: int, *, shuffled: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    return iter(
-        torch.utils.data.DataLoader(
-            pictures, setting.batch_size, shuffle=shuffled, generator=generator, num_workers=setting.workers
-        )
+    return torch.utils.data.DataLoader(
+        pictures, setting.batch_size, shuffle=shuffled, generator=generator, num_workers=setting.workers
     )
 
 
@@ -214,75 +226,22 @@ def _normalized(loaded: LoadedModel, pictures: Tensor) -> Tensor:
     return loaded.preprocessing.normalize(pictures.cpu()).to(pictures.device)
 
 
-def _validate(
-    model: nn.Module, pictures: Pictures, loaded: LoadedModel, setting: FolderSetting, device: torch.device
-) -> dict[str, float]:
-    """Accuracy of both classes on the three sets, and the attribution per pixel inside the mask, of both outputs."""
-    model.eval()
-    prior = AttributionPrior(model, "both")
-    right = {name: torch.zeros(2) for name in SETS}
-    counts = torch.zeros(2)
-    inside = []
-    for number, (batch, labels) in enumerate(_batches(pictures, setting, 0, shuffled=False)):
-        counts += torch.bincount(labels, minlength=2)
-        for name, chances in SETS.items():
-            painted, masks = Artefact(ellipse, chances)(batch.to(device), labels, seed=number)
-            x, y = _normalized(loaded, painted), labels.to(device)
-            with torch.no_grad():
-                hits = (model(x).argmax(1) == y).cpu()
-            right[name] += torch.bincount(labels[hits], minlength=2)
-            carriers = masks.flatten(1).any(1)
-            if name == "biased" and bool(carriers.any()):
-                with torch.no_grad():
-                    prior(x[carriers], y[carriers], masks[carriers])
-                inside.append(float(prior.last.value.mean()) if prior.last else 0.0)
-    shares = {name: right[name] / counts.clamp(min=1) for name in SETS}
-    return {f"{name} {k}": float(share[k]) for name, share in shares.items() for k in (0, 1)} | {
-        "inside": _average(inside)
-    }
+def _resume(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
+    """The log of the epochs that are done, and their weights and moments into the model and the optimizer."""
+    state = checkpoint.load(STATE)
+    if not state:
+        return []
+    unpack_training(state, model, optimizer)
+    log = [dict(zip(COLUMNS, row, strict=True)) for row in state["log"].tolist()]
+    return [{**row, "epoch": int(row["epoch"])} for row in log]
 
 
-def _resume(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, known: dict[str, Any]
-) -> tuple[int, list[dict[str, float]]]:
-    path = folder / "state.pt"
-    if not path.is_file():
-        return 0, []
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["setting"] != known:
-        raise ValueError(f"{folder} holds a training with another setting {state['setting']}; name another --out")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["epoch"]), list(state["log"])
-
-
-def _keep(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    known: dict[str, Any],
-    epoch: int,
-    log: list[dict[str, float]],
-) -> None:
-    """State and log, each in one step: a kill leaves the former ones."""
-    state = {
-        "setting": known,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "epoch": epoch,
-        "log": log,
-    }
-    with whole_file(folder / "state.pt", durable=True) as file:
-        torch.save(state, file)
+def _write_log(path: Path, log: Sequence[Mapping[str, float]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(log)
-    write_whole(folder / "log.csv", text.getvalue())
-
-
-def _average(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    write_whole(path, text.getvalue())
 
 
 def _mean(row: dict[str, float], name: str) -> float:

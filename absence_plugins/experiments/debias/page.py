@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.experiments.debias.digits import CLEAN, NONE, SETS, DebiasResult
+from absence_plugins.experiments.debias.digits import DebiasResult
+from absence_plugins.experiments.debias.training import CLEAN, NONE, SETS
 from absence_plugins.report import Page, Panel, Row
 from absence_plugins.report.plots.bars import bars
 from absence_plugins.report.plots.palette import GRAY, INK, MUTED, SERIES

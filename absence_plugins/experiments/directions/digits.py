@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absence_plugins.commands.directions_page import directions_page
+from absence_plugins.commands.directions_page import Texts, directions_page
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.data.digit_strokes import stroke_concepts
@@ -68,10 +68,12 @@ def run_digits(
         held_out,
         held_out,
         out,
-        title="What the digits network writes, and what it misses",
-        lead=LEAD.format(count=directions, layer=LAYER, channels=pairs.encoding.shape[0]),
-        name_output=lambda k: f"digit {k}",
-        name_direction=name,
+        Texts(
+            "What the digits network writes, and what it misses",
+            LEAD.format(count=directions, layer=LAYER, channels=pairs.encoding.shape[0]),
+            "digit {}".format,
+            name,
+        ),
         seed=seed,
         provenance=provenance(seed=seed, command=command or "absence-plugins experiment directions-digits"),
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.files import write_whole
 from absence_plugins.data.synthetic_directions import synthetic_directions
 from absence_plugins.experiments.directions.compare import MethodResult, compare_methods
@@ -50,8 +51,7 @@ def run_synthetic(
     Raises:
         ValueError: fewer than one data set.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds={seeds} must be at least 1")
+    check_integer("seeds", seeds)
     result = compare_methods(range(seeds), quick=quick, progress=progress)
     lead = LEAD.format(iou=IOU, cosine=COSINE, rmse=RMSE)
     if quick:

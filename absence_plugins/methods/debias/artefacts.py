@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from absence_plugins.core.checks import check_integer
+
 Paint = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 Corner = Literal["top left", "top right", "bottom left", "bottom right"]
 
@@ -80,10 +82,7 @@ def dilate(mask: Tensor, pixels: int) -> Tensor:
     >>> dilate(torch.eye(4, dtype=torch.bool)[None] & (torch.arange(4) == 0), 1).int()[0].tolist()
     [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     """
-    if isinstance(pixels, bool) or not isinstance(pixels, int):
-        raise TypeError(f"pixels must be an integer, got {pixels!r}")
-    if pixels < 0:
-        raise ValueError(f"pixels={pixels} must not be negative")
+    check_integer("pixels", pixels, least=0)
     if mask.dim() not in (3, 4):
         raise ValueError(f"mask must have the shape [N, 1, H, W] or [N, H, W], got {tuple(mask.shape)}")
     values = mask if mask.is_floating_point() else mask.to(torch.float32)

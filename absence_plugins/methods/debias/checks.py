@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from absence_plugins.core.outputs import logits_of
 
 FUSED_ATTENTION = "ScaledDotProduct"  # autograd nodes of the kernels that cannot be differentiated twice
 
@@ -40,12 +44,14 @@ def fitting(mask: Tensor, x: Tensor) -> Tensor:
     return mask if mask.dim() == x.dim() else mask[:, None]
 
 
-def check_output(logits: Tensor, x: Tensor) -> None:
-    """Logits [N, K] or [N] of as many samples as x. Raises TypeError or ValueError otherwise."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"the model's output must be a tensor of logits [N, K], got {kind(logits)}")
+def find_logits(outputs: Any, x: Tensor) -> Tensor:
+    """Logits [N, K] or [N] of as many samples as x, in what a model returned. Raises TypeError or ValueError otherwise."""
+    if not isinstance(outputs, (Tensor, Mapping, tuple, list)) and not is_dataclass(outputs):
+        raise TypeError(f"the model's output must be a tensor of logits [N, K], or hold one, got {kind(outputs)}")
+    logits = logits_of(outputs, samples=len(x))
     if logits.dim() not in (1, 2) or len(logits) != len(x) or not logits.numel():
         raise ValueError(f"logits must have the shape ({len(x)}, K) or ({len(x)},), got {tuple(logits.shape)}")
+    return logits
 
 
 def check_shared(logits: Tensor, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from absence_plugins.core.choices import Nontarget, choose_nontarget, others_weights
 from absence_plugins.core.outputs import as_columns, check_logits, combine, select
 from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
-from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_output, check_shared, fitting
+from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_shared, find_logits, fitting
 
 Mode = Literal["presence", "absence", "both"]
 
@@ -63,7 +63,8 @@ class AttributionPrior(nn.Module):
     or pickle both in one object to keep them together.
 
     Args:
-        model: inputs [N, C, ...] -> logits [N, K], or [N] or [N, 1] for one logit z. It runs in the mode it is in.
+        model: inputs [N, C, ...] -> logits [N, K], or [N] or [N, 1] for one logit z; as a tensor, or in a tuple, dictionary
+            or dataclass (Hugging Face's ``ModelOutput``). It runs in the mode it is in.
         mode: "presence", "absence" or "both".
         nontarget: "runner_up" (highest-scoring other class), "others" (mean of all others), a class, one class per
             sample, a callable ``(logits, y) -> [N]``; or "mixture": all others at once through one random signed
@@ -131,14 +132,14 @@ class AttributionPrior(nn.Module):
         """The settings, for ``repr``."""
         return f"{type(self.model).__name__}, mode={self.mode!r}, nontarget={self.nontarget!r}, normalize={self.normalize!r}"
 
-    def forward(self, x: Tensor, y: Tensor, mask: Tensor, logits: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor, logits: Any = None) -> Tensor:
         """The prior of a batch, a tensor without axes that can be differentiated; :attr:`last` holds it per sample.
 
         Without ``logits`` the model runs once more, on the samples that carry something masked (on all where batch norm
         is in training mode), in a way that leaves no trace: batch norm's statistics and the random state are as before.
-        With ``logits = model(x)`` that forward is shared; then ``x.requires_grad_()`` must come before it, and attention
-        must run under :func:`twice_differentiable`. :meth:`with_logits` does all this and costs least. Under
-        ``torch.no_grad()`` (and without ``logits``) the value alone is computed.
+        With ``logits = model(x)``, whatever the model returns, that forward is shared; then ``x.requires_grad_()`` must come
+        before it, and attention must run under :func:`twice_differentiable`. :meth:`with_logits` does all this and costs
+        least. Under ``torch.no_grad()`` (and without ``logits``) the value alone is computed.
 
         x: floating point [N, C, ...], in which 0 means no content; y: class indices [N]; mask: [N, 1, ...], [N, ...]
         or as x, of booleans or in [0, 1] (1: must not matter). The mean over the batch makes the mean over equal parts
@@ -157,16 +158,15 @@ class AttributionPrior(nn.Module):
                 if rows is not None:
                     x, y, mask = x[rows], y.to(x.device)[rows], mask[rows]
                 x = x if x.requires_grad else x.detach().requires_grad_()
-                logits = self._own_logits(x)
-                check_output(logits, x)
+                scores = self._own_logits(x)
             else:
-                check_output(logits, x)
-                check_shared(logits, x)
-        value = self._measured(logits, x, y, every_y, mask)
+                scores = find_logits(logits, x)
+                check_shared(scores, x)
+        value = self._measured(scores, x, y, every_y, mask)
         return value if rows is None else self._spread(value, rows)
 
     def with_logits(self, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """``model(x)`` [N, K] and the prior of the batch, from one forward: the cheapest training step.
+        """The logits of ``model(x)``, [N, K], and the prior of the batch, from one forward: the cheapest training step.
 
         The model runs as in ``model(x)``: batch norm's statistics and the random state move. Where samples do not see
         each other, those with something masked and the others go through it one after the other, as only the former
@@ -190,12 +190,13 @@ class AttributionPrior(nn.Module):
             leaf = x if rows is None else x[rows]
             leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
             with twice_differentiable():
-                shown = logits = self.model(leaf.clone())  # a copy: the first layer may work in place
-            check_output(shown, leaf)
+                # a copy: the first layer may work in place
+                shown = logits = find_logits(self.model(leaf.clone()), leaf)
         if rows is None:
             penalty = self._measured(shown, leaf, y, y, mask)
         else:
-            logits = torch.cat([shown, self.model(x[~rows])])
+            rest = x[~rows]
+            logits = torch.cat([shown, find_logits(self.model(rest), rest)])
             logits = logits[torch.cat([rows.nonzero(), (~rows).nonzero()]).flatten().argsort()]
             penalty = self._spread(self._measured(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
         return (logits if torch.is_grad_enabled() else logits.detach()), penalty
@@ -293,8 +294,8 @@ class AttributionPrior(nn.Module):
         devices = [x.device.index or 0] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), twice_differentiable():
             # a copy: the first layer may work in place
-            logits: Tensor = functional_call(self.model, buffers, (x.clone(),)) if buffers else self.model(x.clone())
-        return logits
+            outputs = functional_call(self.model, buffers, (x.clone(),)) if buffers else self.model(x.clone())
+        return find_logits(outputs, x)
 
     def get_extra_state(self) -> dict[str, Any]:
         """How many mixtures were drawn: a resumed training draws the next one."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from absence_plugins.core.checks import check_integer
+
 FINE_UP_TO, FINE, COARSE = 64, 32, 14  # pixels a side up to which there are 32 cells a side; above it 14
 
 
@@ -39,9 +41,8 @@ class Cells:
         if size is None:
             side = max(shape)
             size = 1 if x.dim() == 2 else -(-side // (FINE if side <= FINE_UP_TO else COARSE))
-        if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
-            raise ValueError(f"cell={size!r} must be a number of pixels, at least 1")
-        return cls(shape, 1 if x.dim() == 2 else int(size))
+        pixels = check_integer("cell", size)
+        return cls(shape, 1 if x.dim() == 2 else pixels)
 
     @property
     def grid(self) -> tuple[int, ...]:

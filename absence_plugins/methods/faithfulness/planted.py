@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.checks import check_integers
 from absence_plugins.core.hooks import evaluating, quiet_forward, unchanged
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness.cells import Cells
@@ -211,6 +212,4 @@ def _check(methods: Any, views: tuple[Any, ...], seeds: tuple[Any, ...], counts:
             raise ValueError(f"view {view!r} must be 'nontarget' or 'reference'")
     if not views or not seeds:
         raise ValueError("views and seeds need at least one entry each")
-    for name, value in counts.items():
-        if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
-            raise ValueError(f"{name}={value!r} must be an integer, at least 1")
+    check_integers(**counts)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.checks import check_integers
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.references import ReferenceSet, blank_value, warn_unsuitable
 from absence_plugins.core.units import Unit
@@ -169,6 +170,4 @@ def _warn_of_magnitudes() -> None:
 def _check(view: str, steps: int, draws: int, batch_size: int) -> None:
     if view not in get_args(View):
         raise ValueError(f"view={view!r} must be 'nontarget' or 'reference'")
-    for name, value in (("steps", steps), ("draws", draws), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
-            raise ValueError(f"{name}={value!r} must be an integer, at least 1")
+    check_integers(steps=steps, draws=draws, batch_size=batch_size)

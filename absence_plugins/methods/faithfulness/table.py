@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from absence_plugins.core.table import align
 from absence_plugins.methods.faithfulness.result import View
 
 if TYPE_CHECKING:
@@ -114,12 +115,7 @@ class PlantedTable:
                     for method in self.methods
                 ),
             ]
-            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-            lines.append(TITLES[view])
-            lines += [
-                "  ".join((first.ljust(widths[0]), *map(str.rjust, rest, widths[1:]))).rstrip() for first, *rest in rows
-            ]
-            lines.append("")
+            lines += [TITLES[view], *align(rows), ""]
         lines += [f"{name}: {MEASURES[name]}" for name in measures]
         lines.append(
             "!: sign right in fewer than 99 % of the samples; -: no answer; ?: no score (every order is the same); in brackets: the true region is a guess"

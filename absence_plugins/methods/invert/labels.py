@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.core.checks import check_integers
 from absence_plugins.methods.invert.candidates import Found
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.inputs import as_activations, as_labels, check_names, refuse_constant
@@ -96,7 +97,7 @@ def label_units(
     values, labels = as_activations(activations), as_labels(concepts)
     check_lengths(values, labels)
     names = check_names(names, labels.shape[1])
-    _check_numbers(length=length, beam=beam, top=top)
+    check_integers(length=length, beam=beam, top=top)
     _check_shares(min_fraction, max_fraction, holdout)
     if mode not in MODES:
         raise ValueError(
@@ -285,12 +286,6 @@ def _bounds(least: float, most: float, samples: int) -> Bounds:
     slack = 1e-9 * samples  # 0.07 * 100 is 7.000000000000001
     low, high = int(np.ceil(least * samples - slack)), int(np.floor(most * samples + slack))
     return Bounds(max(1, low), min(samples - 1, high))
-
-
-def _check_numbers(**numbers: Any) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-            raise ValueError(f"{name}={value!r} must be a whole number, at least 1")
 
 
 def _check_shares(least: float, most: float, holdout: float) -> None:

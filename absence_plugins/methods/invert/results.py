@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from absence_plugins.core.files import write_whole
+from absence_plugins.core.table import align
 from absence_plugins.methods.invert.formula import Formula
 
 COLUMNS = (
@@ -153,16 +154,11 @@ class UnitLabels(Sequence[UnitLabel]):
     def table(self) -> str:
         """One line per unit: its best formula, the scores, and what each NOT is worth."""
         head = ("unit", "formula", "AUC", "on", "held out", "q", "what a NOT is worth")
-        lines = [head, *(_cells(one) for one in self.units)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        aligned = (
-            "  ".join(cell.ljust(w) if i in (1, 6) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-            for row in lines
-        )  # fmt: skip
+        lines = align([head, *(_cells(one) for one in self.units)], left=(1, 6))
         where = "low" if self.settings.get("mode") == "negative" else "high"
         foot = f"{self.searched} samples searched, {self.heldout} held out; a unit is {where} where its formula holds"
         foot += "" if self.heldout else "; nothing was held out, so there are no p- and q-values"
-        return "\n".join([*(line.rstrip() for line in aligned), foot])
+        return "\n".join([*lines, foot])
 
     def __repr__(self) -> str:
         return f"UnitLabels of {len(self)} units\n{self.table()}"

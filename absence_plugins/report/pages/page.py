@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from PIL import Image
 
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.report.plots.maps import Panel, panel_figure
 from absence_plugins.report.plots.palette import BLUES, REDS
 
@@ -155,11 +155,8 @@ def write_page(page: Page, out: Path | str) -> Path:
         ...     write_page(Page("Digits", "Ten digits.", rows=()), folder).name
         'index.html'
     """
-    out = Path(out)
-    figures = out / "figures"
-    for folder in (out, figures):
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is an existing file; name a folder for the page, or remove it")
+    out = require_folder(out)
+    figures = require_folder(out / "figures")
     pictures = {
         _file_name(i, j, panel.title): _png(panel)
         for i, row in enumerate(page.rows, 1)

