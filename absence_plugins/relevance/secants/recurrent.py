@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN, unrolled: linear maps, sigmoid, tanh, products; slopes for all time steps at once.
+"""LSTM, GRU and RNN, unrolled: linear maps, sigmoid, tanh, products. States come from torch's kernel, slopes for all steps at once.
 
 LSTM   c_t = f c + i g, h_t = o tanh(c_t);  GRU   h_t = n + z (h - n), n = tanh(a + r q);  RNN   h_t = act(a + q)
 with a = W_ih x_t + b and q = W_hh h + b. Every product takes the other factor's mean over the two passes.
@@ -54,19 +54,27 @@ def _both(one: Callable[..., tuple[Tensor, ...]], xs: Pair, state: Sequence[Pair
     return [Pair(a, b) for a, b in zip(here, there, strict=True)]
 
 
+def _hidden(name: str, x: Tensor, state: Sequence[Tensor], w: Weights) -> tuple[Tensor, Tensor]:
+    """Outputs [T, B, H] by torch's own kernel, and what the recurrent weights see: the state before each step."""
+    flat = [t for t in (w.of_input, w.of_state, w.input_bias, w.state_bias, w.projection) if t is not None]
+    first: Any = [s[None] for s in state]
+    first = tuple(first) if len(first) > 1 else first[0]
+    kernel: Any = getattr(torch, name)
+    hidden = kernel(x, first, flat, w.input_bias is not None, 1, 0.0, False, False, False)[0]
+    return hidden, torch.cat([state[0][None], hidden[:-1]])
+
+
 def lstm_layer(xs: Pair, state: Sequence[Pair], w: Weights) -> Run:
     """Outputs [T, B, H], last h and c; and the pull of their multipliers."""
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
-        before, cells, hidden = [], [c], []
-        for a in F.linear(x, w.of_input, w.input_bias):
-            before.append(a + F.linear(h, w.of_state, w.state_bias))
-            i, f, g, o = before[-1].chunk(4, -1)
-            cells.append(f.sigmoid() * cells[-1] + i.sigmoid() * g.tanh())
-            h = o.sigmoid() * cells[-1].tanh()
-            h = h if w.projection is None else F.linear(h, w.projection)
-            hidden.append(h)
-        return torch.stack(before), torch.stack(cells), torch.stack(hidden)
+        hidden, previous = _hidden("lstm", x, (h, c), w)
+        before = F.linear(x, w.of_input, w.input_bias) + F.linear(previous, w.of_state, w.state_bias)
+        i, f, g, _ = before.chunk(4, -1)
+        forget, new, cells = f.sigmoid(), i.sigmoid() * g.tanh(), [c]
+        for t in range(len(x)):
+            cells.append(torch.addcmul(new[t], forget[t], cells[-1]))
+        return before, torch.stack(cells), hidden
 
     before, cells, hidden = _both(run, xs, state)
     size = before.value.shape[-1] // 4
@@ -75,20 +83,22 @@ def lstm_layer(xs: Pair, state: Sequence[Pair], w: Weights) -> Run:
     squashed, of_cell = _activation_slope("tanh", Pair(cells.value[1:], cells.other[1:]))
     i_bar, f_bar, _, o_bar = _middle(gates).chunk(4, -1)
     of_i, of_f, _, of_o = of_gates.chunk(4, -1)
-    c_bar, g_bar, squashed_bar = _middle(cells), _middle(g), _middle(squashed)
+    # Multipliers of the pre-activations i, f, g per multiplier of c, and of o per multiplier of h.
+    by_cell = torch.cat([_middle(g) * of_i, _middle(cells)[:-1] * of_f, i_bar * of_g], -1)
+    by_hidden, to_cell = _middle(squashed) * of_o, o_bar * of_cell
 
     def pull(m_out: Tensor, m_state: State) -> Pulled:
         m_h, m_c = m_state
-        m_before: list[Tensor] = []
+        m_before = torch.empty_like(before.value)
         for t in reversed(range(len(m_out))):
             m_h = m_h + m_out[t]
             m_h = m_h if w.projection is None else m_h @ w.projection
-            m_c = m_c + m_h * o_bar[t] * of_cell[t]
-            m_o, m_i, m_f, m_g = m_h * squashed_bar[t], m_c * g_bar[t], m_c * c_bar[t], m_c * i_bar[t]
-            m_before.append(torch.cat([m_i * of_i[t], m_f * of_f[t], m_g * of_g[t], m_o * of_o[t]], -1))
+            m_c = torch.addcmul(m_c, m_h, to_cell[t])
+            m_before[t, ..., : 3 * size] = torch.cat([m_c, m_c, m_c], -1) * by_cell[t]
+            m_before[t, ..., 3 * size :] = m_h * by_hidden[t]
             m_c = m_c * f_bar[t]
-            m_h = m_before[-1] @ w.of_state
-        return torch.stack(m_before[::-1]) @ w.of_input, (m_h, m_c)
+            m_h = m_before[t] @ w.of_state
+        return m_before @ w.of_input, (m_h, m_c)
 
     last = [Pair(hidden.value[-1], hidden.other[-1]), Pair(cells.value[-1], cells.other[-1])]
     return [hidden, *last], pull
@@ -98,38 +108,32 @@ def gru_layer(xs: Pair, state: Sequence[Pair], w: Weights) -> Run:
     """Outputs [T, B, H] and last h; and the pull of their multipliers."""
 
     def run(x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-        gates, news, recurrent, hidden = [], [], [], [h]
-        for a in F.linear(x, w.of_input, w.input_bias):
-            r, z, n = a.chunk(3, -1)
-            r_h, z_h, q = F.linear(hidden[-1], w.of_state, w.state_bias).chunk(3, -1)
-            gates.append(torch.cat([r + r_h, z + z_h], -1))
-            r, z = gates[-1].sigmoid().chunk(2, -1)
-            news.append(n + r * q)
-            recurrent.append(q)
-            new = news[-1].tanh()
-            hidden.append(new + z * (hidden[-1] - new))
-        return torch.stack(gates), torch.stack(news), torch.stack(recurrent), torch.stack(hidden)
+        hidden, previous = _hidden("gru", x, (h,), w)
+        r, z, n = F.linear(x, w.of_input, w.input_bias).chunk(3, -1)
+        r_h, z_h, q = F.linear(previous, w.of_state, w.state_bias).chunk(3, -1)
+        gates = torch.cat([r + r_h, z + z_h], -1)
+        return gates, n + gates.chunk(2, -1)[0].sigmoid() * q, q, previous, hidden
 
-    gates, news, recurrent, hidden = _both(run, xs, state)
+    gates, news, recurrent, previous, hidden = _both(run, xs, state)
     opened, of_gates = _activation_slope("sigmoid", gates)
     new, of_new = _activation_slope("tanh", news)
     r_bar, z_bar = _middle(opened).chunk(2, -1)
     of_r, of_z = of_gates.chunk(2, -1)
-    q_bar, apart_bar = _middle(recurrent), _middle(hidden)[:-1] - _middle(new)
+    # Multipliers of the pre-activations z and n per multiplier of h, of r per that of n.
+    by_z, by_new, by_r = (_middle(previous) - _middle(new)) * of_z, (1 - z_bar) * of_new, _middle(recurrent) * of_r
 
     def pull(m_out: Tensor, m_state: State) -> Pulled:
         (m_h,) = m_state
         m_before: list[Tensor] = []
         for t in reversed(range(len(m_out))):
             m_h = m_h + m_out[t]
-            m_new = m_h * (1 - z_bar[t]) * of_new[t]
-            m_r, m_z = m_new * q_bar[t] * of_r[t], m_h * apart_bar[t] * of_z[t]
+            m_new, m_z = m_h * by_new[t], m_h * by_z[t]
+            m_r = m_new * by_r[t]
             m_before.append(torch.cat([m_r, m_z, m_new], -1))
             m_h = m_h * z_bar[t] + torch.cat([m_r, m_z, m_new * r_bar[t]], -1) @ w.of_state
         return torch.stack(m_before[::-1]) @ w.of_input, (m_h,)
 
-    outputs = Pair(hidden.value[1:], hidden.other[1:])
-    return [outputs, Pair(hidden.value[-1], hidden.other[-1])], pull
+    return [hidden, Pair(hidden.value[-1], hidden.other[-1])], pull
 
 
 def rnn_layer(name: str) -> Callable[..., Run]:
@@ -137,12 +141,8 @@ def rnn_layer(name: str) -> Callable[..., Run]:
 
     def layer(xs: Pair, state: Sequence[Pair], w: Weights) -> Run:
         def run(x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-            before, hidden = [], []
-            for a in F.linear(x, w.of_input, w.input_bias):
-                before.append(a + F.linear(h, w.of_state, w.state_bias))
-                h = getattr(torch, name)(before[-1])
-                hidden.append(h)
-            return torch.stack(before), torch.stack(hidden)
+            hidden, previous = _hidden(f"rnn_{name}", x, (h,), w)
+            return F.linear(x, w.of_input, w.input_bias) + F.linear(previous, w.of_state, w.state_bias), hidden
 
         before, hidden = _both(run, xs, state)
         _, of_hidden = _activation_slope(name, before)
