@@ -39,12 +39,12 @@ def listed(values: Any) -> list[Any]:
     return list(values) if isinstance(values, tuple) else [values]
 
 
-def check_model(model: nn.Module, x: Any, r: Any, output: Any = 1, *, single: bool = True) -> None:
-    """In float64, and in float32 with ``single``."""
+def check_model(model: nn.Module, x: Any, r: Any, output: Any = 1, *, single: bool = True, exact: float = 1e-9) -> None:
+    """In float64, to ``exact`` (less where a model computes in float32 inside), and in float32 with ``single``."""
     found, back = relevance(model, x, r, output), relevance(model, r, x, output)
     off, gross = gap(found)
     assert gross > 0
-    assert off <= 1e-9 * gross
+    assert off <= exact * gross + _rounding(found)
     for one, other in zip(listed(found.attribution), listed(back.attribution), strict=True):
         assert (one is None and other is None) or torch.equal(one, -other)
     if isinstance(output, int):
@@ -58,9 +58,14 @@ def check_model(model: nn.Module, x: Any, r: Any, output: Any = 1, *, single: bo
         x, r = (_single(value) for value in (x, r))
         coarse = relevance(model.float(), x, r, output)
         off, gross = gap(coarse)
-        size = float(torch.maximum(coarse.output.abs(), coarse.reference_output.abs()).sum())
-        assert off <= 1e-5 * gross + 8 * torch.finfo(torch.float32).eps * size  # u(x) - u(r) is itself rounded
+        assert off <= 1e-5 * gross + _rounding(coarse)
         model.double()
+
+
+def _rounding(found: Any) -> float:
+    """What u(x) - u(r) is itself rounded by: random weights can leave a difference in the last places of u."""
+    size = torch.maximum(found.output.abs(), found.reference_output.abs()).sum()
+    return 8 * torch.finfo(found.output.dtype).eps * float(size)
 
 
 def _outputs(model: nn.Module, x: Any, output: int) -> list[Tensor]:

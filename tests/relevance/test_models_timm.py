@@ -31,6 +31,9 @@ SLOW = {
 }
 
 
+SINGLE_INSIDE = {"efficientvit_b0"}  # its attention is computed in float32
+
+
 def test_there_are_enough_models() -> None:
     assert len(FAST) + len(SLOW) >= 50
 
@@ -41,7 +44,7 @@ def test_there_are_enough_models() -> None:
 def test_timm(name: str, size: int) -> None:
     settings = {"img_size": 32, "depth": 2} if name == "vit_tiny_patch16_224" else {}
     model = build(timm.create_model, name, pretrained=False, num_classes=7, **settings)
-    check_model(model, *images(size), single=False)
+    check_model(model, *images(size), single=False, exact=1e-4 if name in SINGLE_INSIDE else 1e-9)
 
 
 def trained() -> nn.Module:
