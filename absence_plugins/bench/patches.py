@@ -12,6 +12,7 @@ from absence_plugins.bench.result import BenchResult
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, has_torchvision
 from absence_plugins.bench.works import Work
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.patches.windows import corners, windows_of
 
 FORWARD_LIMITS = {"resnet18": 1.15, "resnet50": 1.2}
@@ -72,7 +73,9 @@ def build_patch_works(network: str, quick: bool, device: torch.device) -> dict[s
         return torch.cat([_to_layer(model, part.to(device)).mean((2, 3)) for part in crops])
 
     def search() -> Tensor:
-        found = find_extreme_patches(model, LAYER, images, k=K, size=SIZE, stride=STRIDE, progress=False)
+        found = find_extreme_patches(
+            model, Layer(LAYER, side="output"), images, k=K, size=SIZE, stride=STRIDE, progress=False
+        )
         return found.highest.scores
 
     def script() -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import absence_plugins.captum as captum_adapters
 from absence_plugins.bench.scores import built, composites
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.commands.maps.explainers import blank_baseline
-from absence_plugins.core.hooks import capture
+from absence_plugins.core.units import Layer
 from absence_plugins.data.planted import Sum
 from absence_plugins.methods.faithfulness import Question
 
@@ -180,10 +180,12 @@ def _image_like(question: Question) -> tuple[nn.Module, tuple[int, ...]]:
 
 def _with_output(question: Question, modules: list[nn.Module], axes: int) -> list[tuple[nn.Module, tuple[int, ...]]]:
     """Those of the modules that put out a tensor of so many axes, with its shape."""
-    with ExitStack() as stack, torch.no_grad():
-        seen = [stack.enter_context(capture(module)) for module in modules]
-        question.model(question.x[:1])
-    found = [(module, tuple(own[-1].shape)) for module, own in zip(modules, seen, strict=True) if own]
+    names = {module: name for name, module in question.model.named_modules()}
+    found = []
+    for module in modules:
+        with suppress(ValueError):  # it does not run
+            seen = Layer(names[module], channels="first", side="output").shape(question.model, question.x[:1])
+            found.append((module, (1, seen.channels, *seen.positions)))
     return [one for one in found if len(one[1]) == axes]
 
 

@@ -87,3 +87,26 @@ def unit_numbers(text: str | None) -> list[int] | None:
             raise ValueError(f"--units {text!r} must be unit numbers such as 0,5,8-15")
         numbers += range(int(first), int(last or first) + 1)
     return numbers
+
+
+def two_channels(text: str) -> tuple[int | None, str]:
+    """The images' channels, and the layer's axis: from ``last``, ``1``, or both as ``1,last``.
+
+    Raises:
+        ValueError: anything else.
+
+    >>> two_channels("1,last"), two_channels("auto")
+    ((1, 'last'), (None, 'auto'))
+    """
+    images, axis = None, "auto"
+    for part in (one.strip() for one in text.split(",")):
+        if part.isdigit() and int(part):
+            images = int(part)
+        elif part in ("auto", "first", "last"):
+            axis = part
+        else:
+            raise ValueError(
+                f"--channels {text!r} must be auto, first or last (the layer's axis of channels), a number of the images' "
+                "channels such as 1, or both, as in 1,last"
+            )
+    return images, axis

@@ -11,6 +11,13 @@ Model = Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or d
 Weights = Annotated[str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")]
 Size = Annotated[int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")]
 Channels = Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")]
+LayerChannels = Annotated[
+    str,
+    typer.Option(
+        "--channels",
+        help="The layer's axis of channels: auto, first, or last; and of the images, 1 for grayscale models: 1, or 1,last.",
+    ),
+]
 Mean = Annotated[
     str | None,
     typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
@@ -23,7 +30,7 @@ PatchesPerForward = Annotated[int | None, typer.Option(help="Patches per forward
 ScanMode = Annotated[
     str | None, typer.Option(help="crop, or mask for networks of a fixed input size; default crop (digits mask).")
 ]
-Reduce = Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min or cls.")]
+Reduce = Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min, sum or cls.")]
 Attributes = Annotated[Path | None, typer.Option(help="CSV: class,ATTRIBUTE,... with 0 or 1 per class.")]
 Page = Annotated[Path, typer.Option(help="Folder for the page.")]
 Workers = Annotated[int, typer.Option(help="Processes that read images ahead.")]

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, numbers, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, numbers, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
-    Channels,
+    LayerChannels,
     Mean,
     Model,
     Patch,
@@ -38,7 +38,7 @@ def report(
     model: Model = "digits",
     weights: Weights = "none",
     layer: Annotated[
-        str | None, typer.Option(help="As in model.named_modules(), in front of a ReLU; digits: conv3.")
+        str | None, typer.Option(help="As in model.named_modules(); of a ReLU its input is read; digits: conv3.")
     ] = None,
     units: Annotated[
         str | None, typer.Option(help="Unit numbers, for example 0,5,8-15; only these are tested and reported.")
@@ -66,7 +66,7 @@ def report(
         "absence-report"
     ),
     size: Size = None,
-    channels: Channels = None,
+    channels: LayerChannels = "auto",
     mean: Mean = None,
     std: Std = None,
     workers: Workers = 0,
@@ -92,8 +92,9 @@ def report(
             tuple(part.strip() for part in (skip or "").split(",") if part.strip()),
             scored,
         )
+        pixels, axis = two_channels(channels)
         loaded = load_model(
-            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
+            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
         )
         given = {
             "size": patch,
@@ -106,6 +107,7 @@ def report(
             default_scan(model == "digits"),
             k=k,
             reduce=reduce,
+            channels=axis,
             workers=workers,
             seed=seed,
             **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, numbers, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, numbers, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
-    Channels,
+    LayerChannels,
     Mean,
     Model,
     Page,
@@ -37,7 +37,7 @@ def patches(
     ] = None,
     model: Model = "digits",
     weights: Weights = "none",
-    layer: Annotated[str | None, typer.Option(help="As in model.named_modules(); in front of a ReLU.")] = None,
+    layer: Annotated[str | None, typer.Option(help="As in model.named_modules(); of a ReLU its input is read.")] = None,
     units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15; default: all.")] = None,
     patch: Patch = None,
     stride: Stride = None,
@@ -53,7 +53,7 @@ def patches(
     ] = None,
     batch_size: PatchesPerForward = None,
     size: Size = None,
-    channels: Channels = None,
+    channels: LayerChannels = "auto",
     mean: Mean = None,
     std: Std = None,
     workers: Workers = 0,
@@ -67,14 +67,16 @@ def patches(
         from absence_plugins.commands.models import load_model
         from absence_plugins.commands.patches import default_scan, patches_page
 
+        pixels, axis = two_channels(channels)
         loaded = load_model(
-            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
+            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
         )
         given = {"size": patch, "stride": stride, "mode": mode, "batch_size": batch_size}
         scan = replace(
             default_scan(model == "digits"),
             k=k,
             reduce=reduce,
+            channels=axis,
             units=unit_numbers(units),
             images_per_unit=images_per_unit,
             protocol=protocol,
@@ -110,14 +112,14 @@ def label(
     exact_pairs: Annotated[bool, typer.Option(help="Search all pairs of concepts.")] = True,
     holdout: Annotated[float, typer.Option(help="Share of the images that judge and are not searched.")] = 0.5,
     top: Annotated[int, typer.Option(help="Names per unit.")] = 5,
-    reduce: Annotated[str, typer.Option(help="Of a channel over the image: mean, max, min or sum.")] = "mean",
+    reduce: Reduce = "mean",
     out: Annotated[Path, typer.Option(help="Folder for the page, labels.csv and labels.json.")] = Path("absence-label"),
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder for the units' values: run the command again to go on.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per forward; default 64 (digits 256).")] = None,
     size: Size = None,
-    channels: Channels = None,
+    channels: LayerChannels = "auto",
     mean: Mean = None,
     std: Std = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
@@ -128,8 +130,9 @@ def label(
         from absence_plugins.commands.label import run_label
         from absence_plugins.commands.models import load_model
 
+        pixels, axis = two_channels(channels)
         loaded = load_model(
-            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
+            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
         )
         found = run_label(
             loaded,
@@ -140,6 +143,7 @@ def label(
             hypernyms=hypernyms,
             is_digits=model == "digits",
             reduce=reduce,
+            channels=axis,
             checkpoint=checkpoint,
             batch_size=batch_size,
             length=length,
@@ -178,7 +182,7 @@ def directions(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 64,
     size: Size = None,
-    channels: Channels = None,
+    channels: LayerChannels = "auto",
     mean: Mean = None,
     std: Std = None,
     seed: Seed = 0,
@@ -188,15 +192,17 @@ def directions(
     with clear_errors():
         from absence_plugins.commands.directions import Fit, model_directions
         from absence_plugins.commands.models import load_model
+        from absence_plugins.core.units import Layer
 
+        pixels, axis = two_channels(channels)
         loaded = load_model(
-            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
+            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
         )
         fit = Fit(count, most, background, recipe, head, seed, batch_size, {"steps": steps})
         path = model_directions(
             images,
             loaded,
-            layer,
+            layer if axis == "auto" else Layer(layer, channels=axis),  # type: ignore[arg-type]
             out,
             fit,
             checkpoint=checkpoint,

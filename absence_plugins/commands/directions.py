@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.commands.directions_page import Texts, directions_page
 from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.layers import say
 from absence_plugins.commands.models import LoadedModel, image_files
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint, keeping
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
 
 LEAD = """{count} directions of layer {layer}, found in {images} images without labels{head}. Each is a concept that the layer
@@ -98,7 +98,7 @@ def model_directions(
     pictures = torch.stack([loaded.preprocessing.picture(file) for file in found.files])
     inputs = loaded.preprocessing.normalize(pictures)
     read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
-    tqdm.write(f"reading {read}", file=sys.stderr)
+    say(read)
     pairs = _fitted_pairs(loaded.model, at, inputs, found.identity, fit, checkpoint, progress=progress)
     head = ", and with what the network behind the layer uses"
     head = head if fit.use_head else "; not aligned with the network behind it"
@@ -150,17 +150,13 @@ def _fitted_pairs(
     return pairs
 
 
-def kept_features(
-    model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, save_every: float = 60.0, progress: bool
-) -> Tensor:
+def kept_features(model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, progress: bool) -> Tensor:
     """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again."""
     kept = KeptRows(checkpoint)
-    pending: list[Tensor] = []
     parts = torch.split(inputs[len(kept) :], int(checkpoint.settings["batch_size"]))
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
     bar = tqdm(parts, desc=f"running {layer}", disable=not progress)
-    with bar, keeping(kept, pending, save_every) as save:
+    with bar, kept:
         for part in bar if len(kept) < len(inputs) else ():
-            pending.append(layer_features(model, layer, part.to(device)))
-            save()
-    return torch.cat(kept.rows).to(device)
+            kept.append(layer_features(model, layer, part.to(device)))
+    return kept.joined().to(device)

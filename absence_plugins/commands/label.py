@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.layers import named_layer, say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_whole
-from absence_plugins.core.hooks import capture
-from absence_plugins.core.units import REDUCTIONS, Unit, is_rectifier
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint, keeping
+from absence_plugins.core.units import Layer, LayerShape
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
 from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, concepts_from_folder, label_units
+from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.plots.labels import label_panels
 
@@ -63,27 +63,26 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class LayerLabels:
-    """What the command found: the labels, the units with a NOT, strongest first, and where it was written."""
+    """What the command found: the labels, the units with a NOT, strongest first, how the layer was read, and where it was written."""
 
     labels: UnitLabels
     absent: tuple[UnitLabel, ...]
-    layer: str
+    read: LayerShape
     page: Path
 
     def summary(self) -> str:
         """Which units are named with NOT, and what each NOT is worth, one line per unit."""
         named = sum(one.best.q is None or one.best.q <= Q for one in self.labels)
-        head = f"{self.layer}: {named} of {len(self.labels)} units named{'' if self.labels.heldout == 0 else f' (q <= {Q})'}, {len(self.absent)} of them with a NOT that is worth something"
+        head = f"{self.read.layer or 'output'}: {named} of {len(self.labels)} units named{'' if self.labels.heldout == 0 else f' (q <= {Q})'}, {len(self.absent)} of them with a NOT that is worth something"
         return "\n".join([head, *(f"  unit {one.unit}: {one.best.formula}   {_worths(one)}" for one in self.absent)])
 
 
 def label_layer(
     loaded: LoadedModel,
-    layer: str,
+    layer: str | Layer,
     samples: Samples,
     out: Path,
     *,
-    reduce: str = "mean",
     checkpoint: Path | None = None,
     seed: int = 0,
     command: str = "",
@@ -92,8 +91,8 @@ def label_layer(
 ) -> LayerLabels:
     """Name every unit of a layer; write ``index.html``, ``labels.csv``, ``labels.json`` and ``labels.txt`` to ``out``.
 
-    A convolution's channel counts with its mean (``reduce``) over the image, before the nonlinearity. ``options`` are those of
-    ``label_units``. Model and random state are as before. ``checkpoint``: a folder for the values, which are computed once.
+    A channel counts with its mean (or another ``reduce`` of the :class:`~absence_plugins.Layer`) over positions, before the
+    nonlinearity. ``options`` are those of ``label_units``. Model and random state are as before. ``checkpoint``: a folder for the values, which are computed once.
 
     Raises:
         ValueError: a layer that does not exist or does not run, a reduction that is not known, values that are NaN,
@@ -102,17 +101,21 @@ def label_layer(
     out = Path(out)
     if out.is_file():
         raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
-    values = layer_values(loaded.model, layer, samples, reduce=reduce, checkpoint=checkpoint, progress=progress)
+    at = Layer.of(layer)
+    device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
+    shape = at.shape(loaded.model, next(samples.batches())[:1].to(device))
+    say(shape)
+    values = read_layer(loaded.model, at, samples, checkpoint=checkpoint, progress=progress)
     labels = label_units(values, samples.concepts, samples.names, seed=seed, progress=progress, **options)
     absent = tuple(labels.with_not(Q))
     left_out = () if samples.left_out is None else samples.left_out.notes
     notes = (*loaded.notes, *left_out)
-    page = write_page(_page(labels, absent, layer, samples, values, notes, reduce, seed, command), out)
+    page = write_page(_page(labels, absent, shape, samples, values, notes, seed, command), out)
     if samples.left_out is not None:
         samples.left_out.write(out)
     labels.to_csv(out / "labels.csv")
     labels.to_json(out / "labels.json")
-    found = LayerLabels(labels, absent, layer, page)
+    found = LayerLabels(labels, absent, shape, page)
     write_whole(out / "labels.txt", f"{labels.table()}\n\n{found.summary()}\n")
     return found
 
@@ -176,67 +179,36 @@ def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
     )
 
 
-def layer_values(
+def read_layer(
     model: nn.Module,
-    layer: str,
+    layer: str | Layer,
     samples: Samples,
     *,
-    reduce: str = "mean",
     checkpoint: Path | None = None,
-    save_every: float = 60.0,
     progress: bool = True,
 ) -> Tensor:
-    """Every unit of a layer on every sample, before the nonlinearity, reduced over space: [N, U] on the CPU.
+    """Every unit of a layer on every sample: [N, U] on the CPU.
 
-    checkpoint: a folder in which they are kept, every ``save_every`` seconds and at the end; what is there is not computed
-    again. Raises ValueError for the values of another model, layer, reduction or other images.
+    checkpoint: a folder in which they are kept, every minute and at the end; what is there is not computed again. Raises ValueError for the values of another model, layer, way of reading it, or other images.
     """
-    if reduce not in REDUCTIONS:
-        raise ValueError(f"--reduce {reduce!r} must be one of {', '.join(REDUCTIONS)}")
-    module = Unit(layer, 0).module(model)
-    side = "input" if is_rectifier(module) else "output"
-    while isinstance(module, nn.Sequential) and side == "input":
-        module = module[-1]
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    kept = None
+    at = Layer.of(layer)
+    kept = KeptRows()
     if checkpoint is not None:
         first = next(samples.batches())[0]
-        settings = {"layer": layer, "reduce": reduce, "images": len(samples), "read": samples.identity}
+        how = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
+        settings = {"layer": at.name, **how, "images": len(samples), "read": samples.identity}
         kept = KeptRows(Checkpoint(checkpoint, settings | fingerprint(model, first), "labelling"))
-    done = 0 if kept is None else len(kept)
-    values: list[Tensor] = []
-    with (
-        torch.no_grad(),
-        tqdm(total=len(samples), initial=done, desc=f"running {layer}", disable=not progress) as bar,
-        keeping(kept, values, save_every) as save,
-    ):
-        for batch in samples.batches(done) if done else samples.batches():
-            with capture(module, side=side) as seen:
-                model(batch.to(device))
-            if not seen:
-                raise ValueError(f"layer {layer!r} does not run in the model's forward, so it has no activation")
-            if seen[-1].dim() < 2:
-                raise ValueError(
-                    f"layer {layer!r} has activations of shape {tuple(seen[-1].shape)}, without units on axis 1"
-                )
-            values.append(
-                REDUCTIONS[reduce](seen[-1].flatten(2).movedim(1, 2).flatten(2)).cpu()
-                if seen[-1].dim() > 2
-                else seen[-1].cpu()
-            )
-            save()
-            bar.update(len(batch))
-    return torch.cat(values if kept is None else kept.rows)
+    batches = samples.batches(len(kept)) if len(kept) else samples.batches()
+    return layer_values(model, at, batches, total=len(samples), kept=kept, progress=progress)
 
 
 def _page(
     labels: UnitLabels,
     absent: Sequence[UnitLabel],
-    layer: str,
+    shape: LayerShape,
     samples: Samples,
     values: Tensor,
     notes: Sequence[str],
-    reduce: str,
     seed: int,
     command: str,
 ) -> Page:
@@ -246,10 +218,10 @@ def _page(
     chosen = [*absent[:SHOWN], *others[:OTHERS]]
     mode = labels.settings["mode"]
     lead = (
-        f"Every unit of {layer} is named by the formula of concepts that its value detects best (INVERT); {len(absent)} of "
+        f"Every unit of {shape.layer or 'the output'} is named by the formula of concepts that its value detects best (INVERT); {len(absent)} of "
         f"{len(labels)} names have a NOT that is worth something: these units are {'low' if mode == 'negative' else 'high'} where something is missing. "
-        f"Searched on {labels.searched:,} images, judged on {labels.heldout:,} others.\n\n{samples.source}. Values are those before the "
-        f"nonlinearity{'' if values.dim() < 2 else f'; a convolution counts with its {reduce} over the image'}. "
+        f"Searched on {labels.searched:,} images, judged on {labels.heldout:,} others.\n\n{samples.source}. Read: {shape}. Values are those "
+        f"before the nonlinearity{f'; a channel counts with its {shape.reduce} over positions' if shape.positions else ''}. "
         f"Below: {min(len(absent), SHOWN)} units with a NOT, strongest first, and {min(len(others), OTHERS)} others; all are in labels.csv and labels.json."
     )
     return Page(
@@ -308,6 +280,8 @@ def run_label(
     attributes: Path | None = None,
     hypernyms: Path | None = None,
     is_digits: bool = False,
+    reduce: str = "mean",
+    channels: str = "auto",
     batch_size: int | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
@@ -320,6 +294,7 @@ def run_label(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"--batch-size {batch_size} must be at least 1")
+    at = named_layer(loaded.model, layer, reduce, channels)
     given = {} if batch_size is None else {"batch_size": batch_size}
     if images is None:
         if attributes is not None or hypernyms is not None:
@@ -333,5 +308,5 @@ def run_label(
         samples = folder_samples(
             Path(images), loaded, attributes, hypernyms, checkpoint=checkpoint, progress=progress, **given
         )
-    found = label_layer(loaded, layer, samples, out, checkpoint=checkpoint, progress=progress, **options)
+    found = label_layer(loaded, at, samples, out, checkpoint=checkpoint, progress=progress, **options)
     return replace(found, page=found.page.resolve())

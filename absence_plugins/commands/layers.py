@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from absence_plugins.commands.image_folder import FolderImages
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_whole
+from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
@@ -49,6 +53,7 @@ class Scan:
     k: int = 8
     mode: str = "crop"
     reduce: str = "mean"
+    channels: str = "auto"
     units: Sequence[int] | None = None
     images_per_unit: int = 100
     protocol: str = "controlled"
@@ -89,20 +94,23 @@ class Texts:
 def scan_layer(subject: Subject, layer: str, scan: Scan, *, look: Look | None = None, progress: bool) -> LayerResult:
     """Patches of one half of the data (of all, in the paper's protocol), tested on the other.
 
-    look: what ``look_at`` found of it before. Raises ValueError for a rectifier, and warns where a layer's values look rectified.
+    look: what ``look_at`` found of it before. Says what was read, and warns where a layer's values look rectified.
     """
-    look = look or look_at(subject.model, layer, subject.dataset, scan.reduce)
+    at = named_layer(subject.model, layer, scan.reduce, scan.channels)
+    if look is None:
+        look = look_at(subject.model, at, subject.dataset)
+    if look.shape is not None:
+        say(look.shape)
     selection = None if scan.protocol == "paper" else halves(subject.dataset, scan.seed)[0]
     checkpoint = None if scan.checkpoint is None else scan.checkpoint / (layer or "output")
     patches = find_extreme_patches(
         subject.model,
-        layer,
+        at,
         subject.dataset,
         k=scan.k,
         size=scan.size,
         stride=scan.stride,
         mode=scan.mode,
-        reduce=scan.reduce,
         units=scan.units,
         images=selection,
         batch_size=scan.batch_size,
@@ -113,7 +121,7 @@ def scan_layer(subject: Subject, layer: str, scan: Scan, *, look: Look | None = 
     )
     tested = insertion_test(
         subject.model,
-        layer,
+        at,
         subject.dataset,
         patches,
         images_per_unit=scan.images_per_unit,
@@ -192,11 +200,28 @@ def _summary(layer: str, result: LayerResult) -> Row:
         *((f"Mean, {arm}", f"{value:.3g}") for arm, value in total["means"].items()),
     )
     panels: tuple[Panel, ...] = ()
+    read = "" if result.look.shape is None else f"Read: {result.look.shape}. "
     sentence = (
-        f"{total['flagged']} of {total['units']} units are flagged at {level} <= {total['alpha']}. "
+        f"{read}{total['flagged']} of {total['units']} units are flagged at {level} <= {total['alpha']}. "
         f"Averaged over units, the lowest patches pull them to {total['means']['lowest']:.3g}, random ones to {total['means']['random']:.3g}."
     )
     return Row(f"Layer {layer or 'output'}", sentence, panels, facts)
+
+
+def named_layer(model: nn.Module, name: str, reduce: str, channels: str) -> Layer:
+    """The layer that a command names. Raises ValueError in the words of its options, with the nearest names of layers."""
+    for option, value, known in (("--reduce", reduce, REDUCES), ("--channels", channels, CHANNELS)):
+        if value not in known:
+            raise ValueError(f"{option} {value!r} must be one of {', '.join(known)}")
+    layer = Layer(name, reduce=reduce, channels=channels)  # type: ignore[arg-type]
+    layer.module(model)
+    return layer
+
+
+def say(shape: LayerShape) -> None:
+    """One line on stderr, also with ``--quiet``: which channels and positions are read. Of several ranks the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(f"reading {shape}", file=sys.stderr)
 
 
 DIGITS_SCAN = Scan(
@@ -205,6 +230,6 @@ DIGITS_SCAN = Scan(
 
 
 def layers_of(model: nn.Module) -> list[str]:
-    """The layers whose output is a pre-activation: every convolution and dense layer; "" is the last one's, the logits."""
+    """Layers without a nonlinearity at their end: every convolution and dense layer; "" is the last one's, the logits."""
     found = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     return [*found[:-1], ""]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from absence_plugins import __version__
 from absence_plugins.commands.image_folder import FolderImages
-from absence_plugins.commands.layers import Scan, Subject, layers_of, scan_layer
+from absence_plugins.commands.layers import Scan, Subject, layers_of, named_layer, scan_layer
 from absence_plugins.commands.maps.unit import default_maps, default_pictures
 from absence_plugins.commands.models import LoadedModel, Preprocessing, image_files
 from absence_plugins.commands.provenance import provenance
@@ -124,6 +124,7 @@ def run_report(
     show = normalized_to_picture(prepared.mean, prepared.std)
     mark = _fingerprint(loaded, samples, layer, scan, wanted)
     # refuses a wrong layer or unit before the scan
+    named_layer(loaded.model, layer, scan.reduce, scan.channels)
     first = list(wanted.units) if wanted.units else [0]
     directions_layer = wanted.directions_layer
     if directions_layer is None and is_digits:
@@ -141,7 +142,7 @@ def run_report(
         "progress": progress,
         "scored": 0 if "faithfulness" in wanted.skip else wanted.scored,
         **{name: getattr(scan, name) for name in (
-            "size", "stride", "mode", "reduce", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed"
+            "size", "stride", "mode", "reduce", "channels", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed"
         )},
     }  # fmt: skip
     look = study_of(loaded.model, layer, first, samples.dataset, **options).look
@@ -164,7 +165,7 @@ def run_report(
         corrected = "q is p" if one else f"q is corrected over these {many}"
         asked = f"{many} of {look.units} units of {named} {'was' if one else 'were'} tested; {corrected}. The insertion test asks"
     lead = LEAD.format(
-        asked=asked, values="" if look.note else "Values are those before the nonlinearity. ", flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha,
+        asked=asked, values="" if look.note else f"Values are those before the nonlinearity{'' if look.shape is None else f' ({look.shape})'}. ", flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha,
         chosen=chosen, source=samples.source,
     )  # fmt: skip
     uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()

@@ -9,7 +9,7 @@ People's models return tensors, tuples, dictionaries and dataclasses (Hugging Fa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,13 @@ from torch import Tensor, nn
 from absence_plugins.core.reading import run_model
 
 SOFTMAX_TOLERANCE = 1e-4
+PER_SAMPLE = (
+    "index",
+    "other",
+    "classes",
+    "nontargets",
+    "vector",
+)  # fields of outputs that may have one entry per sample
 NAMES = ("logits", "out")  # of the scores, in dictionaries and dataclasses
 Index = int | tuple[int, ...] | Tensor | Sequence[int]
 
@@ -95,6 +102,22 @@ class Output:
     def of(self, model: nn.Module) -> OutputModel:
         """The model with this number as its only output: inputs [B, ...] -> [B]."""
         return OutputModel(model, self)
+
+    def of_samples(self, samples: Tensor) -> Output:
+        """The same output for other rows: what was chosen per sample, for the samples [M] that the rows come from.
+
+        >>> Logit([2, 0]).of_samples(torch.tensor([1, 1, 0])).index
+        [0, 0, 2]
+        """
+        rows = samples.tolist()
+        changed: dict[str, Any] = {}
+        for name in PER_SAMPLE:
+            value = getattr(self, name, None)
+            if isinstance(value, list):
+                changed[name] = [value[row] for row in rows]
+            elif isinstance(value, Tensor) and value.dim() == (2 if name == "vector" else 1):
+                changed[name] = value[samples.to(value.device)]
+        return replace(self, **changed) if changed and is_dataclass(self) else self
 
     def describe(self) -> str:
         """The output in words."""

@@ -18,6 +18,14 @@ def looks_rectified(values: Tensor) -> bool:
     return bool((values >= 0).all()) and bool((values == 0).any())
 
 
+def rectified_note(layer: str) -> str:
+    """What to say of a layer (the name of its class) whose values look rectified, and what to do."""
+    return (
+        f"every value of the neuron's layer ({layer}) is 0 or more, and some are exactly 0, as behind a ReLU; a neuron that is 0 "
+        "there shows no absence. Explain a layer in front of the rectifier, such as a block's last convolution or batch norm"
+    )
+
+
 def check_preactivation(layer: nn.Module, forward: Callable[[], Any], *, side: str = "output") -> None:
     """Refuse a layer whose value is rectified, by itself or by an in-place rectifier behind it.
 
@@ -37,12 +45,7 @@ def check_preactivation(layer: nn.Module, forward: Callable[[], Any], *, side: s
     with capture(layer, side=side) as seen:
         changed = overwritten(layer, forward, side=side)
     if seen and not changed and bool((seen[-1] >= 0).all()) and bool((seen[-1] == 0).any()):
-        warnings.warn(
-            f"every value of the neuron's layer ({name}) is 0 or more, and some are exactly 0, as behind a ReLU; a neuron that is 0 "
-            "there shows no absence. Explain a layer in front of the rectifier, such as a block's last convolution or batch norm",
-            AbsenceWarning,
-            stacklevel=6,
-        )
+        warnings.warn(rectified_note(name), AbsenceWarning, stacklevel=6)
     if changed:
         raise ValueError(
             f"the {side} of the neuron's layer ({name}) is overwritten in place during the forward (ReLU(inplace=True)?), "

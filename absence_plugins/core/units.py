@@ -180,11 +180,10 @@ class Layer:
         return REDUCTIONS[self.reduce](maps.flatten(2))
 
     def shape(self, model: nn.Module, *inputs: Any, **keywords: Any) -> LayerShape:
-        """How many channels and positions these inputs give, and which side was read."""
+        """How many channels and positions these inputs give, and which side was read; runs as :meth:`reading` does."""
         watch = self.watch(model)
-        with torch.no_grad(), watch:
-            run_model(model, inputs, keywords)
-        maps = self.arranged(model, watch, watch.last(), inputs, keywords)
+        with stopped_at(model, watch) as run:
+            maps = self.arranged(model, watch, run(*inputs, **keywords), inputs, keywords)
         return LayerShape(self.name, maps.shape[1], tuple(maps.shape[2:]), watch.point[1], self.reduce)
 
     def watch(self, model: nn.Module) -> Watch:
@@ -495,6 +494,18 @@ class UnitModel(nn.Module):
         self.model, self.unit, self.training = model, unit, model.training
         reduce = unit.at.reduce
         self.reduction = Reduction(reduce) if reduce in REDUCTIONS and isinstance(unit, Unit) else None
+
+    @property
+    def layer(self) -> str:
+        """The name of the unit's layer."""
+        return self.unit.at.name
+
+    @property
+    def index(self) -> int:
+        """The unit's channel. Raises AttributeError for a direction, which has none."""
+        if not isinstance(self.unit, Unit):
+            raise AttributeError("a direction has no channel")
+        return self.unit.index
 
     def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
         """The unit's value: inputs [B, ...] -> [B]."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,45 +130,17 @@ class KeptRows:
         """All rows [N, ...]."""
         return torch.cat([*self.rows, *self.pending])
 
-    def add(self, rows: list[Tensor]) -> None:
-        """Save some more rows [n, ...] in a file of their own."""
-        if rows and self.checkpoint is not None:
-            joined = torch.cat(rows).cpu().contiguous()
+    def _save(self) -> None:
+        """Move what is pending into a file of its own."""
+        moved = list(self.pending)
+        if moved and self.checkpoint is not None:
+            joined = torch.cat(moved).cpu().contiguous()
             self.checkpoint.save(self._name(self.checkpoint), {"rows": joined})
             self.rows.append(joined)
-
-    def _save(self) -> None:
-        if self.checkpoint is not None:
-            _move(self.pending, self)
+            del self.pending[: len(moved)]
 
     def _name(self, checkpoint: Checkpoint) -> str:
         return f"{checkpoint.work}-{len(self.rows):05d}"
-
-
-@contextmanager
-def keeping(kept: KeptRows | None, pending: list[Tensor], save_every: float) -> Iterator[Callable[[], None]]:
-    """A function to call after every batch that was appended to ``pending``: now and then, and when the block ends in
-    whatever way, the batches move from there to ``kept``. Without ``kept`` they stay.
-    """
-    saved = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved
-        if kept is not None and time.monotonic() - saved >= save_every:
-            _move(pending, kept)
-            saved = time.monotonic()
-
-    try:
-        yield save
-    finally:
-        if kept is not None:
-            _move(pending, kept)
-
-
-def _move(pending: list[Tensor], kept: KeptRows) -> None:
-    moved = list(pending)
-    kept.add(moved)
-    del pending[: len(moved)]
 
 
 def read_record(path: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ from torch import nn
 from torchvision.utils import save_image
 from typer.testing import CliRunner
 
+from absence_plugins import Layer
 from absence_plugins.cli import app
-from absence_plugins.commands.label import Samples, digit_samples, folder_samples, layer_values
+from absence_plugins.commands.label import Samples, digit_samples, folder_samples, read_layer
 from absence_plugins.commands.models import load_model
 from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.methods.invert import Formula, label_units
@@ -73,13 +74,13 @@ def test_the_values_are_those_before_the_nonlinearity(folder: Path) -> None:
         linear = digits_cnn()[:11](images)
         conv = digits_cnn()[:7](images)
     for layer in ("linear1", "relu4"):
-        torch.testing.assert_close(layer_values(loaded.model, layer, samples, progress=False), linear)
+        torch.testing.assert_close(read_layer(loaded.model, layer, samples, progress=False), linear)
     for reduce, expected in (("mean", conv.mean((2, 3))), ("max", conv.amax((2, 3)))):
         for layer in ("conv3", "relu3"):
             torch.testing.assert_close(
-                layer_values(loaded.model, layer, samples, reduce=reduce, progress=False), expected, rtol=1e-4, atol=1e-5
+                read_layer(loaded.model, Layer(layer, reduce=reduce), samples, progress=False), expected, rtol=1e-4, atol=1e-5
             )  # fmt: skip
-    torch.testing.assert_close(layer_values(loaded.model, "", samples, progress=False), digits_cnn()(images).detach())
+    torch.testing.assert_close(read_layer(loaded.model, "", samples, progress=False), digits_cnn()(images).detach())
     assert all(not module._forward_hooks for module in loaded.model.modules())
 
 
@@ -89,7 +90,7 @@ def test_a_block_that_ends_in_an_inplace_rectifier_is_read_before_it() -> None:
     samples = Samples(lambda: iter([images[:3], images[3:]]), lambda i: images[i], torch.ones(5, 1) > 0, ("a",), "")
     expected = model[0][0](images).mean((2, 3)).detach()
     for layer in ("0", "0.1", "0.1.0"):
-        torch.testing.assert_close(layer_values(model, layer, samples, progress=False), expected)
+        torch.testing.assert_close(read_layer(model, layer, samples, progress=False), expected)
 
 
 def test_a_folder_with_attributes_and_hypernyms(folder: Path) -> None:
@@ -114,12 +115,12 @@ def test_a_folder_with_attributes_and_hypernyms(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layer", "linear9"], "no layer 'linear9'; it has: conv1"),
+        (["--layer", "linear9"], "no layer 'linear9'; it has: linear1, linear2"),
         (["--model", "torchvision:resnet18", "--layer", "fc"], "--images must name a folder"),
         (["--attributes", "attributes.csv"], "name that folder too"),
         (["--images", "nowhere"], "image folder nowhere does not exist"),
         (["--images", "one"], "has one class only"),
-        (["--reduce", "median"], "--reduce 'median' must be one of mean, max, min, sum"),
+        (["--reduce", "median"], "--reduce 'median' must be one of mean, max, min, sum, cls"),
         (["--mode", "both"], "mode='both' is not known"),
         (["--length", "0"], "length=0 must be"),
         (["--holdout", "1"], "holdout=1.0"),

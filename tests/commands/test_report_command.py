@@ -12,6 +12,7 @@ import torch
 from torchvision.utils import save_image
 from typer.testing import CliRunner
 
+from absence_plugins import Unit
 from absence_plugins.cli import app
 from absence_plugins.commands import report as unit_report
 from absence_plugins.commands.maps.unit import (
@@ -25,7 +26,6 @@ from absence_plugins.commands.maps.unit import (
 from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.report.unit import report_of
 from absence_plugins.report.unit.many import write_reports
-from absence_plugins.report.unit.neuron import ScannedUnit
 
 FAST = ["--stride", "20", "--images-per-unit", "5", "--scored", "2", "--quiet"]
 
@@ -181,7 +181,7 @@ def test_a_file_in_the_way_is_refused(here: Path) -> None:
 
 @pytest.mark.parametrize(("layer", "index"), [("conv2", 3), ("conv3", 10), ("linear1", 8)])
 def test_default_maps_add_up_and_agree_with_integrated_gradients(layer: str, index: int) -> None:
-    digits, unit = load_digits(), ScannedUnit(digits_cnn(), layer, index, "mean")
+    digits, unit = load_digits(), Unit(layer, index).of(digits_cnn())
     x, references = digits.test_images[:4], digits.train_images[:4]
     signed, _ = default_maps(unit, x, references)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_default_maps_fall_back_where_deeplift_cannot_see() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_default_pictures_drive_the_unit_both_ways() -> None:
-    unit = ScannedUnit(digits_cnn(), "conv3", 10, "mean")
+    unit = Unit("conv3", 10).of(digits_cnn())
     state = torch.random.get_rng_state()
     up, down = default_pictures(unit, (1, 32, 32), lambda picture: picture, 0, steps=8)
     assert up.shape == down.shape == (1, 32, 32)

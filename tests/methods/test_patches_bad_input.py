@@ -19,9 +19,9 @@ from absence_plugins.methods.patches import find_extreme_patches
         ({"size": 2.5}, "size=2.5 must be an integer"),
         ({"stride": True}, "stride=True"),
         ({"mode": "cut"}, "mode='cut' must be one of crop, mask"),
-        ({"reduce": "sum"}, "reduce='sum' must be one of mean, max, min, cls"),
+        ({"reduce": "median"}, "reduce='median' must be one of mean, max, min, sum, cls"),
         ({"precision": "fp8"}, "precision='fp8'"),
-        ({"units": [0, 9]}, r"units=\[9\]: layer '2' has units 0 to 4"),
+        ({"units": [0, 9]}, r"units=\[9\]: layer '2' has units 0 to 4, one for each of its 5 channels"),
         ({"units": []}, "units"),
         ({"images": []}, "no images"),
         ({"images": [3, 99]}, "images must lie between 0 and 6"),
@@ -65,5 +65,5 @@ def test_data_sets_that_cannot_be_scanned() -> None:
     model = net()
     model.add_module("unused", nn.Conv2d(1, 1, 1))
     model.forward = lambda x: model[:3](x)  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="nothing: it does not run"):
+    with pytest.raises(ValueError, match="layer 'unused' does not run"):
         find_extreme_patches(model, "unused", photos(), k=2, size=5, **QUIET)

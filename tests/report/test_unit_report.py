@@ -175,10 +175,17 @@ def test_the_same_seed_gives_the_same_numbers(hates: UnitReport, tested: Any) ->
     assert explained(0, tested=tested).to_dict() == hates.to_dict()
 
 
+def test_a_rectifier_is_read_in_front_of_it(hates: UnitReport, recwarn: pytest.WarningsRecorder) -> None:
+    own = explained(0, layer="relu", concepts=None).to_dict()["sections"]
+    expected = hates.to_dict()["sections"]
+    for key in ("maps_high", "maps_low", "pictures", "faithfulness"):
+        assert own[key] == expected[key]
+    assert not [one for one in recwarn if issubclass(one.category, AbsenceWarning)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": "relu"}, "puts out rectified values.*conv, head"),
         ({"layer": "none"}, "no layer 'none'"),
         ({"index": -1}, "index=-1 must be a channel number"),
         ({"index": 7, "maps": None, "pictures": None}, "units 0 to 2"),
@@ -319,9 +326,12 @@ def test_a_layer_whose_values_look_rectified_is_said_to_be(recwarn: pytest.Warni
     assert look_at(net(), "conv", pixels) == Look(3)  # its values are 0 or more, and 0 on ink, but nothing is cut off
     inplace = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True))
     assert look_at(inplace, "0", pixels) == Look(2)  # copies are read
+    rectified = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()))
+    assert (
+        str(look_at(rectified, "0", pixels).shape)
+        == f"0: 2 channels x {SIDE} x {SIDE} positions, mean, before its nonlinearity"
+    )
     assert not [one for one in recwarn if issubclass(one.category, AbsenceWarning)]
-    with pytest.raises(ValueError, match="puts out rectified values"):
-        look_at(nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())), "0", pixels)
 
 
 def test_few_images_make_uncertain_verdicts(hates: UnitReport) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.units import UnitModel
+
 INCOMPLETE = 0.05  # share of |u(x) - u(baseline)| by which DeepLift's map may miss it
 DEEPLIFT, INTEGRATED = "DeepLift", "integrated gradients"  # as the page calls them
 BOTH = f"{DEEPLIFT}, and {INTEGRATED} where it does not add up"
@@ -66,24 +68,24 @@ def integrated_gradients(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> 
 
 
 def default_pictures(
-    unit: Any, shape: tuple[int, ...], prepare: Callable[[Tensor], Tensor], seed: int, *, steps: int = 256
+    unit: UnitModel, shape: tuple[int, ...], prepare: Callable[[Tensor], Tensor], seed: int, *, steps: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Two pictures [C, H, W] in [0, 1] from the same noise, one that drives the unit up and one that drives it down, with Lucent.
 
-    unit: with ``model``, ``layer`` and ``index``; shape: (C, H, W); prepare: from pictures to model inputs; steps: of the
+    unit: a :class:`~absence_plugins.core.units.UnitModel` (``Unit(...).of(model)``); shape: (C, H, W); prepare: from pictures to model inputs; steps: of the
     optimization. Below 96 pixels a side Lucent's random shifts and rotations are left out: they are made for larger images.
     """
     from lucent.optvis import param
 
-    from absence_plugins.commands.maps.lucent import OUTPUTS, SMALL, UnitName
-    from absence_plugins.lucent import render_vis
+    from absence_plugins.commands.maps.lucent import SMALL
+    from absence_plugins.lucent import absence_contrast, render_vis
 
     channels, height, width = shape
     options: dict[str, Any] = {} if min(height, width) >= SMALL else {"transforms": []}
     colors = {"channels": channels} if channels != 3 else {}
     rendered = render_vis(
         unit.model,
-        UnitName(unit.layer or OUTPUTS, unit.index).contrast(),
+        absence_contrast(unit.unit.at, unit.index) if unit.layer else absence_contrast("", unit.index, kind="class"),
         lambda: param.image(width, height, batch=2, **colors),
         thresholds=(steps,),
         preprocess=prepare,

@@ -1,4 +1,4 @@
-"""The explained unit of a check, however it was named: a logit, one per sample, a ``Unit``, or a callable."""
+"""The explained unit of a check, however it was named: a logit, one per sample, a ``Unit``, ``Direction`` or ``Output``, or a callable."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import evaluating, quiet_forward
-from absence_plugins.core.outputs import as_columns, check_logits
+from absence_plugins.core.outputs import Output, as_columns, check_logits, logits_of
+from absence_plugins.core.reading import run_model
 from absence_plugins.core.references import ReferenceSet
-from absence_plugins.core.units import Unit
+from absence_plugins.core.units import Direction, Unit
 from absence_plugins.methods.faithfulness.claims import Value
 
 
 def resolved(unit: Any, samples: int) -> Any:
-    """A logit's number as a tensor [N]; hidden units and callables as they are.
+    """A logit's number as a tensor [N]; hidden units, directions, outputs and callables as they are.
 
     Raises:
         ValueError: what names no unit, another number of units than samples.
@@ -24,9 +25,11 @@ def resolved(unit: Any, samples: int) -> Any:
     >>> resolved(2, 3), resolved(Unit("", 1), 2)
     (tensor([2, 2, 2]), tensor([1, 1]))
     """
-    if isinstance(unit, Unit) and unit.layer:
+    if isinstance(unit, (Direction, Output)):
         return unit
     if isinstance(unit, Unit):
+        if unit.layer or unit.position is not None:
+            return unit
         unit = unit.index
     if callable(unit) and not isinstance(unit, Tensor):
         return unit
@@ -36,7 +39,9 @@ def resolved(unit: Any, samples: int) -> Any:
     except (TypeError, ValueError, RuntimeError):
         index = None
     if index is None or index.is_floating_point() or index.dtype == torch.bool or index.dim() > 1:
-        raise ValueError(f"unit={unit!r} must be a logit's number, one per sample, a Unit, or a callable")
+        raise ValueError(
+            f"unit={unit!r} must be a logit's number, one per sample, a Unit, Direction or Output, or a callable"
+        )
     index = index.long()
     if index.dim() == 0 or len(index) == 1:
         return index.reshape(1).expand(samples)
@@ -53,19 +58,25 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
     Raises:
         ValueError: a layer or a logit that does not exist, outputs that are probabilities.
     """
-    if isinstance(unit, Unit):
-        unit.module(model)
+    if isinstance(unit, (Unit, Direction)):
+        unit.at.module(model)
         return lambda images, samples: unit.values(model, images)
-    if not isinstance(unit, Tensor):
-        return lambda images, samples: unit(images)
+    if not isinstance(unit, (Tensor, Output)):
+        return lambda images, samples: unit(images.clone())
+
+    def scores_of(images: Tensor) -> Tensor:
+        outputs = run_model(model, (images,)) if isinstance(model, nn.Module) else model(images.clone())
+        return as_columns(logits_of(outputs, samples=len(images)))
 
     def outputs_of(images: Tensor) -> Tensor:
-        outputs = as_columns(model(images))
+        outputs = scores_of(images)
         return torch.cat([outputs, -outputs], 1) if outputs.shape[1] == 1 else outputs
 
     with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):
         outputs = outputs_of(x[:8])
-        check_logits(as_columns(model(x[:8])), lambda: as_columns(model(x[:8] * 0.37 + 0.21)))
+        check_logits(scores_of(x[:8]), lambda: scores_of(x[:8] * 0.37 + 0.21))
+    if isinstance(unit, Output):
+        return lambda images, samples: unit.of_samples(samples).values(scores_of(images))
     if outputs.dim() != 2:
         raise ValueError(
             f"the model has outputs of shape {tuple(outputs.shape[1:])}; pass as unit a callable from inputs to values [N]"

@@ -13,8 +13,9 @@ from tqdm.auto import tqdm
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integers
 from absence_plugins.core.hooks import evaluating, quiet_forward
+from absence_plugins.core.outputs import Output
 from absence_plugins.core.references import ReferenceSet, blank_value, warn_unsuitable
-from absence_plugins.core.units import Unit
+from absence_plugins.core.units import Direction, Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells
 from absence_plugins.methods.faithfulness.claims import deletion, insertion
 from absence_plugins.methods.faithfulness.curves import Curves
@@ -29,7 +30,7 @@ SECONDS_QUIET = 3  # before a progress bar appears
 def absence_scores(
     model: nn.Module,
     x: Tensor,
-    unit: int | Tensor | Unit | Callable[[Tensor], Tensor],
+    unit: int | Tensor | Unit | Direction | Output | Callable[[Tensor], Tensor],
     attribution: Attribution,
     *,
     view: View = "nontarget",
@@ -67,7 +68,8 @@ def absence_scores(
         model: outputs [N, K]; logits, not probabilities. Of one logit z, unit 0 is z and unit 1 is -z.
         x: images [N, C, H, W] or features [N, F]. For the non-target view inputs that u does not belong to (they have what
             holds it down), for the reference view inputs it belongs to.
-        unit: the explained unit: a logit (or one per sample [N]), a :class:`Unit`, or a callable from inputs to values [N].
+        unit: the explained unit: a logit (or one per sample [N]), a :class:`Unit` or ``Direction``, an ``Output`` such as a
+            ``Margin``, or a callable from inputs to values [N].
         attribution: callable from x to the signed map of u, or the map: [N, C, H, W], [N, 1, H, W], [N, H, W] or [N, F]; in the
             reference view also one per reference, [N, k, C or 1, H, W]. The sign: R > 0 raises u, R < 0 holds it down.
         view: "nontarget" or "reference", which of the two is checked.

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core.files import uncut
-from absence_plugins.core.hooks import stopped_at
 from absence_plugins.core.references import blank_value
-from absence_plugins.core.units import Unit
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import digest_of, fingerprint
 from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
 from absence_plugins.methods.insertion.progress import UNITS_AT_ONCE, Keeper, Progress, patches_digest
@@ -23,7 +22,6 @@ from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_r
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import cut_windows
-from absence_plugins.methods.patches.windows import unit_values
 
 RANDOM_PATCHES = 16  # per unit
 FEWEST_IMAGES = 3
@@ -31,7 +29,7 @@ FEWEST_IMAGES = 3
 
 def insertion_test(
     model: nn.Module,
-    layer: str,
+    layer: str | Layer,
     dataset: Any,
     patches: ExtremePatches,
     *,
@@ -61,7 +59,7 @@ def insertion_test(
 
     Args:
         model: runs in evaluation mode up to the layer; it is as before afterwards.
-        layer: the one that was scanned.
+        layer: the one that was scanned; it is read as the scan read it.
         dataset: the one that was scanned.
         patches: of :func:`find_extreme_patches`. Images that it did not scan are tested on; if it scanned all, one
             half of the data set (``split_seed``) is scanned again for patches, and the other half is tested on.
@@ -98,12 +96,13 @@ def insertion_test(
     (True, True)
     """
     _check(layer, patches, images_per_unit, protocol, test)
+    at = patches.at
     if protocol == "paper":
         chosen, numbers = patches, list(range(len(dataset)))
     else:
         rescan = None if checkpoint is None else Path(checkpoint) / "rescan"
         chosen, numbers = _disjoint(
-            model, layer, dataset, patches, split_seed, batch_size, rescan, save_every, workers, progress
+            model, dataset, patches, split_seed, batch_size, rescan, save_every, workers, progress
         )
     if len(numbers) < FEWEST_IMAGES:
         raise ValueError(f"{len(numbers)} images are left to test on; at least {FEWEST_IMAGES} are needed")
@@ -115,19 +114,19 @@ def insertion_test(
     keeper = None
     if checkpoint is not None:
         settings = {
-            "layer": layer,
+            "layer": at.name,
             "protocol": protocol,
             "images": f"{len(numbers)} of {len(dataset)}, {digest_of(torch.tensor(numbers))}",
             **dict(images_per_unit=images_per_unit, batch_size=batch_size, seed=seed),
             "patches": patches_digest(chosen),
-            **{name: chosen.settings[name] for name in ("size", "reduce")},
+            **{name: chosen.settings[name] for name in ("size", "reduce", "channels", "side")},
             "blank": digest_of(empty),
             **fingerprint(model, first, dataset),
         }
         keeper = Keeper(checkpoint, settings, device, save_every)
         state.read(keeper.load())
     try:
-        with stopped_at(model, Unit(layer, 0).module(model)) as run:
+        with at.reading(model) as run:
             bench = _Bench(
                 *(run, device, chosen, dataset, empty, protocol, seed, batch_size, workers, progress), keeper, state
             )
@@ -145,12 +144,14 @@ def insertion_test(
     sources = {arm: torch.cat([plan.sources[arm] for plan in plans]) for arm in plans[0].sources}
     mirror = state.mirror if protocol == "controlled" else None
     units = unit_results(chosen.units, state.values, sources, mirror, protocol, test, alpha)
-    return InsertionResult(tuple(units), state.values, state.best.keys, arms, protocol, layer, alpha, chosen)
+    return InsertionResult(tuple(units), state.values, state.best.keys, arms, protocol, at.name, alpha, chosen)
 
 
-def _check(layer: str, patches: ExtremePatches, images_per_unit: int, protocol: str, test: str) -> None:
-    if layer != patches.layer:
-        raise ValueError(f"the patches are those of layer {patches.layer!r}, not of {layer!r}")
+def _check(layer: str | Layer, patches: ExtremePatches, images_per_unit: int, protocol: str, test: str) -> None:
+    if Layer.of(layer).name != patches.layer:
+        raise ValueError(f"the patches are those of layer {patches.layer!r}, not of {Layer.of(layer).name!r}")
+    if isinstance(layer, Layer) and layer != patches.at:
+        raise ValueError(f"the patches were scanned with {patches.at!r}, not with {layer!r}; pass the same layer")
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}")
     if test not in ("t", "wilcoxon"):
@@ -161,7 +162,6 @@ def _check(layer: str, patches: ExtremePatches, images_per_unit: int, protocol: 
 
 def _disjoint(
     model: nn.Module,
-    layer: str,
     dataset: Any,
     patches: ExtremePatches,
     split_seed: int,
@@ -177,10 +177,10 @@ def _disjoint(
     if rest:
         return patches, rest
     selection, rest = halves(dataset, split_seed)
-    options = {name: patches.settings[name] for name in ("size", "stride", "mode", "reduce", "seed", "precision")}
+    options = {name: patches.settings[name] for name in ("size", "stride", "mode", "seed", "precision")}
     again = find_extreme_patches(
         model,
-        layer,
+        patches.at,
         dataset,
         k=patches.lowest.scores.shape[1],
         units=patches.units,
@@ -244,9 +244,7 @@ class _Bench:
         """[n, units of the scan] on the CPU; images of different sizes go through one by one."""
         alike = len({image.shape for image in images}) == 1
         parts = torch.split(torch.stack(images), self.batch_size) if alike else [image[None] for image in images]
-        found = [
-            unit_values(self.run(part.to(self.device)), self.patches.settings["reduce"]).float().cpu() for part in parts
-        ]
+        found = [self.patches.at.reduced(self.run(part.to(self.device))).float().cpu() for part in parts]
         return torch.cat(found)[:, list(self.patches.units)]
 
     def highest_images(self, numbers: list[int]) -> None:

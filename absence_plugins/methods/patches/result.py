@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.files import write_whole
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.patches.images import image_at
 
@@ -62,7 +63,7 @@ class ExtremePatches:
             unit, positions [units, m, 3]. The middle column is the median patch.
         units: the units' numbers in the layer; row i of every table is unit ``units[i]``.
         layer: the layer's name.
-        settings: size, stride, mode, reduce, seed, precision.
+        settings: size, stride, mode, reduce, channels, side, seed, precision; how the layer was read: :attr:`at`.
         images: numbers of the scanned images; None: all.
     """
 
@@ -81,6 +82,20 @@ class ExtremePatches:
         units, k = self.highest.scores.shape
         scanned = "all images" if self.images is None else f"{len(self.images)} images"
         return f"ExtremePatches({units} units of {self.layer!r}, {k} highest and lowest of {scanned}, {self.settings})"
+
+    @property
+    def at(self) -> Layer:
+        """The layer as it was read.
+
+        Raises:
+            ValueError: patches that an older version saved: it read layers by another rule.
+        """
+        if "side" not in self.settings:
+            raise ValueError(
+                f"these patches of layer {self.layer!r} were saved by an older version, which read rectified and channels-last "
+                "layers by another rule; scan the layer again"
+            )
+        return Layer(self.layer, **{name: self.settings[name] for name in ("channels", "side", "reduce")})
 
     def row(self, unit: int) -> int:
         """Where a unit stands in the tables. Raises ValueError if it was not scanned."""

@@ -15,22 +15,19 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core.files import uncut
-from absence_plugins.core.hooks import stopped_at
-from absence_plugins.core.units import Unit
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import fingerprint
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import ExtremePatches, Extremes
 from absence_plugins.methods.patches.shards import SIDES, ScanState, State, gather, ranks, wait
 from absence_plugins.methods.patches.windows import (
     MODES,
-    REDUCTIONS,
     RunningExtremes,
     best_of_each,
     corners,
     keys_of,
     positions_of,
     ranked,
-    unit_values,
     windows_of,
 )
 
@@ -41,14 +38,14 @@ RESCORED = 64  # candidates per unit and side that precision="bf16" scores again
 
 def find_extreme_patches(
     model: nn.Module,
-    layer: str,
+    layer: str | Layer,
     dataset: Any,
     *,
     k: int = 8,
     size: int = 64,
     stride: int = 16,
     mode: str = "crop",
-    reduce: str = "mean",
+    reduce: str | None = None,
     units: Sequence[int] | None = None,
     images: Sequence[int] | None = None,
     batch_size: int = 128,
@@ -62,7 +59,7 @@ def find_extreme_patches(
     """The k patches of a data set on which each unit of a layer is highest, and the k on which it is lowest.
 
     A patch is a window of side ``size`` on a grid of step ``stride`` from the upper left corner; its score is the
-    layer's output for it, reduced over positions. Exact: every window is scored, and of equal scores the lower
+    layer's value for it, reduced over positions. Exact: every window is scored, and of equal scores the lower
     (image, y, x) is better. Under ``torchrun`` the ranks share the images and all get the result, which is bit-identical
     for every number of them (with the same threads per process). Only scores and positions are held.
 
@@ -70,15 +67,16 @@ def find_extreme_patches(
 
     Args:
         model: it runs in evaluation mode up to the layer, on its own device, and is as before afterwards.
-        layer: as in ``model.named_modules()``; its output is [B, C, H, W], tokens [B, T, C], or [B, C]. Behind a ReLU
-            the lowest value is 0 and the first patches that reach it are named: take the layer in front of it.
+        layer: as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`, which also says where the channels
+            are. A layer that ends in a nonlinearity is read in front of it.
         dataset: items are float images [C, H, W] as the model takes them, or tuples that begin with one.
         k: patches per unit and side; fewer are returned if the data set has fewer.
         size: side of a window, in pixels.
         stride: step of the grid, in pixels.
         mode: "crop": the window is the network's input; "mask": the image, 0 outside the window, for networks
             with a fixed input size such as ViT.
-        reduce: over positions or tokens: "mean", "max", "min", or "cls" (the first token).
+        reduce: over positions or tokens: "mean", "max", "min", "sum" or "cls" (the first token); None: the layer's own,
+            of a name "mean".
         units: numbers of the units; None: all.
         images: numbers of the images to scan, such as one of ``halves(dataset)``; None: all.
         batch_size: windows per forward.
@@ -109,16 +107,17 @@ def find_extreme_patches(
     >>> found.highest.positions[0].tolist()  # the first two of four equal ones: image 1, y 0, x 0 and 1
     [[1, 0, 0], [1, 0, 1]]
     """
-    _check_settings(k, size, stride, mode, reduce, batch_size, precision)
+    _check_settings(k, size, stride, mode, batch_size, precision)
+    at = Layer.of(layer, **({} if reduce is None else {"reduce": reduce}))
     numbers = _image_numbers(dataset, images)
-    module = Unit(layer, 0).module(model)
     first = image_at(dataset, numbers[0])
     here = next(iter(model.parameters()), first)
-    with stopped_at(model, module) as run:
-        scan = _Scan(run, here.device, size, stride, mode, reduce, batch_size, precision == "bf16")
+    read_as = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
+    with at.reading(model) as run:
+        scan = _Scan(run, at, here.device, size, stride, mode, batch_size, precision == "bf16")
         per_image = len(scan.places(first, numbers[0]))
         values = scan.first_values(first, scan.places(first, numbers[0])[:1])
-        scan.units = _unit_numbers(units, values.shape[1], layer)
+        scan.units = _unit_numbers(units, values.shape[1], at.name)
         blocks = _blocks(numbers, max(1, batch_size // per_image))
         drawn = _drawn(len(numbers), seed)
         wide = k if precision == "exact" else max(k, RESCORED)
@@ -127,10 +126,11 @@ def find_extreme_patches(
         keeper = None
         if checkpoint is not None:
             settings = {
-                "layer": layer,
+                "layer": at.name,
                 "units": _digest(scan.units),
                 "images": f"{len(numbers)} of {len(dataset)}, {_digest(numbers)}",
-                **dict(k=k, size=size, stride=stride, mode=mode, reduce=reduce, batch_size=batch_size, seed=seed),
+                **dict(k=k, size=size, stride=stride, mode=mode, batch_size=batch_size, seed=seed),
+                **read_as,
                 "precision": precision,
                 **fingerprint(model, first, dataset),
             }
@@ -161,9 +161,9 @@ def find_extreme_patches(
         raise RuntimeError(
             f"{int((state.done == 0).sum())} blocks of images were not scanned; run the scan again to go on"
         )
-    options = {"size": size, "stride": stride, "mode": mode, "reduce": reduce, "seed": seed, "precision": precision}
+    options = {"size": size, "stride": stride, "mode": mode, **read_as, "seed": seed, "precision": precision}
     chosen = None if images is None else tuple(numbers)
-    return _result(state, scan.units, layer, options, chosen, dataset)
+    return _result(state, scan.units, at.name, options, chosen, dataset)
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,11 @@ class _Scan:
     """How a window is scored."""
 
     run: Callable[[Tensor], Tensor]
+    layer: Layer
     device: torch.device
     size: int
     stride: int
     mode: str
-    reduce: str
     batch_size: int
     is_fast: bool
     units: tuple[int, ...] = ()
@@ -216,9 +216,7 @@ class _Scan:
         with fast:
             return torch.cat(
                 [
-                    unit_values(
-                        self.run(part.to(self.device).contiguous(memory_format=self.layout)), self.reduce
-                    ).float()
+                    self.layer.reduced(self.run(part.to(self.device).contiguous(memory_format=self.layout))).float()
                     for part in torch.split(windows, self.batch_size)
                 ]
             )
@@ -265,15 +263,11 @@ class _Scan:
         return best
 
 
-def _check_settings(k: int, size: int, stride: int, mode: str, reduce: str, batch_size: int, precision: str) -> None:
+def _check_settings(k: int, size: int, stride: int, mode: str, batch_size: int, precision: str) -> None:
     for name, value in (("k", k), ("size", size), ("stride", stride), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r} must be an integer, at least 1")
-    for name, text, known in (
-        ("mode", mode, MODES),
-        ("reduce", reduce, (*REDUCTIONS, "cls")),
-        ("precision", precision, PRECISIONS),
-    ):
+    for name, text, known in (("mode", mode, MODES), ("precision", precision, PRECISIONS)):
         if text not in known:
             raise ValueError(f"{name}={text!r} must be one of {', '.join(known)}")
 
@@ -297,7 +291,9 @@ def _unit_numbers(units: Sequence[int] | None, count: int, layer: str) -> tuple[
     chosen = tuple(range(count)) if units is None else tuple(int(unit) for unit in units)
     wrong = [unit for unit in chosen if not 0 <= unit < count]
     if wrong or not chosen:
-        raise ValueError(f"units={wrong or chosen}: layer {layer!r} has units 0 to {count - 1}")
+        raise ValueError(
+            f"units={wrong or chosen}: layer {layer!r} has units 0 to {count - 1}, one for each of its {count} channels"
+        )
     return chosen
 
 

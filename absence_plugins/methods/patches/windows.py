@@ -1,19 +1,13 @@
-"""Windows of an image, and what a unit says of each: crops or masked images in, one value per unit out."""
+"""Windows of an image: what the network sees of each, their numbers, and the most extreme of them so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 MODES = ("crop", "mask")
-REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda values: values.mean(2),
-    "max": lambda values: values.amax(2),
-    "min": lambda values: values.amin(2),
-}
 _SIDE = 1 << 16  # no image is larger
 _NOWHERE = torch.iinfo(torch.int64).max
 
@@ -43,30 +37,6 @@ def windows_of(image: Tensor, places: Tensor, size: int, mode: str) -> Tensor:
     for row, (y, x) in enumerate(places.tolist()):
         masked[row, :, y : y + size, x : x + size] = image[:, y : y + size, x : x + size]
     return masked
-
-
-def unit_values(activation: Tensor, reduce: str) -> Tensor:
-    """One value per unit [B, units] of a layer's output: [B, C, H, W], tokens [B, T, C], or [B, C].
-
-    ``reduce`` runs over positions or tokens: "mean", "max", "min", or "cls" (the first token).
-
-    Raises:
-        ValueError: an output of another shape, "cls" where there are no tokens.
-
-    >>> unit_values(torch.tensor([[[1.0, 2.0], [3.0, 0.0]]]), "min").tolist()  # two tokens, two units
-    [[1.0, 0.0]]
-    """
-    if activation.dim() == 3:
-        if reduce == "cls":
-            return activation[:, 0]
-        return REDUCTIONS[reduce](activation.transpose(1, 2))
-    if reduce == "cls":
-        raise ValueError(f"reduce='cls' needs tokens [B, T, C], but the layer puts out {tuple(activation.shape)}")
-    if activation.dim() == 2:
-        return activation
-    if activation.dim() < 4:
-        raise ValueError(f"the layer puts out {tuple(activation.shape)}; units need [B, C, H, W], [B, T, C] or [B, C]")
-    return REDUCTIONS[reduce](activation.flatten(2))
 
 
 def keys_of(image: int, places: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import InsertionResult
 from absence_plugins.report.unit.extremes import insertion_section, patches_section
@@ -30,7 +31,7 @@ SECTIONS = (
 
 def explain_unit(
     model: nn.Module,
-    layer: str,
+    layer: str | Layer,
     index: int,
     dataset: Any,
     *,
@@ -60,7 +61,8 @@ def explain_unit(
 
     Args:
         model: runs in evaluation mode; is as before afterwards.
-        layer: a name as in ``model.named_modules()``, in front of its rectifier; "" is the output.
+        layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`; "" is the output. A layer that
+            ends in a nonlinearity is read in front of it.
         index: number of the unit on the layer.
         dataset: items are float images [C, H, W] as the model takes them, or tuples that begin with one.
         concepts: what is in each image: something with ``concepts`` [N, K] of 0 and 1 and ``names``, such as
@@ -82,7 +84,7 @@ def explain_unit(
         provenance: pairs for the foot of the page.
         progress: show progress bars.
         **settings: of :class:`~absence_plugins.report.unit.study.Settings`: the patches' ``size``, ``stride``, ``mode``,
-            ``reduce``, ``k``; ``images_per_unit`` and ``protocol`` of the test; ``examples``, ``references``, ``scored``,
+            ``k``; ``reduce``, ``channels`` and ``side`` of the layer; ``images_per_unit`` and ``protocol`` of the test; ``examples``, ``references``, ``scored``,
             ``batch_size``, ``workers``, ``seed``.
 
     Returns:
@@ -91,7 +93,7 @@ def explain_unit(
     Sign: ``effect`` > 0: its lowest patches pull the unit down. In maps R > 0 raises it, R < 0 holds it down.
 
     Raises:
-        ValueError: no such layer or unit, a rectifier, lengths that differ, a setting out of its range.
+        ValueError: no such layer or unit, lengths that differ, a setting out of its range.
         TypeError: a setting that does not exist, maps or pictures that are no callable.
 
     >>> generator = torch.Generator().manual_seed(0)
@@ -114,7 +116,7 @@ def explain_unit(
 
 def study_of(
     model: nn.Module,
-    layer: str,
+    layer: str | Layer,
     units: Sequence[int],
     dataset: Any,
     *,
@@ -143,8 +145,11 @@ def study_of(
                 f"explain_unit() got an unexpected keyword argument {name!r}; settings are: {', '.join(known)}"
             )
     table, names = concept_table(concepts)
+    at = layer if isinstance(layer, Layer) else None if tested is None else tested.patches.at
+    if at is not None:  # a Layer, or the one that was tested, says how it is read
+        settings = {"reduce": at.reduce, "channels": at.channels, "side": at.side, **settings}
     return Study(
-        model, layer, dataset, tuple(units), Settings(**settings),
+        model, Layer.of(layer).name, dataset, tuple(units), Settings(**settings),
         labels=None if labels is None else torch.as_tensor(labels), concepts=table, names=names,
         pairs=directions, pairs_layer=directions_layer, maps=maps, pictures=pictures,
         show=show or (lambda images: images), prepare=prepare or (lambda images: images), empty=empty,

@@ -92,7 +92,7 @@ def _reaches(study: Study, unit: int) -> bool:
 
     with evaluating(study.model):
         before = neuron(images)
-        with replacing(study.model, study.directions_layer, disturbed):
+        with replacing(study.model, study.directions_at, disturbed):
             return not torch.equal(neuron(images), before)
 
 
@@ -102,7 +102,7 @@ def _patches(study: Study, direction: int) -> Tensor:
     pairs = study.directions
     values = torch.cat(
         [
-            pairs.signal_values(layer_features(study.model, study.directions_layer, part))[..., direction]
+            pairs.signal_values(layer_features(study.model, study.directions_at, part))[..., direction]
             for part in torch.split(sample, study.settings.batch_size)
         ]
     )  # [N, h, w]

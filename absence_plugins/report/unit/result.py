@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from absence_plugins.core.files import write_whole
+from absence_plugins.core.units import Unit
 from absence_plugins.report.pages.page import Page, Row, page_html
 from absence_plugins.report.pages.patch_rows import HOW_TO_READ
 from absence_plugins.report.unit.section import Section, plain
 from absence_plugins.report.unit.truth import mean_score
-from absence_plugins.report.unit.verdict import unit_name
+from absence_plugins.report.unit.verdict import heading_of
 
 SCHEMA = "absence_plugins.unit_report/1"
 TERMS = (
@@ -59,7 +60,7 @@ class UnitReport:
     @property
     def name(self) -> str:
         """What the unit is called."""
-        return unit_name(self.layer, self.index)
+        return heading_of(Unit(self.layer, self.index))
 
     def section(self, key: str) -> Section:
         """One of "patches", "insertion", "pictures", "maps_high", "maps_low", "name", "directions", "faithfulness".

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.references import blank_value
-from absence_plugins.core.units import Unit
+from absence_plugins.core.units import Layer, UnitModel
 from absence_plugins.methods.directions import DirectionPairs, Influence, influence
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.invert import UnitLabel, label_units
+from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
-from absence_plugins.methods.patches.images import image_at
-from absence_plugins.report.unit.neuron import Look, ScannedUnit, layer_values, look_at
+from absence_plugins.methods.patches.images import checked, image_at, read
+from absence_plugins.report.unit.neuron import Look, look_at
 
 DIRECTION_IMAGES = 600  # images to which directions are fitted where none were given
 DIRECTION_FIT: dict[str, Any] = {"starts": 12, "steps": 300, "head_batch": 32}  # 40 s on the digits network
@@ -31,7 +32,8 @@ class Settings:
     """How a unit is looked at; scan and test are those of ``find_extreme_patches`` and ``insertion_test``.
 
     Attributes:
-        size, stride, mode, reduce, k: of the patches. ``reduce`` is also how the unit is read everywhere else.
+        size, stride, mode, k: of the patches.
+        reduce, channels, side: how the layer is read, everywhere: see :class:`~absence_plugins.Layer`.
         images_per_unit, protocol: of the insertion test.
         examples: images whose maps are shown, on either side.
         references: with which an image is compared.
@@ -44,6 +46,8 @@ class Settings:
     stride: int = 16
     mode: str = "crop"
     reduce: str = "mean"
+    channels: str = "auto"
+    side: str = "auto"
     k: int = 8
     images_per_unit: int = 100
     protocol: str = "controlled"
@@ -82,7 +86,7 @@ class Study:
         looked: what ``look_at`` found, if it was called before; it warns once.
 
     Raises:
-        ValueError: no such layer or unit, a rectifier, lengths that differ, a test of another layer.
+        ValueError: no such layer or unit, lengths that differ, a test of another layer, or of one read in another way.
     """
 
     model: nn.Module
@@ -108,11 +112,11 @@ class Study:
         if not self.units:
             raise ValueError("units is empty; name at least one")
         for unit in self.units:
-            Unit(self.layer, unit)  # refuses what is no unit number
+            self.at[unit]  # refuses what is no unit number
         look = self.look  # refuses and warns before the scan
         if self.given is None and max(self.units) >= look.units > 0:
             raise ValueError(
-                f"layer {self.layer!r} has units 0 to {look.units - 1}; there is no unit {max(self.units)}"
+                f"layer {self.layer!r} has units 0 to {look.units - 1}; there is no unit {max(self.units)}: it has {look.units} channels"
             )
         side, size = min(image_at(self.dataset, 0).shape[-2:]), self.settings.size
         if self.given is None and size > side:
@@ -128,17 +132,23 @@ class Study:
         if self.given is not None:
             if self.given.layer != self.layer:
                 raise ValueError(f"tested= is of layer {self.given.layer!r}, not of {self.layer!r}")
-            if self.given.patches.settings["reduce"] != self.settings.reduce:
-                raise ValueError(
-                    f"tested= read the units with reduce={self.given.patches.settings['reduce']!r}; pass the same reduce="
-                )
+            for name in ("reduce", "channels", "side"):
+                theirs = getattr(self.given.patches.at, name)
+                if theirs != getattr(self.settings, name):
+                    raise ValueError(f"tested= read the units with {name}={theirs!r}; pass the same {name}=")
             for unit in self.units:
                 self.given.of(unit)
+
+    @property
+    def at(self) -> Layer:
+        """The layer, with how it is read."""
+        one = self.settings
+        return Layer(self.layer, reduce=one.reduce, channels=one.channels, side=one.side)  # type: ignore[arg-type]
 
     @cached_property
     def look(self) -> Look:
         """How many units the layer has, and whether its values look rectified."""
-        return self.looked or look_at(self.model, self.layer, self.dataset, self.settings.reduce)
+        return self.looked or look_at(self.model, self.at, self.dataset)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -191,8 +201,8 @@ class Study:
         }  # fmt: skip
         half = None if one.protocol == "paper" else halves(self.dataset, one.seed)[0]
         patches = find_extreme_patches(
-            self.model, self.layer, self.dataset, k=one.k, size=one.size, stride=one.stride, mode=one.mode,
-            reduce=one.reduce, units=self.units, images=half, **options,
+            self.model, self.at, self.dataset, k=one.k, size=one.size, stride=one.stride, mode=one.mode,
+            units=self.units, images=half, **options,
         )  # fmt: skip
         return insertion_test(
             self.model, self.layer, self.dataset, patches, images_per_unit=one.images_per_unit,
@@ -206,10 +216,22 @@ class Study:
 
     @cached_property
     def _values(self) -> tuple[Tensor, Tensor]:
-        return layer_values(
-            self.model, self.layer, self.dataset, list(self.units), self.settings.reduce,
-            batch_size=self.settings.batch_size, workers=self.settings.workers, progress=self.progress,
-        )  # fmt: skip
+        layer, units, count, size = self.at, list(self.units), len(self.dataset), self.settings.batch_size
+        highest = Layer.of(layer, reduce="max")
+        blocks = [list(range(at, min(count, at + size))) for at in range(0, count, size)]
+        items = read(self.dataset, blocks, self.settings.workers)
+        batches = (
+            torch.stack([checked(item, number) for number, item in zip(block, found, strict=True)])
+            for block, found in zip(blocks, items, strict=True)
+        )
+
+        def rows(maps: Tensor) -> Tensor:
+            if max(units) >= maps.shape[1]:
+                layer[max(units)].select(maps)  # says how many channels there are
+            return torch.stack([layer.reduced(maps), highest.reduced(maps)], 1)[:, :, units]
+
+        both = layer_values(self.model, layer, batches, rows=rows, total=count, progress=self.progress)
+        return both[:, 0].clone(), both[:, 1].clone()
 
     def values(self, unit: int) -> Tensor:
         """The unit on every image, [N]."""
@@ -219,9 +241,9 @@ class Study:
         """Its highest value at any position, [N]; without positions its value."""
         return self._values[1][:, self.units.index(unit)]
 
-    def neuron(self, unit: int) -> ScannedUnit:
+    def neuron(self, unit: int) -> UnitModel:
         """The model with the unit as its only output."""
-        return ScannedUnit(self.model, self.layer, unit, self.settings.reduce)
+        return self.at[unit].of(self.model)
 
     def images(self, numbers: Sequence[int]) -> Tensor:
         """Images of the data set on the model's device, [n, C, H, W]."""
@@ -266,18 +288,24 @@ class Study:
             return self.pairs
         assert self.pairs is not None
         pairs = DirectionPairs(self.pairs, seed=self.settings.seed, progress=self.progress, **DIRECTION_FIT)
-        return pairs.fit_model(self.model, self.directions_layer, self.sample)
+        return pairs.fit_model(self.model, self.directions_at, self.sample)
 
     @property
     def directions_layer(self) -> str:
         """The layer of the pairs; by default the units' own."""
         return self.layer if self.pairs_layer is None else self.pairs_layer
 
+    @property
+    def directions_at(self) -> Layer:
+        """The layer of the pairs, with how it is read: the units' own as they are."""
+        own = self.directions_layer == self.layer
+        return Layer.of(self.at, reduce="mean") if own else Layer(self.directions_layer)
+
     @cached_property
     def influences(self) -> Influence:
         """Effect of every direction on every unit, [I, U]."""
-        units = [Unit(self.layer, unit, reduce=self.settings.reduce) for unit in self.units]
+        units = [self.at[unit] for unit in self.units]
         return influence(
-            self.directions, self.model, self.directions_layer, self.sample, outputs=units,
+            self.directions, self.model, self.directions_at, self.sample, outputs=units,
             seed=self.settings.seed, progress=self.progress,
         )  # fmt: skip

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from absence_plugins.core.units import Unit
 from absence_plugins.methods.insertion import UnitInsertion
 from absence_plugins.methods.invert import UnitLabel
 from absence_plugins.report.pages.patch_rows import reason
 from absence_plugins.report.unit.naming import auroc, is_sure
 
 
-def unit_name(layer: str, index: int) -> str:
-    """In words.
+def heading_of(unit: Unit) -> str:
+    """The unit in words, at the beginning of a sentence.
 
-    >>> unit_name("conv3", 12), unit_name("", 3)
+    >>> heading_of(Unit("conv3", 12)), heading_of(Unit("", 3))
     ('Unit 12 of conv3', 'Output 3')
     """
-    return f"Unit {index} of {layer}" if layer else f"Output {index}"
+    words = unit.describe()
+    return words[0].upper() + words[1:]
 
 
 def verdict_sentence(
@@ -39,7 +41,7 @@ def verdict_sentence(
     >>> verdict_sentence("conv3", found)
     'Unit 3 of conv3 encodes an absence: patches like its lowest ones pull it down by 2.1 more than random ones (q = 0.001).'
     """
-    name = unit_name(layer, one.unit)
+    name = heading_of(Unit(layer, one.unit))
     level = "p" if protocol == "paper" else "q"
     number = f"{level} = {one.p if protocol == 'paper' else one.q:.2g}"
     named = " and ".join(_named(label) for label in labels if is_sure(label))
