@@ -221,6 +221,8 @@ class RecordingMode(GraphMode):
         record = Record(seen.name, self.path(), kept, detach_all(seen.kwargs), seen.varying, seen.word.function, False)
         if seen.name in WEIGHTED:
             record.rule, self.last_weighted = self.rule_in_force(), record
+        if seen.name == "mul":
+            record.reciprocal = _reciprocal_factor(seen)
         output, _ = self.run_node(partial(SecantNode.apply, record), seen)
         self._keep(record, output)
         return output
@@ -230,6 +232,15 @@ class RecordingMode(GraphMode):
         if isinstance(output, Tensor):
             self.dtypes.add(output.dtype)
         self.memory.hold(record)
+
+
+def _reciprocal_factor(seen: Seen) -> Place | None:
+    """Where a factor stands that ``rsqrt`` or ``reciprocal`` has just computed: the product is a quotient then."""
+    for place, operand in zip(seen.varying, seen.operands, strict=True):
+        source = getattr(operand.grad_fn, "record", None)
+        if source is not None and source.name in ("rsqrt", "reciprocal"):
+            return place
+    return None
 
 
 def depends(output: Any) -> bool:

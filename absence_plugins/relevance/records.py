@@ -28,6 +28,7 @@ class Record:
     is_linear: bool
     output: Any = None
     rule: Any = None
+    reciprocal: Place | None = None  # of a product: the factor that is a reciprocal or its root
     pull: Pull | None = None
     overwritten: set[Place] = field(default_factory=set)  # places in (args, kwargs, output) that are overwritten later
 

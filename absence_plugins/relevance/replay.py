@@ -69,7 +69,7 @@ class ReplayMode(GraphMode):
         record.pull = self._pull(
             record, Operation(
                 record.name, record.function, record.args, record.kwargs, *kept, record.output, other, record.varying,
-                record.rule,
+                record.rule, record.reciprocal,
             )
         )  # fmt: skip
         return output
