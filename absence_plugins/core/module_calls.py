@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -25,6 +26,8 @@ def running_modules(model: Any) -> Iterator[list[str]]:
     model = getattr(model, "__self__", model)  # model.forward
     try:
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             handles.append(module.register_forward_pre_hook(_entering(running, name), prepend=True))
             handles.append(module.register_forward_hook(_leaving(running), always_call=True))
         yield running

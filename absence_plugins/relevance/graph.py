@@ -123,6 +123,7 @@ LINEAR_NODES = frozenset(
         "Lift",
         "LiftFresh",
         "Identity",
+        "BackwardHookFunction",  # of modules with full backward hooks
         "Embedding",
         "GridSampler2D",
         "GridSampler3D",
@@ -175,7 +176,7 @@ def _check_node(node: Any, flags: list[bool]) -> None:
     if getattr(type(node), "_forward_cls", None) is SecantNode:
         return
     full = node.name().rsplit("::", 1)[-1]
-    name = re.sub(r"Backward\w*$", "", full)
+    name = re.sub(r"Backwards?\d*$", "", full)
     if name in LINEAR_NODES:
         return
     if name in FACTOR_NODES and sum(flags[index] for index in FACTOR_NODES[name] if index < len(flags)) <= 1:

@@ -88,6 +88,8 @@ class GraphMode(TorchFunctionMode):
             return func(*args, **kwargs)  # the result depends on the input no longer; what uses it is compared
         if kwargs.get("out") is not None:
             self.refuse(word.name, "it writes to out=; call it without")
+        if torch.is_autocast_enabled(operands[0].device.type):
+            self.refuse(word.name, "autocast mixes types of numbers; run the model in one, without autocast")
         name = _resolve(word.name, args, kwargs)
         seen = Seen(word, name, func, args, kwargs, constant_args, constant_kwargs, tuple(places), operands)
         self.check_evaluation(name, args, kwargs)

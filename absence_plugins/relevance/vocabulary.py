@@ -296,5 +296,8 @@ REMEDIES: dict[str, str] = {
     "cumprod": "write it as exp(cumsum(log(x)))",
     "prod": "write it as a chain of multiplications",
     "cdist": "write it with matmul and square",
+    "_pack_padded_sequence": "pass padded sequences of one length",
+    "cross_entropy_loss": "explain the logits, or log_softmax of them, instead of a loss",
+    "nll_loss": "explain the logits, or log_softmax of them, instead of a loss",
     "detach": "call the model without it",
 }

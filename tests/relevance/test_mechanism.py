@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from absence_plugins.core.outputs import Logit
 from absence_plugins.relevance import Comparison, Relevance, RelevanceError, relevance
@@ -365,6 +366,26 @@ def test_compiled_models_run_as_they_were_written() -> None:
     x, r = rand(2, 4), rand(2, 4, seed=1)
     compiled(x)
     assert torch.equal(check(compiled, x, r, 1).attribution, relevance(model, x, r, 1).attribution)
+
+
+def test_parametrized_weights_checkpoints_and_backward_hooks() -> None:
+    parametrizations = nn.utils.parametrizations
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(4, 4)), nn.Tanh(), parametrizations.spectral_norm(nn.Linear(4, 2))
+    )
+    model.to(D).eval()
+    x, r = rand(2, 4), rand(2, 4, seed=1)
+    expected = check(model, x, r, 1).attribution
+    saved = check(lambda value: checkpoint(model, value, use_reentrant=False), x, r, 1)
+    assert torch.equal(saved.attribution, expected)
+    model[1].register_full_backward_hook(lambda *_: None)
+    assert torch.equal(check(model, x, r, 1).attribution, expected)
+    assert len(model[1]._backward_hooks) == 1
+
+
+def test_a_scripted_part_that_is_linear() -> None:
+    model = nn.Sequential(torch.jit.script(nn.Linear(4, 4)), nn.Tanh(), nn.Linear(4, 2)).to(D).eval()
+    check(model, rand(2, 4), rand(2, 4, seed=1), 1)
 
 
 # -- nothing is left behind --------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from absence_plugins.relevance import RelevanceError, relevance
 
@@ -98,6 +99,19 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "custom function": (Foreign.apply, "the graph holds ForeignBackward, .* custom autograd.Function"),
     "TorchScript": (scripted, "the graph holds TanhBackward0, .* TorchScript"),
     "TorchScript mask": (scripted_mask, "the relevance sums to another value than u.* not seen as torch operations"),
+    "reentrant checkpoint": (
+        lambda x: checkpoint(torch.tanh, x, use_reentrant=True),
+        "the graph holds CheckpointFunctionBackward, .* reentrant checkpoint",
+    ),
+    "vmap": (lambda x: torch.vmap(torch.tanh)(x), "the graph holds TanhBackward0, .* torch.func"),
+    "autocast": (
+        lambda x: torch.autocast("cpu", torch.bfloat16)(torch.tanh)(x),
+        "tanh in module 'block' .* without autocast",
+    ),
+    "loss": (
+        lambda x: F.cross_entropy(x, torch.tensor([1]), reduction="none").expand(1, 4),
+        "cross_entropy_loss in module 'block' .* explain the logits",
+    ),
     "out=": (lambda x: torch.add(x, x, out=torch.empty_like(x)), "add in module 'block' .* writes to out="),
 }
 
@@ -165,6 +179,18 @@ def test_bad_arguments() -> None:
         relevance(model, X, R, lambda out: 3)
     with pytest.raises(ValueError, match="cannot be told which are the scores"):
         relevance(lambda x: (model(x), x), X, R, 0)
+
+
+def test_packed_sequences() -> None:
+    model = nn.LSTM(3, 4, batch_first=True).double()
+
+    def packed(x: Tensor) -> Tensor:
+        sequences = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 3]), batch_first=True)
+        return model(sequences)[1][0][-1]  # type: ignore[no-any-return]
+
+    x = torch.rand(2, 5, 3, dtype=torch.float64)
+    with pytest.raises(RelevanceError, match=r"_pack_padded_sequence .* pass padded sequences"):
+        relevance(packed, x, 0 * x, 0)
 
 
 def test_a_layer_that_runs_twice() -> None:
