@@ -55,6 +55,7 @@ from absence_plugins.captum.neurons import (
     AbsenceNeuronGuidedBackprop,
     AbsenceNeuronIntegratedGradients,
 )
+from absence_plugins.captum.noise import AbsenceNoiseTunnel
 from absence_plugins.captum.perturbations import (
     AbsenceFeatureAblation,
     AbsenceFeaturePermutation,
@@ -104,6 +105,7 @@ __all__ = [
     "AbsenceNeuronGradientShap",
     "AbsenceNeuronGuidedBackprop",
     "AbsenceNeuronIntegratedGradients",
+    "AbsenceNoiseTunnel",
     "AbsenceOcclusion",
     "AbsenceSaliency",
     "AbsenceShapleyValueSampling",

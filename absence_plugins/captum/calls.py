@@ -11,8 +11,9 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from absence_plugins.core.choices import CombinedOutputs
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.outputs import logits_of
+from absence_plugins.core.units import Layer
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,15 +52,53 @@ def run_host(host_class: type[Attribution], instance: Any, call: Mapping[str, An
     )
 
 
-def redirect(instance: Any, weights: Tensor) -> None:
-    """Let a (copied) attribution object explain linear combinations of the model's outputs."""
-    combined = CombinedOutputs(instance.forward_func, weights)
-    instance.forward_func = combined
+class Scores(nn.Module):
+    """A model that puts out another's scores: for models that return dictionaries or dataclasses, or change their inputs."""
+
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        super().__init__()
+        self.explained = forward_func
+        self.training = bool(getattr(forward_func, "training", False))
+        if hasattr(forward_func, "device_ids"):
+            self.device_ids = forward_func.device_ids
+
+    def forward(self, *args: Any) -> Tensor:
+        """The scores [B, K, ...], computed on copies of the inputs."""
+        copies = [value.clone() if isinstance(value, Tensor) else value for value in args]
+        return logits_of(self.explained(*copies))
+
+
+def redirect(instance: Any, model: Any) -> None:
+    """Let a (copied) attribution object explain another model."""
+    instance.forward_func = model
     if hasattr(instance, "model"):
-        instance.model = combined
+        instance.model = model
     if isinstance(getattr(instance, "ig", None), Attribution):  # LayerIntegratedGradients keeps its own
         instance.ig = copy.copy(instance.ig)
-        instance.ig.forward_func = combined
+        instance.ig.forward_func = model
+
+
+def resolve_layers(host: type[Attribution], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The constructor's arguments, with modules in place of layers given by name or as a ``Layer``; and these layers.
+
+    Raises:
+        ValueError: the model has no such layer.
+    """
+    bound = inspect.signature(host.__init__).bind_partial(instance, *args, **kwargs)
+    given = bound.arguments.get("layer")
+    layers = given if isinstance(given, list) else [given]
+    if not all(isinstance(one, (str, Layer)) for one in layers):
+        return args, kwargs, []
+    model = next(iter(list(bound.arguments.values())[1:]))
+    model = getattr(model, "__self__", model)
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"layer={given!r}: a layer's name needs a model that is a module, got {type(model).__name__}; pass the module"
+        )
+    named = [Layer.of(one) for one in layers if isinstance(one, (str, Layer))]
+    modules = [one.module(model) for one in named]
+    bound.arguments["layer"] = modules if isinstance(given, list) else modules[0]
+    return bound.args[1:], bound.kwargs, named
 
 
 def checked_inputs(inputs: Any) -> tuple[Tensor, ...]:

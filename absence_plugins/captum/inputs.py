@@ -43,6 +43,7 @@ from absence_plugins.captum.remedies import (
     warn_local,
     without_relus,
 )
+from absence_plugins.core.choices import CombinedOutputs
 from absence_plugins.core.hooks import cloned_inputs
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
@@ -201,7 +202,7 @@ class AbsenceGuidedBackprop(AbsenceMethod, GuidedBackprop, local=True, no_refere
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
         warn_local(self)
         opposite = copy.copy(host)
-        redirect(opposite, -torch.eye(plan.columns).to(plan.output))
+        redirect(opposite, CombinedOutputs(host.forward_func, -torch.eye(plan.columns).to(plan.output)))
         raising, lowering = run_host(GuidedBackprop, host, call), run_host(GuidedBackprop, opposite, call)
         unrectified = run_host(GuidedBackprop, without_relus(host), call)
         return tree_map(two_sided, call["inputs"], raising, lowering, unrectified)

@@ -11,7 +11,6 @@ import copy
 import inspect
 import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from absence_plugins.captum.calls import (
+    Scores,
     added,
     bound_arguments,
     checked_inputs,
@@ -32,47 +32,23 @@ from absence_plugins.captum.calls import (
     select_neuron,
 )
 from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
-from absence_plugins.captum.plan import Plan, every, real_inputs
+from absence_plugins.captum.noise import adopt_tunnels, real_inputs
+from absence_plugins.captum.plan import Plan, every
+from absence_plugins.captum.points import Lookout
 from absence_plugins.captum.remedies import warn_incomplete
+from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import Nontarget, choose
+from absence_plugins.core.choices import CombinedOutputs, Nontarget, choose
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.outputs import shrunk
-from absence_plugins.core.rectified import check_preactivation
+from absence_plugins.core.outputs import logits_of, shrunk
+from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.units import Layer
 
 Evidence = Literal["signed", "absence", "presence"]
-ANNOUNCEMENTS = (  # what Captum says about its bookkeeping on every call
-    "Setting forward, backward hooks",
-    "Setting backward hooks on ReLU",
-    r"Input Tensor \d+ did not already require gradients",
-    r"Input Tensor \d+ has a dtype",
-)
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What an adapter must know of its host class.
-
-    refuses: why the method cannot show absences, and what can; "" if it can.
-    no_reference: why it takes no reference; "" if it does.
-    baselines: the name of the argument that takes them.
-    complete: the map sums to u(x) - u(baseline).
-    local: the map sees only the gradient at x, so a unit that is dead there gives zeros.
-    rules: completeness hangs on a rule for every nonlinearity of the model, and is checked.
-    distribution: the host takes all rows of ``baselines`` for every sample, not row i for sample i.
-    """
-
-    refuses: str = ""
-    no_reference: str = ""
-    baselines: str = "baselines"
-    complete: bool = False
-    local: bool = False
-    rules: bool = False
-    distribution: bool = False
 
 
 class AbsenceMethod:
@@ -92,7 +68,7 @@ class AbsenceMethod:
 
     Raises:
         ValueError: softmax outputs, NaN, an empty batch, a number of targets that is not B, references
-            of another shape or without the labels that are needed, a post-ReLU neuron, and settings in
+            of another shape or without the labels that are needed, and settings in
             which the method cannot show absences. The model is as it was before.
     """
 
@@ -101,6 +77,7 @@ class AbsenceMethod:
     nontarget: Any
     reference: ReferenceSet | None
     evidence: Evidence
+    _layers: list[Layer]  # as they were given by name, or as a Layer
 
     if TYPE_CHECKING:
         layer: Any
@@ -162,6 +139,12 @@ class AbsenceMethod:
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return bound_arguments(self._host, args, kwargs, self._traits.baselines if self.reference is not None else None)
 
+    def has_convergence_delta(self) -> bool:
+        """As the host's. A NoiseTunnel asks it when it is made, and is then told the real input of its noisy copies."""
+        if not self.is_neutral:
+            adopt_tunnels(self)
+        return bool(super().has_convergence_delta())  # type: ignore[misc]
+
     @classmethod
     def _has(cls, parameter: str) -> bool:
         return parameter in inspect.signature(cls._host.attribute).parameters
@@ -181,10 +164,10 @@ class AbsenceMethod:
             )
         inputs = checked_inputs(arguments["inputs"])
         real, copies = real_inputs(self, inputs)
-        plan = Plan(arguments, inputs, real, copies)
+        plan = Plan(arguments, inputs, real, copies, model=self._model)
         with quiet_forward(inputs), unchanged(self._model):
+            outputs = self._look(plan)
             if self._has("target"):
-                outputs = self._forward(plan, real)
                 plan.choice = choose(
                     outputs,
                     every(arguments["target"], copies),
@@ -196,8 +179,8 @@ class AbsenceMethod:
                 if plan.choice.weights is not None:
                     plan.columns = len(plan.choice.weights)
             else:
-                side = "input" if arguments["attribute_to_neuron_input"] else "output"
-                check_preactivation(self.layer, lambda: self._forward(plan, real), side=side)
+                if looks_rectified(plan.points[0].value):
+                    warnings.warn(rectified_note(type(self.layer).__name__), AbsenceWarning, stacklevel=5)
                 plan.output = self._value(plan, real)
         given = arguments.get(self._traits.baselines)
         if self.reference is not None and given is None:
@@ -231,27 +214,46 @@ class AbsenceMethod:
     def _model(self) -> Any:
         return self.forward_func  # type: ignore[attr-defined]
 
+    def _look(self, plan: Plan) -> Any:
+        """One forward on the real samples: the model's scores, what must stand around the model, where its layers are read."""
+        layers = getattr(self, "layer", None)
+        modules = layers if isinstance(layers, list) else [] if layers is None else [layers]
+        wants_input = any(plan.arguments.get(name) for name in LAYER_INPUTS)
+        side = "input" if wants_input else "auto" if self._has("neuron_selector") else "output"
+        given = tuple(part.clone() for part in plan.real)
+        with Lookout(modules, self._layers, self._model, side=side) as lookout:
+            outputs = self._model(*given, *plan.extra(plan.copies))
+        plan.points = lookout.points(plan.real, arranged=self._traits.arranged)
+        is_changed = any(part._version != own._version for part, own in zip(given, plan.real, strict=True))
+        if is_changed or (not isinstance(outputs, Tensor) and (self._has("target") or self._traits.rules)):
+            plan.model = Scores(self._model)
+        return self._checked(outputs, len(plan.real[0])) if self._has("target") else outputs
+
     def _forward(self, plan: Plan, inputs: tuple[Tensor, ...]) -> Tensor:
         """The model's raw outputs for real samples."""
-        outputs = self._model(*inputs, *plan.extra(plan.copies))
-        samples = inputs[0].shape[0]
-        if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[0] != samples:
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(f"the model must return one row of outputs per sample ({samples}), got {shape}")
-        return outputs
+        return self._checked(plan.model(*inputs, *plan.extra(plan.copies)), len(inputs[0]))
+
+    @staticmethod
+    def _checked(outputs: Any, samples: int) -> Tensor:
+        scores = logits_of(outputs, samples=samples)
+        if scores.dim() == 0 or scores.shape[0] != samples:
+            raise ValueError(
+                f"the model must return one row of outputs per sample ({samples}), got {tuple(scores.shape)}"
+            )
+        return scores
 
     def _value(self, plan: Plan, inputs: tuple[Tensor, ...]) -> Tensor:
         """The explained value u of real samples [B]."""
         if plan.choice is not None:
             return plan.choice.values(self._forward(plan, inputs))
-        side = bool(plan.arguments["attribute_to_neuron_input"])
-        return select_neuron(self._activation(plan, inputs, side, plan.copies), plan.arguments["neuron_selector"])
+        return select_neuron(self._activation(plan, inputs, plan.copies), plan.arguments["neuron_selector"])
 
-    def _activation(self, plan: Plan, inputs: tuple[Tensor, ...], layer_input: bool, copies: int) -> Any:
-        """The layer's output (or input) for inputs that need one of ``copies`` extra arguments."""
-        activations = LayerActivation(self._model, self.layer, getattr(self, "device_ids", None))
-        extra = plan.extra(copies) or None
-        return activations.attribute(inputs, additional_forward_args=extra, attribute_to_layer_input=layer_input)
+    def _activation(self, plan: Plan, inputs: tuple[Tensor, ...], copies: int) -> Any:
+        """The layer's value where it is read, for inputs that need one of ``copies`` extra arguments."""
+        activations = LayerActivation(plan.model, plan.layer(self.layer), getattr(self, "device_ids", None))
+        extra, is_input = plan.extra(copies) or None, plan.points[0].is_input
+        with plan.at_points():
+            return activations.attribute(inputs, additional_forward_args=extra, attribute_to_layer_input=is_input)
 
     # -- one baseline -----------------------------------------------------------------------------
 
@@ -259,11 +261,16 @@ class AbsenceMethod:
         """The host's signed map of the chosen output against one baseline, and its delta if asked for."""
         call = dict(plan.arguments)
         call["inputs"] = plan.inputs if plan.is_tuple else plan.inputs[0]
-        host = copy.copy(self)
+        host, model = copy.copy(self), plan.model
         if plan.choice is not None and self.nontarget is not None:
             call["target"] = plan.target()
             if plan.choice.weights is not None:
-                redirect(host, plan.choice.weights.to(plan.output))
+                model = CombinedOutputs(model, plan.choice.weights.to(plan.output))
+        if model is not self._model:
+            redirect(host, model)
+        if plan.points:
+            host.layer = plan.layer(self.layer)
+            call.update({name: plan.points[0].is_input for name in LAYER_INPUTS if name in call})
         if reference is not None:
             call[self._traits.baselines] = self._as_baselines(plan, reference)
         with unchanged(self._model), warnings.catch_warnings(), ExitStack() as stack:
@@ -271,6 +278,7 @@ class AbsenceMethod:
                 warnings.filterwarnings("ignore", message=announcement)
             for context in self._contexts():
                 stack.enter_context(context)
+            stack.enter_context(plan.at_points())
             result = self._run(host, call, plan, paired=reference is not None)
         signed, delta = result if call.get("return_convergence_delta") else (result, None)
         return tree_map(Tensor.detach, signed), delta

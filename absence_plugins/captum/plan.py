@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from captum.attr import NoiseTunnel
 from torch import Tensor
 
-from absence_plugins.captum.calls import extra_arguments, plain
+from absence_plugins.captum.calls import extra_arguments
+from absence_plugins.captum.points import Point
 from absence_plugins.core.choices import Choice
-
-TUNNEL_CODE = plain(NoiseTunnel.attribute).__code__
-TUNNEL_DEPTH = 12  # frames between NoiseTunnel.attribute and the plan
 
 
 @dataclass
@@ -31,6 +28,8 @@ class Plan:
     columns: int = 1  # outputs the host can select from
     view: Literal["target", "nontarget"] = "target"
     references: tuple[Tensor, ...] | None = None  # per input [copies * B, k, ...]
+    model: Any = None  # what is explained: the user's model, or around it one that puts out its scores
+    points: list[Point] = field(default_factory=list)  # where the method's layers are read
 
     @property
     def is_tuple(self) -> bool:
@@ -56,6 +55,19 @@ class Plan:
             return index.repeat_interleave(self.copies)
         return [entry for entry in index for _ in range(self.copies)]
 
+    def layer(self, given: Any) -> Any:
+        """What Captum is told to be its layer: one module, or a list of them where a list was given."""
+        modules = [point.module for point in self.points]
+        return modules if isinstance(given, list) else modules[0]
+
+    @contextmanager
+    def at_points(self) -> Iterator[None]:
+        """In this block forwards pass through the modules at which the layers are read."""
+        with ExitStack() as stack:
+            for point in self.points:
+                stack.enter_context(point.on())
+            yield
+
     def each_reference(self) -> Iterator[tuple[Tensor, ...] | None]:
         """The references one after the other (per input [copies * B, ...]); None: as the caller said."""
         if self.references is None:
@@ -75,26 +87,3 @@ def every(value: Any, copies: int) -> Any:
     ):
         return value
     return value[::copies]
-
-
-def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], int]:
-    """The inputs whose noisy copies a NoiseTunnel hands to ``method``, and how many copies; else the inputs, 1.
-
-    The choices belong to the real input, but NoiseTunnel passes nothing but the copies, so the originals
-    are read from its own frame.
-
-    Raises:
-        ValueError: a tunnel type that squares the maps.
-    """
-    frame, left, real = inspect.currentframe(), TUNNEL_DEPTH, inputs
-    while left and frame is not None and (frame := frame.f_back) is not None:
-        left -= 1
-        if frame.f_code is TUNNEL_CODE and frame.f_locals["self"].attribution_method is method:
-            kind, originals = frame.f_locals["nt_type"], frame.f_locals["inputs"]
-            if kind != "smoothgrad":
-                raise ValueError(
-                    f"nt_type={kind!r} has no sign, so it cannot tell evidence for from evidence against; use nt_type='smoothgrad'"
-                )
-            real = tuple(part.detach() for part in (originals if isinstance(originals, tuple) else (originals,)))
-            method, left = frame.f_locals["self"], TUNNEL_DEPTH  # a tunnel may itself be in a tunnel
-    return real, inputs[0].shape[0] // real[0].shape[0]

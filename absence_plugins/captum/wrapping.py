@@ -12,7 +12,8 @@ from typing import Any
 from captum.attr import Attribution
 from captum.log import log_usage
 
-from absence_plugins.captum.calls import plain
+from absence_plugins.captum.calls import plain, resolve_layers
+from absence_plugins.captum.noise import check_known_tunnel
 from absence_plugins.core.explanation import Explanation
 
 
@@ -26,7 +27,9 @@ def _constructor(host: type[Attribution]) -> Callable[..., None]:
     def __init__(
         self: Any, *args: Any, nontarget: Any = "auto", reference: Any = None, evidence: Any = "signed", **kwargs: Any
     ) -> None:
+        args, kwargs, layers = resolve_layers(host, self, args, kwargs)
         host.__init__(self, *args, **kwargs)
+        self._layers = layers
         self._configure(nontarget, reference, evidence)
 
     signature = inspect.signature(host.__init__)
@@ -52,7 +55,16 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
 
     attribute.__doc__ = f"As ``captum.attr.{host.__name__}.attribute``, for the output and against the baselines that the options choose."
     attribute.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
-    return log_usage(part_of_slo=True)(attribute)
+
+    def from_tunnel(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.is_neutral:
+            check_known_tunnel(self)
+        return attribute(self, *args, **kwargs)
+
+    from_tunnel.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
+    logged = log_usage(part_of_slo=True)(attribute)
+    logged.__wrapped__ = from_tunnel  # what NoiseTunnel calls, and only it
+    return logged
 
 
 def _explain(host: type[Attribution]) -> Callable[..., Explanation]:

@@ -11,36 +11,6 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def capture(module: nn.Module, *, side: str = "output") -> Iterator[list[Tensor]]:
-    """Collect copies of what a module puts out (or takes in, ``side="input"``), one per call.
-
-    Copies, because an in-place operation behind the module overwrites the tensor itself.
-
-    >>> relu = nn.ReLU()
-    >>> with capture(relu, side="input") as seen:
-    ...     _ = relu(torch.tensor([-1.0]))
-    >>> seen
-    [tensor([-1.])]
-    """
-    seen: list[Tensor] = []
-
-    def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
-        value = inputs if side == "input" else output
-        seen.append((value[0] if isinstance(value, (tuple, list)) else value).clone())
-
-    if side == "input":
-        handle = module.register_forward_pre_hook(keep)
-    elif side == "output":
-        handle = module.register_forward_hook(keep)
-    else:
-        raise ValueError(f"side={side!r} must be 'input' or 'output'")
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-@contextmanager
 def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a module put out ``change(output)``; of several outputs in a tuple or list, the first is changed.
 
@@ -91,36 +61,6 @@ def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def overwritten(module: nn.Module, forward: Callable[[], Any], *, side: str = "output") -> bool:
-    """Whether something behind a module changes its output (or its input) in place during ``forward()``.
-
-    >>> net = nn.Sequential(nn.Linear(1, 1), nn.ReLU(inplace=True))
-    >>> _ = net[0].weight.data.fill_(1.0), net[0].bias.data.fill_(-2.0)
-    >>> overwritten(net[0], lambda: net(torch.ones(1, 1)))
-    True
-    """
-    pairs: list[tuple[Tensor, Tensor, int | None]] = []
-
-    def remember(_module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
-        value = inputs if side == "input" else output
-        tensor = value[0] if isinstance(value, (tuple, list)) else value
-        pairs.append((tensor, tensor.clone(), _version(tensor)))
-
-    register = module.register_forward_pre_hook if side == "input" else module.register_forward_hook
-    handle = register(remember)
-    try:
-        forward()
-    finally:
-        handle.remove()
-    # the version says it also where the values happen to stay, so the answer does not hang on the batch
-    return any(_version(now) != version or not torch.equal(now, before) for now, before, version in pairs)
-
-
-def _version(tensor: Tensor) -> int | None:
-    """How often a tensor was written to in place; None where autograd does not count."""
-    return None if tensor.is_inference() else tensor._version
 
 
 @contextmanager

@@ -146,6 +146,7 @@ class Watch:
     def __init__(self, module: nn.Module, side: str, name: str) -> None:
         self.module, self.side, self.name = module, side, name
         self.values: list[Tensor] = []
+        self.returned: Any = None  # the module's whole output (or its inputs) of the last call
         self.point: tuple[nn.Module, str] = (module, "output")
         self._entered: list[tuple[nn.Module, Tensor]] = []
         self._left: tuple[nn.Module, Any, Tensor] | None = None  # the last activation inside: module, output, its input
@@ -192,6 +193,7 @@ class Watch:
     def forget(self) -> None:
         """Before a forward."""
         self.values.clear()
+        self.returned = None
         self._entered.clear()
         self._left = None
 
@@ -205,7 +207,7 @@ class Watch:
 
     def _keep_input(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         taken = [*inputs, *keywords.values()]
-        self.point = (module, "input")
+        self.point, self.returned = (module, "input"), inputs
         self.values.append(tensor_of(tuple(taken), self.name).clone())
 
     def _enter_activation(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -220,7 +222,7 @@ class Watch:
                 return
 
     def _keep_output(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        value = tensor_of(output, self.name)
+        value, self.returned = tensor_of(output, self.name), output
         if self._left is not None and self._left[1] is value:  # the block ends in this activation
             self.point = (self._left[0], "input")
             self.values.append(self._left[2])

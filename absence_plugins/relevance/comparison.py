@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.hooks import rewritten
 from absence_plugins.core.module_calls import running_modules
+from absence_plugins.core.reading import force_eager
 from absence_plugins.relevance.graph import check_graph
 from absence_plugins.relevance.mode import RecordingMode
 from absence_plugins.relevance.operation import RelevanceError
@@ -72,6 +73,7 @@ class Comparison:
     ) -> None:
         self.forward = forward
         self.model = forward if model is None else model
+        _check_compiled(self.model)
         self.layers = dict(layers or {})
         self.inputs = list(inputs)
         self._memory = Memory()
@@ -311,12 +313,22 @@ class _RandomState:
             yield
 
 
+def _check_compiled(model: Any) -> None:
+    """Raises RelevanceError for a compiled module on a torch that cannot run it as it was written (before 2.6)."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    if not hasattr(torch.compiler, "set_stance") and any(hasattr(module, "_orig_mod") for module in modules):
+        raise RelevanceError(
+            f"torch {torch.__version__} cannot run a compiled model operation by operation; pass the model that was given to "
+            "torch.compile (compiled._orig_mod), or use torch 2.6 or newer"
+        )
+
+
 def _enter_pass(stack: contextlib.ExitStack, random: _RandomState) -> None:
     """Gradients on, compiled models as they were written, the same random numbers."""
     stack.enter_context(random.again())
     stack.enter_context(torch.enable_grad())
     if "torch._dynamo" in sys.modules:  # nothing is compiled otherwise, and the import takes seconds
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(force_eager())
 
 
 def _keep_into(seen: dict[str, Tensor], name: str) -> Callable[[Any], Any]:

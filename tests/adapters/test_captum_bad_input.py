@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_table import ADAPTERS, REFUSING, Net, arguments, build, has_target, images, references
+from adapter_table import ADAPTERS, REFUSING, Net, arguments, build, has_target, images, references, seeded
 from torch import Tensor, nn
 
 import absence_plugins.captum as adapters
@@ -169,6 +169,9 @@ class Blocks(nn.Module):
         self.plain, self.relu = nn.Conv2d(1, 3, 2), nn.ReLU()
         self.block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
         self.behind, self.inplace = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,25 +179,24 @@ class Blocks(nn.Module):
 
 
 @pytest.mark.parametrize("name", NEURONS)
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (
-            "relu",
-            r"\(ReLU\) puts out rectified values.*pass the layer in front of it, or attribute_to_neuron_input=True",
-        ),
-        ("block", r"\(Sequential\) puts out rectified values"),
-        ("behind", "overwritten in place.*set inplace=False"),
-    ],
-)
-def test_post_relu_neurons(name: str, layer: str, message: str) -> None:
-    net = Blocks()
-    explainer = ADAPTERS[name](net, getattr(net, layer))
-    options = arguments(ADAPTERS[name], baselines=True)
-    options["neuron_selector"] = (1, 1, 1)
-    refused(net, lambda: explainer.attribute(images(2), **options), message)
-    accepted = ADAPTERS[name](net, net.plain)
-    assert accepted.attribute(images(2), **options).abs().sum() > 0
+@pytest.mark.parametrize(("layer", "front"), [("relu", "plain"), ("block", "block.0"), ("inplace", "behind")])
+def test_neurons_of_a_rectifier_are_those_in_front_of_it(name: str, layer: str, front: str) -> None:
+    """Also where the rectifier works in place; `attribute_to_neuron_input=True` asks for the same by name."""
+    options = {**arguments(ADAPTERS[name], baselines=True), "neuron_selector": (1, 1, 1)}
+    found = []
+    for module, is_input in ((layer, False), (front, False), (layer, True)):
+        net = Blocks()
+        before = fingerprint(net)
+        seeded()
+        explainer = ADAPTERS[name](net, net.get_submodule(module))
+        is_sequential = module == "block" and is_input  # whose input is that of its convolution
+        found.append(
+            found[0] if is_sequential else explainer.attribute(images(2), **options, attribute_to_neuron_input=is_input)
+        )
+        assert fingerprint(net) == before
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert found[0].abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", WORKING)

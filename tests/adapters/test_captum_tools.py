@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ from adapter_table import (
 )
 from captum import attr
 from captum.attr import DataLoaderAttribution, NoiseTunnel
+from captum.log import log_usage
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
@@ -49,6 +54,104 @@ def test_noise_does_not_choose_the_non_target_again(batch: int | None) -> None:
         assert found.tolist() == [[1.0, 0.0], [0.0, 1.0]]
     fixed = NoiseTunnel(adapters.AbsenceSaliency(FLIPPING, nontarget=torch.tensor([2, 1])))
     assert fixed.attribute(CLOSE, nt_samples=10, target=0, nt_samples_batch_size=batch).tolist() == [[0, 1], [1, 0]]
+
+
+def chain(frames: int, function: Callable[[], Any]) -> Any:
+    return function() if frames == 0 else chain(frames - 1, function)
+
+
+class Deep(adapters.AbsenceSaliency):
+    """A subclass that retries, caches or times the call, with any number of frames in between."""
+
+    frames = 40
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(self, *args: Any, **kwargs: Any) -> Any:
+        return chain(self.frames, lambda: super(Deep, self).attribute(*args, **kwargs))
+
+
+class Threaded(adapters.AbsenceSaliency):
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(self, *args: Any, **kwargs: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(super().attribute, *args, **kwargs).result()
+
+
+class Delegating(adapters.AbsenceSaliency):
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(self, *args: Any, **kwargs: Any) -> Any:
+        return adapters.AbsenceSaliency(FLIPPING).attribute(*args, **kwargs)
+
+
+class Clamping(adapters.AbsenceSaliency):
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return super().attribute(inputs.clamp(-9, 9), *args, **kwargs)
+
+
+class Halving(adapters.AbsenceSaliency):
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return torch.cat([super(Halving, self).attribute(half, *args, **kwargs) for half in inputs.chunk(2)])
+
+
+class Labeled(NoiseTunnel):
+    """A user's own tunnel."""
+
+
+class Outer(adapters.AbsenceSaliency):
+    """Asks the host's class what a tunnel asks."""
+
+    def has_convergence_delta(self) -> bool:
+        return chain(30, lambda: super(Outer, self).has_convergence_delta())  # type: ignore[no-any-return]
+
+
+EXPECTED = [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("method", [Deep, Threaded, Delegating, Clamping, Outer])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_the_real_input_is_known_whatever_stands_between_tunnel_and_method(method: Any, batch: int | None) -> None:
+    seeded()
+    found = NoiseTunnel(method(FLIPPING)).attribute(CLOSE, nt_samples=10, target=0, nt_samples_batch_size=batch)
+    assert found.tolist() == EXPECTED
+
+
+def test_copies_pickles_and_tunnels_in_tunnels_know_the_real_input() -> None:
+    seeded()
+    tunnel = NoiseTunnel(adapters.AbsenceSaliency(FLIPPING))
+    own = Labeled(adapters.AbsenceSaliency(FLIPPING))
+    made = [tunnel, own, copy.copy(tunnel), copy.deepcopy(own), pickle.loads(pickle.dumps(tunnel)),
+            pickle.loads(pickle.dumps(own)), adapters.AbsenceNoiseTunnel(adapters.AbsenceSaliency(FLIPPING)),
+            NoiseTunnel(tunnel), NoiseTunnel(own), NoiseTunnel(NoiseTunnel(own))]  # fmt: skip
+    for one in made:
+        assert one.attribute(CLOSE, nt_samples=10, target=0).tolist() == EXPECTED
+        assert isinstance(one, NoiseTunnel)
+    assert all(isinstance(one, Labeled) for one in (made[1], made[3], made[5]))
+
+
+def test_tunnels_around_other_objects_stay_captums() -> None:
+    for inner in (attr.Saliency(FLIPPING), adapters.AbsenceSaliency(FLIPPING, nontarget=None)):
+        assert type(NoiseTunnel(inner)) is NoiseTunnel
+
+
+def test_copies_of_an_unknown_input_are_an_error() -> None:
+    """Rather than a non-target for each copy."""
+    with pytest.raises(ValueError, match=r"may be noisy copies.*all in one call"):
+        NoiseTunnel(Halving(FLIPPING)).attribute(CLOSE, nt_samples=10, target=0)
+    exchanged = NoiseTunnel(attr.Saliency(FLIPPING))
+    exchanged.attribution_method = adapters.AbsenceSaliency(FLIPPING)
+    with pytest.raises(ValueError, match="copies of an unknown input: make the tunnel anew"):
+        exchanged.attribute(CLOSE, nt_samples=10, target=0)
+    assert adapters.AbsenceSaliency(FLIPPING).attribute(CLOSE, target=0).tolist() == EXPECTED  # nothing is left behind
+
+
+def test_a_raising_tunnel_leaves_no_state() -> None:
+    tunnel = NoiseTunnel(adapters.AbsenceSaliency(FLIPPING))
+    with pytest.raises(ValueError, match="target 9"):
+        tunnel.attribute(CLOSE, nt_samples=4, target=9)
+    noisy = CLOSE.repeat_interleave(4, 0) + 1.0  # looks like copies, but no tunnel runs
+    assert adapters.AbsenceSaliency(FLIPPING).attribute(noisy, target=0).shape == noisy.shape
 
 
 def test_saliency_stays_signed_in_the_tunnel() -> None:

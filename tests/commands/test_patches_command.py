@@ -214,3 +214,34 @@ def test_units_of_the_digits_network_that_encode_an_absence(tmp_path: Path) -> N
     for result in results.values():
         for one in result["units"]:
             assert one["flagged"] == (one["q"] <= 0.05 and one["mirror"] > 0)
+
+
+class Windows(torch.nn.Module):
+    """Channels-last maps that no module gives away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.hidden(x.permute(0, 2, 3, 1)).mean((1, 2))  # type: ignore[no-any-return]
+
+
+def test_one_line_says_what_is_read_and_channels_may_be_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    words = ["photos", "--model", "test_patches_command:Windows", "--size", "16", "--patch", "8", "--stride", "8"]
+    words += ["--layer", "hidden", "--images-per-unit", "4", "--quiet", "--out", "page"]
+    code, output = run("patches", *words, "--channels", "last")
+    assert code == 0, output
+    assert "reading hidden: 3 channels x 16 x 16 positions, mean\n" in output
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "Read: hidden: 3 channels x 16 x 16 positions, mean." in page
+    assert len(json.loads((tmp_path / "page" / "results.json").read_text())["hidden"]["units"]) == 3
+    code, output = run("patches", *words, "--channels", "middle")
+    assert code == 2
+    assert "--channels 'middle' must be auto, first or last" in output
+    code, output = run("patches", *words, "--units", "7", "--channels", "last")
+    assert code == 2
+    assert "layer 'hidden' has units 0 to 2, one for each of its 3 channels" in output

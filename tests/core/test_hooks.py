@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import capture, cloned_inputs, quiet_forward, reversible, unchanged
+from absence_plugins.core.hooks import cloned_inputs, quiet_forward, reversible, unchanged
+from absence_plugins.core.reading import Recorder, Watch
 
 
 def hooks(net: nn.Module) -> int:
@@ -21,7 +22,13 @@ def hooks(net: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    "block", [lambda m: capture(m), lambda m: capture(m, side="input"), lambda m: cloned_inputs([m])]
+    "block",
+    [
+        lambda m: Watch(m, "output", ""),
+        lambda m: Watch(m, "input", ""),
+        lambda m: Recorder(nn.Sequential(m)),
+        lambda m: cloned_inputs([m]),
+    ],
 )
 def test_no_hook_is_left(block: Callable[[nn.Module], AbstractContextManager[object]]) -> None:
     net = nn.Linear(1, 1)
@@ -38,16 +45,14 @@ def test_no_hook_is_left(block: Callable[[nn.Module], AbstractContextManager[obj
     assert hooks(net) == 0
 
 
-def test_capture_keeps_what_is_overwritten_behind_it() -> None:
+def test_what_is_overwritten_behind_a_watch_is_kept() -> None:
     net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(inplace=True))
     nn.init.constant_(net[0].weight, -2.0)
-    with capture(net[0]) as out, capture(net[1], side="input") as into:
+    with Watch(net[0], "output", "0") as out, Watch(net[1], "input", "1") as into:
         net(torch.ones(1, 1))
         net(torch.full((1, 1), 3.0))
-    assert [value.item() for value in out] == [-2.0, -6.0]
-    assert [value.item() for value in into] == [-2.0, -6.0]
-    with pytest.raises(ValueError, match="side='both'"), capture(net, side="both"):
-        pass
+    assert [value.item() for value in out.values] == [-2.0, -6.0]
+    assert [value.item() for value in into.values] == [-2.0, -6.0]
 
 
 def test_cloned_inputs_protect_the_input() -> None:

@@ -103,9 +103,14 @@ def test_the_command_for_a_users_model(tmp_path: Path) -> None:
     assert f"Read: {read}." in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "page" / "index.html").is_file()
     assert (tmp_path / "page" / "pairs" / "pairs.json").is_file()
+    rows = [*arguments, "--count", "2", "--no-head", "--channels", "last", "--out", str(tmp_path / "rows")]
+    done = CliRunner().invoke(app, rows)
+    assert done.exit_code == 0, done.output
+    assert "reading conv3: 8 channels x 32 x 8 positions, each a sample" in done.output
     for bad, words in (
         (["directions", str(tmp_path / "none"), "--layer", "conv3", "--model", "digits"], "does not exist"),
         ([*arguments, "--count", "1"], "n_directions=1"),
+        ([*arguments, "--channels", "middle"], "auto, first or last"),
         ([*arguments[:3], "conv9", *arguments[4:]], "conv9"),
     ):
         done = CliRunner().invoke(app, bad)

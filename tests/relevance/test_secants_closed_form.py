@@ -194,6 +194,9 @@ def test_attention_with_rows_that_see_nothing() -> None:
     allowed = torch.tensor([[True, True], [False, False]])
     call = example(F.scaled_dot_product_attention, V(1, 2, 3), V(1, 2, 3), V(1, 2, 3), attn_mask=allowed)
     op = build("scaled_dot_product_attention", call, 0, torch.float64, "apart")
+    if torch.__version__ < "2.5":  # such a row is NaN in torch itself
+        assert op.output.isnan()[:, 1].all()
+        return
     assert op.output.isfinite().all()
     check(op, 0, 1e-12)
 

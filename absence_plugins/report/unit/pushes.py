@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.replacing import replacing
-from absence_plugins.methods.directions import layer_features
+from absence_plugins.methods.directions import Influence, layer_features
 from absence_plugins.report.plots.maps import Panel
 from absence_plugins.report.plots.sides import tiled
 from absence_plugins.report.unit.section import Section
@@ -41,24 +41,8 @@ def directions_section(study: Study, unit: int) -> Section:
     order = effects.argsort(stable=True).tolist()
     down = [i for i in order if effects[i] < 0 and q[i] <= found.level]
     up = [i for i in order[::-1] if effects[i] > 0 and q[i] <= found.level]
-    panels = [
-        Panel(
-            "image",
-            tiled(_patches(study, i)),
-            f"Direction {i}",
-            f"effect {float(effects[i]):+.3g}, q {float(q[i]):.2g}",
-        )
-        for i in down[:SHOWN]
-    ]
-    if up:
-        panels.append(
-            Panel(
-                "image",
-                tiled(_patches(study, up[0])),
-                f"Raises it: {up[0]}",
-                f"effect {float(effects[up[0]]):+.3g}, q {float(q[up[0]]):.2g}",
-            )
-        )
+    panels = [_panel(study, found, i, column, f"Direction {i}") for i in down[:SHOWN]]
+    panels += [_panel(study, found, i, column, f"Raises it: {i}") for i in up[:1]]
     same = " (its own layer: the effect is the direction's own entry for this unit)" if layer == study.layer else ""
     said = (
         f"The presence of {len(down)} of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit (q <= {found.level}); below, images' "
@@ -79,6 +63,11 @@ def directions_section(study: Study, unit: int) -> Section:
             "images": found.n_samples, "corrected_over": found.q.numel(),
         },
     )  # fmt: skip
+
+
+def _panel(study: Study, found: Influence, direction: int, column: int, title: str) -> Panel:
+    effect, q = float(found.effect[direction, column]), float(found.q[direction, column])
+    return Panel("image", tiled(_patches(study, direction)), title, f"effect {effect:+.3g}, q {q:.2g}")
 
 
 @torch.no_grad()

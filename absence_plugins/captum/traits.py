@@ -1,0 +1,37 @@
+"""What an adapter must know of its host class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LAYER_INPUTS = ("attribute_to_layer_input", "attribute_to_neuron_input")
+ANNOUNCEMENTS = (  # what Captum says about its bookkeeping on every call
+    "Setting forward, backward hooks",
+    "Setting backward hooks on ReLU",
+    r"Input Tensor \d+ did not already require gradients",
+    r"Input Tensor \d+ has a dtype",
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an adapter must know of its host class.
+
+    refuses: why the method cannot show absences, and what can; "" if it can.
+    no_reference: why it takes no reference; "" if it does.
+    baselines: the name of the argument that takes them.
+    complete: the map sums to u(x) - u(baseline).
+    local: the map sees only the gradient at x, so a unit that is dead there gives zeros.
+    rules: completeness hangs on a rule for every nonlinearity of the model, and is checked.
+    distribution: the host takes all rows of ``baselines`` for every sample, not row i for sample i.
+    arranged: the layer's channels must be on axis 1.
+    """
+
+    refuses: str = ""
+    no_reference: str = ""
+    baselines: str = "baselines"
+    complete: bool = False
+    local: bool = False
+    rules: bool = False
+    distribution: bool = False
+    arranged: bool = False
