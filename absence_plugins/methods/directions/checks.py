@@ -1,4 +1,4 @@
-"""What a fit refuses, and with which words."""
+"""Checks of what a fit is given; every error names the value and the remedy."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def insert(
 
 
 def unlearn(features: Tensor, pairs: DirectionPairs, direction: int, *, to: float | None = None) -> Tensor:
-    """Make a layer blind for a concept: project its signal out, so that the detector says the same everywhere.
+    """Remove a concept from a layer: project its signal out, so that the detector has the same logit everywhere.
 
     x - s_i (z_i - to) / (w_i . s_i) at every position: [..., D] -> [..., D]; ``to`` is the logit that is left, by
     default the mean where the detector is silent. In contrast to :func:`delete` it also levels what lies below the

@@ -209,7 +209,7 @@ class Head:
 
     @torch.no_grad()
     def _check_only_path(self, features: Tensor, outputs: Tensor) -> None:
-        """Refuse a layer that the input can go around: what follows is then not a function of its features."""
+        """Reject a layer that another path leads around: what follows is then not a function of its features."""
         if self._rest is not None:
             return
         mirrored = self.example.flip(-1) * 0.5 + self.example.std().nan_to_num(1.0)

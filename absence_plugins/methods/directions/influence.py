@@ -1,4 +1,4 @@
-"""What each direction does to each unit or class: which are held down, so encode the concept's absence."""
+"""The effect of every direction on every unit or class: those that it suppresses encode the concept's absence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Correction = Literal["bh", "bonferroni"]
 
 @dataclass(frozen=True)
 class EncodedAbsence:
-    """A unit or class that a concept holds down: it encodes that concept's absence.
+    """A unit or class that a concept suppresses: it encodes that concept's absence.
 
     ``effect`` < 0, in the output's units (``"step"``) or as a score (``"rcav"``); ``q`` is corrected.
     """
@@ -49,8 +49,8 @@ class Influence:
 
     Attributes:
         effect: [I, K]. ``"step"``: mean change of the output, in its units; ``"rcav"``: share of samples whose class
-            probability rises minus share whose falls, in [-1, 1]. The sign: below 0 the concept holds the output
-            down, so the output encodes its absence.
+            probability rises minus share whose falls, in [-1, 1]. The sign: below 0 the concept suppresses the
+            output, so the output encodes its absence.
         p: [I, K], two-sided.
         q: [I, K], corrected for all I x K tests.
         outputs: K names.
@@ -84,7 +84,7 @@ class Influence:
 
     @property
     def encoded_absences(self) -> tuple[EncodedAbsence, ...]:
-        """Every output that a direction holds down significantly, strongest first."""
+        """Every output that a direction suppresses significantly, strongest first."""
         found = [
             EncodedAbsence(self.outputs[k], i, float(self.effect[i, k]), float(self.q[i, k]))
             for i, k in torch.nonzero(self.significant & (self.effect < 0)).tolist()
@@ -172,7 +172,7 @@ def influence(
         progress: show a progress bar.
 
     Returns:
-        An :class:`Influence`. The sign: effect < 0: the concept holds the output down.
+        An :class:`Influence`. The sign: effect < 0: the concept suppresses the output.
 
     Raises:
         ValueError: unknown test or correction, too few permutations for the correction to reject anything, no images, a
