@@ -33,8 +33,7 @@ def quotient(numerator: Tensor | float, denominator: Tensor) -> Tensor:
     >>> quotient(1.0, torch.tensor([2.0, 0.0]))
     tensor([0.5000, 0.0000])
     """
-    zero = denominator == 0
-    return torch.where(zero, 0.0, numerator / denominator.masked_fill(zero, 1.0))
+    return (numerator / denominator).masked_fill_(denominator == 0, 0.0)
 
 
 def reduce_to(multiplier: Tensor, operand: Tensor) -> Tensor:
