@@ -163,7 +163,7 @@ def test_the_default_is_one_host_call_on_the_runner_up(name: str) -> None:
     seeded()
     expected = build(host, net).attribute(x, target=runner_up, **options).detach()
     assert random_states() == state
-    if "DeepLift" in name:  # the host is not complete here, see below
+    if "DeepLift" in name or "LRP" in name:  # relevance of differences, which is complete where the host is not
         assert found.shape == expected.shape
     else:
         assert torch.equal(found, expected)
