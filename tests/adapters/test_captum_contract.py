@@ -181,9 +181,14 @@ def test_references_are_the_mean_of_host_calls(name: str) -> None:
         nearest = given.nearest(x)
     found = build(ADAPTERS[name], net, reference=given).attribute(x, **options)
     key = "layer_baselines" if name == "AbsenceLayerFeatureAblation" else "baselines"
-    host = {"AbsenceDeepLiftShap": attr.DeepLift, "AbsenceLayerDeepLiftShap": attr.LayerDeepLift}.get(name, host)
+    host = {  # without rules of Captum's on the modules, LRP of differences is DeepLIFT
+        "AbsenceDeepLiftShap": attr.DeepLift,
+        "AbsenceLRP": attr.DeepLift,
+        "AbsenceLayerDeepLiftShap": attr.LayerDeepLift,
+        "AbsenceLayerLRP": attr.LayerDeepLift,
+    }.get(name, host)
     host = attr.NeuronDeepLift if name == "AbsenceNeuronDeepLiftShap" else host
-    if "DeepLift" in name:  # a host that is complete: an identity that is no module stands between
+    if "DeepLift" in name or "LRP" in name:  # a host that is complete: an identity that is no module stands between
         net.pool.register_forward_pre_hook(lambda module, value: (value[0].clone(),))
     each = []
     for column in range(2):

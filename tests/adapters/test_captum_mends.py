@@ -159,7 +159,7 @@ def test_what_is_called_as_a_function_is_seen(activation: Any) -> None:
     for method in (adapters.AbsenceDeepLift(net, nontarget=1), adapters.AbsenceDeepLift(net)):
         found = method.explain(X, R, target=0)
         assert float(found.completeness_error.abs().max()) < 1e-10
-        assert float((method.attribute(X, R, target=0) - found.attribute).abs().max()) == 0
+        assert float((method.attribute(X, R, target=0) - found.attribution).abs().max()) == 0
 
 
 @pytest.mark.filterwarnings("error::absence_plugins.core.AbsenceWarning")

@@ -150,7 +150,7 @@ def test_paths_and_windows_see_through_attention(
 def test_deep_lift_is_right_on_attention() -> None:
     """Softmax, layer norm and GELU have their secants."""
     part, sign, mean_part = reference_view(planted.shape_missing_attention(0), AbsenceDeepLift, {})
-    assert min(part, mean_part) >= 0.95
+    assert min(part, mean_part) >= 0.94
     assert sign == 1.0
 
 
