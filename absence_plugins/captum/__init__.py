@@ -17,38 +17,40 @@ except ImportError as error:
 
 from captum.attr._core import dataloader_attr as _dataloader_attr
 
-from absence_plugins.captum.inputs import (
-    AbsenceDeconvolution,
+from absence_plugins.captum.deeplift import (
     AbsenceDeepLift,
     AbsenceDeepLiftShap,
+    AbsenceLayerDeepLift,
+    AbsenceLayerDeepLiftShap,
+    AbsenceLayerLRP,
+    AbsenceLRP,
+    AbsenceNeuronDeepLift,
+    AbsenceNeuronDeepLiftShap,
+)
+from absence_plugins.captum.inputs import (
+    AbsenceDeconvolution,
     AbsenceGradientShap,
     AbsenceGuidedBackprop,
     AbsenceGuidedGradCam,
     AbsenceInputXGradient,
     AbsenceIntegratedGradients,
-    AbsenceLRP,
     AbsenceSaliency,
 )
 from absence_plugins.captum.layers import (
     AbsenceInternalInfluence,
     AbsenceLayerActivation,
     AbsenceLayerConductance,
-    AbsenceLayerDeepLift,
-    AbsenceLayerDeepLiftShap,
     AbsenceLayerFeatureAblation,
     AbsenceLayerFeaturePermutation,
     AbsenceLayerGradCam,
     AbsenceLayerGradientShap,
     AbsenceLayerGradientXActivation,
     AbsenceLayerIntegratedGradients,
-    AbsenceLayerLRP,
 )
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.captum.neurons import (
     AbsenceNeuronConductance,
     AbsenceNeuronDeconvolution,
-    AbsenceNeuronDeepLift,
-    AbsenceNeuronDeepLiftShap,
     AbsenceNeuronFeatureAblation,
     AbsenceNeuronGradient,
     AbsenceNeuronGradientShap,

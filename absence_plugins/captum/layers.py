@@ -9,23 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+import torch  # noqa: F401  (examples)
 from captum.attr import (
     InternalInfluence,
     LayerActivation,
     LayerConductance,
-    LayerDeepLift,
-    LayerDeepLiftShap,
     LayerFeatureAblation,
     LayerFeaturePermutation,
     LayerGradCam,
     LayerGradientShap,
     LayerGradientXActivation,
     LayerIntegratedGradients,
-    LayerLRP,
 )
 from captum.attr._core.layer.layer_gradient_shap import LayerInputBaselineXGradient
-from torch import Tensor, nn
+from torch import Tensor, nn  # noqa: F401  (examples)
 
 from absence_plugins.captum.calls import run_host
 from absence_plugins.captum.method import AbsenceMethod
@@ -33,14 +30,9 @@ from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.remedies import (
     ACTIVATION,
     NO_BASELINE,
-    check_layer_side,
-    deep_lift_hook,
-    nonlinearities,
     paired_gradient_shap,
-    pass_reshapes_through,
-    reshapes,
 )
-from absence_plugins.core.hooks import cloned_inputs, quiet_forward
+from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.outputs import as_columns, select
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
 
@@ -198,63 +190,7 @@ class AbsenceLayerGradCam(AbsenceMethod, LayerGradCam, local=True, no_reference=
         return run_host(LayerGradCam, host, call)
 
 
-class AbsenceLayerDeepLift(AbsenceMethod, LayerDeepLift, complete=True, rules=True):
-    """DeepLIFT (Rescale) at a layer.
-
-    R = (h(x) - h(r)) * multipliers; sum R = u(x) - u(r).
-
-    Source: Shrikumar et al., ICML 2017, section 3.5.1.
-
-    Complete also where a pooling follows a ReLU.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
-    >>> net[1].weight.data = torch.eye(2)
-    >>> AbsenceLayerDeepLift(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round(decimals=3)
-    tensor([[-1.,  0.]])
-    """
-
-    def _contexts(self) -> list[Any]:
-        return [cloned_inputs(nonlinearities(self.model))]
-
-    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
-        return deep_lift_hook(LayerDeepLift, self, module, grad_input, grad_output)
-
-    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        check_layer_side(self.layer, call["attribute_to_layer_input"])
-        return run_host(LayerDeepLift, host, call)
-
-
-class AbsenceLayerDeepLiftShap(AbsenceMethod, LayerDeepLiftShap, complete=True, rules=True, distribution=True):
-    """DeepLIFT at a layer, averaged over references.
-
-    R = mean over references r of the layer's DeepLIFT(x; r).
-
-    Source: Lundberg and Lee, NeurIPS 2017, section 4.2.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
-    >>> net[1].weight.data = torch.eye(2)
-    >>> eight = ReferenceSet(torch.tensor([[1.0, 2.0]]), k=1)  # has x1
-    >>> AbsenceLayerDeepLiftShap(net, net[0], reference=eight).attribute(torch.tensor([[1.0, 0.0]]), target=0).round(decimals=3)
-    tensor([[2., -0.]])
-    """
-
-    def _contexts(self) -> list[Any]:
-        return [cloned_inputs(nonlinearities(self.model))]
-
-    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
-        return deep_lift_hook(LayerDeepLiftShap, self, module, grad_input, grad_output)
-
-    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        check_layer_side(self.layer, call["attribute_to_layer_input"])
-        return run_host(LayerDeepLift if paired else LayerDeepLiftShap, host, call)
-
-    def _delta(self, deltas: list[Tensor]) -> Tensor:
-        return torch.stack(deltas, 1).flatten()  # as Captum: the references of sample 0, of sample 1, ...
-
-
-class AbsenceLayerGradientShap(AbsenceMethod, LayerGradientShap, complete=True, distribution=True):
+class AbsenceLayerGradientShap(AbsenceMethod, LayerGradientShap, complete=True, sampled=True, distribution=True):
     """Expected gradients at a layer between x and its references.
 
     R = E over r and a of (h(x) - h(r)) * du/dh at r + a (x - r) + noise.
@@ -294,27 +230,3 @@ class AbsenceLayerIntegratedGradients(AbsenceMethod, LayerIntegratedGradients, c
     >>> AbsenceLayerIntegratedGradients(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round(decimals=3)
     tensor([[-1.,  0.]])
     """
-
-
-class AbsenceLayerLRP(AbsenceMethod, LayerLRP, local=True, no_reference=NO_BASELINE):
-    """Layer-wise relevance propagation of the non-target down to a layer.
-
-    R_i = sum over j of z_ij / sum_i z_ij * R_j, from R = u(x) at the output.
-
-    Source: Bach et al., PLoS ONE 2015, eq. 58.
-
-    As AbsenceLRP. Local.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
-    >>> net[1].weight.data = torch.eye(2)
-    >>> AbsenceLayerLRP(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1)
-    tensor([[-1., -0.]])
-    """
-
-    def _contexts(self) -> list[Any]:
-        return [cloned_inputs(reshapes(self.model))]
-
-    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        pass_reshapes_through(host.model)
-        return run_host(LayerLRP, host, call)

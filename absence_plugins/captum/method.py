@@ -225,7 +225,7 @@ class AbsenceMethod:
             outputs = self._model(*given, *plan.extra(plan.copies))
         plan.points = lookout.points(plan.real, arranged=self._traits.arranged)
         is_changed = any(part._version != own._version for part, own in zip(given, plan.real, strict=True))
-        if is_changed or (not isinstance(outputs, Tensor) and (self._has("target") or self._traits.rules)):
+        if is_changed or (not isinstance(outputs, Tensor) and self._has("target")):
             plan.model = Scores(self._model)
         return self._checked(outputs, len(plan.real[0])) if self._has("target") else outputs
 
@@ -313,7 +313,7 @@ class AbsenceMethod:
                 deltas.append(delta)
             if full:
                 maps.append(one)
-            if full or (number == 0 and reference is not None):  # the nearest one stands for all
+            if full or (number == 0 and (reference is not None or self._is_checked)):  # the nearest one stands for all
                 values.append(self._reference_value(plan, reference))
         count = 1 if plan.references is None else plan.references[0].shape[1]
         scaled = (None if tree is None else tree_map(lambda r: r / count, tree) for tree in (signed, present, absent))
@@ -325,7 +325,7 @@ class AbsenceMethod:
         )
         level = 4 if full else 5  # frames up to the user's call; attribute is wrapped once more
         self._warn(plan, signed, measured, level)
-        if self._traits.rules and values and values[0] is not None:
+        if self._is_checked and values and values[0] is not None:
             warn_incomplete(self, plan, first, values[0], level)
         if wants_parts:
             present, absent = magnitudes(plan, signed, present, absent)
@@ -349,12 +349,17 @@ class AbsenceMethod:
         """u(r) of one reference per sample, or of the caller's baseline; None where there is none."""
         if reference is not None:
             reference = tuple(part[:: plan.copies] for part in reference)
-        elif self._has("baselines"):
-            reference = expanded(plan.arguments["baselines"], plan.real, paired=not self._traits.distribution)
+        elif self._has("baselines") or self._traits.exact:
+            reference = expanded(plan.arguments.get("baselines"), plan.real, paired=not self._traits.distribution)
         if reference is None:
             return None
         with quiet_forward(reference), unchanged(self._model):
             return self._value(plan, reference)
+
+    @property
+    def _is_checked(self) -> bool:
+        """Whether the map's sum is compared with u(x) - u(r) after the call."""
+        return self._traits.complete and not self._traits.exact and not self._traits.sampled and not is_gradient(self)
 
     def _completeness(self, plan: Plan, signed: Any, values: Tensor | None) -> Tensor | None:
         if (

@@ -16,8 +16,6 @@ from captum._utils.gradient import construct_neuron_grad_fn
 from captum.attr import (
     NeuronConductance,
     NeuronDeconvolution,
-    NeuronDeepLift,
-    NeuronDeepLiftShap,
     NeuronFeatureAblation,
     NeuronGradient,
     NeuronGradientShap,
@@ -33,25 +31,13 @@ from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.remedies import (
     DECONVOLUTION,
     NO_BASELINE,
-    MendedDeepLift,
-    nonlinearities,
     paired_gradient_shap,
     two_sided,
     warn_local,
     without_relus,
 )
-from absence_plugins.core.hooks import cloned_inputs
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
-
-
-def neuron_deep_lift(host: Any, call: dict[str, Any]) -> Any:
-    """What Captum's NeuronDeepLift does, with the mended max pooling."""
-    inner = MendedDeepLift(host.forward_func, host.multiplies_by_inputs)
-    inner.gradient_func = construct_neuron_grad_fn(
-        host.layer, call["neuron_selector"], attribute_to_neuron_input=call["attribute_to_neuron_input"]
-    )
-    return run_host(MendedDeepLift, inner, call)
 
 
 class AbsenceNeuronConductance(AbsenceMethod, NeuronConductance):
@@ -118,53 +104,7 @@ class AbsenceNeuronIntegratedGradients(AbsenceMethod, NeuronIntegratedGradients,
     """
 
 
-class AbsenceNeuronDeepLift(AbsenceMethod, NeuronDeepLift, complete=True, rules=True):
-    """DeepLIFT (Rescale) of a neuron's pre-activation.
-
-    R = (x - r) * multipliers; sum R = n(x) - n(r).
-
-    Source: Shrikumar et al., ICML 2017, section 3.5.1.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
-    >>> net[1].weight.data = torch.eye(2)
-    >>> eight = ReferenceSet(torch.tensor([[1.0, 2.0]]), k=1)  # has x1
-    >>> AbsenceNeuronDeepLift(net, net[0], reference=eight).attribute(torch.tensor([[1.0, 0.0]]), neuron_selector=0).round(decimals=3)
-    tensor([[0., 2.]])
-    """
-
-    def _contexts(self) -> list[Any]:
-        return [cloned_inputs(nonlinearities(self.forward_func))]
-
-    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        return neuron_deep_lift(host, call)
-
-
-class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True, rules=True, distribution=True):
-    """DeepLIFT of a neuron's pre-activation, averaged over references.
-
-    R = mean over references r of DeepLIFT(x; r).
-
-    Source: Lundberg and Lee, NeurIPS 2017, section 4.2.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
-    >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
-    >>> net[1].weight.data = torch.eye(2)
-    >>> eight = ReferenceSet(torch.tensor([[1.0, 2.0]]), k=1)  # has x1
-    >>> AbsenceNeuronDeepLiftShap(net, net[0], reference=eight).attribute(torch.tensor([[1.0, 0.0]]), neuron_selector=0).round(decimals=3)
-    tensor([[0., 2.]])
-    """
-
-    def _contexts(self) -> list[Any]:
-        return [cloned_inputs(nonlinearities(self.forward_func))]
-
-    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        if not paired:
-            return run_host(NeuronDeepLiftShap, host, call)
-        return neuron_deep_lift(host, call)
-
-
-class AbsenceNeuronGradientShap(AbsenceMethod, NeuronGradientShap, complete=True, distribution=True):
+class AbsenceNeuronGradientShap(AbsenceMethod, NeuronGradientShap, complete=True, sampled=True, distribution=True):
     """Expected gradients of a neuron's pre-activation between x and its references.
 
     R = E over r and a of (x - r) * dn/dx at r + a (x - r) + noise.

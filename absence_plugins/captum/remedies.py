@@ -12,17 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from captum.attr import Attribution, DeepLift, NoiseTunnel
-from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
-from captum.attr._utils.lrp_rules import EpsilonRule
-from torch import Tensor, nn
+from captum.attr import Attribution, NoiseTunnel
+from torch import Tensor
 
 from absence_plugins.captum.calls import leaves, plain
 from absence_plugins.captum.evidence import is_gradient
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.pooling import to_winners
 
 NO_BASELINE = "its method has no baseline to compare with; use AbsenceIntegratedGradients or AbsenceDeepLift"
 DECONVOLUTION = (
@@ -31,29 +28,8 @@ DECONVOLUTION = (
 )
 GUIDED_GRAD_CAM = "it multiplies two maps from which negative evidence was deleted; use AbsenceLayerGradCam or AbsenceIntegratedGradients"
 ACTIVATION = "it shows a layer's activations, not what they do to an output; use AbsenceLayerGradientXActivation or AbsenceLayerConductance"
-RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
-MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-
-
-def nonlinearities(model: Any) -> list[nn.Module]:
-    """The modules that Captum's DeepLIFT hooks.
-
-    Two of them directly behind each other (ReLU, MaxPool) share one tensor, on which the multiplier of
-    the second reaches the first too late (Captum issue 1104); a copy of the input keeps them apart.
-    """
-    return [module for module in model.modules() if type(module) in SUPPORTED_NON_LINEAR]
-
-
-def reshapes(model: nn.Module) -> list[nn.Module]:
-    """The modules that only reshape; a no-op one returns its input, on which LRP's hooks must not stack up."""
-    return [module for module in model.modules() if isinstance(module, RESHAPES)]
-
-
-def pass_reshapes_through(model: nn.Module) -> None:
-    """Give modules that only reshape a rule, so that Captum's LRP accepts them (epsilon 1e-9: R unchanged to 1e-8)."""
-    for module in reshapes(model):
-        if not hasattr(module, "rule"):
-            module.rule = EpsilonRule()
+INCOMPLETE = 0.05  # of the difference: beyond this a sum is said to be off
+ROUNDING = 1e-4  # of the gross map
 
 
 def two_sided(x: Tensor, raising: Tensor, lowering: Tensor, unrectified: Tensor) -> Tensor:
@@ -68,64 +44,38 @@ def without_relus(instance: Any) -> Any:
     return closed
 
 
-def max_pool_multiplier(module: Any, grad_input: Tensor, grad_output: Tensor, eps: float) -> Tensor:
-    """DeepLIFT's multiplier of a max pooling, also where windows overlap, for a batch [x, r].
-
-    What :func:`~absence_plugins.core.pooling.to_winners` gives to an input, over its difference. Captum
-    unpools instead, which keeps only one of several windows per input.
-    """
-    value = module.input
-    (x, r), (o_x, o_r) = value.chunk(2), module.output.chunk(2)
-    top = torch.maximum(o_x, o_r)
-    given = torch.cat([to_winners(module, value, grad_output * torch.cat([top - o_r, o_x - top]))] * 2)
-    difference = torch.cat([x - r] * 2)
-    return torch.where(difference.abs() < eps, grad_input, given / difference)
-
-
-def deep_lift_hook(host: type[Any], instance: Any, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
-    """Captum's DeepLIFT rule of a module, except for max pooling in a non-neutral object."""
-    if instance.is_neutral or type(module) not in MAX_POOLS or not instance.satisfies_attribute_criteria(module):
-        return host._backward_hook(instance, module, grad_input, grad_output)
-    multiplier = max_pool_multiplier(module, grad_input, grad_output, instance.eps)
-    del module.input, module.output
-    return multiplier
-
-
-class MendedDeepLift(DeepLift):
-    """Captum's DeepLift with the max-pooling multiplier of :func:`max_pool_multiplier`, for its neuron form."""
-
-    is_neutral = False
-
-    def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Any:
-        return deep_lift_hook(DeepLift, self, module, grad_input, grad_output)
-
-
-def check_layer_side(layer: nn.Module, layer_input: bool) -> None:
-    """Refuse the input of a nonlinearity as a DeepLIFT layer: Captum takes its multiplier out of the product.
-
-    Raises:
-        ValueError: with the remedy.
-    """
-    if layer_input and type(layer) in SUPPORTED_NON_LINEAR:
-        raise ValueError(
-            f"attribute_to_layer_input=True at a {type(layer).__name__} does not sum to u(x) - u(r) in Captum; "
-            "pass the module in front of it as the layer instead"
-        )
+def is_off(signed: Any, difference: Tensor) -> Tensor:
+    """Which samples' maps do not sum to the difference of the outputs, by more than 5 % of it [B]."""
+    flat = torch.cat([part.reshape(len(part), -1) for part in leaves(signed)], 1)
+    off = (flat.sum(1) - difference).abs()
+    return off > INCOMPLETE * difference.abs() + ROUNDING * flat.abs().sum(1)
 
 
 def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: int) -> None:
     """Say so where the map against the first reference does not sum to u(x) - u(r)."""
-    if is_gradient(method) or plan.copies > 1:
+    layer = getattr(method, "layer", None)
+    if is_gradient(method) or plan.copies > 1 or isinstance(layer, (list, tuple)):
         return
-    total = torch.stack([part.reshape(part.shape[0], -1).sum(1) for part in leaves(signed)]).sum(0)
     difference = plan.output - value
-    if total.shape == difference.shape and bool(((total - difference).abs() > 0.05 * difference.abs() + 1e-3).any()):
-        warnings.warn(
-            f"the map of {type(method).__name__} does not sum to the difference of the outputs: the model has a nonlinearity "
-            "without a DeepLIFT rule (functional ReLU or pooling, GELU, adaptive max pooling); use AbsenceIntegratedGradients",
-            AbsenceWarning,
-            stacklevel=level,
-        )
+    if any(len(part) != len(difference) for part in leaves(signed)):
+        return
+    off = is_off(signed, difference)
+    if not bool(off.any()):
+        return
+    has_steps = "n_steps" in plan.arguments
+    at_layer = method._has("attribute_to_layer_input")
+    why = "paths to the output lead around the layer, or its steps are too few" if at_layer else "its steps are too few"
+    remedy = (
+        'pass more n_steps (or n_steps="auto")'
+        if has_steps and not at_layer
+        else "name a layer that all paths run through"
+    )
+    warnings.warn(
+        f"the map of {type(method).__name__} does not sum to the difference of the outputs in samples "
+        f"{off.nonzero().flatten()[:8].tolist()} (more than {INCOMPLETE:.0%} off): {why}; {remedy}, or use AbsenceDeepLift, which is exact",
+        AbsenceWarning,
+        stacklevel=level,
+    )
 
 
 def warn_local(method: Any) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a module put out ``change(output)``; of several outputs in a tuple or list, the first is changed.
+def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor], *, side: str = "output") -> Iterator[None]:
+    """Let a module put out ``change(output)``, or take in ``change(input)``; of several, the first is changed.
 
     >>> linear = nn.Identity()
     >>> with rewritten(linear, lambda output: output + 1):
@@ -25,7 +25,12 @@ def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator
             return type(output)((change(output[0]), *output[1:]))
         return change(output)
 
-    handle = module.register_forward_hook(replace)
+    def replace_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (change(inputs[0]), *inputs[1:])
+
+    handle = (
+        module.register_forward_pre_hook(replace_input) if side == "input" else module.register_forward_hook(replace)
+    )
     try:
         yield
     finally:
@@ -43,24 +48,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let every given module work on a copy of its input, so that no two of them share a tensor.
-
-    Tensor hooks of two modules that sit on one tensor see each other's gradients in the wrong order.
-    """
-
-    def clone(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs)
-
-    handles = [module.register_forward_pre_hook(clone) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Comparison:
         model: whose modules name the places in messages and carry rules; by default ``forward`` where it is a module.
         rule: name of a module -> the redistribution for convolutions and linear layers inside it, None for Epsilon
             (the innermost module that has one counts). The last convolution or linear operation is always Epsilon.
-        layers: modules whose output gets relevance, too.
+        layers: modules whose output gets relevance, too; of a pair (module, "input") its input.
 
     Raises:
         RelevanceError: the model holds an operation without an exact relevance of differences.
@@ -69,12 +69,14 @@ class Comparison:
         *,
         model: nn.Module | None = None,
         rule: RuleOf | None = None,
-        layers: Mapping[str, nn.Module] | None = None,
+        layers: Mapping[str, nn.Module | tuple[nn.Module, str]] | None = None,
     ) -> None:
         self.forward = forward
         self.model = forward if model is None else model
         _check_compiled(self.model)
-        self.layers = dict(layers or {})
+        self.layers = {
+            name: layer if isinstance(layer, tuple) else (layer, "output") for name, layer in (layers or {}).items()
+        }
         self.inputs = list(inputs)
         self._memory = Memory()
         self._random = _RandomState(self.inputs)
@@ -92,8 +94,8 @@ class Comparison:
         with contextlib.ExitStack() as stack:
             running = stack.enter_context(running_modules(self.model))
             _enter_pass(stack, self._random)
-            for name, module in self.layers.items():
-                stack.enter_context(rewritten(module, self._keeping(name)))
+            for name, (module, side) in self.layers.items():
+                stack.enter_context(rewritten(module, self._keeping(name), side=side))
             values = [
                 value if entry is None else entry.leaf.clone()
                 for value, entry in zip(self.inputs, self._entries, strict=True)
@@ -153,8 +155,8 @@ class Comparison:
         seen: dict[str, Tensor] = {}
         with contextlib.ExitStack() as stack:
             _enter_pass(stack, self._random)
-            for name, module in self.layers.items():
-                stack.enter_context(rewritten(module, _keep_into(seen, name)))
+            for name, (module, side) in self.layers.items():
+                stack.enter_context(rewritten(module, _keep_into(seen, name), side=side))
             values: list[Any] = []
             for value, entry in zip(reference, self._entries, strict=True):
                 if entry is None:

@@ -32,6 +32,7 @@ from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.seeds import (
     asked_weights,
+    asking,
     compared_classes,
     divides_by_outputs,
     named_classes,
@@ -120,7 +121,8 @@ class AbsenceAttributor:
         """The output [B, ...] and the signed map of the input's shape: R > 0 raises the explained output."""
         with self._root() as root:
             if root is None and self.reference is None and self.nontarget is None:
-                return super().forward(input, attr_output_fn)  # type: ignore[misc]
+                with asking(self):
+                    return super().forward(input, attr_output_fn)  # type: ignore[misc]
             output, explanation = self._collect(input, attr_output_fn, root, full=False)
         return output, explanation.attribution
 

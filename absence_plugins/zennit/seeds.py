@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from zennit.attribution import Attributor, Occlusion, identity
 from zennit.core import BasicHook
+from zennit.core import Identity as HookedInput
 
 from absence_plugins.core.choices import Choice, Nontarget, Target, choose
 from absence_plugins.core.outputs import as_columns
 from absence_plugins.zennit.pairing import hooks_on, output_weights
 
-CALLER_DEPTH = 6  # frames between an attributor's forward and its attr_output
+_ASKING: ContextVar[Attributor | None] = ContextVar("asking", default=None)  # the Absence* attributor that runs
+ELEMENTWISE = ("relu", "threshold", "hardtanh", "elu", "softplus", "sigmoid", "tanh", "silu", "mish", "hardswish")
 
 
 def nontarget(target: Target, select: Nontarget = "runner_up") -> NontargetOutput:
@@ -69,16 +73,47 @@ class NontargetOutput:
 
     @staticmethod
     def _wants_value(output: Tensor) -> bool:
-        """Whether the composite at hand divides by outputs. Without a calling attributor: unless it is one of ours."""
+        """Whether the attributor turns the outputs' values into relevance: Occlusion, or rules that divide by outputs."""
         if getattr(output.grad_fn, "takes_weights", False):
             return False
-        frame, left = inspect.currentframe(), CALLER_DEPTH
-        while left and frame is not None:
-            caller = frame.f_locals.get("self")
-            if isinstance(caller, Attributor):
-                return isinstance(caller, Occlusion) or divides_by_outputs(caller.model)
-            frame, left = frame.f_back, left - 1
-        return True
+        asking = _ASKING.get()
+        if asking is not None:
+            return isinstance(asking, Occlusion) or divides_by_outputs(asking.model)
+        return output.grad_fn is None or was_made_by_rules(output)
+
+
+@contextmanager
+def asking(attributor: Any) -> Iterator[None]:
+    """In this block the attributor is the one that calls its attr_output."""
+    token = _ASKING.set(attributor)
+    try:
+        yield
+    finally:
+        _ASKING.reset(token)
+
+
+def was_made_by_rules(output: Tensor) -> bool:
+    """Whether the outputs come from a model on which rules of Zennit sit, for more than its activations.
+
+    A rule leads its module's input through an identity (and a copy), which stands in the graph of the outputs. Zennit's
+    rules on activations alone (guided backpropagation) change gradients, and divide by nothing.
+    """
+    pending: list[tuple[Any, tuple[str, ...]]] = [(output.grad_fn, ())]
+    seen: set[Any] = set()
+    while pending:
+        node, behind = pending.pop()
+        if node is None or (node, behind) in seen:
+            continue
+        seen.add((node, behind))
+        if getattr(type(node), "_forward_cls", None) is HookedInput:
+            consumer = next((name for name in reversed(behind) if not name.startswith("Clone")), "")
+            if not any(word in consumer.lower() for word in ELEMENTWISE):
+                return True
+        name = node.name()
+        # a copy hides which operation comes behind it
+        following = (*behind[-1:], name) if name.startswith("Clone") else (name,)
+        pending += [(one, following) for one, _ in node.next_functions]
+    return False
 
 
 def divides_by_outputs(model: nn.Module) -> bool:

@@ -33,7 +33,7 @@ REFUSING = {f"Absence{name}" for name in ("Deconvolution", "GuidedGradCam", "Lay
 WITHOUT_BASELINE = {
     f"Absence{name}"
     for name in (
-        "InputXGradient Saliency GuidedBackprop FeaturePermutation LimeBase LRP LayerGradientXActivation LayerLRP "
+        "InputXGradient Saliency GuidedBackprop FeaturePermutation LimeBase LayerGradientXActivation "
         "LayerFeaturePermutation LayerGradCam NeuronGradient NeuronGuidedBackprop"
     ).split()
 }

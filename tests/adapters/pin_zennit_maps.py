@@ -55,7 +55,7 @@ def zennit_map(model: nn.Module, composite: Any, x: Tensor, r: Tensor, unit: int
 
 def write(path: Path) -> None:
     """Train the networks, draw the maps, save everything."""
-    from absence_plugins.experiments.bench.scores import built, composites
+    from absence_plugins.bench.scores import built, composites
 
     tensors: dict[str, Tensor] = {}
     units = {}

@@ -146,7 +146,7 @@ def test_neuron_and_layer_deep_lift_are_complete_behind_overlapping_pooling() ->
 
 @pytest.mark.filterwarnings("error::absence_plugins.core.AbsenceWarning")
 @pytest.mark.parametrize("activation", [F.relu, F.gelu])
-def test_an_unseen_nonlinearity_is_told(activation: Any) -> None:
+def test_what_is_called_as_a_function_is_seen(activation: Any) -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -155,14 +155,79 @@ def test_an_unseen_nonlinearity_is_told(activation: Any) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(activation(self.body(x)))
 
-    with pytest.raises(AbsenceWarning, match="does not sum to the difference"):
-        adapters.AbsenceDeepLift(Functional(), nontarget=1).explain(X, R, target=0)
+    net = Functional().double().eval()
+    for method in (adapters.AbsenceDeepLift(net, nontarget=1), adapters.AbsenceDeepLift(net)):
+        found = method.explain(X, R, target=0)
+        assert float(found.completeness_error.abs().max()) < 1e-10
+        assert float((method.attribute(X, R, target=0) - found.attribution).abs().max()) == 0
 
 
-def test_the_input_of_a_nonlinearity_is_no_deep_lift_layer() -> None:
+@pytest.mark.filterwarnings("error::absence_plugins.core.AbsenceWarning")
+def test_a_module_that_runs_twice_is_no_obstacle() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.a, self.head = (
+                nn.ReLU(),
+                seeded(nn.Conv2d(1, 3, 3)),
+                seeded(nn.Flatten(), nn.Linear(147, 3)),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.relu(self.a(self.relu(x))))
+
+    with pytest.raises(RuntimeError, match="does not contain"):
+        DeepLift(Twice().double()).attribute(X, R, target=1)
+    found = adapters.AbsenceDeepLift(Twice().double(), nontarget=1).explain(X, R, target=0)
+    assert float(found.completeness_error.abs().max()) < 1e-10
+
+
+def test_a_nonlinearity_can_be_a_deep_lift_layer_on_both_sides() -> None:
     net = pooled(POOLS["ceil"])
-    with pytest.raises(ValueError, match="pass the module in front of it"):
-        adapters.AbsenceLayerDeepLift(net, net[1]).attribute(X, target=0, attribute_to_layer_input=True)
+    for layer_input in (True, False):
+        method = adapters.AbsenceLayerDeepLift(net, net[1])
+        found = method.explain(X, R, target=0, attribute_to_layer_input=layer_input)
+        assert float(found.completeness_error.abs().max()) < 1e-10
+
+
+@pytest.mark.filterwarnings("error::absence_plugins.core.AbsenceWarning")
+def test_a_layer_that_is_no_cut_is_said_to_be_none() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.head = seeded(nn.Conv2d(1, 1, 3, padding=1)), seeded(nn.Flatten(), nn.Linear(81, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x + self.a(x))
+
+    net = Around().double()
+    with pytest.raises(AbsenceWarning, match="paths to the output lead around the layer"):
+        adapters.AbsenceLayerDeepLift(net, net.a, nontarget=1).attribute(X, R, target=0)
+
+
+# -- completeness of paths --------------------------------------------------------------------------
+
+
+def steep() -> nn.Module:
+    """One steep step on the way from 0 to 1."""
+    net = nn.Sequential(nn.Linear(1, 2), nn.Sigmoid(), nn.Linear(2, 2, bias=False)).double().eval()
+    net[0].weight.data[:], net[0].bias.data = 300.0, torch.tensor([-150.0, -160.0]).double()
+    net[2].weight.data = torch.eye(2).double()
+    return net
+
+
+def test_integrated_gradients_say_where_their_sum_is_off() -> None:
+    one = torch.ones(1, 1).double()
+    method = adapters.AbsenceIntegratedGradients(steep(), nontarget=1)
+    for call in (method.attribute, method.explain):
+        with pytest.warns(AbsenceWarning, match=r"samples \[0\] \(more than 5% off\): its steps are too few"):
+            call(one, target=0, n_steps=50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AbsenceWarning)
+        enough = method.attribute(one, target=0, n_steps=500)
+        found = method.attribute(one, target=0, n_steps="auto")
+    assert float(found.sum()) == pytest.approx(1.0, abs=0.05)
+    assert float(enough.sum()) == pytest.approx(1.0, abs=0.05)
 
 
 # -- LRP and guided backpropagation -----------------------------------------------------------------

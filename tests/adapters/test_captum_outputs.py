@@ -25,12 +25,13 @@ from adapter_table import (
 )
 from captum import attr
 from captum.attr import NoiseTunnel
-from captum.attr._utils.lrp_rules import GammaRule
+from captum.attr._utils.lrp_rules import GammaRule, IdentityRule
 from torch import Tensor, nn
 
 import absence_plugins.captum as adapters
 from absence_plugins import ReferenceSet
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.relevance import relevance
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -136,17 +137,44 @@ def test_lrp_passes_flatten_and_keeps_the_users_rules() -> None:
     flat = nn.Sequential(net.conv, net.relu, net.pool, nn.Flatten(), net.linear)
     with pytest.raises(TypeError, match="Flatten"):
         attr.LRP(copy.deepcopy(flat)).attribute(x, target=1)  # a copy: Captum leaves its rules behind
-    # without a rule of the user's, LRP-epsilon of a ReLU net is input times gradient
-    expected = attr.InputXGradient(net).attribute(x, target=1).detach()
-    assert torch.allclose(adapters.AbsenceLRP(flat, nontarget=1).attribute(x, target=0), expected, rtol=1e-6, atol=1e-7)
+    # against zeros, without a rule of the user's, it is DeepLIFT
+    expected = adapters.AbsenceDeepLift(flat, nontarget=1).attribute(x, target=0)
+    assert torch.equal(adapters.AbsenceLRP(flat, nontarget=1).attribute(x, target=0), expected)
     rule = GammaRule()
     net.conv.rule = rule
     with_rule = adapters.AbsenceLRP(flat, nontarget=1).attribute(x, target=0)
     assert net.conv.rule is rule
     assert not hasattr(flat[3], "rule")
     assert not torch.allclose(with_rule, expected, atol=1e-3)
-    host = attr.LRP(net).attribute(x, target=1).detach()  # Captum takes the rule off afterwards
-    assert torch.allclose(with_rule, host, rtol=1e-6, atol=1e-7)  # the epsilon of the rule on Flatten
+    gamma = relevance(flat, x, torch.zeros_like(x), 1, rule=lambda name: "gamma" if name == "0" else None)
+    assert torch.equal(with_rule, gamma.attribution)
+    difference = (net(x) - net(torch.zeros_like(x)))[:, 1].detach()
+    assert torch.allclose(with_rule.flatten(1).sum(1), difference, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["LRP", "LayerLRP"])
+def test_lrp_takes_references_and_is_antisymmetric(name: str) -> None:
+    net, x, r = Net(), images(2), images(2, seed=9)
+    layer = [net.conv] if name == "LayerLRP" else []
+
+    def of(one: Tensor, other: Tensor) -> Tensor:
+        maps = [
+            ADAPTERS[f"Absence{name}"](net, *layer, reference=ReferenceSet(other[[i]], k=1)).attribute(
+                one[[i]], target=2
+            )
+            for i in range(2)
+        ]
+        return torch.cat(maps)
+
+    assert torch.equal(of(x, r), -of(r, x))
+    assert torch.allclose(of(x, r).flatten(1).sum(1), (net(x) - net(r))[:, 2].detach(), atol=1e-10)
+
+
+def test_a_rule_of_captums_without_a_form_for_differences_is_named() -> None:
+    net = Net()
+    net.conv.rule = IdentityRule()
+    with pytest.raises(ValueError, match=r"conv \(Conv2d\) has IdentityRule"):
+        adapters.AbsenceLRP(net).attribute(images(1), target=0)
 
 
 @pytest.mark.parametrize("columns", [2, 1])
@@ -174,9 +202,7 @@ def dead_net() -> nn.Sequential:
 DEAD = torch.tensor([[2.0, 3.0]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    "name", ["InputXGradient", "Saliency", "LRP", "GuidedBackprop", "LayerGradientXActivation", "LayerLRP"]
-)
+@pytest.mark.parametrize("name", ["InputXGradient", "Saliency", "GuidedBackprop", "LayerGradientXActivation"])
 def test_local_methods_say_that_a_dead_unit_blinds_them(name: str) -> None:
     net = dead_net()
     layer = (net[0],) if name.startswith("Layer") else ()
@@ -185,7 +211,7 @@ def test_local_methods_say_that_a_dead_unit_blinds_them(name: str) -> None:
     assert not found.any()
 
 
-@pytest.mark.parametrize("name", ["IntegratedGradients", "FeatureAblation", "DeepLift", "ShapleyValues"])
+@pytest.mark.parametrize("name", ["IntegratedGradients", "FeatureAblation", "DeepLift", "LRP", "ShapleyValues"])
 def test_path_and_ablation_methods_see_through_a_dead_unit(name: str) -> None:
     found = ADAPTERS[f"Absence{name}"](dead_net(), evidence="absence").attribute(DEAD, target=0)
     assert found[0, 0].item() == pytest.approx(1.0, abs=0.03)

@@ -21,7 +21,6 @@ from absence_plugins.captum import (
     AbsenceIntegratedGradients,
     AbsenceOcclusion,
 )
-from absence_plugins.core import AbsenceWarning
 from absence_plugins.data import planted
 from absence_plugins.data.planted import Planted, dilate
 
@@ -148,12 +147,11 @@ def test_paths_and_windows_see_through_attention(
     assert sign >= 0.95
 
 
-def test_deep_lift_does_not_and_says_so() -> None:
-    """A known failure: it has no rule for softmax, layer norm and GELU. If this test fails, the documentation is old."""
-    problem = planted.shape_missing_attention(0)
-    with pytest.warns(AbsenceWarning, match="does not sum to the difference of the outputs"):
-        _, sign, _ = reference_view(problem, AbsenceDeepLift, {})
-    assert sign < 0.9
+def test_deep_lift_is_right_on_attention() -> None:
+    """Softmax, layer norm and GELU have their secants."""
+    part, sign, mean_part = reference_view(planted.shape_missing_attention(0), AbsenceDeepLift, {})
+    assert min(part, mean_part) >= 0.94
+    assert sign == 1.0
 
 
 def test_standard_map_does_not_show_it(problem: Planted) -> None:

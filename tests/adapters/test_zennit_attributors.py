@@ -346,6 +346,25 @@ def test_nontarget_under_occlusion(host: Any) -> None:
     assert torch.allclose(host(net, None, nontarget(0, 1), window=1, stride=1)(x)[1], expected)
 
 
+def deep(frames: int, function: Any, output: torch.Tensor) -> Any:
+    return function(output) if frames == 0 else deep(frames - 1, function, output)
+
+
+@pytest.mark.parametrize("composite", [EpsilonPlus, GuidedBackprop, None])
+@pytest.mark.parametrize("host", [attribution.Gradient, attribution.SmoothGrad, AbsenceGradient])
+def test_the_seed_does_not_hang_on_the_depth_of_the_stack(host: Any, composite: Any) -> None:
+    net, x, function = dense_net(1), rows(1), nontarget(0, 1)
+    build = lambda: composite() if composite else None  # noqa: E731
+    maps = []
+    for frames in (0, 50):
+        torch.manual_seed(0)
+        maps.append(host(net, build(), lambda output, frames=frames: deep(frames, function, output))(x)[1])
+    torch.manual_seed(0)
+    seed = (lambda output: output * one(1)) if composite is EpsilonPlus else one(1)
+    assert torch.equal(*maps)
+    assert torch.allclose(maps[0], host(net, build(), seed)(x)[1])
+
+
 def skipping_net() -> nn.Sequential:
     """One path through it passes no ReLU."""
     body = Residual(nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 1))

@@ -12,7 +12,7 @@ pytest.importorskip("zennit")
 
 from pin_zennit_maps import NAMES, VIEWS, Pinned, zennit_map
 
-from absence_plugins.experiments.bench.scores import built, composites
+from absence_plugins.bench.scores import built, composites
 
 OURS = composites(absence=True)
 PIXELS = cast(Any, SimpleNamespace(pixels=(0.0, 1.0)))  # no composite of ours reads them
