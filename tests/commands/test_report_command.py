@@ -148,7 +148,6 @@ def test_ctrl_c_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -
     ("arguments", "message"),
     [
         (["--layer", "conv9"], "no layer 'conv9'"),
-        (["--layer", "relu3"], "puts out rectified values"),
         (["--units", "1-x"], "--units '1-x' must be unit numbers"),
         (["--units", "99"], "has units 0 to 31"),
         (["--top", "0"], "--top 0 must be at least 1"),
