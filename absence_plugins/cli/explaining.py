@@ -40,10 +40,10 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="A Captum class, for example Occlusion or LRP; a composite of Zennit, for example zennit:epsilon_gamma; "
+            help="relevance (exact; relevance:RULE for another rule); a Captum class, for example Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; "
             "or a unit to render with Lucent, lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a logit)."
         ),
-    ] = "IntegratedGradients",
+    ] = "relevance",
     target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
     nontarget: Annotated[str, typer.Option(help="Class index, runner_up, or others.")] = "runner_up",
     out: Page = Path("absence-explain"),

@@ -71,7 +71,7 @@ def explain_images(
     out: Path,
     *,
     references: ReferenceSet | None = None,
-    method: str = "IntegratedGradients",
+    method: str = "relevance",
     target: int | None = None,
     nontarget: int | str | None = None,
     steps: int = 256,
@@ -99,7 +99,7 @@ def explain_images(
         raise ValueError(f"--method {method} takes no --references: {chosen.refuse_references()}")
     require_folder(out)
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
-    with seeded(seed), _clear_of_reused_modules(method):
+    with seeded(seed):
         rows = [
             _noted(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
             for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
@@ -118,20 +118,6 @@ def explain_images(
         provenance=provenance(seed=seed, command=command),
     )
     return write_page(page, Path(out))
-
-
-@contextmanager
-def _clear_of_reused_modules(method: str) -> Iterator[None]:
-    """Captum's DeepLift cannot explain a model that calls one ReLU several times; say so in words, with what can."""
-    try:
-        yield
-    except (AssertionError, RuntimeError) as error:
-        if "more than once" not in " ".join(str(error).split()):
-            raise
-        raise ValueError(
-            f"--method {method} needs a module of its own for every activation, and this model calls one of its modules several "
-            "times (as torchvision's ResNets do); use IntegratedGradients, Occlusion or zennit:epsilon_gamma"
-        ) from error
 
 
 def _unit_page(

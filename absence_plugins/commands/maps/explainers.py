@@ -34,8 +34,13 @@ class Found:
 class Explainer(Protocol):
     """What the page needs of a method. x: [1, C, H, W]; blank: an empty image of that shape."""
 
-    name: str
-    standard_caption: str
+    @property
+    def name(self) -> str:
+        """As the page calls the method."""
+
+    @property
+    def standard_caption(self) -> str:
+        """What the standard map shows."""
 
     def refuse_references(self) -> str:
         """Why the method takes no references; "" if it does."""
@@ -51,13 +56,17 @@ class Explainer(Protocol):
 
 
 def explainer(name: str) -> Explainer:
-    """From ``--method``: ``captum:CLASS`` (or just ``CLASS``), or ``zennit:COMPOSITE``.
+    """From ``--method``: ``relevance`` or ``relevance:RULE``, ``captum:CLASS`` (or just ``CLASS``), or ``zennit:COMPOSITE``.
 
     Raises ValueError with the names that exist.
 
     >>> explainer("zennit:epsilon_gamma").name, explainer("deeplift").name
     ('Zennit EpsilonGamma', 'DeepLift')
     """
+    if name.lower().partition(":")[0] == "relevance":
+        from absence_plugins.commands.maps.relevance import RelevanceMaps
+
+        return RelevanceMaps.named(name.lower())
     if name.lower().startswith("zennit:"):
         from absence_plugins.commands.maps.zennit import ZennitMaps
 
@@ -86,7 +95,7 @@ def input_method(name: str) -> type[Any]:
     if wanted not in usable:
         names = ", ".join(sorted(found.__name__.removeprefix("Absence") for found in usable.values()))
         raise ValueError(
-            f"--method {name!r} is not a method that shows absences on inputs; there are: {names}, "
+            f"--method {name!r} is not a method that shows absences on inputs; there are: relevance, {names}, "
             "and Zennit's composites as zennit:NAME, for example zennit:epsilon_gamma"
         )
     return usable[wanted]

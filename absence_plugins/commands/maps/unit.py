@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.commands.maps.relevance import DEFAULT_RULE
 from absence_plugins.core.units import UnitModel
+from absence_plugins.relevance import RelevanceError, relevance
 
-INCOMPLETE = 0.05  # share of |u(x) - u(baseline)| by which DeepLift's map may miss it
-DEEPLIFT, INTEGRATED = "DeepLift", "integrated gradients"  # as the page calls them
-BOTH = f"{DEEPLIFT}, and {INTEGRATED} where it does not add up"
+RELEVANCE, INTEGRATED = "relevance of differences", "integrated gradients"  # as the page calls them
 STEPS, CHUNK = 50, 64  # of integrated gradients; points at a time
 
 
 def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, str]:
-    """Signed maps [B, C, H, W] of a unit on inputs against one baseline each, and which method made them: DeepLift, or integrated gradients where
-    DeepLift does not add up to u(x) - u(baseline) (a nonlinearity that it does not see) and they come closer.
+    """Signed maps [B, C, H, W] of a unit on inputs against one baseline each, and which method made them.
+
+    Relevance of differences, which sums to u(x) - u(baseline) exactly; integrated gradients where the model holds an
+    operation that has no exact relevance.
 
     unit: inputs [B, C, H, W] -> [B]. Sign: R > 0 raises the unit, R < 0 holds it down.
 
@@ -27,34 +28,12 @@ def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> tuple[Te
     >>> _ = unit[1].weight.data.copy_(torch.tensor([[1.0, -1.0, 0.0, 2.0]]))
     >>> signed, method = default_maps(unit, torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
     >>> signed.flatten().tolist(), method
-    ([1.0, -1.0, 0.0, 2.0], 'DeepLift')
+    ([1.0, -1.0, 0.0, 2.0], 'relevance of differences')
     """
-    from absence_plugins.captum import AbsenceDeepLift
-
-    with torch.no_grad():
-        gained = unit(inputs) - unit(baselines)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what DeepLift says of a map that is checked here
-        try:
-            # of one output z the non-target is -z
-            signed = -AbsenceDeepLift(unit).attribute(inputs, baselines=baselines, target=0)
-        except (RuntimeError, AssertionError, ValueError):  # reused modules, functional nonlinearities
-            signed = None
-    if signed is not None and bool((_missed(signed, gained) <= INCOMPLETE * gained.abs().clamp(min=1e-6)).all()):
-        return signed.detach(), DEEPLIFT
-    other = integrated_gradients(unit, inputs, baselines)
-    if signed is None:
-        return other, INTEGRATED
-    closer = _missed(signed, gained) < _missed(other, gained)
-    chosen = torch.where(closer.reshape(-1, *[1] * (inputs.dim() - 1)), signed, other).detach()
-    if bool(closer.all()):
-        return chosen, DEEPLIFT
-    return chosen, BOTH if bool(closer.any()) else INTEGRATED
-
-
-def _missed(signed: Tensor, gained: Tensor) -> Tensor:
-    """By how much maps [B, ...] do not add up to u(x) - u(baseline) [B]."""
-    return (signed.flatten(1).sum(1) - gained).abs()
+    try:
+        return relevance(unit, inputs, baselines, rule=DEFAULT_RULE).attribution, RELEVANCE
+    except RelevanceError:
+        return integrated_gradients(unit, inputs, baselines), INTEGRATED
 
 
 def integrated_gradients(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> Tensor:

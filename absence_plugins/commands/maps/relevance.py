@@ -1,0 +1,79 @@
+"""The maps of relevance of differences, the default of ``absence-plugins explain`` and of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins import ReferenceSet
+from absence_plugins.commands.maps.explainers import Found, signed_parts
+from absence_plugins.core.maps import split_by_content
+from absence_plugins.core.outputs import Logit, Others, Output, logits_of
+from absence_plugins.relevance import relevance
+from absence_plugins.relevance.rules import LOWER, RULES
+
+DEFAULT_RULE = "lower_gamma"  # the best on a trained network and photographs, see docs/relevance.md
+
+
+@dataclass(frozen=True)
+class RelevanceMaps:
+    """The maps of one rule: exact, and as many references as there are against one graph of x."""
+
+    rule: str = DEFAULT_RULE
+    standard_caption: str = "Against blank: only what is there."
+
+    @property
+    def name(self) -> str:
+        """As the page calls it."""
+        return "Relevance" if self.rule == DEFAULT_RULE else f"Relevance ({self.rule})"
+
+    @classmethod
+    def named(cls, name: str) -> RelevanceMaps:
+        """From ``relevance`` or ``relevance:RULE``.
+
+        Raises:
+            ValueError: a rule that does not exist, with those that do.
+
+        >>> RelevanceMaps.named("relevance:epsilon").name
+        'Relevance (epsilon)'
+        """
+        rule = name.partition(":")[2] or DEFAULT_RULE
+        known = [*LOWER, *RULES]
+        if rule not in known:
+            raise ValueError(f"--method {name!r}: there is no rule {rule!r}; there are: {', '.join(known)}")
+        return cls(rule)
+
+    def refuse_references(self) -> str:
+        """It takes references."""
+        return ""
+
+    def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
+        """The target against blank."""
+        return self._map(model, x, blank, Logit(target))[0]
+
+    def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
+        """The other output against blank; of a single output z its negative."""
+        with torch.no_grad():
+            is_single = logits_of(model(x.clone())).reshape(len(x), -1).shape[1] == 1
+        output: Output = Logit(0, sign=-1) if is_single else Others(target) if isinstance(other, str) else Logit(other)
+        signed, u = self._map(model, x, blank, output)
+        return signed_parts(signed, u)
+
+    def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
+        """The target against the nearest references: the mean over them, and the part where only they have content."""
+        nearest = references.nearest(x, torch.tensor([target]))
+        assert isinstance(nearest, Tensor)
+        others = list(nearest.unbind(1))
+        found = relevance(model, x, others, lambda out: Logit(target).values(logits_of(out)), rule=self.rule)
+        blank = references.empty[0].to(x).expand_as(x)
+        absent = [
+            split_by_content(signed, x, other, blank)[1]
+            for signed, other in zip(found.per_reference, others, strict=True)
+        ]
+        return Found(found.attribution, torch.stack(absent).mean(0).clamp(min=0), float(found.output[0]))
+
+    def _map(self, model: nn.Module, x: Tensor, blank: Tensor, output: Output) -> tuple[Tensor, float]:
+        found = relevance(model, x, blank.expand_as(x), lambda out: output.values(logits_of(out)), rule=self.rule)
+        return found.attribution, float(found.output[0])
