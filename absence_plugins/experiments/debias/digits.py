@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 import absence_plugins
 from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.core.table import align
 from absence_plugins.data import load_digits
 from absence_plugins.experiments.debias.training import (
     CLEAN,
@@ -112,14 +113,14 @@ class DebiasResult:
     def table(self) -> str:
         """One line per mode: accuracies of both classes on the three sets, attribution inside the mask."""
         first, second = self.setting.digits
-        lines = [f"{'mode':12} {'weight':>6}  " + "  ".join(f"{name + f' ({first} / {second})':24}" for name in SETS) + "  in the mask"]  # fmt: skip
+        rows = [("mode", "weight", *(f"{name} ({first} / {second})" for name in SETS), "in the mask")]
         for mode, weight in self.weights.items():
             cells = []
             for name in SETS:
                 one, two = (self.of_class(mode, name, k) for k in (0, 1))
-                cells.append(f"{f'{self.mean(mode, name):.3f} ({one:.3f} / {two:.3f})':24}")
-            lines.append(f"{mode:12} {weight:6g}  " + "  ".join(cells) + f"  {self.mean(mode, 'inside'):.2g}")
-        return "\n".join(lines)
+                cells.append(f"{self.mean(mode, name):.3f} ({one:.3f} / {two:.3f})")
+            rows.append((mode, f"{weight:g}", *cells, f"{self.mean(mode, 'inside'):.2g}"))
+        return "\n".join(align(rows))
 
     def __repr__(self) -> str:
         return f"DebiasResult of {len(self.runs)} trainings\n{self.table()}"

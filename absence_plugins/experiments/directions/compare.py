@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.core.table import align
 from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
 from absence_plugins.experiments.directions.baselines import BASELINES, baseline
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
@@ -71,14 +72,12 @@ class SyntheticResult:
 
     def table(self) -> str:
         """One line per method: success, and the worst concept's IoU, cosine and RMSE in the median data set."""
-        head = f"{'':<22}{'recovered':>10}{'IoU':>7}{'cosine':>8}{'RMSE':>7}{'seconds':>9}"
-        rows = [head]
+        rows = [("", "recovered", "IoU", "cosine", "RMSE", "seconds")]
         for one in self.methods:
-            iou, cosine, rmse = one.medians
-            rows.append(
-                f"{one.name:<22}{100 * one.success:>8.0f} %{iou:>7.3f}{cosine:>8.3f}{rmse:>7.3f}{statistics.median(one.seconds):>9.1f}"
-            )
-        return "\n".join(rows)
+            iou, cosine, rmse = (f"{value:.3f}" for value in one.medians)
+            seconds = f"{statistics.median(one.seconds):.1f}"
+            rows.append((one.name, f"{100 * one.success:.0f} %", iou, cosine, rmse, seconds))
+        return "\n".join(align(rows))
 
     def __repr__(self) -> str:
         return f"SyntheticResult of {len(self.methods)} methods\n{self.table()}"
