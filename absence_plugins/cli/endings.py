@@ -1,6 +1,6 @@
 """How a command ends before it is done: what is said of bad input, Ctrl-C, a full disk and exhausted memory.
 
-The one place that decides it, for all commands: an exit code, and lines that say what is kept and how to go on.
+The one place that decides it, for all commands: an exit code, and lines that say what is kept and how to resume.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Running:
     Attributes:
         words: as typed, behind ``absence-plugins``.
         options: that it takes, by name (``batch_size``), with their values.
-        keeps: files of its state, as patterns below a folder: from these the same command goes on.
+        keeps: files of its state, as patterns below a folder: from these the same command resumes.
         state: that folder; None if the command keeps none, or was not given one.
     """
 
@@ -60,7 +60,7 @@ class Running:
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a state to go on from."""
+        """Whether there is a state to resume from."""
         return self.state is not None and any(
             path.is_file() for pattern in self.keeps for path in self.state.glob(pattern)
         )
@@ -68,19 +68,19 @@ class Running:
     def going_on(self) -> list[str]:
         """What is kept, and what to type."""
         if self.is_kept:
-            return [f"What was done is kept in {self.state}. The same command goes on from there:", f"  {self.line}"]
+            return [f"What was done is kept in {self.state}. The same command resumes from there:", f"  {self.line}"]
         if "checkpoint" in self.options and self.state is None:
             folder = Path(str(self.options.get("out") or "absence"))
             again = shlex.join(["--checkpoint", str(folder.with_name(f"{folder.name}-state"))])
             return [
-                "Nothing of the work is kept. With --checkpoint FOLDER a stopped command goes on when it is called again:",
+                "Nothing of the work is kept. With --checkpoint FOLDER a stopped command resumes when it is called again:",
                 f"  {self.line} {again}",
             ]
         return ["Nothing of the work is kept. To begin again:", f"  {self.line}"]
 
 
 class Command(TyperCommand):
-    """A command that is known while it runs, so that its end can say how to go on."""
+    """A command that is known while it runs, so that its end can say how to resume."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the words before they are parsed."""
@@ -88,7 +88,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it."""
+        """Run the command, and remember its words and options for the message at its end."""
         mark = _running.set(_known(ctx.meta.get("words", ()), dict(ctx.params)))
         try:
             return super().invoke(ctx)
@@ -128,7 +128,7 @@ def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | No
         path = getattr(error, "filename", None)
         where = f" in {Path(path).absolute().parent}, while writing {Path(path).name}" if path else ""
         return FAILED, [
-            f"error: no space left{where}. Files that were there before are whole; make space and go on.",
+            f"error: no space left{where}. Files that were there before are whole; make space and run the command again.",
             *command.going_on(),
         ]
     if _mentions(error, SHARED):

@@ -34,7 +34,7 @@ def experiment(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for what is done: run the command again to go on (imagenet, digits; debias keeps it in --out)."
+            help="Folder for what is done: run the command again to resume (imagenet, digits; debias keeps it in --out)."
         ),
     ] = None,
     batch_size: Annotated[
@@ -86,7 +86,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for table and figure; run the command again to go on (planted).")
+        Path | None, typer.Option(help="Folder for table and figure; run the command again to resume (planted).")
     ] = None,
     into: Annotated[
         list[Path] | None, typer.Option(help="Markdown file whose marked tables are replaced (planted).")

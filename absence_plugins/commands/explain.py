@@ -159,7 +159,7 @@ def _unit_page(
     if references is None:
         lead += "\n\nThe real images are only those named on the command line; --references FOLDER adds more."
     page = Page(
-        title="What a unit likes, and what it hates",
+        title="What raises a unit, and what suppresses it",
         lead=lead + "".join(f"\n\n{note}" for note in notes),
         rows=(row,),
         how_to_read=HOW_TO_READ_UNIT,

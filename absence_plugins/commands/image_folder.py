@@ -87,7 +87,7 @@ def readable(
         files: paths below ``folder``.
         folder: for messages.
         channels: 1 for gray.
-        known: a folder that remembers what was decoded, by name, size and time of change, so that going on with stopped
+        known: a folder that remembers what was decoded, by name, size and time of change, so that resuming stopped
             work does not decode again. Only what can be read is remembered: the others are tried anew.
         progress: show a progress bar.
 

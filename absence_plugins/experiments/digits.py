@@ -14,7 +14,7 @@ chosen on one half of the images, and pasted into the other. Patches are seen on
 def run_digits(out: Path, *, checkpoint: Path | None = None, seed: int = 0, progress: bool = True) -> Path:
     """Scan and test every layer; the page shows the most certain units of each.
 
-    checkpoint: a folder for what is done; run again, it goes on from there.
+    checkpoint: a folder for what is done; run again, it resumes from there.
     """
     model, digits = digits_cnn(), load_digits()
     subject = Subject(model, digits.images, lambda pictures: pictures, 0.0, "digits")

@@ -1,4 +1,4 @@
-"""``absence-plugins experiment imagenet``: the published quantification, for who has the weights and the images."""
+"""``absence-plugins experiment imagenet``: the published quantification, for users with the weights and the images."""
 
 from __future__ import annotations
 

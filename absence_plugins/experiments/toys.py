@@ -70,7 +70,7 @@ def run_colored_pixels(out: Path, *, seed: int = 0, progress: bool = True) -> Pa
         lead=f"Class 0 has a green pixel among its colored ones, class 1 has none. There is nothing to see in class 1, so its unit can only "
         f"encode an absence: its lowest patches are those with green. Recovered in {recovered} of {len(runs)} trainings.\n\n"
         f"Means of the three lowest patches of units 0 and 1, then of the three highest: {lines}. Published run: {low[0]} and {low[1]}, "
-        f"{high[0]} and {high[1]}. Ours are larger because training goes on until every start has either converged or died; the signs "
+        f"{high[0]} and {high[1]}. Ours are larger because training continues until every start has either converged or died; the signs "
         "and their order are what counts.",
         rows=tuple(rows),
         how_to_read=HOW_TO_READ,

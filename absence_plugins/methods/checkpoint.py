@@ -20,7 +20,7 @@ class Checkpoint:
 
     Args:
         folder: made where it is missing.
-        settings: what the work depends on, ready for JSON; other settings are refused.
+        settings: what the work depends on, ready for JSON; other settings are rejected.
         work: what it is, for messages; also the name of the file of settings, as in ``scan.json``.
         writes: False for ranks that only read.
         save_every: seconds between two saves of :meth:`save_if_due`.

@@ -111,7 +111,7 @@ def test_stopped_patches_go_on_with_the_command_that_is_said(photos: str, monkey
         assert code == 130
         lines = output.splitlines()
         lines = lines[call > 4 :]  # once the scan has begun, the line that says what is read comes first
-        assert lines[:2] == ["stopped.", "What was done is kept in my state. The same command goes on from there:"]
+        assert lines[:2] == ["stopped.", "What was done is kept in my state. The same command resumes from there:"]
         assert command_in(output) == words
         assert not Path("page").exists()
     assert (Path("my state") / "2" / "insertion.safetensors").is_file()
@@ -336,7 +336,7 @@ def test_a_full_disk_is_named_and_the_former_page_stays(
     folder = tmp_path / ("state/2" if name.startswith("insertion") else "absence-patches")
     folder = folder / "figures" if name.startswith("row") else folder
     assert f"error: no space left in {folder}, while writing {name[:9]}" in output
-    assert "is kept in state. The same command goes on from there" in output
+    assert "is kept in state. The same command resumes from there" in output
     assert not list(tmp_path.rglob("*.part"))
     for path, content in before.items():
         if name != "results.json" or path.name != "index.html":  # the page is written before the numbers

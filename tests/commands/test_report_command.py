@@ -139,7 +139,7 @@ def test_ctrl_c_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -
     arguments = ["--layer", "conv1", "--units", "0", *FAST]
     code, output = run(*arguments)
     assert code == 130
-    assert "What was done is kept in absence-report. The same command goes on from there:" in output
+    assert "What was done is kept in absence-report. The same command resumes from there:" in output
     assert f"absence-plugins report {' '.join(arguments)}" in output
 
 

@@ -139,7 +139,7 @@ class CaptumMaps:
         return str(self.method._traits.no_reference).replace("use Absence", "use ")
 
     def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
-        """The target's own map against blank: as a non-target, so that it is signed and mended like the others.
+        """The target's own map against blank: as a non-target, so that it is signed and corrected like the others.
 
         The non-target of one logit z is -z, whose map is the negative of z's.
         """

@@ -45,7 +45,7 @@ class UnitName:
 
     @property
     def shown(self) -> str:
-        """In words."""
+        """The unit's name as a page shows it."""
         return f"logit {self.index}" if self.layer == OUTPUTS else f"channel {self.index} of {self.layer}"
 
     def contrast(self) -> AbsenceObjective:

@@ -96,7 +96,7 @@ class ZennitMaps:
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
         """The other output against blank."""
         with warnings.catch_warnings():
-            # a blank image is nobody's choice of a reference, and the page asks the network itself
+            # no user chooses a blank image as a reference, and the page asks the network itself
             warnings.filterwarnings("ignore", message=r"samples \[0\] have references", category=AbsenceWarning)
             explained = self._attributor(model, target, x, nontarget=other, reference=blank).explain(x)
         return signed_parts(explained.attribution.detach(), float(explained.output[0]))

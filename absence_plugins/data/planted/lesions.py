@@ -85,11 +85,11 @@ class LesionProblem(Problem[Lesions]):
         return around.clamp(3, SIZE - 3)
 
     def with_key(self, scenes: Lesions) -> Lesions:
-        """The patch."""
+        """The scenes with the patch."""
         return replace(scenes, has_patch=torch.ones_like(scenes.has_patch))
 
     def without_key(self, scenes: Lesions) -> Lesions:
-        """No patch."""
+        """The scenes without the patch."""
         return replace(scenes, has_patch=torch.zeros_like(scenes.has_patch))
 
     def jittered(self, scenes: Lesions) -> Lesions:

@@ -58,7 +58,7 @@ class PixelProblem(Problem[Pixels]):
         )
 
     def with_key(self, scenes: Pixels) -> Pixels:
-        """A green pixel."""
+        """The scenes with a green pixel."""
         return replace(scenes, there=scenes.there | _is_key(scenes))
 
     def without_key(self, scenes: Pixels) -> Pixels:

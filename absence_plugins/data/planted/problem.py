@@ -147,7 +147,7 @@ class Problem(ABC, Generic[S]):
         return torch.randint(low, high, shape, generator=self.generator)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform numbers."""
+        """Uniform numbers in [low, high)."""
         return low + (high - low) * torch.rand(shape, generator=self.generator)
 
     def solve(self, model: nn.Module, recipe: Recipe = USUAL) -> Planted:

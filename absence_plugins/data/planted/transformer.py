@@ -31,7 +31,7 @@ class ClassToken(nn.Module):
     """Tokens [N, T, D] to the first one [N, D]."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The first token."""
+        """[N, T, D] to the first token [N, D]."""
         return tokens[:, 0]
 
 

@@ -162,7 +162,7 @@ def run_debias(
 
     With ``data``, the published setting on a folder of images of two classes
     (:func:`~absence_plugins.experiments.debias.folder.run_folder`), to which the other options belong. Either way every
-    training is kept in ``out``: run again, what was stopped goes on.
+    training is kept in ``out``: run again, what was stopped is resumed.
     """
     given = {
         "model": model,

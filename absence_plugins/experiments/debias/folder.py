@@ -73,7 +73,7 @@ class Pictures(torch.utils.data.Dataset[Any]):
 
 
 def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool = True) -> Path:
-    """Train every mode and strength, write the page and ``results.json``; run again, it goes on where it was.
+    """Train every mode and strength, write the page and ``results.json``; run again, it is resumed.
 
     data: a folder with two subfolders of images, or ``train`` and ``val`` with two each; the first class in alphabetical
     order carries the artefact (a colored ellipse) in training.
@@ -146,7 +146,7 @@ def _train(
     *,
     progress: bool,
 ) -> list[dict[str, float]]:
-    """One training; its log, a row per epoch. All that is drawn comes from the seed and the epoch, so it can go on."""
+    """One training; its log, a row per epoch. All that is drawn comes from the seed and the epoch, so it can be resumed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = two_outputs(
         load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size).model, setting.seed

@@ -31,7 +31,7 @@ QUANTILES = 40
 
 
 def pca(x: Array, count: int, seed: int) -> Components:
-    """Principal components."""
+    """Codes and components of principal component analysis."""
     from sklearn.decomposition import PCA  # type: ignore[import-untyped,unused-ignore]
 
     fitted = PCA(count, random_state=seed).fit(x)

@@ -119,7 +119,7 @@ class AttributionPrior(nn.Module):
         self._is_checked = False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "model":  # nn.Module would register it, and the property would go on showing the former one
+        if name == "model":  # nn.Module would register it, and the property would keep showing the former one
             raise AttributeError("a prior keeps its model: make a new AttributionPrior")
         super().__setattr__(name, value)
 

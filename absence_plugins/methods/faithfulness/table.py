@@ -71,17 +71,17 @@ class PlantedTable:
 
     @property
     def problems(self) -> list[str]:
-        """Names, in order."""
+        """Names of the methods, in the order of the scores."""
         return list(dict.fromkeys(one.problem for one in self.scores))
 
     @property
     def methods(self) -> list[str]:
-        """Names, in order."""
+        """Names of the methods, in the order of the scores."""
         return list(dict.fromkeys(one.method for one in self.scores))
 
     @property
     def views(self) -> list[View]:
-        """In order."""
+        """Views with scores, in the order of the scores."""
         return list(dict.fromkeys(one.view for one in self.scores))
 
     def of(self, method: str, problem: str, view: View) -> PlantedScore:

@@ -61,12 +61,12 @@ class Literals:
         return self.columns.places[side, c], self.columns.nots[side, c]
 
     def truths(self, index: Array) -> Array:
-        """Packed."""
+        """Truth vectors of candidates, eight samples a byte."""
         side, c = np.divmod(index, len(self.columns))
         return self.columns.sides[side, c]
 
     def spell(self, index: int) -> Formula:
-        """The literal."""
+        """The candidate as a formula: one literal."""
         side, c = divmod(index, len(self.columns))
         return self.columns.spelled[side][c]
 
@@ -102,7 +102,7 @@ class Pairs:
         )
 
     def truths(self, index: Array) -> Array:
-        """Packed."""
+        """Truth vectors of candidates, eight samples a byte."""
         flip, sa, a, sb, b = self._decoded(index)
         first, second = self.columns.sides[sa, a], self.columns.sides[sb, b]
         truths: Array = np.where(flip[:, None] == 1, first | second, first & second)
@@ -137,14 +137,14 @@ class Extensions:
         return c, nots[f] + self.columns.nots[side, c], lengths[f]
 
     def truths(self, index: Array) -> Array:
-        """Packed."""
+        """Truth vectors of candidates, eight samples a byte."""
         f, either, side, c = self._decoded(index)
         literal = self.columns.sides[side, c]
         truths: Array = np.where(either[:, None] == 1, self.truth[f] | literal, self.truth[f] & literal)
         return truths
 
     def spell(self, index: int) -> Formula:
-        """The extended formula."""
+        """The candidate as a formula: one of the beam, extended by a literal."""
         f, either, side, c = (int(part) for part in self._decoded(np.array(index)))
         literal = self.columns.spelled[side][c]
         return self.beam[f].formula | literal if either else self.beam[f].formula & literal

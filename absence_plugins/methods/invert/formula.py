@@ -34,7 +34,7 @@ class Formula:
         operator, parts: of a chain; made by ``&`` and ``|``.
 
     Raises:
-        TypeError: a name that is no string, or ``&`` and ``|`` with something that is no formula.
+        TypeError: a name that is not a string, or ``&`` and ``|`` with something that is not a formula.
 
     >>> dog, leash = Formula("dog"), Formula("leash")
     >>> dog & ~leash

@@ -83,7 +83,7 @@ def label_units(
     Raises:
         ValueError: NaN, labels other than 0 and 1, a concept that is constant over all samples, lengths that differ, names
             that are not distinct, an unknown mode, a number out of its range, or bounds within which no formula lies.
-        TypeError: what is no numbers, or a name that is no string.
+        TypeError: non-numeric input, or a name that is not a string.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> labels = torch.rand(400, 3, generator=generator) < torch.tensor([0.5, 0.5, 0.1])

@@ -26,7 +26,7 @@ class Bounds:
     most: int
 
     def allow(self, count: Tensor) -> Tensor:
-        """Elementwise."""
+        """Whether each count lies within the bounds."""
         return (count >= self.least) & (count <= self.most)
 
 

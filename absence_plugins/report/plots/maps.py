@@ -190,7 +190,7 @@ def _check_tensor(value: Tensor, name: str, title: str) -> None:
     if not bool(torch.isfinite(value).all()):
         count = int((~torch.isfinite(value)).sum())
         raise ValueError(
-            f"{name} of {title!r} has {count} values that are NaN or infinite; mend what produced "
+            f"{name} of {title!r} has {count} values that are NaN or infinite; fix what produced "
             "them, or decide what they mean with torch.nan_to_num"
         )
 

@@ -110,7 +110,7 @@ def what_they_show(up: float, down: float, low: float, high: float, remedy: str)
 
 
 def _batch(side: Side) -> Tensor:
-    """A side's images. Raises ValueError for another number of values, or what :func:`batched` refuses."""
+    """A side's images. Raises ValueError for another number of values, or what :func:`batched` rejects."""
     images = batched(side.images)
     if len(side.values) != len(images):
         raise ValueError(f"{len(side.values)} values for {len(images)} images; pass one per image")

@@ -1,4 +1,4 @@
-"""A signed map as a figure, without a page: for whoever has just called ``attribute``."""
+"""A signed map as a figure, without a page: after a call to ``attribute``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def signed_figure(
 
     Raises:
         TypeError: An argument is not a tensor; of a tuple of attributions pass one.
-        ValueError: A batch of several samples, or what :class:`Panel` refuses.
+        ValueError: A batch of several samples, or what :class:`Panel` rejects.
 
     Example:
         >>> figure = signed_figure(torch.tensor([[[[0.5, -2.0]]]]), title="logit 3")
@@ -53,7 +53,7 @@ def signed_figure(
 def _stretched(image: Tensor) -> Tensor:
     """A normalized image as a picture: its own smallest value black, its largest white."""
     if not image.is_floating_point() or not bool(torch.isfinite(image).all()):
-        return image  # refused with the reason where it is drawn
+        return image  # rejected with the reason where it is drawn
     low, high = image.min(), image.max()
     if low >= -1e-3 and high <= 1 + 1e-3:
         return image
