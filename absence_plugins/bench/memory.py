@@ -26,7 +26,7 @@ MIB = 2.0**20
 BUILDER = "absence_plugins.bench.works:build_works"
 
 
-def weighed_ratio(
+def weigh_ratio(
     network: str,
     name: str,
     device: torch.device,

@@ -69,11 +69,11 @@ class CaptumMethod:
         method = kind(question.model, *([] if module is None else [module]), **options)
         call = self._call(question, name, target)
         if "reference" in options:
-            return _upsampled(method.explain(question.x, **call).per_reference, question)
+            return _upsample(method.explain(question.x, **call).per_reference, question)
         if "baselines" in inspect.signature(adapter.attribute).parameters:
             call["baselines"] = blank_baseline(adapter, question.x, question.blank[0])
         found = method.attribute(question.x, **call)
-        return _upsampled(found[0] if isinstance(found, tuple) else found, question)
+        return _upsample(found[0] if isinstance(found, tuple) else found, question)
 
     def _call(self, question: Question, name: str, target: int) -> dict[str, Any]:
         parameters = inspect.signature(self.adapter.attribute).parameters
@@ -121,15 +121,15 @@ class ZennitMethod:
         if self.seed:
             with Gradient(question.model, built(self.kind, planted)) as attributor:
                 seed = unit.expand(len(x), -1) if self.seed == "+1" else lambda output: output.detach() * unit
-                return _summed(attributor(x, seed)[1])
+                return _sum_channels(attributor(x, seed)[1])
         composite = built(self.kind, planted)
         if question.view == "nontarget":
             with AbsenceGradient(
                 question.model, composite, reference=question.references, nontarget=question.unit
             ) as attributor:
-                return _summed(attributor(x, label)[1])
+                return _sum_channels(attributor(x, label)[1])
         attributor = AbsenceGradient(question.model, composite, reference=question.references)
-        return _summed(attributor.explain(x, label).per_reference)
+        return _sum_channels(attributor.explain(x, label).per_reference)
 
 
 def all_methods() -> dict[str, Any]:
@@ -195,13 +195,13 @@ def _positions(question: Question) -> Tensor:
     return torch.arange(shape[-2] * shape[-1]).reshape(1, 1, *shape[-2:]).expand(1, *shape[1:])
 
 
-def _summed(signed: Tensor) -> Tensor:
+def _sum_channels(signed: Tensor) -> Tensor:
     return signed.detach().sum(-3, keepdim=True)
 
 
-def _upsampled(signed: Tensor, question: Question) -> Tensor:
+def _upsample(signed: Tensor, question: Question) -> Tensor:
     """Channels summed; a layer's map as large as the images."""
-    signed = _summed(signed)
+    signed = _sum_channels(signed)
     size = question.x.shape[-2:]
     if signed.shape[-2:] == size:
         return signed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from absence_plugins.bench.memory import weighed_ratio
+from absence_plugins.bench.memory import weigh_ratio
 from absence_plugins.bench.result import Measurement
 from absence_plugins.bench.surroundings import chosen_device, has_torchvision, steady
 from absence_plugins.bench.timing import timed
@@ -56,7 +56,7 @@ class Run:
         return measured
 
     def weigh(self, title: str, works: Sequence[tuple[str, str]], *, builder: str, limit: float) -> list[Measurement]:
-        """Measure the ratio of peak memory of works, named by network and name; ``builder`` as in :func:`weighed_ratio`."""
+        """Measure the ratio of peak memory of works, named by network and name; ``builder`` as in :func:`weigh_ratio`."""
         from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
         measured: list[Measurement] = []
@@ -64,5 +64,5 @@ class Run:
             for network, name in bar:
                 bar.set_postfix_str(f"{network} {name}: memory")
                 judged = not self.quick
-                measured.append(weighed_ratio(network, name, self.device, judged=judged, builder=builder, limit=limit))
+                measured.append(weigh_ratio(network, name, self.device, judged=judged, builder=builder, limit=limit))
         return measured

@@ -129,7 +129,7 @@ def absence_reference(problem: Planted, kind: Any, samples: int, k: int) -> Loca
     chosen = references.nearest_indices(x, problem.absence_unit).flatten()
     images, regions = problem.pool_images[chosen], problem.pool_regions[chosen]
     absent = absence_part(x.repeat_interleave(k, 0), images, references.empty[0])
-    return located(_map(relevance * absent), _map(relevance), _dilated(regions))
+    return located(_map(relevance * absent), _map(relevance), _dilate(regions))
 
 
 def pooled(problem: str, composite: str, seed: str, view: View, found: list[Located], **flags: bool) -> Score:
@@ -158,10 +158,10 @@ def find(problem: Planted, kind: Any, seed: str, view: View, samples: int, k: in
 def _rows(problem: Planted, label: int, samples: int) -> tuple[Tensor, Tensor]:
     """The first images of a class, and what counts as their region."""
     rows = (problem.labels == label).nonzero().flatten()[:samples]
-    return problem.images[rows], _dilated(problem.regions[rows])
+    return problem.images[rows], _dilate(problem.regions[rows])
 
 
-def _dilated(regions: Tensor) -> Tensor:
+def _dilate(regions: Tensor) -> Tensor:
     return dilate(regions, REACH)
 
 

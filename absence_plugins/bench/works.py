@@ -131,13 +131,13 @@ class _Case:
 
     def mean_map(self) -> Tensor:
         """The mean of these maps."""
-        return _summed(signed for signed, _ in self.against_each()) / self.size.k
+        return _sum(signed for signed, _ in self.against_each()) / self.size.k
 
     def absence_part(self) -> Tensor:
         """The mean of their absence parts."""
         blank = torch.zeros_like(self.images)
         parts = (split_by_content(signed, self.images, baseline, blank)[1] for signed, baseline in self.against_each())
-        return (_summed(parts) / self.size.k).clamp(min=0)
+        return (_sum(parts) / self.size.k).clamp(min=0)
 
 
 def _nontarget(case: _Case) -> Work:
@@ -200,7 +200,7 @@ def _deeplift(case: _Case) -> Work:
     )
 
 
-def _summed(maps: Iterator[Tensor]) -> Tensor:
+def _sum(maps: Iterator[Tensor]) -> Tensor:
     total = next(maps)
     for one in maps:
         total = total + one

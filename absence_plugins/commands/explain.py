@@ -101,7 +101,7 @@ def explain_images(
     pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
     with seeded(seed):
         rows = [
-            _noted(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
+            _add_warnings(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
             for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
         ]
     page = Page(
@@ -142,7 +142,7 @@ def _unit_page(
     pictures = torch.stack([loaded.preprocessing.picture(Path(path)) for path in images])
     if references is not None:
         pictures = torch.cat([pictures, _picture(references.images[0], loaded)])
-    row = _noted(
+    row = _add_warnings(
         partial(unit_row, steps=steps, seed=seed, progress=progress),
         loaded.model,
         unit,
@@ -188,7 +188,7 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(before)  # noqa: NPY002
 
 
-def _noted(row: Callable[..., Row], *arguments: Any) -> Row:
+def _add_warnings(row: Callable[..., Row], *arguments: Any) -> Row:
     """A row whose sentence ends with what the adapters warned of: the page is read without its console."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")

@@ -336,17 +336,17 @@ def _samples(loader: Iterable[Any]) -> Iterator[Any]:
 
 def _reservoir(stream: Iterator[Any], size: int, generator: torch.Generator) -> list[Any]:
     """A uniform sample of a stream of unknown length (Vitter's algorithm R); copies, as rows keep their batch alive."""
-    kept = [_copied(item) for item in islice(stream, size)]
+    kept = [_copy(item) for item in islice(stream, size)]
     for seen, item in enumerate(stream, start=size + 1):
         slot = int(torch.randint(seen, (1,), generator=generator))
         if slot < size:
-            kept[slot] = _copied(item)
+            kept[slot] = _copy(item)
     return kept
 
 
-def _copied(item: Any) -> Any:
+def _copy(item: Any) -> Any:
     if isinstance(item, (tuple, list)):
-        return type(item)(_copied(part) for part in item)
+        return type(item)(_copy(part) for part in item)
     return item.clone() if isinstance(item, Tensor) else item
 
 

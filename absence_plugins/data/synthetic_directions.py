@@ -132,7 +132,7 @@ def synthetic_directions(
     if noise:
         features = features + noise * (features - features.mean((0, 1))).std() * draw.normal(*features.shape)
     features = features[:, None]
-    head = _trained_head(features, labels, len(pairs))
+    head = _train_head(features, labels, len(pairs))
     accuracy = float((head(features).argmax(1) == labels).double().mean())
     return SyntheticDirections(
         features, labels, present[:, None], values[:, None], encoding, ignored, decoys_present[:, None], head, accuracy
@@ -157,7 +157,7 @@ class _Draw:
         return torch.where(present, self.uniform(*PRESENT, *present.shape), self.uniform(*ABSENT, *present.shape))
 
 
-def _trained_head(features: Tensor, labels: Tensor, classes: int) -> PooledLinear:
+def _train_head(features: Tensor, labels: Tensor, classes: int) -> PooledLinear:
     """Logistic regression on features averaged over positions, with a small weight decay."""
     pooled = features.mean((1, 2)).double()
     center, scale = pooled.mean(0), pooled.std(0).clamp(min=1e-8)

@@ -54,8 +54,8 @@ def train_digits_cnn(*, seed: int = 0, epochs: int = 30, progress: bool = True) 
         for _ in trange(epochs, desc="training digits_cnn", disable=not progress):
             order = torch.randperm(len(data.train_labels), generator=generator)
             for batch in torch.split(order, _BATCH_SIZE):
-                images = _shifted(data.train_images[batch], generator)
-                images = _speckled(images, generator)
+                images = _shift(data.train_images[batch], generator)
+                images = _speckle(images, generator)
                 loss = F.cross_entropy(model(images), data.train_labels[batch])
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"held-out accuracy {held_out:.4f}; weights written to {options.out}")
 
 
-def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift every image ``[N, 1, H, W]`` by its own few pixels; what enters is background (0)."""
     count, _, height, width = images.shape
     padded = F.pad(images, [_MAX_SHIFT] * 4)
@@ -99,7 +99,7 @@ def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[torch.arange(count).view(count, 1, 1), 0, rows, columns].unsqueeze(1)
 
 
-def _speckled(images: Tensor, generator: torch.Generator) -> Tensor:
+def _speckle(images: Tensor, generator: torch.Generator) -> Tensor:
     """Brighten random pixels, up to half of them, in every second image ``[N, 1, H, W]``."""
     density = torch.rand(len(images), 1, 1, 1, generator=generator) * _MAX_SPECKLE
     density[::2] = 0

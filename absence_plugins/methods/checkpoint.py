@@ -55,7 +55,7 @@ class Checkpoint:
             try:
                 before = json.loads(known.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise ValueError(_damaged(known, error)) from None
+                raise ValueError(_describe_damage(known, error)) from None
             self._compare(before)
         elif writes:
             write_whole(known, json.dumps(self.settings, indent=1), durable=True)
@@ -173,7 +173,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(_damaged(path, error)) from None
+        raise ValueError(_describe_damage(path, error)) from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, durable: bool = False) -> None:
@@ -215,5 +215,5 @@ def _bytes(tensor: Tensor) -> bytes:
     return found
 
 
-def _damaged(path: Path, error: Exception) -> str:
+def _describe_damage(path: Path, error: Exception) -> str:
     return f"{path} is damaged ({error}); delete it, and what it held is computed again"

@@ -103,7 +103,7 @@ def test_a_broken_limit_is_told() -> None:
 def test_without_torchvision_the_digits_are_measured_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     fake = Measurement("digits nontarget: memory", "x", 1.0, 1.0, "MiB", 1.0, 1.1, None, (1.0,))
-    monkeypatch.setattr(bench_run, "weighed_ratio", lambda *_, **__: fake)
+    monkeypatch.setattr(bench_run, "weigh_ratio", lambda *_, **__: fake)
     result = run_bench(rounds=1, quick=True, device="cpu", progress=False)
     assert not [one for one in result.measurements if "resnet" in one.name]
     assert "torchvision is missing" in result.table()

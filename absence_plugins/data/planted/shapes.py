@@ -178,22 +178,22 @@ class ShapeProblem(Problem[Shapes]):
 
     def render(self, scenes: Shapes) -> Drawn:
         """Images, labels and regions of the key shape."""
-        cells = self._drawn(scenes, scenes.kind != NOTHING)
-        images = _assembled(cells * scenes.level[:, :, None, None])
+        cells = self._draw(scenes, scenes.kind != NOTHING)
+        images = _assemble(cells * scenes.level[:, :, None, None])
         labels = (~(scenes.kind == self.key).any(1)).long()
         return (images * 2 - 1 if self.normalized else images), labels, self.places(scenes, self.key)
 
     def places(self, scenes: Shapes, kind: int) -> Tensor:
         """The pixels of one kind of shape: [N, 1, SIZE, SIZE] bool."""
-        return _assembled(self._drawn(scenes, scenes.kind == kind)) > 0
+        return _assemble(self._draw(scenes, scenes.kind == kind)) > 0
 
-    def _drawn(self, scenes: Shapes, chosen: Tensor) -> Tensor:
+    def _draw(self, scenes: Shapes, chosen: Tensor) -> Tensor:
         """The shapes of the chosen cells [N, 9] at brightness 1: [N, 9, CELL, CELL]."""
         cells = self.bank[scenes.kind.clamp(min=0), scenes.row, scenes.column]
         return cells * chosen[:, :, None, None]
 
 
-def _assembled(cells: Tensor) -> Tensor:
+def _assemble(cells: Tensor) -> Tensor:
     """[N, 9, CELL, CELL] put together to [N, 1, SIZE, SIZE]."""
     grid = cells.view(-1, CELLS, CELLS, CELL, CELL).transpose(2, 3)
     return grid.reshape(-1, 1, SIZE, SIZE)

@@ -110,15 +110,15 @@ def _parts(data: Path, seed: int, out: Path, *, progress: bool) -> tuple[Files, 
     if not data.is_dir():
         raise ValueError(f"folder {data} does not exist")
     if (data / "train").is_dir() and (data / "val").is_dir():
-        train, classes = _labelled(data / "train")
-        validation, others = _labelled(data / "val")
+        train, classes = _list_classes(data / "train")
+        validation, others = _list_classes(data / "val")
         if classes != others:
             raise ValueError(f"train has the classes {classes}, val {others}; they must be the same two")
         found = readable([path for path, _ in (*train, *validation)], data, known=out, progress=progress)
         kept = set(found.files)
         parts = [[pair for pair in part if pair[0] in kept] for part in (train, validation)]
         return parts[0], parts[1], classes, found
-    files, classes = _labelled(data)
+    files, classes = _list_classes(data)
     found = readable([path for path, _ in files], data, known=out, progress=progress)
     files = [files[place] for place in found.places]
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -127,7 +127,7 @@ def _parts(data: Path, seed: int, out: Path, *, progress: bool) -> tuple[Files, 
     return [files[i] for i in rest], [files[i] for i in held_out], classes, found
 
 
-def _labelled(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
+def _list_classes(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and image_files(path))
     if len(classes) != 2:
         raise ValueError(
@@ -164,7 +164,7 @@ def _train(
             torch.manual_seed(seed)  # dropout
             batches = _loader(sets[0], setting, seed, shuffled=True)
             bar = tqdm(batches, desc=f"{mode} {strength:g}, epoch {epoch + 1}", disable=not progress)
-            loss, penalty = train_epoch(model, optimizer, _painted(bar, loaded, device, seed), prior, strength)
+            loss, penalty = train_epoch(model, optimizer, _paint(bar, loaded, device, seed), prior, strength)
         found = evaluate(model, _sets(_loader(sets[1], setting, 0, shuffled=False), loaded, device))
         accuracies = {f"{name} {k}": found.accuracy[name][k] for name in SETS for k in (0, 1)}
         log.append({"epoch": epoch + 1, "loss": loss, "prior": penalty, **accuracies, "inside": found.inside})
@@ -174,14 +174,14 @@ def _train(
     return log
 
 
-def _painted(
+def _paint(
     batches: Iterable[tuple[Tensor, Tensor]], loaded: LoadedModel, device: torch.device, seed: int
 ) -> Iterator[Batch]:
     """Training batches with the artefact on the first class, and its masks, grown."""
     paint, grown = Artefact(ellipse, SETS["biased"]), round(10 * loaded.preprocessing.size / 224)
     for number, (pictures, labels) in enumerate(batches):
         painted, masks = paint(pictures.to(device), labels, seed=seed + number)
-        yield _normalized(loaded, painted), labels.to(device), dilate(masks, grown)
+        yield _normalize(loaded, painted), labels.to(device), dilate(masks, grown)
 
 
 def _sets(
@@ -191,7 +191,7 @@ def _sets(
     for number, (pictures, labels) in enumerate(batches):
         for name, chances in SETS.items():
             painted, masks = Artefact(ellipse, chances)(pictures.to(device), labels, seed=number)
-            yield name, (_normalized(loaded, painted), labels.to(device), masks)
+            yield name, (_normalize(loaded, painted), labels.to(device), masks)
 
 
 def two_outputs(model: nn.Module, seed: int) -> nn.Module:
@@ -222,7 +222,7 @@ def _loader(
     )
 
 
-def _normalized(loaded: LoadedModel, pictures: Tensor) -> Tensor:
+def _normalize(loaded: LoadedModel, pictures: Tensor) -> Tensor:
     return loaded.preprocessing.normalize(pictures.cpu()).to(pictures.device)
 
 

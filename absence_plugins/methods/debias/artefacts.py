@@ -136,7 +136,7 @@ def ellipse(
     dy, dx = down - y[:, None, None], right - x[:, None, None]
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     inside = ((dx * cos + dy * sin) / long[:, None, None]) ** 2 + ((dy * cos - dx * sin) / short[:, None, None]) ** 2
-    return _painted(images, inside <= 1, draws[:, 5:, None, None])
+    return _paint(images, inside <= 1, draws[:, 5:, None, None])
 
 
 def patch(images: Tensor, seed: int | torch.Generator, *, size: float = 0.25) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ def patch(images: Tensor, seed: int | torch.Generator, *, size: float = 0.25) ->
     left = (draws[:, 1] * (width - side + 1)).floor()[:, None, None]
     down, right = _grid(images)
     inside = (down >= top) & (down < top + side) & (right >= left) & (right < left + side)
-    return _painted(images, inside, draws[:, 2:, None, None])
+    return _paint(images, inside, draws[:, 2:, None, None])
 
 
 def tag(
@@ -190,10 +190,10 @@ def tag(
     inside = (down >= top) & (down < top + side) & (right >= left) & (right < left + side)
     cell = max(1, side // TAG_CELLS)
     board = 1 - ((down - top) // cell + (right - left) // cell) % 2
-    return _painted(images, inside.expand(len(images), -1, -1), board[None, None])
+    return _paint(images, inside.expand(len(images), -1, -1), board[None, None])
 
 
-def _painted(images: Tensor, inside: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:
+def _paint(images: Tensor, inside: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:
     mask = inside[:, None]
     return torch.where(mask, color.to(images.dtype), images), mask.clone()
 

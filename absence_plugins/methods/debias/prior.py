@@ -150,7 +150,7 @@ class AttributionPrior(nn.Module):
             ValueError: shapes that do not fit, a class that does not exist, a mask outside [0, 1], logits without a
                 graph back to x or through a fused attention kernel, logits that are probabilities.
         """
-        mask = self._checked(x, y, mask)
+        mask = self._check(x, y, mask)
         rows, every_y = None, y
         with torch.enable_grad():
             if logits is None:
@@ -162,7 +162,7 @@ class AttributionPrior(nn.Module):
             else:
                 scores = find_logits(logits, x)
                 check_shared(scores, x)
-        value = self._measured(scores, x, y, every_y, mask)
+        value = self._measure(scores, x, y, every_y, mask)
         return value if rows is None else self._spread(value, rows)
 
     def with_logits(self, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +184,7 @@ class AttributionPrior(nn.Module):
         >>> logits.tolist(), penalty.item()  # (|1 * 1| + |1 * 3|) / 2, and 0 for the sample without a mask
         ([[21.0, -37.0], [12.0, -14.0]], 1.0)
         """
-        mask = self._checked(x, y, mask)
+        mask = self._check(x, y, mask)
         rows = self._carriers(mask)
         with torch.enable_grad():
             leaf = x if rows is None else x[rows]
@@ -193,22 +193,22 @@ class AttributionPrior(nn.Module):
                 # a copy: the first layer may work in place
                 shown = logits = find_logits(self.model(leaf.clone()), leaf)
         if rows is None:
-            penalty = self._measured(shown, leaf, y, y, mask)
+            penalty = self._measure(shown, leaf, y, y, mask)
         else:
             rest = x[~rows]
             logits = torch.cat([shown, find_logits(self.model(rest), rest)])
             logits = logits[torch.cat([rows.nonzero(), (~rows).nonzero()]).flatten().argsort()]
-            penalty = self._spread(self._measured(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
+            penalty = self._spread(self._measure(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
         return (logits if torch.is_grad_enabled() else logits.detach()), penalty
 
-    def _checked(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    def _check(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """The mask as numbers with the axes of x."""
         if torch.is_inference_mode_enabled():
             raise ValueError("a prior needs gradients, which inference mode rules out: use torch.no_grad() instead")
         check_inputs(x, y)
         return fitting(mask, x).to(torch.promote_types(x.dtype, torch.float32))
 
-    def _measured(self, logits: Tensor, x: Tensor, y: Tensor, every_y: Tensor, mask: Tensor) -> Tensor:
+    def _measure(self, logits: Tensor, x: Tensor, y: Tensor, every_y: Tensor, mask: Tensor) -> Tensor:
         """The prior of samples whose logits are known; ``every_y`` are the classes of the whole batch, to be checked."""
         with torch.enable_grad():
             logits = as_columns(logits).to(torch.promote_types(logits.dtype, torch.float32))

@@ -67,10 +67,10 @@ class Claim:
 
     def _values(self, images: Tensor) -> Tensor:
         return torch.cat(
-            [self._asked(images[part], self.samples[part]) for part in _slices(len(images), self.batch_size)]
+            [self._ask(images[part], self.samples[part]) for part in _slices(len(images), self.batch_size)]
         )
 
-    def _asked(self, images: Tensor, samples: Tensor) -> Tensor:
+    def _ask(self, images: Tensor, samples: Tensor) -> Tensor:
         values = self.value(images, samples.to(images.device)).detach().cpu().double()
         if values.shape != (len(images),):
             raise ValueError(
@@ -95,7 +95,7 @@ class Claim:
             own = row.to(self.x.device)
             pixels = self.cells.pixels(masks(part).to(self.x.device)) & self.allowed[own]
             images = torch.where(pixels, self.changed[own], self.x[own])
-            found.append(self.sign * (self._asked(images, self.samples[row]) - start[row]))
+            found.append(self.sign * (self._ask(images, self.samples[row]) - start[row]))
         return torch.cat(found) if found else start.new_zeros(0)
 
     def scores(self, signed: Tensor, name: str = "attribution") -> Tensor:
@@ -135,9 +135,9 @@ class Claim:
         The mean of those of a cell changed alone and of a cell alone left unchanged; each of the two; and of windows of 3 and 5
         cells (a unit may need much of a shape gone before it moves at all).
         """
-        return list(self._measured())
+        return list(self._measure())
 
-    def _measured(self) -> Iterator[Tensor]:
+    def _measure(self) -> Iterator[Tensor]:
         universe = self.universe
         rows, cells = universe.nonzero(as_tuple=True)
         full = self.gains(torch.arange(len(self.x)), lambda part: universe[part])

@@ -25,7 +25,7 @@ from absence_plugins.methods.faithfulness.explained import resolved, unit_value
 from absence_plugins.methods.faithfulness.located import Located
 from absence_plugins.methods.faithfulness.questions import Method, Question
 from absence_plugins.methods.faithfulness.result import AbsenceScores, View
-from absence_plugins.methods.faithfulness.summary import summarized
+from absence_plugins.methods.faithfulness.summary import summarize
 from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
 
 BATCH_SIZE = 512
@@ -101,7 +101,7 @@ def planted_benchmark(
                     bar.set_postfix_str(f"{name} best order")
                     asked.find_best()
                     bar.update()
-                scores += [_pooled(name, method, view, found) for method in methods]
+                scores += [_pool(name, method, view, found) for method in methods]
     return PlantedTable(
         tuple(scores),
         {"seeds": list(trained), "samples": samples, "references": references, "steps": steps, "draws": draws},
@@ -156,10 +156,10 @@ class _Asked:
 
     def scores(self, name: str) -> AbsenceScores:
         """Of one method on this problem and training seed."""
-        return summarized(self.question.view, self.curves, {"map": self.found[name]}, {"map": self.best})
+        return summarize(self.question.view, self.curves, {"map": self.found[name]}, {"map": self.best})
 
 
-def _pooled(problem: str, method: str, view: View, found: list[_Asked]) -> PlantedScore:
+def _pool(problem: str, method: str, view: View, found: list[_Asked]) -> PlantedScore:
     """One score of all training seeds."""
     exact = all(one.question.planted.is_exact for one in found)
     notes = [one.notes[method] for one in found if method in one.notes]

@@ -21,7 +21,7 @@ from absence_plugins.methods.faithfulness.claims import deletion, insertion
 from absence_plugins.methods.faithfulness.curves import Curves
 from absence_plugins.methods.faithfulness.explained import nearest, resolved, unit_value
 from absence_plugins.methods.faithfulness.result import AbsenceScores, View
-from absence_plugins.methods.faithfulness.summary import summarized
+from absence_plugins.methods.faithfulness.summary import summarize
 
 Attribution = Callable[[Tensor], Any] | Tensor
 SECONDS_QUIET = 3  # before a progress bar appears
@@ -114,9 +114,9 @@ def absence_scores(
     value = unit_value(model, index, detached)
     is_module = isinstance(model, nn.Module)
     with torch.random.fork_rng(devices=_devices(x)), evaluating(model) if is_module else torch.enable_grad():
-        maps = {"map": _evaluated(attribution, x)}
+        maps = {"map": _evaluate(attribution, x)}
         if standard is not None:
-            maps["standard"] = _evaluated(standard, x)
+            maps["standard"] = _evaluate(standard, x)
     blank = blank_value(_empty(empty, reference), detached).to(detached)
     if not bool(torch.isfinite(blank).all()):
         raise ValueError(f"empty={empty!r} is NaN or infinite; pass the value of a blank pixel")
@@ -139,7 +139,7 @@ def absence_scores(
             found = {name: curves.of_map(table) for name, table in tables.items()}
             best = {name: curves.best([curve]) for name, curve in found.items()}
             found["placebo"] = curves.placebo(tables["map"])
-            return summarized(view, curves, found, best)
+            return summarize(view, curves, found, best)
 
 
 def _empty(empty: Any, reference: Any) -> Any:
@@ -148,7 +148,7 @@ def _empty(empty: Any, reference: Any) -> Any:
     return empty
 
 
-def _evaluated(attribution: Attribution, x: Tensor) -> Any:
+def _evaluate(attribution: Attribution, x: Tensor) -> Any:
     if isinstance(attribution, Tensor):
         return attribution.detach()
     if not callable(attribution):

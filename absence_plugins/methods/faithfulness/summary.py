@@ -12,7 +12,7 @@ from absence_plugins.methods.faithfulness.result import AbsenceScores, Ratio, Vi
 RESAMPLES = 2000
 
 
-def summarized(view: View, curves: Curves, found: dict[str, Tensor], best: dict[str, Tensor]) -> AbsenceScores:
+def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[str, Tensor]) -> AbsenceScores:
     """Scores from curves [rows, steps + 1].
 
     found: of "map", and if there are any, of "placebo" and "standard"; best: of "map" and of "standard", the best order that
@@ -81,11 +81,11 @@ def ratio(above: Tensor, below: Tensor, drawn: Tensor, tiny: float) -> Ratio:
     tiny: what one sample's value may be off by rounding. Fewer than two samples have no interval.
     """
 
-    def divided(top: Tensor, bottom: Tensor) -> Tensor:
+    def divide(top: Tensor, bottom: Tensor) -> Tensor:
         return torch.where(bottom > tiny * len(below), top / bottom, torch.nan)
 
-    value = float(divided(above.sum(), below.sum()))
-    many = divided(above[drawn].sum(1), below[drawn].sum(1))
+    value = float(divide(above.sum(), below.sum()))
+    many = divide(above[drawn].sum(1), below[drawn].sum(1))
     many = many[torch.isfinite(many)]
     if value != value or not len(many) or len(above) < 2:
         return Ratio(value, torch.nan, torch.nan)

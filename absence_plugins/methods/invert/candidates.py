@@ -83,7 +83,7 @@ class Pairs:
     k: int
     m: int
 
-    def _decoded(self, index: Array) -> tuple[Array, Array, Array, Array, Array]:
+    def _decode(self, index: Array) -> tuple[Array, Array, Array, Array, Array]:
         """Whether it is an OR; side and column of a; side and column of b."""
         code, place = np.divmod(index, self.k * self.m)
         flip, cell = np.divmod(code, 4)
@@ -92,7 +92,7 @@ class Pairs:
 
     def keys(self, index: Array) -> tuple[Array, ...]:
         """AND or OR, concepts, NOTs."""
-        flip, sa, a, sb, b = self._decoded(index)
+        flip, sa, a, sb, b = self._decode(index)
         first, second = self.columns.places[sa, a], self.columns.places[sb, b]
         return (
             flip,
@@ -103,14 +103,14 @@ class Pairs:
 
     def truths(self, index: Array) -> Array:
         """Truth vectors of candidates, eight samples a byte."""
-        flip, sa, a, sb, b = self._decoded(index)
+        flip, sa, a, sb, b = self._decode(index)
         first, second = self.columns.sides[sa, a], self.columns.sides[sb, b]
         truths: Array = np.where(flip[:, None] == 1, first | second, first & second)
         return truths
 
     def spell(self, index: int) -> Formula:
         """The AND or OR."""
-        flip, sa, a, sb, b = (int(part) for part in self._decoded(np.array(index)))
+        flip, sa, a, sb, b = (int(part) for part in self._decode(np.array(index)))
         first, second = self.columns.spelled[sa][a], self.columns.spelled[sb][b]
         return first | second if flip else first & second
 
@@ -123,7 +123,7 @@ class Extensions:
     beam: Sequence[Found]
     truth: Array  # [B, bytes], of the formulas
 
-    def _decoded(self, index: Array) -> tuple[Array, Array, Array, Array]:
+    def _decode(self, index: Array) -> tuple[Array, Array, Array, Array]:
         """Formula, whether it is an OR, side and column of the literal."""
         f, rest = np.divmod(index, 4 * len(self.columns))
         op, c = np.divmod(rest, len(self.columns))
@@ -131,20 +131,20 @@ class Extensions:
 
     def keys(self, index: Array) -> tuple[Array, ...]:
         """Column, NOTs, length."""
-        f, _, side, c = self._decoded(index)
+        f, _, side, c = self._decode(index)
         nots = np.array([one.formula.negations for one in self.beam])
         lengths = np.array([one.formula.length for one in self.beam])
         return c, nots[f] + self.columns.nots[side, c], lengths[f]
 
     def truths(self, index: Array) -> Array:
         """Truth vectors of candidates, eight samples a byte."""
-        f, either, side, c = self._decoded(index)
+        f, either, side, c = self._decode(index)
         literal = self.columns.sides[side, c]
         truths: Array = np.where(either[:, None] == 1, self.truth[f] | literal, self.truth[f] & literal)
         return truths
 
     def spell(self, index: int) -> Formula:
         """The candidate as a formula: one of the beam, extended by a literal."""
-        f, either, side, c = (int(part) for part in self._decoded(np.array(index)))
+        f, either, side, c = (int(part) for part in self._decode(np.array(index)))
         literal = self.columns.spelled[side][c]
         return self.beam[f].formula | literal if either else self.beam[f].formula & literal

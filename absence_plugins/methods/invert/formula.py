@@ -178,7 +178,7 @@ class Formula:
 
     def __str__(self) -> str:
         if not self.operator:
-            return f"{NOT} {_spelled(self.name)}" if self.negated else _spelled(self.name)
+            return f"{NOT} {_spell(self.name)}" if self.negated else _spell(self.name)
         return f" {self.operator} ".join(f"({part})" if part.operator else str(part) for part in self.parts)
 
     def __repr__(self) -> str:
@@ -210,7 +210,7 @@ def _chain(operator: str, parts: Sequence[Formula]) -> Formula:
     return kept[0] if len(kept) == 1 else Formula(operator=operator, parts=kept)
 
 
-def _spelled(name: str) -> str:
+def _spell(name: str) -> str:
     words = name.split()
     plain = words and " ".join(words) == name and not any(word in (AND, OR, NOT) for word in words)
     return name if plain and not set('()"') & set(name) else json.dumps(name, ensure_ascii=False)

@@ -137,7 +137,7 @@ def label_units(
                 )
             judged = heldout.sums(block, sign) if heldout.size else None
             for u, formulas in enumerate(best):
-                found.append(_scored(formulas, rows, columns.place, searched, sums[u], heldout, judged, u))
+                found.append(_score(formulas, rows, columns.place, searched, sums[u], heldout, judged, u))
             bar.update(len(best))
     settings = {"length": length, "beam": beam, "min_fraction": min_fraction, "max_fraction": max_fraction, "mode": mode,
                 "exact_pairs": exact_pairs, "holdout": holdout, "top": top, "seed": seed}  # fmt: skip
@@ -197,7 +197,7 @@ def _part(device: torch.device, row_of: Array, chosen: Array, rows: int) -> _Par
     return _Part(*(torch.from_numpy(array).to(device) for array in (index, own, weight)))
 
 
-def _scored(
+def _score(
     found: Sequence[Found],
     rows: Array,
     place: dict[str, int],
@@ -213,7 +213,7 @@ def _scored(
         result: Array = formula.fold(lambda name: rows[:, place[name]])
         return result
 
-    formulas = [_shortened(one.formula, truth, searched) for one in found]
+    formulas = [_shorten(one.formula, truth, searched) for one in found]
     shorter = [
         [(name, formula.without(i)) for i, (name, negated) in enumerate(formula.literals) if negated]
         for formula in formulas
@@ -254,7 +254,7 @@ def _scored(
     )
 
 
-def _shortened(formula: Formula, truth: Any, searched: _Part) -> Formula:
+def _shorten(formula: Formula, truth: Any, searched: _Part) -> Formula:
     """Without literals that change nothing on the searched samples; the exact search leaves none of up to three."""
     if formula.length < 3:
         return formula

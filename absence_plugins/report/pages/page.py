@@ -243,10 +243,10 @@ def _png(panel: Panel) -> bytes:
     # Title and caption are text of the page, where they can be read aloud, searched and copied.
     figure = panel_figure(panel, labels=False)
     figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue() if buffer.tell() <= INDEXED_FROM else _indexed(buffer)
+    return buffer.getvalue() if buffer.tell() <= INDEXED_FROM else _index_colors(buffer)
 
 
-def _indexed(png: io.BytesIO) -> bytes:
+def _index_colors(png: io.BytesIO) -> bytes:
     """The picture in 256 colors, a third of the size, with white still white."""
     picture = Image.open(png).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT)
     palette = picture.getpalette() or []

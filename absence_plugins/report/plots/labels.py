@@ -107,7 +107,7 @@ def _draw_scores(axes: Axes, label: UnitLabel, *, size: float, longest: int = _L
         )
     low = min(0.5, *scores, *(one.heldout_auc for one in label.formulas if one.heldout_auc is not None))
     axes.set(xlim=(np.floor(low * 10) / 10, 1.0), ylim=(len(at) - 0.5, -0.85), yticks=[])
-    _styled(axes, "AUC (0.5: chance)", size)
+    _style_axes(axes, "AUC (0.5: chance)", size)
 
 
 def _draw_split(
@@ -138,10 +138,10 @@ def _draw_split(
     axes.legend(
         fontsize=size, loc="upper left", frameon=False, ncols=2, handlelength=0.9, columnspacing=0.9, borderaxespad=0.1
     )
-    _styled(axes, "activation; each group's histogram sums to 1", size)
+    _style_axes(axes, "activation; each group's histogram sums to 1", size)
 
 
-def _styled(axes: Axes, label: str, size: float) -> None:
+def _style_axes(axes: Axes, label: str, size: float) -> None:
     axes.set_xlabel(label, fontsize=size, family="DejaVu Sans", color=MUTED)
     axes.tick_params(axis="x", labelsize=size, colors=MUTED, length=2, width=0.5)
     axes.grid(axis="x", color=FRAME, linewidth=0.4, zorder=0)

@@ -44,13 +44,13 @@ def signed_figure(
         >>> figure.axes[0].images[0].get_clim()
         (-2.0, 2.0)
     """
-    picture = None if image is None else _stretched(_one_sample(image, "image"))
+    picture = None if image is None else _stretch(_one_sample(image, "image"))
     signed = Panel("signed", _one_sample(attribution, "attribution"), title, "", picture, positive, negative, limit)
     beside = [] if picture is None else [Panel("image", picture, "input")]
     return row_figure([*beside, signed])
 
 
-def _stretched(image: Tensor) -> Tensor:
+def _stretch(image: Tensor) -> Tensor:
     """A normalized image as a picture: its own smallest value black, its largest white."""
     if not image.is_floating_point() or not bool(torch.isfinite(image).all()):
         return image  # rejected with the reason where it is drawn
