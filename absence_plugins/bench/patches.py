@@ -12,6 +12,7 @@ from absence_plugins.bench.result import BenchResult
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, has_torchvision
 from absence_plugins.bench.works import Work
+from absence_plugins.core.randomness import seeded
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.patches.windows import corners, windows_of
 
@@ -59,8 +60,7 @@ def build_patch_works(network: str, quick: bool, device: torch.device) -> dict[s
 
     from absence_plugins.methods.patches import find_extreme_patches
 
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with seeded(0):
         model: nn.Module = torchvision.models.get_model(network, weights=None).eval().to(device)
     pixels = PIXELS[quick]
     images = torch.randn(IMAGES[quick], 3, pixels, pixels, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from typing import Any
 import absence_plugins
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, steady
-from absence_plugins.core.files import require_folder, whole_file, write_whole
+from absence_plugins.core.files import require_folder, whole_file, write_json, write_whole
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.checkpoint import read_record, write_record
 from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
@@ -159,7 +159,7 @@ def _one(
 
 def write_result(result: PlantedResult, out: Path) -> None:
     """planted.json, planted.md (both views, all methods) and planted.png."""
-    write_whole(out / "planted.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    write_json(out / "planted.json", result.to_dict())
     write_whole(out / "planted.md", tables_of(result.scores, result.scores.methods) + "\n")
     with whole_file(out / "planted.png") as file:
         figure = result.scores.figure()

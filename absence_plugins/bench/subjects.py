@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.randomness import seeded
+
 
 def subject(network: str, batch: int, pool: int, pixels: int) -> tuple[nn.Module, Tensor, Tensor, Tensor | None]:
     """Network "digits" or "resnet18", ``batch`` images, ``pool`` references and their labels.
@@ -24,8 +26,7 @@ def _digits(batch: int, pool: int) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
 def _resnet18(batch: int, pool: int, pixels: int) -> tuple[nn.Module, Tensor, Tensor, None]:
     from torchvision.models import resnet18  # type: ignore[import-untyped,unused-ignore]
 
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with seeded(0):
         model = resnet18(weights=None).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch + pool, 3, pixels, pixels, generator=generator)

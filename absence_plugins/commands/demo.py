@@ -6,7 +6,6 @@ lacks, compared with the nearest b, are pasted in; the pairs with the largest fa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from absence_plugins.commands.maps.lucent import UnitName, unit_row
 from absence_plugins.commands.maps.zennit import ZennitMaps
 from absence_plugins.commands.pasting import PixelTest, insert_missing
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.core.files import require_folder, write_json
 from absence_plugins.data import DigitData, digits_cnn, load_digits
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -289,4 +288,4 @@ def _write_results(path: Path, ranked: list[Pair], chosen: list[Pair], tests: li
             for p, t in zip(chosen, tests, strict=True)
         ],
     }
-    write_whole(path, json.dumps(results, indent=1) + "\n")
+    write_json(path, results)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -25,6 +24,7 @@ from absence_plugins.core.checks import check_integer
 from absence_plugins.core.choices import choose_nontarget
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.outputs import check_logits, shrunk
+from absence_plugins.core.randomness import seeded
 from absence_plugins.report import Page, Panel, Row, write_page
 
 HOW_TO_READ = (
@@ -166,26 +166,6 @@ def _unit_page(
         provenance=provenance(seed=seed, command=command),
     )
     return write_page(page, Path(out))
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Captum's draws (torch's, and numpy's in the GradientShap classes) from ``seed``; both states put back.
-
-    >>> with seeded(1):
-    ...     first = np.random.rand(), float(torch.rand(()))
-    >>> with seeded(1):
-    ...     first == (np.random.rand(), float(torch.rand(())))
-    True
-    """
-    before = np.random.get_state()  # noqa: NPY002  (the generator that Captum draws from)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
 
 
 def _add_warnings(row: Callable[..., Row], *arguments: Any) -> Row:

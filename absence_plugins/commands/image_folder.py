@@ -18,7 +18,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.commands.models import Preprocessing, UnreadableImage, decoded, image_files
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import write_json, write_whole
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
 LISTED = "unreadable.json"  # beside a page: the files that were left out
@@ -68,7 +68,7 @@ class Readable:
         """List all that were left out in ``unreadable.json`` beside a page; where there are none, remove such a list."""
         if self.unreadable:
             named = {str(path.relative_to(self.folder)): why for path, why in self.unreadable}
-            write_whole(out / LISTED, json.dumps(named, indent=1) + "\n")
+            write_json(out / LISTED, named)
         else:
             (out / LISTED).unlink(missing_ok=True)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
+from absence_plugins.core.randomness import seeded
 
 try:
     import torchvision
@@ -177,8 +178,7 @@ def _torchvision_model(
                 f"torchvision's weights of {name} could not be downloaded ({error}); fetch the file and pass --weights FILE"
             ) from None
     else:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with seeded(0):
             model = _weighted(torchvision.models.get_model(name, weights=None, **options), weights)
     notes = (
         ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -53,3 +54,16 @@ def check_integers(least: int = 1, **values: Any) -> None:
     """
     for name, value in values.items():
         check_integer(name, value, least)
+
+
+def check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of the known ones.
+
+    >>> check_choice("view", "target", ("nontarget", "reference"))
+    Traceback (most recent call last):
+    ValueError: view='target' must be one of nontarget, reference
+    """
+    known = tuple(known)
+    if value not in known:
+        shown = f"{name} {value!r}" if name.startswith("-") else f"{name}={value!r}"
+        raise ValueError(f"{shown} must be one of {', '.join(map(str, known))}")

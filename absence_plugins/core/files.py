@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -58,6 +59,11 @@ def write_whole(path: Path | str, content: bytes | str, *, durable: bool = False
     """Write a whole file by :func:`whole_file`; text in UTF-8."""
     with whole_file(path, durable=durable) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path | str, data: Any) -> None:
+    """Write data as indented JSON by :func:`whole_file`."""
+    write_whole(path, json.dumps(data, indent=1) + "\n")
 
 
 @contextmanager

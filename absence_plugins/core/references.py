@@ -16,6 +16,7 @@ from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integer
+from absence_plugins.core.randomness import seeded
 
 Images = Tensor | tuple[Tensor, ...]
 CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
@@ -117,8 +118,7 @@ class ReferenceSet:
         if empty is None:
             empty = _normalization(dataset.dataset if is_loader else dataset)
         is_stream = isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__")
-        with torch.random.fork_rng(devices=[]):  # loaders and augmentations draw from the global random state
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):  # loaders and augmentations draw from the global random states
             if is_loader or is_stream:
                 items = _reservoir(_samples(dataset) if is_loader else iter(dataset), max_samples, generator)
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import write_json
 from absence_plugins.data.colored_pixels import colored_pixel_net, colored_pixels
 from absence_plugins.data.reichardt import reichardt_detector, reichardt_frames
 from absence_plugins.methods.insertion import insertion_test
@@ -123,4 +122,4 @@ def _two_frames(patches: Tensor) -> Tensor:
 
 
 def _write(out: Path, results: dict[str, Any]) -> None:
-    write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
+    write_json(out / "results.json", results)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from absence_plugins.core.randomness import seeded
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness import PlantedTable, Question, planted_benchmark, random_map
-from absence_plugins.methods.faithfulness.planted import seeded
 from absence_plugins.methods.faithfulness.table import number
 
 SMALL: dict[str, Any] = {"problems": ["shape_missing"], "samples": 6, "references": 2, "steps": 6, "progress": False}

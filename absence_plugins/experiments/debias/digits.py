@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import absence_plugins
-from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.core.files import whole_file, write_json
+from absence_plugins.core.randomness import seeded
 from absence_plugins.core.table import align
 from absence_plugins.data import load_digits
 from absence_plugins.experiments.debias.training import (
@@ -195,7 +195,7 @@ def run_debias(
     path = write_page(debias_page(result, networks, images[int((labels == 0).nonzero()[0])], seed), out)
     with whole_file(out / "accuracy.png") as file:
         accuracy_figure(result).savefig(file, format="png", facecolor="white")
-    write_whole(out / "results.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    write_json(out / "results.json", result.to_dict())
     return path
 
 
@@ -270,8 +270,7 @@ def train(
 
 def small_net(seed: int) -> nn.Sequential:
     """Two convolutions and one dense layer; the global random state stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return nn.Sequential(
             nn.Conv2d(1, 12, 3, stride=2, padding=1),
             nn.ReLU(),

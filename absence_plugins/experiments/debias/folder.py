@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from tqdm.auto import tqdm
 from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.models import LoadedModel, image_files, load_model
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import write_json, write_whole
+from absence_plugins.core.randomness import seeded
 from absence_plugins.experiments.debias.training import (
     NONE,
     SETS,
@@ -98,7 +98,7 @@ def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool 
     path = write_page(_page(logs, chosen, classes, setting, len(train), len(validation), data, notes), out)
     left_out.write(out)
     results = [{"mode": mode, "weight": weight, "epochs": log} for (mode, weight), log in logs.items()]
-    write_whole(out / "results.json", json.dumps({"chosen": chosen, "runs": results}, indent=1) + "\n")
+    write_json(out / "results.json", {"chosen": chosen, "runs": results})
     return path
 
 
@@ -160,8 +160,7 @@ def _train(
     prior = prior_of(model, mode)
     for epoch in range(len(log), setting.epochs):
         seed = setting.seed * 10_007 + epoch
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)  # dropout
+        with seeded(seed):  # of dropout
             batches = _loader(sets[0], setting, seed, shuffled=True)
             bar = tqdm(batches, desc=f"{mode} {strength:g}, epoch {epoch + 1}", disable=not progress)
             loss, penalty = train_epoch(model, optimizer, _paint(bar, loaded, device, seed), prior, strength)
@@ -207,8 +206,7 @@ def two_outputs(model: nn.Module, seed: int) -> nn.Module:
         raise ValueError(f"a {type(model).__name__} has no dense layer that could be exchanged for two outputs")
     parent, _, name = names[-1].rpartition(".")
     width: Any = model.get_submodule(names[-1]).in_features
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         setattr(model.get_submodule(parent), name, nn.Linear(width, 2))
     return model
 

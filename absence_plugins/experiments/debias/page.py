@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -16,6 +13,7 @@ from absence_plugins.experiments.debias.digits import DebiasResult
 from absence_plugins.experiments.debias.training import CLEAN, NONE, SETS
 from absence_plugins.report import Page, Panel, Row
 from absence_plugins.report.plots.bars import bars
+from absence_plugins.report.plots.labels import pixels_of
 from absence_plugins.report.plots.palette import GRAY, INK, MUTED, SERIES
 
 INCHES, DPI = 1.76, 480  # of a chart on the page: a panel's width, at twice its resolution
@@ -77,7 +75,6 @@ def accuracy_figure(result: DebiasResult) -> Figure:
 def class_chart(result: DebiasResult, name: str) -> Tensor:
     """Accuracy of both classes on one set, a pair of bars per mode with its numbers: an image [3, H, W] in [0, 1]."""
     figure = Figure(figsize=(INCHES, 0.36 * len(result.weights) + 0.16), dpi=DPI, facecolor="white")
-    canvas: Any = FigureCanvasAgg(figure)
     axis = figure.add_axes((0.3, 0.0, 0.6, 1.0))
     for place, mode in enumerate(result.weights):
         for number, digit in enumerate(result.setting.digits):
@@ -89,9 +86,7 @@ def class_chart(result: DebiasResult, name: str) -> Tensor:
     axis.set(xlim=(0, 1.12), ylim=(len(result.weights) - 0.4, -0.6))
     axis.set_axis_off()
     axis.plot([0, 0], [-0.5, len(result.weights) - 0.5], color=GRAY, linewidth=0.4)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return pixels_of(figure)
 
 
 def _overview(result: DebiasResult) -> Row:

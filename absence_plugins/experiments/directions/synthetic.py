@@ -6,7 +6,6 @@ robust and the published recipe, and the baselines, on the same data in the same
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import write_json
 from absence_plugins.data.synthetic_directions import synthetic_directions
 from absence_plugins.experiments.directions.compare import MethodResult, compare_methods
 from absence_plugins.experiments.directions.recovery import COSINE, IOU, RMSE
@@ -80,7 +79,7 @@ def run_synthetic(
         ),
     )
     path = write_page(page, out)
-    write_whole(Path(out) / "results.json", json.dumps(result.to_dict(), indent=1))
+    write_json(Path(out) / "results.json", result.to_dict())
     return path
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from textwrap import shorten
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.checks import check_integers
+from absence_plugins.core.checks import check_choice, check_integers
 from absence_plugins.core.hooks import evaluating, quiet_forward, unchanged
+from absence_plugins.core.randomness import seeded
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness.cells import Cells
 from absence_plugins.methods.faithfulness.claims import Claim, deletion, insertion
@@ -133,7 +132,7 @@ class _Asked:
         model = self.question.model
         state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         try:
-            with seeded(), unchanged(model), warnings.catch_warnings():
+            with seeded(0), unchanged(model), warnings.catch_warnings():
                 warnings.simplefilter("ignore", AbsenceWarning)
                 answer = method(self.question.copied())
             signed = None if answer is None else self.question.shaped(answer)
@@ -178,20 +177,6 @@ def _pool(problem: str, method: str, view: View, found: list[_Asked]) -> Planted
     )
 
 
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """torch's and numpy's global random states seeded inside, as before after it."""
-    # GradientShap and others draw from numpy's global state
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
-
-
 def _makers(problems: Any) -> dict[str, Any]:
     if problems is None:
         return dict(PROBLEMS)
@@ -208,8 +193,7 @@ def _check(methods: Any, views: tuple[Any, ...], seeds: tuple[Any, ...], counts:
     if not methods:
         raise ValueError("methods is empty; pass name -> callable from a Question to a signed map")
     for view in views:
-        if view not in get_args(View):
-            raise ValueError(f"view {view!r} must be 'nontarget' or 'reference'")
+        check_choice("view", view, get_args(View))
     if not views or not seeds:
         raise ValueError("views and seeds need at least one entry each")
     check_integers(**counts)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.checks import check_integers
+from absence_plugins.core.checks import check_choice, check_integers
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output
+from absence_plugins.core.randomness import seeded
 from absence_plugins.core.references import ReferenceSet, blank_value, warn_unsuitable
 from absence_plugins.core.units import Direction, Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells
@@ -113,7 +114,7 @@ def absence_scores(
     detached = x.detach()
     value = unit_value(model, index, detached)
     is_module = isinstance(model, nn.Module)
-    with torch.random.fork_rng(devices=_devices(x)), evaluating(model) if is_module else torch.enable_grad():
+    with seeded(), evaluating(model) if is_module else torch.enable_grad():
         maps = {"map": _evaluate(attribution, x)}
         if standard is not None:
             maps["standard"] = _evaluate(standard, x)
@@ -157,10 +158,6 @@ def _evaluate(attribution: Attribution, x: Tensor) -> Any:
     return signed.detach() if isinstance(signed, Tensor) else signed
 
 
-def _devices(x: Tensor) -> list[int]:
-    return [x.device.index or 0] if x.device.type == "cuda" else []
-
-
 def _warn_of_magnitudes() -> None:
     warnings.warn(
         "the map has no negative value, so it claims that nothing holds the unit down; of an absence map (magnitudes) pass the negative",
@@ -170,6 +167,5 @@ def _warn_of_magnitudes() -> None:
 
 
 def _check(view: str, steps: int, draws: int, batch_size: int) -> None:
-    if view not in get_args(View):
-        raise ValueError(f"view={view!r} must be 'nontarget' or 'reference'")
+    check_choice("view", view, get_args(View))
     check_integers(steps=steps, draws=draws, batch_size=batch_size)
