@@ -16,6 +16,7 @@ from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.layers import say
 from absence_plugins.commands.models import LoadedModel, image_files
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
@@ -54,8 +55,7 @@ class Fit:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size {self.batch_size} must be at least 1")
+        check_integer("--batch-size", self.batch_size)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def model_directions(
     inputs = loaded.preprocessing.normalize(pictures)
     read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
     say(read)
-    pairs = _fitted_pairs(loaded.model, at, inputs, found.identity, fit, checkpoint, progress=progress)
+    pairs = _fit_pairs(loaded.model, at, inputs, found.identity, fit, checkpoint, progress=progress)
     head = ", and with what the network behind the layer uses"
     head = head if fit.use_head else "; not aligned with the network behind it"
     lead = LEAD.format(count=fit.count, layer=at, images=len(pictures), head=head, read=read)
@@ -131,7 +131,7 @@ def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path |
     return readable(drawn, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)
 
 
-def _fitted_pairs(
+def _fit_pairs(
     model: nn.Module, layer: Layer, inputs: Tensor, files: Any, fit: Fit, checkpoint: Path | None, *, progress: bool
 ) -> DirectionPairs:
     """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds."""
@@ -140,7 +140,7 @@ def _fitted_pairs(
         return pairs.fit_model(model, layer, inputs, batch_size=fit.batch_size, use_head=fit.use_head)
     work = {"layer": layer.name, "channels": layer.channels, "side": layer.side, "batch_size": fit.batch_size}
     work |= {"files": files} | fingerprint(model, inputs[0])
-    features = kept_features(model, layer, inputs, Checkpoint(checkpoint, work, "run"), progress=progress)
+    features = compute_features(model, layer, inputs, Checkpoint(checkpoint, work, "run"), progress=progress)
     named = {name: str(value) for name, value in fit.settings.items()}
     keeper = Checkpoint(checkpoint, {**work, "count": fit.count, "use_head": fit.use_head, **named}, "fit")
     if (keeper.folder / "pairs" / "pairs.json").is_file():
@@ -150,7 +150,7 @@ def _fitted_pairs(
     return pairs
 
 
-def kept_features(model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, progress: bool) -> Tensor:
+def compute_features(model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, progress: bool) -> Tensor:
     """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again."""
     kept = KeptRows(checkpoint)
     parts = torch.split(inputs[len(kept) :], int(checkpoint.settings["batch_size"]))

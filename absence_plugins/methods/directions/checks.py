@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +13,6 @@ from absence_plugins.methods.directions.recipe import Head
 
 FEWEST_PER_DIRECTION = 20  # positions; refused below
 RELIABLE_PER_DIRECTION = 100  # positions; measured: below it some encoding directions are wrong
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}={value!r} must be a whole number")
-    if value < least:
-        raise ValueError(f"{name}={value} must be at least {least}")
 
 
 def check_positions(features: Features, directions: int) -> None:

@@ -12,9 +12,9 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.outputs import Logit, Output, as_columns
 from absence_plugins.core.units import Direction, Layer, Unit
-from absence_plugins.methods.directions.checks import check_whole
 from absence_plugins.methods.directions.heads import (
     Explained,
     Head,
@@ -188,9 +188,8 @@ def influence(
         True
     """
     for name, value, known in (("test", test, ("step", "rcav")), ("correction", correction, ("bh", "bonferroni"))):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
-    check_whole("n_permutations", n_permutations, 1)
+        check_choice(name, value, known)
+    check_integer("n_permutations", n_permutations)
     batches = images_of(dataset, batch_size, model)
     first = next(batches, None)
     if first is None:

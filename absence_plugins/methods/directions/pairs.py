@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.files import write_whole
 from absence_plugins.core.units import Direction, Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
-from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank, check_whole
+from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank
 from absence_plugins.methods.directions.features import Features, FeatureStore, as_features, chunks
 from absence_plugins.methods.directions.heads import head_of, images_of, layer_features, layer_of
 from absence_plugins.methods.directions.paper import paper
@@ -110,21 +111,17 @@ class DirectionPairs:
         n_background: int = 1,
         progress: bool = False,
     ) -> None:
-        check_whole("n_directions", n_directions, 2)
-        starts = max(24, 4 * n_directions) if starts is None else starts
-        for name, value in (
-            ("starts", starts), ("finalists", finalists), ("steps", steps), ("batch_size", batch_size),
-            ("head_batch", head_batch), ("n_background", n_background),
-        ):  # fmt: skip
-            check_whole(name, value, 1)
-        check_whole("seed", seed, 0)
+        n_directions = check_integer("n_directions", n_directions, least=2)
+        starts = max(24, 4 * n_directions) if starts is None else check_integer("starts", starts)
+        finalists, steps = check_integer("finalists", finalists), check_integer("steps", steps)
+        batch_size, head_batch = check_integer("batch_size", batch_size), check_integer("head_batch", head_batch)
+        n_background, seed = check_integer("n_background", n_background), check_integer("seed", seed, least=0)
         for name, choice, known in (
             ("background", background, ("none", "virtual", "detectors")),
             ("signal", signal, ("exclusive", "positive")),
             ("recipe", recipe, ("robust", "paper")),
         ):
-            if choice not in known:
-                raise ValueError(f"{name}={choice!r} must be one of {', '.join(known)}")
+            check_choice(name, choice, known)
         low, high = step_range
         if not 0 < low <= high <= 1:
             raise ValueError(f"step_range={step_range} must be two numbers with 0 < low <= high <= 1")
