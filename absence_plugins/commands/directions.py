@@ -150,7 +150,9 @@ def _fit_pairs(
     return pairs
 
 
-def compute_features(model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, progress: bool) -> Tensor:
+def compute_features(
+    model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, progress: bool
+) -> Tensor:
     """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again."""
     kept = KeptRows(checkpoint)
     parts = torch.split(inputs[len(kept) :], int(checkpoint.settings["batch_size"]))
