@@ -14,7 +14,7 @@ from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.layers import named_layer, say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
 from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, concepts_from_folder, label_units
@@ -98,9 +98,7 @@ def label_layer(
         ValueError: a layer that does not exist or does not run, a reduction that is not known, values that are NaN,
             and whatever ``label_units`` refuses.
     """
-    out = Path(out)
-    if out.is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    out = require_folder(out)
     at = Layer.of(layer)
     device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
     shape = at.shape(loaded.model, next(samples.batches())[:1].to(device))
@@ -165,8 +163,8 @@ def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
     from absence_plugins.data.digit_strokes import stroke_concepts
 
     digits = load_digits()
-    images = torch.cat([digits.train_images, digits.test_images])
-    concepts, names = stroke_concepts(torch.cat([digits.train_labels, digits.test_labels]))
+    images = digits.images
+    concepts, names = stroke_concepts(digits.labels)
     normalize = loaded.preprocessing.normalize
     source = f"{len(images):,} handwritten digits, {len(names)} concepts: ten classes and the strokes most people write them with; the bundled model was trained on {len(digits.train_images):,} of the images"
     return Samples(

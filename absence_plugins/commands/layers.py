@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.commands.image_folder import FolderImages
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.statistics import PROTOCOLS
@@ -155,9 +155,7 @@ def layers_page(
     Raises:
         ValueError: ``out`` is a file; no such layer.
     """
-    out = Path(out)
-    if out.is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the page, or remove it")
+    out = require_folder(out)
     results = {layer: scan_layer(subject, layer, scan, progress=progress) for layer in layers}
     rows: list[Row] = []
     for layer, result in results.items():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from absence_plugins.commands.image_folder import FolderImages
 from absence_plugins.commands.layers import DIGITS_SCAN, Scan, Subject, Texts, layers_of, layers_page
 from absence_plugins.commands.models import LoadedModel
@@ -33,7 +31,7 @@ def patches_page(
     preprocessing = loaded.preprocessing
     if folder is None:
         digits = load_digits()
-        images = torch.cat([digits.train_images, digits.test_images])
+        images = digits.images
         if tuple(images.shape[1:]) != (preprocessing.channels, preprocessing.size, preprocessing.size):
             raise ValueError("name a folder of images; the bundled digits are for --model digits")
     known = layers_of(loaded.model)

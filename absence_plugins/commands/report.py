@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from absence_plugins import __version__
@@ -18,6 +17,8 @@ from absence_plugins.commands.layers import Scan, Subject, layers_of, named_laye
 from absence_plugins.commands.maps.unit import default_maps, default_pictures
 from absence_plugins.commands.models import LoadedModel, Preprocessing, image_files
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.core.checks import check_integer
+from absence_plugins.core.files import require_folder
 from absence_plugins.data import load_digits
 from absence_plugins.data.digit_strokes import stroke_concepts
 from absence_plugins.methods.checkpoint import fingerprint
@@ -27,7 +28,6 @@ from absence_plugins.methods.patches.images import image_at
 from absence_plugins.report.pages.patch_rows import normalized_to_picture
 from absence_plugins.report.unit import study_of
 from absence_plugins.report.unit.many import Texts, write_reports
-from absence_plugins.report.unit.result import made_folder
 
 TOP = 5
 DIGITS_LAYER = "conv3"
@@ -79,8 +79,7 @@ class Wanted:
     scored: int = 8
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"--top {self.top} must be at least 1")
+        check_integer("--top", self.top)
         for name in self.skip:
             if name not in SKIPPED:
                 raise ValueError(f"--skip {name!r} is not known; there are: {', '.join(SKIPPED)}")
@@ -88,8 +87,7 @@ class Wanted:
             raise ValueError(f"--directions {self.directions} must be 0 (none), or 2 or more")
         if self.directions_layer is not None and not self.directions:
             raise ValueError("--directions-layer says where directions are fitted; pass --directions N, too")
-        if self.scored < 0:
-            raise ValueError(f"--scored {self.scored} must be 0 (none) or more")
+        check_integer("--scored", self.scored, least=0)
 
 
 def run_report(
@@ -116,9 +114,7 @@ def run_report(
                 f"--layer is missing; layers whose output is a pre-activation are: {', '.join(layers_of(loaded.model)[:-1])}"
             )
         layer = DIGITS_LAYER
-    out = Path(out)
-    if out.is_file():
-        raise ValueError(f"{out} is an existing file; name a folder for the pages, or remove it")
+    out = require_folder(out)
     samples = _samples(loaded, folder, attributes, is_digits, known=out / "state", progress=progress)
     prepared = loaded.preprocessing
     show = normalized_to_picture(prepared.mean, prepared.std)
@@ -174,7 +170,7 @@ def run_report(
         provenance(seed=scan.seed, command=command),
     )  # fmt: skip
     if isinstance(samples.dataset, FolderImages):
-        samples.dataset.found.write(made_folder(out))
+        samples.dataset.found.write(require_folder(out, make=True))
     return write_reports(study, units, out, texts, fingerprint=mark["report"])
 
 
@@ -195,10 +191,10 @@ def _samples(
     if not is_digits:
         raise ValueError("name a folder of images; only --model digits brings its own")
     digits = load_digits()
-    images = torch.cat([digits.train_images, digits.test_images])
+    images = digits.images
     if tuple(images.shape[1:]) != (prepared.channels, prepared.size, prepared.size):
         raise ValueError("name a folder of images; the bundled digits are 32x32 and gray")
-    labels = torch.cat([digits.train_labels, digits.test_labels])
+    labels = digits.labels
     table, names = stroke_concepts(labels)
     source = f"{len(images):,} handwritten digits (scikit-learn); concepts are the ten classes and the strokes most people write them with"
     return Samples(prepared.normalize(images), labels, (table, tuple(names)), source)

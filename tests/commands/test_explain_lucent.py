@@ -87,7 +87,7 @@ def test_the_row_is_measured_on_normalized_images_and_the_extremes_are_the_datas
         (["--method", "lucent::3"], "must read lucent:LAYER:UNIT"),
         (["--method", "lucent:conv3:x"], "must read lucent:LAYER:UNIT"),
         (["--method", "lucent:conv9:3"], "no layer 'conv9'; it has: conv1"),
-        (["--method", "lucent:conv3:999"], "channel 999 does not exist"),
+        (["--method", "lucent:conv3:999"], "there is no unit 999: it has 32 channels"),
         (["--method", "lucent:conv3:1", "--steps", "0"], "--steps 0 must be at least 1"),
         (["--method", "lucent:conv3:1", "--target", "3"], "leave --target and --contrast out"),
     ],

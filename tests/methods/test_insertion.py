@@ -253,7 +253,7 @@ def test_table_json_and_figure(result: InsertionResult) -> None:
         ({"layer": "0"}, "patches are those of layer '2', not of '0'"),
         ({"protocol": "mine"}, "protocol='mine' must be one of controlled, paper"),
         ({"test": "z"}, "test='z'"),
-        ({"images_per_unit": 2}, "images_per_unit=2 must be an integer, at least 3"),
+        ({"images_per_unit": 2}, "images_per_unit=2 must be at least 3"),
         ({"blank": [0.0, 1.0]}, "empty of shape"),
     ],
 )

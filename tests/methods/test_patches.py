@@ -349,7 +349,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no patches"):
         ExtremePatches.load(tmp_path)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match="is an existing file"):
         found.save(tmp_path / "file")
     with pytest.raises(ValueError, match="is this the scanned data set"):
         again.cut(photos(height=6, width=6))

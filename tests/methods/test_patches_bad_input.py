@@ -15,7 +15,7 @@ from absence_plugins.methods.patches import find_extreme_patches
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k=0 must be an integer"),
+        ({"k": 0}, "k=0 must be at least 1"),
         ({"size": 2.5}, "size=2.5 must be an integer"),
         ({"stride": True}, "stride=True"),
         ({"mode": "cut"}, "mode='cut' must be one of crop, mask"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from absence_plugins.core.table import align
 from absence_plugins.methods.patches import ExtremePatches
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ class InsertionResult(Sequence[UnitInsertion]):
                     "*" if one.flagged else "",
                 ]
             )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = align(rows, left=())
         level = f"p <= {self.alpha}" if self.protocol == "paper" else f"q <= {self.alpha} and the mirror test"
         total = self.overall
         averages = ", ".join(f"{arm} {value:.4g}" for arm, value in total["means"].items())

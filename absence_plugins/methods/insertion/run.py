@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.files import uncut
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer
@@ -152,12 +153,9 @@ def _check(layer: str | Layer, patches: ExtremePatches, images_per_unit: int, pr
         raise ValueError(f"the patches are those of layer {patches.layer!r}, not of {Layer.of(layer).name!r}")
     if isinstance(layer, Layer) and layer != patches.at:
         raise ValueError(f"the patches were scanned with {patches.at!r}, not with {layer!r}; pass the same layer")
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}")
-    if test not in ("t", "wilcoxon"):
-        raise ValueError(f"test={test!r} must be 't' or 'wilcoxon'")
-    if isinstance(images_per_unit, bool) or not isinstance(images_per_unit, int) or images_per_unit < FEWEST_IMAGES:
-        raise ValueError(f"images_per_unit={images_per_unit!r} must be an integer, at least {FEWEST_IMAGES}")
+    check_choice("protocol", protocol, PROTOCOLS)
+    check_choice("test", test, ("t", "wilcoxon"))
+    check_integer("images_per_unit", images_per_unit, least=FEWEST_IMAGES)
 
 
 def _disjoint(

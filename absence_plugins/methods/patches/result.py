@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.patches.images import image_at
@@ -126,10 +126,7 @@ class ExtremePatches:
 
     def save(self, folder: Path | str) -> Path:
         """Write ``patches.safetensors`` and ``patches.json`` into a folder (made where it is missing); returns it."""
-        folder = Path(folder)
-        if folder.is_file():
-            raise ValueError(f"{folder} is a file; name a folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = require_folder(folder, make=True)
         tensors = {
             f"{name}.{kind}": getattr(getattr(self, name), kind) for name in PARTS for kind in ("scores", "positions")
         }

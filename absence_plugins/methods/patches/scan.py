@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.files import uncut
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import fingerprint
@@ -265,11 +266,9 @@ class _Scan:
 
 def _check_settings(k: int, size: int, stride: int, mode: str, batch_size: int, precision: str) -> None:
     for name, value in (("k", k), ("size", size), ("stride", stride), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} must be an integer, at least 1")
+        check_integer(name, value)
     for name, text, known in (("mode", mode, MODES), ("precision", precision, PRECISIONS)):
-        if text not in known:
-            raise ValueError(f"{name}={text!r} must be one of {', '.join(known)}")
+        check_choice(name, text, known)
 
 
 def _image_numbers(dataset: Any, images: Sequence[int] | None) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.methods.checkpoint import read_record
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, row_id
 from absence_plugins.report.unit.explain import report_of
 from absence_plugins.report.unit.interrupt import interruptions
-from absence_plugins.report.unit.result import SCHEMA, TERMS, UnitReport, json_text, made_folder
+from absence_plugins.report.unit.result import SCHEMA, TERMS, UnitReport, json_text
 from absence_plugins.report.unit.study import Study
 from absence_plugins.report.unit.truth import both_scores
 
@@ -79,7 +79,7 @@ def write_reports(
     """
     if not units:
         raise ValueError("units is empty; name at least one")
-    out = made_folder(out)
+    out = require_folder(out, make=True)
     mark = _mark(fingerprint, texts, units if len(units) > few else ())
     options = {"notes": texts.notes, "provenance": texts.provenance}
     done: dict[int, dict[str, Any]] = {}
@@ -134,14 +134,7 @@ def _mark(fingerprint: str, texts: Texts, units: Sequence[int]) -> str:
 
 def _finished(out: Path, unit: int, mark: str) -> dict[str, Any] | None:
     """The unit's JSON if its page is there and was made with the same settings."""
-    path = out / f"unit-{unit:03d}.json"
-    if not path.is_file() or not (out / page_name(unit)).is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and found.get("fingerprint") == mark else None
+    return read_record(out / f"unit-{unit:03d}.json", mark) if (out / page_name(unit)).is_file() else None
 
 
 def _around(units: Sequence[int], place: int) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import Unit
 from absence_plugins.report.pages.page import Page, Row, page_html
 from absence_plugins.report.pages.patch_rows import HOW_TO_READ
@@ -121,20 +121,11 @@ class UnitReport:
         Raises:
             ValueError: the folder is an existing file.
         """
-        folder = made_folder(folder)
+        folder = require_folder(folder, make=True)
         html, data = page_html(self.page()), json_text(self.to_dict())
         write_whole(folder / "unit.json", data)
         write_whole(folder / "index.html", html)
         return folder / "index.html"
-
-
-def made_folder(folder: Path | str) -> Path:
-    """The folder, made where it is missing. Raises ValueError where a file is in the way."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is an existing file; name a folder for the page, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def json_text(data: Any) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.checks import check_integer, check_integers
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer, UnitModel
 from absence_plugins.methods.directions import DirectionPairs, Influence, influence
@@ -59,11 +60,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("examples", "references"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.scored < 0:
-            raise ValueError(f"scored={self.scored} must be 0 or more")
+        check_integers(examples=self.examples, references=self.references)
+        check_integer("scored", self.scored, least=0)
 
 
 @dataclass(frozen=True, eq=False)
