@@ -14,6 +14,7 @@ from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.layers import named_layer, say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
@@ -290,10 +291,8 @@ def run_label(
     Raises:
         ValueError: no folder for another model, tables without a folder, and what :func:`label_layer` refuses.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"--batch-size {batch_size} must be at least 1")
+    given = {} if batch_size is None else {"batch_size": check_integer("--batch-size", batch_size)}
     at = named_layer(loaded.model, layer, reduce, channels)
-    given = {} if batch_size is None else {"batch_size": batch_size}
     if images is None:
         if attributes is not None or hypernyms is not None:
             raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")

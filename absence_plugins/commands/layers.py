@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.commands.image_folder import FolderImages
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.core.checks import check_choice
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
@@ -63,8 +64,7 @@ class Scan:
     checkpoint: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:  # before hours of scanning
-            raise ValueError(f"protocol={self.protocol!r} must be one of {', '.join(PROTOCOLS)}")
+        check_choice("protocol", self.protocol, PROTOCOLS)  # before hours of scanning
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,32 @@ class Checkpoint:
         """Call :meth:`save` with ``pack()`` if the last save was long enough ago."""
         if self.is_due:
             self.save(name, pack())
+
+
+@contextmanager
+def keep_state(
+    checkpoint: Checkpoint | None, name: str, pack: Callable[[], Mapping[str, Tensor]]
+) -> Iterator[Callable[[], None]]:
+    """Save the state ``pack()`` as ``name`` when it is due, and when the block ends in whatever way.
+
+    The block gets a function to call after every step. Without a checkpoint nothing is saved.
+
+    >>> import tempfile
+    >>> checkpoint, state = Checkpoint(tempfile.mkdtemp(), {}, "sum"), {"total": torch.zeros(())}
+    >>> with keep_state(checkpoint, "state", lambda: state) as save:
+    ...     for number in range(3):
+    ...         state["total"] += number
+    ...         save()
+    >>> checkpoint.load("state")
+    {'total': tensor(3.)}
+    """
+    if checkpoint is None:
+        yield lambda: None
+        return
+    try:
+        yield lambda: checkpoint.save_if_due(name, pack)
+    finally:
+        checkpoint.save(name, pack())
 
 
 class KeptRows:

@@ -1,19 +1,15 @@
-"""How far an insertion test is, so that one that was stopped goes on to the same bits."""
+"""How far an insertion test is, so that one that was stopped can be resumed, bit-identical."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from absence_plugins.methods.checkpoint import Checkpoint, digest_of
+from absence_plugins.methods.checkpoint import digest_of
 from absence_plugins.methods.patches import ExtremePatches
 from absence_plugins.methods.patches.result import PARTS
-from absence_plugins.methods.patches.shards import ranks
 from absence_plugins.methods.patches.windows import RunningExtremes
 
 UNITS_AT_ONCE = 512  # whose patches are in memory together: a part
@@ -58,7 +54,7 @@ class Progress:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name."""
+        """All tensors by name, as a checkpoint holds them."""
         return {
             "best.scores": self.best.scores,
             "best.keys": self.best.keys,
@@ -69,35 +65,13 @@ class Progress:
         }
 
     def read(self, found: dict[str, Tensor]) -> None:
-        """Go on from :meth:`tensors`; {} is the beginning."""
+        """Resume from :meth:`tensors`; {} is the beginning."""
         if not found:
             return
         self.best.scores, self.best.keys = found["best.scores"], found["best.keys"]
         self.values, self.mirror, self.generators = found["values"], found["mirror"], found["generators"]
         self.blocks, *rest = found["done"].tolist()
         self.pasted, self.mirrored = rest[: len(self.pasted)], rest[len(self.pasted) :]
-
-
-class Keeper:
-    """Saves a test's progress now and then. Under ``torchrun`` every rank tests everything, and rank 0 saves."""
-
-    def __init__(self, folder: Path | str, settings: dict[str, Any], device: torch.device, save_every: float) -> None:
-        self.checkpoint = Checkpoint(folder, settings, FILE, writes=ranks(device)[0] == 0)
-        self.save_every, self.saved = save_every, time.monotonic()
-
-    def load(self) -> dict[str, Tensor]:
-        """What an earlier run left, {} if nothing."""
-        return self.checkpoint.load(FILE)
-
-    def save(self, progress: Progress) -> None:
-        """In one step."""
-        self.checkpoint.save(FILE, progress.tensors())
-        self.saved = time.monotonic()
-
-    def save_in_time(self, progress: Progress) -> None:
-        """If the last time is long enough ago."""
-        if time.monotonic() - self.saved >= self.save_every:
-            self.save(progress)
 
 
 def patches_digest(patches: ExtremePatches) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.files import uncut
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import digest_of, fingerprint
+from absence_plugins.methods.checkpoint import Checkpoint, digest_of, fingerprint, keep_state
 from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
-from absence_plugins.methods.insertion.progress import UNITS_AT_ONCE, Keeper, Progress, patches_digest
+from absence_plugins.methods.insertion.progress import FILE, UNITS_AT_ONCE, Progress, patches_digest
 from absence_plugins.methods.insertion.result import InsertionResult
 from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_results
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import cut_windows
+from absence_plugins.methods.patches.shards import ranks
 
 RANDOM_PATCHES = 16  # per unit
 FEWEST_IMAGES = 3
@@ -72,7 +73,7 @@ def insertion_test(
         split_seed: of the halves.
         seed: of places and random patches.
         batch_size: images per forward.
-        checkpoint: a folder for the state of the test (it may be the scan's); a test that was stopped goes on from there,
+        checkpoint: a folder for the state of the test (it may be the scan's); a test that was stopped resumes from there,
             to the same bits. ``test`` and ``alpha`` come after it and may change.
         save_every: seconds between two saves of the state.
         workers: processes that read images ahead.
@@ -96,7 +97,7 @@ def insertion_test(
     >>> result[0].flagged, result[0].effect > 0
     (True, True)
     """
-    _check(layer, patches, images_per_unit, protocol, test)
+    images_per_unit = _check(layer, patches, images_per_unit, protocol, test)
     at = patches.at
     if protocol == "paper":
         chosen, numbers = patches, list(range(len(dataset)))
@@ -124,38 +125,36 @@ def insertion_test(
             "blank": digest_of(empty),
             **fingerprint(model, first, dataset),
         }
-        keeper = Keeper(checkpoint, settings, device, save_every)
-        state.read(keeper.load())
-    try:
-        with at.reading(model) as run:
-            bench = _Bench(
-                *(run, device, chosen, dataset, empty, protocol, seed, batch_size, workers, progress), keeper, state
-            )
-            bench.highest_images(numbers)
-            plans = []
-            for start in range(0, len(chosen.units), UNITS_AT_ONCE):
-                plan = bench.plan(range(start, min(start + UNITS_AT_ONCE, len(chosen.units))), state.best.keys)
-                bench.paste(plan, start // UNITS_AT_ONCE)
-                plans.append(plan)
-                if protocol == "controlled":
-                    bench.mirror(plan.rows, start // UNITS_AT_ONCE)
-    finally:  # also after Ctrl-C, a broken image, or where memory is exhausted
-        if keeper is not None:
-            keeper.save(state)
+        writes = ranks(device)[0] == 0  # under ``torchrun`` every rank tests everything, and rank 0 saves
+        keeper = Checkpoint(checkpoint, settings, FILE, writes=writes, save_every=save_every)
+        state.read(keeper.load(FILE))
+    with keep_state(keeper, FILE, state.tensors) as save, at.reading(model) as run:
+        bench = _Bench(
+            *(run, device, chosen, dataset, empty, protocol, seed, batch_size, workers, progress), save, state
+        )
+        bench.highest_images(numbers)
+        plans = []
+        for start in range(0, len(chosen.units), UNITS_AT_ONCE):
+            plan = bench.plan(range(start, min(start + UNITS_AT_ONCE, len(chosen.units))), state.best.keys)
+            bench.paste(plan, start // UNITS_AT_ONCE)
+            plans.append(plan)
+            if protocol == "controlled":
+                bench.mirror(plan.rows, start // UNITS_AT_ONCE)
     sources = {arm: torch.cat([plan.sources[arm] for plan in plans]) for arm in plans[0].sources}
     mirror = state.mirror if protocol == "controlled" else None
     units = unit_results(chosen.units, state.values, sources, mirror, protocol, test, alpha)
     return InsertionResult(tuple(units), state.values, state.best.keys, arms, protocol, at.name, alpha, chosen)
 
 
-def _check(layer: str | Layer, patches: ExtremePatches, images_per_unit: int, protocol: str, test: str) -> None:
+def _check(layer: str | Layer, patches: ExtremePatches, images_per_unit: int, protocol: str, test: str) -> int:
+    """The checked ``images_per_unit``."""
     if Layer.of(layer).name != patches.layer:
         raise ValueError(f"the patches are those of layer {patches.layer!r}, not of {Layer.of(layer).name!r}")
     if isinstance(layer, Layer) and layer != patches.at:
         raise ValueError(f"the patches were scanned with {patches.at!r}, not with {layer!r}; pass the same layer")
     check_choice("protocol", protocol, PROTOCOLS)
     check_choice("test", test, ("t", "wilcoxon"))
-    check_integer("images_per_unit", images_per_unit, least=FEWEST_IMAGES)
+    return check_integer("images_per_unit", images_per_unit, least=FEWEST_IMAGES)
 
 
 def _disjoint(
@@ -226,13 +225,8 @@ class _Bench:
     batch_size: int
     workers: int
     progress: bool
-    keeper: Keeper | None
+    save: Callable[[], None]
     state: Progress
-
-    def save(self) -> None:
-        """Now and then."""
-        if self.keeper is not None:
-            self.keeper.save_in_time(self.state)
 
     @property
     def size(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from tqdm.auto import tqdm
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.files import uncut
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import fingerprint
+from absence_plugins.methods.checkpoint import fingerprint, keep_state
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import ExtremePatches, Extremes
-from absence_plugins.methods.patches.shards import SIDES, ScanState, State, gather, ranks, wait
+from absence_plugins.methods.patches.shards import SIDES, State, gather, load_ranks, open_scan, ranks, wait
 from absence_plugins.methods.patches.windows import (
     MODES,
     RunningExtremes,
@@ -82,7 +81,7 @@ def find_extreme_patches(
         images: numbers of the images to scan, such as one of ``halves(dataset)``; None: all.
         batch_size: windows per forward.
         seed: of the random sample of patches (:attr:`ExtremePatches.sample`).
-        checkpoint: a folder for the state of the scan; a scan that was killed goes on from there, with any number of ranks.
+        checkpoint: a folder for the state of the scan; a scan that was killed resumes from there, with any number of ranks.
         save_every: seconds between two saves of the state.
         workers: processes that read images ahead.
         progress: show a progress bar.
@@ -108,7 +107,7 @@ def find_extreme_patches(
     >>> found.highest.positions[0].tolist()  # the first two of four equal ones: image 1, y 0, x 0 and 1
     [[1, 0, 0], [1, 0, 1]]
     """
-    _check_settings(k, size, stride, mode, batch_size, precision)
+    k, size, stride, batch_size = _check_settings(k, size, stride, mode, batch_size, precision)
     at = Layer.of(layer, **({} if reduce is None else {"reduce": reduce}))
     numbers = _image_numbers(dataset, images)
     first = image_at(dataset, numbers[0])
@@ -135,24 +134,19 @@ def find_extreme_patches(
                 "precision": precision,
                 **fingerprint(model, first, dataset),
             }
-            keeper = ScanState(checkpoint, settings, rank)
-            keeper.load(state)
+            keeper = open_scan(checkpoint, settings, rank, save_every)
+            load_ranks(keeper, state)
             wait()  # all ranks have read before anyone writes: they share out the same rest
         rest = (state.done == 0).nonzero()[:, 0].tolist()[rank::world]
-        bar = tqdm(total=len(rest), desc="scanning", unit="block", disable=not progress or rank != 0)
-        saved = time.monotonic()
-        try:
+        with (
+            keep_state(keeper, f"rank-{rank:05d}", state.tensors) as save,
+            tqdm(total=len(rest), desc="scanning", unit="block", disable=not progress or rank != 0) as bar,
+        ):
             found = read(dataset, [blocks[number].images for number in rest], workers)
             for block, items in zip(rest, found, strict=True):
                 scan.block(state, blocks[block], items, drawn)
                 bar.update()
-                if keeper is not None and time.monotonic() - saved >= save_every:
-                    keeper.save(state)
-                    saved = time.monotonic()
-        finally:  # also after Ctrl-C, a broken image, or where memory is exhausted
-            bar.close()
-            if keeper is not None:
-                keeper.save(state)
+                save()
         if precision == "bf16":
             scan.is_fast = False
             for side, sign in SIDES.items():
@@ -160,7 +154,7 @@ def find_extreme_patches(
         gather(state, world, scan.device)
     if not bool(state.done.all()):
         raise RuntimeError(
-            f"{int((state.done == 0).sum())} blocks of images were not scanned; run the scan again to go on"
+            f"{int((state.done == 0).sum())} blocks of images were not scanned; run the scan again to resume"
         )
     options = {"size": size, "stride": stride, "mode": mode, **read_as, "seed": seed, "precision": precision}
     chosen = None if images is None else tuple(numbers)
@@ -264,11 +258,13 @@ class _Scan:
         return best
 
 
-def _check_settings(k: int, size: int, stride: int, mode: str, batch_size: int, precision: str) -> None:
-    for name, value in (("k", k), ("size", size), ("stride", stride), ("batch_size", batch_size)):
-        check_integer(name, value)
-    for name, text, known in (("mode", mode, MODES), ("precision", precision, PRECISIONS)):
-        check_choice(name, text, known)
+def _check_settings(
+    k: int, size: int, stride: int, mode: str, batch_size: int, precision: str
+) -> tuple[int, int, int, int]:
+    check_choice("mode", mode, MODES)
+    check_choice("precision", precision, PRECISIONS)
+    sizes = check_integer("size", size), check_integer("stride", stride)
+    return check_integer("k", k), *sizes, check_integer("batch_size", batch_size)
 
 
 def _image_numbers(dataset: Any, images: Sequence[int] | None) -> list[int]:

@@ -2,7 +2,7 @@
 
 The images come in fixed blocks; ranks take blocks in turn, so what runs in one forward does not depend on how many
 ranks there are. Every rank saves which blocks are done and what it found in them. Merging is a union, and the same
-window twice counts once, so any set of such files, of any number of ranks, can be gone on from.
+window twice counts once, so any set of such files, of any number of ranks, can be resumed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class State:
     keys: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name."""
+        """All tensors by name, as a checkpoint holds them."""
         found = {"done": self.done, "sample": self.sample, "keys": self.keys}
         for name in SIDES:
             found |= {f"{name}.scores": getattr(self, name).scores, f"{name}.keys": getattr(self, name).keys}
@@ -98,22 +98,18 @@ def gather(state: State, world: int, device: torch.device) -> None:
         state.merge(found)
 
 
-class ScanState:
-    """A checkpoint in which every rank keeps its state.
+def open_scan(folder: Path | str, settings: dict[str, Any], rank: int, save_every: float) -> Checkpoint:
+    """The checkpoint of a scan, in which every rank saves its state.
 
-    Raises (when opened):
+    Raises:
         ValueError: the folder is a file, holds another scan, or a damaged file.
     """
+    checkpoint = Checkpoint(folder, settings, "scan", writes=rank == 0, save_every=save_every)
+    checkpoint.writes = True  # the settings come from rank 0, a state from everyone
+    return checkpoint
 
-    def __init__(self, folder: Path | str, settings: dict[str, Any], rank: int) -> None:
-        self.checkpoint, self.name = Checkpoint(folder, settings, "scan", writes=rank == 0), f"rank-{rank:05d}"
-        self.checkpoint.writes = True  # the settings come from rank 0, a state from everyone
 
-    def load(self, state: State) -> None:
-        """Everything that is there, of however many ranks."""
-        for path in sorted(self.checkpoint.folder.glob("rank-*.safetensors")):
-            state.merge({name: tensor.to(state.done.device) for name, tensor in read_tensors(path).items()})
-
-    def save(self, state: State) -> None:
-        """In one step: a kill leaves the former file or the new one."""
-        self.checkpoint.save(self.name, state.tensors())
+def load_ranks(checkpoint: Checkpoint, state: State) -> None:
+    """Take in the states of all ranks, of however many there were."""
+    for path in sorted(checkpoint.folder.glob("rank-*.safetensors")):
+        state.merge({name: tensor.to(state.done.device) for name, tensor in read_tensors(path).items()})
