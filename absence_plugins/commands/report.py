@@ -28,6 +28,7 @@ from absence_plugins.methods.patches.images import image_at
 from absence_plugins.report.pages.patch_rows import normalized_to_picture
 from absence_plugins.report.unit import study_of
 from absence_plugins.report.unit.many import Texts, write_reports
+from absence_plugins.report.unit.neuron import Look
 
 TOP = 5
 DIGITS_LAYER = "conv3"
@@ -116,62 +117,68 @@ def run_report(
         layer = DIGITS_LAYER
     out = require_folder(out)
     samples = _samples(loaded, folder, attributes, is_digits, known=out / "state", progress=progress)
-    prepared = loaded.preprocessing
-    show = normalized_to_picture(prepared.mean, prepared.std)
     mark = _fingerprint(loaded, samples, layer, scan, wanted)
-    # refuses a wrong layer or unit before the scan
-    named_layer(loaded.model, layer, scan.reduce, scan.channels)
+    named_layer(loaded.model, layer, scan.reduce, scan.channels)  # rejects a wrong layer or unit before the scan
+    options = {**_study_options(loaded, samples, scan, wanted), "progress": progress}
+    if wanted.directions_layer is None and is_digits:
+        options["directions_layer"] = _in_front(loaded, layer)
     first = list(wanted.units) if wanted.units else [0]
-    directions_layer = wanted.directions_layer
-    if directions_layer is None and is_digits:
-        directions_layer = _in_front(loaded, layer)
-    options: dict[str, Any] = {
-        "concepts": None if "name" in wanted.skip else samples.concepts,
-        "labels": samples.labels,
-        "directions": wanted.directions or None,
-        "directions_layer": directions_layer,
-        "maps": None if "maps" in wanted.skip else default_maps,
-        "pictures": None if "pictures" in wanted.skip else default_pictures,
-        "show": show,
-        "prepare": prepared.normalize,
-        "empty": prepared.empty,
-        "progress": progress,
-        "scored": 0 if "faithfulness" in wanted.skip else wanted.scored,
-        **{name: getattr(scan, name) for name in (
-            "size", "stride", "mode", "reduce", "channels", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed"
-        )},
-    }  # fmt: skip
     look = study_of(loaded.model, layer, first, samples.dataset, **options).look
-    subject = Subject(loaded.model, samples.dataset, show, 0.0, "")
+    subject = Subject(loaded.model, samples.dataset, options["show"], 0.0, "")
     kept = out / "state" / mark["test"]  # beside it there may be that of other settings
     tested = scan_layer(
         subject, layer, replace(scan, units=wanted.units, checkpoint=kept), look=look, progress=progress
     ).tested
     units = list(wanted.units) if wanted.units else strongest(tested, wanted.top)
     study = study_of(loaded.model, layer, units, samples.dataset, tested=tested, look=look, **options)
-    chosen = (
-        "Below: the units that were asked for."
-        if wanted.units
-        else f"Below: the {len(units)} units with the strongest encoded absence, flagged ones first."
+    uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()
+    texts = Texts(
+        f"What the units of {layer or 'the output'} encode as absent",
+        _lead(layer, wanted, units, tested, look, samples.source),
+        (*loaded.notes, *uncertain, *samples.notes),
+        provenance(seed=scan.seed, command=command),
     )
+    if isinstance(samples.dataset, FolderImages):
+        samples.dataset.found.write(require_folder(out, make=True))
+    return write_reports(study, units, out, texts, fingerprint=mark["report"])
+
+
+def _study_options(loaded: LoadedModel, samples: Samples, scan: Scan, wanted: Wanted) -> dict[str, Any]:
+    """What the commands' settings are to ``study_of``."""
+    prepared = loaded.preprocessing
+    same = ("size", "stride", "mode", "reduce", "channels", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed")  # fmt: skip
+    return {
+        "concepts": None if "name" in wanted.skip else samples.concepts,
+        "labels": samples.labels,
+        "directions": wanted.directions or None,
+        "directions_layer": wanted.directions_layer,
+        "maps": None if "maps" in wanted.skip else default_maps,
+        "pictures": None if "pictures" in wanted.skip else default_pictures,
+        "show": normalized_to_picture(prepared.mean, prepared.std),
+        "prepare": prepared.normalize,
+        "empty": prepared.empty,
+        "scored": 0 if "faithfulness" in wanted.skip else wanted.scored,
+        **{name: getattr(scan, name) for name in same},
+    }
+
+
+def _lead(layer: str, wanted: Wanted, units: Sequence[int], tested: InsertionResult, look: Look, source: str) -> str:
+    """What was asked of which units, for the top of the page."""
+    chosen = "Below: the units that were asked for."
+    if not wanted.units:
+        chosen = f"Below: the {len(units)} units with the strongest encoded absence, flagged ones first."
     named = layer or "the output"
     asked = f"Every unit of {named} was put to the insertion test"
     if len(tested) < look.units:
         many, one = len(tested), len(tested) == 1
         corrected = "q is p" if one else f"q is corrected over these {many}"
         asked = f"{many} of {look.units} units of {named} {'was' if one else 'were'} tested; {corrected}. The insertion test asks"
-    lead = LEAD.format(
-        asked=asked, values="" if look.note else f"Values are those before the nonlinearity{'' if look.shape is None else f' ({look.shape})'}. ", flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha,
-        chosen=chosen, source=samples.source,
+    read = "" if look.shape is None else f" ({look.shape})"
+    values = "" if look.note else f"Values are those before the nonlinearity{read}. "
+    return LEAD.format(
+        asked=asked, values=values, flagged=len(tested.flagged), tested=len(tested), alpha=tested.alpha, chosen=chosen,
+        source=source,
     )  # fmt: skip
-    uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()
-    texts = Texts(
-        f"What the units of {layer or 'the output'} encode as absent", lead, (*loaded.notes, *uncertain, *samples.notes),
-        provenance(seed=scan.seed, command=command),
-    )  # fmt: skip
-    if isinstance(samples.dataset, FolderImages):
-        samples.dataset.found.write(require_folder(out, make=True))
-    return write_reports(study, units, out, texts, fingerprint=mark["report"])
 
 
 def strongest(tested: InsertionResult, count: int) -> list[int]:
