@@ -56,7 +56,7 @@ class Run:
         return measured
 
     def weigh(self, title: str, works: Sequence[tuple[str, str]], *, builder: str, limit: float) -> list[Measurement]:
-        """Measure the ratio of peak memory of works, named by network and name; ``builder`` as in :func:`weigh_ratio`."""
+        """Measure the ratio of peak memory of works (network, name); ``builder`` as in :func:`weigh_ratio`."""
         from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
         measured: list[Measurement] = []

@@ -33,9 +33,7 @@ def experiment(
     stride: Annotated[int | None, typer.Option(help="Step of the grid; published: 16 (imagenet).")] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for what is done: run the command again to resume (imagenet, digits; debias keeps it in --out)."
-        ),
+        typer.Option(help="Folder for what is done: run again to resume (imagenet, digits; debias keeps it in --out)."),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images or patches per forward (imagenet, debias with --data).")

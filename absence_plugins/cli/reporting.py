@@ -62,7 +62,7 @@ def report(
         int | None, typer.Option(help="Images that the test pastes into; default 100 (digits 60).")
     ] = None,
     batch_size: PatchesPerForward = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pages, their JSON, and the state to go on from.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the pages, their JSON, and the state to resume from.")] = Path(
         "absence-report"
     ),
     size: Size = None,
@@ -75,7 +75,7 @@ def report(
 ) -> None:
     """Everything about the units that encode an absence: one page, or one page per unit with an index.
 
-    Run the same command again to go on after it was stopped.
+    Run the same command again to resume it after it was stopped.
     """
     with clear_errors():
         from dataclasses import replace

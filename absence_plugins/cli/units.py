@@ -49,7 +49,7 @@ def patches(
     out: Page = Path("absence-patches"),
     show: Annotated[int, typer.Option(help="Units on the page, the encoded absences first.")] = 12,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder for what is done: run the command again to go on.")
+        Path | None, typer.Option(help="Folder for what is done: run the command again to resume.")
     ] = None,
     batch_size: PatchesPerForward = None,
     size: Size = None,
@@ -115,7 +115,7 @@ def label(
     reduce: Reduce = "mean",
     out: Annotated[Path, typer.Option(help="Folder for the page, labels.csv and labels.json.")] = Path("absence-label"),
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder for the units' values: run the command again to go on.")
+        Path | None, typer.Option(help="Folder for the units' values: run the command again to resume.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per forward; default 64 (digits 256).")] = None,
     size: Size = None,
@@ -178,7 +178,7 @@ def directions(
     steps: Annotated[int, typer.Option(help="Optimizer steps of each stage.")] = 400,
     head: Annotated[bool, typer.Option(help="Align with the network behind the layer.")] = True,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder for features and directions: run the command again to go on.")
+        Path | None, typer.Option(help="Folder for features and directions: run the command again to resume.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 64,
     size: Size = None,

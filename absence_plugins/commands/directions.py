@@ -90,7 +90,7 @@ def model_directions(
 
     Raises:
         ValueError: no such folder or layer, no images that can be read, a checkpoint of other directions, and what the fit
-            refuses.
+            rejects.
     """
     at = Layer.of(layer)
     at.module(loaded.model)

@@ -97,7 +97,7 @@ def label_layer(
 
     Raises:
         ValueError: a layer that does not exist or does not run, a reduction that is not known, values that are NaN,
-            and whatever ``label_units`` refuses.
+            and whatever ``label_units`` rejects.
     """
     out = require_folder(out)
     at = Layer.of(layer)
@@ -289,7 +289,7 @@ def run_label(
     """The command: samples from a folder, or the bundled digits where the model is that of the digits and no folder is named.
 
     Raises:
-        ValueError: no folder for another model, tables without a folder, and what :func:`label_layer` refuses.
+        ValueError: no folder for another model, tables without a folder, and what :func:`label_layer` rejects.
     """
     given = {} if batch_size is None else {"batch_size": check_integer("--batch-size", batch_size)}
     at = named_layer(loaded.model, layer, reduce, channels)

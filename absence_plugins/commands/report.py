@@ -33,6 +33,9 @@ from absence_plugins.report.unit.neuron import Look
 TOP = 5
 DIGITS_LAYER = "conv3"
 RANDOM = "With random weights the verdicts are those of chance features, and uncertain: they say nothing of a trained network."
+SCANNED = (
+    "size", "stride", "mode", "reduce", "channels", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed"
+)  # fmt: skip
 SKIPPED = ("maps", "pictures", "name", "faithfulness")
 LEAD = (
     "{asked}: do a unit's lowest patches, pasted into images on which it is high, pull it down more than any other patch does? "
@@ -146,7 +149,6 @@ def run_report(
 def _study_options(loaded: LoadedModel, samples: Samples, scan: Scan, wanted: Wanted) -> dict[str, Any]:
     """What the commands' settings are to ``study_of``."""
     prepared = loaded.preprocessing
-    same = ("size", "stride", "mode", "reduce", "channels", "k", "images_per_unit", "protocol", "batch_size", "workers", "seed")  # fmt: skip
     return {
         "concepts": None if "name" in wanted.skip else samples.concepts,
         "labels": samples.labels,
@@ -158,7 +160,7 @@ def _study_options(loaded: LoadedModel, samples: Samples, scan: Scan, wanted: Wa
         "prepare": prepared.normalize,
         "empty": prepared.empty,
         "scored": 0 if "faithfulness" in wanted.skip else wanted.scored,
-        **{name: getattr(scan, name) for name in same},
+        **{name: getattr(scan, name) for name in SCANNED},
     }
 
 
@@ -220,7 +222,7 @@ def folder_samples(
     known: a folder that remembers which files were decoded.
 
     Raises:
-        ValueError: no such folder, no images, attributes without class folders, and what ``concepts_from_folder`` refuses.
+        ValueError: no such folder, no images, attributes without class folders, what ``concepts_from_folder`` rejects.
     """
     dataset = FolderImages(folder, prepared, known=known, progress=progress)
     if not any(path.is_dir() and image_files(path) for path in folder.iterdir()):

@@ -12,7 +12,7 @@ import torch
 
 
 class RandomStates:
-    """The states of all global generators: Python's, NumPy's where it is loaded, torch's on the CPU and on every GPU in use.
+    """The states of all global generators: Python's, NumPy's where it is loaded, torch's on CPU and GPUs in use.
 
     >>> before = RandomStates()
     >>> first = torch.rand(())

@@ -1,4 +1,4 @@
-"""Objectives that ask what a unit hates: Lucent's, minimized, on the value before the nonlinearity.
+"""Objectives that ask what suppresses a unit: Lucent's, minimized, on the value before the nonlinearity.
 
 In Lucent an objective is a loss. ``absence_channel(layer, n)`` is the mean pre-activation of channel n, so rendering it
 makes an image that drives the channel *down*; ``-absence_channel(layer, n)`` drives it up, also from below zero.

@@ -38,7 +38,7 @@ def layer_values(
     Sign: that of the activation, before the nonlinearity that the layer ends in.
 
     Raises:
-        ValueError: what :class:`~absence_plugins.Layer` refuses, no samples.
+        ValueError: what :class:`~absence_plugins.Layer` rejects, no samples.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
     >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])

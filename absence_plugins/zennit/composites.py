@@ -300,9 +300,9 @@ class AbsenceEpsilonGammaBox(AbsenceComposite, EpsilonGammaBox):
 
 @register_composite("absence_excitation_backprop")
 class AbsenceExcitationBackprop(AbsenceComposite, ExcitationBackprop):
-    """Zennit's ExcitationBackprop on differences: mirrored ZPlus everywhere, Epsilon in the unit's own layer.
+    """Zennit's ExcitationBackprop on differences: mirrored ZPlus everywhere, Epsilon in the unit's output layer.
 
-    Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`. Without Epsilon in the own layer, whichever side
+    Arguments, sign and errors as in :class:`AbsenceEpsilonGamma`. Without Epsilon in the output layer, whichever side
     wins there would hide the other altogether.
 
     >>> import torch

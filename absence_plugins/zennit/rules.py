@@ -103,7 +103,7 @@ class AbsencePass(AbsenceRule):
 
 
 class _Weighted(AbsenceRule):
-    """What the rules for linear layers share: the operator without bias, the stabilizer, the unit's own layer."""
+    """What the rules for linear layers share: the operator without bias, the stabilizer, the output layer."""
 
     def __init__(self, stabilizer: Any = 0.0, zero_params: Any = None, *, own_layer_epsilon: bool = False) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class _Weighted(AbsenceRule):
         self.own_layer_epsilon = own_layer_epsilon
 
     def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """The rule; Epsilon where this is the explained unit's own layer and the composite asks for that."""
+        """The rule; Epsilon where this is the output layer of the explained unit and the composite asks for that."""
         (x, r), (u, v) = value.chunk(2), output.chunk(2)
         is_own = trace.is_own_layer()
         change = u - v
@@ -189,7 +189,7 @@ class AbsenceNorm(AbsenceEpsilon):
         super().__init__(stabilizer)
 
     def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """As Epsilon; a pooling is nobody's own layer."""
+        """As Epsilon; pooling is never the output layer."""
         (x, r), (u, v) = value.chunk(2), output.chunk(2)
         return self.share(module, trace, x - r, u - v, relevance)
 

@@ -21,7 +21,7 @@ ROUNDING = 8  # output differences below so many units in the last place of the 
 
 
 def quotient(numerator: Tensor | float, denominator: Tensor) -> Tensor:
-    """numerator / denominator, and 0 where the denominator is 0: what nothing caused is shared out to nobody.
+    """numerator / denominator, and 0 where the denominator is 0.
 
     >>> quotient(1.0, torch.tensor([2.0, 0.0]))
     tensor([0.5000, 0.0000])

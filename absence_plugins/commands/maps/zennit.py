@@ -57,13 +57,13 @@ class ZennitMaps:
             for key in COMPOSITES
             if key.startswith(PREFIX)
         }
-        refused = {
+        rejected = {
             plain.removeprefix("Absence").lower(): made
             for plain, made in vars(adapters).items()
             if plain in ("AbsenceDeconvNet", "AbsenceBetaSmooth")
         }
-        if wanted in refused:
-            refused[wanted]()  # raises with the reason
+        if wanted in rejected:
+            rejected[wanted]()  # raises with the reason
         if wanted not in keys:
             raise ValueError(
                 f"--method {name!r} is no composite that shows absences; there are: zennit:{', zennit:'.join(sorted(keys.values()))}"

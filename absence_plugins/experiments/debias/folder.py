@@ -146,7 +146,7 @@ def _train(
     *,
     progress: bool,
 ) -> list[dict[str, float]]:
-    """One training; its log, a row per epoch. All that is drawn comes from the seed and the epoch, so it can be resumed."""
+    """One training; its log, a row per epoch. Draws come from the seed and the epoch, so it can be resumed."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = two_outputs(
         load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size).model, setting.seed

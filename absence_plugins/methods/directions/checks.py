@@ -11,7 +11,7 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.directions.features import Features
 from absence_plugins.methods.directions.recipe import Head
 
-FEWEST_PER_DIRECTION = 20  # positions; refused below
+FEWEST_PER_DIRECTION = 20  # positions; rejected below
 RELIABLE_PER_DIRECTION = 100  # positions; measured: below it some encoding directions are wrong
 
 

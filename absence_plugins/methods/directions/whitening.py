@@ -69,7 +69,7 @@ def fit_whitening(features: Features) -> Whitening:
         rows = chunk.flatten(0, -2).double()
         if not bool(rows.isfinite().all()):
             raise ValueError(
-                "features holds NaN or infinite values; drop those images, or mend the model that made them"
+                "features holds NaN or infinite values; drop those images, or correct the model that made them"
             )
         total = rows.sum(0) if total is None else total + rows.sum(0)
         count += len(rows)

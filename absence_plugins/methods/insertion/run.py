@@ -73,7 +73,7 @@ def insertion_test(
         split_seed: of the halves.
         seed: of places and random patches.
         batch_size: images per forward.
-        checkpoint: a folder for the state of the test (it may be the scan's); a test that was stopped resumes from there,
+        checkpoint: a folder for the state of the test (it may be the scan's); a test that was stopped is resumed,
             to the same bits. ``test`` and ``alpha`` come after it and may change.
         save_every: seconds between two saves of the state.
         workers: processes that read images ahead.

@@ -81,7 +81,7 @@ def find_extreme_patches(
         images: numbers of the images to scan, such as one of ``halves(dataset)``; None: all.
         batch_size: windows per forward.
         seed: of the random sample of patches (:attr:`ExtremePatches.sample`).
-        checkpoint: a folder for the state of the scan; a scan that was killed resumes from there, with any number of ranks.
+        checkpoint: a folder for the state of the scan; a killed scan is resumed, with any number of ranks.
         save_every: seconds between two saves of the state.
         workers: processes that read images ahead.
         progress: show a progress bar.

@@ -71,7 +71,7 @@ def explain_unit(
         tested: an insertion test of this layer that holds the unit; its q counts the units of that test. Without it the
             unit is tested alone, so that q is p.
         directions: fitted :class:`~absence_plugins.methods.directions.DirectionPairs`, or how many to fit.
-        directions_layer: the pairs' layer, the unit's own or one in front of it; default: its own.
+        directions_layer: the pairs' layer, the unit's own or one in front of it; default: that of the unit.
         maps: ``maps(unit, inputs, baselines)``: signed maps [B, C, H, W] of a module ``unit`` (inputs [B, C, H, W] to [B])
             on inputs against one baseline each, R > 0 raises the unit. "auto": Captum's DeepLift or integrated gradients,
             where installed. None: no maps. A pair (maps, name of the method) is taken, too; the page names the method.

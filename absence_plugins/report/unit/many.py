@@ -157,7 +157,7 @@ def _write_index(
     if len(units) > 1:
         lead.append(f"{flagged} of these {len(units)} units encode an absence by the insertion test.")
     lead += (
-        [f"{missing} units are missing: the run was stopped. Run the same command again to go on."] if missing else []
+        [f"{missing} units are missing: the run was stopped. Run the same command again to resume."] if missing else []
     )
     rows: list[Row] = []
     anchors: dict[int, str] = {}

@@ -74,7 +74,7 @@ def look_at(model: nn.Module, layer: str | Layer, dataset: Any) -> Look:
                 "data set a transform that makes images of the channels and the size that the model takes"
             ) from None
         return Look(0)
-    at.reduced(maps)  # refuses "cls" where there are no tokens
+    at.reduced(maps)  # rejects "cls" where there are no tokens
     is_in_front = at.side == "auto" and shape.side == "input"  # of the nonlinearity: nothing is cut off
     if is_in_front or isinstance(module, AFFINE) or not looks_rectified(maps):
         return Look(shape.channels, "", shape)

@@ -32,7 +32,7 @@ def directions_section(study: Study, unit: int) -> Section:
             return Section.not_run(
                 KEY,
                 HEADING,
-                f"{layer or 'the output'} does not lie in front of the unit; directions_layer= must be its own layer, or one in front of it.",
+                f"{layer or 'the output'} does not lie in front of the unit; directions_layer= must be the unit's layer, or one in front of it.",
             )
         found = study.influences
     except ValueError as reason:
@@ -43,7 +43,7 @@ def directions_section(study: Study, unit: int) -> Section:
     up = [i for i in order[::-1] if effects[i] > 0 and q[i] <= found.level]
     panels = [_panel(study, found, i, column, f"Direction {i}") for i in down[:SHOWN]]
     panels += [_panel(study, found, i, column, f"Raises it: {i}") for i in up[:1]]
-    same = " (its own layer: the effect is the direction's own entry for this unit)" if layer == study.layer else ""
+    same = " (the unit's layer: the effect is the direction's own entry for this unit)" if layer == study.layer else ""
     said = (
         f"The presence of {len(down)} of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit (q <= {found.level}); below, images' "
         "patches on which the strongest fire."

@@ -110,8 +110,8 @@ class Study:
         if not self.units:
             raise ValueError("units is empty; name at least one")
         for unit in self.units:
-            self.at[unit]  # refuses what is no unit number
-        look = self.look  # refuses and warns before the scan
+            self.at[unit]  # rejects what is no unit number
+        look = self.look  # rejects and warns before the scan
         if self.given is None and max(self.units) >= look.units > 0:
             raise ValueError(
                 f"layer {self.layer!r} has units 0 to {look.units - 1}; there is no unit {max(self.units)}: it has {look.units} channels"

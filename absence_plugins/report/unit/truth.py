@@ -55,7 +55,7 @@ def faithfulness_section(study: Study, unit: int) -> Section:
         "seed": study.settings.seed, "progress": study.progress, "empty": study.blank(low[:1])[0], "cell": -(-max(low.shape[-2:]) // CELLS),
     }  # fmt: skip
     found: dict[str, AbsenceScores] = {}
-    refused: dict[str, str] = {}
+    rejected: dict[str, str] = {}
 
     def against_blank(images: Tensor) -> Tensor:
         return drawn(study, unit, maps, images, study.blank(images))
@@ -67,7 +67,7 @@ def faithfulness_section(study: Study, unit: int) -> Section:
                 study.model, low, neuron, against_blank(low), view="nontarget", **options
             )
         except ValueError as reason:
-            refused["nontarget"] = str(reason)
+            rejected["nontarget"] = str(reason)
         try:
             high = compared(study, unit, order.flip(0)[:count].tolist())
             nearest = high.references[:, 0]
@@ -76,11 +76,11 @@ def faithfulness_section(study: Study, unit: int) -> Section:
                 view="reference", reference=nearest, standard=against_blank(high.images), **options,
             )  # fmt: skip
         except ValueError as reason:
-            refused["reference"] = str(reason)
-    return scores_section(found, refused)
+            rejected["reference"] = str(reason)
+    return scores_section(found, rejected)
 
 
-def scores_section(found: Mapping[str, AbsenceScores], refused: Mapping[str, str]) -> Section:
+def scores_section(found: Mapping[str, AbsenceScores], rejected: Mapping[str, str]) -> Section:
     """From scores, and reasons why there are none, by view."""
     panels, facts, sentences = [], [], []
     for view, scores in found.items():
@@ -94,14 +94,14 @@ def scores_section(found: Mapping[str, AbsenceScores], refused: Mapping[str, str
         if scores.placebo_score is not None and not math.isnan(scores.placebo_score):
             facts.append((f"{NAMES[view]}, where it says nothing", f"{scores.placebo_score:.2f}"))
         sentences.append(_sentence(scores))
-    sentences += [f"{NAMES[view]}: not scored, as {reason}." for view, reason in refused.items()]
+    sentences += [f"{NAMES[view]}: not scored, as {reason}." for view, reason in rejected.items()]
     return Section(
         KEY,
         HEADING,
         " ".join(sentences),
         tuple(panels),
         tuple(facts) or (("Status", "no score"),),
-        {**{view: scores.to_dict() for view, scores in found.items()}, "not_scored": dict(refused)},
+        {**{view: scores.to_dict() for view, scores in found.items()}, "not_scored": dict(rejected)},
         wide=True,
     )
 
