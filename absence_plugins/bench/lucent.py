@@ -14,6 +14,7 @@ from absence_plugins.bench.run import Run
 from absence_plugins.bench.subjects import subject
 from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import Work
+from absence_plugins.core.randomness import seeded
 
 STEP_LIMIT = 1.05
 # (network, quick): the layer, whose output nothing works on in place; image side, steps
@@ -60,7 +61,6 @@ def build_lucent_works(network: str, quick: bool, device: torch.device) -> dict[
     from lucent.optvis import objectives, param, render
 
     from absence_plugins.lucent import absence_channel, render_vis
-    from absence_plugins.lucent.surroundings import seeded
 
     layer, pixels, steps = SIZES[network, quick]
     loaded, x, _, _ = subject(network, 1, 1, pixels)

@@ -17,6 +17,7 @@ from absence_plugins.commands.layers import say
 from absence_plugins.commands.models import LoadedModel, image_files
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
@@ -156,7 +157,7 @@ def compute_features(
     """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again."""
     kept = KeptRows(checkpoint)
     parts = torch.split(inputs[len(kept) :], int(checkpoint.settings["batch_size"]))
-    device = next((parameter.device for parameter in model.parameters()), inputs.device)
+    device = device_of(model, inputs)
     bar = tqdm(parts, desc=f"running {layer}", disable=not progress)
     with bar, kept:
         for part in bar if len(kept) < len(inputs) else ():

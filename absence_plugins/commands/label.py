@@ -15,6 +15,7 @@ from absence_plugins.commands.layers import named_layer, say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
@@ -101,7 +102,7 @@ def label_layer(
     """
     out = require_folder(out)
     at = Layer.of(layer)
-    device = next((parameter.device for parameter in loaded.model.parameters()), torch.device("cpu"))
+    device = device_of(loaded.model)
     shape = at.shape(loaded.model, next(samples.batches())[:1].to(device))
     say(shape)
     values = read_layer(loaded.model, at, samples, checkpoint=checkpoint, progress=progress)

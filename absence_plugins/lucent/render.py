@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.outputs import check_logits, shrunk
+from absence_plugins.core.randomness import RandomStates, seeded
 from absence_plugins.core.units import Layer
 from absence_plugins.lucent.layers import Activations, LayerNotComputed
 from absence_plugins.lucent.objectives import Term, as_objective, note_rectified
 from absence_plugins.lucent.surroundings import (
-    RandomStates,
-    device_of,
     frozen,
     on_device,
-    seeded,
 )
 from absence_plugins.lucent.unstick import dead_images, redirected
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from lucent.optvis import objectives as host_objectives
 from lucent.optvis import transform
@@ -16,12 +13,6 @@ from lucent.optvis.param import color, spatial
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import unchanged
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters (or buffers) are; the CPU if it has none."""
-    tensor = next(model.parameters(), next(model.buffers(), None))
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 @contextmanager
@@ -32,43 +23,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         yield
-
-
-class RandomStates:
-    """The states of the generators from which Lucent's start images and transforms are drawn."""
-
-    def __init__(self) -> None:
-        self.states: Any = None
-        self.keep()
-
-    def keep(self) -> None:
-        """Remember the present states."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        numpy_state = np.random.get_state()  # noqa: NPY002  (Lucent draws from it)
-        self.states = random.getstate(), numpy_state, torch.get_rng_state(), cuda
-
-    def restore(self) -> None:
-        """Go back to them."""
-        own, numpy_state, torch_state, cuda = self.states
-        random.setstate(own)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-
-
-@contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """All three generators from ``seed`` (None: from where they are); put back afterwards."""
-    before = RandomStates()
-    try:
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
-        yield
-    finally:
-        before.restore()
 
 
 def lucent_uses_cuda() -> bool:

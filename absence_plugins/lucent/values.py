@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Direction, Unit
 from absence_plugins.lucent.layers import Activations
 from absence_plugins.lucent.objectives import AbsenceObjective, Term, as_objective
-from absence_plugins.lucent.surroundings import device_of, frozen
+from absence_plugins.lucent.surroundings import frozen
 
 
 def unit_values(model: nn.Module, objective: Any, images: Tensor, *, batch_size: int = 64) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import KeptRows
 
@@ -47,7 +47,7 @@ def layer_values(
     """
     at = Layer.of(layer)
     read = at.reduced if rows is None else rows
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     kept = KeptRows() if kept is None else kept
     shown = tqdm(total=total, initial=len(kept), desc=f"running {at}", disable=not progress)
     with shown as bar, kept, at.reading(model) as run:

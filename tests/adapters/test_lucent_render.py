@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.randomness import RandomStates
 from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.data.colored_pixels import colored_pixel_net
 from absence_plugins.lucent import (
@@ -23,7 +24,6 @@ from absence_plugins.lucent import (
     render_vis,
 )
 from absence_plugins.lucent.layers import Activations, as_layer
-from absence_plugins.lucent.surroundings import RandomStates
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK: dict[str, Any] = {"transforms": [], "preprocess": False, "progress": False, "seed": 0}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import uncut
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer
@@ -109,7 +110,7 @@ def insertion_test(
     if len(numbers) < FEWEST_IMAGES:
         raise ValueError(f"{len(numbers)} images are left to test on; at least {FEWEST_IMAGES} are needed")
     first = image_at(dataset, numbers[0])
-    device = next(iter(model.parameters()), first).device
+    device = device_of(model, first)
     slots, arms = min(images_per_unit, len(numbers)), ARMS[protocol]
     empty = blank_value(blank, first[None])
     state = Progress.empty(chosen, slots, len(arms), seed)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import uncut
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import fingerprint, keep_state
@@ -111,10 +112,9 @@ def find_extreme_patches(
     at = Layer.of(layer, **({} if reduce is None else {"reduce": reduce}))
     numbers = _image_numbers(dataset, images)
     first = image_at(dataset, numbers[0])
-    here = next(iter(model.parameters()), first)
     read_as = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
     with at.reading(model) as run:
-        scan = _Scan(run, at, here.device, size, stride, mode, batch_size, precision == "bf16")
+        scan = _Scan(run, at, device_of(model, first), size, stride, mode, batch_size, precision == "bf16")
         per_image = len(scan.places(first, numbers[0]))
         values = scan.first_values(first, scan.places(first, numbers[0])[:1])
         scan.units = _unit_numbers(units, values.shape[1], at.name)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.methods.patches.images import image_at
@@ -55,7 +56,7 @@ def look_at(model: nn.Module, layer: str | Layer, dataset: Any) -> Look:
     """
     at = Layer.of(layer)
     module = at.module(model)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     first = [image_at(dataset, number) for number in range(min(LOOKED_AT, len(dataset)))]
     if not first:
         raise ValueError("the data set holds no images")

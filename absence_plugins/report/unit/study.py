@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.checks import check_integer, check_integers
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer, UnitModel
 from absence_plugins.methods.directions import DirectionPairs, Influence, influence
@@ -245,7 +246,7 @@ class Study:
 
     def images(self, numbers: Sequence[int]) -> Tensor:
         """Images of the data set on the model's device, [n, C, H, W]."""
-        device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+        device = device_of(self.model)
         return torch.stack([image_at(self.dataset, int(number)) for number in numbers]).to(device)
 
     def blank(self, images: Tensor) -> Tensor:
