@@ -153,7 +153,7 @@ def test_ctrl_c_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -
         (["--skip", "maps,colors"], "--skip 'colors' is not known; there are: maps, pictures, name, faithfulness"),
         (["--directions", "1"], "--directions 1 must be 0 (none), or 2 or more"),
         (["--directions-layer", "conv2"], "pass --directions N, too"),
-        (["--scored", "-1"], "--scored -1 must be 0"),
+        (["--scored", "-1"], "--scored -1 must be at least 0"),
         (["--attributes", "a.csv"], "name that folder too"),
         (["missing"], "folder missing does not exist"),
         (["--model", "torchvision:resnet18"], "--layer is missing; layers whose output is a pre-activation are: conv1"),
