@@ -40,6 +40,7 @@ def layer_values(
     Raises:
         ValueError: what :class:`~absence_plugins.Layer` rejects, no samples.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
     >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
     >>> layer_values(net, "1", torch.tensor([[0.0, 3.0], [1.0, 1.0]]).split(1), progress=False).tolist()
