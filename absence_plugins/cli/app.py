@@ -6,15 +6,19 @@ Commands import what they need when they run, so that ``--help`` is quick and a 
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
+
+if TYPE_CHECKING:
+    from absence_plugins.commands.models import LoadedModel
 
 app = typer.Typer(
     name="absence-plugins",
@@ -64,6 +68,21 @@ def main(
     ] = False,
 ) -> None:
     """See what a vision network computes from what is missing in an image."""
+
+
+def command_line() -> str:
+    """The words of this call, for the foot of a page."""
+    return "absence-plugins " + " ".join(sys.argv[1:])
+
+
+def load(
+    model: str, weights: str, size: int | None, channels: int | None, mean: str | None, std: str | None
+) -> LoadedModel:
+    """The model that the options --model, --weights, --size, --channels, --mean and --std name."""
+    from absence_plugins.commands.models import load_model
+
+    means, stds = numbers("--mean", mean), numbers("--std", std)
+    return load_model(model, weights, size=size, channels=channels, mean=means, std=stds)
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:

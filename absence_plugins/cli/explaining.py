@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, numbers
+from absence_plugins.cli.app import app, clear_errors, command_line, load
 from absence_plugins.cli.options import Channels, Mean, Model, Page, Quiet, Seed, Size, Std, Weights
 
 
@@ -61,11 +60,9 @@ def explain(
         if method.lower().startswith("lucent:") and (target is not None or contrast is not None):
             raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")
         from absence_plugins.commands.explain import explain_images
-        from absence_plugins.commands.models import load_model, load_references, reference_notes
+        from absence_plugins.commands.models import load_references, reference_notes
 
-        loaded = load_model(
-            model, weights, size=size, channels=channels, mean=numbers("--mean", mean), std=numbers("--std", std)
-        )
+        loaded = load(model, weights, size, channels, mean, std)
         compared = (
             None if references is None else load_references(references, loaded, k=k, contrast=contrast, seed=seed)
         )
@@ -82,7 +79,7 @@ def explain(
             steps=steps,
             seed=seed,
             notes=[*loaded.notes, *([] if references is None else reference_notes(references, loaded))],
-            command="absence-plugins " + " ".join(sys.argv[1:]),
+            command=command_line(),
             progress=not quiet,
         )
         typer.echo(path.resolve())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, numbers, two_channels, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, command_line, load, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
     LayerChannels,
@@ -80,7 +79,6 @@ def report(
     with clear_errors():
         from dataclasses import replace
 
-        from absence_plugins.commands.models import load_model
         from absence_plugins.commands.patches import default_scan
         from absence_plugins.commands.report import Wanted, run_report
 
@@ -93,9 +91,7 @@ def report(
             scored,
         )
         pixels, axis = two_channels(channels)
-        loaded = load_model(
-            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
-        )
+        loaded = load(model, weights, size, pixels, mean, std)
         given = {
             "size": patch,
             "stride": stride,
@@ -121,7 +117,7 @@ def report(
             folder=folder,
             attributes=attributes,
             is_digits=model == "digits",
-            command="absence-plugins " + " ".join(sys.argv[1:]),
+            command=command_line(),
             progress=not quiet,
         )
         typer.echo(path.resolve())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, numbers, two_channels, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, command_line, load, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
     LayerChannels,
@@ -64,13 +63,10 @@ def patches(
     with clear_errors():
         from dataclasses import replace
 
-        from absence_plugins.commands.models import load_model
         from absence_plugins.commands.patches import default_scan, patches_page
 
         pixels, axis = two_channels(channels)
-        loaded = load_model(
-            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
-        )
+        loaded = load(model, weights, size, pixels, mean, std)
         given = {"size": patch, "stride": stride, "mode": mode, "batch_size": batch_size}
         scan = replace(
             default_scan(model == "digits"),
@@ -85,7 +81,7 @@ def patches(
             seed=seed,
             **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
         )
-        command = "absence-plugins " + " ".join(sys.argv[1:])
+        command = command_line()
         path = patches_page(loaded, folder, layer, scan, out, shown=show, command=command, progress=not quiet)
         typer.echo(path.resolve())
 
@@ -128,12 +124,9 @@ def label(
     """Name every unit of a layer by concepts with AND, OR and NOT; says what each NOT is worth."""
     with clear_errors():
         from absence_plugins.commands.label import run_label
-        from absence_plugins.commands.models import load_model
 
         pixels, axis = two_channels(channels)
-        loaded = load_model(
-            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
-        )
+        loaded = load(model, weights, size, pixels, mean, std)
         found = run_label(
             loaded,
             layer,
@@ -155,7 +148,7 @@ def label(
             holdout=holdout,
             top=top,
             seed=seed,
-            command="absence-plugins " + " ".join(sys.argv[1:]),
+            command=command_line(),
             progress=not quiet,
         )
         if len(found.labels) <= 100:
@@ -191,13 +184,10 @@ def directions(
     """Concepts that a layer of your model writes, found without labels, and the outputs that encode their absence."""
     with clear_errors():
         from absence_plugins.commands.directions import Fit, model_directions
-        from absence_plugins.commands.models import load_model
         from absence_plugins.core.units import Layer
 
         pixels, axis = two_channels(channels)
-        loaded = load_model(
-            model, weights, size=size, channels=pixels, mean=numbers("--mean", mean), std=numbers("--std", std)
-        )
+        loaded = load(model, weights, size, pixels, mean, std)
         fit = Fit(count, most, background, recipe, head, seed, batch_size, {"steps": steps})
         path = model_directions(
             images,
@@ -206,7 +196,7 @@ def directions(
             out,
             fit,
             checkpoint=checkpoint,
-            command="absence-plugins " + " ".join(sys.argv[1:]),
+            command=command_line(),
             progress=not quiet,
         )
         typer.echo(path.resolve())
