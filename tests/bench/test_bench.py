@@ -66,7 +66,9 @@ def test_the_result_goes_to_json(result: BenchResult) -> None:
 def test_both_sides_compute_the_same_numbers(network: str) -> None:
     if network == "resnet18":
         pytest.importorskip("torchvision")
-    for name, work in build_works(network, True, torch.device("cpu")).items():
+    works = {name: work for name, work in build_works(network, True, torch.device("cpu")).items() if work.is_same}
+    assert works.keys() >= {"nontarget", "references"}
+    for name, work in works.items():
         torch.testing.assert_close(work.ours(), (work.same or work.plain)(), msg=name)
 
 

@@ -178,7 +178,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"methods": {}}, "methods is empty"),
     ({"problems": ["nothing"]}, r"\['nothing'\] are not known"),
     ({"problems": []}, "not known"),
-    ({"views": ["target"]}, "view 'target'"),
+    ({"views": ["target"]}, "view='target' must be"),
     ({"views": []}, "at least one"),
     ({"seeds": ()}, "at least one"),
     ({"samples": 0}, "samples=0"),
