@@ -2,7 +2,7 @@
 
 The neutral object is Captum's class. In every other setting the map is the exact relevance of the difference between x
 and its baseline, on any network: functional calls, modules that run twice, attention and recurrent layers included. It
-sums to u(x) - u(r), or the call is refused with the operation's name. Sign: R > 0 raises the explained output, R < 0
+sums to u(x) - u(r), or the call is rejected with the operation's name. Sign: R > 0 raises the explained output, R < 0
 suppresses it; against references, R > 0 where they have content and x has none says: its absence raises the output.
 """
 

@@ -1,6 +1,6 @@
 """Relevance of differences behind Captum's DeepLIFT and LRP classes: exact on every graph that PyTorch records.
 
-Captum's own implementation hooks modules, so it misses what is called as a function and refuses a module that runs twice.
+Captum's own implementation hooks modules, so it misses what is called as a function and rejects a module that runs twice.
 Here x's pass and the reference's pass are compared operation by operation (:mod:`absence_plugins.relevance`); for
 DeepLIFT's networks that is its Rescale rule.
 """

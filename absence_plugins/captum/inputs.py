@@ -163,7 +163,7 @@ class AbsenceGuidedBackprop(AbsenceMethod, GuidedBackprop, local=True, no_refere
 
 
 class AbsenceDeconvolution(AbsenceMethod, Deconvolution, refuses=DECONVOLUTION):
-    """Captum's Deconvolution; refuses every setting but the neutral one.
+    """Captum's Deconvolution; rejects every setting but the neutral one.
 
     R = the upward path through rectified gradients, whether units are active or not.
 
@@ -178,7 +178,7 @@ class AbsenceDeconvolution(AbsenceMethod, Deconvolution, refuses=DECONVOLUTION):
 
 
 class AbsenceGuidedGradCam(AbsenceMethod, GuidedGradCam, refuses=GUIDED_GRAD_CAM):
-    """Captum's GuidedGradCam; refuses every setting but the neutral one.
+    """Captum's GuidedGradCam; rejects every setting but the neutral one.
 
     R = guided backpropagation * upsampled relu(Grad-CAM).
 

@@ -83,7 +83,7 @@ class AbsenceLayerGradientXActivation(AbsenceMethod, LayerGradientXActivation, l
 
 
 class AbsenceLayerActivation(AbsenceMethod, LayerActivation, refuses=ACTIVATION):
-    """Captum's LayerActivation; refuses every setting but the neutral one.
+    """Captum's LayerActivation; rejects every setting but the neutral one.
 
     R = h(x).
 

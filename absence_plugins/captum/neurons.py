@@ -136,7 +136,7 @@ class AbsenceNeuronGradientShap(AbsenceMethod, NeuronGradientShap, complete=True
 
 
 class AbsenceNeuronDeconvolution(AbsenceMethod, NeuronDeconvolution, refuses=DECONVOLUTION):
-    """Captum's NeuronDeconvolution; refuses every setting but the neutral one.
+    """Captum's NeuronDeconvolution; rejects every setting but the neutral one.
 
     R = the neuron's upward path through rectified gradients.
 

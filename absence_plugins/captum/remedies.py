@@ -1,6 +1,6 @@
-"""Where Captum's own form stands in the way of absences: what is refused, why, and what is mended.
+"""Where Captum's own form stands in the way of absences: what is rejected, why, and what is corrected.
 
-Each mend touches only non-neutral objects and leaves nothing on the model.
+Each correction touches only non-neutral objects and leaves nothing on the model.
 """
 
 from __future__ import annotations

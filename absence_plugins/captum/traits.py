@@ -22,7 +22,7 @@ class Traits:
     baselines: the name of the argument that takes them.
     complete: the map sums to u(x) - u(baseline).
     local: the map sees only the gradient at x, so a unit that is dead there gives zeros.
-    exact: the sum is checked where the map is made, and refused where it is off.
+    exact: the sum is checked where the map is made, and rejected where it is off.
     sampled: complete in expectation only.
     distribution: the host takes all rows of ``baselines`` for every sample, not row i for sample i.
     arranged: the layer's channels must be on axis 1.

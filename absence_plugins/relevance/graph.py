@@ -142,7 +142,7 @@ DENOMINATOR_NODES = {"Div": 1, "Addcdiv": 2}
 
 
 def check_graph(output: Tensor, inputs: Iterable[Tensor]) -> bool:
-    """Walk from the output to the inputs (leaves of the graph); refuse what is neither linear nor has a secant.
+    """Walk from the output to the inputs (leaves of the graph); reject what is neither linear nor has a secant.
 
     Finds what the mode does not see: TorchScript, custom autograd functions, DataParallel's threads.
     Returns whether the output depends on the inputs at all.

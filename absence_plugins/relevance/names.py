@@ -130,7 +130,7 @@ def _out_of_place(name: str, spelled: str, function: Callable[..., Any]) -> Call
 
 
 class Entering:
-    """Copies of torch's Python functions in which nobody overrides torch: what they call inside is seen.
+    """Copies of torch's Python functions in which torch is not overridden: what they call inside is seen.
 
     A copy shares code, defaults and closure with the original; its globals are the original's, except that
     ``has_torch_function*`` say no.

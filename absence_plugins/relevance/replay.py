@@ -86,12 +86,12 @@ class ReplayMode(GraphMode):
         """Check that r's pass met all records."""
         if self.position < len(self.records):
             record = self.records[self.position]
-            self._refuse_alignment(f"x goes on with {record.name} in {record.where}, r ends")
+            self._refuse_alignment(f"x continues with {record.name} in {record.where}, r ends")
 
     def _meet(self, seen: Seen) -> Record:
         name = seen.name
         if self.position >= len(self.records):
-            self._refuse_alignment(f"r goes on with {name} in {where(self.path())}, x ends")
+            self._refuse_alignment(f"r continues with {name} in {where(self.path())}, x ends")
         record = self.records[self.position]
         self.position += 1
         if record.name != name or record.varying != seen.varying:

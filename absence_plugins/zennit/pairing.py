@@ -49,7 +49,7 @@ class Trace:
         self.seed = seed
         self.absorbed: Tensor | float = 0.0
         self.rounding: Tensor | float = 0.0  # of the outputs themselves
-        self.strays: list[tuple[nn.Module, Tensor]] = []
+        self.leaks: list[tuple[nn.Module, Tensor]] = []
         self.own_layer_passed = False
         self.has_spread = False  # by a rule that ignores what differs: Flat, WSquare
 
@@ -67,7 +67,7 @@ class Trace:
         """Relevance at places where x and r do not differ came through an operation that no rule describes."""
         here = (change == 0) & (relevance != 0)
         if bool(here.any()):
-            self.strays.append((module, per_sample((relevance * here).abs(), self.samples)))
+            self.leaks.append((module, per_sample((relevance * here).abs(), self.samples)))
 
 
 class RootHook(Hook):
@@ -257,9 +257,9 @@ def check_conservation(trace: Trace, root: nn.Module | None, x: Tensor, relevanc
     lost = (trace.seed - total - trace.absorbed).abs()
     wrong = ~(lost <= allowed)  # NaN is wrong
     where = ""
-    for module, stray in trace.strays:
-        if not where and bool((stray > allowed).any()):
-            wrong |= stray > allowed
+    for module, leaked in trace.leaks:
+        if not where and bool((leaked > allowed).any()):
+            wrong |= leaked > allowed
             where = f", and some reaches {name_of(module, root)} where input and reference do not differ"
             where += " (Flat and WSquare belong in the first layer)" if trace.has_spread else ""
     if not bool(wrong.any()):
@@ -300,7 +300,7 @@ def output_weights(seed: Tensor, output: Tensor) -> Tensor:
 
 
 def expanded_reference(reference: Tensor, x: Tensor) -> Tensor:
-    """The reference in the shape of x. Raises ValueError where it does not broadcast, or is no number."""
+    """The reference in the shape of x. Raises ValueError where it does not broadcast, or is not a number."""
     if not bool(torch.isfinite(reference).all()):
         raise ValueError("the reference holds NaN or infinite values; leave such images out")
     try:
