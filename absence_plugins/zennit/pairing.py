@@ -63,7 +63,7 @@ class Trace:
         """Account for relevance that the user's stabilizer takes away."""
         self.absorbed = self.absorbed + per_sample(relevance, self.samples)
 
-    def note_strays(self, module: nn.Module, relevance: Tensor, change: Tensor) -> None:
+    def note_leaks(self, module: nn.Module, relevance: Tensor, change: Tensor) -> None:
         """Relevance at places where x and r do not differ came through an operation that no rule describes."""
         here = (change == 0) & (relevance != 0)
         if bool(here.any()):

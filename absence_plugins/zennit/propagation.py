@@ -34,7 +34,7 @@ class Propagate(torch.autograd.Function):
         value, output = ctx.saved_tensors
         own = relevance.chunk(2)[0]
         u, v = output.chunk(2)
-        ctx.trace.note_strays(ctx.module, own, u - v)
+        ctx.trace.note_leaks(ctx.module, own, u - v)
         if hasattr(ctx.hook, "through_module"):
             return None, None, None, None, ctx.hook.through_module(output, own)
         given = ctx.hook.relevance(ctx.module, ctx.trace, value, output, own)
