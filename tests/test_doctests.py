@@ -30,7 +30,6 @@ MODULES = [
 # The public surface: each of these shows an example. Add to it when something becomes public.
 WITH_EXAMPLES = {
     "absence_plugins": ["Direction", "Layer", "ReferenceSet", "Unit"],
-    "absence_plugins.core.hooks": ["capture", "overwritten"],
     "absence_plugins.core.maps": [
         "absence_part",
         "split_by_content",

@@ -1,8 +1,8 @@
 """The one reader: what "the value of unit u on x" is, for every method, adapter, page and command.
 
 A :class:`Layer` knows its module, which axis holds its channels, on which side of a nonlinearity it is read, and how its
-positions are reduced. A :class:`Unit` is one channel of it, a :class:`Direction` a weighted sum of its channels. All three
-work on maps [B, C, ...], tokens [B, T, C], channels-last maps [B, H, W, C] and vectors [B, C].
+positions are reduced. A :class:`Unit` is one channel of it, a :class:`~absence_plugins.core.direction.Direction` a weighted
+sum of its channels. All three work on maps [B, C, ...], tokens [B, T, C], channels-last maps [B, H, W, C] and vectors [B, C].
 """
 
 from __future__ import annotations
@@ -27,16 +27,11 @@ from absence_plugins.core.reading import (
     run_model,
     stopped_at,
 )
+from absence_plugins.core.unit_models import REDUCTIONS, Readable, Reduction, UnitModel
 
-__all__ = ["REDUCTIONS", "Direction", "Layer", "LayerShape", "Reduction", "Unit", "UnitModel", "is_rectifier"]
+__all__ = ["REDUCTIONS", "Layer", "LayerShape", "Reduction", "Unit", "UnitModel", "is_rectifier"]
 
 Position = int | tuple[int, ...]
-REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda values: values.mean(-1),
-    "max": lambda values: values.amax(-1),
-    "min": lambda values: values.amin(-1),
-    "sum": lambda values: values.sum(-1),
-}
 REDUCES = (*REDUCTIONS, "cls")
 CHANNELS = ("auto", "first", "last")
 
@@ -258,27 +253,8 @@ class Layer:
         return 1 if known[key] else last
 
 
-class _Readable:
-    """What a unit and a direction share: values of a model, and the model with this value as its only output."""
-
-    at: Layer
-
-    def values(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
-        """The value for every sample: inputs [B, ...] -> [B]. Differentiable; leaves no hook."""
-        return self.select(self.at.maps(model, *inputs, **keywords))
-
-    def select(self, maps: Tensor) -> Tensor:
-        """The value from the layer's maps: [B, U, ...] -> [B]."""
-        raise NotImplementedError
-
-    def of(self, model: nn.Module) -> UnitModel:
-        """The model with this value as its only output: what attribution classes take as ``forward_func``."""
-        self.at.module(model)
-        return UnitModel(model, self)
-
-
 @dataclass(frozen=True, init=False, repr=False)
-class Unit(_Readable):
+class Unit(Readable):
     """One neuron: channel ``index`` of a layer, before the nonlinearity, at one position or reduced over all.
 
     Args:
@@ -345,7 +321,7 @@ class Unit(_Readable):
         return cls(layer, int(index), **options)
 
     @property
-    def at(self) -> Layer:  # type: ignore[override]
+    def at(self) -> Layer:
         """The layer as a :class:`Layer`."""
         return Layer(self.layer, self.channels, self.side, self.reduce)  # type: ignore[arg-type]
 
@@ -408,108 +384,3 @@ class Unit(_Readable):
         """The fields by name; ``Unit(**unit.to_dict())`` is the unit again."""
         names = ("layer", "index", "position", "reduce", "channels", "side")
         return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, eq=False)
-class Direction(_Readable):
-    """A direction of a layer: sum_j vector_j a_j + bias, reduced over positions like a unit.
-
-    A decoding direction of ``DirectionPairs``, or a row of a sparse autoencoder's encoder: the feature before its
-    nonlinearity.
-
-    Args:
-        layer: a :class:`Layer`, or its name.
-        vector: [U], one weight per channel of the layer.
-        bias: added at every position.
-        name: for texts.
-
-    Sign: positive where the layer's activation points along the vector.
-
-    Raises:
-        ValueError, TypeError: a vector that is not one-dimensional or not finite; when read, of another length than the
-            layer's channels.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
-    >>> net[0].weight.data = torch.eye(2)
-    >>> Direction("0", torch.tensor([1.0, -1.0]), bias=0.5).values(net, torch.tensor([[3.0, 1.0]])).tolist()
-    [2.5]
-    """
-
-    layer: str | Layer
-    vector: Tensor
-    bias: float = 0.0
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.vector, Tensor) or self.vector.dim() != 1:
-            shown = tuple(self.vector.shape) if isinstance(self.vector, Tensor) else type(self.vector).__name__
-            raise TypeError(f"vector must be a tensor [U], one weight per channel, got {shown}")
-        if not bool(torch.isfinite(self.vector).all()):
-            raise ValueError("the direction's vector holds NaN or infinite values")
-        Layer.of(self.layer)
-
-    @property
-    def at(self) -> Layer:  # type: ignore[override]
-        """The layer as a :class:`Layer`."""
-        return Layer.of(self.layer)
-
-    def select(self, maps: Tensor) -> Tensor:
-        """The direction's value from its layer's maps: [B, U, ...] -> [B]."""
-        if maps.shape[1] != len(self.vector):
-            raise ValueError(
-                f"the direction has {len(self.vector)} weights, but layer {self.at.name!r} has {maps.shape[1]} channels"
-            )
-        along = torch.einsum("u,bu...->b...", self.vector.to(maps), maps)[:, None] + self.bias
-        return self.at.reduced(along)[:, 0]
-
-    def describe(self) -> str:
-        """The direction in words."""
-        return self.name or f"a direction of {self.at}"
-
-    def __repr__(self) -> str:
-        return f"Direction({self.at.name!r}, {len(self.vector)} weights, bias={self.bias})"
-
-
-class Reduction(nn.Module):
-    """A channel's values over space [B, N] to one value [B]; a module, so that relevance rules can see it."""
-
-    def __init__(self, reduce: str) -> None:
-        super().__init__()
-        self.reduce = reduce
-
-    def forward(self, values: Tensor) -> Tensor:
-        """[B, N] -> [B]."""
-        return REDUCTIONS[self.reduce](values)
-
-    def winners(self, values: Tensor) -> Tensor:
-        """Where the maximum (minimum) stands: [B, N] -> [B]."""
-        return values.argmin(1) if self.reduce == "min" else values.argmax(1)
-
-
-class UnitModel(nn.Module):
-    """A model whose one output is a unit or a direction: inputs [B, ...] -> [B]."""
-
-    def __init__(self, model: nn.Module, unit: _Readable) -> None:
-        super().__init__()
-        self.model, self.unit, self.training = model, unit, model.training
-        reduce = unit.at.reduce
-        self.reduction = Reduction(reduce) if reduce in REDUCTIONS and isinstance(unit, Unit) else None
-
-    @property
-    def layer(self) -> str:
-        """The name of the unit's layer."""
-        return self.unit.at.name
-
-    @property
-    def index(self) -> int:
-        """The unit's channel. Raises AttributeError for a direction, which has none."""
-        if not isinstance(self.unit, Unit):
-            raise AttributeError("a direction has no channel")
-        return self.unit.index
-
-    def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
-        """The unit's value: inputs [B, ...] -> [B]."""
-        if self.reduction is None or not isinstance(self.unit, Unit) or self.unit.position is not None:
-            return self.unit.values(self.model, *inputs, **keywords)
-        channel = self.unit.channel(self.model, *inputs, **keywords)
-        return channel if channel.dim() == 1 else self.reduction(channel.flatten(1))

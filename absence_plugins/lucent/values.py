@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.devices import device_of
-from absence_plugins.core.units import Direction, Unit
+from absence_plugins.core.direction import Direction
+from absence_plugins.core.units import Unit
 from absence_plugins.lucent.layers import Activations
 from absence_plugins.lucent.objectives import AbsenceObjective, Term, as_objective
 from absence_plugins.lucent.surroundings import frozen

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.layouts import Axes
 from absence_plugins.core.outputs import Logit, Output, logits_of
 from absence_plugins.core.reading import Watch, force_eager, plain_model, run_model
 from absence_plugins.core.replacing import replaced
-from absence_plugins.core.units import Direction, Layer, Unit
+from absence_plugins.core.units import Layer, Unit
 
 Explained = int | Unit | Direction | Output  # an integer is a class
 SIDES = (224, 32, 28, 64, 24, 16, 12, 8, 48, 96, 128, 256, 299, 384, 512)  # of images, the likeliest first

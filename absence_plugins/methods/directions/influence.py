@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.direction import Direction
 from absence_plugins.core.outputs import Logit, Output, as_columns
-from absence_plugins.core.units import Direction, Layer, Unit
+from absence_plugins.core.units import Layer, Unit
 from absence_plugins.methods.directions.heads import (
     Explained,
     Head,

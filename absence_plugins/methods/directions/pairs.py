@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.direction import Direction
 from absence_plugins.core.files import write_whole
-from absence_plugins.core.units import Direction, Layer
+from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank
 from absence_plugins.methods.directions.features import Features, FeatureStore, as_features, chunks

@@ -12,11 +12,12 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integers
+from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.references import ReferenceSet, blank_value, warn_unsuitable
-from absence_plugins.core.units import Direction, Unit
+from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells
 from absence_plugins.methods.faithfulness.claims import deletion, insertion
 from absence_plugins.methods.faithfulness.curves import Curves
