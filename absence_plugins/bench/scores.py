@@ -71,24 +71,22 @@ def composites(*, absence: bool) -> dict[str, Any]:
 def built(kind: Any, problem: Planted) -> Any:
     """A composite as its documentation asks for it: pixel range, batch norm merged, a rule for sums of branches.
 
-    Ours need neither range nor merging. Those that only change gradients get no rule for sums.
+    Ours need nothing. Those that only change gradients get no rule for sums.
     """
     from zennit.canonizers import SequentialMergeBatchNorm
     from zennit.composites import BetaSmooth, DeconvNet, EpsilonGammaBox, GuidedBackprop
     from zennit.rules import Norm
 
-    from absence_plugins.zennit import AbsenceNorm
     from absence_plugins.zennit.composites import AbsenceComposite
 
-    ours = issubclass(kind, AbsenceComposite)
-    options: dict[str, Any] = {}
+    if issubclass(kind, AbsenceComposite):
+        return kind()
+    options: dict[str, Any] = {"canonizers": [SequentialMergeBatchNorm()]}
     if not issubclass(kind, (BetaSmooth, DeconvNet, GuidedBackprop)):
-        options["layer_map"] = [(Sum, AbsenceNorm() if ours else Norm())]
-    if not ours:
-        options["canonizers"] = [SequentialMergeBatchNorm()]
-        if issubclass(kind, EpsilonGammaBox):
-            low, high = (torch.full_like(problem.images[:1], value) for value in problem.pixels)
-            options |= {"low": low, "high": high}
+        options["layer_map"] = [(Sum, Norm())]
+    if issubclass(kind, EpsilonGammaBox):
+        low, high = (torch.full_like(problem.images[:1], value) for value in problem.pixels)
+        options |= {"low": low, "high": high}
     return kind(**options)
 
 

@@ -38,7 +38,6 @@ share/sign: what part of the evidence lies within {REACH} pixels of the key, and
 non-target view: images with the key, the unit that encodes its absence is explained: relevance below 0 belongs on the key
 reference view: images without the key against references with it: relevance above 0, where only the reference has content,
     belongs where the reference has its key
-not asked: {", ".join(sorted(ATTENTION))}, as there is no rule for attention
 +1, logit: what Zennit's composite is seeded with
 {LOCAL} sees only units that are active on the image itself: judged in the non-target view only, and not
     where the unit is dead"""
@@ -84,9 +83,9 @@ def run_zennit_bench(
 ) -> ZennitResult:
     """Score Zennit's composites and ours on networks whose absences are known, and measure what ours cost.
 
-    Scores: every problem of :mod:`absence_plugins.data.planted` but those with attention, for which there is no rule, four
-    training seeds, on the CPU. Costs: ours against a tensor reference next to the same composite of Zennit's, timed as
-    in :func:`~absence_plugins.bench.run_bench`; two inputs run together, so ours may cost 2.2 times as much.
+    Scores: every problem of :mod:`absence_plugins.data.planted`, four training seeds, on the CPU. Costs: ours against a
+    tensor reference next to the same composite of Zennit's, timed as in :func:`~absence_plugins.bench.run_bench`; x and its
+    reference both run, so ours may cost 2.2 times as much.
 
     Args:
         rounds: rounds per measured ratio; short work gets up to eight times as many, long work down to three.
@@ -104,7 +103,7 @@ def run_zennit_bench(
     import absence_plugins.zennit  # noqa: F401  (says what to install where Zennit is missing)
 
     scores: list[Score] = []
-    problems = [name for name in PROBLEMS if name not in ATTENTION]
+    problems = list(PROBLEMS)
     with steady(), tqdm(problems, desc="bench zennit: scores", disable=not progress) as bar:
         for name in bar:
             bar.set_postfix_str(name)
@@ -131,7 +130,7 @@ def score_problem(name: str, *, quick: bool = False) -> list[Score]:
 
 def is_promised(problem: str, composite: str, view: str) -> bool:
     """Whether an Absence composite is to show this absence: the local one cannot where the unit or its evidence is dead."""
-    return composite != LOCAL or (view == "nontarget" and problem != "shape_missing_dead")
+    return composite != LOCAL or (view == "nontarget" and problem not in {"shape_missing_dead", *ATTENTION})
 
 
 def _block(title: str, problems: Sequence[str], scores: Sequence[Score]) -> list[str]:

@@ -55,7 +55,7 @@ def build_zennit_works(network: str, quick: bool, device: torch.device) -> dict[
             return result
 
         def our_map() -> Tensor:
-            composite = ours[f"Absence{name}"](canonizers=[canonizer()], **box)
+            composite = ours[f"Absence{name}"](**box)
             with AbsenceGradient(model, composite, reference=reference) as attributor:
                 result: Tensor = attributor(x, seed)[1]
             return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import nn
 
 
 @contextmanager
-def running_modules(model: Any) -> Iterator[list[str]]:
-    """The names of the modules that are running, outermost first; "" is the model itself.
+def running_modules(model: Any, *, is_running: bool = False) -> Iterator[list[str]]:
+    """The names of the modules that are running in this thread, outermost first; "" is the model itself.
+
+    ``is_running``: the model's own call has begun already.
 
     >>> net, seen = nn.Sequential(nn.Identity()), []
     >>> with running_modules(net) as running:
@@ -21,13 +24,13 @@ def running_modules(model: Any) -> Iterator[list[str]]:
     >>> seen
     [['', '0']]
     """
-    running: list[str] = []
+    running: list[str] = [""] if is_running else []
     handles: list[Any] = []
     model = getattr(model, "__self__", model)  # model.forward
     try:
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue  # takes no hooks
+            if isinstance(module, torch.jit.ScriptModule) or (is_running and module is model):
+                continue  # takes no hooks, or is entered already
             handles.append(module.register_forward_pre_hook(_entering(running, name), prepend=True))
             handles.append(module.register_forward_hook(_leaving(running), always_call=True))
         yield running
@@ -37,14 +40,20 @@ def running_modules(model: Any) -> Iterator[list[str]]:
 
 
 def _entering(running: list[str], name: str) -> Any:
+    thread = get_ident()
+
     def enter(_module: nn.Module, _inputs: Any) -> None:
-        running.append(name)
+        if get_ident() == thread:
+            running.append(name)
 
     return enter
 
 
 def _leaving(running: list[str]) -> Any:
+    thread = get_ident()
+
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-        running.pop()
+        if get_ident() == thread and running:
+            running.pop()
 
     return leave

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from absence_plugins.core.hooks import rewritten
 from absence_plugins.core.module_calls import running_modules
 from absence_plugins.core.reading import force_eager
-from absence_plugins.relevance.graph import check_graph
+from absence_plugins.relevance.graph import check_graph, last_reached
 from absence_plugins.relevance.mode import RecordingMode
 from absence_plugins.relevance.operation import RelevanceError
-from absence_plugins.relevance.records import Memory, Record
+from absence_plugins.relevance.records import Memory
 from absence_plugins.relevance.replay import ReplayMode
 from absence_plugins.relevance.rules import RuleOf, as_epsilon, is_spread, rule_in_force
+from absence_plugins.relevance.secants.redistribution import Redistribution
+from absence_plugins.relevance.spreading import spread_to, support
 
 
 @dataclass
@@ -43,11 +45,14 @@ class Comparison:
     ``forward`` is called with the inputs; what it returns is given back as :attr:`output`, with its graph.
 
     Args:
-        forward: the model, or a closure around it.
+        forward: the model, or a closure around it; None: the caller runs it, in :meth:`recording` and :meth:`replaying`.
         inputs: tensors; those of floats get relevance, those of integers at the embedding that they index.
+        fixed: positions of inputs that are constants, the same for x and r.
         model: whose modules name the places in messages and carry rules; by default ``forward`` where it is a module.
         rule: name of a module -> the redistribution for convolutions and linear layers inside it, None for Epsilon
-            (the innermost module that has one counts). The last convolution or linear operation is always Epsilon.
+            (the innermost module that has one counts; "epsilon" is Epsilon also inside of a module with another rule).
+        last_rule: from the rule in force to that of the output layer, the last convolution or linear operation on the
+            way to the output; by default Epsilon.
         layers: modules whose output gets relevance, too; of a pair (module, "input") its input.
 
     Raises:
@@ -64,11 +69,13 @@ class Comparison:
     @torch.inference_mode(False)
     def __init__(
         self,
-        forward: Callable[..., Any],
+        forward: Callable[..., Any] | None,
         inputs: Sequence[Any],
         *,
+        fixed: Collection[int] = (),
         model: nn.Module | None = None,
         rule: RuleOf | None = None,
+        last_rule: Callable[[Redistribution], Redistribution | None] = as_epsilon,
         layers: Mapping[str, nn.Module | tuple[nn.Module, str]] | None = None,
     ) -> None:
         self.forward = forward
@@ -78,28 +85,40 @@ class Comparison:
             name: layer if isinstance(layer, tuple) else (layer, "output") for name, layer in (layers or {}).items()
         }
         self.inputs = list(inputs)
+        self._rule, self._last_rule = rule, last_rule
         self._memory = Memory()
         self._random = _RandomState(self.inputs)
         self._has_integers = any(isinstance(v, Tensor) and _is_index(v) for v in self.inputs)
         self._entries: list[_Entry | None] = [
-            _Entry(value.detach().clone().requires_grad_()) if _has_gradient(value) else None for value in self.inputs
+            _Entry(value.detach().clone().requires_grad_()) if _has_gradient(value) and index not in fixed else None
+            for index, value in enumerate(self.inputs)
         ]
         self._embedded: list[_Entry] = []
         self._kept: dict[str, list[_Entry]] = {name: [] for name in self.layers}
-        self.output = self._record(rule)
+        self.output: Any = None
+        if forward is not None:
+            with self._random.again(), self.recording() as values:
+                output = forward(*values)
+            self.explain(output)
 
     # -- the two passes ------------------------------------------------------------------------------------------------
 
-    def _record(self, rule: RuleOf | None) -> Any:
+    @contextlib.contextmanager
+    def recording(self, *, is_running: bool = False) -> Iterator[list[Any]]:
+        """x's pass: inside, the model is run once on the values given here. Then :meth:`explain` takes its output.
+
+        ``is_running``: the model is entered already, as in a forward pre-hook of its own.
+        """
         with contextlib.ExitStack() as stack:
-            running = stack.enter_context(running_modules(self.model))
-            _enter_pass(stack, self._random)
+            running = stack.enter_context(running_modules(self.model, is_running=is_running))
+            _enter_pass(stack)
             for name, (module, side) in self.layers.items():
                 stack.enter_context(rewritten(module, self._keeping(name), side=side))
             values = [
                 value if entry is None else entry.leaf.clone()
                 for value, entry in zip(self.inputs, self._entries, strict=True)
             ]
+            rule = self._rule  # the mode must not hold this object: cycles keep memory
             self._mode = stack.enter_context(
                 RecordingMode(
                     self._memory,
@@ -108,41 +127,25 @@ class Comparison:
                     self._embed if self._has_integers else None,
                 )
             )
-            output = self.forward(*values)
-        self._spread = self._spreading_records(values)
+            yield values
+
+    def explain(self, output: Any) -> None:
+        """Take what the model put out, with its graph: the last weighted operation on the way to it is its output layer."""
         for name, entries in self._kept.items():
             if len(entries) != 1:
                 raise ValueError(f"layer {name!r} runs {len(entries)} times in a forward; its relevance needs one call")
-        if self._mode.last_weighted is not None:  # the output layer of the explained unit
-            self._mode.last_weighted.rule = as_epsilon(self._mode.last_weighted.rule)
-        return output
+        self.output = output
+        if self._rule is None:
+            return
+        last = last_reached(output, self._mode.weighted)
+        if last is not None and last.rule is not None:
+            last.rule = self._last_rule(last.rule)
 
     @property
     def coarsest(self) -> torch.dtype:
         """The least exact type of numbers that the input passes through (some models compute in float32 inside)."""
         found = {dtype for dtype in self._mode.dtypes if dtype.is_floating_point or dtype.is_complex}
         return max(found, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
-
-    def _spreading_records(self, values: list[Any]) -> list[tuple[int, Record]]:
-        """Layers under Flat or WSquare, which must take an input itself, with the index of that input."""
-        found = []
-        clones = {
-            _storage(value): index
-            for index, (value, entry) in enumerate(zip(values, self._entries, strict=True))
-            if entry is not None
-        }
-        for record in self._mode.records:
-            if record is self._mode.last_weighted or not is_spread(record.rule):
-                continue
-            operand = record.operand
-            index = clones.get(_storage(operand))
-            if index is None or operand.shape != values[index].shape:
-                raise RelevanceError(
-                    f"{record.name} in {record.where} has {record.rule}, but does not take the input itself: Flat and WSquare "
-                    "give relevance where nothing differs and cannot be continued; use Gamma there"
-                )
-            found.append((index, record))
-        return found
 
     @torch.inference_mode(False)
     def against(self, reference: Sequence[Any]) -> Any:
@@ -151,10 +154,18 @@ class Comparison:
         Raises:
             RelevanceError: the two passes do not run the same operations, or differ in what no gradient sees.
         """
+        assert self.forward is not None
+        with self.replaying(reference) as values:
+            return self.forward(*values)
+
+    @contextlib.contextmanager
+    def replaying(self, reference: Sequence[Any]) -> Iterator[list[Any]]:
+        """r's pass: inside, the model is run once on the values given here. Raises at its end as :meth:`against`."""
         others: list[Tensor] = []
         seen: dict[str, Tensor] = {}
         with contextlib.ExitStack() as stack:
-            _enter_pass(stack, self._random)
+            stack.enter_context(self._random.again())
+            _enter_pass(stack)
             for name, (module, side) in self.layers.items():
                 stack.enter_context(rewritten(module, _keep_into(seen, name), side=side))
             values: list[Any] = []
@@ -173,7 +184,7 @@ class Comparison:
                     _embed_into(others) if self._has_integers else None,
                 )
             )
-            output = self.forward(*values)
+            yield values
         mode.finish()
         self._reference = list(reference)
         if len(others) != len(self._embedded):
@@ -182,7 +193,6 @@ class Comparison:
             entry.other = other
         for name, (entry,) in self._kept.items():
             entry.other = seen[name]
-        return output
 
     @torch.inference_mode(False)
     def pull(self, output: Tensor, seed: Tensor) -> Pulled:
@@ -198,22 +208,25 @@ class Comparison:
                 "the output does not depend on the input: the model detaches it, or runs under torch.no_grad()"
             )
         targets = [entry.leaf for entry in entries + kept]
-        ruled = [record.pull for record in self._mode.records if record.rule is not None]
+        ruled = [record.pull for record in self._mode.records if hasattr(record.pull, "absorbed")]
         for rule in ruled:
             vars(rule).update(spread=None, absorbed=None)  # of the call before
+        spreads = [record for record in self._mode.records if is_spread(record.rule)]
+        for record in spreads:
+            support(record, [entry.leaf for entry in entries], [node for node, _ in self._mode.weighted])
         multipliers = torch.autograd.grad(output, targets, seed, retain_graph=True, allow_unused=True)
         found = {
             id(entry): EntryRelevance(torch.zeros_like(entry.leaf) if m is None else m, entry.difference)
             for entry, m in zip(entries + kept, multipliers, strict=True)
         }
-        for index, record in self._spread:
-            at_input, relevance = self._entries[index], getattr(record.pull, "spread", None)
-            if relevance is not None:
-                found[id(at_input)].relevance = found[id(at_input)].relevance + relevance
+        for record in spreads:
+            for entry, extra in zip(entries, spread_to(record, [entry.leaf for entry in entries]), strict=True):
+                if extra is not None:
+                    found[id(entry)].relevance = found[id(entry)].relevance + extra
         return Pulled(
             [self._of_input(index, found) for index in range(len(self.inputs))],
             {name: found[id(entry)] for name, (entry,) in self._kept.items()},
-            [rule.absorbed for rule in ruled if getattr(rule, "absorbed", None) is not None],
+            [rule.absorbed for rule in ruled if rule.absorbed is not None],
         )
 
     # -- where relevance is read ---------------------------------------------------------------------------------------
@@ -325,9 +338,8 @@ def _check_compiled(model: Any) -> None:
         )
 
 
-def _enter_pass(stack: contextlib.ExitStack, random: _RandomState) -> None:
-    """Gradients on, compiled models as they were written, the same random numbers."""
-    stack.enter_context(random.again())
+def _enter_pass(stack: contextlib.ExitStack) -> None:
+    """Gradients on, compiled models as they were written."""
     stack.enter_context(torch.enable_grad())
     if "torch._dynamo" in sys.modules:  # nothing is compiled otherwise, and the import takes seconds
         stack.enter_context(force_eager())

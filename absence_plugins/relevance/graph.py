@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from absence_plugins.relevance.nodes import SecantNode
 from absence_plugins.relevance.operation import RelevanceError
+from absence_plugins.relevance.records import Record, tensors_in
 
 # Names of autograd's nodes that are linear, without "Backward" and the digit.
 LINEAR_NODES = frozenset(
@@ -74,6 +75,7 @@ LINEAR_NODES = frozenset(
         "ReplicationPad1D",
         "ReplicationPad2D",
         "ReplicationPad3D",
+        "Nansum",
         "AvgPool2D",
         "AvgPool3D",
         "MkldnnAdaptiveAvgPool2D",
@@ -170,6 +172,19 @@ def check_graph(output: Tensor, inputs: Iterable[Tensor]) -> bool:
         if any(flags):
             _check_node(node, flags)
     return varies[output.grad_fn]
+
+
+def last_reached(output: Any, marked: Sequence[tuple[Any, Record]]) -> Record | None:
+    """The last of the marked nodes that outputs depend on."""
+    tensors = [tensor for _, tensor in tensors_in(output) if tensor.grad_fn is not None]
+    left: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen = set(left)
+    while left:
+        for following, _ in left.pop().next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                left.append(following)
+    return next((record for node, record in reversed(marked) if node in seen), None)
 
 
 def _check_node(node: Any, flags: list[bool]) -> None:

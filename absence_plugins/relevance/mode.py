@@ -15,6 +15,7 @@ from absence_plugins.relevance.names import Entering, Word, read
 from absence_plugins.relevance.nodes import Call, SecantNode
 from absence_plugins.relevance.operation import SECANTS, Operation, Place, RelevanceError
 from absence_plugins.relevance.records import Memory, Record, constants_of, detach_all, scan, scan_keywords
+from absence_plugins.relevance.rules import is_spread
 from absence_plugins.relevance.secants.redistribution import Redistribution
 from absence_plugins.relevance.vocabulary import FIXED, REMEDIES, TRAINING, WEIGHTED, is_linear
 
@@ -189,7 +190,7 @@ class RecordingMode(GraphMode):
         super().__init__(memory, path, embed)
         self.records: list[Record] = []
         self.rule_in_force = rule
-        self.last_weighted: Record | None = None
+        self.weighted: list[tuple[Any, Record]] = []  # operations that a rule may be in force for, by their nodes
         self.dtypes: set[torch.dtype] = set()  # of what depends on the input
 
     def is_linear(self, name: str, varying: tuple[Place, ...]) -> bool:
@@ -211,7 +212,7 @@ class RecordingMode(GraphMode):
                 return output
         self._keep(record, output)
         if seen.name in WEIGHTED:
-            self.last_weighted = record
+            self.weighted.append((output.grad_fn, record))
         return output
 
     def secant(self, seen: Seen) -> Any:
@@ -222,11 +223,14 @@ class RecordingMode(GraphMode):
             kept = (seen.args[0].detach().clone() if copied is None else copied, *kept[1:])
         record = Record(seen.name, self.path(), kept, detach_all(seen.kwargs), seen.varying, seen.word.function, False)
         if seen.name in WEIGHTED:
-            record.rule, self.last_weighted = self.rule_in_force(), record
+            record.rule = self.rule_in_force()
+            record.graph_operand = seen.operands[0] if is_spread(record.rule) else None
         if seen.name == "mul":
             record.reciprocal = _reciprocal_factor(seen)
         output, _ = self.run_node(partial(SecantNode.apply, record), seen)
         self._keep(record, output)
+        if seen.name in WEIGHTED:
+            self.weighted.append((output.grad_fn, record))
         return output
 
     def _keep(self, record: Record, output: Any) -> None:

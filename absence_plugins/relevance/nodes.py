@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from absence_plugins.relevance.operation import RelevanceError
 from absence_plugins.relevance.records import Record
 
 
@@ -50,10 +50,13 @@ class SecantNode(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *multipliers: Tensor | None) -> Any:
         """From the multipliers of the outputs to those of the operands."""
         record: Record = ctx.record
+        if torch.is_grad_enabled() and not record.is_linear_in_m:
+            raise RelevanceError(
+                "relevance cannot be derived once more: its multipliers do not know what they depend on"
+            )
         if all(m is None for m in multipliers):
             return (None, None, *([None] * len(ctx.shapes)))
         if record.pull is None:

@@ -30,15 +30,9 @@ class Record:
     rule: Any = None
     reciprocal: Place | None = None  # of a product: the factor that is a reciprocal or its root
     pull: Pull | None = None
+    graph_operand: Tensor | None = None  # with its graph, where a rule writes to the map
+    is_linear_in_m: bool = False  # the pull may be derived in the multipliers (it is asked for between input and operand)
     overwritten: set[Place] = field(default_factory=set)  # places in (args, kwargs, output) that are overwritten later
-
-    @property
-    def operand(self) -> Tensor:
-        """The first varying operand of an operation with a secant."""
-        value: Any = self.kwargs if isinstance(self.varying[0][0], str) else self.args
-        for index in self.varying[0]:
-            value = value[index]
-        return value  # type: ignore[no-any-return]
 
     @property
     def where(self) -> str:

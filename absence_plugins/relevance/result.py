@@ -89,11 +89,15 @@ def conservation(
 ) -> tuple[Tensor, bool]:
     """Relative conservation error [B], and whether the sum is right up to the rounding of ``dtype``.
 
-    Per sample where every input has the samples on its first axis; of the whole batch where this does not hold.
+    u, other: the outputs [B, ...] for x and r; seed: the weight of each. Per sample where every input has the samples on its
+    first axis; of the whole batch where this does not hold.
     """
     u, other, seed = (value.to(torch.float64) for value in (u, other, seed))
-    change, scale = seed * (u - other), (seed * torch.maximum(u.abs(), other.abs())).abs()
     samples = len(u)
+    change, scale = (
+        value.reshape(samples, -1).sum(1)
+        for value in (seed * (u - other), (seed * torch.maximum(u.abs(), other.abs())).abs())
+    )
     if all(entry.dim() > 0 and len(entry) == samples for entry in relevances):
         flat = torch.cat([entry.reshape(samples, -1).to(torch.float64) for entry in relevances], 1)
         error, is_rounding = _compare(flat.sum(1), flat.abs().sum(1), change, scale, dtype)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, Redistribution, Spread, Stabilized, ZPlus
 
-RuleOf = Callable[[str], "Redistribution | None"]  # the name of a module -> its rule, None for Epsilon
+# The name of a module -> its rule; None: that of the module around it, Epsilon where none has one.
+RuleOf = Callable[[str], "Redistribution | Literal['epsilon'] | None"]
 RULES: dict[str, Callable[[], Redistribution | None]] = {
     "epsilon": lambda: None,
     "gamma": Gamma,
@@ -79,6 +80,8 @@ def rule_in_force(rule: RuleOf | None, running: list[str]) -> Redistribution | N
         return None
     for name in reversed(running):
         found = rule(name)
+        if found == "epsilon":
+            return None
         if found is not None:
             return found
     return None

@@ -44,6 +44,7 @@ from absence_plugins.zennit.rules import (
     AbsencePass,
     AbsenceReduction,
     AbsenceWSquare,
+    AbsenceZBox,
     AbsenceZPlus,
 )
 from absence_plugins.zennit.seeds import nontarget
@@ -72,6 +73,7 @@ __all__ = [
     "AbsenceReduction",
     "AbsenceSmoothGrad",
     "AbsenceWSquare",
+    "AbsenceZBox",
     "AbsenceZPlus",
     "ConservationError",
     "Explanation",

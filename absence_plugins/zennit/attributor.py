@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import get_ident
 from typing import Any, Literal
 
 import torch
@@ -27,7 +28,15 @@ from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
 from absence_plugins.zennit.composites import REFUSALS
 from absence_plugins.zennit.guided import Triple
-from absence_plugins.zennit.pairing import Pair, RootHook, expanded_reference, hooks_on, per_sample
+from absence_plugins.zennit.pairing import (
+    Pair,
+    Question,
+    RootHook,
+    check_input,
+    expanded_reference,
+    hooks_on,
+    of_thread,
+)
 from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.seeds import (
@@ -146,11 +155,12 @@ class AbsenceAttributor:
     def _root(self) -> Iterator[RootHook | None]:
         """The hook that pairs x with a reference; put on for the call where only rules are there. None: no such rules."""
         hooks = hooks_on(self.model)
-        root = next((hook for hook in hooks if isinstance(hook, RootHook)), None)
+        root = next(iter(of_thread([hook for hook in hooks if isinstance(hook, RootHook)], get_ident())), None)
         if root is not None or not any(isinstance(hook, AbsenceRule) for hook in hooks):
             yield root
             return
         root = Pair()
+        root.is_for_one_call = True
         root.active = all(hook.active for hook in hooks)  # the rules may be inactive for now
         handle = root.register(self.model)
         try:
@@ -197,7 +207,7 @@ class AbsenceAttributor:
         if self._one_forward and isinstance(root, Pair) and root.active and self._decides_nothing:
             plan, signed, output = self._at_once(input, attr_output_fn, root)
             maps.append(signed)
-            values.append(plan.value(root.outputs[1]))
+            values.append(plan.value(root.outputs[get_ident()][1]))
         else:
             plan = self._plan(input, attr_output_fn)
             output = plan.outputs
@@ -213,7 +223,8 @@ class AbsenceAttributor:
             warn_unsuitable(plan.view, u, measured, 6 if full else 7)
         error = None
         if self._is_complete(root) and measured is not None:
-            error = per_sample(attribution, len(u)) - (u - measured.mean(1)).to(torch.float64)
+            wide = torch.float32 if u.device.type == "mps" else torch.float64
+            error = attribution.detach().reshape(len(u), -1).sum(1, dtype=wide) - (u - measured.mean(1)).to(wide)
             self._warn_incomplete(error, u - measured.mean(1))
         present, absent = self._parts(plan, maps) if full else (attribution, attribution)
         return output, Explanation(
@@ -246,9 +257,9 @@ class AbsenceAttributor:
             return (*super().forward(input, self._seed(plan)), None)  # type: ignore[misc]
         with _paired(root, reference, quiet=self.reference is not None):
             output, signed = super().forward(input, constant(plan.weights))  # type: ignore[misc]
-        if isinstance(root, Triple):
+        if isinstance(root, Triple) or not root.active:
             return output, signed, None
-        return output, signed, plan.value(root.outputs[1])
+        return output, signed, plan.value(root.outputs[get_ident()][1])
 
     @property
     def _decides_nothing(self) -> bool:
@@ -268,7 +279,7 @@ class AbsenceAttributor:
 
         with _paired(root, reference, quiet=self.reference is not None):
             output, signed = super().forward(input.clone(), asked)  # type: ignore[misc]
-        return Plan(x, root.outputs[0], weights[0], None, "target", [reference]), signed, output
+        return Plan(x, root.outputs[get_ident()][0], weights[0], None, "target", [reference]), signed, output
 
     def _seed(self, plan: Plan) -> OutputFunction:
         """The seed that rules of Zennit's on the model need: the value for those that divide by outputs, else the weights."""
@@ -306,18 +317,15 @@ class AbsenceAttributor:
         return torch.stack(maps).mean(0).clamp(min=0), (-present).clamp(min=0)
 
 
-def check_input(input: Tensor) -> None:
-    """Raises ValueError for a batch without samples."""
-    if input.dim() == 0 or len(input) == 0:
-        raise ValueError(f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis")
-
-
 @contextmanager
 def _paired(root: RootHook, reference: Tensor | None, *, quiet: bool) -> Iterator[None]:
-    """The root hook with this reference, and with weights taken literally, for one call."""
-    before = root.reference, root.weights_given, root.announced
-    root.reference, root.weights_given, root.announced = reference, True, quiet
+    """The root hook with this reference, and with weights taken literally, for one call in this thread."""
+    before = root.questions.get(get_ident())
+    root.questions[get_ident()] = Question(reference, takes_weights=True, is_quiet=quiet)
     try:
         yield
     finally:
-        root.reference, root.weights_given, root.announced = before
+        if before is None:
+            del root.questions[get_ident()]
+        else:
+            root.questions[get_ident()] = before

@@ -46,7 +46,7 @@ class AbsenceGradient(AbsenceAttributor, Gradient):
     >>> with AbsenceGradient(net, AbsenceEpsilonGamma(), reference=torch.tensor([1.0, 2.0])) as attributor:
     ...     output, relevance = attributor(torch.tensor([[1.0, 0.0]]), torch.eye(2)[[0]])
     >>> output, relevance
-    (tensor([[1., 0.]], grad_fn=<_SplitBackward>), tensor([[0., 2.]]))
+    (tensor([[1., 0.]], grad_fn=<_ComparedBackward>), tensor([[0., 2.]]))
     """
 
     _one_forward = True

@@ -1,6 +1,6 @@
 """``Absence*`` composites: Zennit's composites, with every rule applied to the difference between input and reference.
 
-A composite puts its rules on the modules and, on the root, the hook that makes the batch [x, r]. Used with Zennit's
+A composite puts its rules on the modules and, on the root, the hook that compares x with a reference. Used with Zennit's
 own attributors the reference is zeros; :class:`~absence_plugins.zennit.AbsenceGradient` brings real ones.
 """
 
@@ -66,7 +66,7 @@ class AbsenceComposite:
         """Canonizers, rules on the modules, and the root hook. Raises as they do, with nothing left behind.
 
         Raises:
-            ValueError: the model has a module for which no rule is right (``MultiheadAttention``).
+            ValueError: the model carries rules of Zennit's, which divide by values.
         """
         self._undo = (*self._undo, register_whole(super(), module))
         root = self._root_hook()
@@ -113,11 +113,11 @@ class AbsenceEpsilonGamma(AbsenceComposite, LayerMapComposite):
         stabilizer: of all other rules, 0 by default.
         layer_map: pairs of module types and hooks, put before the composite's own.
         zero_params: only "bias" means anything, and it cancels.
-        canonizers: as upstream. Batch norm needs none; sums of branches do (``ResNetCanonizer``).
+        canonizers: as upstream; none is needed.
 
     Raises:
-        ValueError: the model holds a ``MultiheadAttention``, gamma is not above 0, a ``zero_params`` but "bias".
-        ConservationError: at the end of a backward, if relevance was lost.
+        ValueError: gamma is not above 0, a ``zero_params`` but "bias"; when called: training mode.
+        ConservationError: when called: an operation without an exact relevance of differences, or lost relevance.
 
     >>> import torch
     >>> from absence_plugins.zennit import AbsenceGradient

@@ -1,30 +1,37 @@
-"""Input and reference side by side: hooks on the root of the model that make one batch [x, r] of them.
+"""Hooks on the root of a model: its input compared with a reference, by the relevance engine.
 
-The join puts the reference behind the input, the rules (:mod:`absence_plugins.zennit.rules`) read differences
-between the halves, the split hands the outputs of x to the caller. On the way back the split turns what the caller
-seeds into R_u = u(x) - u(r) and the join checks that nothing of it was lost.
+Before the forward the input x enters the engine's graph; behind it the reference runs over the same graph, and the caller gets the
+outputs of x, whose gradient is the relevance of the difference: m (x - r), which sums to u(x) - u(r) (docs/relevance.md). The rules on
+modules (:mod:`absence_plugins.zennit.rules`) only name the redistribution in force inside of them.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
 from zennit.core import BasicHook, Hook, RemovableHandle, RemovableHandleList
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.outputs import check_logits, shrunk
-from absence_plugins.zennit.causes import likely_causes
-from absence_plugins.zennit.graph import unseen_operation
+from absence_plugins.relevance.comparison import Comparison
+from absence_plugins.relevance.mode import GraphMode
+from absence_plugins.relevance.operation import RelevanceError
+from absence_plugins.relevance.result import conservation
+from absence_plugins.zennit import rules
 
-# |sum R - (u(x) - u(r))| may be so many times |u(x) - u(r)| + sum |R|: rounding of the network's own arithmetic
-TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}
-ROUNDING = 64  # units in the last place of the outputs, by which u(x) - u(r) may be off
-COARSE = 5e-2  # half precision, or tensor cores that round to ten bits
+# What the engine rejects, and a sum that is not u(x) - u(r): one class, by the name that it has here.
+ConservationError = RelevanceError
+
 RANDOM_OR_MIXING = (
     nn.modules.dropout._DropoutNd,
     nn.modules.batchnorm._BatchNorm,
@@ -32,255 +39,297 @@ RANDOM_OR_MIXING = (
 )
 
 
-class ConservationError(ValueError):
-    """The relevance does not sum to u(x) - u(r): part of the network is invisible to the rules."""
+@dataclass(frozen=True)
+class Question:
+    """What a forward is asked for: set for one call in one thread by our attributors."""
 
-
-class Trace:
-    """What one paired forward and the backward through it leave for the check."""
-
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-        self.outputs: tuple[Tensor, Tensor] | None = None  # of x and of r
-        self.restart(None)
-
-    def restart(self, seed: Tensor | None) -> None:
-        """A new backward begins. seed: R_u of every sample [B]."""
-        self.seed = seed
-        self.absorbed: Tensor | float = 0.0
-        self.rounding: Tensor | float = 0.0  # of the outputs themselves
-        self.leaks: list[tuple[nn.Module, Tensor]] = []
-        self.own_layer_passed = False
-        self.has_spread = False  # by a rule that ignores what differs: Flat, WSquare
-
-    def is_own_layer(self) -> bool:
-        """Whether the asking layer is the first one with weights that relevance reaches: the unit's own."""
-        first = not self.own_layer_passed
-        self.own_layer_passed = True
-        return first
-
-    def absorb(self, relevance: Tensor) -> None:
-        """Account for relevance that the user's stabilizer takes away."""
-        self.absorbed = self.absorbed + per_sample(relevance, self.samples)
-
-    def note_leaks(self, module: nn.Module, relevance: Tensor, change: Tensor) -> None:
-        """Relevance at places where x and r do not differ came through an operation that no rule describes."""
-        here = (change == 0) & (relevance != 0)
-        if bool(here.any()):
-            self.leaks.append((module, per_sample((relevance * here).abs(), self.samples)))
+    reference: Tensor | None = None  # broadcasts to the input; None: zeros
+    takes_weights: bool = False  # the seed says how much of which output is explained, literally
+    is_quiet: bool = False  # zeros as reference are not announced
 
 
 class RootHook(Hook):
-    """A hook on the root of a model that runs several copies of the input in one batch."""
+    """A hook on the root of a model, around its forward. Every call belongs to the thread that makes it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.reference: Tensor | None = None  # broadcasts to the input; None: zeros
-        self.weights_given = False  # the attributor's seed says how much of which output is explained, literally
-        self.checked = True
-        self.announced = False
-        self.trace: Trace | None = None  # while the model runs
-        self.last: Trace | None = None
+        self.owner = get_ident()
+        self.is_for_one_call = False  # of the owner; else other threads without a root hook of their own are served too
+        self.questions: dict[int, Question] = {}  # by thread
+        self.outputs: dict[int, tuple[Tensor, Tensor]] = {}  # of x and of r in the thread's last forward
 
     def register(self, module: nn.Module) -> Any:
         """Before and behind all other hooks of the module."""
+        self.owner = get_ident()
         return RemovableHandleList(
             [
                 RemovableHandle(self),
-                module.register_forward_pre_hook(self.pre_forward, prepend=True),
-                module.register_forward_hook(self.post_forward),
+                module.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True),
+                module.register_forward_hook(self._behind, with_kwargs=True, always_call=True),
             ]
         )
 
     def remove(self) -> None:
         """What is still in a graph passes the plain gradient from now on, as with Zennit."""
         super().remove()
+        self.outputs.clear()
         self.active = False
 
-    def pre_forward(self, module: nn.Module, input: Any) -> Any:
-        """Put the copies behind each other, if a gradient is asked for."""
-        self.trace = None
-        tensors = [value for value in input if isinstance(value, Tensor)]
-        if len(tensors) != 1 or not isinstance(input[0], Tensor):
-            raise ValueError(
-                f"the model takes {len(tensors)} tensors; Zennit attributes to one input. Wrap the model so that it takes only that one"
-            )
-        x = tensors[0]
-        if x.dim() == 0 or len(x) == 0:
-            raise ValueError(f"the input has shape {tuple(x.shape)}; it needs at least one sample along its first axis")
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return None
-        check_mode(module)
-        self.trace = Trace(x.shape[0])
-        return (_Join.apply(self, weakref.ref(module), self.trace, x), *input[1:])
+    @property
+    def question(self) -> Question:
+        """What is asked in this thread."""
+        return self.questions.get(get_ident(), Question())
 
-    def post_forward(self, module: nn.Module, input: Any, output: Any) -> Any:
-        """The outputs of x alone."""
-        trace, self.trace = self.trace, None
-        if trace is None:
-            return output
-        if (
-            not isinstance(output, Tensor)
-            or output.dim() == 0
-            or output.shape[0] % trace.samples
-            or output.shape[0] == trace.samples
-        ):
+    def answers(self, module: nn.Module, args: tuple[Any, ...]) -> bool:
+        """Whether this forward is explained: one with gradients, in a thread that this hook serves, and no pass within another."""
+        wanted = any(isinstance(value, Tensor) and value.requires_grad for value in args)
+        if not (self.active and wanted and torch.is_grad_enabled()):
+            return False
+        if any(isinstance(mode, GraphMode) for mode in _get_current_function_mode_stack()):
+            return False
+        if self.owner == get_ident():
+            return True
+        return not self.is_for_one_call and not any(
+            isinstance(hook, RootHook) and hook.owner == get_ident() for hook in hooks_on(module, deep=False)
+        )
+
+    def reference_for(self, question: Question, x: Tensor) -> Tensor:
+        """The reference of every sample, in the shape of x."""
+        if question.reference is not None:
+            return expanded_reference(question.reference, x)
+        if not question.is_quiet:
+            warnings.warn(
+                "no reference is given, so the input is compared with zeros, where nothing missing can show; "
+                "pass AbsenceGradient(..., reference=ReferenceSet(images, labels))",
+                AbsenceWarning,
+                stacklevel=2,
+            )
+        return torch.zeros_like(x)
+
+    def check_output(self, module: nn.Module, args: Any, kwargs: Any, output: Any, samples: int) -> None:
+        """Reject what is not one row of logits per sample."""
+        if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != samples:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"the model must return one row of outputs per sample ({trace.samples}), got {shape}; wrap it so that it does"
+                f"the model must return one row of outputs per sample ({samples}), got {shape}; wrap it so that it does"
             )
-        own, *others = output.detach().split(trace.samples)
-        check_logits(own, lambda: self._elsewhere(module, input))
-        trace.outputs = (own, others[0])
-        self.last = trace
-        self.check_graph(module, input[0], output)
-        return _Split.apply(self, trace, output)
 
-    def _elsewhere(self, module: nn.Module, input: Any) -> Tensor:
-        """The model's outputs for other inputs, to tell a softmax from logits that sum to 1 by chance."""
-        other = shrunk((input[0].detach(),))
-        with quiet_forward(other):
-            outputs: Tensor = module(*other, *input[1:])
-        return outputs
+        def elsewhere() -> Tensor:  # to tell a softmax from logits that sum to 1 by chance
+            other = shrunk((args[0].detach(),))
+            with quiet_forward(other):
+                outputs: Tensor = module(*other, *args[1:], **kwargs)
+            return outputs
 
-    @property
-    def outputs(self) -> tuple[Tensor, Tensor]:
-        """The outputs of x and of r in the last paired forward."""
-        assert self.last is not None
-        assert self.last.outputs is not None
-        return self.last.outputs
+        check_logits(output.detach(), elsewhere)
 
-    def reference_for(self, x: Tensor) -> Tensor:
-        """The reference of every sample, in the shape of x."""
-        if self.reference is None:
-            if not self.announced:
-                warnings.warn(
-                    "no reference is given, so the input is compared with zeros, where nothing missing can show; "
-                    "pass AbsenceGradient(..., reference=ReferenceSet(images, labels))",
-                    AbsenceWarning,
-                    stacklevel=2,
-                )
-            return torch.zeros_like(x)
-        return expanded_reference(self.reference, x)
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        # torch forgets to pass keywords where another thread takes its hook off just now
+        return None if kwargs is None else self.pre_forward(module, args, kwargs)
 
-    # what differs between pairs and triples
+    def _behind(self, module: nn.Module, args: Any, *rest: Any) -> Any:
+        return None if len(rest) == 1 else self.post_forward(module, args, *rest)
 
-    def check_graph(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
-        """Look for what no rule describes."""
-
-    def copies(self, x: Tensor) -> Tensor:
-        """x [B, ...] -> the batch that the network sees."""
+    def pre_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The forward begins."""
         raise NotImplementedError
 
-    def seeds(self, trace: Trace, weights: Tensor, output: Tensor) -> Tensor:
-        """What is explained, as the gradient that goes into the network's outputs."""
+    def post_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """It ends, also if it raises (output is None then)."""
         raise NotImplementedError
 
-    def collect(self, trace: Trace, root: nn.Module | None, x: Tensor, gradient: Tensor) -> Tensor:
-        """What comes out at the network's inputs, as the map of x."""
-        raise NotImplementedError
+
+@dataclass
+class _Call:
+    """One call of the model: the pass of x, and then that of its reference."""
+
+    comparison: Comparison
+    question: Question
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[int]  # positions among args of what gets relevance
+    handled: Any  # the exception that the caller handled when the call began
+    passes: ExitStack = field(default_factory=ExitStack)
+    reference: list[Any] | None = None  # while it runs
+    outputs: tuple[Tensor, Tensor] | None = None  # of x and of r
+
+    def ends_early(self, output: Any) -> bool:
+        """Whether the forward that ends has raised."""
+        return output is None or sys.exc_info()[1] is not self.handled
 
 
 class Pair(RootHook):
-    """The batch [x, r]: relevance of the difference, conserved."""
+    """x against a reference: relevance of the difference, conserved."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.checked = True
+        self._calls: dict[int, _Call] = {}  # by thread
         self._bound: list[Any] = []
 
     def register(self, module: nn.Module) -> Any:
-        """On the root; tells every rule on the model's modules whom it belongs to."""
-        check_modules(module)
+        """On the root; tells every rule on the model's modules that there is something to compare with."""
         for hook in hooks_on(module):
-            if isinstance(hook, BasicHook):
+            if isinstance(hook, BasicHook) or type(hook).__module__.startswith("zennit."):
                 name = type(hook).__name__
+                remedy = f"use Absence{name} beside" if hasattr(rules, f"Absence{name}") else "leave it out beside"
                 raise ValueError(
                     f"{name} is a rule of Zennit's, which shares relevance out by values and not by differences; "
-                    f"use Absence{name} beside the other Absence rules"
+                    f"{remedy} the other Absence rules"
                 )
-            if hasattr(hook, "pair"):
-                hook.pair = self
+            if isinstance(hook, rules.AbsenceRule):
+                hook.pairs.add(self)
                 self._bound.append(weakref.ref(hook))
         return super().register(module)
 
     def remove(self) -> None:
-        """The rules are on their own again."""
+        """The rules are on their own again; a forward that was interrupted is left."""
         super().remove()
         for reference in self._bound:
             hook = reference()
-            if hook is not None and hook.pair is self:
-                hook.pair = None
+            if hook is not None:
+                hook.pairs.discard(self)
         self._bound.clear()
+        call = self._calls.pop(get_ident(), None)
+        if call is not None:
+            call.passes.__exit__(*sys.exc_info())
 
-    def copies(self, x: Tensor) -> Tensor:
-        """[x, r]."""
-        return torch.cat([x, self.reference_for(x).to(x)])
+    def pre_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """x's pass begins, if a gradient is asked for; or that of its reference."""
+        call = self._calls.get(get_ident())
+        if call is not None and call.reference is not None:
+            return tuple(call.passes.enter_context(call.comparison.replaying(call.reference))), kwargs
+        if call is not None or not self.answers(module, args):
+            return None
+        inputs = [place for place, value in enumerate(args) if isinstance(value, Tensor) and value.requires_grad]
+        for place in inputs:
+            check_input(args[place])
+        check_mode(module)
+        named = {name: hook for name, hook in rules_on(module, self.owner).items() if hook.active}
+        own = {id(hook.redistribution) for hook in named.values() if hook.own_layer_epsilon}
+        comparison = Comparison(
+            None,
+            [value.detach() if isinstance(value, Tensor) else value for value in args],
+            fixed=[place for place in range(len(args)) if place not in inputs],
+            model=module,
+            rule=lambda name: named[name].redistribution if name in named else None,
+            last_rule=lambda rule: None if id(rule) in own else rule,
+        )
+        call = _Call(comparison, self.question, args, kwargs, inputs, sys.exc_info()[1])
+        values = call.passes.enter_context(comparison.recording(is_running=True))
+        self._calls[get_ident()] = call
+        return tuple(values), kwargs
 
-    def check_graph(self, module: nn.Module, x: Tensor, output: Tensor) -> None:
-        """Refuse operations outside the rules: the gradient of a pooling keeps the sum of R and puts it elsewhere."""
-        if self.checked and self.active:
-            operation = unseen_operation(output)
-            if operation:
+    def post_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """A pass ends. Behind that of x the reference runs, and the caller gets x's outputs."""
+        call = self._calls.get(get_ident())
+        if call is None:
+            return None
+        if call.reference is None:
+            del self._calls[get_ident()]
+        if call.ends_early(output):
+            call.passes.__exit__(*sys.exc_info())
+            return None
+        call.passes.close()
+        if call.reference is None:
+            return self._compare(module, call, output)
+        return None
+
+    def _compare(self, module: nn.Module, call: _Call, output: Any) -> Tensor:
+        self.check_output(module, call.args, call.kwargs, output, len(call.args[call.inputs[0]]))
+        call.comparison.explain(output)
+        call.reference = self._references(call)
+        self._calls[get_ident()] = call
+        try:
+            other = module(*call.args, **call.kwargs)
+        finally:
+            del self._calls[get_ident()]
+        call.outputs = self.outputs[get_ident()] = (output.detach(), other.detach())
+        compared: Tensor = _Compared.apply(
+            self, weakref.ref(module), call, *(call.args[place] for place in call.inputs)
+        )
+        return compared
+
+    def _references(self, call: _Call) -> list[Any]:
+        """r in the place of every input; what gets no relevance is the same as for x."""
+        if len(call.inputs) > 1 and call.question.reference is not None:
+            raise ValueError(
+                f"{len(call.inputs)} inputs require gradients, and there is one reference; let the others require none"
+            )
+        values = list(call.args)
+        for place in call.inputs:
+            values[place] = self.reference_for(call.question, values[place].detach()).to(values[place])
+        return values
+
+    def relevance(self, call: _Call, weights: Tensor) -> list[Tensor]:
+        """R of every input for these weights on the outputs, after the check of the sum."""
+        assert call.outputs is not None
+        pulled = call.comparison.pull(call.comparison.output, weights)
+        found = [entry.relevance for entry in pulled.inputs if entry is not None]
+        if self.checked:
+            parts = [*found, *pulled.absorbed]
+            error, is_conserved = conservation(parts, *call.outputs, weights, call.comparison.coarsest)
+            if not is_conserved:
+                row = int(error.nan_to_num(torch.inf).argmax())
                 raise ConservationError(
-                    f"{operation} is called outside the modules that have a rule, so its relevance would land in the wrong "
-                    f"places. {likely_causes(module, x[: max(1, len(x) // 2)])}"
+                    f"the relevance of sample {row} does not sum to u(x) - u(r): it is off by {float(error[row]):.1e} of it. Part "
+                    "of the model is not seen as torch operations, or its numbers overflow; try float64"
                 )
-
-    def seeds(self, trace: Trace, weights: Tensor, output: Tensor) -> Tensor:
-        """R_u = w (u(x) - u(r)) on x's half, nothing on r's."""
-        x, r = output.chunk(2)
-        seed = weights * (x - r)
-        trace.restart(per_sample(seed.detach(), trace.samples))
-        size = weights.abs() * torch.maximum(x.abs(), r.abs())
-        trace.rounding = ROUNDING * torch.finfo(seed.dtype).eps * per_sample(size, trace.samples)
-        return torch.cat([seed, torch.zeros_like(seed)])
-
-    def collect(self, trace: Trace, root: nn.Module | None, x: Tensor, gradient: Tensor) -> Tensor:
-        """x's half, after the check."""
-        relevance = gradient.chunk(2)[0]
-        if self.checked and trace.seed is not None:
-            check_conservation(trace, root, x, relevance.detach())
-        return relevance
+        return found
 
 
-def check_conservation(trace: Trace, root: nn.Module | None, x: Tensor, relevance: Tensor) -> None:
-    """Compare sum R with u(x) - u(r).
+class _Compared(torch.autograd.Function):
+    """The outputs of x, whose gradient is relevance; the plain gradient while the composite is inactive or gone."""
 
-    Raises:
-        ConservationError: they differ by more than :data:`TOLERANCE`, or relevance arrived where x and r are
-            the same; with what the model does that no rule sees.
-    """
-    assert trace.seed is not None
-    total = per_sample(relevance, trace.samples)
-    scale = trace.seed.abs() + per_sample(relevance.abs(), trace.samples)
-    allowed = tolerance(relevance) * scale + trace.rounding
-    lost = (trace.seed - total - trace.absorbed).abs()
-    wrong = ~(lost <= allowed)  # NaN is wrong
-    where = ""
-    for module, leaked in trace.leaks:
-        if not where and bool((leaked > allowed).any()):
-            wrong |= leaked > allowed
-            where = f", and some reaches {name_of(module, root)} where input and reference do not differ"
-            where += " (Flat and WSquare belong in the first layer)" if trace.has_spread else ""
-    if not bool(wrong.any()):
-        return
-    row = int(wrong.nonzero()[0])
-    raise ConservationError(
-        f"the relevance of sample {row} sums to {float(total[row]):.4g}, but u(x) - u(r) = {float(trace.seed[row]):.4g}{where}. "
-        + likely_causes(root, x)
-    )
+    @staticmethod
+    def forward(ctx: Any, hook: Pair, module: Any, call: _Call, *inputs: Tensor) -> Tensor:
+        ctx.hook, ctx.module, ctx.call = hook, module, call
+        ctx.takes_weights = True  # read by nontarget(...) from output.grad_fn
+        ctx.save_for_backward(*inputs)
+        output: Tensor = call.comparison.output.detach().clone()
+        return output
 
-
-def tolerance(values: Tensor) -> float:
-    """The relative tolerance of the conservation check for values of this type on this device."""
-    coarse = values.is_cuda and torch.backends.cudnn.allow_tf32 and values.dtype == torch.float32
-    return COARSE if coarse else TOLERANCE.get(values.dtype, COARSE)
+    @staticmethod
+    def backward(ctx: Any, seed: Tensor) -> Any:
+        inputs, call = ctx.saved_tensors, ctx.call
+        if not ctx.hook.active:
+            return None, None, None, *_plain_gradient(ctx.module(), call, inputs, seed)
+        weights = seed.detach()
+        if not call.question.takes_weights:
+            weights = output_weights(weights, call.outputs[0])
+        found = ctx.hook.relevance(call, weights)
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.call = None  # and with it the graph
+        if torch.is_grad_enabled():
+            found = [_Underived.apply(value, *inputs) for value in found]
+        return None, None, None, *found
 
 
-def per_sample(values: Tensor, samples: int) -> Tensor:
-    """Sums over everything but the samples [B], in float64 where the device has it."""
-    dtype = torch.float32 if values.device.type == "mps" else torch.float64
-    return values.detach().reshape(samples, -1).sum(1, dtype=dtype)
+class _Underived(torch.autograd.Function):
+    """A map with ``create_graph=True``: it knows what it depends on, and rejects to be derived."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *inputs: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        raise ConservationError(
+            "the derivative of a map of relevance is not available; train with the map of AbsenceIntegratedGradients, or with "
+            "absence_plugins.methods.debias.AttributionPrior"
+        )
+
+
+def _plain_gradient(module: nn.Module | None, call: _Call, inputs: tuple[Tensor, ...], seed: Tensor) -> Any:
+    if module is None:
+        raise RuntimeError("the model is gone, so it cannot be derived")
+    args, create = list(call.args), torch.is_grad_enabled()
+    with torch.enable_grad():
+        for place, value in zip(call.inputs, inputs, strict=True):
+            args[place] = value if create else value.detach().requires_grad_()
+        output = module(*args, **call.kwargs)
+        return torch.autograd.grad(
+            output, [args[place] for place in call.inputs], seed, create_graph=create, allow_unused=True
+        )
 
 
 def output_weights(seed: Tensor, output: Tensor) -> Tensor:
@@ -312,77 +361,49 @@ def expanded_reference(reference: Tensor, x: Tensor) -> Tensor:
         ) from None
 
 
-def hooks_on(root: nn.Module) -> list[Any]:
-    """The objects whose methods are forward hooks anywhere on the model; none on what is no module."""
+def hooks_on(root: nn.Module, *, deep: bool = True) -> list[Any]:
+    """The objects whose methods are forward hooks on the model (``deep``: anywhere); none on what is no module."""
     found: dict[int, Any] = {}
-    for module in root.modules() if isinstance(root, nn.Module) else ():
-        for function in module._forward_hooks.values():
-            owner = getattr(function, "__self__", None)
-            if isinstance(owner, Hook):
-                found[id(owner)] = owner
+    modules = root.modules() if deep and isinstance(root, nn.Module) else [root] if isinstance(root, nn.Module) else []
+    for module in modules:
+        for hook in _owners(module):
+            found[id(hook)] = hook
     return list(found.values())
 
 
-def check_modules(root: nn.Module) -> None:
-    """Refuse modules for which no rule is right. Raises ValueError."""
-    for name, module in root.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            raise ValueError(
-                f"{name or 'the model'} is a MultiheadAttention, for which there is no reference-relative rule (Zennit passes "
-                "relevance through it as if it were a ReLU); use absence_plugins.captum.AbsenceIntegratedGradients"
-            )
+def rules_on(root: nn.Module, thread: int) -> dict[str, rules.AbsenceRule]:
+    """The rule of every module that has one, by the module's name; of several, the last; those of the thread, if it has some."""
+    hooks = of_thread([hook for hook in hooks_on(root) if isinstance(hook, rules.AbsenceRule)], thread)
+    kept = {id(hook): hook for hook in hooks}
+    return {name: hook for name, module in root.named_modules() for hook in _owners(module) if id(hook) in kept}
+
+
+def of_thread(hooks: list[Any], thread: int) -> list[Any]:
+    """The hooks that the thread has registered; all, where it has registered none."""
+    return [hook for hook in hooks if hook.owner == thread] or hooks
+
+
+def _owners(module: nn.Module) -> list[Any]:
+    owners = [getattr(function, "__self__", None) for function in list(module._forward_hooks.values())]
+    return [owner for owner in owners if isinstance(owner, Hook)]
+
+
+def check_input(input: Tensor) -> None:
+    """Raises ValueError for a batch without samples."""
+    if input.dim() == 0 or len(input) == 0:
+        raise ValueError(f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis")
 
 
 def check_mode(root: nn.Module) -> None:
-    """Refuse training mode where it would mix input and reference. Raises ValueError."""
+    """Reject training mode where it would make x and its reference pass differently. Raises ValueError."""
     for name, module in root.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
                 f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in which "
-                "input and reference would mix; there is no rule for it"
+                "samples mix; there is no rule for it"
             )
         if module.training and isinstance(module, RANDOM_OR_MIXING):
             raise ValueError(
                 f"{name} ({type(module).__name__}) is in training mode, in which input and reference do not pass it alike; "
                 "call model.eval() first"
             )
-
-
-def name_of(module: nn.Module, root: nn.Module | None) -> str:
-    """A module's name and type, for messages."""
-    names = {} if root is None else {found: name for name, found in root.named_modules()}
-    return f"{names.get(module, '') or 'the model'} ({type(module).__name__})"
-
-
-class _Join(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hook: RootHook, root: Any, trace: Trace, x: Tensor) -> Tensor:
-        ctx.hook, ctx.root, ctx.trace, ctx.is_join = hook, root, trace, True
-        ctx.save_for_backward(x)
-        return hook.copies(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
-        if not ctx.hook.active:
-            return None, None, None, gradient[: len(x)]
-        return None, None, None, ctx.hook.collect(ctx.trace, ctx.root(), x, gradient)
-
-
-class _Split(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hook: RootHook, trace: Trace, output: Tensor) -> Tensor:
-        ctx.hook, ctx.trace = hook, trace
-        ctx.takes_weights = True  # read by nontarget(...) from output.grad_fn
-        ctx.save_for_backward(output)
-        return output[: trace.samples].clone()
-
-    @staticmethod
-    def backward(ctx: Any, seed: Tensor) -> Any:
-        (output,) = ctx.saved_tensors
-        samples = ctx.trace.samples
-        if not ctx.hook.active:
-            ctx.trace.restart(None)
-            return None, None, torch.cat([seed, seed.new_zeros(output.shape[0] - samples, *seed.shape[1:])])
-        weights = seed if ctx.hook.weights_given else output_weights(seed, output[:samples])
-        return None, None, ctx.hook.seeds(ctx.trace, weights, output)

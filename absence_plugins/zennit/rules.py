@@ -1,82 +1,77 @@
-"""Zennit hooks for reference-relative rules: which share of an output's relevance each input difference gets.
+"""Zennit hooks for reference-relative rules: which part of an output's relevance each input difference gets.
 
-They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own, on a batch [x, r]
-that :class:`~absence_plugins.zennit.AbsenceGradient` (or an ``Absence*`` composite) makes. The relevance of a
-difference lies on x's half; that of r's half is zero.
+They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own, and only name the redistribution in
+force for convolutions and linear layers inside their module. Everything else has one exact relevance of differences,
+whether its module carries a hook or not, or runs in no module at all (docs/relevance.md).
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+import weakref
+from threading import get_ident
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from zennit.core import Hook, Stabilizer
+from zennit.core import Hook, RemovableHandle, RemovableHandleList, Stabilizer
 
-from absence_plugins.core.pooling import scattered
-from absence_plugins.zennit import shares
-from absence_plugins.zennit.operators import operator_of, weight_of
-from absence_plugins.zennit.pairing import Pair, Trace
-from absence_plugins.zennit.propagation import Meet, Propagate
+from absence_plugins.relevance.secants.redistribution import AlphaBeta, Gamma, Redistribution, Spread, Stabilized, ZPlus
+from absence_plugins.zennit.damping import damped
 
 
 class AbsenceRule(Hook):
-    """A hook that replaces a module's gradient by relevance of the difference between input and reference."""
+    """A hook that names the rule in force inside a module, for relevance of the difference between input and reference.
+
+    Attributes:
+        redistribution: the rule of convolutions and linear layers called inside the module.
+        own_layer_epsilon: Epsilon in its place where the layer is the output layer of the explained unit.
+    """
+
+    redistribution: Redistribution | Literal["epsilon"] = "epsilon"
+    own_layer_epsilon = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.pair: Pair | None = None
-        self._entered: list[Tensor] = []
+        self.pairs: weakref.WeakSet[Any] = weakref.WeakSet()  # the root hooks that compare
+        self.owner = get_ident()  # the thread that registered it
 
     def copy(self) -> AbsenceRule:
         """The hook of one module, made from this template."""
-        clone = copy.copy(self)
-        Hook.__init__(clone)
-        clone.pair, clone._entered = None, []
+        return copy.copy(self)
+
+    def __copy__(self) -> AbsenceRule:
+        clone = type(self).__new__(type(self))
+        clone.__dict__.update(self.__dict__)
+        AbsenceRule.__init__(clone)
         return clone
+
+    def __deepcopy__(self, memo: Any) -> AbsenceRule:
+        return copy.copy(self)  # settings do not change, and what belongs to a registration stays with it
 
     def register(self, module: nn.Module) -> Any:
         """On one module; also again, after it was removed."""
-        self.active = True
-        return super().register(module)
+        self.active, self.owner = True, get_ident()
+        return RemovableHandleList([RemovableHandle(self), module.register_forward_hook(self.post_forward)])
 
     def remove(self) -> None:
-        """Forget tensors and the pair; what is still in a graph passes the plain gradient, as with Zennit."""
+        """Forget what belonged to the registration."""
         super().remove()
-        self._entered.clear()
-        self.pair, self.active = None, False
+        self.pairs.clear()
+        self.active = False
 
-    def pre_forward(self, module: nn.Module, input: Any) -> Any:
-        """Remember the input; a module that works in place gets a copy."""
-        value = input[0] if isinstance(input, tuple) else input
-        self._entered.append(value)
-        if getattr(module, "inplace", False):
-            return (value.clone(), *input[1:]) if isinstance(input, tuple) else value.clone()
-        return None
+    def pre_forward(self, module: nn.Module, *_: Any) -> None:
+        """Nothing: the rule is read by the hook on the root."""
 
-    def post_forward(self, module: nn.Module, input: Any, output: Any) -> Any:
-        """Put the rule between input and output."""
-        value = self._entered.pop()
-        if not (torch.is_grad_enabled() and isinstance(value, Tensor) and value.requires_grad):
-            return output
-        if self.pair is None:
+    def post_forward(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Reject to be alone, as there is nothing to compare with. In other threads it may be on its way on or off."""
+        is_alone = self.active and not self.pairs and self.owner == get_ident()
+        wanted = any(isinstance(value, Tensor) and value.requires_grad for value in args)
+        if is_alone and wanted and torch.is_grad_enabled():
             raise ValueError(
                 f"{type(self).__name__} compares an input with a reference, and none was paired; use AbsenceGradient in place "
                 "of Gradient, or an Absence composite"
             )
-        if self.pair.trace is None:
-            return output
-        if not isinstance(output, Tensor):
-            raise ValueError(f"{type(module).__name__} returns a {type(output).__name__}; rules need one tensor")
-        return Propagate.apply(self, module, self.pair.trace, value, output)
-
-    def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """From R of the output to R of the input.
-
-        value, output: [2B, ...], x's half and r's; relevance: [B, ...] of the output. Returns [B, ...] of the input.
-        """
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         names = [f"{key}={value!r}" for key, value in vars(self).items() if key in ("gamma", "alpha", "beta")]
@@ -84,9 +79,10 @@ class AbsenceRule(Hook):
 
 
 class AbsencePass(AbsenceRule):
-    """Pass: relevance goes through as it is. For activations and batch norm, which work on every value alone.
+    """Pass: relevance goes through as it is, for activations and batch norm, which work on every value alone.
 
-    R_in = R_out. Source: docs/from-zennit.md, step 3 (the upper rule has already shared out by a(x) - a(r)).
+    R_in = R_out: m (f(a) - f(r)) / (a - r). It is the engine's for every operation, and Epsilon inside: the hook only says that no
+    other rule is in force here. Source: docs/from-zennit.md, step 3.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceEpsilon, AbsenceGradient
@@ -97,15 +93,13 @@ class AbsencePass(AbsenceRule):
     tensor([[ 3., -2.]])
     """
 
-    def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """R_in = R_out."""
-        return relevance.view_as(value.chunk(2)[0])
-
 
 class _Weighted(AbsenceRule):
-    """What the rules for linear layers share: the operator without bias, the stabilizer, the output layer."""
+    """What the rules for linear layers share: the stabilizer, the unit's output layer."""
 
-    def __init__(self, stabilizer: Any = 0.0, zero_params: Any = None, *, own_layer_epsilon: bool = False) -> None:
+    def __init__(
+        self, rule: Redistribution | None, stabilizer: Any, zero_params: Any, own_layer_epsilon: bool = False
+    ) -> None:
         super().__init__()
         self.stabilizer = None if stabilizer == 0 else Stabilizer.ensure(stabilizer)
         names = [zero_params] if isinstance(zero_params, str) else list(zero_params or [])
@@ -115,30 +109,10 @@ class _Weighted(AbsenceRule):
                 "nothing is left to share out; leave zero_params out"
             )
         self.own_layer_epsilon = own_layer_epsilon
-
-    def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """The rule; Epsilon where this is the output layer of the explained unit and the composite asks for that."""
-        (x, r), (u, v) = value.chunk(2), output.chunk(2)
-        is_own = trace.is_own_layer()
-        change = u - v
-        by_epsilon = is_own and self.own_layer_epsilon
-        if by_epsilon or isinstance(self, AbsenceEpsilon):  # the others do not divide by it
-            change = torch.where(shares.is_rounding(change, u, v), 0.0, change)
-        if by_epsilon:
-            return shares.rescale(operator_of(module), weight_of(module), x - r, change, relevance)
-        return self.share(module, trace, x - r, change, relevance)
-
-    def share(self, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor) -> Tensor:
-        """The rule itself: da [B, ...] of the input, change and relevance [B, ...] of the output."""
-        raise NotImplementedError
-
-    def _absorb(self, trace: Trace, denominator: Tensor, relevance: Tensor) -> Tensor:
-        """What the stabilizer leaves of the relevance; the check is told about the rest."""
-        if self.stabilizer is None:
-            return relevance
-        left = relevance * shares.absorbing(self.stabilizer, denominator)
-        trace.absorb(relevance - left)
-        return left
+        if self.stabilizer is not None:
+            self.redistribution = Stabilized(rule, self.stabilizer)
+        else:
+            self.redistribution = "epsilon" if rule is None else rule
 
 
 class AbsenceEpsilon(_Weighted):
@@ -164,18 +138,17 @@ class AbsenceEpsilon(_Weighted):
     """
 
     def __init__(self, epsilon: Any = 0.0, zero_params: Any = None, *, own_layer_epsilon: bool = False) -> None:
-        super().__init__(epsilon, zero_params, own_layer_epsilon=False)
-
-    def share(self, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor) -> Tensor:
-        """R_i = da_i sum_j w_ij R_j / change_j."""
-        relevance = self._absorb(trace, change, relevance)
-        return shares.rescale(operator_of(module), weight_of(module), da, change, relevance)
+        super().__init__(None, epsilon, zero_params)
 
 
-class AbsenceNorm(AbsenceEpsilon):
-    """Norm: in proportion to the differences. For average pooling and sums, which have no weights.
+class AbsenceNorm(AbsenceRule):
+    """Norm: in proportion to the differences, for average pooling and sums, which have no weights.
 
-    R_i = v_ij da_i / change_j R_j, v the pooling's own factors. Source: docs/from-zennit.md, step 3.
+    R_i = v_ij da_i / change_j R_j, v the pooling's own factors. It is the engine's for every linear operation; on anything else
+    (a max pooling) the hook changes nothing. Source: docs/from-zennit.md, step 3.
+
+    Args:
+        stabilizer: of the module's output; above 0 it absorbs relevance, of which the check of the sum is told.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -186,12 +159,15 @@ class AbsenceNorm(AbsenceEpsilon):
     """
 
     def __init__(self, stabilizer: Any = 0.0) -> None:
-        super().__init__(stabilizer)
+        super().__init__()
+        self.stabilizer = None if stabilizer == 0 else Stabilizer.ensure(stabilizer)
 
-    def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """As Epsilon; pooling is never the output layer."""
-        (x, r), (u, v) = value.chunk(2), output.chunk(2)
-        return self.share(module, trace, x - r, u - v, relevance)
+    def post_forward(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """The output; with a stabilizer, behind an operation that absorbs relevance."""
+        super().post_forward(module, args, output)
+        if self.stabilizer is None or not (self.active and isinstance(output, Tensor) and output.requires_grad):
+            return None
+        return damped(output, self.stabilizer)
 
 
 class AbsenceGamma(_Weighted):
@@ -212,14 +188,39 @@ class AbsenceGamma(_Weighted):
     def __init__(
         self, gamma: float = 0.25, stabilizer: Any = 0.0, zero_params: Any = None, *, own_layer_epsilon: bool = False
     ) -> None:
-        super().__init__(stabilizer, zero_params, own_layer_epsilon=own_layer_epsilon)
         if not gamma > 0:
             raise ValueError(f"gamma={gamma!r} must be above 0; gamma=0 is AbsenceEpsilon")
+        super().__init__(Gamma(gamma), stabilizer, zero_params, own_layer_epsilon)
         self.gamma = gamma
 
-    def share(self, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor) -> Tensor:
-        """The split by the rule's shares."""
-        return _split(self, module, trace, da, change, relevance, shares.gamma_shares(self.gamma))
+
+class AbsenceZBox(AbsenceGamma):
+    """ZBox, for the first layer: Gamma in its place, with the same arguments.
+
+    ZBox compares x with the lowest and highest values, z_ij = w_ij x_i - w+_ij low_i - w-_ij high_i. On a difference that would break
+    R(x; r) = -R(r; x), as exchanging x and r leaves low and high where they are. Here x is compared with the reference, so ``low``
+    and ``high`` have no effect. Source: Montavon et al., Pattern Recognition 2017 (z^B rule); docs/from-zennit.md.
+
+    >>> from zennit.composites import LayerMapComposite
+    >>> from absence_plugins.zennit import AbsenceGradient
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> net.weight.data = torch.tensor([[2.0, -1.0]])
+    >>> composite = LayerMapComposite([(nn.Linear, AbsenceZBox(low=-3.0, high=3.0))])
+    >>> AbsenceGradient(net, composite, reference=torch.zeros(2))(torch.tensor([[3.0, 2.0]]))[1]  # 1.25 * 6 and -2, of 5.5
+    tensor([[ 5.4545, -1.4545]])
+    """
+
+    def __init__(
+        self,
+        low: Any = None,
+        high: Any = None,
+        stabilizer: Any = 0.0,
+        zero_params: Any = None,
+        *,
+        gamma: float = 0.25,
+        own_layer_epsilon: bool = False,
+    ) -> None:
+        super().__init__(gamma, stabilizer, zero_params, own_layer_epsilon=own_layer_epsilon)
 
 
 class AbsenceZPlus(_Weighted):
@@ -237,9 +238,8 @@ class AbsenceZPlus(_Weighted):
     tensor([[4., 0.]])
     """
 
-    def share(self, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor) -> Tensor:
-        """The split by the rule's shares."""
-        return _split(self, module, trace, da, change, relevance, shares.zplus_shares)
+    def __init__(self, stabilizer: Any = 0.0, zero_params: Any = None, *, own_layer_epsilon: bool = False) -> None:
+        super().__init__(ZPlus(), stabilizer, zero_params, own_layer_epsilon)
 
 
 class AbsenceAlphaBeta(_Weighted):
@@ -267,20 +267,16 @@ class AbsenceAlphaBeta(_Weighted):
         *,
         own_layer_epsilon: bool = False,
     ) -> None:
-        super().__init__(stabilizer, zero_params, own_layer_epsilon=own_layer_epsilon)
         if alpha < 0 or beta < 0 or abs(alpha - beta - 1) > 1e-12:
             raise ValueError(f"alpha={alpha!r} and beta={beta!r} must not be negative, and alpha - beta must be 1")
+        super().__init__(AlphaBeta(beta), stabilizer, zero_params, own_layer_epsilon)
         self.alpha, self.beta = alpha, beta
-
-    def share(self, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor) -> Tensor:
-        """The split by the rule's shares."""
-        return _split(self, module, trace, da, change, relevance, shares.alpha_beta_shares(self.beta))
 
 
 class AbsenceFlat(_Weighted):
     """Flat: every input of an output gets the same share, whatever it is. It blurs, over the layer's kernel.
 
-    R_i = sum_j 1 / (number of inputs of j) R_j. Source: Lapuschkin et al., Nature Communications 2019.
+    R_i = sum_j 1 / (number of inputs of j) R_j, also where nothing differs: for the first layer only, anywhere else it is rejected. Source: Lapuschkin et al., Nature Communications 2019.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -293,13 +289,8 @@ class AbsenceFlat(_Weighted):
 
     power = 0
 
-    def share(self, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor) -> Tensor:
-        """R spread over the inputs by the magnitude of w to ``power``."""
-        weight = weight_of(module)
-        spread = weight if weight is None else (torch.ones_like(weight) if self.power == 0 else weight.square())
-        relevance = self._absorb(trace, change, relevance)
-        trace.has_spread = True
-        return shares.spread(operator_of(module), spread, da, relevance)
+    def __init__(self, stabilizer: Any = 0.0, zero_params: Any = None, *, own_layer_epsilon: bool = False) -> None:
+        super().__init__(Spread(self.power), stabilizer, zero_params, own_layer_epsilon)
 
 
 class AbsenceWSquare(AbsenceFlat):
@@ -323,34 +314,21 @@ class AbsenceMaxPool(AbsenceRule):
     """Max pooling: a rise of the maximum is due to x's winner, a fall to r's (winner takes all).
 
     R_i = sum of R_j over the windows whose maximum is higher on x and stands at i on x, and over those whose maximum
-    is higher on r and stands at i on r. Source: docs/from-zennit.md, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
+    is higher on r and stands at i on r. It is the engine's for every max pooling, with this hook or without. Source: docs/from-zennit.md, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
     >>> net = nn.Sequential(nn.MaxPool1d(2), nn.Flatten())
     >>> composite = LayerMapComposite([(nn.MaxPool1d, AbsenceMaxPool())])
-    >>> AbsenceGradient(net, composite, reference=torch.tensor([[0.0, 1.0]]))(torch.tensor([[[5.0, 0.0]]]))[1]
+    >>> AbsenceGradient(net, composite, reference=torch.tensor([[1.0, -1.0]]))(torch.tensor([[[5.0, 0.0]]]))[1]
     tensor([[[4., 0.]]])
     """
-
-    def pre_forward(self, module: nn.Module, input: Any) -> Any:
-        """The pooling works on a stand-in for its input, at which what belongs to x's and to r's winners meets."""
-        super().pre_forward(module, input)
-        value = input[0] if isinstance(input, tuple) else input
-        if not (isinstance(value, Tensor) and value.requires_grad and self.pair is not None and self.pair.trace):
-            return None
-        return (Meet.apply(self, value), *input[1:]) if isinstance(input, tuple) else Meet.apply(self, value)
-
-    def through_module(self, output: Tensor, relevance: Tensor) -> Tensor:
-        """Everything to the side that has the larger maximum; the pooling's own backward knows the winners."""
-        u, v = output.chunk(2)
-        return torch.cat([relevance * (u > v), relevance * (u < v)])
 
 
 class AbsenceReduction(AbsenceRule):
     """The reduction over space of a hidden unit (:class:`absence_plugins.Unit`): Norm, or the rule of max pooling.
 
-    Already in every ``Absence*`` composite; for layer maps of one's own: ``(absence_plugins.core.units.Reduction, ...)``.
+    It is right without a hook; this one is left so that layer maps written with it keep working.
 
     >>> from absence_plugins import Unit
     >>> from absence_plugins.zennit import AbsenceEpsilonGamma, AbsenceGradient
@@ -360,24 +338,3 @@ class AbsenceReduction(AbsenceRule):
     >>> AbsenceGradient(unit, AbsenceEpsilonGamma(), reference=torch.zeros(2))(torch.tensor([[[3.0, 1.0]]]))[1]
     tensor([[[3., 1.]]])
     """
-
-    def relevance(self, module: Any, trace: Trace, value: Tensor, output: Tensor, relevance: Tensor) -> Tensor:
-        """By ``reduce`` of the unit. A minimum is the negated maximum of the negated values: the sides change places."""
-        (x, r), (u, v) = value.chunk(2), output.chunk(2)
-        if module.reduce in ("mean", "sum"):
-            return shares.rescale(operator_of(module), None, x - r, u - v, relevance)
-        rise, fall = relevance.masked_fill(u <= v, 0.0), relevance.masked_fill(u >= v, 0.0)
-        amounts = torch.cat([rise, fall] if module.reduce == "max" else [fall, rise])
-        winners = module.winners(value)[:, None, None]
-        return scattered(winners, value[:, None], amounts[:, None, None])[:, 0]
-
-
-def _split(
-    rule: _Weighted, module: Any, trace: Trace, da: Tensor, change: Tensor, relevance: Tensor, by: shares.Shares
-) -> Tensor:
-    weight = weight_of(module)
-    if weight is None:
-        raise ValueError(
-            f"{type(rule).__name__} needs a module with a weight, got {type(module).__name__}; use AbsenceNorm"
-        )
-    return shares.split(operator_of(module), weight, da, rule._absorb(trace, change, relevance), by)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from absence_plugins.zennit import (
     AbsenceOcclusion,
     nontarget,
 )
+from absence_plugins.zennit.pairing import Question
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -207,17 +209,17 @@ def test_models_that_return_something_else(form: str) -> None:
             attribution.Gradient(net, OURS[name]())(x, one(0, 0))
 
 
-def test_models_with_several_inputs() -> None:
+def test_one_reference_for_several_inputs_that_want_gradients() -> None:
     net, composite = Odd("plain"), AbsenceEpsilonGamma()
-    with (
-        composite.context(net),
-        pytest.raises(ValueError, match=r"takes 2 tensors; Zennit attributes to one input. Wrap"),
-    ):
-        net(rows(2).requires_grad_(), rows(2))
+    with composite.context(net):
+        (root,) = (hook.__self__ for hook in net._forward_hooks.values())
+        root.questions[get_ident()] = Question(rows(2, seed=2))
+        with pytest.raises(ValueError, match=r"2 inputs require gradients, and there is one reference; let the others"):
+            net(rows(2).requires_grad_(), rows(2).requires_grad_())
     assert not net._forward_pre_hooks
 
 
-def test_the_batch_must_stay_in_front() -> None:
+def test_the_batch_may_leave_its_place() -> None:
     class Turned(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -228,8 +230,10 @@ def test_the_batch_must_stay_in_front() -> None:
             return self.dense(self.inner(x.transpose(0, 1)).transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
 
     x, r = torch.randn(2, 2, 3, 5, generator=torch.Generator().manual_seed(0)).double()
-    with pytest.raises(ValueError, match=r"Linear\) sees a batch of 3, .*the batch axis must stay the first one"):
-        explain(Turned(), AbsenceEpsilonGamma(), x, r)
+    net = Turned()
+    found = explain(net, AbsenceEpsilonGamma(), x, r)
+    gradient = torch.autograd.functional.jacobian(lambda value: net(value)[:, 0].sum(), x)
+    assert torch.allclose(found, gradient * (x - r))  # it is linear
 
 
 def test_callables_that_are_no_modules() -> None:
@@ -263,8 +267,10 @@ def test_settings_of_rules() -> None:
     for value in ("a", [1.0]):
         with pytest.raises(TypeError, match="is not a valid stabilizer"):
             adapters.AbsenceEpsilon(value)
-    with pytest.raises(ValueError, match="AbsenceGamma needs a module with a weight, got AvgPool1d; use AbsenceNorm"):
-        explain(nn.AvgPool1d(2), LayerMapComposite([(nn.AvgPool1d, adapters.AbsenceGamma())]), rows(1)[:, None], torch.zeros(()), torch.ones(1, 1, 2))  # fmt: skip
+    pool = LayerMapComposite([(nn.AvgPool1d, adapters.AbsenceGamma())])  # nothing in it has a weight
+    x = rows(1)[:, None]
+    found = explain(nn.AvgPool1d(2), pool, x, torch.zeros(()), torch.ones(1, 1, 2))
+    assert torch.allclose(found[..., :4], x[..., :4] / 2)
 
 
 def test_zero_params_bias_changes_nothing() -> None:

@@ -21,6 +21,7 @@ from absence_plugins.zennit import (
     AbsenceNorm,
     AbsenceOcclusion,
     AbsencePass,
+    ConservationError,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -93,34 +94,15 @@ def test_a_model_that_works_in_place_on_its_input(name: str) -> None:
 # -- derivatives ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", ["inactive", "removed"])
-@pytest.mark.parametrize("activation", ["tanh", "gelu"])
 @pytest.mark.parametrize("name", CONSERVATIVE)
-def test_the_derivative_of_a_map_is_that_of_finite_differences(name: str, activation: str, after: str) -> None:
-    """As with Zennit: while the composite is inactive, or when the call is over and it is gone again."""
-    # "removed" - the rules of a removed composite stay active in the graph (rules.py, AbsenceRule.remove; pairing.py)
-    net, r = conv_net(8, activation, "average", "two dense"), images(1, seed=2)
-    weights = images(1, seed=5)
+def test_the_derivative_of_a_map_is_refused(name: str) -> None:
+    """With ``create_graph`` the map is the same; what is not known is not silently taken for constant."""
+    net, r = conv_net(8, "tanh", "average", "two dense"), images(1, seed=2)
     x = images(1).requires_grad_()
-    attributor = AbsenceGradient(net, CONSERVATIVE[name](), one(1), True, reference=r)
-    if after == "removed":
-        found = attributor(x)[1]
-        (slope,) = torch.autograd.grad((found * weights).sum(), x)
-    else:
-        with attributor:
-            found = attributor(x)[1]
-            with attributor.inactive():
-                (slope,) = torch.autograd.grad((found * weights).sum(), x)
+    found = AbsenceGradient(net, CONSERVATIVE[name](), one(1), True, reference=r)(x)[1]
     assert torch.equal(found.detach(), explain(net, CONSERVATIVE[name](), x.detach(), r, one(1)))
-    step = 1e-6
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(4):
-        direction = torch.randn(x.shape, generator=generator).double()
-        ahead, behind = (
-            (explain(net, CONSERVATIVE[name](), x.detach() + sign * step * direction, r, one(1)) * weights).sum()
-            for sign in (1, -1)
-        )
-        assert float((slope * direction).sum()) == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-4)
+    with pytest.raises(ConservationError, match=r"derivative of a map of relevance is not available; train with"):
+        torch.autograd.grad(found.sum(), x)
 
 
 def plain_gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
@@ -203,7 +185,7 @@ def test_units_on_paper(reduce: Any) -> None:
 
 @pytest.mark.parametrize("unit", [
     *(Unit("5", 2, reduce=reduce) for reduce in ("mean", "sum", "max", "min")), Unit("4", 1), Unit("4.body", 0, reduce="max"),
-    Unit("7", 3, "pre"), Unit("10", 1), Unit("", 2), Unit("2", 0, "post", "sum"),
+    Unit("7", 3, activation="pre"), Unit("10", 1), Unit("", 2), Unit("2", 0, reduce="sum", activation="post"),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("name", CONSERVATIVE)
 def test_units_are_conserved_and_antisymmetric(name: str, unit: Unit) -> None:
@@ -225,7 +207,7 @@ def test_a_unit_of_value_zero_is_explained_like_any_other() -> None:
     net = nn.Sequential(nn.Linear(2, 1), nn.ReLU()).double()
     net[0].weight.data, net[0].bias.data = torch.tensor([[1.0, -1.0]]).double(), torch.zeros(1).double()
     x, r = torch.tensor([[1.0, 3.0]]).double(), torch.tensor([[3.0, 1.0]]).double()
-    for unit in (net, Unit("1", 0, "post").of(net)):
+    for unit in (net, Unit("1", 0, activation="post").of(net)):
         by_name = AbsenceGradient(unit, AbsenceEpsilonGamma(), torch.ones(1).double(), reference=r)(x)[1]
         assert by_name.tolist() == [[-1.0, -1.0]]
         assert torch.equal(AbsenceGradient(unit, AbsenceEpsilonGamma(), reference=r)(x)[1], by_name)
@@ -261,26 +243,12 @@ def test_a_units_mean_has_a_rule_in_layer_maps_too() -> None:
     assert torch.allclose(found, expected)
 
 
-def test_a_difference_of_rounding_carries_nothing() -> None:
-    """0 on paper: where an output does not differ nothing is shared out, whatever its inputs do."""
-    generator, tried = torch.Generator().manual_seed(0), 0
-    for _ in range(200):
-        weight, x, r = torch.randn(3, 1, 4, generator=generator).double()
-        weight *= 1e6
-        weight[0, 3] = -(weight * (x - r))[0, :3].sum() / (x - r)[0, 3]
-        net = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 1)).double()
-        net[0].weight.data, net[0].bias.data, net[2].weight.data = (
-            weight,
-            weight.new_full((1,), 1e7),
-            weight.new_ones(1, 1),
-        )
-        with torch.no_grad():
-            rounded = float(net(x) - net(r))
-        if rounded:
-            tried += 1
-            found = explain(net, AbsenceEpsilonGamma(), x, r, torch.ones(1, 1).double())
-            assert float(found.abs().max()) <= 1e-6  # and not 1e6
-    assert tried > 5
+def test_contributions_that_cancel_are_shown() -> None:
+    """They sum to the difference, which is 0 on paper: what is gross in Epsilon is not hidden (DeepLIFT's Rescale)."""
+    net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False)).double()
+    net[0].weight.data, net[2].weight.data = torch.tensor([[2.0, -3.0]]).double(), torch.tensor([[5.0]]).double()
+    x, r = torch.tensor([[4.0, 2.0]]).double(), torch.tensor([[1.0, 0.0]]).double()  # both 2 before the ReLU
+    assert explain(net, AbsenceEpsilonGamma(), x, r, torch.ones(1, 1).double()).tolist() == [[30.0, -30.0]]
 
 
 # -- modes ------------------------------------------------------------------------------------------------------------

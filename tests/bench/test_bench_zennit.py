@@ -25,6 +25,7 @@ from absence_plugins.data.planted import ATTENTION, PROBLEMS, shape_missing
 from absence_plugins.methods.faithfulness.located import Located, located
 
 SCORE = Score("shape_missing", "AbsenceEpsilonGamma", "", "nontarget", 0.9, 1.0, 100, is_exact=True, judged=True)
+CHOSEN = ("shape_missing", "stroke_missing")
 COST = Measurement("digits EpsilonPlus: time", "x", 20.0, 10.0, "ms", 2.0, PAIR_LIMIT, True, (2.0, 2.0))
 KEPT = ZennitResult((SCORE,), BenchResult((COST,), {"torch": "2"}, "Zennit"))
 
@@ -38,9 +39,7 @@ def result() -> Iterator[ZennitResult]:
     """A quick run over two of the problems."""
     before = surroundings()
     with pytest.MonkeyPatch.context() as patch:
-        chosen = ("shape_missing", "stroke_missing")
-        skipped = dict.fromkeys(ATTENTION)  # there is nothing that could be called
-        patch.setattr(zennit_bench, "PROBLEMS", {name: PROBLEMS[name] for name in chosen} | skipped)
+        patch.setattr(zennit_bench, "PROBLEMS", {name: PROBLEMS[name] for name in CHOSEN})
         yield run_zennit_bench(rounds=1, quick=True, device="cpu", progress=False)
     assert surroundings() == before
 
@@ -58,9 +57,11 @@ def test_every_composite_is_scored_in_every_view_and_nothing_is_judged_when_quic
     assert result.ok
 
 
-def test_attention_is_not_asked_and_the_table_says_why(result: ZennitResult) -> None:
-    assert {one.problem for one in result.scores} == {"shape_missing", "stroke_missing"}
-    assert "not asked: shape_missing_attention, as there is no rule for attention" in result.table()
+def test_the_local_composite_promises_nothing_on_attention(result: ZennitResult) -> None:
+    assert {one.problem for one in result.scores} == set(CHOSEN)
+    for name in ATTENTION:
+        assert not zennit_bench.is_promised(name, "AbsenceGuidedBackprop", "nontarget")
+        assert zennit_bench.is_promised(name, "AbsenceEpsilonGamma", "nontarget")
 
 
 def test_the_costs_are_those_of_four_composites(result: ZennitResult) -> None:

@@ -21,7 +21,7 @@ DEFAULT = "epsilon_gamma"
 
 
 def canonizers_for(model: nn.Module) -> list[Any]:
-    """The canonizer for the sums of torchvision's ResNets, if the model has such blocks; batch norm needs none."""
+    """What Zennit's own composites need: the canonizer for the sums of torchvision's ResNets, if the model has such blocks."""
     try:
         from torchvision.models.resnet import BasicBlock, Bottleneck
         from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
@@ -119,5 +119,4 @@ class ZennitMaps:
             chosen[:, target] = 1
             return chosen.view_as(output)
 
-        composite = self.composite(canonizers=canonizers_for(model))
-        return adapters.AbsenceGradient(model, composite, names, **options)
+        return adapters.AbsenceGradient(model, self.composite(), names, **options)

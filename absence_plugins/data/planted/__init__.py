@@ -55,7 +55,7 @@ PROBLEMS: dict[str, Callable[[int], Planted]] = {
     )
 }
 
-ATTENTION = frozenset({shape_missing_attention.__name__})  # for these networks relevance propagation has no rules
+ATTENTION = frozenset({shape_missing_attention.__name__})  # for these networks Zennit has no rules
 
 __all__ = [
     "ATTENTION",

@@ -51,6 +51,7 @@ class WeightedPull:
             self._back = redistribute(operator, rule, self._like - op.other_operand(place), weight, self._change)
         self.spread: Tensor | None = None
         self.absorbed: Tensor | None = None
+        self.support: Tensor | None = None  # where Flat and WSquare count the input: 1, elsewhere 0
 
     def __call__(self, multiplier: Multiplier) -> tuple[Tensor | None, ...]:
         """The pull."""
@@ -61,7 +62,8 @@ class WeightedPull:
             self.absorbed = m * (1 - self._passed) * self._change
             m = m * self._passed
         if self._power is not None:
-            self.spread = spread(self._operator, self._weight, self._like, m * self._change, self._power)
+            counted = torch.ones_like(self._like) if self.support is None else self.support
+            self.spread = spread(self._operator, self._weight, counted, m * self._change, self._power)
             return (torch.zeros_like(self._like),)
         return (reduce_to(self._back(m), self._like),)
 
@@ -80,10 +82,10 @@ def redistribute(
     return pull
 
 
-def spread(operator: Operator, weight: Tensor, like: Tensor, relevance: Tensor, power: int) -> Tensor:
-    """R_i = sum_j v_ij / (sum_i v_ij) R_j with v = abs(w)^power."""
+def spread(operator: Operator, weight: Tensor, counted: Tensor, relevance: Tensor, power: int) -> Tensor:
+    """R_i = sum_j c_i v_ij / (sum_i c_i v_ij) R_j with v = abs(w)^power; c is 0 for padding, 1 elsewhere."""
     v = torch.ones_like(weight) if power == 0 else weight.abs() ** power
-    return operator.transpose(quotient(relevance, operator.forward(torch.ones_like(like), v)), v)
+    return counted * operator.transpose(quotient(relevance, operator.forward(counted, v)), v)
 
 
 @secant("linear")
