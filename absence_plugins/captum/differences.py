@@ -137,8 +137,8 @@ def _comparison(
     layers: Mapping[str, tuple[nn.Module, str]] | None = None,
 ) -> Comparison:
     model = method._model
-    known = {"model": model} if isinstance(model, nn.Module) else {}
-    return Comparison(forward, plan.inputs, rule=rule, layers=layers, **known)
+    known = model if isinstance(model, nn.Module) else None
+    return Comparison(forward, plan.inputs, rule=rule, layers=layers, model=known)
 
 
 def _against_all(

@@ -31,7 +31,9 @@ class Record:
     reciprocal: Place | None = None  # of a product: the factor that is a reciprocal or its root
     pull: Pull | None = None
     graph_operand: Tensor | None = None  # with its graph, where a rule writes to the map
-    is_linear_in_m: bool = False  # the pull may be derived in the multipliers (it is asked for between input and operand)
+    is_linear_in_m: bool = (
+        False  # the pull may be derived in the multipliers (it is asked for between input and operand)
+    )
     overwritten: set[Place] = field(default_factory=set)  # places in (args, kwargs, output) that are overwritten later
 
     @property

@@ -26,13 +26,13 @@ from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.zennit.checks import check_input
 from absence_plugins.zennit.composites import REFUSALS
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import (
     Pair,
     Question,
     RootHook,
-    check_input,
     expanded_reference,
     hooks_on,
     of_thread,

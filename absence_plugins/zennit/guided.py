@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from zennit.rules import ReLUGuidedBackprop
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.zennit.pairing import Question, RootHook, check_input, check_mode, hooks_on, output_weights
+from absence_plugins.zennit.checks import check_input, check_mode
+from absence_plugins.zennit.pairing import Question, RootHook, hooks_on, output_weights
 
 
 class Triple(RootHook):

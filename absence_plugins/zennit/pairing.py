@@ -28,15 +28,10 @@ from absence_plugins.relevance.mode import GraphMode
 from absence_plugins.relevance.operation import RelevanceError
 from absence_plugins.relevance.result import conservation
 from absence_plugins.zennit import rules
+from absence_plugins.zennit.checks import check_input, check_mode
 
 # What the engine rejects, and a sum that is not u(x) - u(r): one class, by the name that it has here.
 ConservationError = RelevanceError
-
-RANDOM_OR_MIXING = (
-    nn.modules.dropout._DropoutNd,
-    nn.modules.batchnorm._BatchNorm,
-    nn.RReLU,
-)
 
 
 @dataclass(frozen=True)
@@ -386,24 +381,3 @@ def of_thread(hooks: list[Any], thread: int) -> list[Any]:
 def _owners(module: nn.Module) -> list[Any]:
     owners = [getattr(function, "__self__", None) for function in list(module._forward_hooks.values())]
     return [owner for owner in owners if isinstance(owner, Hook)]
-
-
-def check_input(input: Tensor) -> None:
-    """Raises ValueError for a batch without samples."""
-    if input.dim() == 0 or len(input) == 0:
-        raise ValueError(f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis")
-
-
-def check_mode(root: nn.Module) -> None:
-    """Reject training mode where it would make x and its reference pass differently. Raises ValueError."""
-    for name, module in root.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(
-                f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in which "
-                "samples mix; there is no rule for it"
-            )
-        if module.training and isinstance(module, RANDOM_OR_MIXING):
-            raise ValueError(
-                f"{name} ({type(module).__name__}) is in training mode, in which input and reference do not pass it alike; "
-                "call model.eval() first"
-            )

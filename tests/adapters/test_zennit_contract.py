@@ -323,7 +323,7 @@ def test_hooks_can_be_copied_and_hashed(name: str) -> None:
     clone = hook.copy()
     clone.stored_tensors["x"] = torch.zeros(1)
     assert not hook.stored_tensors
-    assert clone._entered is not hook._entered
+    assert clone.pairs is not hook.pairs
 
 
 @pytest.mark.parametrize("name", CONSERVATIVE)
