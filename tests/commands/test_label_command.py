@@ -43,8 +43,10 @@ def run(*arguments: str) -> tuple[int, str]:
 
 def test_the_digits_are_named_and_the_page_says_what_each_not_is_worth(folder: Path) -> None:
     before = torch.get_rng_state()
-    code, output = run("--layer", "relu4")
-    assert code == 0, output
+    result = CliRunner().invoke(app, ["label", "--layer", "relu4", "--quiet", "--out", "page"])
+    output = result.stdout
+    assert result.exit_code == 0, result.output
+    assert "reading relu4: 64 channels, before its nonlinearity" in result.stderr
     assert torch.equal(torch.get_rng_state(), before)
     assert "64 of 64 units named (q <= 0.05), 28 of them with a NOT" in output
     assert "NOT loop on top is worth +0." in output
