@@ -95,8 +95,8 @@ def asking(attributor: Any) -> Iterator[None]:
 def was_made_by_rules(output: Tensor) -> bool:
     """Whether the outputs come from a model on which rules of Zennit sit, for more than its activations.
 
-    A rule leads its module's input through an identity (and a copy), which stands in the graph of the outputs. Zennit's
-    rules on activations alone (guided backpropagation) change gradients, and divide by nothing.
+    A rule leads its module's input, in Zennit 1.0 its output too, through an identity (and a copy), which stands in the
+    graph of the outputs. Zennit's rules on activations alone (guided backpropagation) change gradients, and divide by nothing.
     """
     pending: list[tuple[Any, tuple[str, ...]]] = [(output.grad_fn, ())]
     seen: set[Any] = set()
@@ -105,15 +105,38 @@ def was_made_by_rules(output: Tensor) -> bool:
         if node is None or (node, behind) in seen:
             continue
         seen.add((node, behind))
-        if getattr(type(node), "_forward_cls", None) is HookedInput:
+        if _is_hooked(node) and not _is_output_of_activation(node):
             consumer = next((name for name in reversed(behind) if not name.startswith("Clone")), "")
-            if not any(word in consumer.lower() for word in ELEMENTWISE):
+            if not _is_elementwise(consumer):
                 return True
         name = node.name()
         # a copy hides which operation comes behind it
         following = (*behind[-1:], name) if name.startswith("Clone") else (name,)
         pending += [(one, following) for one, _ in node.next_functions]
     return False
+
+
+def _is_hooked(node: Any) -> bool:
+    """Whether a node of the graph is the identity of a rule."""
+    return getattr(type(node), "_forward_cls", None) is HookedInput
+
+
+def _is_elementwise(name: str) -> bool:
+    return any(word in name.lower() for word in ELEMENTWISE)
+
+
+def _is_output_of_activation(node: Any) -> bool:
+    """Whether the identity stands behind an activation that has one in front of it, too (Zennit 1.0)."""
+    activation = _before(node)
+    return activation is not None and _is_elementwise(activation.name()) and _is_hooked(_before(activation))
+
+
+def _before(node: Any) -> Any:
+    """The node in front of one, copies left out; None at a leaf."""
+    found = node.next_functions[0][0] if node.next_functions else None
+    while found is not None and found.name().startswith("Clone"):
+        found = found.next_functions[0][0]
+    return found
 
 
 def divides_by_outputs(model: nn.Module) -> bool:
