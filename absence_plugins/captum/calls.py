@@ -159,6 +159,12 @@ def parameters_of(model: Any) -> list[Any]:
     return list(model.parameters()) if isinstance(model, nn.Module) else []
 
 
+def modules_of(model: Any) -> list[tuple[str, nn.Module]]:
+    """The modules of a model (or of the model whose method it is), with their names; none of a plain function."""
+    model = getattr(model, "__self__", model)
+    return list(model.named_modules()) if isinstance(model, nn.Module) else []
+
+
 def leaves(tree: Any) -> list[Any]:
     """The tensors of nested tuples and lists, in order."""
     return [leaf for part in tree for leaf in leaves(part)] if isinstance(tree, (tuple, list)) else [tree]

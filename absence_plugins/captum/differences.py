@@ -30,17 +30,8 @@ Read = Callable[[Pulled], list[EntryRelevance]]
 
 def input_maps(method: Any, host: Any, call: Mapping[str, Any], plan: Plan, *, paired: bool, rule: Any = None) -> Any:
     """The map of every input, and the delta if it is asked for, as the host's ``attribute`` returns them."""
-
-    def read(pulled: Pulled) -> list[EntryRelevance]:
-        found = [entry for entry in pulled.inputs if entry is not None]
-        if len(found) != len(plan.inputs) or any(not part.is_floating_point() for part in plan.inputs):
-            raise ValueError(
-                f"{type(method).__name__} needs inputs of floating point numbers; for tokens use its Layer form at the embedding"
-            )
-        return found
-
     comparison = _comparison(method, explained(host, call, plan), plan, rule)
-    maps, delta = _against_all(method, comparison, call, plan, read, paired=paired)
+    maps, delta = _against_all(method, comparison, call, plan, _of_every_input, paired=paired)
     signed = tuple(maps) if plan.is_tuple else maps[0]
     return (signed, delta) if call.get("return_convergence_delta") else signed
 
@@ -89,15 +80,20 @@ def neuron_value(host: Any, call: Mapping[str, Any]) -> Callable[..., Tensor]:
 def neuron_maps(method: Any, host: Any, call: Mapping[str, Any], plan: Plan, *, paired: bool) -> Any:
     """The map of every input for a neuron."""
     comparison = _comparison(method, neuron_value(host, call), plan, None)
-    maps, _ = _against_all(
-        method,
-        comparison,
-        call,
-        plan,
-        lambda pulled: [entry for entry in pulled.inputs if entry is not None],
-        paired=paired,
-    )
+    maps, _ = _against_all(method, comparison, call, plan, _of_every_input, paired=paired)
     return tuple(maps) if plan.is_tuple else maps[0]
+
+
+def _of_every_input(pulled: Pulled) -> list[EntryRelevance]:
+    """Relevance of every input; of token ids that of the embedding's output. Raises ValueError for an input without any."""
+    found = [entry for entry in pulled.inputs if entry is not None]
+    missing = [number for number, entry in enumerate(pulled.inputs) if entry is None]
+    if missing:
+        raise ValueError(
+            f"input {missing[0]} has no relevance: it is neither floating point numbers nor the indices of an embedding; pass it in "
+            "additional_forward_args"
+        )
+    return found
 
 
 def captum_rules(model: Any) -> RuleOf | None:

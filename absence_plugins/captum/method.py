@@ -14,9 +14,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from captum.attr import Attribution, DataLoaderAttribution, LayerActivation
+from captum.attr import Attribution, LayerActivation
 from torch import Tensor
-from torch.nn.parameter import UninitializedParameter
 
 from absence_plugins.captum.calls import (
     Scores,
@@ -26,10 +25,17 @@ from absence_plugins.captum.calls import (
     expanded,
     is_reference,
     leaves,
-    parameters_of,
     redirect,
     run_host,
     select_neuron,
+)
+from absence_plugins.captum.conditions import (
+    check_baselines,
+    check_model,
+    check_numbers,
+    checked_scores,
+    explained_gradients,
+    random_module,
 )
 from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
 from absence_plugins.captum.noise import adopt_tunnels, real_inputs
@@ -43,7 +49,7 @@ from absence_plugins.core.choices import CombinedOutputs, Nontarget, choose
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.outputs import logits_of, shrunk
+from absence_plugins.core.outputs import shrunk
 from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
 from absence_plugins.core.units import Layer
@@ -153,17 +159,16 @@ class AbsenceMethod:
 
     def _plan(self, arguments: dict[str, Any], *, wants_parts: bool) -> Plan:
         """Everything that is decided once, on the real inputs, from one extra forward."""
-        if any(isinstance(parameter, UninitializedParameter) for parameter in parameters_of(self._model)):
-            raise ValueError(
-                "the model has lazy modules that have not seen an input yet; run it once before explaining it"
-            )
-        if getattr(self._model, "__func__", None) is DataLoaderAttribution._forward_with_dataloader:
-            raise ValueError(
-                "DataLoaderAttribution explains one number of the whole data set, which has no non-target and no "
-                "reference; give it the neutral object: AbsenceFeatureAblation(model, nontarget=None)"
-            )
+        check_model(self._model)
         inputs = checked_inputs(arguments["inputs"])
         real, copies = real_inputs(self, inputs)
+        check_numbers(self, real, inputs)
+        # Captum's noise is float32, which a model in half precision does not take
+        inputs = tuple(
+            part.to(own) if own.is_floating_point() else part for part, own in zip(inputs, real, strict=True)
+        )
+        if self._traits.baselines == "baselines":
+            check_baselines(arguments.get("baselines"), inputs, distribution=self._traits.distribution)
         plan = Plan(arguments, inputs, real, copies, model=self._model)
         with quiet_forward(inputs), unchanged(self._model):
             outputs = self._look(plan)
@@ -235,12 +240,7 @@ class AbsenceMethod:
 
     @staticmethod
     def _checked(outputs: Any, samples: int) -> Tensor:
-        scores = logits_of(outputs, samples=samples)
-        if scores.dim() == 0 or scores.shape[0] != samples:
-            raise ValueError(
-                f"the model must return one row of outputs per sample ({samples}), got {tuple(scores.shape)}"
-            )
-        return scores
+        return checked_scores(outputs, samples)
 
     def _value(self, plan: Plan, inputs: tuple[Tensor, ...]) -> Tensor:
         """The explained value u of real samples [B]."""
@@ -279,6 +279,7 @@ class AbsenceMethod:
             for context in self._contexts():
                 stack.enter_context(context)
             stack.enter_context(plan.at_points())
+            stack.enter_context(explained_gradients(self))
             result = self._run(host, call, plan, paired=reference is not None)
         signed, delta = result if call.get("return_convergence_delta") else (result, None)
         return tree_map(Tensor.detach, signed), delta
@@ -377,6 +378,14 @@ class AbsenceMethod:
 
     def _warn(self, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
         """Say where the map cannot show what was asked for."""
+        random = random_module(self._model)
+        if random:
+            warnings.warn(
+                f"the model is in training mode: {random} draws at random, so the choice and the map are those of one draw; call "
+                "model.eval()",
+                AbsenceWarning,
+                stacklevel=level,
+            )
         if plan.references is not None and values is not None:
             warn_unsuitable(plan.view, plan.output, values, level + 1)
         if self._traits.local:

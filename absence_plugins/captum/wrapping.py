@@ -13,6 +13,7 @@ from captum.attr import Attribution
 from captum.log import log_usage
 
 from absence_plugins.captum.calls import plain, resolve_layers
+from absence_plugins.captum.conditions import as_written, without_inference
 from absence_plugins.captum.noise import check_known_tunnel
 from absence_plugins.core.explanation import Explanation
 
@@ -49,7 +50,8 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
     def attribute(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.is_neutral:
             return unlogged(self, *args, **kwargs)
-        explanation, delta = self._collect(self._bind(args, kwargs), full=False)
+        with as_written():
+            explanation, delta = self._collect(without_inference(self._bind(args, kwargs)), full=False)
         chosen = explanation.attribution if self.evidence == "signed" else getattr(explanation, self.evidence)
         return chosen if delta is None else (chosen, delta)
 
@@ -69,10 +71,11 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
 
 def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
     def explain(self: Any, *args: Any, **kwargs: Any) -> Explanation:
-        arguments = self._bind(args, kwargs)
+        arguments = without_inference(self._bind(args, kwargs))
         if "return_convergence_delta" in arguments:
             arguments["return_convergence_delta"] = False
-        return self._collect(arguments, full=True)[0]
+        with as_written():
+            return self._collect(arguments, full=True)[0]
 
     explain.__doc__ = (
         "As ``attribute(...)``, but returns an :class:`Explanation`: both parts, every reference, the numbers."

@@ -10,6 +10,7 @@ ask for a side by name. What is read is a copy, taken before anything works in p
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
@@ -328,7 +329,11 @@ def run_model(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, 
 def force_eager() -> Any:
     """Compiled modules run as they are written in this block, so that hooks on them are heard."""
     stance = getattr(torch.compiler, "set_stance", None)
-    return nullcontext() if stance is None else stance("force_eager")
+    if (
+        stance is None or "torch._dynamo" not in sys.modules
+    ):  # nothing is compiled otherwise, and the import takes seconds
+        return nullcontext()
+    return stance("force_eager")
 
 
 def batch_size_of(inputs: tuple[Any, ...], keywords: Mapping[str, Any] | None = None) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -341,8 +340,7 @@ def _check_compiled(model: Any) -> None:
 def _enter_pass(stack: contextlib.ExitStack) -> None:
     """Gradients on, compiled models as they were written."""
     stack.enter_context(torch.enable_grad())
-    if "torch._dynamo" in sys.modules:  # nothing is compiled otherwise, and the import takes seconds
-        stack.enter_context(force_eager())
+    stack.enter_context(force_eager())
 
 
 def _keep_into(seen: dict[str, Tensor], name: str) -> Callable[[Any], Any]:

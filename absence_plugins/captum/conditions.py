@@ -1,0 +1,189 @@
+"""What a model, its inputs and baselines must be before an absence can be read: checked before the first forward."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import captum.attr
+import torch
+from captum.attr import DataLoaderAttribution, GradientAttribution
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from absence_plugins.captum.calls import modules_of, parameters_of
+from absence_plugins.core.maps import tree_map
+from absence_plugins.core.outputs import logits_of
+from absence_plugins.core.reading import force_eager
+
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
+
+
+def check_model(model: Any) -> None:
+    """Reject a model whose map would not be one of a fixed function of each sample.
+
+    Raises:
+        ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data set.
+    """
+    parameters = parameters_of(model)
+    if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
+        raise ValueError("the model has lazy modules that have not seen an input yet; run it once before explaining it")
+    if any(parameter.is_inference() for parameter in parameters):
+        raise ValueError(
+            "the model's parameters were made in torch.inference_mode(), so no gradient passes them; make or load the model outside it"
+        )
+    if getattr(model, "__func__", None) is DataLoaderAttribution._forward_with_dataloader:
+        raise ValueError(
+            "DataLoaderAttribution explains one number of the whole data set, which has no non-target and no "
+            "reference; give it the neutral object: AbsenceFeatureAblation(model, nontarget=None)"
+        )
+    for name, module in modules_of(model):
+        if isinstance(module, BATCH_NORMS) and module.training:
+            raise ValueError(
+                f"the model is in training mode: {name or 'it'} ({type(module).__name__}) normalizes by the batch, so the map of a sample "
+                "would depend on the others, and its running statistics would change; call model.eval()"
+            )
+
+
+def random_module(model: Any) -> str:
+    """The first module that draws at random because it is in training mode, in words; "" if there is none."""
+    for name, module in modules_of(model):
+        if module.training and isinstance(module, DROPOUTS) and getattr(module, "p", 1.0) > 0:
+            return f"{name or 'the model'} ({type(module).__name__})"
+    return ""
+
+
+def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:
+    """Reject inputs that a method cannot change in small steps: tokens, and other integers.
+
+    ``real``: of the caller; ``inputs``: these, or a NoiseTunnel's noisy copies of them.
+
+    Raises:
+        ValueError: the input, and the class and module to use.
+    """
+    embedding = next((name for name, module in modules_of(method._model) if isinstance(module, EMBEDDINGS)), None)
+    parameters = inspect.signature(method._host.attribute).parameters
+    is_at_layer = "attribute_to_layer_input" in parameters
+    takes_tokens = is_at_layer or not issubclass(method._host, GradientAttribution)
+    has_steps = "n_steps" in parameters or "stdevs" in parameters  # points in between are floating point numbers
+    is_neuron_exact = "neuron_selector" in parameters and method._traits.exact  # read at the embedding
+    for number, (part, copy) in enumerate(zip(real, inputs, strict=True)):
+        if part.is_floating_point() or part.is_complex():
+            continue
+        kind = str(part.dtype).removeprefix("torch.")
+        if copy.is_floating_point() and embedding is not None:
+            raise ValueError(
+                f"a NoiseTunnel adds noise to input {number}, which is {kind} (token ids?); call {type(method).__name__} without "
+                "the tunnel"
+            )
+        if takes_tokens or is_neuron_exact or (has_steps and embedding is None):
+            continue
+        remedy = "pass it as numbers, input.float()"
+        if embedding is not None:
+            remedy = (
+                f"of token ids explain the embedding, {_token_form(method, embedding)}; pass numbers as input.float()"
+            )
+        raise ValueError(
+            f"{type(method).__name__} needs inputs of floating point numbers, and input {number} is {kind}; {remedy}"
+        )
+
+
+def _token_form(method: Any, embedding: str) -> str:
+    """The call that explains an embedding: of a neuron the exact form, which reads there by itself."""
+    name = method._host.__name__
+    if name.startswith("Neuron"):
+        return "AbsenceNeuronDeepLift(model, layer)"
+    return (
+        f"AbsenceLayer{name if hasattr(captum.attr, f'Layer{name}') else 'IntegratedGradients'}(model, {embedding!r})"
+    )
+
+
+def checked_scores(outputs: Any, samples: int) -> Tensor:
+    """The scores [B, K, ...] in what the model returned for B samples.
+
+    Raises:
+        ValueError: there are none, another number of rows, no real numbers.
+    """
+    scores = logits_of(outputs, samples=samples)
+    if scores.dim() == 0 or scores.shape[0] != samples:
+        raise ValueError(f"the model must return one row of outputs per sample ({samples}), got {tuple(scores.shape)}")
+    if not scores.is_floating_point():
+        raise ValueError(
+            f"the model returns {str(scores.dtype).removeprefix('torch.')}, which are no scores (class numbers, after an argmax?); "
+            "pass a model that returns its scores as floating point numbers"
+        )
+    return scores
+
+
+def check_baselines(baselines: Any, inputs: tuple[Tensor, ...], *, distribution: bool) -> None:
+    """Reject baselines that do not fit their inputs.
+
+    Raises:
+        ValueError, TypeError: which one, its shape, and what would fit.
+    """
+    if baselines is None or (callable(baselines) and not isinstance(baselines, Tensor)):
+        return
+    parts = baselines if isinstance(baselines, tuple) else (baselines,)
+    if len(parts) != len(inputs):
+        raise ValueError(
+            f"the model has {len(inputs)} inputs and baselines has {len(parts)}; pass a tuple with one entry per input"
+        )
+    for number, (part, own) in enumerate(zip(parts, inputs, strict=True)):
+        if not isinstance(part, Tensor):
+            if part is not None and not isinstance(part, (int, float)) and not callable(part):
+                raise TypeError(f"baselines of input {number} must be a number or a tensor, got {type(part).__name__}")
+            continue
+        rows = part.shape[1:] if part.dim() == own.dim() else part.shape
+        counts = {1, len(own)} if not distribution else {len(part)} if part.dim() else set()
+        fits = len(rows) < own.dim() and _is_expandable(rows, own.shape[1:])
+        if not fits or (part.dim() == own.dim() and len(part) not in counts):
+            raise ValueError(
+                f"baselines of input {number} have shape {tuple(part.shape)}, which does not fit inputs of shape {tuple(own.shape)}; "
+                + ("pass references [R, ...]" if distribution else "pass a number, one sample, or one per sample")
+            )
+
+
+def _is_expandable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, wanted) for size, wanted in pairs)
+
+
+def without_inference(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments whose tensors take part in autograd: those of inference mode as copies."""
+
+    def usable(value: Any) -> Any:
+        return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+    return {
+        name: tree_map(usable, value) if isinstance(value, tuple) else usable(value)
+        for name, value in arguments.items()
+    }
+
+
+@contextmanager
+def explained_gradients(method: Any) -> Iterator[None]:
+    """In this block autograd's error about an output without gradients is said in our words."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NO_GRADIENT):
+            raise
+        raise ValueError(
+            f"{type(method).__name__} needs gradients, and the explained output has none with respect to what is explained: the model "
+            "detaches it, runs under torch.no_grad(), or rounds; use AbsenceFeatureAblation, which needs none"
+        ) from error
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """In this block compiled modules run as they are written, so that hooks are heard, and inference mode is off."""
+    with ExitStack() as stack:
+        stack.enter_context(force_eager())
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        yield
