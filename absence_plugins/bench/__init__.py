@@ -6,7 +6,9 @@ Against Lucent (:mod:`~absence_plugins.bench.lucent`) both make the same picture
 (:mod:`~absence_plugins.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
 (:mod:`~absence_plugins.bench.invert`) with one AUROC per candidate formula. Of direction
 pairs (:mod:`~absence_plugins.bench.directions`) the bench says which method recovers known ones. A training
-step with the attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one.
+step with the attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of
+differences (:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and reference;
+:mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -21,8 +23,11 @@ from absence_plugins.bench.directions import DirectionsResult, run_directions_be
 from absence_plugins.bench.invert import InvertResult, run_invert_bench
 from absence_plugins.bench.lucent import run_lucent_bench
 from absence_plugins.bench.memory import BUILDER, MEMORY_LIMIT
+from absence_plugins.bench.models import run_models_bench
+from absence_plugins.bench.models_result import ModelScore, ModelsResult
 from absence_plugins.bench.patches import run_patches_bench
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
+from absence_plugins.bench.relevance import RelevanceResult, run_relevance_bench
 from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment
@@ -35,13 +40,18 @@ __all__ = [
     "DirectionsResult",
     "InvertResult",
     "Measurement",
+    "ModelScore",
+    "ModelsResult",
+    "RelevanceResult",
     "ZennitResult",
     "run_bench",
     "run_debias_bench",
     "run_directions_bench",
     "run_invert_bench",
     "run_lucent_bench",
+    "run_models_bench",
     "run_patches_bench",
+    "run_relevance_bench",
     "run_zennit_bench",
 ]
 
@@ -74,7 +84,8 @@ def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", pro
     return BenchResult(tuple(measured), describe_environment("captum", run, run.networks))
 
 
-BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | DirectionsResult | PlantedResult]] = {
+Result = BenchResult | ZennitResult | InvertResult | DirectionsResult | PlantedResult | RelevanceResult | ModelsResult
+BENCHES: dict[str, Callable[..., Result]] = {
     "captum": run_bench,
     "zennit": run_zennit_bench,
     "lucent": run_lucent_bench,
@@ -83,4 +94,6 @@ BENCHES: dict[str, Callable[..., BenchResult | ZennitResult | InvertResult | Dir
     "directions": run_directions_bench,
     "debias": run_debias_bench,
     "planted": run_planted_bench,
+    "relevance": run_relevance_bench,
+    "models": run_models_bench,
 }

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import absence_plugins
+from absence_plugins.bench.pages import replaced, require_marks
+from absence_plugins.bench.planted_relevance import OURS, relevance_methods
+from absence_plugins.bench.planted_rivals import rival_methods
 from absence_plugins.bench.run import Run
+from absence_plugins.bench.sources import fingerprint_sources
 from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.core.files import require_folder, whole_file, write_json, write_whole
 from absence_plugins.data.planted import PROBLEMS
@@ -29,13 +31,14 @@ SHOWN = (  # in README: the ones most people use
     "DeepLift", "DeepLift (unit)", "AbsenceDeepLift", "InputXGradient", "AbsenceInputXGradient", "Occlusion", "AbsenceOcclusion", "LayerGradCam", "AbsenceLayerGradCam",
     "EpsilonPlus +1", "EpsilonPlus logit", "AbsenceEpsilonPlus", "EpsilonAlpha2Beta1 +1", "AbsenceEpsilonAlpha2Beta1", "AbsenceEpsilonGamma",
 )  # fmt: skip
-MARKS = re.compile(r"(<!-- bench planted( all)?: begin[^>]*-->\n).*?(<!-- bench planted( all)?: end -->)", re.DOTALL)
+MARK, MARK_ALL = "bench planted", "bench planted all"
 LEGEND = """\
 Names without "Absence" are the host's own classes: Captum's ask about the class that the images belong to, against blank, or "(unit)"
     about the unit that encodes the absence (in the reference view that is the images' class); Zennit's (+1, logit: their
     seed) ask about that unit
 Absence* of Captum: the unit against blank (non-target view), against the nearest references (reference view);
-    of Zennit: against the nearest references in both views"""
+    of Zennit: against the nearest references in both views; relevance RULE: the unit, as Captum's
+AttnLRP: autoLRP's, the unit, seeded as Zennit's"""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,9 +57,9 @@ class PlantedResult:
 
     @property
     def behind(self) -> list[str]:
-        """Problems with a known region in which the best ``Absence*`` method is more than 0.02 below the best of all."""
+        """Problems with a known region in which the best of ours is more than 0.02 below the best of all."""
         found = []
-        ours = [name for name in self.scores.methods if name.startswith("Absence")]
+        ours = [name for name in self.scores.methods if name.startswith(("Absence", OURS))]
         for one in {(one.problem, one.view): one for one in self.scores.scores if one.is_exact}.values():
             for measure in ("share", "faithfulness"):
                 best = self.scores.best(one.problem, one.view, measure)
@@ -67,7 +70,7 @@ class PlantedResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the best ``Absence*`` method is the best, or within 0.02 of it, in every problem with a known region."""
+        """Whether the best ``Absence*`` or relevance is the best, or within 0.02 of it, in every problem with a known region."""
         return not self.judged or not self.behind
 
     def table(self) -> str:
@@ -97,7 +100,9 @@ def run_planted_bench(
     into: Sequence[Path] = (),
     problems: Sequence[str] | None = None,
 ) -> PlantedResult:
-    """Score every Captum class and every Zennit composite, as shipped and as ``Absence*``, on all planted problems.
+    """Score every Captum class and every Zennit composite, as shipped and as ``Absence*``, and relevance on all planted problems.
+
+    With the extra ``rivals`` autoLRP's AttnLRP is asked, too.
 
     Args:
         rounds: not used: nothing is timed.
@@ -115,17 +120,13 @@ def run_planted_bench(
         ImportError: Captum, Zennit or scikit-learn is missing.
     """
     run = Run.start(rounds, quick, device, progress)
-    for path in into:
-        if not path.is_file() or not MARKS.search(path.read_text(encoding="utf-8")):
-            raise ValueError(
-                f"{path} holds no <!-- bench planted: begin --> ... <!-- bench planted: end -->; add both lines"
-            )
+    require_marks(into, [MARK, MARK_ALL])
     if out is not None:
         require_folder(out, make=True)
     from absence_plugins.bench.planted_methods import all_methods
 
     names = list(problems or (["shape_missing"] if quick else PROBLEMS))
-    methods = {**CHANCE, **all_methods()}
+    methods = {**CHANCE, **all_methods(), **dict(relevance_methods()), **dict(rival_methods())}
     settings: dict[str, Any] = {"seeds": SEEDS, "samples": SAMPLES, "references": REFERENCES, "steps": STEPS}
     if quick:
         methods = {name: methods[name] for name in SHOWN[:6]}
@@ -168,16 +169,6 @@ def write_result(result: PlantedResult, out: Path) -> None:
         )
 
 
-def fingerprint_sources() -> str:
-    """A fingerprint of this package and its hosts: tables made by other code are not taken for today's."""
-    digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit")).encode())
-    root = Path(absence_plugins.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] in ("captum", "zennit", "core", "methods", "data", "experiments"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def tables_of(table: PlantedTable, methods: Sequence[str]) -> str:
     """Both views as Markdown, for those of these methods that have an answer in the view."""
     titles = {
@@ -198,6 +189,5 @@ def inserted(page: str, table: PlantedTable) -> str:
     >>> inserted("<!-- bench planted: begin -->\nold\n<!-- bench planted: end -->", PlantedTable((), {}))
     '<!-- bench planted: begin -->\n\n\n\n<!-- bench planted: end -->'
     """
-    return MARKS.sub(
-        lambda found: f"{found[1]}\n{tables_of(table, table.methods if found[2] else SHOWN)}\n\n{found[3]}", page
-    )
+    page = replaced(page, MARK, lambda: tables_of(table, SHOWN))
+    return replaced(page, MARK_ALL, lambda: tables_of(table, table.methods))

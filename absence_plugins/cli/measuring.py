@@ -78,16 +78,19 @@ def experiment(
 @app.command()
 def bench(
     host: Annotated[
-        str, typer.Argument(help="captum, zennit, lucent, patches, invert, directions, debias, or planted.")
+        str,
+        typer.Argument(
+            help="captum, zennit, lucent, patches, invert, directions, debias, planted, relevance, or models."
+        ),
     ] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for table and figure; run the command again to resume (planted).")
+        Path | None, typer.Option(help="Folder for table and figure; run the command again to resume (planted, models).")
     ] = None,
     into: Annotated[
-        list[Path] | None, typer.Option(help="Markdown file whose marked tables are replaced (planted).")
+        list[Path] | None, typer.Option(help="Markdown file whose marked tables are replaced (planted, models).")
     ] = None,
 ) -> None:
     """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
@@ -96,7 +99,9 @@ def bench(
     lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
     invert: time next to a straightforward search. directions: which method recovers known ones.
     debias: time of a training step next to a plain one. planted: which method finds absences that are known.
-    Exits with 1 if a ratio is above its limit, or an Absence composite misses an absence.
+    relevance: time and memory next to forward and backward of input and reference. models: on which models a method runs,
+    and whether its sum is right. Exits with 1 if a ratio is above its limit, an Absence composite misses an absence, or a
+    sum of relevance is wrong.
     """
     with clear_errors():
         from absence_plugins.bench import BENCHES
@@ -104,8 +109,8 @@ def bench(
         if host not in BENCHES:
             raise ValueError(f"bench {host!r} is not known: use {', '.join(BENCHES)}")
         options = {name: value for name, value in (("out", out), ("into", into)) if value}
-        if options and host != "planted":
-            raise ValueError(f"--{next(iter(options))} belongs to bench planted")
+        if options and host not in ("planted", "models"):
+            raise ValueError(f"--{next(iter(options))} belongs to bench planted and bench models")
         result = BENCHES[host](rounds=rounds, quick=quick, device=device, **options)
     typer.echo(result.table())
     raise typer.Exit(0 if result.ok else 1)

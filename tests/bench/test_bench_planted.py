@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from absence_plugins.bench import planted as bench
+from absence_plugins.bench import planted_rivals as rivals
 from absence_plugins.bench.planted import PlantedResult, inserted, run_planted_bench, tables_of
 from absence_plugins.bench.planted_methods import all_methods
+from absence_plugins.bench.planted_relevance import relevance_methods
 from absence_plugins.cli import app
 from absence_plugins.data.planted import PROBLEMS
-from absence_plugins.methods.faithfulness import PlantedScore, PlantedTable, planted_benchmark, random_map
+from absence_plugins.methods.faithfulness import PlantedScore, PlantedTable, Question, planted_benchmark, random_map
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,6 +138,73 @@ def test_the_published_table_is_complete_and_ours_is_not_behind(published: Plant
     assert published.problems == list(PROBLEMS)
     assert set(published.methods) == {*bench.CHANCE, *all_methods()}
     assert PlantedResult(published, {}, judged=True).behind == []
+
+
+ATTENTION, DEAD = "shape_missing_attention", "shape_missing_dead"
+LOCAL = ("AbsenceOcclusion", "AbsenceGuidedBackprop", "AbsenceIntegratedGradients")  # for the best order
+
+
+@pytest.fixture(scope="module")
+def by_relevance() -> PlantedTable:
+    methods = {**dict(relevance_methods()), **{name: all_methods()[name] for name in LOCAL}}
+    return planted_benchmark(methods, [ATTENTION, DEAD], samples=16, references=2, steps=16, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rule", "problem", "view", "share", "faithfulness"),
+    [
+        ("lower_zplus", ATTENTION, "reference", 0.95, 0.85),
+        ("lower_zplus", ATTENTION, "nontarget", 0.77, 0.80),
+        ("lower_gamma", ATTENTION, "nontarget", 0.77, 0.64),
+        ("epsilon", ATTENTION, "nontarget", 0.77, 0.64),
+        ("epsilon", DEAD, "nontarget", 0.98, 0.80),
+        ("lower_gamma", DEAD, "nontarget", 0.98, 0.80),
+    ],
+)
+def test_relevance_finds_what_attention_and_a_dead_unit_hide(
+    by_relevance: PlantedTable, rule: str, problem: str, view: Any, share: float, faithfulness: float
+) -> None:
+    found = by_relevance.of(f"relevance {rule}", problem, view)
+    assert found.sign == 1
+    assert found.share is not None
+    assert found.faithfulness is not None
+    assert found.share >= share
+    assert found.faithfulness >= faithfulness
+
+
+def test_rivals_are_asked_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rivals, "find_spec", lambda name: None)
+    assert not dict(rivals.rival_methods())
+    monkeypatch.setattr(rivals, "find_spec", lambda name: name)
+    assert set(dict(rivals.rival_methods())) == {"AttnLRP +1", "AttnLRP logit"}
+
+
+def test_attnlrp_is_that_of_autolrp_image_by_image() -> None:
+    autolrp = pytest.importorskip("autolrp", exc_type=ImportError)
+    planted = PROBLEMS["shape_missing"](0)
+    question = Question.of(planted, "nontarget", 3, 1)
+    plain, seeded = (rivals.AttnLRP(seed)(question) for seed in ("+1", "logit"))
+    assert plain is not None
+    assert seeded is not None
+    x = autolrp.tensor(question.x[1:2])
+    planted.model(x)[0, question.unit].lrp(config=autolrp.LRPConfig.attnlrp())
+    assert torch.equal(plain[1:2], x.relevance.as_subclass(torch.Tensor))
+    logits = planted.model(question.x)[:, question.unit].detach()
+    assert torch.allclose(seeded, plain * logits[:, None, None, None], rtol=1e-4)
+    assert rivals.AttnLRP("+1")(Question.of(planted, "reference", 2, 1)) is None
+
+
+def test_relevance_is_asked_about_the_unit_against_blank_or_each_reference() -> None:
+    planted = PROBLEMS["shape_missing"](0)
+    ask = dict(relevance_methods())["relevance epsilon"]
+    for view, many in (("nontarget", ()), ("reference", (2,))):
+        question = Question.of(planted, view, 3, 2)  # type: ignore[arg-type]
+        found = ask(question)
+        assert found.shape == (3, *many, 1, *question.x.shape[2:])
+        against = question.blank if view == "nontarget" else question.drawn[:, 1]
+        u = (planted.model(question.x) - planted.model(against))[:, question.unit]
+        assert torch.allclose((found if view == "nontarget" else found[:, 1]).sum((1, 2, 3)), u, atol=1e-4)
 
 
 CORE = ("IntegratedGradients", "DeepLift", "GradientShap", "InputXGradient", "Occlusion", "FeatureAblation", "Saliency")

@@ -1,0 +1,135 @@
+"""``absence-plugins bench models``: on which models a method runs, and whether its map is conserved and antisymmetric."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten
+
+import torch
+from torch import Tensor
+
+from absence_plugins.bench.model_methods import METHODS, ModelMethod
+from absence_plugins.bench.models_result import ModelScore, ModelsResult
+from absence_plugins.bench.pages import replaced, require_marks
+from absence_plugins.bench.run import Run
+from absence_plugins.bench.sources import fingerprint_sources
+from absence_plugins.bench.surroundings import describe_environment, steady
+from absence_plugins.bench.zoo import ZOO, Entry, build, installed
+from absence_plugins.core.files import require_folder, whole_file, write_whole
+from absence_plugins.methods.checkpoint import read_record, write_record
+
+MARK = "bench models"
+QUICK = {"squeezenet1_1", "mobilenetv3_small_050", "ViT"}
+
+
+def run_models_bench(
+    *,
+    rounds: int = 5,
+    quick: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    out: Path | None = None,
+    into: Sequence[Path] = (),
+    entries: Sequence[Entry] | None = None,
+) -> ModelsResult:
+    """Ask every method for the map of logit 1 on every model, x against r and r against x, in float32 on the CPU.
+
+    Models: torchvision's, timm's and transformers' families with random weights, as far as they are installed.
+
+    Args:
+        rounds: not used: nothing is timed.
+        quick: a model of each package.
+        device: checked only.
+        progress: show a progress bar on stderr.
+        out: folder for models.json, models.md and models.png. Every finished model is kept in it, and not asked again when the
+            command is repeated.
+        into: Markdown files in which what stands between ``<!-- bench models: begin -->`` and ``<!-- bench models: end -->`` is
+            replaced by the tables.
+        entries: other models; None: all of the zoo.
+
+    Raises:
+        ValueError: a file without the marks, an ``out`` that is a file, no model's package installed.
+        ImportError: Captum or Zennit is missing.
+    """
+    run = Run.start(rounds, quick, device, progress)
+    require_marks(into, [MARK])
+    if out is not None:
+        require_folder(out, make=True)
+    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+    import absence_plugins.captum
+    import absence_plugins.zennit  # noqa: F401  (both say what to install where the host is missing)
+
+    chosen = installed(list(ZOO if entries is None else entries))
+    if quick and entries is None:
+        chosen = [entry for entry in chosen if entry.name in QUICK]
+    if not chosen:
+        raise ValueError('no model: install "absence-plugins[report]" for torchvision, or timm, or transformers')
+    scores: list[ModelScore] = []
+    with steady(), tqdm(chosen, desc="bench models", disable=not progress) as bar:
+        for entry in bar:
+            bar.set_postfix_str(f"{entry.source} {entry.name}")
+            scores += _kept_scores(entry, out)
+            gc.collect()
+    result = ModelsResult(tuple(scores), describe_environment("captum", run))
+    if out is not None:
+        write_result(result, out)
+    for page in into:
+        write_whole(page, replaced(page.read_text(encoding="utf-8"), MARK, result.markdown))
+    return result
+
+
+def write_result(result: ModelsResult, out: Path) -> None:
+    """models.json, models.md and models.png."""
+    write_whole(out / "models.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    write_whole(out / "models.md", result.markdown() + "\n")
+    with whole_file(out / "models.png") as file:
+        result.figure().savefig(
+            file, format="png", facecolor="white", dpi=120, metadata={"Software": None}, pil_kwargs={"optimize": True}
+        )
+
+
+def _kept_scores(entry: Entry, out: Path | None) -> list[ModelScore]:
+    """One model's scores: as kept in the folder by an earlier run of the same code, or made and kept."""
+    path = None if out is None else out / f"models-{entry.source}-{entry.name}.json"
+    key = json.dumps([entry.size, entry.options, list(METHODS), fingerprint_sources(entry.source)])
+    mark = hashlib.sha256(key.encode()).hexdigest()
+    if path is not None and (known := read_record(path, mark)) is not None:
+        return [ModelScore(**one) for one in known["scores"]]
+    scores = score_model(entry)
+    if path is not None:
+        write_record(path, mark, {"scores": [one.to_dict() for one in scores]})
+    return scores
+
+
+def score_model(entry: Entry) -> list[ModelScore]:
+    """Every method on one model."""
+    model, x, r = build(entry)
+    with torch.no_grad():
+        outputs = [float(model(value)[0, 1]) for value in (x, r)]
+
+    def score(name: str, method: ModelMethod) -> ModelScore:
+        own = copy.deepcopy(model)  # a host that fails can leave hooks
+        try:
+            found = method.attribute(own, x.clone(), r.clone()).detach()
+            back = method.attribute(own, r.clone(), x.clone()).detach() if method.has_reference else None
+        except Exception as error:  # that a method does not run is what is asked
+            note = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
+            return ModelScore(entry.source, entry.name, name, False, None, None, note)
+        if not bool(torch.isfinite(found).all()):
+            return ModelScore(entry.source, entry.name, name, True, None, None, "NaN or infinite values")
+        target = outputs[0] - outputs[1] if method.has_reference else outputs[0]
+        off = abs(float(found.double().sum()) - target) / abs(target)
+        return ModelScore(entry.source, entry.name, name, True, off, _asymmetry(found, back), "")
+
+    return [score(name, method) for name, method in METHODS.items()]
+
+
+def _asymmetry(found: Tensor, back: Tensor | None) -> float | None:
+    """max abs(R(x; r) + R(r; x)) / max abs(R(x; r))."""
+    return None if back is None else float((found + back).abs().max() / found.abs().max())

@@ -1,0 +1,95 @@
+"""What ``relevance`` costs next to one forward and backward pass of input and reference together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.bench.model_methods import STEPS, TARGET, integrated_gradients
+from absence_plugins.bench.subjects import subject
+from absence_plugins.bench.works import Work
+from absence_plugins.bench.zoo import Entry, build
+from absence_plugins.relevance import relevance
+
+RULES = ("epsilon", "gamma", "lower_gamma")
+GRADIENTS = f"integrated gradients, {STEPS} steps"
+CONVOLUTIONS = nn.modules.conv._ConvNd
+PIXELS, QUICK_PIXELS = 224, 32
+# of torchvision; the vision transformer takes its size from its builder
+FAMILIES = (
+    "resnet18",
+    "vgg11_bn",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "densenet121",
+    "convnext_tiny",
+    "vit_b_32",
+    "swin_t",
+)
+QUICK_FAMILIES = ("resnet18",)
+BUILDER = "absence_plugins.bench.relevance_works:build_relevance_works"
+
+
+def build_relevance_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:
+    """What is measured on one network, by rule, and integrated gradients; all against the same passes."""
+    model, x, r = _subject(network, quick)
+    model, x, r = model.to(device), x.to(device), r.to(device)
+    both = torch.cat([x, r])
+
+    def passes() -> Tensor:
+        inputs = both.clone().requires_grad_()
+        gradient: Tensor = torch.autograd.grad(model(inputs)[:, TARGET].sum(), inputs)[0]
+        return gradient
+
+    def work(rule: str) -> Work:
+        names = _convolutions(model)
+        chosen = (lambda name: "gamma" if name in names else None) if rule == "gamma" else rule
+        where = " of the convolutions" if rule == "gamma" else ""
+        what = f"relevance of logit {TARGET}, {rule}{where}, and forward and backward of the batch [x, r]"
+        return Work(what, None, _map(model, x, r, chosen), passes, is_same=False)
+
+    works = {rule: work(rule) for rule in RULES if rule == "epsilon" or _convolutions(model)}
+    works[GRADIENTS] = Work(
+        f"{GRADIENTS}, as shipped by Captum, and the same passes",
+        None,
+        lambda: integrated_gradients(model, x, r),
+        passes,
+        is_same=False,
+    )
+    return works
+
+
+def completeness_errors(network: str, quick: bool, device: torch.device) -> tuple[float, float]:
+    """abs(sum of R - (u(x) - u(r))) / abs(u(x) - u(r)), of relevance and of integrated gradients."""
+    model, x, r = _subject(network, quick)
+    model, x, r = model.to(device), x.to(device), r.to(device)
+    with torch.no_grad():
+        difference = float((model(x) - model(r))[:, TARGET].double().sum())
+    found = (relevance(model, x, r, TARGET).attribution, integrated_gradients(model, x, r))
+    ours, path = (abs(float(one.detach().double().sum()) - difference) / abs(difference) for one in found)
+    return ours, path
+
+
+def _map(model: nn.Module, x: Tensor, r: Tensor, rule: str | Callable[[str], str | None]) -> Callable[[], Tensor]:
+    def attribute() -> Tensor:
+        found: Tensor = relevance(model, x, r, TARGET, rule=rule).attribution
+        return found
+
+    return attribute
+
+
+def _convolutions(model: nn.Module) -> set[str]:
+    return {name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)}
+
+
+def _subject(network: str, quick: bool) -> tuple[nn.Module, Tensor, Tensor]:
+    """The network, x and r of batch 1 (digits: 16)."""
+    if network == "digits":
+        batch = 2 if quick else 16
+        model, x, pool, _ = subject("digits", batch, batch, 0)
+        return model, x, pool
+    pixels = QUICK_PIXELS if quick else PIXELS
+    options = {"image_size": pixels} if network.startswith("vit") else {}
+    return build(Entry("torchvision", network, pixels, options))

@@ -1,0 +1,21 @@
+"""A fingerprint of the code that a kept result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import absence_plugins
+
+PARTS = ("captum", "zennit", "relevance", "core", "methods", "data", "experiments", "bench")
+
+
+def fingerprint_sources(*packages: str) -> str:
+    """A fingerprint of this package, its hosts and other packages: tables made by other code are not taken for today's."""
+    digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit", *packages)).encode())
+    root = Path(absence_plugins.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] in PARTS:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
