@@ -329,10 +329,14 @@ ALLOWED = {
         1,
         "core's own Watch, on a module that Captum's caller passes and that may have no name in a model",
     ),
-    "zennit/causes.py": (4, "follow which module is running, to name what runs outside the rules"),
-    "zennit/pairing.py": (
-        2,
-        "put the copies of the input behind each other in one batch, and take them apart behind the model",
+    "captum/differences.py": (
+        1,
+        "core's own Watch, on the layer that Captum's caller passes: the neuron inside a comparison",
+    ),
+    "zennit/pairing.py": (2, "enter the relevance engine in front of the model's forward, and leave it behind"),
+    "zennit/rules.py": (
+        1,
+        "Zennit's own form of a rule; it names the redistribution inside its module and reads no value",
     ),
     "lucent/unstick.py": (2, "let a rectifier's gradient pass where it would raise an inactive input"),
 }

@@ -182,8 +182,8 @@ class AbsenceLayerLRP(AbsenceMethod, LayerLRP, complete=True):
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # neuron 0: x0 and not x1
     >>> net[1].weight.data = torch.eye(2)
-    >>> AbsenceLayerLRP(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round()
-    tensor([[-1., -0.]])
+    >>> AbsenceLayerLRP(net, net[0]).attribute(torch.tensor([[1.0, 2.0]]), target=1).round().int()
+    tensor([[-1,  0]], dtype=torch.int32)
     """
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:

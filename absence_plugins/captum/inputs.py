@@ -22,6 +22,7 @@ from captum.attr import (
     Saliency,
 )
 from captum.attr._core.gradient_shap import InputBaselineXGradient
+from torch import nn  # noqa: F401  (examples)
 
 from absence_plugins.captum.calls import expanded, redirect, run_host
 from absence_plugins.captum.method import AbsenceMethod
