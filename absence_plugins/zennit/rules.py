@@ -52,7 +52,13 @@ class AbsenceRule(Hook):
     def register(self, module: nn.Module) -> Any:
         """On one module; also again, after it was removed."""
         self.active, self.owner = True, get_ident()
-        return RemovableHandleList([RemovableHandle(self), module.register_forward_hook(self.post_forward)])
+        return RemovableHandleList(
+            [
+                RemovableHandle(self),
+                module.register_forward_pre_hook(self.pre_forward),  # Zennit's tests look for hooks there
+                module.register_forward_hook(self.post_forward),
+            ]
+        )
 
     def remove(self) -> None:
         """Forget what belonged to the registration."""
