@@ -26,7 +26,7 @@ from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
-from absence_plugins.zennit.checks import check_input
+from absence_plugins.zennit.checks import check_input, check_mode, check_names
 from absence_plugins.zennit.composites import REFUSALS
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import (
@@ -39,6 +39,7 @@ from absence_plugins.zennit.pairing import (
 )
 from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import AbsenceRule
+from absence_plugins.zennit.scores import scores_only
 from absence_plugins.zennit.seeds import (
     asked_weights,
     asking,
@@ -154,6 +155,11 @@ class AbsenceAttributor:
     @contextmanager
     def _root(self) -> Iterator[RootHook | None]:
         """The hook that pairs x with a reference; put on for the call where only rules are there. None: no such rules."""
+        with _with_gradients(), scores_only(self.model), self._paired_root() as root:
+            yield root
+
+    @contextmanager
+    def _paired_root(self) -> Iterator[RootHook | None]:
         hooks = hooks_on(self.model)
         root = next(iter(of_thread([hook for hook in hooks if isinstance(hook, RootHook)], get_ident())), None)
         if root is not None or not any(isinstance(hook, AbsenceRule) for hook in hooks):
@@ -169,7 +175,6 @@ class AbsenceAttributor:
             handle.remove()
 
     def _plan(self, input: Tensor, attr_output_fn: OutputFunction) -> Plan:
-        check_input(input)
         x = input.detach().clone()
         with quiet_forward((x,)):
             outputs = self.model(x.clone())  # the model may work in place on its input
@@ -201,6 +206,10 @@ class AbsenceAttributor:
         self, input: Tensor, attr_output_fn: OutputFunction, root: RootHook | None, *, full: bool
     ) -> tuple[Tensor, Explanation]:
         """One map after the other, and their mean."""
+        check_input(input)
+        check_mode(self.model)
+        if input.is_inference():
+            input = input.clone()  # takes part in autograd
         self._check(root)
         maps: list[Tensor] = []
         values: list[Tensor | None] = []
@@ -243,6 +252,7 @@ class AbsenceAttributor:
     def _check(self, root: RootHook | None) -> None:
         """Refuse a reference that nothing would be compared with."""
         if root is None and self.reference is not None:
+            check_names(self.composite, self.model)
             name = "no composite" if self.composite is None else type(self.composite).__name__
             raise ValueError(
                 f"{type(self).__name__} with {name} compares with no reference; pass composite=AbsenceEpsilonGamma(), or use "
@@ -268,7 +278,6 @@ class AbsenceAttributor:
 
     def _at_once(self, input: Tensor, attr_output_fn: OutputFunction, root: Pair) -> tuple[Plan, Tensor, Tensor]:
         """Plan and map from the one forward of [x, r]: there is nothing to choose beforehand."""
-        check_input(input)
         x = input.detach().clone()
         reference = None if self.reference is None else expanded_reference(self.reference, x)  # type: ignore[arg-type]
         weights: list[Tensor] = []
@@ -329,3 +338,13 @@ def _paired(root: RootHook, reference: Tensor | None, *, quiet: bool) -> Iterato
             del root.questions[get_ident()]
         else:
             root.questions[get_ident()] = before
+
+
+@contextmanager
+def _with_gradients() -> Iterator[None]:
+    """In this block gradients are on, also inside ``torch.no_grad()`` and ``torch.inference_mode()``."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield

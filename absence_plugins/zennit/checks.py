@@ -1,8 +1,12 @@
-"""What cannot be explained, rejected before the forward: empty batches, training mode."""
+"""What cannot be explained, rejected before the forward: empty batches, integers, training mode; names that match nothing."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
+
+from absence_plugins.core.reading import find_module
 
 RANDOM_OR_MIXING = (
     nn.modules.dropout._DropoutNd,
@@ -12,14 +16,19 @@ RANDOM_OR_MIXING = (
 
 
 def check_input(input: Tensor) -> None:
-    """Raises ValueError for a batch without samples."""
+    """Raises ValueError for a batch without samples, and for integers."""
     if input.dim() == 0 or len(input) == 0:
         raise ValueError(f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis")
+    if not (input.is_floating_point() or input.is_complex()):
+        raise ValueError(
+            f"the input is {str(input.dtype).removeprefix('torch.')}, and relevance needs floating point numbers: pass input.float(); of "
+            "token ids explain the embedding with absence_plugins.relevance.relevance, or Captum's AbsenceLayerDeepLift"
+        )
 
 
-def check_mode(root: nn.Module) -> None:
+def check_mode(root: Any) -> None:
     """Reject training mode where it would make x and its reference pass differently. Raises ValueError."""
-    for name, module in root.named_modules():
+    for name, module in root.named_modules() if isinstance(root, nn.Module) else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
                 f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in which "
@@ -30,3 +39,13 @@ def check_mode(root: nn.Module) -> None:
                 f"{name} ({type(module).__name__}) is in training mode, in which input and reference do not pass it alike; "
                 "call model.eval() first"
             )
+
+
+def check_names(composite: Any, root: nn.Module) -> None:
+    """Reject a composite by names (``name_map``) of which none is a module. Raises ValueError with the nearest names."""
+    names = [name for entry, _rule in getattr(composite, "name_map", None) or [] for name in entry]
+    if names and not set(names) & {name for name, _module in root.named_modules()}:
+        try:
+            find_module(root, names[0])
+        except ValueError as error:
+            raise ValueError(f"no name of {type(composite).__name__} fits a module: {error}") from None

@@ -106,7 +106,8 @@ class RootHook(Hook):
         if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != samples:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"the model must return one row of outputs per sample ({samples}), got {shape}; wrap it so that it does"
+                f"the model must return one row of outputs per sample ({samples}), got {shape}; wrap it so that it "
+                "returns the tensor of scores alone"
             )
 
         def elsewhere() -> Tensor:  # to tell a softmax from logits that sum to 1 by chance

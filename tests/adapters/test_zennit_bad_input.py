@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from zennit import attribution
-from zennit.composites import BetaSmooth, DeconvNet, EpsilonPlus, LayerMapComposite
+from zennit.composites import BetaSmooth, DeconvNet, EpsilonPlus, LayerMapComposite, NameMapComposite
 from zennit_nets import CONSERVATIVE, OURS, conv_net, dense_net, explain, images, one, rows, summed
 
 import absence_plugins.zennit as adapters
@@ -185,6 +187,11 @@ def test_empty_batches(name: str) -> None:
         AbsenceGradient(dense_net(1), OURS[name]())(torch.tensor(1.0), one(0))
 
 
+@dataclass
+class Scores:
+    logits: Tensor
+
+
 class Odd(nn.Module):
     """A model with an interface that Zennit has no word for."""
 
@@ -194,19 +201,67 @@ class Odd(nn.Module):
 
     def forward(self, x: Tensor, *others: Tensor) -> Any:
         out = self.dense(x)
-        forms = {"tuple": (out, out), "dict": {"out": out}, "sum": out.sum(), "mean": out.mean(0), "first": out[:1]}
+        forms = {
+            "object": Scores(out),
+            "tuple": (out, out),
+            "dict": {"out": out},
+            "sum": out.sum(),
+            "mean": out.mean(0),
+            "first": out[:1],
+        }
         return forms.get(self.form, out)
 
 
-@pytest.mark.parametrize("form", ["tuple", "dict", "sum", "mean", "first"])
+@pytest.mark.parametrize("form", ["tuple", "sum", "mean", "first"])
 def test_models_that_return_something_else(form: str) -> None:
     net, x = Odd(form), rows(2)
-    named = {"tuple": "tuple", "dict": "dict", "sum": r"\(\)", "mean": r"\(3,\)", "first": r"\(1, 3\)"}[form]
+    named = {"tuple": "tuple with 0", "sum": r"\(\)", "mean": r"\(3,\)", "first": r"\(1, 3\)"}[form]
     for name in ("absence_epsilon_gamma", "absence_guided_backprop"):
-        with pytest.raises(ValueError, match=rf"must return one row of outputs per sample \(2\), got {named}"):
+        with pytest.raises(ValueError, match=rf"must return one row of outputs per sample( \(2\))?, got {named}"):
             explain(net, OURS[name](), x, rows(2, seed=2))
         with pytest.raises(ValueError, match=r"wrap it so that|must return one row of outputs per sample"):
             attribution.Gradient(net, OURS[name]())(x, one(0, 0))
+
+
+@pytest.mark.parametrize("form", ["dict", "object"])
+def test_models_that_return_an_object_with_scores(form: str) -> None:
+    net, x, r = Odd(form), rows(2), rows(2, seed=2)
+    plain = Odd("tensor")
+    plain.load_state_dict(net.state_dict())
+    for name in ("absence_epsilon_gamma", "absence_guided_backprop"):
+        assert torch.equal(explain(net, OURS[name](), x, r), explain(plain, OURS[name](), x, r))
+    for kind in (AbsenceIntegratedGradients, partial(AbsenceOcclusion, window=1, stride=1)):
+        maps = [kind(model, reference=r)(x, one(0, 0))[1] for model in (net, plain)]
+        assert torch.equal(*maps)
+    with (
+        OURS["absence_epsilon_gamma"]().context(net) as model,
+        pytest.raises(ValueError, match="wrap it so that it returns the tensor of scores alone"),
+    ):
+        model(x.requires_grad_())
+    assert not net._forward_hooks
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_inside_blocks_without_gradients(context: Any) -> None:
+    net, x, r = dense_net(1), rows(2), rows(2, seed=2)
+    expected = explain(net, AbsenceEpsilonGamma(), x, r)
+    with context():
+        assert torch.equal(explain(net, AbsenceEpsilonGamma(), rows(2), r), expected)
+
+
+def test_integers_and_training_mode_and_names_of_nothing() -> None:
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) is in training mode.*call model\.eval\(\)"):
+        AbsenceIntegratedGradients(net, reference=rows(1))(rows(2), one(0, 0))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    with pytest.raises(ValueError, match=r"the input is int64.*input\.float\(\).*AbsenceLayerDeepLift"):
+        explain(net.eval(), AbsenceEpsilonGamma(), torch.ones(2, 5, dtype=torch.long))
+    composite = NameMapComposite([(["layer"], AbsenceEpsilon())])
+    with pytest.raises(
+        ValueError, match=r"no name of NameMapComposite fits a module: the model has no layer 'layer'; it has: "
+    ):
+        explain(net, composite, rows(2), rows(1))
 
 
 def test_one_reference_for_several_inputs_that_want_gradients() -> None:
