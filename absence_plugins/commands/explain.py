@@ -22,7 +22,7 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.choices import choose_nontarget
 from absence_plugins.core.files import require_folder
-from absence_plugins.core.outputs import check_logits, shrunk
+from absence_plugins.core.outputs import check_logits, logits_of, shrunk
 from absence_plugins.core.randomness import seeded
 from absence_plugins.report import Page, Panel, Row, write_page
 
@@ -325,10 +325,11 @@ def _verdict(test: PixelTest, effect: float) -> str:
 
 
 def _outputs(model: nn.Module, x: Tensor) -> Tensor:
-    outputs = model(x)
-    if not isinstance(outputs, Tensor) or outputs.dim() not in (1, 2):
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"the model must return one row of logits per image, got {shape}; wrap it so that it does")
+    outputs = logits_of(model(x.clone()), samples=len(x))
+    if outputs.dim() not in (1, 2):
+        raise ValueError(
+            f"the model must return one row of logits per image, got {tuple(outputs.shape)}; wrap it so that it does"
+        )
     return outputs[:, None] if outputs.dim() == 1 else outputs
 
 

@@ -210,6 +210,8 @@ def _factory(module: str, name: str) -> nn.Module:
         model = found if isinstance(found, nn.Module) else found()
     except TypeError as error:
         raise ValueError(f"{module}:{name} is called without arguments, which fails: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{module}:{name} fails with {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{module}:{name} must return a torch.nn.Module, got {type(model).__name__}")
     return model

@@ -35,6 +35,16 @@ def softmax():
 def single():
     return nn.Sequential(tiny(), nn.Linear(3, 1))
 
+class Named(nn.Sequential):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+def named():
+    return Named(*tiny())
+
+def broken():
+    raise KeyError("no file")
+
 def text():
     return "not a model"
 """
@@ -118,6 +128,12 @@ def test_the_standard_map_of_a_single_logit_is_signed() -> None:
         assert found.flatten().tolist() == expected
 
 
+@pytest.mark.parametrize("method", ["relevance", "zennit:EpsilonGamma"])
+def test_models_that_return_an_object(folder: Path, method: str) -> None:
+    page = explained("photo.png", "--model", "own_models:named", "--size", "24", "--target", "1", "--method", method)
+    assert "class 1" in page
+
+
 def test_single_logit(folder: Path) -> None:
     assert "the negated output" in explained("photo.png", "--model", "own_models:single", "--size", "24")
 
@@ -155,6 +171,7 @@ def test_torchvision_models_build_without_weights(name: str) -> None:
         (["three.png", "--model", "nocolon"], "must be torchvision:NAME, module:factory, or digits"),
         (["three.png", "--model", "no_such_module:x"], "module 'no_such_module' cannot be imported"),
         (["three.png", "--model", "own_models:nothing"], "has no 'nothing'"),
+        (["three.png", "--model", "own_models:broken"], "own_models:broken fails with KeyError: 'no file'"),
         (["three.png", "--model", "own_models:text"], "must return a torch.nn.Module, got str"),
         (["photo.png", "--model", "own_models:softmax", "--size", "24"], "drop the softmax"),
         (["three.png", "--method", "relevance:delta"], "there is no rule 'delta'; there are: lower_gamma"),

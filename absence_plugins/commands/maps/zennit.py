@@ -15,6 +15,7 @@ import absence_plugins.zennit as adapters
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.maps.explainers import Found, signed_parts
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.zennit.scores import scores_only
 
 PREFIX = "absence_"
 DEFAULT = "epsilon_gamma"
@@ -90,7 +91,8 @@ class ZennitMaps:
             chosen[:, target] = columns[:, target] if seeded else 1
             return chosen.view_as(output)
 
-        _, relevance = Gradient(model, self.host(**options), seed)(x.clone())
+        with scores_only(model):
+            _, relevance = Gradient(model, self.host(**options), seed)(x.clone())
         return relevance.detach()  # type: ignore[no-any-return]
 
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
