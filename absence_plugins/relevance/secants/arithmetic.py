@@ -72,6 +72,7 @@ def slope(
     smooth: bool,
     whole: bool = False,
     cancels: bool = False,
+    gradient: Function | None = None,
 ) -> Tensor:
     """(f(a) - f(a')) / (a - a') of an elementwise function; no noise where a and a' are close.
 
@@ -88,6 +89,7 @@ def slope(
         smooth: whether f' is continuous.
         whole: f takes tensors besides a, and can be called on all elements only.
         cancels: torch computes f with an error of eps abs(a) rather than eps abs(f), as gelu at large negative a.
+        gradient: f'; by default from autograd, which runs f once more.
 
     >>> a = torch.tensor([-1.0, 2.0, 3.0])
     >>> slope(torch.relu, a, torch.tensor([1.0, 2.0, 5.0]), torch.relu(a), torch.tensor([1.0, 2.0, 5.0]), smooth=False)
@@ -98,13 +100,18 @@ def slope(
     if smooth:
         bound = (24 * torch.finfo(a.dtype).eps) ** (1 / 3)
         size = (a + other).abs_().mul_(bound / 2).clamp_(min=bound)
-        near = torch.gt(difference.abs_(), size).logical_not_()  # also where both are infinite
+        near = size.sub_(difference.abs_()).lt(0).logical_not_()  # also where both are infinite
+    elif result.sum().isfinite():  # nowhere 0 / 0
+        return result
     else:
         near = a == other
-    count = int(near.sum())
+    count = int(near.count_nonzero())
     if count == 0:
         return result
-    close = partial(_derivative_between, function, cancels) if smooth else partial(_derivative_of_equal, function)
+    gradient = gradient or partial(derivative, function)
+    close = partial(_derivative_between, gradient, cancels) if smooth else partial(_derivative_of_equal, gradient)
+    if count == near.numel():
+        return close(a, other, y, other_y, result)
     if whole or count > DENSE * near.numel():
         return torch.where(near, close(a, other, y, other_y, result), result)
     places = near.nonzero(as_tuple=True)
@@ -112,25 +119,27 @@ def slope(
     return result
 
 
-def _derivative_of_equal(function: Function, a: Tensor, other: Tensor, *_: Any) -> Tensor:
-    found = derivative(function, midpoint(a, other))  # the same for 0. and -0.
+def _derivative_of_equal(gradient: Function, a: Tensor, other: Tensor, *_: Any) -> Tensor:
+    found = gradient(midpoint(a, other))  # the same for 0. and -0.
     return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _derivative_between(
-    function: Function, cancels: bool, a: Tensor, other: Tensor, y: Tensor, other_y: Tensor, ratio: Tensor
+    gradient: Function, cancels: bool, a: Tensor, other: Tensor, y: Tensor, other_y: Tensor, ratio: Tensor
 ) -> Tensor:
     """The mean of f' at the points of Gauss where it explains the change, else the ratio of the differences.
 
     Every sum pairs a value of x with r's before anything else is added: exchanged, it has the same bits.
     """
-    middle, difference = midpoint(a, other), a - other
-    half = difference.abs().mul_(1 / math.sqrt(12))
-    found = (derivative(function, middle - half) + derivative(function, middle + half)).mul_(0.5)
-    noise = found.abs().add_(float(cancels)).mul_(a.abs().add_(other.abs())).add_(y.abs().add_(other_y.abs()))
-    missed = (found * difference).sub_(y - other_y).abs_()
-    explained = missed <= noise.mul_(SLACK * torch.finfo(a.dtype).eps)
-    return torch.where(explained, found, ratio.masked_fill(a == other, 0.0))
+    difference = a - other
+    middle, half = torch.add(a, other).mul_(0.5), difference.abs().mul_(1 / math.sqrt(12))
+    found = gradient(middle - half).add_(gradient(middle.add_(half))).mul_(0.5)
+    noise = torch.add(a.abs(), other.abs()).mul_(found.abs().add_(float(cancels))).add_(y.abs().add_(other_y.abs()))
+    # noise - abs(error): NaN or negative where the derivative does not explain the change
+    margin = noise.mul_(SLACK * torch.finfo(a.dtype).eps).sub_(difference.mul_(found).sub_(y - other_y).abs_())
+    if margin.min() >= 0:
+        return found
+    return torch.where(margin >= 0, found, ratio.masked_fill(a == other, 0.0))
 
 
 def shape_up(value: Tensor, dims: Sequence[int] | None, keepdim: bool, ndim: int) -> Tensor:

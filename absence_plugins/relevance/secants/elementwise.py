@@ -7,7 +7,7 @@ from torch import Tensor
 
 from absence_plugins.relevance.operation import Multiplier, Operation, Pull, RelevanceError, secant
 from absence_plugins.relevance.secants.arguments import Arguments, function_of_varying, single
-from absence_plugins.relevance.secants.arithmetic import midpoint, quotient, reduce_to, slope
+from absence_plugins.relevance.secants.arithmetic import Function, midpoint, quotient, reduce_to, slope
 
 SMOOTH = [
     "gelu",
@@ -96,8 +96,20 @@ def unary_slope(op: Operation, smooth: bool) -> Tensor:
     others = [t for t in (*op.args, *op.kwargs.values()) if isinstance(t, Tensor) and t.ndim > 0 and t is not a]
     a, other = a.expand_as(y).to(y.dtype), other.expand_as(y).to(y.dtype)
     return slope(
-        function_of_varying(op), a, other, y, other_y, smooth=smooth, whole=bool(others), cancels=op.name == "gelu"
-    )
+        function_of_varying(op), a, other, y, other_y, smooth=smooth, whole=bool(others), cancels=op.name == "gelu",
+        gradient=_gradient_of(op, y),
+    )  # fmt: skip
+
+
+def _gradient_of(op: Operation, like: Tensor) -> Function | None:
+    """f' of the usual activations in one kernel; None for others."""
+    one = like.new_ones(())
+    if op.name == "silu":
+        return lambda a: torch.ops.aten.silu_backward(one.expand(a.shape), a)
+    if op.name == "gelu":
+        form = op.kwargs.get("approximate", op.args[1] if len(op.args) > 1 else "none")
+        return lambda a: torch.ops.aten.gelu_backward(one.expand(a.shape), a, approximate=form)
+    return None
 
 
 @secant(*SMOOTH)
@@ -118,7 +130,9 @@ def relu(op: Operation) -> Pull:
     a, other = op.operand(op.varying[0]), op.other_operand(op.varying[0])
     difference = a - other
     values = (op.output - op.other_output).div_(difference)
-    return by_slope(op, torch.where(difference == 0, (a > 0).to(values.dtype), values))
+    if not values.sum().isfinite():
+        values = torch.where(difference == 0, (a > 0).to(values.dtype), values)
+    return by_slope(op, values)
 
 
 @secant("rrelu")

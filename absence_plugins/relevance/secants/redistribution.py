@@ -43,6 +43,11 @@ class Gamma:
         each = quotient(1.0, (1 + self.gamma) * p - n)
         return (1 + self.gamma) * each, each
 
+    @property
+    def share(self) -> float:
+        """gamma / (2 + gamma)."""
+        return self.gamma / (2 + self.gamma)
+
 
 @dataclass(frozen=True)
 class ZPlus:
@@ -54,6 +59,11 @@ class ZPlus:
     def parts(self, p: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         """1 / p and 0."""
         return quotient(1.0, p), torch.zeros_like(n)
+
+    @property
+    def share(self) -> float:
+        """That of Gamma with gamma = infinity."""
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -131,11 +141,17 @@ def multiplier_coefficients(rule: Redistribution, change: Tensor, gross: Tensor)
     """The coefficients times dy / 2: of m in W^T and in abs(W)^T, bounded however small dy is.
 
     change: dy, the difference of the outputs, which is the sum of z; gross: the sum of abs(z). They enter by their ratio,
-    as a rule's part is of degree -1 in p and n. 0 where nothing contributes.
+    as a rule's part is of degree -1 in p and n. 0 where nothing contributes. Gamma and ZPlus have a closed form: with their
+    share s, abs(dy) / (abs(dy) + s gross) and s dy / (abs(dy) + s gross).
 
     >>> multiplier_coefficients(ZPlus(), torch.tensor([3.0, 0.0]), torch.tensor([5.0, 0.0]))
     (tensor([0.3750, 0.0000]), tensor([0.3750, 0.0000]))
     """
-    ratio = quotient(change, gross).clamp(-1, 1)
+    share = getattr(rule, "share", None)
+    if share is not None:
+        size = change.abs()
+        whole = torch.add(size, gross, alpha=share).clamp_(min=torch.finfo(size.dtype).tiny)
+        return size.div_(whole), (change / whole).mul_(share)
+    ratio = quotient(change, gross).clamp_(-1, 1)
     of_z, of_size = mirrored(rule, ratio, (gross > 0).to(gross.dtype))
     return of_z * ratio / 2, of_size * ratio / 2

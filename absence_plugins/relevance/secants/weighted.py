@@ -8,7 +8,6 @@ product at the midpoint.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,18 +16,11 @@ from torch import Tensor
 from absence_plugins.relevance.operation import Multiplier, Operation, Place, Pull, secant
 from absence_plugins.relevance.secants.arguments import Arguments, single
 from absence_plugins.relevance.secants.arithmetic import midpoint, quotient, reduce_to, vjp
+from absence_plugins.relevance.secants.convolutions import Operator, convolution_operator
 from absence_plugins.relevance.secants.quadratic import at_midpoint
 from absence_plugins.relevance.secants.redistribution import Redistribution, Spread, Stabilized, multiplier_coefficients
 
 WEIGHTED = frozenset(("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))))
-
-
-@dataclass(frozen=True)
-class Operator:
-    """a -> a W without bias, and its transpose, for any weights of the same shape."""
-
-    forward: Callable[[Tensor, Tensor], Tensor]
-    transpose: Callable[[Tensor, Tensor], Tensor]
 
 
 class WeightedPull:
@@ -40,15 +32,17 @@ class WeightedPull:
     """
 
     def __init__(self, op: Operation, operator: Operator, place: Place, weight: Tensor) -> None:
-        self._operator, self._weight, self._like = operator, weight, op.operand(place)
-        self._change: Tensor = op.output if op.rule is None else op.output - op.other_output  # Epsilon needs none
+        operand = op.operand(place)
+        self._operator, self._weight = operator, weight
+        self._like = operand.new_empty(()).expand(operand.shape)  # its shape alone: the operand itself is not kept
+        self._change = None if op.rule is None else op.output - op.other_output  # Epsilon needs none
         rule, self._passed = op.rule, None
         if isinstance(rule, Stabilized):
             self._passed, rule = rule.passed(self._change), rule.rule
         self._back: Callable[[Tensor], Tensor] = lambda m: operator.transpose(m, weight)
         self._power = rule.power if isinstance(rule, Spread) else None
         if rule is not None and self._power is None:
-            self._back = redistribute(operator, rule, self._like - op.other_operand(place), weight, self._change)
+            self._back = redistribute(operator, rule, operand - op.other_operand(place), weight, self._change)
         self.spread: Tensor | None = None
         self.absorbed: Tensor | None = None
         self.support: Tensor | None = None  # where Flat and WSquare count the input: 1, elsewhere 0
@@ -74,10 +68,10 @@ def redistribute(
     """The pull of a rule: one forward pass for the gross contributions, two transposes."""
     sizes = weight.abs()
     of_z, of_size = multiplier_coefficients(rule, change, operator.forward(da.abs(), sizes))
-    sign = da.sign()
+    sign = da.sign_()
 
     def pull(m: Tensor) -> Tensor:
-        return operator.transpose(m * of_z, weight) + sign * operator.transpose(m * of_size, sizes)
+        return operator.transpose(m * of_z, weight).addcmul_(sign, operator.transpose(m * of_size, sizes))
 
     return pull
 
@@ -103,9 +97,8 @@ LINEAR = Operator(lambda a, w: torch.nn.functional.linear(a, w), lambda m, w: m 
 @secant("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def convolution(op: Operation) -> Pull:
     """y = a * W + b; the transposed convolution alike."""
-    transposed, n = "transpose" in op.name, int(op.name[-2])
     names: dict[str, Any] = {"input": None, "weight": None, "bias": None, "stride": 1, "padding": 0}
-    if transposed:
+    if "transpose" in op.name:
         names |= {"output_padding": 0, "groups": 1, "dilation": 1}
     else:
         names |= {"dilation": 1, "groups": 1}
@@ -113,40 +106,9 @@ def convolution(op: Operation) -> Pull:
     if arguments.varying() != ["input"]:
         return at_midpoint(op)
     settings = {key: arguments.value(key) for key in names if key not in ("input", "weight", "bias")}
-    a = arguments.value("input")
-    function = getattr(torch, op.name)
-
-    def forward(value: Tensor, w: Tensor) -> Tensor:
-        found: Tensor = function(value, w, None, **settings)
-        return found
-
-    direct = _direct_transpose(settings, transposed, n, a.shape)
-
-    def transpose(m: Tensor, w: Tensor) -> Tensor:
-        if direct is not None:
-            return direct(m, w)
-        return vjp(lambda value: forward(value, w), [torch.zeros_like(a)], m)[0]
-
-    return WeightedPull(op, Operator(forward, transpose), op.varying[0], arguments.value("weight"))
-
-
-def _direct_transpose(
-    settings: dict[str, Any], transposed: bool, n: int, shape: torch.Size
-) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The gradient of the input alone, without a forward pass; None where the padding is given by name."""
-    if isinstance(settings["padding"], str) or len(shape) != n + 2:
-        return None
-    each = {key: [v] * n if isinstance(v, int) else list(v) for key, v in settings.items() if key != "groups"}
-
-    def transpose(m: Tensor, w: Tensor) -> Tensor:
-        like = m.new_empty(()).expand(shape)  # only its shape is read
-        found: Tensor = torch.ops.aten.convolution_backward(
-            m, like, w, None, each["stride"], each["padding"], each["dilation"], transposed,
-            each.get("output_padding", [0] * n), settings["groups"], [True, False, False],
-        )[0]  # fmt: skip
-        return found
-
-    return transpose
+    weight = arguments.value("weight")
+    operator = convolution_operator(op.name, arguments.value("input"), weight.shape[2:], settings)
+    return WeightedPull(op, operator, op.varying[0], weight)
 
 
 @secant("matmul", "mm", "bmm", "addmm", "baddbmm")
