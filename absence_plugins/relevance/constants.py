@@ -22,11 +22,9 @@ def are_equal(x: Any, r: Any) -> bool:
     if isinstance(x, Tensor):
         return isinstance(r, Tensor) and _same_tensor(x, r)
     if isinstance(x, (tuple, list)):
-        return (
-            isinstance(r, (tuple, list))
-            and len(x) == len(r)
-            and all(are_equal(a, b) for a, b in zip(x, r, strict=True))
-        )
+        if not isinstance(r, (tuple, list)) or len(x) != len(r):
+            return False
+        return all([a is b or are_equal(a, b) for a, b in zip(x, r, strict=True)])  # most are the same object
     if isinstance(x, dict):
         return isinstance(r, dict) and x.keys() == r.keys() and all(are_equal(x[name], r[name]) for name in x)
     if isinstance(x, slice):

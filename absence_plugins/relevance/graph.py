@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -190,8 +191,7 @@ def last_reached(output: Any, marked: Sequence[tuple[Any, Record]]) -> Record | 
 def _check_node(node: Any, flags: list[bool]) -> None:
     if getattr(type(node), "_forward_cls", None) is SecantNode:
         return
-    full = node.name().rsplit("::", 1)[-1]
-    name = re.sub(r"Backwards?\d*$", "", full)
+    name = _word(node.name())
     if name in LINEAR_NODES:
         return
     if name in FACTOR_NODES and sum(flags[index] for index in FACTOR_NODES[name] if index < len(flags)) <= 1:
@@ -202,3 +202,9 @@ def _check_node(node: Any, flags: list[bool]) -> None:
         f"the graph holds {node.name()}, which is neither linear nor was it seen as a torch operation: TorchScript, a "
         "custom autograd.Function, a reentrant checkpoint, torch.func or a replica in another thread; use the plain model"
     )
+
+
+@functools.cache
+def _word(name: str) -> str:
+    """The name of a node without namespace, "Backward" and digit."""
+    return re.sub(r"Backwards?\d*$", "", name.rsplit("::", 1)[-1])

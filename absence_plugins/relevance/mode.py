@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any, NoReturn
 
 import torch
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from absence_plugins.relevance.names import Entering, Word, read
 from absence_plugins.relevance.nodes import Call, SecantNode
 from absence_plugins.relevance.operation import SECANTS, Operation, Place, RelevanceError
-from absence_plugins.relevance.records import Memory, Record, constants_of, detach_all, scan, scan_keywords
+from absence_plugins.relevance.records import Memory, Record, exchange, scan, scan_keywords
 from absence_plugins.relevance.rules import is_spread
 from absence_plugins.relevance.secants.redistribution import Redistribution
 from absence_plugins.relevance.vocabulary import FIXED, REMEDIES, TRAINING, WEIGHTED, is_linear
@@ -51,7 +52,11 @@ class Seen:
             if before is not None and self.name == "setitem":
                 before[args[1]] = 0
             args = (before, *args[1:])
-        return constants_of(args), constants_of(self.kwargs)
+        return exchange(args, self.kwargs, self.varying, repeat(None))
+
+    def detached(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments without graph."""
+        return exchange(self.args, self.kwargs, self.varying, [operand.detach() for operand in self.operands])
 
 
 class GraphMode(TorchFunctionMode):
@@ -201,7 +206,7 @@ class RecordingMode(GraphMode):
         """Run on plain autograd; the record keeps the constants."""
         record = Record(seen.name, self.path(), *seen.constants(), seen.varying, seen.word.function, True)
         if seen.name in FIXED:
-            args, kwargs = detach_all(seen.args), detach_all(seen.kwargs)
+            args, kwargs = seen.detached()
             fixed = Operation(seen.name, seen.function, args, kwargs, args, kwargs, None, None, seen.varying)
             record.pull = SECANTS[seen.name](fixed)
             output, _ = self.run_node(partial(SecantNode.apply, record), seen)
@@ -217,11 +222,11 @@ class RecordingMode(GraphMode):
 
     def secant(self, seen: Seen) -> Any:
         """Run inside a node; the record keeps operands and output."""
-        kept = detach_all(seen.args)
+        kept, keywords = seen.detached()
         if seen.word.in_place:
             copied = self.memory.release(seen.args[0])
             kept = (seen.args[0].detach().clone() if copied is None else copied, *kept[1:])
-        record = Record(seen.name, self.path(), kept, detach_all(seen.kwargs), seen.varying, seen.word.function, False)
+        record = Record(seen.name, self.path(), kept, keywords, seen.varying, seen.word.function, False)
         if seen.name in WEIGHTED:
             record.rule = self.rule_in_force()
             record.graph_operand = seen.operands[0] if is_spread(record.rule) else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from absence_plugins.relevance.operation import Place, Pull
 
@@ -81,27 +81,30 @@ def scan_keywords(kwargs: dict[str, Any], places: list[Place], operands: list[Te
 
 
 def detach_all(value: Any) -> Any:
-    """The same arguments without graph."""
+    """The same tensors without graph."""
     if isinstance(value, Tensor):
         return value.detach() if value.requires_grad else value
-    if isinstance(value, (tuple, list)) and any(isinstance(entry, (Tensor, tuple, list)) for entry in value):
+    if isinstance(value, (tuple, list)):
         entries = [detach_all(entry) for entry in value]
         return entries if isinstance(value, list) else tuple(entries)
-    if isinstance(value, dict):
-        return {name: detach_all(entry) for name, entry in value.items()}
     return value
 
 
-def constants_of(value: Any) -> Any:
-    """The same arguments with None in place of what depends on the input."""
-    if isinstance(value, Tensor):
-        return None if value.requires_grad else value  # parameters were detached by `scan`
-    if isinstance(value, (tuple, list)) and any(isinstance(entry, (Tensor, tuple, list)) for entry in value):
-        entries = [constants_of(entry) for entry in value]
-        return entries if isinstance(value, list) else tuple(entries)
-    if isinstance(value, dict):
-        return {name: constants_of(entry) for name, entry in value.items()}
-    return value
+def exchange(
+    args: tuple[Any, ...], kwargs: dict[str, Any], places: Iterable[Place], values: Iterable[Tensor | None]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments with other values at some places.
+
+    >>> exchange((1, [2, 3]), {"dim": 4}, [(1, 0), ("dim",)], [None, None])
+    ((1, [None, 3]), {'dim': None})
+    """
+    positional = list(args)
+    for (first, *rest), value in zip(places, values, strict=False):
+        if isinstance(first, str):
+            kwargs = {**kwargs, first: put(kwargs[first], tuple(rest), value)}
+        else:
+            positional[first] = put(positional[first], tuple(rest), value) if rest else value
+    return tuple(positional), kwargs
 
 
 def tensors_in(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
@@ -117,7 +120,7 @@ def tensors_in(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
             yield from tensors_in(entry, (*place, name))
 
 
-def put(value: Any, place: Place, tensor: Tensor) -> Any:
+def put(value: Any, place: Place, tensor: Tensor | None) -> Any:
     """Nested arguments with the tensor at one place exchanged."""
     if not place:
         return tensor
@@ -137,15 +140,20 @@ class Memory:
 
     def hold(self, record: Record) -> None:
         """Note the tensors of a record."""
-        for _, tensor in tensors_in((record.args, record.kwargs, record.output)):
-            if isinstance(tensor, nn.Parameter):
-                continue
-            key = _key(tensor)
-            records = self._held.get(key)
-            if records is None:
-                self._held[key] = [record]
-            elif records[-1] is not record:
-                records.append(record)
+        for value in (*record.args, *record.kwargs.values(), record.output):
+            if isinstance(value, Tensor):
+                self._note(value, record)
+            elif isinstance(value, (tuple, list, dict)):
+                for _, tensor in tensors_in(value):
+                    self._note(tensor, record)
+
+    def _note(self, tensor: Tensor, record: Record) -> None:
+        key = _key(tensor)
+        records = self._held.get(key)
+        if records is None:
+            self._held[key] = [record]
+        elif records[-1] is not record:
+            records.append(record)
 
     def release(self, target: Tensor) -> Tensor | None:
         """Copy what records hold of the target's storage, before it is overwritten.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, NoReturn
 
 import torch
@@ -12,7 +13,7 @@ from absence_plugins.relevance.constants import are_equal
 from absence_plugins.relevance.mode import Embed, GraphMode, Seen, depends, where
 from absence_plugins.relevance.nodes import DependenceNode
 from absence_plugins.relevance.operation import SECANTS, Operation, Place, Pull, RelevanceError
-from absence_plugins.relevance.records import Memory, Record, detach_all, put, tensors_in
+from absence_plugins.relevance.records import Memory, Record, detach_all, exchange, put
 from absence_plugins.relevance.vocabulary import FIXED, is_linear
 
 
@@ -57,7 +58,7 @@ class ReplayMode(GraphMode):
         self._compare(record, seen)
         if seen.word.in_place:
             self.memory.release(seen.args[0])
-        kept = detach_all(seen.args), detach_all(seen.kwargs)
+        kept = seen.detached()
         overwritten = {*record.overwritten, (0, 0)} if seen.word.in_place else record.overwritten
         for place in overwritten:
             if place[0] != 2:
@@ -99,14 +100,14 @@ class ReplayMode(GraphMode):
         return record
 
     def _compare(self, record: Record, seen: Seen) -> None:
-        ours, theirs = (record.args, record.kwargs), (seen.args, seen.kwargs)
-        varying = {(0 if isinstance(place[0], int) else 1, *place) for place in record.varying}
-        for (place, x), (_, r) in zip(list(tensors_in(ours)), list(tensors_in(theirs)), strict=False):
-            if place in varying and x.shape != r.shape:
+        for place, r in zip(seen.varying, seen.operands, strict=True):
+            x = _at(record.kwargs if isinstance(place[0], str) else record.args, place)
+            if x.shape != r.shape:
                 self._refuse_alignment(
                     f"{record.name} in {record.where} has shapes {tuple(x.shape)} and {tuple(r.shape)}"
                 )
-        if not are_equal(_without(ours, varying), _without(theirs, varying)):
+        ours = exchange(record.args, record.kwargs, record.varying, repeat(None))
+        if not are_equal(ours, exchange(seen.args, seen.kwargs, seen.varying, repeat(None))):
             self._refuse_constants(record)
 
     def _refuse_constants(self, record: Record) -> NoReturn:
@@ -131,15 +132,4 @@ class ReplayMode(GraphMode):
 def _at(value: Any, place: Any) -> Any:
     for index in place:
         value = value[index]
-    return value
-
-
-def _without(value: Any, varying: set[Any], place: tuple[Any, ...] = ()) -> Any:
-    """Nested arguments with None in the places of the varying operands."""
-    if isinstance(value, Tensor):
-        return None if place in varying else value
-    if isinstance(value, (tuple, list)):
-        return [_without(entry, varying, (*place, index)) for index, entry in enumerate(value)]
-    if isinstance(value, dict):
-        return {name: _without(entry, varying, (*place, name)) for name, entry in value.items()}
     return value

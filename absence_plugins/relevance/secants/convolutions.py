@@ -88,7 +88,7 @@ def _depthwise_transpose(
     oneDNN's kernel of the backward is several times slower.
     """
     if stride > 1:
-        sizes = [size + d * (1 - k) + 2 * (d * (k - 1) - r) for size, d, k, r in zip(shape[2:], dilation, w.shape[2:], reach)]
+        sizes = [size + d * (1 - k) + 2 * (d * (k - 1) - r) for size, d, k, r in zip(shape[2:], dilation, w.shape[2:], reach, strict=True)]
         apart = m.new_zeros((*m.shape[:2], *sizes))
         apart[:, :, ::stride, ::stride] = m
         m = apart

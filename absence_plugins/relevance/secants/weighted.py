@@ -66,12 +66,11 @@ def redistribute(
     operator: Operator, rule: Redistribution, da: Tensor, weight: Tensor, change: Tensor
 ) -> Callable[[Tensor], Tensor]:
     """The pull of a rule: one forward pass for the gross contributions, two transposes."""
-    sizes = weight.abs()
-    of_z, of_size = multiplier_coefficients(rule, change, operator.forward(da.abs(), sizes))
+    of_z, of_size = multiplier_coefficients(rule, change, operator.forward(da.abs(), weight.abs()))
     sign = da.sign_()
 
-    def pull(m: Tensor) -> Tensor:
-        return operator.transpose(m * of_z, weight).addcmul_(sign, operator.transpose(m * of_size, sizes))
+    def pull(m: Tensor) -> Tensor:  # abs(W) anew: kept for all layers it takes as much memory as the model
+        return operator.transpose(m * of_z, weight).addcmul_(sign, operator.transpose(m * of_size, weight.abs()))
 
     return pull
 
