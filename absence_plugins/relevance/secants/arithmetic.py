@@ -38,6 +38,8 @@ def quotient(numerator: Tensor | float, denominator: Tensor) -> Tensor:
 
 def reduce_to(multiplier: Tensor, operand: Tensor) -> Tensor:
     """The multiplier of a broadcast operand: summed to its shape, in its dtype."""
+    if multiplier.shape == operand.shape and multiplier.dtype == operand.dtype:
+        return multiplier
     if torch.is_complex(multiplier) and not torch.is_complex(operand):
         multiplier = multiplier.real
     return multiplier.sum_to_size(operand.shape).to(operand.dtype)

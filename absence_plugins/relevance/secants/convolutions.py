@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,18 +24,22 @@ class Operator:
     transpose: Transpose
 
 
-def convolution_operator(name: str, a: Tensor, kernel: torch.Size, settings: dict[str, Any]) -> Operator:
-    """The convolution ``name`` of values like a, with stride, padding and so on as the operation has them."""
-    n = len(kernel)
+def convolution_operator(name: str, shape: torch.Size, kernel: torch.Size, settings: dict[str, Any]) -> Operator:
+    """The convolution ``name`` of values of a shape, with stride, padding and so on as the operation has them."""
+    return _operator(name, shape, kernel, *((k, v if isinstance(v, (int, str)) else tuple(v)) for k, v in settings.items()))
+
+
+@functools.lru_cache(256)
+def _operator(name: str, shape: torch.Size, kernel: torch.Size, *named: tuple[str, Any]) -> Operator:
+    n, settings = len(kernel), dict(named)
     function = getattr(torch, name)
-    shape, like = a.shape, a.new_empty(())  # the values themselves are not kept
 
     def forward(value: Tensor, w: Tensor) -> Tensor:
         found: Tensor = function(value, w, None, **settings)
         return found
 
     def by_autograd(m: Tensor, w: Tensor) -> Tensor:
-        return vjp(lambda value: forward(value, w), [like.new_zeros(shape)], m)[0]
+        return vjp(lambda value: forward(value, w), [m.new_zeros(shape)], m)[0]
 
     each = {key: _list(v, n) for key, v in settings.items() if key not in ("groups", "padding")}
     padding = _padding(settings["padding"], each["dilation"], kernel)

@@ -77,7 +77,8 @@ KINKED = [
 
 def by_slope(op: Operation, values: Tensor) -> Pull:
     """m times the slopes, summed where the operand was broadcast."""
-    like = op.operand(op.varying[0])
+    operand = op.operand(op.varying[0])
+    like = operand.new_empty(()).expand(operand.shape)  # its shape alone: the operand is not kept
 
     def pull(multiplier: Multiplier) -> tuple[Tensor | None, ...]:
         m = single(multiplier)

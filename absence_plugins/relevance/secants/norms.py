@@ -16,6 +16,7 @@ from torch import Tensor
 from absence_plugins.relevance.operation import Multiplier, Operation, Pull, RelevanceError, secant
 from absence_plugins.relevance.secants.arguments import Arguments, single
 from absence_plugins.relevance.secants.arithmetic import midpoint, quotient, reduce_to
+from absence_plugins.relevance.secants.elementwise import by_slope
 
 
 def standardize(
@@ -127,9 +128,11 @@ def batch_norm(op: Operation) -> Pull:
 
 
 def _by_running_statistics(op: Operation, arguments: Arguments) -> Pull:
-    argument = arguments["input"]
+    argument, weight = arguments["input"], arguments["weight"]
     channels = (1, argument.value.shape[1], *(1 for _ in argument.value.shape[2:]))
     mean, variance = (arguments.value(name).reshape(channels) for name in ("running_mean", "running_var"))
     scale: Any = (variance + arguments.value("eps")).rsqrt()
-    y_bar = (midpoint(argument.value, argument.other) - mean) * scale if "weight" in arguments.varying() else op.output
+    if arguments.varying() == ["input"]:
+        return by_slope(op, scale if weight.value is None else scale * weight.value.reshape(channels))
+    y_bar = (midpoint(argument.value, argument.other) - mean) * scale if weight.varies else op.output
     return _affine(arguments, channels, y_bar, lambda m: m * scale)

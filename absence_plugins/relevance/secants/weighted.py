@@ -35,7 +35,8 @@ class WeightedPull:
         operand = op.operand(place)
         self._operator, self._weight = operator, weight
         self._like = operand.new_empty(()).expand(operand.shape)  # its shape alone: the operand itself is not kept
-        self._change = None if op.rule is None else op.output - op.other_output  # Epsilon needs none
+        # Epsilon needs no dy; on a record of Epsilon there may be no output
+        self._change: Tensor = operand.new_empty(()) if op.rule is None else op.output - op.other_output
         rule, self._passed = op.rule, None
         if isinstance(rule, Stabilized):
             self._passed, rule = rule.passed(self._change), rule.rule
@@ -106,7 +107,7 @@ def convolution(op: Operation) -> Pull:
         return at_midpoint(op)
     settings = {key: arguments.value(key) for key in names if key not in ("input", "weight", "bias")}
     weight = arguments.value("weight")
-    operator = convolution_operator(op.name, arguments.value("input"), weight.shape[2:], settings)
+    operator = convolution_operator(op.name, arguments.value("input").shape, weight.shape[2:], settings)
     return WeightedPull(op, operator, op.varying[0], weight)
 
 
