@@ -249,8 +249,9 @@ DENOMINATORS: dict[str, frozenset[int | str]] = {
 
 
 WEIGHTED = frozenset(("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))))
-# Linear, with a node of their own all the same: autograd's backward of batch norm is wrong on some layouts of memory, that of
-# convolutions is slow on some shapes, and the kernel of the others depends on whether the weights require gradients.
+# Linear, with a node of their own all the same: autograd's backward of batch norm is wrong on some layouts of
+# memory, that of convolutions is slow on some shapes, and the kernel of the others depends on whether the weights
+# require gradients.
 FIXED = WEIGHTED | {"batch_norm", "matmul"}
 
 

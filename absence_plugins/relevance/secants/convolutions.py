@@ -26,7 +26,8 @@ class Operator:
 
 def convolution_operator(name: str, shape: torch.Size, kernel: torch.Size, settings: dict[str, Any]) -> Operator:
     """The convolution ``name`` of values of a shape, with stride, padding and so on as the operation has them."""
-    return _operator(name, shape, kernel, *((k, v if isinstance(v, (int, str)) else tuple(v)) for k, v in settings.items()))
+    named = ((key, value if isinstance(value, (int, str)) else tuple(value)) for key, value in settings.items())
+    return _operator(name, shape, kernel, *named)
 
 
 @functools.lru_cache(256)
@@ -68,7 +69,8 @@ def _direct_transpose(
     stride, padding, dilation = each["stride"], each["padding"], each["dilation"]
     is_pointwise = not transposed and set(stride) == {1} and set(padding) == {0} and set(kernel) == {1} and groups == 1
     reach = [d * (size - 1) - p for d, size, p in zip(dilation, kernel, padding, strict=True)]
-    is_depthwise = not transposed and len(kernel) == 2 and len(set(stride)) == 1 and groups == shape[1] and min(reach) >= 0
+    is_flat = not transposed and len(kernel) == 2 and len(set(stride)) == 1
+    is_depthwise = is_flat and groups == shape[1] and min(reach) >= 0
 
     def transpose(m: Tensor, w: Tensor) -> Tensor:
         if m.device.type == "cpu":  # the kernels of CUDA are good for all shapes
@@ -93,7 +95,8 @@ def _depthwise_transpose(
     oneDNN's kernel of the backward is several times slower.
     """
     if stride > 1:
-        sizes = [size + d * (1 - k) + 2 * (d * (k - 1) - r) for size, d, k, r in zip(shape[2:], dilation, w.shape[2:], reach, strict=True)]
+        each = zip(shape[2:], dilation, w.shape[2:], reach, strict=True)
+        sizes = [size + d * (k - 1) - 2 * r for size, d, k, r in each]
         apart = m.new_zeros((*m.shape[:2], *sizes))
         apart[:, :, ::stride, ::stride] = m
         m = apart

@@ -141,8 +141,8 @@ def multiplier_coefficients(rule: Redistribution, change: Tensor, gross: Tensor)
     """The coefficients times dy / 2: of m in W^T and in abs(W)^T, bounded however small dy is.
 
     change: dy, the difference of the outputs, which is the sum of z; gross: the sum of abs(z). They enter by their ratio,
-    as a rule's part is of degree -1 in p and n. 0 where nothing contributes. Gamma and ZPlus have a closed form: with their
-    share s, abs(dy) / (abs(dy) + s gross) and s dy / (abs(dy) + s gross).
+    as a rule's part is of degree -1 in p and n. 0 where nothing contributes.
+    Gamma and ZPlus have a closed form: abs(dy) / (abs(dy) + s gross) and s dy / (abs(dy) + s gross), s their share.
 
     >>> multiplier_coefficients(ZPlus(), torch.tensor([3.0, 0.0]), torch.tensor([5.0, 0.0]))
     (tensor([0.3750, 0.0000]), tensor([0.3750, 0.0000]))
