@@ -117,7 +117,8 @@ def check(op: Operation, seed: int, tolerance: float) -> None:
 
 
 def test_every_secant_has_an_example() -> None:
-    assert sorted(EXAMPLES) == sorted(SECANTS)
+    own = [name for name, rule in SECANTS.items() if rule.__module__.startswith("absence_plugins.relevance.")]
+    assert sorted(EXAMPLES) == sorted(own)  # an adapter may register operations of its own
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
