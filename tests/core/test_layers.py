@@ -315,3 +315,23 @@ def test_dicts_and_words() -> None:
     assert repr(unit) == "Unit('f', 3, 2, reduce='max', channels='last')"
     assert unit.describe() == "unit 3 of f at 2"
     assert Unit("f", 1, activation="post").activation == "post"
+
+
+def test_as_many_tokens_as_channels_behind_a_convolution() -> None:
+    class Mix(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return tokens.roll(1, 2) * 2
+
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.mix, self.head = nn.Conv2d(1, 4, 2, 2), Mix(), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.mix(self.embed(x).flatten(2).transpose(1, 2)).mean(1))  # type: ignore[no-any-return]
+
+    net, x = Patches().eval(), torch.rand(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"'mix' has activations of shape \(2, 4, 4\).*channels='last'"):
+        Layer("mix").read(net, x)
+    expected = net.embed(x).roll(1, 1).mean((2, 3)) * 2
+    assert torch.allclose(Layer("mix", channels="last").read(net, x), expected)
