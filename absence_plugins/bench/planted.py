@@ -30,6 +30,7 @@ SHOWN = (  # in README: the ones most people use
     "IntegratedGradients", "IntegratedGradients (unit)", "AbsenceIntegratedGradients",
     "DeepLift", "DeepLift (unit)", "AbsenceDeepLift", "InputXGradient", "AbsenceInputXGradient", "Occlusion", "AbsenceOcclusion", "LayerGradCam", "AbsenceLayerGradCam",
     "EpsilonPlus +1", "EpsilonPlus logit", "AbsenceEpsilonPlus", "EpsilonAlpha2Beta1 +1", "AbsenceEpsilonAlpha2Beta1", "AbsenceEpsilonGamma",
+    "relevance epsilon", "relevance lower_gamma", "relevance lower_zplus", "AttnLRP +1", "AttnLRP logit",
 )  # fmt: skip
 MARK, MARK_ALL = "bench planted", "bench planted all"
 LEGEND = """\

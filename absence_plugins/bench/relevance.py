@@ -11,8 +11,9 @@ from absence_plugins.bench.relevance_works import (
     FAMILIES,
     GRADIENTS,
     QUICK_FAMILIES,
+    SumError,
     build_relevance_works,
-    completeness_errors,
+    measure_gradients,
 )
 from absence_plugins.bench.result import BenchResult, Measurement, verdict
 from absence_plugins.bench.run import Run
@@ -23,15 +24,6 @@ from absence_plugins.core.table import align
 TIME_LIMITS = {"epsilon": 2.0, "gamma": 3.0}  # of the median over the families
 MEMORY_LIMIT = 2.5
 WEIGHED = ("resnet18", "mobilenet_v2", "vit_b_32")
-
-
-@dataclass(frozen=True)
-class SumError:
-    """By how much the sum of a map misses u(x) - u(r), relative to it, on one network."""
-
-    network: str
-    relevance: float
-    gradients: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,11 +97,11 @@ def _timed(run: Run, networks: tuple[str, ...]) -> tuple[list[Measurement], list
         for network in bar:
             for name, work in build_relevance_works(network, run.quick, run.device).items():
                 bar.set_postfix_str(f"{network} {name}")
-                is_path = name == GRADIENTS  # costs fifty times as much: once
-                rounds = 1 if is_path else run.rounds
-                judged = not (run.quick or is_path)
-                measured.append(timed(f"{network} {name}", work, rounds, run.device, judged=judged))
-            errors.append(SumError(network, *completeness_errors(network, run.quick, run.device)))
+                measured.append(timed(f"{network} {name}", work, run.rounds, run.device, judged=not run.quick))
+            bar.set_postfix_str(f"{network} {GRADIENTS}")
+            cost, error = measure_gradients(network, run.quick, run.device, plain=measured[-1].plain)
+            measured.append(cost)
+            errors.append(error)
     return measured, errors
 
 

@@ -42,7 +42,7 @@ TORCHVISION = {
 }  # fmt: skip
 TIMM = {
     "resnet10t": 32, "seresnext26d_32x4d": 64, "resnetv2_50": 64, "res2net50_14w_8s": 64, "mobilenetv3_small_050": 32,
-    "efficientnet_lite0": 64, "mixnet_s": 64, "ghostnet_050": 64, "regnety_002": 64, "repvgg_a0": 64,
+    "efficientnet_lite0": 64, "mixnet_s": 64, "ghostnet_050": 64, "regnety_002": 64, "lcnet_035": 32,
     "convnextv2_atto": 64, "nf_resnet26": 64, "mobilevit_xxs": 64, "vit_tiny_patch16_224": 64, "levit_128s": 224,
 }  # fmt: skip
 PYRAMID = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}

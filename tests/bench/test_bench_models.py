@@ -19,6 +19,7 @@ from absence_plugins.bench.pages import replaced
 from absence_plugins.bench.zoo import TRANSFORMERS, ZOO, Entry, build, installed
 from absence_plugins.cli import app
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = Entry("torchvision", "squeezenet1_1", 32)
 
 
@@ -116,6 +117,29 @@ def test_errors_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("offset", "dtype"), [(0.0, torch.float32), (1e5, torch.float64)])
+def test_a_difference_in_the_last_places_is_measured_in_float64(
+    offset: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+
+    class Offset(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + offset
+
+    def attribute(model: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+        seen.append(x.dtype)
+        return (x - r) * torch.tensor([0, 1])
+
+    monkeypatch.setattr(bench, "METHODS", {"exact": bench.ModelMethod(attribute)})
+    monkeypatch.setattr(
+        bench, "build", lambda entry: (Offset(), torch.tensor([[0.0, 0.3]]), torch.tensor([[0.0, 0.1]]))
+    )
+    (score,) = score_model(SMALL)
+    assert score.is_conserved
+    assert set(seen) == {dtype}
+
+
 def test_the_verdict_is_that_of_relevance() -> None:
     good = ModelScore("timm", "a", "relevance epsilon", True, 1e-6, 0.0, "")
     assert ModelsResult((good, ModelScore("timm", "a", "LRP", False, None, None, "why")), {}).ok
@@ -162,3 +186,16 @@ def test_quick_is_a_model_of_each_package(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(bench, "score_model", score)
     assert CliRunner().invoke(app, ["bench", "models", "--quick"]).exit_code == 0
     assert asked == list(dict.fromkeys(one.source for one in installed(ZOO)))
+
+
+# -- the table of the page --------------------------------------------------------------------------------------------
+
+
+def test_the_page_holds_the_table_of_the_command() -> None:
+    published = ModelsResult.from_dict(json.loads((ROOT / "docs" / "_static" / "models.json").read_text()))
+    text = (ROOT / "docs" / "relevance.md").read_text(encoding="utf-8")
+    assert replaced(text, MARK, published.markdown) == text
+    assert published.markdown() in text
+    assert published.ok
+    assert published.models == [(one.source, one.name) for one in ZOO]
+    assert published.methods == list(METHODS)

@@ -11,8 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from absence_plugins import bench
-from absence_plugins.bench.relevance import MEMORY_LIMIT, RelevanceResult, SumError, _medians, run_relevance_bench
-from absence_plugins.bench.relevance_works import FAMILIES, GRADIENTS, RULES, build_relevance_works
+from absence_plugins.bench.relevance import MEMORY_LIMIT, RelevanceResult, _medians, run_relevance_bench
+from absence_plugins.bench.relevance_works import FAMILIES, GRADIENTS, RULES, SumError, build_relevance_works
 from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.run import Run
 from absence_plugins.cli import app
