@@ -7,7 +7,8 @@ Against Lucent (:mod:`~absence_plugins.bench.lucent`) both make the same picture
 (:mod:`~absence_plugins.bench.invert`) with one AUROC per candidate formula. Of direction
 pairs (:mod:`~absence_plugins.bench.directions`) the bench says which method recovers known ones. A training
 step with the attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of
-differences (:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and reference;
+differences (:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and
+reference;
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small

@@ -61,7 +61,8 @@ class Speed:
     """One problem, measured: milliseconds per unit, and whether the promise is kept (None: not judged).
 
     Attributes:
-        plain: the straightforward search, from the time of ``timed`` of its ``candidates``; None where nothing is promised about it.
+        plain: the straightforward search, from the time of ``timed`` of its ``candidates``; None where nothing is
+            promised about it.
         ours: ``label_units`` per unit, of 16 in one call, labels prepared and results made included.
         sort: one sort of one unit's activations.
         faster: plain / ours, the median over the rounds.
@@ -107,9 +108,11 @@ class InvertResult:
             [
                 *align(rows),
                 "",
-                "straightforward: one sklearn.metrics.roc_auc_score per candidate formula, same beam, same best AUC; its time is "
+                "straightforward: one sklearn.metrics.roc_auc_score per candidate formula, same beam, same best AUC; "
+                "its time is "
                 f"extrapolated from that of {extrapolated} candidates",
-                f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0; labels prepared and results made included",
+                f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0; labels prepared and results "
+                "made included",
                 "",
                 *surroundings(self.environment),
             ]
@@ -126,7 +129,8 @@ class InvertResult:
 def run_invert_bench(
     *, rounds: int = 5, quick: bool = False, device: str = "auto", progress: bool = True
 ) -> InvertResult:
-    """Time ``label_units`` next to a straightforward search with the same beam, and next to one sort of the activations.
+    """Time ``label_units`` next to a straightforward search with the same beam, and next to one sort of the
+    activations.
 
     A round times the three in turn and takes the ratios; the median over the rounds counts. That both searches end at
     the same AUC is checked.

@@ -1,4 +1,6 @@
-"""``absence-plugins bench models``: on which models a method runs, and whether its map is conserved and antisymmetric."""
+"""``absence-plugins bench models``: on which models a method runs, and whether its map is conserved and
+antisymmetric.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,11 @@ def run_models_bench(
         quick: a model of each package.
         device: checked only.
         progress: show a progress bar on stderr.
-        out: folder for models.json, models.md and models.png. Every finished model is kept in it, and not asked again when the
+        out: folder for models.json, models.md and models.png. Every finished model is kept in it, and not asked again
+            when the
             command is repeated.
-        into: Markdown files in which what stands between ``<!-- bench models: begin -->`` and ``<!-- bench models: end -->`` is
+        into: Markdown files in which what stands between ``<!-- bench models: begin -->`` and
+            ``<!-- bench models: end -->`` is
             replaced by the tables.
         entries: other models; None: all of the zoo.
 

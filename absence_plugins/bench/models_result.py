@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 CONSERVED, ANTISYMMETRIC = 0.01, 1e-3  # largest relative errors
 PRECISE = 1e-3  # of u: smaller differences are measured in float64
 LEGEND = (
-    "cells: by how much the sum of the map misses what it divides, u(x) - u(r), or u(x) for methods without a reference, "
-    f"relative to it; !: more than {CONSERVED:.0%}; ~: R(x; r) is not -R(r; x); -: does not run; x and r are noise, weights "
+    "cells: by how much the sum of the map misses what it divides, u(x) - u(r), or u(x) for methods without a "
+    "reference, "
+    f"relative to it; !: more than {CONSERVED:.0%}; ~: R(x; r) is not -R(r; x); -: does not run; x and r are noise, "
+    "weights "
     "are random; float32, or float64 where u(x) - u(r) is less than a thousandth of u"
 )
 
@@ -27,7 +29,8 @@ class ModelScore:
     Attributes:
         source, model, method: which.
         runs: whether it returns a map.
-        error: abs(sum of R - t) / abs(t), t = u(x) - u(r), or u(x) where there is no reference; None without a finite map.
+        error: abs(sum of R - t) / abs(t), t = u(x) - u(r), or u(x) where there is no reference; None without a finite
+            map.
         asymmetry: max abs(R(x; r) + R(r; x)) / max abs(R(x; r)); None without a reference or a map.
         note: why there is no finite map; "" if there is.
     """

@@ -1,4 +1,6 @@
-"""``absence-plugins bench patches``: what the search costs beyond the network's own forwards, and next to a plain script."""
+"""``absence-plugins bench patches``: what the search costs beyond the network's own forwards, and next to a plain
+script.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,12 @@ BUILDER = f"{__name__}:build_patch_works"
 def run_patches_bench(
     *, rounds: int = 5, quick: bool = False, device: str = "auto", progress: bool = True
 ) -> BenchResult:
-    """Time the patch search on ``layer4`` of a ResNet-18 (512 units) and a ResNet-50 (2,048): 121 patches an image, k = 8.
+    """Time the patch search on ``layer4`` of a ResNet-18 (512 units) and a ResNet-50 (2,048): 121 patches an image, k =
+    8.
 
     Against the forwards alone, on patches that are cut already and stop at the layer, it is to cost little more;
-    against a straightforward script (on the ResNet-18), which keeps the pixels of every unit's patches, at most a third. Random
+    against a straightforward script (on the ResNet-18), which keeps the pixels of every unit's patches, at most a
+    third. Random
     weights and images, which cost what real ones do.
 
     Args:
@@ -103,7 +107,8 @@ def _to_layer(model: Any, x: Tensor) -> Tensor:
 
 
 def plain_script(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """As published scripts do it: every unit keeps pixels and places of its k best patches, and takes in each image's k best one by one.
+    """As published scripts do it: every unit keeps pixels and places of its k best patches, and takes in each image's k
+    best one by one.
 
     Returns the highest scores [units, k].
     """

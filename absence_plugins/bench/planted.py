@@ -1,4 +1,6 @@
-"""``absence-plugins bench planted``: which method finds absences, and which cannot, on networks whose absences are known."""
+"""``absence-plugins bench planted``: which method finds absences, and which cannot, on networks whose absences are
+known.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ class PlantedResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the best ``Absence*`` or relevance is the best, or within 0.02 of it, in every problem with a known region."""
+        """Whether the best ``Absence*`` or relevance is the best, or within 0.02 of it, in every problem with a known
+        region.
+        """
         return not self.judged or not self.behind
 
     def table(self) -> str:
@@ -101,7 +105,8 @@ def run_planted_bench(
     into: Sequence[Path] = (),
     problems: Sequence[str] | None = None,
 ) -> PlantedResult:
-    """Score every Captum class and every Zennit composite, as shipped and as ``Absence*``, and relevance on all planted problems.
+    """Score every Captum class and every Zennit composite, as shipped and as ``Absence*``, and relevance on all planted
+    problems.
 
     With the extra ``rivals`` autoLRP's AttnLRP is asked, too.
 
@@ -110,9 +115,11 @@ def run_planted_bench(
         quick: one problem, few methods and images, nothing judged: shows that the bench works.
         device: checked only: the networks are small and stay on the CPU.
         progress: show a progress bar on stderr.
-        out: folder for planted.json, planted.md and planted.png. Every finished problem is kept in it, and not done again when the
+        out: folder for planted.json, planted.md and planted.png. Every finished problem is kept in it, and not done
+            again when the
             command is repeated.
-        into: Markdown files in which what stands between ``<!-- bench planted: begin -->`` (``planted all``: every method) and
+        into: Markdown files in which what stands between ``<!-- bench planted: begin -->`` (``planted all``: every
+            method) and
             ``<!-- bench planted: end -->`` is replaced by the tables.
         problems: names; None: all.
 

@@ -1,4 +1,6 @@
-"""Every Captum class and every Zennit composite, as shipped and as ``Absence*``, as methods of the planted benchmark."""
+"""Every Captum class and every Zennit composite, as shipped and as ``Absence*``, as methods of the planted
+benchmark.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,10 @@ LEFT_OUT = ("LimeBase",)  # needs a similarity, a sampler and a regression of it
 class CaptumMethod:
     """A class of ``captum.attr`` on a planted question: as shipped, or as ``Absence*``.
 
-    As shipped: the map of the class the images belong to against blank, which is what one looks at; with ``asks_unit`` that of the
-    unit, which in the reference view is the same. As ``Absence*``: the map of the unit; against blank in the non-target view,
+    As shipped: the map of the class the images belong to against blank, which is what one looks at; with ``asks_unit``
+    that of the
+    unit, which in the reference view is the same. As ``Absence*``: the map of the unit; against blank in the non-target
+    view,
     against the nearest references in the reference view.
     """
 
@@ -103,7 +107,9 @@ class CaptumMethod:
 
 @dataclass(frozen=True)
 class ZennitMethod:
-    """A composite on a planted question; as shipped with the unit's own output as seed ("+1" or "logit"), "" for ``Absence*``."""
+    """A composite on a planted question; as shipped with the unit's own output as seed ("+1" or "logit"), "" for
+    ``Absence*``.
+    """
 
     kind: Any
     seed: str
@@ -163,7 +169,9 @@ def zennit_methods() -> Iterator[tuple[str, ZennitMethod]]:
 
 
 def _module(question: Question, name: str) -> nn.Module | None:
-    """The module a layer class looks at: the last one with an image-like pre-activation; of a neuron class the output layer."""
+    """The module a layer class looks at: the last one with an image-like pre-activation; of a neuron class the output
+    layer.
+    """
     if name.startswith("Neuron"):
         leaves = [module for module in question.model.modules() if not list(module.children())]
         return _with_output(question, leaves, 2)[-1][0]

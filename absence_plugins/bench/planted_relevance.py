@@ -16,7 +16,9 @@ RULES = ("epsilon", "lower_gamma", "lower_zplus")
 
 @dataclass(frozen=True)
 class RelevanceMethod:
-    """:func:`~absence_plugins.relevance.relevance` of the unit: against blank (non-target view) or the nearest references."""
+    """:func:`~absence_plugins.relevance.relevance` of the unit: against blank (non-target view) or the nearest
+    references.
+    """
 
     rule: str
 

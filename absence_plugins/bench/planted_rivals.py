@@ -18,10 +18,13 @@ Seed = Literal["+1", "logit"]
 
 @dataclass(frozen=True)
 class AttnLRP:
-    """autoLRP's ``LRPConfig.attnlrp()`` (Achtibat et al., ICML 2024) of the unit, one image at a time as its README shows.
+    """autoLRP's ``LRPConfig.attnlrp()`` (Achtibat et al., ICML 2024) of the unit, one image at a time as its README
+    shows.
 
-    It knows no reference, so it has an answer in the non-target view only, as Zennit's composites as shipped. Seed "+1": the
-    relevance of the output is 1, as autoLRP has it; "logit": its value. LRP is linear in its seed, so this multiplies the map of
+    It knows no reference, so it has an answer in the non-target view only, as Zennit's composites as shipped. Seed
+    "+1": the
+    relevance of the output is 1, as autoLRP has it; "logit": its value. LRP is linear in its seed, so this multiplies
+    the map of
     every image, and turns its sign where the logit is negative.
     """
 

@@ -62,8 +62,10 @@ def run_relevance_bench(
 ) -> RelevanceResult:
     """Measure ``relevance`` (Epsilon, Gamma of the convolutions, lower_gamma) next to forward and backward of [x, r].
 
-    Networks: the digits' and families of torchvision with random weights at 224 pixels, batch 1. Integrated gradients at 50 steps
-    are measured in the same run, once per network, with the error of their sum. Judged are the medians over the families
+    Networks: the digits' and families of torchvision with random weights at 224 pixels, batch 1. Integrated gradients
+    at 50 steps
+    are measured in the same run, once per network, with the error of their sum. Judged are the medians over the
+    families
     (Epsilon 2, Gamma 3) and the memory (2.5).
 
     Args:

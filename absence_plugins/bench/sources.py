@@ -12,7 +12,9 @@ PARTS = ("captum", "zennit", "relevance", "core", "methods", "data", "experiment
 
 
 def fingerprint_sources(*packages: str) -> str:
-    """A fingerprint of this package, its hosts and other packages: tables made by other code are not taken for today's."""
+    """A fingerprint of this package, its hosts and other packages: tables made by other code are not taken for
+    today's.
+    """
     digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit", *packages)).encode())
     root = Path(absence_plugins.__file__).parent
     for path in sorted(root.rglob("*.py")):

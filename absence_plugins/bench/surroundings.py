@@ -65,7 +65,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def describe_environment(host: str, run: Run, networks: Sequence[str] = ()) -> dict[str, Any]:
-    """Versions, device and threads, for the foot of the table; networks: those measured, where the ResNet is optional."""
+    """Versions, device and threads, for the foot of the table; networks: those measured, where the ResNet is
+    optional.
+    """
     packages = (host, "torchvision") if "resnet18" in networks else (host,)
     notes = []
     if list(networks) == ["digits"]:

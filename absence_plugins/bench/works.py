@@ -77,7 +77,8 @@ def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Wo
 class _Case:
     """A network, its images, and what is asked of both sides.
 
-    target: predicted class [N]. runner_up: class with the second largest logit [N]. baselines: nearest references [N, k, ...].
+    target: predicted class [N]. runner_up: class with the second largest logit [N]. baselines: nearest references [N,
+    k, ...].
     """
 
     size: Size

@@ -1,4 +1,6 @@
-"""``absence-plugins bench zennit``: where Zennit's composites miss a known absence, that ours do not, and what ours cost."""
+"""``absence-plugins bench zennit``: where Zennit's composites miss a known absence, that ours do not, and what ours
+cost.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,8 @@ def run_zennit_bench(
     """Score Zennit's composites and ours on networks whose absences are known, and measure what ours cost.
 
     Scores: every problem of :mod:`absence_plugins.data.planted`, four training seeds, on the CPU. Costs: ours against a
-    tensor reference next to the same composite of Zennit's, timed as in :func:`~absence_plugins.bench.run_bench`; x and its
+    tensor reference next to the same composite of Zennit's, timed as in :func:`~absence_plugins.bench.run_bench`; x and
+    its
     reference both run, so ours may cost 2.2 times as much.
 
     Args:
@@ -129,7 +132,9 @@ def score_problem(name: str, *, quick: bool = False) -> list[Score]:
 
 
 def is_promised(problem: str, composite: str, view: str) -> bool:
-    """Whether an Absence composite is to show this absence: the local one cannot where the unit or its evidence is dead."""
+    """Whether an Absence composite is to show this absence: the local one cannot where the unit or its evidence is
+    dead.
+    """
     return composite != LOCAL or (view == "nontarget" and problem not in {"shape_missing_dead", *ATTENTION})
 
 

@@ -53,7 +53,9 @@ def run_host(host_class: type[Attribution], instance: Any, call: Mapping[str, An
 
 
 class Scores(nn.Module):
-    """A model that puts out another's scores: for models that return dictionaries or dataclasses, or change their inputs."""
+    """A model that puts out another's scores: for models that return dictionaries or dataclasses, or change their
+    inputs.
+    """
 
     def __init__(self, forward_func: Callable[..., Any]) -> None:
         super().__init__()
@@ -93,7 +95,8 @@ def resolve_layers(host: type[Attribution], instance: Any, args: tuple[Any, ...]
     model = getattr(model, "__self__", model)
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"layer={given!r}: a layer's name needs a model that is a module, got {type(model).__name__}; pass the module"
+            f"layer={given!r}: a layer's name needs a model that is a module, got {type(model).__name__}; pass the "
+            "module"
         )
     named = [Layer.of(one) for one in layers if isinstance(one, (str, Layer))]
     modules = [one.module(model) for one in named]
@@ -142,7 +145,8 @@ def select_neuron(activation: Any, selector: Any) -> Tensor:
         ) from None
     if chosen.dim() > 1 and not any(isinstance(part, slice) for part in index):
         raise ValueError(
-            f"neuron_selector={selector!r} leaves {tuple(chosen.shape[1:])} neurons of shape {tuple(activation.shape[1:])}; name one, or sum with slices"
+            f"neuron_selector={selector!r} leaves {tuple(chosen.shape[1:])} neurons of shape "
+            f"{tuple(activation.shape[1:])}; name one, or sum with slices"
         )
     return chosen.flatten(1).sum(1) if chosen.dim() > 1 else chosen
 

@@ -28,14 +28,16 @@ def check_model(model: Any) -> None:
     """Reject a model whose map would not be one of a fixed function of each sample.
 
     Raises:
-        ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data set.
+        ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data
+            set.
     """
     parameters = parameters_of(model)
     if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
         raise ValueError("the model has lazy modules that have not seen an input yet; run it once before explaining it")
     if any(parameter.is_inference() for parameter in parameters):
         raise ValueError(
-            "the model's parameters were made in torch.inference_mode(), so no gradient passes them; make or load the model outside it"
+            "the model's parameters were made in torch.inference_mode(), so no gradient passes them; make or load the "
+            "model outside it"
         )
     if getattr(model, "__func__", None) is DataLoaderAttribution._forward_with_dataloader:
         raise ValueError(
@@ -45,7 +47,8 @@ def check_model(model: Any) -> None:
     for name, module in modules_of(model):
         if isinstance(module, BATCH_NORMS) and module.training:
             raise ValueError(
-                f"the model is in training mode: {name or 'it'} ({type(module).__name__}) normalizes by the batch, so the map of a sample "
+                f"the model is in training mode: {name or 'it'} ({type(module).__name__}) normalizes by the batch, so "
+                "the map of a sample "
                 "would depend on the others, and its running statistics would change; call model.eval()"
             )
 
@@ -78,7 +81,8 @@ def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, .
         kind = str(part.dtype).removeprefix("torch.")
         if copy.is_floating_point() and embedding is not None:
             raise ValueError(
-                f"a NoiseTunnel adds noise to input {number}, which is {kind} (token ids?); call {type(method).__name__} without "
+                f"a NoiseTunnel adds noise to input {number}, which is {kind} (token ids?); call "
+                f"{type(method).__name__} without "
                 "the tunnel"
             )
         if takes_tokens or is_neuron_exact or (has_steps and embedding is None):
@@ -114,7 +118,8 @@ def checked_scores(outputs: Any, samples: int) -> Tensor:
         raise ValueError(f"the model must return one row of outputs per sample ({samples}), got {tuple(scores.shape)}")
     if not scores.is_floating_point():
         raise ValueError(
-            f"the model returns {str(scores.dtype).removeprefix('torch.')}, which are no scores (class numbers, after an argmax?); "
+            f"the model returns {str(scores.dtype).removeprefix('torch.')}, which are no scores (class numbers, after "
+            "an argmax?); "
             "pass a model that returns its scores as floating point numbers"
         )
     return scores
@@ -143,7 +148,8 @@ def check_baselines(baselines: Any, inputs: tuple[Tensor, ...], *, distribution:
         fits = len(rows) < own.dim() and _is_expandable(rows, own.shape[1:])
         if not fits or (part.dim() == own.dim() and len(part) not in counts):
             raise ValueError(
-                f"baselines of input {number} have shape {tuple(part.shape)}, which does not fit inputs of shape {tuple(own.shape)}; "
+                f"baselines of input {number} have shape {tuple(part.shape)}, which does not fit inputs of shape "
+                f"{tuple(own.shape)}; "
                 + ("pass references [R, ...]" if distribution else "pass a number, one sample, or one per sample")
             )
 
@@ -174,7 +180,8 @@ def explained_gradients(method: Any) -> Iterator[None]:
         if not any(words in str(error) for words in NO_GRADIENT):
             raise
         raise ValueError(
-            f"{type(method).__name__} needs gradients, and the explained output has none with respect to what is explained: the model "
+            f"{type(method).__name__} needs gradients, and the explained output has none with respect to what is "
+            "explained: the model "
             "detaches it, runs under torch.no_grad(), or rounds; use AbsenceFeatureAblation, which needs none"
         ) from error
 

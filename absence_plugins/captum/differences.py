@@ -1,6 +1,7 @@
 """Relevance of differences behind Captum's DeepLIFT and LRP classes: exact on every graph that PyTorch records.
 
-Captum's own implementation hooks modules, so it misses what is called as a function and rejects a module that runs twice.
+Captum's own implementation hooks modules, so it misses what is called as a function and rejects a module that runs
+twice.
 Here x's pass and the reference's pass are compared operation by operation (:mod:`absence_plugins.relevance`); for
 DeepLIFT's networks that is its Rescale rule.
 """
@@ -85,12 +86,15 @@ def neuron_maps(method: Any, host: Any, call: Mapping[str, Any], plan: Plan, *, 
 
 
 def _of_every_input(pulled: Pulled) -> list[EntryRelevance]:
-    """Relevance of every input; of token ids that of the embedding's output. Raises ValueError for an input without any."""
+    """Relevance of every input; of token ids that of the embedding's output. Raises ValueError for an input without
+    any.
+    """
     found = [entry for entry in pulled.inputs if entry is not None]
     missing = [number for number, entry in enumerate(pulled.inputs) if entry is None]
     if missing:
         raise ValueError(
-            f"input {missing[0]} has no relevance: it is neither floating point numbers nor the indices of an embedding; pass it in "
+            f"input {missing[0]} has no relevance: it is neither floating point numbers nor the indices of an "
+            "embedding; pass it in "
             "additional_forward_args"
         )
     return found
@@ -115,11 +119,13 @@ def captum_rules(model: Any) -> RuleOf | None:
             found[name] = ZPlus()
         elif isinstance(rule, IdentityRule) and isinstance(module, WEIGHTED):
             raise ValueError(
-                f"{name} ({type(module).__name__}) has IdentityRule, which gives relevance to inputs that did not cause it; leave it out"
+                f"{name} ({type(module).__name__}) has IdentityRule, which gives relevance to inputs that did not "
+                "cause it; leave it out"
             )
         elif not isinstance(rule, EpsilonRule):
             raise ValueError(
-                f"{name} ({type(module).__name__}) has the rule {type(rule).__name__}, which has no form for differences; use "
+                f"{name} ({type(module).__name__}) has the rule {type(rule).__name__}, which has no form for "
+                "differences; use "
                 "EpsilonRule, GammaRule or Alpha1_Beta0_Rule"
             )
     return (lambda name: found.get(name)) if found else None
@@ -161,7 +167,8 @@ def _against_all(
         error, is_conserved = conservation(inputs, u.detach(), other, seed, comparison.coarsest)
         if not is_conserved:
             raise RelevanceError(
-                f"the map sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: the numbers overflow, or part "
+                f"the map sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: the numbers "
+                "overflow, or part "
                 "of the model is not seen as torch operations; try float64, or AbsenceIntegratedGradients"
             )
         maps = _maps(method, call, entries, plan, reference)

@@ -44,7 +44,8 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
         shapes = [part.shape for part in (signed if plan.is_tuple else (signed,))]
         if shapes != [part.shape for part in x]:
             raise ValueError(
-                "the absence part needs maps of the input's shape; leave return_input_shape=True, or use evidence='signed'"
+                "the absence part needs maps of the input's shape; leave return_input_shape=True, or use "
+                "evidence='signed'"
             )
     if is_gradient(method):
         signed = tree_map(lambda r, here, there: r * (here - there), signed, *levels[:2])

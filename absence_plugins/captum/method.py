@@ -123,11 +123,13 @@ class AbsenceMethod:
             raise ValueError(f"evidence={evidence!r} must be 'signed', 'absence' or 'presence'")
         if reference is not None and not isinstance(reference, ReferenceSet):
             raise TypeError(
-                f"reference must be a ReferenceSet, got {type(reference).__name__}; build one: ReferenceSet(images, labels)"
+                f"reference must be a ReferenceSet, got {type(reference).__name__}; build one: ReferenceSet(images, "
+                "labels)"
             )
         if isinstance(nontarget, str) and nontarget not in ("auto", "runner_up", "others"):
             raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
+                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a "
+                "callable"
             )
         self.nontarget, self.reference, self.evidence = nontarget, reference, evidence
         if self._traits.refuses and not self.is_neutral:
@@ -220,7 +222,9 @@ class AbsenceMethod:
         return self.forward_func  # type: ignore[attr-defined]
 
     def _look(self, plan: Plan) -> Any:
-        """One forward on the real samples: the model's scores, what must stand around the model, where its layers are read."""
+        """One forward on the real samples: the model's scores, what must stand around the model, where its layers are
+        read.
+        """
         layers = getattr(self, "layer", None)
         modules = layers if isinstance(layers, list) else [] if layers is None else [layers]
         wants_input = any(plan.arguments.get(name) for name in LAYER_INPUTS)
@@ -381,7 +385,8 @@ class AbsenceMethod:
         random = random_module(self._model)
         if random:
             warnings.warn(
-                f"the model is in training mode: {random} draws at random, so the choice and the map are those of one draw; call "
+                f"the model is in training mode: {random} draws at random, so the choice and the map are those of one "
+                "draw; call "
                 "model.eval()",
                 AbsenceWarning,
                 stacklevel=level,
@@ -392,8 +397,10 @@ class AbsenceMethod:
             dead = torch.stack([(part == 0).reshape(len(part), -1).all(1) for part in leaves(signed)]).all(0)
             if bool(dead.any()):
                 warnings.warn(
-                    f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to the input there "
-                    f"(a dead unit), and {type(self).__name__} is local; use AbsenceIntegratedGradients or AbsenceFeatureAblation",
+                    f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to "
+                    "the input there "
+                    f"(a dead unit), and {type(self).__name__} is local; use AbsenceIntegratedGradients or "
+                    "AbsenceFeatureAblation",
                     AbsenceWarning,
                     stacklevel=level,
                 )

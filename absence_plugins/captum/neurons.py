@@ -1,7 +1,8 @@
 """Captum's neuron attributions, asked about absences. Options: ``reference`` and ``evidence``.
 
 A neuron has no target. What is explained is its pre-activation: after a ReLU it is 0, with zero gradient, exactly
-where the concept is present, so a layer that ends in a nonlinearity is read in front of it. Shapes: a map has the shape of its input. Sign: R > 0
+where the concept is present, so a layer that ends in a nonlinearity is read in front of it. Shapes: a map has the shape
+of its input. Sign: R > 0
 raises the neuron, R < 0 is content of x that holds it down; against references, R > 0 where they have
 content and x has none says: its absence raises the neuron. Without a reference ``evidence="absence"`` is
 max(-R, 0); use it on inputs where the neuron is low.

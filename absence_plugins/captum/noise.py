@@ -115,7 +115,8 @@ def _new_tunnel(cls: type[NoiseTunnel]) -> Any:
 def adopt_tunnels(method: Any) -> None:
     """Make Captum's tunnels around a method AbsenceNoiseTunnels.
 
-    ``NoiseTunnel.__init__`` stores its method and then asks it ``has_convergence_delta()``, without saying who asks; so the
+    ``NoiseTunnel.__init__`` stores its method and then asks it ``has_convergence_delta()``, without saying who asks; so
+    the
     tunnel is looked up among the youngest objects, or else among all that refer to the method.
     """
     found = [one for one in gc.get_objects(generation=0) if _is_around(one, method)]
@@ -145,8 +146,10 @@ def check_known_tunnel(method: Any) -> None:
     if not _RUNNING:
         name = type(method).__name__
         raise ValueError(
-            f"{name} was called as NoiseTunnel calls its method, with noisy copies of an unknown input: make the tunnel anew for "
-            f"this object, NoiseTunnel({name}(...)), or use absence_plugins.captum.AbsenceNoiseTunnel; without a tunnel call "
+            f"{name} was called as NoiseTunnel calls its method, with noisy copies of an unknown input: make the "
+            "tunnel anew for "
+            f"this object, NoiseTunnel({name}(...)), or use absence_plugins.captum.AbsenceNoiseTunnel; without a "
+            "tunnel call "
             f"{name}(...).attribute(...)"
         )
 
@@ -163,7 +166,8 @@ def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, 
     while noise is not None:
         if noise.kind != "smoothgrad":
             raise ValueError(
-                f"nt_type={noise.kind!r} has no sign, so it cannot tell evidence for from evidence against; use nt_type='smoothgrad' "
+                f"nt_type={noise.kind!r} has no sign, so it cannot tell evidence for from evidence against; use "
+                "nt_type='smoothgrad' "
                 "(with evidence='absence' for a map >= 0), or nontarget=None for Captum's own map of squares"
             )
         real, asking = noise.originals, noise.tunnel
@@ -192,8 +196,10 @@ def _noise_of(method: Any, inputs: tuple[Tensor, ...], chain: list[Noise]) -> No
             noise.tunnel.attribution_method is method or noise.is_similar(inputs)
         ):
             raise ValueError(
-                f"a NoiseTunnel runs, and {type(method).__name__} gets inputs of shape {tuple(inputs[0].shape)} that may be noisy copies of "
-                f"the tunnel's input {tuple(noise.originals[0].shape)}, but are not the ones that it made: the non-target would be chosen on "
+                f"a NoiseTunnel runs, and {type(method).__name__} gets inputs of shape {tuple(inputs[0].shape)} that "
+                "may be noisy copies of "
+                f"the tunnel's input {tuple(noise.originals[0].shape)}, but are not the ones that it made: the "
+                "non-target would be chosen on "
                 "noise. Hand over the tunnel's copies as they are, all in one call"
             )
     return None

@@ -1,7 +1,9 @@
 """Where a layer is read: at its module, as Captum does, or at a point of the forward that Captum's hooks do not reach.
 
-Captum's hooks take a module that puts out a tensor (or a tuple of tensors) with its channels on axis 1, and see a rectifier's
-output. Elsewhere - in front of a rectifier, in a tuple with None, in a dataclass, in tokens [B, T, C] for Grad-CAM - the
+Captum's hooks take a module that puts out a tensor (or a tuple of tensors) with its channels on axis 1, and see a
+rectifier's
+output. Elsewhere - in front of a rectifier, in a tuple with None, in a dataclass, in tokens [B, T, C] for Grad-CAM -
+the
 forward is led through an identity module, and Captum is given that module as its layer.
 """
 
@@ -22,7 +24,9 @@ from absence_plugins.core.units import Layer
 
 @dataclass(frozen=True)
 class Point:
-    """One layer of a call. ``module`` and ``is_input``: what Captum is told; ``value``: what was read on the real inputs."""
+    """One layer of a call. ``module`` and ``is_input``: what Captum is told; ``value``: what was read on the real
+    inputs.
+    """
 
     module: nn.Module
     is_input: bool

@@ -72,7 +72,8 @@ def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: 
     )
     warnings.warn(
         f"the map of {type(method).__name__} does not sum to the difference of the outputs in samples "
-        f"{off.nonzero().flatten()[:8].tolist()} (more than {INCOMPLETE:.0%} off): {why}; {remedy}, or use AbsenceDeepLift, which is exact",
+        f"{off.nonzero().flatten()[:8].tolist()} (more than {INCOMPLETE:.0%} off): {why}; {remedy}, or use "
+        "AbsenceDeepLift, which is exact",
         AbsenceWarning,
         stacklevel=level,
     )
@@ -81,7 +82,8 @@ def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: 
 def warn_local(method: Any) -> None:
     """Say that a map is local and does not sum to the output."""
     warnings.warn(
-        f"{type(method).__name__} is local (it sees only units that are active at x) and its map does not sum to the output; "
+        f"{type(method).__name__} is local (it sees only units that are active at x) and its map does not sum to the "
+        "output; "
         "AbsenceIntegratedGradients does",
         AbsenceWarning,
         stacklevel=6,

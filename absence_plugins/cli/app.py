@@ -31,7 +31,8 @@ app = typer.Typer(
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What ends a command early becomes a line or a few on stderr and an exit code, not a traceback; warnings are lines, too.
+    """What ends a command early becomes a line or a few on stderr and an exit code, not a traceback; warnings are
+    lines, too.
 
     What is said and which code it is, :mod:`~absence_plugins.cli.endings` decides.
     """
@@ -125,7 +126,8 @@ def two_channels(text: str) -> tuple[int | None, str]:
             axis = part
         else:
             raise ValueError(
-                f"--channels {text!r} must be auto, first or last (the layer's axis of channels), a number of the images' "
+                f"--channels {text!r} must be auto, first or last (the layer's axis of channels), a number of the "
+                "images' "
                 "channels such as 1, or both, as in 1,last"
             )
     return images, axis

@@ -73,7 +73,8 @@ class Running:
             folder = Path(str(self.options.get("out") or "absence"))
             again = shlex.join(["--checkpoint", str(folder.with_name(f"{folder.name}-state"))])
             return [
-                "Nothing of the work is kept. With --checkpoint FOLDER a stopped command resumes when it is called again:",
+                "Nothing of the work is kept. With --checkpoint FOLDER a stopped command resumes when it is called "
+                "again:",
                 f"  {self.line} {again}",
             ]
         return ["Nothing of the work is kept. To begin again:", f"  {self.line}"]
@@ -128,12 +129,14 @@ def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | No
         path = getattr(error, "filename", None)
         where = f" in {Path(path).absolute().parent}, while writing {Path(path).name}" if path else ""
         return FAILED, [
-            f"error: no space left{where}. Files that were there before are whole; make space and run the command again.",
+            f"error: no space left{where}. Files that were there before are whole; make space and run the command "
+            "again.",
             *command.going_on(),
         ]
     if _mentions(error, SHARED):
         return FAILED, [
-            "error: the shared memory (/dev/shm) through which images come from --workers is full; use fewer, or --workers 0.",
+            "error: the shared memory (/dev/shm) through which images come from --workers is full; use fewer, or "
+            "--workers 0.",
             *command.going_on(),
         ]
     if isinstance(error, MemoryError) or _mentions(error, EXHAUSTED):

@@ -40,7 +40,8 @@ def explain(
         str,
         typer.Option(
             help="relevance (exact; relevance:RULE for another rule); a Captum class, for example Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; "
-            "or a unit to render with Lucent, lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a logit)."
+            "or a unit to render with Lucent, lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a "
+            "logit)."
         ),
     ] = "relevance",
     target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
@@ -55,7 +56,9 @@ def explain(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Standard, non-target and reference maps of your own model on your own images, as one page; or a unit's two sides."""
+    """Standard, non-target and reference maps of your own model on your own images, as one page; or a unit's two
+    sides.
+    """
     with clear_errors():
         if method.lower().startswith("lucent:") and (target is not None or contrast is not None):
             raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")

@@ -87,7 +87,8 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for table and figure; run the command again to resume (planted, models).")
+        Path | None,
+        typer.Option(help="Folder for table and figure; run the command again to resume (planted, models)."),
     ] = None,
     into: Annotated[
         list[Path] | None, typer.Option(help="Markdown file whose marked tables are replaced (planted, models).")
@@ -99,8 +100,10 @@ def bench(
     lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
     invert: time next to a straightforward search. directions: which method recovers known ones.
     debias: time of a training step next to a plain one. planted: which method finds absences that are known.
-    relevance: time and memory next to forward and backward of input and reference. models: on which models a method runs,
-    and whether its sum is right. Exits with 1 if a ratio is above its limit, an Absence composite misses an absence, or a
+    relevance: time and memory next to forward and backward of input and reference. models: on which models a method
+    runs,
+    and whether its sum is right. Exits with 1 if a ratio is above its limit, an Absence composite misses an absence, or
+    a
     sum of relevance is wrong.
     """
     with clear_errors():

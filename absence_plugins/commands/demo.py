@@ -42,33 +42,41 @@ image that has them, the same logit shows them in blue, holding it down."""
 HOW_TO_READ = (
     (
         "Standard map",
-        "Integrated gradients of the digit's logit against a black image: only pixels that are not black can be colored. "
+        "Integrated gradients of the digit's logit against a black image: only pixels that are not black can be "
+        "colored. "
         "The thin gray line is the outline of the ink, at half its brightness.",
     ),
     ("Non-target map", "The same logit, explained on an image of the other digit. Blue: ink that holds it down."),
     (
         "Reference map",
-        "The logit on the image, against the 8 nearest real images of the other digit. It sums to the difference of the logits.",
+        "The logit on the image, against the 8 nearest real images of the other digit. It sums to the difference of "
+        "the logits.",
     ),
     (
         "Absence part",
-        "Of the reference map, the places where the references have ink and the image has none: evidence for an absence.",
+        "Of the reference map, the places where the references have ink and the image has none: evidence for an "
+        "absence.",
     ),
     (
         "Zennit's maps",
-        "The same questions, answered by layer-wise relevance propagation instead of integrated gradients: first Zennit's own "
-        "composite, then AbsenceEpsilonGamma, which propagates the difference between the image and its 8 nearest references.",
+        "The same questions, answered by layer-wise relevance propagation instead of integrated gradients: first "
+        "Zennit's own "
+        "composite, then AbsenceEpsilonGamma, which propagates the difference between the image and its 8 nearest "
+        "references.",
     ),
     (
         "From both sides",
-        "The last row shows one logit without any image in hand: Lucent optimizes one picture that raises it and one that lowers it, "
+        "The last row shows one logit without any image in hand: Lucent optimizes one picture that raises it and one "
+        "that lowers it, "
         "from the same noise, beside the real digits on which it is highest and lowest.",
     ),
     (
         "Pasting test",
         "The strongest pixels of the absence part are copied from the nearest reference into the image; "
-        "the control copies the same pixel values to random other places, 32 times. Logits are compared by how far they "
-        "fall. The network was trained with random bright pixels as noise, so it tolerates the control more than strokes.",
+        "the control copies the same pixel values to random other places, 32 times. Logits are compared by how far "
+        "they "
+        "fall. The network was trained with random bright pixels as noise, so it tolerates the control more than "
+        "strokes.",
     ),
 )
 
@@ -224,8 +232,10 @@ def _sentence(case: _Case) -> str:
     share = -test.change / max(1e-9, -test.random_change) if test.random_change < 0 else float("inf")
     compared = f"{share:.1f} times as far as" if share < 100 else "while it does not fall for"
     return (
-        f"The network calls this {_article(a)} {a} also because strokes of {case.article} {b} are missing. Pasting in the {test.pixels} "
-        f"missing pixels that the map names makes logit {a} fall by {-test.change:.1f} (from {test.before:.1f} to {test.after:.1f}), "
+        f"The network calls this {_article(a)} {a} also because strokes of {case.article} {b} are missing. Pasting in "
+        f"the {test.pixels} "
+        f"missing pixels that the map names makes logit {a} fall by {-test.change:.1f} (from {test.before:.1f} to "
+        f"{test.after:.1f}), "
         f"{compared} the same pixels at random places ({-test.random_change:.1f} on average)."
     )
 

@@ -81,16 +81,19 @@ def model_directions(
     Args:
         folder: of images, read recursively.
         loaded: the model with its preprocessing.
-        layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`. What was read of it is said in a
+        layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`. What was read of it is said
+            in a
             line on stderr and on the page.
         out: folder for the page, ``gallery.png``, ``results.json`` and the pairs.
         fit: which directions.
-        checkpoint: a folder for the layer's features and the pairs that were found; run again, neither is computed anew.
+        checkpoint: a folder for the layer's features and the pairs that were found; run again, neither is computed
+            anew.
         command: for the foot of the page.
         progress: show progress bars.
 
     Raises:
-        ValueError: no such folder or layer, no images that can be read, a checkpoint of other directions, and what the fit
+        ValueError: no such folder or layer, no images that can be read, a checkpoint of other directions, and what the
+            fit
             rejects.
     """
     at = Layer.of(layer)

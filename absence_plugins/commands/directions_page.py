@@ -30,8 +30,10 @@ EFFECTS = 40  # most outputs drawn in the effects' strip
 HOW_TO_READ = (
     (
         "A direction",
-        "A concept that the layer writes: a direction in which its features move when the concept is there, found without "
-        "labels, and a detector that reads it. Its patches are those at whose center the detector is strongest, one per image.",
+        "A concept that the layer writes: a direction in which its features move when the concept is there, found "
+        "without "
+        "labels, and a detector that reads it. Its patches are those at whose center the detector is strongest, one "
+        "per image.",
     ),
     (
         "Effect",
@@ -41,7 +43,8 @@ HOW_TO_READ = (
     ),
     (
         "Painted over",
-        "The check on real images: the patch on which the detector fires is painted over in the image itself. If the output "
+        "The check on real images: the patch on which the detector fires is painted over in the image itself. If the "
+        "output "
         "that the concept holds down then rises, the absence is real.",
     ),
 )
@@ -109,7 +112,8 @@ def directions_page(
 ) -> Path:
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
 
-    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; empty: what patches are painted over with.
+    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; empty: what patches are painted over
+    with.
     """
     features = torch.cat([layer_features(model, layer, part) for part in torch.split(inputs, 64)])
     found = influence(pairs, model, layer, inputs, seed=seed)
@@ -190,7 +194,8 @@ def _row(entry: GalleryEntry, own: list[tuple[int, EncodedAbsence]], check: Remo
 def _footer(pairs: DirectionPairs, found: Influence) -> str:
     notes = "; ".join(pairs.notes_)
     text = (
-        f"{found.sdc} of {pairs.n_directions} directions have a significant effect, on {found.scdp} pairs of direction and output; "
+        f"{found.sdc} of {pairs.n_directions} directions have a significant effect, on {found.scdp} pairs of direction "
+        "and output; "
         f"{len(found.encoded_absences)} of them are encoded absences."
     )
     return f"{text} {notes[0].upper() + notes[1:]}." if notes else text

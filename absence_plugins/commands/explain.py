@@ -33,32 +33,38 @@ HOW_TO_READ = (
     ),
     (
         "Non-target map",
-        "Another output, explained on the same image. Blue: content that holds it down, that is, what its unit encodes as absent.",
+        "Another output, explained on the same image. Blue: content that holds it down, that is, what its unit encodes "
+        "as absent.",
     ),
     (
         "Reference map",
-        "The target's output on the image, against the nearest reference images. It sums to the difference of the outputs.",
+        "The target's output on the image, against the nearest reference images. It sums to the difference of the "
+        "outputs.",
     ),
     (
         "Absence part",
-        "Of the reference map, the places where the references have content and the image has none: evidence for an absence.",
+        "Of the reference map, the places where the references have content and the image has none: evidence for an "
+        "absence.",
     ),
     (
         "Pixel tests",
-        "The strongest pixels are copied from the nearest reference, or blanked; the control does the same at random places, 32 times.",
+        "The strongest pixels are copied from the nearest reference, or blanked; the control does the same at random "
+        "places, 32 times.",
     ),
 )
 
 HOW_TO_READ_UNIT = (
     (
         "Drives it up, drives it down",
-        "Two pictures that begin as the same noise and are changed step by step; one raises the unit's value, the other lowers it. "
+        "Two pictures that begin as the same noise and are changed step by step; one raises the unit's value, the "
+        "other lowers it. "
         "Feature visualization usually shows only the first.",
     ),
     ("Real", "The images on which the value is highest and lowest; at most half of the images on each side."),
     (
         "What the second picture says",
-        "It shows what the unit is held down by: what it encodes as absent, where the unit is otherwise active. It is no proof: "
+        "It shows what the unit is held down by: what it encodes as absent, where the unit is otherwise active. It is "
+        "no proof: "
         "a picture far outside the real values may show what no real image has.",
     ),
 )
@@ -85,7 +91,8 @@ def explain_images(
     references) on which it is highest and lowest.
 
     target: class index; None: the predicted class. nontarget: class index, "runner_up" (default) or
-    "others". ``notes``: what the reader must know of model and references. Returns the page's path; the model and the random state are as before.
+    "others". ``notes``: what the reader must know of model and references. Returns the page's path; the model and the
+    random state are as before.
 
     Raises:
         ValueError: a class that does not exist, a model that ends in softmax, a method that cannot show
@@ -149,8 +156,10 @@ def _unit_page(
         loaded.preprocessing.normalize,
     )
     lead = (
-        f"{unit.shown[0].upper()}{unit.shown[1:]}: what raises it and what lowers it, as pictures optimized with Lucent, each beside the "
-        "real images on which it is highest and lowest. Values are those before the nonlinearity; a convolution's channel counts "
+        f"{unit.shown[0].upper()}{unit.shown[1:]}: what raises it and what lowers it, as pictures optimized with "
+        "Lucent, each beside the "
+        "real images on which it is highest and lowest. Values are those before the nonlinearity; a convolution's "
+        "channel counts "
         "with its mean over the image."
     )
     if loaded.preprocessing.size < SMALL:
@@ -194,7 +203,9 @@ class _Question:
 
     @classmethod
     def ask(cls, picture: Tensor, loaded: LoadedModel, target: int | None, nontarget: int | str | None) -> _Question:
-        """Choose target and non-target. Raises ValueError for a target that does not exist, and outputs that are no logits."""
+        """Choose target and non-target. Raises ValueError for a target that does not exist, and outputs that are no
+        logits.
+        """
         x = loaded.preprocessing.normalize(picture)[None]
         with torch.no_grad():
             outputs = _outputs(loaded.model, x)
@@ -277,15 +288,19 @@ def _row(
         (f"Output of {other}", f"{absent.output:.2f}"),
     ]
     sentence = (
-        f"Blanking the {removal.pixels} pixels that hold {other} down most changes its output by {removal.change:+.2f}; "
-        f"as many random pixels change it by {removal.random_change:+.2f}. {_verdict(removal, removal.change - removal.random_change)}"
+        f"Blanking the {removal.pixels} pixels that hold {other} down most changes its output by "
+        f"{removal.change:+.2f}; "
+        f"as many random pixels change it by {removal.random_change:+.2f}. "
+        f"{_verdict(removal, removal.change - removal.random_change)}"
     )
     if references is not None:
         found, test = _compare(asked, method, references, seed)
         panels += found
         sentence += (
-            f" Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} by {test.change:+.2f}; "
-            f"the same pixels at random places change it by {test.random_change:+.2f}. {_verdict(test, test.random_change - test.change)}"
+            f" Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} "
+            f"by {test.change:+.2f}; "
+            f"the same pixels at random places change it by {test.random_change:+.2f}. "
+            f"{_verdict(test, test.random_change - test.change)}"
         )
         facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
     facts.append(("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}"))

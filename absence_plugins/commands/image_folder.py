@@ -65,7 +65,9 @@ class Readable:
         return digest.hexdigest()[:16]
 
     def write(self, out: Path) -> None:
-        """List all that were left out in ``unreadable.json`` beside a page; where there are none, remove such a list."""
+        """List all that were left out in ``unreadable.json`` beside a page; where there are none, remove such a
+        list.
+        """
         if self.unreadable:
             named = {str(path.relative_to(self.folder)): why for path, why in self.unreadable}
             write_json(out / LISTED, named)

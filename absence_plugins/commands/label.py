@@ -65,7 +65,9 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class LayerLabels:
-    """What the command found: the labels, the units with a NOT, strongest first, how the layer was read, and where it was written."""
+    """What the command found: the labels, the units with a NOT, strongest first, how the layer was read, and where it
+    was written.
+    """
 
     labels: UnitLabels
     absent: tuple[UnitLabel, ...]
@@ -93,8 +95,10 @@ def label_layer(
 ) -> LayerLabels:
     """Name every unit of a layer; write ``index.html``, ``labels.csv``, ``labels.json`` and ``labels.txt`` to ``out``.
 
-    A channel counts with its mean (or another ``reduce`` of the :class:`~absence_plugins.Layer`) over positions, before the
-    nonlinearity. ``options`` are those of ``label_units``. Model and random state are as before. ``checkpoint``: a folder for the values, which are computed once.
+    A channel counts with its mean (or another ``reduce`` of the :class:`~absence_plugins.Layer`) over positions, before
+    the
+    nonlinearity. ``options`` are those of ``label_units``. Model and random state are as before. ``checkpoint``: a
+    folder for the values, which are computed once.
 
     Raises:
         ValueError: a layer that does not exist or does not run, a reduction that is not known, values that are NaN,
@@ -189,7 +193,8 @@ def read_layer(
 ) -> Tensor:
     """Every unit of a layer on every sample: [N, U] on the CPU.
 
-    checkpoint: a folder in which they are kept, every minute and at the end; what is there is not computed again. Raises ValueError for the values of another model, layer, way of reading it, or other images.
+    checkpoint: a folder in which they are kept, every minute and at the end; what is there is not computed again.
+    Raises ValueError for the values of another model, layer, way of reading it, or other images.
     """
     at = Layer.of(layer)
     kept = KeptRows()
@@ -218,11 +223,16 @@ def _page(
     chosen = [*absent[:SHOWN], *others[:OTHERS]]
     mode = labels.settings["mode"]
     lead = (
-        f"Every unit of {shape.layer or 'the output'} is named by the formula of concepts that its value detects best (INVERT); {len(absent)} of "
-        f"{len(labels)} names have a NOT that is worth something: these units are {'low' if mode == 'negative' else 'high'} where something is missing. "
-        f"Searched on {labels.searched:,} images, judged on {labels.heldout:,} others.\n\n{samples.source}. Read: {shape}. Values are those "
-        f"before the nonlinearity{f'; a channel counts with its {shape.reduce} over positions' if shape.positions else ''}. "
-        f"Below: {min(len(absent), SHOWN)} units with a NOT, strongest first, and {min(len(others), OTHERS)} others; all are in labels.csv and labels.json."
+        f"Every unit of {shape.layer or 'the output'} is named by the formula of concepts that its value detects best "
+        f"(INVERT); {len(absent)} of "
+        f"{len(labels)} names have a NOT that is worth something: these units are "
+        f"{'low' if mode == 'negative' else 'high'} where something is missing. "
+        f"Searched on {labels.searched:,} images, judged on {labels.heldout:,} others.\n\n{samples.source}. Read: "
+        f"{shape}. Values are those "
+        "before the "
+        f"nonlinearity{f'; a channel counts with its {shape.reduce} over positions' if shape.positions else ''}. "
+        f"Below: {min(len(absent), SHOWN)} units with a NOT, strongest first, and {min(len(others), OTHERS)} others; "
+        "all are in labels.csv and labels.json."
     )
     return Page(
         title="What the units respond to, and what must be missing",
@@ -287,7 +297,8 @@ def run_label(
     progress: bool = True,
     **options: Any,
 ) -> LayerLabels:
-    """The command: samples from a folder, or the bundled digits where the model is that of the digits and no folder is named.
+    """The command: samples from a folder, or the bundled digits where the model is that of the digits and no folder is
+    named.
 
     Raises:
         ValueError: no folder for another model, tables without a folder, and what :func:`label_layer` rejects.
@@ -299,7 +310,8 @@ def run_label(
             raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
         if not is_digits:
             raise ValueError(
-                "--images must name a folder with one subfolder of images per class (only --model digits brings its own)"
+                "--images must name a folder with one subfolder of images per class (only --model digits brings its "
+                "own)"
             )
         samples = digit_samples(loaded, **given)
     else:

@@ -201,13 +201,16 @@ def _summary(layer: str, result: LayerResult) -> Row:
     read = "" if result.look.shape is None else f"Read: {result.look.shape}. "
     sentence = (
         f"{read}{total['flagged']} of {total['units']} units are flagged at {level} <= {total['alpha']}. "
-        f"Averaged over units, the lowest patches pull them to {total['means']['lowest']:.3g}, random ones to {total['means']['random']:.3g}."
+        f"Averaged over units, the lowest patches pull them to {total['means']['lowest']:.3g}, random ones to "
+        f"{total['means']['random']:.3g}."
     )
     return Row(f"Layer {layer or 'output'}", sentence, panels, facts)
 
 
 def named_layer(model: nn.Module, name: str, reduce: str, channels: str) -> Layer:
-    """The layer that a command names. Raises ValueError in the words of its options, with the nearest names of layers."""
+    """The layer that a command names. Raises ValueError in the words of its options, with the nearest names of
+    layers.
+    """
     for option, value, known in (("--reduce", reduce, REDUCES), ("--channels", channels, CHANNELS)):
         if value not in known:
             raise ValueError(f"{option} {value!r} must be one of {', '.join(known)}")
@@ -217,7 +220,9 @@ def named_layer(model: nn.Module, name: str, reduce: str, channels: str) -> Laye
 
 
 def say(shape: LayerShape) -> None:
-    """One line on stderr, also with ``--quiet``: which channels and positions are read. Of several ranks the first says it."""
+    """One line on stderr, also with ``--quiet``: which channels and positions are read. Of several ranks the first says
+    it.
+    """
     if os.environ.get("RANK", "0") == "0":
         tqdm.write(f"reading {shape}", file=sys.stderr)
 
@@ -228,6 +233,8 @@ DIGITS_SCAN = Scan(
 
 
 def layers_of(model: nn.Module) -> list[str]:
-    """Layers without a nonlinearity at their end: every convolution and dense layer; "" is the last one's, the logits."""
+    """Layers without a nonlinearity at their end: every convolution and dense layer; "" is the last one's, the
+    logits.
+    """
     found = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     return [*found[:-1], ""]

@@ -175,7 +175,8 @@ def _torchvision_model(
             model = torchvision.models.get_model(name, weights=published, **options)
         except OSError as error:
             raise ValueError(
-                f"torchvision's weights of {name} could not be downloaded ({error}); fetch the file and pass --weights FILE"
+                f"torchvision's weights of {name} could not be downloaded ({error}); fetch the file and pass --weights "
+                "FILE"
             ) from None
     else:
         with seeded(0):
@@ -291,7 +292,8 @@ def reference_notes(folder: Path, loaded: LoadedModel) -> list[str]:
         return []
     read = ", ".join(f"{name} as {loaded.name(index)}" for name, index in classes.items())
     return [
-        f"The reference folders were read in alphabetical order: {read}. If the model counts otherwise, name the folders by class index."
+        f"The reference folders were read in alphabetical order: {read}. If the model counts otherwise, name the "
+        "folders by class index."
     ]
 
 

@@ -38,7 +38,8 @@ SCANNED = (
 )  # fmt: skip
 SKIPPED = ("maps", "pictures", "name", "faithfulness")
 LEAD = (
-    "{asked}: do a unit's lowest patches, pasted into images on which it is high, pull it down more than any other patch does? "
+    "{asked}: do a unit's lowest patches, pasted into images on which it is high, pull it down more than any other "
+    "patch does? "
     "{flagged} of {tested} units encode an absence by this test (q <= {alpha}). {chosen} {values}{source}."
 )
 
@@ -115,7 +116,8 @@ def run_report(
     if layer is None:
         if not is_digits:
             raise ValueError(
-                f"--layer is missing; layers whose output is a pre-activation are: {', '.join(layers_of(loaded.model)[:-1])}"
+                "--layer is missing; layers whose output is a pre-activation are: "
+                f"{', '.join(layers_of(loaded.model)[:-1])}"
             )
         layer = DIGITS_LAYER
     out = require_folder(out)
@@ -217,7 +219,8 @@ def folder_samples(
     known: Path | None = None,
     progress: bool = False,
 ) -> Samples:
-    """Images below a folder; where they lie in subfolders these are classes and concepts, with the attributes of a table.
+    """Images below a folder; where they lie in subfolders these are classes and concepts, with the attributes of a
+    table.
 
     known: a folder that remembers which files were decoded.
 

@@ -77,7 +77,8 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
         for index, size in zip(entry, outputs.shape[1:], strict=True):
             if not 0 <= index < size:
                 raise ValueError(
-                    f"target {entry if len(entry) > 1 else index} of sample {row} does not exist: indices go from 0 to {size - 1}"
+                    f"target {entry if len(entry) > 1 else index} of sample {row} does not exist: indices go from 0 to "
+                    f"{size - 1}"
                 )
     indices = torch.tensor([entry[0] for entry in tuples], dtype=torch.long, device=outputs.device)
     return indices, ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
@@ -120,7 +121,8 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
     if isinstance(nontarget, str):
         if nontarget != "runner_up":
             raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
+                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a "
+                "callable"
             )
         if classes < 2:
             raise ValueError("the runner-up needs at least two outputs")
@@ -129,7 +131,8 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
         nontarget = nontarget(scores, target)
         if not isinstance(nontarget, Tensor):
             raise TypeError(
-                f"the nontarget function must return a tensor of {samples} class indices, got {type(nontarget).__name__}"
+                f"the nontarget function must return a tensor of {samples} class indices, got "
+                f"{type(nontarget).__name__}"
             )
     chosen = torch.tensor(_entries(nontarget, samples), dtype=torch.long, device=scores.device)
     if chosen.dim() != 1:
@@ -140,7 +143,8 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
     if len(same):
         row = int(same[0])
         raise ValueError(
-            f"non-target {int(chosen[row])} of sample {row} is the target itself; choose another class, or nontarget='runner_up'"
+            f"non-target {int(chosen[row])} of sample {row} is the target itself; choose another class, or "
+            "nontarget='runner_up'"
         )
     return chosen
 

@@ -73,7 +73,8 @@ def reversible(model: nn.Module) -> Iterator[Callable[[], None]]:
     For a registration. One that fails half-way leaves hooks on the model and weights merged. One that succeeds is
     taken back by its host, but not always wholly: parameters that were created for it can stay. The function reverts
     parameters, buffers, submodules and attributes that the block changed, and parameters that were replaced since by
-    copies on the same memory; training, ``to(device)`` and hooks between the block and the call of the function are kept.
+    copies on the same memory; training, ``to(device)`` and hooks between the block and the call of the function are
+    kept.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> with reversible(net) as undo:

@@ -32,7 +32,8 @@ Index = int | tuple[int, ...] | Tensor | Sequence[int]
 def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | None = None) -> Tensor:
     """The tensor of scores in what a model returned.
 
-    A tensor itself; of a dictionary, dataclass or named tuple the field ``name``, else ``logits``, else ``out``, else the
+    A tensor itself; of a dictionary, dataclass or named tuple the field ``name``, else ``logits``, else ``out``, else
+    the
     only floating tensor (with one row per sample, if their number is given); of a tuple likewise.
 
     Raises:
@@ -46,7 +47,8 @@ def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | Non
     named = _fields(outputs)
     if named is None:
         raise ValueError(
-            f"the model must return one row of outputs per sample, got {type(outputs).__name__}; wrap it so that it returns a tensor"
+            f"the model must return one row of outputs per sample, got {type(outputs).__name__}; wrap it so that it "
+            "returns a tensor"
         )
     if name is not None:
         if name not in named or not isinstance(named[name], Tensor):
@@ -65,7 +67,8 @@ def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | Non
     field = next(iter(fitting), "logits")
     how = f"outputs[{field!r}]" if isinstance(field, int) or isinstance(outputs, Mapping) else f"outputs.{field}"
     raise ValueError(
-        f"the model must return one row of outputs per sample, got {type(outputs).__name__} with {_shown(named)}: it cannot be told "
+        f"the model must return one row of outputs per sample, got {type(outputs).__name__} with {_shown(named)}: it "
+        "cannot be told "
         f"which are the scores; pass a module whose forward returns one of them, such as {how} of the model's outputs"
     )
 
@@ -223,7 +226,8 @@ class Similarity(Output):
         """Embeddings [B, D] -> [B] in [-1, 1]."""
         if outputs.dim() != 2 or outputs.shape[1] != self.vector.shape[-1]:
             raise ValueError(
-                f"the similarity is with a vector of {self.vector.shape[-1]} entries, but the model's output is {tuple(outputs.shape)}"
+                f"the similarity is with a vector of {self.vector.shape[-1]} entries, but the model's output is "
+                f"{tuple(outputs.shape)}"
             )
         return torch.cosine_similarity(outputs, self.vector.to(outputs).expand_as(outputs), dim=1)
 
@@ -233,7 +237,9 @@ class Similarity(Output):
 
 
 def at_index(outputs: Tensor, index: Index) -> Tensor:
-    """Scores [B, K, ...] at a class, a tuple, or one of these per sample -> [B]. Raises ValueError where there is none."""
+    """Scores [B, K, ...] at a class, a tuple, or one of these per sample -> [B]. Raises ValueError where there is
+    none.
+    """
     scores = as_columns(outputs)
     samples = len(scores)
     if isinstance(index, Tensor):
@@ -245,7 +251,8 @@ def at_index(outputs: Tensor, index: Index) -> Tensor:
     for place in places:
         if len(place) != scores.dim() - 1:
             raise ValueError(
-                f"output {place} has {len(place)} indices, but the outputs have {scores.dim() - 1} axes behind the batch: "
+                f"output {place} has {len(place)} indices, but the outputs have {scores.dim() - 1} axes behind the "
+                "batch: "
                 f"{tuple(scores.shape[1:])}"
             )
         if any(not 0 <= int(one) < size for one, size in zip(place, scores.shape[1:], strict=True)):

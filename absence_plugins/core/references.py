@@ -64,7 +64,8 @@ class ReferenceSet:
         sizes = {len(part) for part in self.images}
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(
-                f"a ReferenceSet needs samples, the same number for every input; got {[tuple(p.shape) for p in self.images]}"
+                "a ReferenceSet needs samples, the same number for every input; got "
+                f"{[tuple(p.shape) for p in self.images]}"
             )
         for part in self.images:
             if part.is_floating_point() and not torch.isfinite(part).all():
@@ -73,7 +74,8 @@ class ReferenceSet:
         self.labels = None if labels is None else torch.as_tensor(labels).detach().cpu().long()
         if self.labels is not None and self.labels.shape != (len(self),):
             raise ValueError(
-                f"{len(self)} reference images but labels of shape {tuple(self.labels.shape)}; pass one class index per image"
+                f"{len(self)} reference images but labels of shape {tuple(self.labels.shape)}; pass one class index "
+                "per image"
             )
         self.k, self.seed, self.contrast = check_integer("k", k), seed, contrast
         empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
@@ -84,7 +86,8 @@ class ReferenceSet:
             for named in (*contrast, *contrast.values()) if isinstance(contrast, Mapping) else (contrast,):
                 if isinstance(named, bool) or not hasattr(named, "__index__"):
                     raise TypeError(
-                        f"contrast={contrast!r} must be a class index, or a mapping of them; names are in dataset.class_to_idx"
+                        f"contrast={contrast!r} must be a class index, or a mapping of them; names are in "
+                        "dataset.class_to_idx"
                     )
             for named in contrast.values() if isinstance(contrast, Mapping) else (contrast,):
                 self._members(named)
@@ -171,12 +174,14 @@ class ReferenceSet:
         inputs = x if isinstance(x, tuple) else (x,)
         if len(inputs) != len(self.images):
             raise ValueError(
-                f"the model takes {len(inputs)} inputs, the references have {len(self.images)}; give the ReferenceSet a tuple of as many"
+                f"the model takes {len(inputs)} inputs, the references have {len(self.images)}; give the ReferenceSet "
+                "a tuple of as many"
             )
         for part, own in zip(inputs, self.images, strict=True):
             if part.shape[1:] != own.shape[1:]:
                 raise ValueError(
-                    f"inputs have shape {tuple(part.shape[1:])}, references {tuple(own.shape[1:])}; build the ReferenceSet with the model's own preprocessing"
+                    f"inputs have shape {tuple(part.shape[1:])}, references {tuple(own.shape[1:])}; build the "
+                    "ReferenceSet with the model's own preprocessing"
                 )
         if inputs[0].shape[0] == 0:
             raise ValueError("the batch is empty; references need at least one sample to be near to")
@@ -222,7 +227,8 @@ class ReferenceSet:
             name = f"samples {'outside' if inverse else 'of'} class {label}"
         if len(members) < self.k:
             raise ValueError(
-                f"{len(members)} reference {name}, but k={self.k} are asked for; add samples, raise max_samples, or lower k"
+                f"{len(members)} reference {name}, but k={self.k} are asked for; add samples, raise max_samples, or "
+                "lower k"
             )
         return members
 
@@ -244,8 +250,10 @@ def warn_unsuitable(view: Literal["target", "nontarget"], output: Tensor, values
     wrong = (values <= output[:, None]) if higher else (values >= output[:, None])
     if bool(wrong.any()):
         warnings.warn(
-            f"samples {wrong.any(1).nonzero().flatten()[:8].tolist()} have references on which the explained output is not "
-            f"{'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not about an absence; "
+            f"samples {wrong.any(1).nonzero().flatten()[:8].tolist()} have references on which the explained output is "
+            "not "
+            f"{'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not about an "
+            "absence; "
             "choose another contrast class, or more references",
             AbsenceWarning,
             stacklevel=level,

@@ -1,8 +1,11 @@
 """The one reader: what "the value of unit u on x" is, for every method, adapter, page and command.
 
-A :class:`Layer` knows its module, which axis holds its channels, on which side of a nonlinearity it is read, and how its
-positions are reduced. A :class:`Unit` is one channel of it, a :class:`~absence_plugins.core.direction.Direction` a weighted
-sum of its channels. All three work on maps [B, C, ...], tokens [B, T, C], channels-last maps [B, H, W, C] and vectors [B, C].
+A :class:`Layer` knows its module, which axis holds its channels, on which side of a nonlinearity it is read, and how
+its
+positions are reduced. A :class:`Unit` is one channel of it, a :class:`~absence_plugins.core.direction.Direction` a
+weighted
+sum of its channels. All three work on maps [B, C, ...], tokens [B, T, C], channels-last maps [B, H, W, C] and vectors
+[B, C].
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ _KNOWN_ENDS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, int], bool]] =
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What a layer puts out: ``channels`` units at ``positions`` (their sizes along each axis), and on which side it was read.
+    """What a layer puts out: ``channels`` units at ``positions`` (their sizes along each axis), and on which side it
+    was read.
 
     >>> str(LayerShape("layer4", 512, (7, 7), "output", "mean"))
     'layer4: 512 channels x 7 x 7 positions, mean'
@@ -65,7 +69,8 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a network as a set of units: where its channels are, on which side it is read, how positions are reduced.
+    """A layer of a network as a set of units: where its channels are, on which side it is read, how positions are
+    reduced.
 
     Args:
         name: as in ``model.named_modules()``, or joined with ``_`` as in Lucent; "" is the model itself, whose channels
@@ -80,7 +85,8 @@ class Layer:
     Sign: that of the activation itself, before the nonlinearity: low means suppressed.
 
     Raises:
-        ValueError: a setting that does not exist; when read: no such layer (with the nearest names), a layer that does not
+        ValueError: a setting that does not exist; when read: no such layer (with the nearest names), a layer that does
+            not
             run or puts out no tensor, an axis of channels that cannot be told.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -169,7 +175,8 @@ class Layer:
         if self.reduce == "cls":
             if maps.dim() != 3:
                 raise ValueError(
-                    f"reduce='cls' needs tokens [B, T, C], but layer {self.name!r} has {maps.dim() - 2} axes of positions"
+                    f"reduce='cls' needs tokens [B, T, C], but layer {self.name!r} has {maps.dim() - 2} axes of "
+                    "positions"
                 )
             return maps[..., 0]
         return REDUCTIONS[self.reduce](maps.flatten(2))
@@ -206,7 +213,9 @@ class Layer:
         *,
         samples: int | None = None,
     ) -> Axes:
-        """Where a value that was read has its samples and channels; ``samples``: how many, if not as many as the inputs."""
+        """Where a value that was read has its samples and channels; ``samples``: how many, if not as many as the
+        inputs.
+        """
         module, side = watch.point
         if value.dim() == 0:
             raise ValueError(f"layer {self.name!r} puts out one number for the whole batch, so it has no units")
@@ -215,7 +224,8 @@ class Layer:
         samples = batch_size_of(inputs, keywords) if samples is None else samples
         if samples is not None and len(front) != samples:
             raise ValueError(
-                f"layer {self.name!r} has activations of shape {tuple(front.shape)} for {samples} samples: its first axis is not "
+                f"layer {self.name!r} has activations of shape {tuple(front.shape)} for {samples} samples: its first "
+                "axis is not "
                 "the batch (windows of attention, or a layer inside a loop?); name the block around it"
             )
         if value.dim() == 1:
@@ -245,8 +255,10 @@ class Layer:
             axis = channel_axis(plain_model(model), module, value, side, run)
             if axis is None:
                 raise ValueError(
-                    f"layer {self.name!r} has activations of shape {tuple(value.shape)}, and it cannot be told which axis holds the "
-                    f"channels: say channels='first' ({value.shape[1]} channels) or channels='last' ({value.shape[-1]} channels), "
+                    f"layer {self.name!r} has activations of shape {tuple(value.shape)}, and it cannot be told which "
+                    "axis holds the "
+                    f"channels: say channels='first' ({value.shape[1]} channels) or channels='last' ({value.shape[-1]} "
+                    "channels), "
                     f"as in Layer({self.name!r}, channels='last')"
                 )
             known[key] = axis == 1
@@ -267,7 +279,8 @@ class Unit(Readable):
     Sign: that of the activation: low where the unit is suppressed.
 
     Raises:
-        ValueError, TypeError: a setting that does not exist; when read, an index or position that the layer does not have.
+        ValueError, TypeError: a setting that does not exist; when read, an index or position that the layer does not
+            have.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
     >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
@@ -361,7 +374,8 @@ class Unit(Readable):
     def _check(self, maps: Tensor) -> None:
         if self.index >= maps.shape[1]:
             raise ValueError(
-                f"layer {self.layer!r} has activations of shape {tuple(maps.shape)}; there is no unit {self.index}: it has "
+                f"layer {self.layer!r} has activations of shape {tuple(maps.shape)}; there is no unit {self.index}: it "
+                "has "
                 f"{maps.shape[1]} channels, 0 to {maps.shape[1] - 1}"
             )
 

@@ -1,4 +1,5 @@
-"""A motion detector written by hand that encodes the absence of one direction (Hesse et al., ICML 2026; Reichardt, 1961).
+"""A motion detector written by hand that encodes the absence of one direction (Hesse et al., ICML 2026; Reichardt,
+1961).
 
 Two frames go in as two channels. Unit 0 is high for a bar that moves right and below zero for one that moves left: what
 it encodes is the *absence of motion from right to left*. Unit 1 is high for motion of any kind.

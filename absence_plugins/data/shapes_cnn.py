@@ -1,4 +1,6 @@
-"""A small network trained on scenes of shapes, one per cell, so that concepts can be put into and taken out of images."""
+"""A small network trained on scenes of shapes, one per cell, so that concepts can be put into and taken out of
+images.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _TRAINED_ON, _HELD_OUT, _SPECKLE = 2400, 800, 0.1
 
 @dataclass(frozen=True, eq=False)
 class ShapeScenes:
-    """What stands where: ``kind`` (index into KINDS, or BLANK), ``row``, ``column``, ``level``, each [N, 4]; ``noise``."""
+    """What stands where: ``kind`` (index into KINDS, or BLANK), ``row``, ``column``, ``level``, each [N, 4];
+    ``noise``.
+    """
 
     kind: Tensor
     row: Tensor

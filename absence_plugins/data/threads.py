@@ -1,4 +1,6 @@
-"""One thread while a small network is trained: the same bits on any number of cores, and no threads that wait for each other."""
+"""One thread while a small network is trained: the same bits on any number of cores, and no threads that wait for each
+other.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ def run_imagenet(
     )
     texts = Texts(
         f"Encoded absences in {model}",
-        f"{len(subject.dataset):,} images, patches of 64x64 pixels on a grid of {stride}: the published layers, before their nonlinearity.",
+        f"{len(subject.dataset):,} images, patches of 64x64 pixels on a grid of {stride}: the published layers, before "
+        "their nonlinearity.",
         f"absence-plugins experiment imagenet --model {model}{given} --seed {seed}",
         "Set-up: Hesse et al., ICML 2026.",
         loaded.notes,

@@ -34,7 +34,8 @@ def run_reichardt(out: Path, *, seed: int = 0, progress: bool = True) -> Path:
     page = Page(
         title="A motion detector that encodes an absence",
         lead="Two frames go in; blue is where the bar was, orange where it is. Unit 0 is highest for bars that move right or enter, and "
-        "falls below zero only for bars that move left: it encodes that nothing moves from right to left. Unit 1 is high for motion "
+        "falls below zero only for bars that move left: it encodes that nothing moves from right to left. Unit 1 is "
+        "high for motion "
         "of any kind, and its lowest patches are empty.",
         rows=tuple(
             unit_row(patches, unit, frames, _two_frames, tested=tested, name=names[unit]) for unit in patches.units
@@ -60,16 +61,20 @@ def run_colored_pixels(out: Path, *, seed: int = 0, progress: bool = True) -> Pa
     ]
     recovered = sum(run["recovered"] for run in runs)
     lines = "; ".join(
-        f"seed {number}: {run['lowest'][0]:.2f} and {run['lowest'][1]:.2f}, {run['highest'][0]:.2f} and {run['highest'][1]:.2f}"
+        f"seed {number}: {run['lowest'][0]:.2f} and {run['lowest'][1]:.2f}, {run['highest'][0]:.2f} and "
+        f"{run['highest'][1]:.2f}"
         for number, run in zip(seeds, runs, strict=True)
     )
     low, high = PUBLISHED_PIXELS["lowest"], PUBLISHED_PIXELS["highest"]
     page = Page(
         title="Colored pixels: a unit that fires because green is missing",
         lead=f"Class 0 has a green pixel among its colored ones, class 1 has none. There is nothing to see in class 1, so its unit can only "
-        f"encode an absence: its lowest patches are those with green. Recovered in {recovered} of {len(runs)} trainings.\n\n"
-        f"Means of the three lowest patches of units 0 and 1, then of the three highest: {lines}. Published run: {low[0]} and {low[1]}, "
-        f"{high[0]} and {high[1]}. Ours are larger because training continues until every start has either converged or died; the signs "
+        f"encode an absence: its lowest patches are those with green. Recovered in {recovered} of {len(runs)} "
+        "trainings.\n\n"
+        f"Means of the three lowest patches of units 0 and 1, then of the three highest: {lines}. Published run: "
+        f"{low[0]} and {low[1]}, "
+        f"{high[0]} and {high[1]}. Ours are larger because training continues until every start has either converged "
+        "or died; the signs "
         "and their order are what counts.",
         rows=tuple(rows),
         how_to_read=HOW_TO_READ,

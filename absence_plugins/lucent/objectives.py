@@ -25,7 +25,8 @@ Reader = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """One value that an objective drives: of which layer, how it is read ([B, U, ...] -> [B]), in which images, which way.
+    """One value that an objective drives: of which layer, how it is read ([B, U, ...] -> [B]), in which images, which
+    way.
 
     ``sign``: +1 if rendering lowers the value, -1 if it raises it.
     """
@@ -101,14 +102,16 @@ class AbsenceObjective(host.Objective):
 def absence_channel(layer: str | Layer, n_channel: int, batch: int | None = None) -> AbsenceObjective:
     """Drive a channel down: the mean of its pre-activation over positions and images.
 
-    loss = mean over images of ``Unit(layer, n)``: z[:, n], z the layer's value before its nonlinearity (maps [B, C, H, W],
+    loss = mean over images of ``Unit(layer, n)``: z[:, n], z the layer's value before its nonlinearity (maps [B, C, H,
+    W],
     [B, H, W, C], tokens [B, T, C] or vectors [B, C]), reduced over positions.
     Sign: lower is further down; of the rendered picture, what it shows is what the channel is held down by.
 
     Source: Olah et al., Distill 2017 (negative neurons), on pre-activations (docs/from-lucent.md).
 
     Args:
-        layer: as Lucent names it (``layer1_0_bn2``), with dots, or a :class:`~absence_plugins.Layer` (which also says on
+        layer: as Lucent names it (``layer1_0_bn2``), with dots, or a :class:`~absence_plugins.Layer` (which also says
+            on
             which axis the channels are, and how positions are reduced).
         n_channel: the channel.
         batch: only the image with this number; None: all.
@@ -283,7 +286,8 @@ def register() -> None:
     taken = [name for name, made in OBJECTIVES.items() if getattr(host, name, made) is not made]
     if taken:
         raise ValueError(
-            f"lucent.optvis.objectives already has {', '.join(taken)} from elsewhere; delete it there, or import ours from "
+            f"lucent.optvis.objectives already has {', '.join(taken)} from elsewhere; delete it there, or import ours "
+            "from "
             "absence_plugins.lucent"
         )
     for name, made in OBJECTIVES.items():
@@ -398,7 +402,8 @@ def note_rectified(T: Activations, terms: tuple[Term, ...]) -> None:
     for layer in dict.fromkeys(term.at for term in terms if term.at.name):
         if looks_rectified(T.maps(layer).detach()):
             warnings.warn(
-                f"every value of layer {layer.name!r} is 0 or more, and some are exactly 0, as behind a ReLU: the lowest value is "
+                f"every value of layer {layer.name!r} is 0 or more, and some are exactly 0, as behind a ReLU: the "
+                "lowest value is "
                 "then 0, and many images reach it; name the layer in front of the rectifier",
                 AbsenceWarning,
                 stacklevel=3,

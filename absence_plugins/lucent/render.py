@@ -57,7 +57,9 @@ class Reached:
 
 
 class Rendering(list[np.ndarray]):
-    """What :func:`render_vis` returns: Lucent's list of arrays [B, H, W, C], one per threshold, and what was reached."""
+    """What :func:`render_vis` returns: Lucent's list of arrays [B, H, W, C], one per threshold, and what was
+    reached.
+    """
 
     def __init__(
         self,

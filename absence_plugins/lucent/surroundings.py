@@ -17,7 +17,9 @@ from absence_plugins.core.hooks import unchanged
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, its parameters without gradients; hooks, modes and ``.grad`` as before afterwards."""
+    """The model in evaluation mode, its parameters without gradients; hooks, modes and ``.grad`` as before
+    afterwards.
+    """
     with unchanged(model):
         model.eval()
         for parameter in model.parameters():

@@ -65,7 +65,8 @@ class Checkpoint:
         for name in {**before, **self.settings}:
             if before.get(name) != self.settings.get(name):
                 raise ValueError(
-                    f"checkpoint {self.folder} belongs to another {self.work}: {name} is {before.get(name)!r} there and "
+                    f"checkpoint {self.folder} belongs to another {self.work}: {name} is {before.get(name)!r} there "
+                    "and "
                     f"{self.settings.get(name)!r} here; name another folder, or delete it"
                 )
 

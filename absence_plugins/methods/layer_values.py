@@ -30,7 +30,8 @@ def layer_values(
         model: as before afterwards.
         layer: a name, or a :class:`~absence_plugins.Layer`.
         batches: of model inputs [B, ...]; with ``kept`` those behind the rows that are there.
-        rows: from the layer's maps [B, U, ...] to what is wanted of each sample [B, V]; default: the layer's own reduction.
+        rows: from the layer's maps [B, U, ...] to what is wanted of each sample [B, V]; default: the layer's own
+            reduction.
         total: samples, for the progress bar.
         kept: where the rows are kept.
         progress: show a progress bar.

@@ -36,13 +36,16 @@ def relevance(
 
     Args:
         model: a module or a callable, in evaluation mode. It is neither changed nor copied.
-        x: a tensor, a tuple (positional inputs) or a dictionary (keyword inputs). Integers that index an embedding get their
+        x: a tensor, a tuple (positional inputs) or a dictionary (keyword inputs). Integers that index an embedding get
+            their
             relevance at the embedding's output.
         reference: the same structure; a number for constant references; a leading axis [R, ...] or a list for several,
             which share one graph of x.
-        output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list), weights shaped like
+        output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list),
+            weights shaped like
             the outputs, a :class:`~absence_plugins.core.outputs.Output`, or ``f(model output) -> [B]``.
-        rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last; "lower_gamma",
+        rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last;
+            "lower_gamma",
             "lower_zplus": for the convolutions in the lower part of the network (recommended for deep ones, see
             docs/relevance.md); or a function from the name of a module to the rule inside it.
         layers: names of modules, or modules, whose output gets relevance: ``result.at(name)``.
@@ -82,7 +85,8 @@ def relevance(
         error, is_conserved = conservation(relevances, u.detach(), others, seed, comparison.coarsest)
         if not is_conserved:
             raise RelevanceError(
-                f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the model "
+                f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
+                "model "
                 "is not seen as torch operations, or its numbers overflow; try float64"
             )
         found.append(pulled)

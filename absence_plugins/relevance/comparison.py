@@ -44,7 +44,8 @@ class Comparison:
     ``forward`` is called with the inputs; what it returns is given back as :attr:`output`, with its graph.
 
     Args:
-        forward: the model, or a closure around it; None: the caller runs it, in :meth:`recording` and :meth:`replaying`.
+        forward: the model, or a closure around it; None: the caller runs it, in :meth:`recording` and
+            :meth:`replaying`.
         inputs: tensors; those of floats get relevance, those of integers at the embedding that they index.
         fixed: positions of inputs that are constants, the same for x and r.
         model: whose modules name the places in messages and carry rules; by default ``forward`` where it is a module.
@@ -129,7 +130,9 @@ class Comparison:
             yield values
 
     def explain(self, output: Any) -> None:
-        """Take what the model put out, with its graph: the last weighted operation on the way to it is its output layer."""
+        """Take what the model put out, with its graph: the last weighted operation on the way to it is its output
+        layer.
+        """
         for name, entries in self._kept.items():
             if len(entries) != 1:
                 raise ValueError(f"layer {name!r} runs {len(entries)} times in a forward; its relevance needs one call")
@@ -332,7 +335,8 @@ def _check_compiled(model: Any) -> None:
     modules = model.modules() if isinstance(model, nn.Module) else ()
     if not hasattr(torch.compiler, "set_stance") and any(hasattr(module, "_orig_mod") for module in modules):
         raise RelevanceError(
-            f"torch {torch.__version__} cannot run a compiled model operation by operation; pass the model that was given to "
+            f"torch {torch.__version__} cannot run a compiled model operation by operation; pass the model that was "
+            "given to "
             "torch.compile (compiled._orig_mod), or use torch 2.6 or newer"
         )
 

@@ -200,7 +200,8 @@ def _check_node(node: Any, flags: list[bool]) -> None:
         return
     raise RelevanceError(
         f"the graph holds {node.name()}, which is neither linear nor was it seen as a torch operation: TorchScript, a "
-        "custom autograd.Function, a reentrant checkpoint, torch.func or a replica in another thread; use the plain model"
+        "custom autograd.Function, a reentrant checkpoint, torch.func or a replica in another thread; use the plain "
+        "model"
     )
 
 

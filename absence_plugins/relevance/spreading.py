@@ -1,7 +1,10 @@
-"""Flat and WSquare, which have no multiplier: their relevance goes from the first layer's operand to the inputs as it is.
+"""Flat and WSquare, which have no multiplier: their relevance goes from the first layer's operand to the inputs as it
+is.
 
-Between them there may be linear operations (padding, a change of shape, a normalization by constants) and such that work on every
-value alone. With P the product of their secants, R_input = P^T (R_operand / P 1): each place of the operand hands its relevance to
+Between them there may be linear operations (padding, a change of shape, a normalization by constants) and such that
+work on every
+value alone. With P the product of their secants, R_input = P^T (R_operand / P 1): each place of the operand hands its
+relevance to
 the inputs that it is made of; places with P 1 = 0 (padding) count for nothing.
 """
 
@@ -32,7 +35,8 @@ def support(record: Record, inputs: Sequence[Tensor], weighted: Collection[Any])
     between = [node.record for node in before if getattr(type(node), "_forward_cls", None) is SecantNode]
     if not before.isdisjoint(weighted) or not all(_is_elementwise(one) for one in between):
         raise RelevanceError(
-            f"{record.name} in {record.where} has {record.rule}, but is not the first layer: Flat and WSquare give relevance where "
+            f"{record.name} in {record.where} has {record.rule}, but is not the first layer: Flat and WSquare give "
+            "relevance where "
             "nothing differs, which cannot be continued; use Gamma there"
         )
     for one in between:

@@ -117,6 +117,7 @@ def _expand(value: Any, x: Any) -> list[Any] | None:
     if value.shape == x.shape[1:]:
         return [value.expand_as(x)]
     raise ValueError(
-        f"a reference of shape {tuple(value.shape)} does not fit an input of shape {tuple(x.shape)}; pass the same shape, "
+        f"a reference of shape {tuple(value.shape)} does not fit an input of shape {tuple(x.shape)}; pass the same "
+        "shape, "
         "or one more leading axis for several references"
     )

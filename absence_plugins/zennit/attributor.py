@@ -74,7 +74,8 @@ class AbsenceAttributor:
 
     Args:
         model, composite, attr_output: as in Zennit. ``attr_output`` says *which* output is explained:
-            ``torch.eye(K)[[k]]``, a function, or ``nontarget(...)``; the seed that suits the composite is computed here.
+            ``torch.eye(K)[[k]]``, a function, or ``nontarget(...)``; the seed that suits the composite is computed
+            here.
         reference: what the input is compared with: a :class:`~absence_plugins.ReferenceSet` (its nearest samples:
             of the contrast classes, with a non-target k of class k; the mean over them), or a tensor that broadcasts
             to the input. For ``Absence*`` composites without one: zeros, where nothing missing can show.
@@ -100,7 +101,8 @@ class AbsenceAttributor:
             )
         if isinstance(nontarget, str) and nontarget not in ("runner_up", "others"):
             raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
+                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a "
+                "callable"
             )
         if isinstance(reference, ReferenceSet) and reference.is_tuple:
             raise ValueError("the ReferenceSet holds tuples of inputs, but Zennit attributes to one input")
@@ -137,9 +139,11 @@ class AbsenceAttributor:
         return output, explanation.attribution
 
     def explain(self, input: Tensor, attr_output: Any = None) -> Explanation:
-        """As the call, but returns an :class:`~absence_plugins.zennit.Explanation`: both parts, every reference, the numbers.
+        """As the call, but returns an :class:`~absence_plugins.zennit.Explanation`: both parts, every reference, the
+        numbers.
 
-        The parts are cut by content, which is measured from the ``empty`` of the ReferenceSet; with a tensor as reference
+        The parts are cut by content, which is measured from the ``empty`` of the ReferenceSet; with a tensor as
+        reference
         from 0, so on inputs whose blank is another value (normalized ones) pass a ReferenceSet with ``empty=``.
         """
         given = self.attr_output_fn if attr_output is None else attr_output  # type: ignore[attr-defined]
@@ -154,7 +158,9 @@ class AbsenceAttributor:
 
     @contextmanager
     def _root(self) -> Iterator[RootHook | None]:
-        """The hook that pairs x with a reference; put on for the call where only rules are there. None: no such rules."""
+        """The hook that pairs x with a reference; put on for the call where only rules are there. None: no such
+        rules.
+        """
         with _with_gradients(), scores_only(self.model), self._paired_root() as root:
             yield root
 
@@ -255,7 +261,8 @@ class AbsenceAttributor:
             check_names(self.composite, self.model)
             name = "no composite" if self.composite is None else type(self.composite).__name__
             raise ValueError(
-                f"{type(self).__name__} with {name} compares with no reference; pass composite=AbsenceEpsilonGamma(), or use "
+                f"{type(self).__name__} with {name} compares with no reference; pass composite=AbsenceEpsilonGamma(), "
+                "or use "
                 "AbsenceIntegratedGradients or AbsenceOcclusion"
             )
 
@@ -291,7 +298,9 @@ class AbsenceAttributor:
         return Plan(x, root.outputs[get_ident()][0], weights[0], None, "target", [reference]), signed, output
 
     def _seed(self, plan: Plan) -> OutputFunction:
-        """The seed that rules of Zennit's on the model need: the value for those that divide by outputs, else the weights."""
+        """The seed that rules of Zennit's on the model need: the value for those that divide by outputs, else the
+        weights.
+        """
         return (lambda output: plan.weights * output) if divides_by_outputs(self.model) else constant(plan.weights)
 
     def _value_at(self, plan: Plan, reference: Tensor) -> Tensor:
@@ -310,7 +319,8 @@ class AbsenceAttributor:
         if self.reference is None:
             if plan.view == "target":
                 raise ValueError(
-                    "against a blank image the target's map shows only what is present; pass reference=ReferenceSet(...), or a nontarget"
+                    "against a blank image the target's map shows only what is present; pass "
+                    "reference=ReferenceSet(...), or a nontarget"
                 )
             return split_by_sign(torch.stack(maps).mean(0))
         empty = self.reference.empty[0] if isinstance(self.reference, ReferenceSet) else torch.zeros(())

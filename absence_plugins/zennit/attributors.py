@@ -1,4 +1,6 @@
-"""``Absence*`` attributors: Zennit's four, with references and non-targets (see :mod:`absence_plugins.zennit.attributor`)."""
+"""``Absence*`` attributors: Zennit's four, with references and non-targets (see
+:mod:`absence_plugins.zennit.attributor`).
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,8 @@ class AbsenceIntegratedGradients(AbsenceAttributor, IntegratedGradients):
     more than 10 % off is announced. Sees units that are dead at x. Shapes and sign as in :class:`AbsenceGradient`.
 
     Raises:
-        ValueError: as :class:`AbsenceAttributor`; ``baseline_fn`` and ``reference`` together; an ``Absence*`` composite,
+        ValueError: as :class:`AbsenceAttributor`; ``baseline_fn`` and ``reference`` together; an ``Absence*``
+            composite,
             whose relevance is a difference already and no gradient.
 
     Source: Sundararajan et al., ICML 2017, eq. 1.
@@ -147,7 +150,8 @@ class AbsenceIntegratedGradients(AbsenceAttributor, IntegratedGradients):
     def _check(self, root: RootHook | None) -> None:
         if root is not None:
             raise ValueError(
-                "the relevance of an Absence composite is a difference already, and no gradient to integrate; use AbsenceGradient"
+                "the relevance of an Absence composite is a difference already, and no gradient to integrate; use "
+                "AbsenceGradient"
             )
 
     def _one(
@@ -168,7 +172,8 @@ class AbsenceIntegratedGradients(AbsenceAttributor, IntegratedGradients):
     def _warn_incomplete(self, error: Tensor, difference: Tensor) -> None:
         if bool((error.abs() > INCOMPLETE * difference.abs() + 1e-3).any()):
             warnings.warn(
-                f"the integrated gradients miss up to {float(error.abs().max()):.2g} of u(x) - u(r); raise n_iter (now {self.n_iter})",
+                f"the integrated gradients miss up to {float(error.abs().max()):.2g} of u(x) - u(r); raise n_iter (now "
+                f"{self.n_iter})",
                 AbsenceWarning,
                 stacklevel=7,
             )
@@ -179,7 +184,8 @@ class AbsenceOcclusion(AbsenceAttributor, Occlusion):
 
     Without a reference windows are blanked with zeros. The composite has no effect, as upstream. Where windows overlap
     (stride < window) their values add up, as upstream; R sums to nothing in particular. Sees units that are dead at x.
-    Zennit's own Occlusion keeps the window and blanks the rest; a given ``occlusion_fn`` is left to do what it does, and
+    Zennit's own Occlusion keeps the window and blanks the rest; a given ``occlusion_fn`` is left to do what it does,
+    and
     then R is the plain score, as upstream.
 
     Shapes and sign as in :class:`AbsenceGradient`: R > 0, what x has in the window (in place of what r has) raises u.

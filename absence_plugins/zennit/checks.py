@@ -1,4 +1,6 @@
-"""What cannot be explained, rejected before the forward: empty batches, integers, training mode; names that match nothing."""
+"""What cannot be explained, rejected before the forward: empty batches, integers, training mode; names that match
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def check_input(input: Tensor) -> None:
         raise ValueError(f"the input has shape {tuple(input.shape)}; it needs at least one sample along its first axis")
     if not (input.is_floating_point() or input.is_complex()):
         raise ValueError(
-            f"the input is {str(input.dtype).removeprefix('torch.')}, and relevance needs floating point numbers: pass input.float(); of "
+            f"the input is {str(input.dtype).removeprefix('torch.')}, and relevance needs floating point numbers: pass "
+            "input.float(); of "
             "token ids explain the embedding with absence_plugins.relevance.relevance, or Captum's AbsenceLayerDeepLift"
         )
 
@@ -31,18 +34,22 @@ def check_mode(root: Any) -> None:
     for name, module in root.named_modules() if isinstance(root, nn.Module) else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
-                f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in which "
+                f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in "
+                "which "
                 "samples mix; there is no rule for it"
             )
         if module.training and isinstance(module, RANDOM_OR_MIXING):
             raise ValueError(
-                f"{name} ({type(module).__name__}) is in training mode, in which input and reference do not pass it alike; "
+                f"{name} ({type(module).__name__}) is in training mode, in which input and reference do not pass it "
+                "alike; "
                 "call model.eval() first"
             )
 
 
 def check_names(composite: Any, root: nn.Module) -> None:
-    """Reject a composite by names (``name_map``) of which none is a module. Raises ValueError with the nearest names."""
+    """Reject a composite by names (``name_map``) of which none is a module. Raises ValueError with the nearest
+    names.
+    """
     names = [name for entry, _rule in getattr(composite, "name_map", None) or [] for name in entry]
     if names and not set(names) & {name for name, _module in root.named_modules()}:
         try:

@@ -1,4 +1,6 @@
-"""Norm with a stabilizer: an operation of its own behind a module, which hands the output through and absorbs relevance."""
+"""Norm with a stabilizer: an operation of its own behind a module, which hands the output through and absorbs
+relevance.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Hooks on the root of a model: its input compared with a reference, by the relevance engine.
 
-Before the forward the input x enters the engine's graph; behind it the reference runs over the same graph, and the caller gets the
-outputs of x, whose gradient is the relevance of the difference: m (x - r), which sums to u(x) - u(r) (docs/relevance.md). The rules on
+Before the forward the input x enters the engine's graph; behind it the reference runs over the same graph, and the
+caller gets the
+outputs of x, whose gradient is the relevance of the difference: m (x - r), which sums to u(x) - u(r)
+(docs/relevance.md). The rules on
 modules (:mod:`absence_plugins.zennit.rules`) only name the redistribution in force inside of them.
 """
 
@@ -76,7 +78,9 @@ class RootHook(Hook):
         return self.questions.get(get_ident(), Question())
 
     def answers(self, module: nn.Module, args: tuple[Any, ...]) -> bool:
-        """Whether this forward is explained: one with gradients, in a thread that this hook serves, and no pass within another."""
+        """Whether this forward is explained: one with gradients, in a thread that this hook serves, and no pass within
+        another.
+        """
         wanted = any(isinstance(value, Tensor) and value.requires_grad for value in args)
         if not (self.active and wanted and torch.is_grad_enabled()):
             return False
@@ -267,7 +271,8 @@ class Pair(RootHook):
             if not is_conserved:
                 row = int(error.nan_to_num(torch.inf).argmax())
                 raise ConservationError(
-                    f"the relevance of sample {row} does not sum to u(x) - u(r): it is off by {float(error[row]):.1e} of it. Part "
+                    f"the relevance of sample {row} does not sum to u(x) - u(r): it is off by {float(error[row]):.1e} "
+                    "of it. Part "
                     "of the model is not seen as torch operations, or its numbers overflow; try float64"
                 )
         return found
@@ -310,7 +315,8 @@ class _Underived(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         raise ConservationError(
-            "the derivative of a map of relevance is not available; train with the map of AbsenceIntegratedGradients, or with "
+            "the derivative of a map of relevance is not available; train with the map of AbsenceIntegratedGradients, "
+            "or with "
             "absence_plugins.methods.debias.AttributionPrior"
         )
 
@@ -368,7 +374,9 @@ def hooks_on(root: nn.Module, *, deep: bool = True) -> list[Any]:
 
 
 def rules_on(root: nn.Module, thread: int) -> dict[str, rules.AbsenceRule]:
-    """The rule of every module that has one, by the module's name; of several, the last; those of the thread, if it has some."""
+    """The rule of every module that has one, by the module's name; of several, the last; those of the thread, if it has
+    some.
+    """
     hooks = of_thread([hook for hook in hooks_on(root) if isinstance(hook, rules.AbsenceRule)], thread)
     kept = {id(hook): hook for hook in hooks}
     return {name: hook for name, module in root.named_modules() for hook in _owners(module) if id(hook) in kept}

@@ -1,6 +1,7 @@
 """Zennit hooks for reference-relative rules: which part of an output's relevance each input difference gets.
 
-They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own, and only name the redistribution in
+They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own, and only name the
+redistribution in
 force for convolutions and linear layers inside their module. Everything else has one exact relevance of differences,
 whether its module carries a hook or not, or runs in no module at all (docs/relevance.md).
 """
@@ -75,7 +76,8 @@ class AbsenceRule(Hook):
         wanted = any(isinstance(value, Tensor) and value.requires_grad for value in args)
         if is_alone and wanted and torch.is_grad_enabled():
             raise ValueError(
-                f"{type(self).__name__} compares an input with a reference, and none was paired; use AbsenceGradient in place "
+                f"{type(self).__name__} compares an input with a reference, and none was paired; use AbsenceGradient "
+                "in place "
                 "of Gradient, or an Absence composite"
             )
 
@@ -87,7 +89,8 @@ class AbsenceRule(Hook):
 class AbsencePass(AbsenceRule):
     """Pass: relevance goes through as it is, for activations and batch norm, which work on every value alone.
 
-    R_in = R_out: m (f(a) - f(r)) / (a - r). It is the engine's for every operation, and Epsilon inside: the hook only says that no
+    R_in = R_out: m (f(a) - f(r)) / (a - r). It is the engine's for every operation, and Epsilon inside: the hook only
+    says that no
     other rule is in force here. Source: docs/from-zennit.md, step 3.
 
     >>> from zennit.composites import LayerMapComposite
@@ -111,7 +114,8 @@ class _Weighted(AbsenceRule):
         names = [zero_params] if isinstance(zero_params, str) else list(zero_params or [])
         if set(names) - {"bias"}:
             raise ValueError(
-                f"zero_params={zero_params!r}: a bias cancels in the difference anyway, and without {sorted(set(names) - {'bias'})} "
+                f"zero_params={zero_params!r}: a bias cancels in the difference anyway, and without "
+                f"{sorted(set(names) - {'bias'})} "
                 "nothing is left to share out; leave zero_params out"
             )
         self.own_layer_epsilon = own_layer_epsilon
@@ -150,7 +154,8 @@ class AbsenceEpsilon(_Weighted):
 class AbsenceNorm(AbsenceRule):
     """Norm: in proportion to the differences, for average pooling and sums, which have no weights.
 
-    R_i = v_ij da_i / change_j R_j, v the pooling's own factors. It is the engine's for every linear operation; on anything else
+    R_i = v_ij da_i / change_j R_j, v the pooling's own factors. It is the engine's for every linear operation; on
+    anything else
     (a max pooling) the hook changes nothing. Source: docs/from-zennit.md, step 3.
 
     Args:
@@ -203,8 +208,10 @@ class AbsenceGamma(_Weighted):
 class AbsenceZBox(AbsenceGamma):
     """ZBox, for the first layer: Gamma in its place, with the same arguments.
 
-    ZBox compares x with the lowest and highest values, z_ij = w_ij x_i - w+_ij low_i - w-_ij high_i. On a difference that would break
-    R(x; r) = -R(r; x), as exchanging x and r leaves low and high where they are. Here x is compared with the reference, so ``low``
+    ZBox compares x with the lowest and highest values, z_ij = w_ij x_i - w+_ij low_i - w-_ij high_i. On a difference
+    that would break
+    R(x; r) = -R(r; x), as exchanging x and r leaves low and high where they are. Here x is compared with the reference,
+    so ``low``
     and ``high`` have no effect. Source: Montavon et al., Pattern Recognition 2017 (z^B rule); docs/from-zennit.md.
 
     >>> from zennit.composites import LayerMapComposite
@@ -251,7 +258,8 @@ class AbsenceZPlus(_Weighted):
 class AbsenceAlphaBeta(_Weighted):
     """AlphaBeta: contributions of the winning side count alpha, of the other beta. Mirrored and adaptive.
 
-    R_i = sum_j ((1 + beta_j) z+_ij / p_j - beta_j z-_ij / n_j) R_j, beta_j = min(n_j / (p_j - n_j), beta), where p_j >= n_j.
+    R_i = sum_j ((1 + beta_j) z+_ij / p_j - beta_j z-_ij / n_j) R_j, beta_j = min(n_j / (p_j - n_j), beta), where p_j >=
+    n_j.
     The minimum keeps an output that hardly anything holds down from getting as much negative as positive relevance.
     Source: Bach et al., PLoS ONE 2015, eq. 60, on differences (docs/from-zennit.md).
 
@@ -282,7 +290,8 @@ class AbsenceAlphaBeta(_Weighted):
 class AbsenceFlat(_Weighted):
     """Flat: every input of an output gets the same share, whatever it is. It blurs, over the layer's kernel.
 
-    R_i = sum_j 1 / (number of inputs of j) R_j, also where nothing differs: for the first layer only, anywhere else it is rejected. Source: Lapuschkin et al., Nature Communications 2019.
+    R_i = sum_j 1 / (number of inputs of j) R_j, also where nothing differs: for the first layer only, anywhere else it
+    is rejected. Source: Lapuschkin et al., Nature Communications 2019.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -320,7 +329,8 @@ class AbsenceMaxPool(AbsenceRule):
     """Max pooling: a rise of the maximum is due to x's winner, a fall to r's (winner takes all).
 
     R_i = sum of R_j over the windows whose maximum is higher on x and stands at i on x, and over those whose maximum
-    is higher on r and stands at i on r. It is the engine's for every max pooling, with this hook or without. Source: docs/from-zennit.md, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
+    is higher on r and stands at i on r. It is the engine's for every max pooling, with this hook or without. Source:
+    docs/from-zennit.md, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient

@@ -1,4 +1,6 @@
-"""The scores in what a model returns: Zennit's attributors take a tensor, many models return a dictionary or a dataclass."""
+"""The scores in what a model returns: Zennit's attributors take a tensor, many models return a dictionary or a
+dataclass.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ def nontarget(target: Target, select: Nontarget = "runner_up") -> NontargetOutpu
 
     Content of x that holds the non-target down is what its unit encodes as absent: negative relevance. The seed is
     the right one for the composite at hand: the non-target's value for rules that divide by outputs (LRP: a seed of 1
-    would flip the map's sign where the value is negative) and for Occlusion, 1 for gradients and ``Absence*`` composites.
+    would flip the map's sign where the value is negative) and for Occlusion, 1 for gradients and ``Absence*``
+    composites.
 
     Source: docs/concepts.md, docs/from-zennit.md.
 
@@ -73,7 +74,9 @@ class NontargetOutput:
 
     @staticmethod
     def _wants_value(output: Tensor) -> bool:
-        """Whether the attributor turns the outputs' values into relevance: Occlusion, or rules that divide by outputs."""
+        """Whether the attributor turns the outputs' values into relevance: Occlusion, or rules that divide by
+        outputs.
+        """
         if getattr(output.grad_fn, "takes_weights", False):
             return False
         asking = _ASKING.get()
@@ -96,7 +99,8 @@ def was_made_by_rules(output: Tensor) -> bool:
     """Whether the outputs come from a model on which rules of Zennit sit, for more than its activations.
 
     A rule leads its module's input, in Zennit 1.0 its output too, through an identity (and a copy), which stands in the
-    graph of the outputs. Zennit's rules on activations alone (guided backpropagation) change gradients, and divide by nothing.
+    graph of the outputs. Zennit's rules on activations alone (guided backpropagation) change gradients, and divide by
+    nothing.
     """
     pending: list[tuple[Any, tuple[str, ...]]] = [(output.grad_fn, ())]
     seen: set[Any] = set()

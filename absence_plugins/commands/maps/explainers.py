@@ -56,7 +56,8 @@ class Explainer(Protocol):
 
 
 def explainer(name: str) -> Explainer:
-    """From ``--method``: ``relevance`` or ``relevance:RULE``, ``captum:CLASS`` (or just ``CLASS``), or ``zennit:COMPOSITE``.
+    """From ``--method``: ``relevance`` or ``relevance:RULE``, ``captum:CLASS`` (or just ``CLASS``), or
+    ``zennit:COMPOSITE``.
 
     Raises ValueError with the names that exist.
 
@@ -175,7 +176,9 @@ def signed_parts(attribution: Tensor, output: float) -> Found:
 
 
 def blank_baseline(method: type[Any], x: Tensor, blank: Tensor) -> Tensor:
-    """An empty image (one of ``blank``'s) for every sample of x; the Shap classes want a distribution of at least two."""
+    """An empty image (one of ``blank``'s) for every sample of x; the Shap classes want a distribution of at least
+    two.
+    """
     return (
         torch.stack([blank] * 2)
         if "Shap" in method.__name__ and method.__name__ not in _SINGLE_SHAP

@@ -39,7 +39,8 @@ class UnitName:
         layer, _, index = text[len(PREFIX) :].rpartition(":")
         if not layer or not index.isdigit():
             raise ValueError(
-                f"--method {text!r} must read lucent:LAYER:UNIT, for example lucent:layer3:7, or lucent:{OUTPUTS}:0 for a logit"
+                f"--method {text!r} must read lucent:LAYER:UNIT, for example lucent:layer3:7, or lucent:{OUTPUTS}:0 "
+                "for a logit"
             )
         return cls(layer, int(index))
 
@@ -66,7 +67,8 @@ def unit_row(
     """The page's row for a unit: rendered up | highest real | rendered down | lowest real.
 
     pictures: [N, C, H, W] in [0, 1]; normalize: from pictures to the model's inputs. The optimization starts from the
-    same noise on both sides; pictures below 96 pixels a side are optimized without Lucent's random shifts and rotations.
+    same noise on both sides; pictures below 96 pixels a side are optimized without Lucent's random shifts and
+    rotations.
     """
     objective, (channels, height, width) = unit.contrast(), pictures.shape[1:]
     with torch.no_grad():
@@ -116,10 +118,12 @@ def _sentence(unit: UnitName, up: float, down: float, low: float, high: float, c
     outside = ["above" * (up > high), "below" * (down < low)]
     beyond = " and ".join(filter(None, outside))
     return (
-        f"Optimized from the same noise, one picture raises {unit.shown} to {up:.3g}, the other lowers it to {down:.3g}; on {images} {spread}. "
+        f"Optimized from the same noise, one picture raises {unit.shown} to {up:.3g}, the other lowers it to "
+        f"{down:.3g}; on {images} {spread}. "
         + what_they_show(up, down, low, high, "raise --steps")
         + (
-            f" {'The two lie' if ' and ' in beyond else 'One lies'} {beyond} everything in these images: read shapes, not brightness or size."
+            f" {'The two lie' if ' and ' in beyond else 'One lies'} {beyond} everything in these images: read shapes, "
+            "not brightness or size."
             if beyond
             else ""
         )

@@ -49,10 +49,13 @@ def integrated_gradients(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> 
 def default_pictures(
     unit: UnitModel, shape: tuple[int, ...], prepare: Callable[[Tensor], Tensor], seed: int, *, steps: int = 256
 ) -> tuple[Tensor, Tensor]:
-    """Two pictures [C, H, W] in [0, 1] from the same noise, one that drives the unit up and one that drives it down, with Lucent.
+    """Two pictures [C, H, W] in [0, 1] from the same noise, one that drives the unit up and one that drives it down,
+    with Lucent.
 
-    unit: a :class:`~absence_plugins.core.units.UnitModel` (``Unit(...).of(model)``); shape: (C, H, W); prepare: from pictures to model inputs; steps: of the
-    optimization. Below 96 pixels a side Lucent's random shifts and rotations are left out: they are made for larger images.
+    unit: a :class:`~absence_plugins.core.units.UnitModel` (``Unit(...).of(model)``); shape: (C, H, W); prepare: from
+    pictures to model inputs; steps: of the
+    optimization. Below 96 pixels a side Lucent's random shifts and rotations are left out: they are made for larger
+    images.
     """
     from lucent.optvis import param
 

@@ -22,7 +22,9 @@ DEFAULT = "epsilon_gamma"
 
 
 def canonizers_for(model: nn.Module) -> list[Any]:
-    """What Zennit's own composites need: the canonizer for the sums of torchvision's ResNets, if the model has such blocks."""
+    """What Zennit's own composites need: the canonizer for the sums of torchvision's ResNets, if the model has such
+    blocks.
+    """
     try:
         from torchvision.models.resnet import BasicBlock, Bottleneck
         from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
@@ -67,7 +69,8 @@ class ZennitMaps:
             rejected[wanted]()  # raises with the reason
         if wanted not in keys:
             raise ValueError(
-                f"--method {name!r} is no composite that shows absences; there are: zennit:{', zennit:'.join(sorted(keys.values()))}"
+                f"--method {name!r} is no composite that shows absences; there are: "
+                f"zennit:{', zennit:'.join(sorted(keys.values()))}"
             )
         return cls(keys[wanted])
 

@@ -41,7 +41,9 @@ class ConjunctionProblem(ShapeProblem):
         return replace(scenes, kind=scenes.kind.scatter(1, place, self.condition))
 
     def lessons(self, count: int) -> Shapes:
-        """With and without the cross, with and without the ring: else a network could do without looking for the ring."""
+        """With and without the cross, with and without the ring: else a network could do without looking for the
+        ring.
+        """
         plain = self.scenes(count)
         bare = replace(plain, kind=torch.where(plain.kind == self.condition, NOTHING, plain.kind))
         return joined(joined(self.with_key(plain), plain), joined(self.with_key(bare), bare))

@@ -42,7 +42,8 @@ class _Supervised(nn.Module):
     """Three heads of a residual network: [N, C, H, W] to [N, 3, 2].
 
     Its logits; those where all but the unit comes from another image, so that the layers behind learn to use the unit
-    (else they read other channels, and a change of the unit hardly changes the logits); the unit, amplified, as (-u, u).
+    (else they read other channels, and a change of the unit hardly changes the logits); the unit, amplified, as (-u,
+    u).
     """
 
     def __init__(self, full: nn.Sequential) -> None:

@@ -1,4 +1,6 @@
-"""Is the colored patch missing? Dark lesions on skin, and in one class a colored patch beside them (as in dermoscopy)."""
+"""Is the colored patch missing? Dark lesions on skin, and in one class a colored patch beside them (as in
+dermoscopy).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def patch_missing(seed: int = 0) -> Planted:
 class Lesions(Scenes):
     """What is in the images, in pixels and RGB.
 
-    ``tone`` [N, 3]: the skin; ``center``, ``radii`` [N, BLOBS, 2] and ``color`` [N, BLOBS, 3]: the lesions (radius 0: none);
+    ``tone`` [N, 3]: the skin; ``center``, ``radii`` [N, BLOBS, 2] and ``color`` [N, BLOBS, 3]: the lesions (radius 0:
+    none);
     ``place`` [N, 2], ``radius`` [N, 1] and ``hue`` [N, 3]: the patch or its counterfactual; ``has_patch`` [N] bool.
     """
 

@@ -17,7 +17,9 @@ class Sum(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with batch norm beside a 1x1 convolution, their :class:`Sum`, and a ReLU: [N, C, H, W] to [N, D, H, W]."""
+    """Two convolutions with batch norm beside a 1x1 convolution, their :class:`Sum`, and a ReLU: [N, C, H, W] to [N, D,
+    H, W].
+    """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

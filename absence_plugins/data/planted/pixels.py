@@ -32,7 +32,8 @@ def green_missing(seed: int = 0) -> Planted:
 class Pixels(Scenes):
     """What stands where, for at most MOST pixels.
 
-    ``place`` [N, MOST]: which pixel of the image, none twice; ``color`` [N, MOST]: index into OTHERS; ``level`` [N, MOST]:
+    ``place`` [N, MOST]: which pixel of the image, none twice; ``color`` [N, MOST]: index into OTHERS; ``level`` [N,
+    MOST]:
     brightness; ``there`` [N, MOST] bool: whether it is there at all.
     """
 

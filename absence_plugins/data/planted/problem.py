@@ -34,7 +34,8 @@ class Planted:
         absence_unit: the logit that rises when the key is missing.
         presence_unit: the logit of the class that has the key.
         is_exact: whether the regions are known by construction; else they are a guess, and no share can be asked for.
-        needed: [N, 1, H, W] bool, of ``images``: content that ``absence_unit`` needs besides (the "a" of "a AND NOT b"),
+        needed: [N, 1, H, W] bool, of ``images``: content that ``absence_unit`` needs besides (the "a" of "a AND NOT
+            b"),
             False everywhere where there is none; None if the problem has no such content.
         full_model: the network whose hidden ``unit`` is logit ``absence_unit`` of ``model``; None if that is an output.
         unit: the address of that hidden unit in ``full_model``.
@@ -138,7 +139,9 @@ class Problem(ABC, Generic[S]):
         """Images, labels and regions of the key."""
 
     def needed(self, scenes: S) -> Tensor | None:
-        """Where there is content that the absence unit needs besides [N, 1, H, W] bool; None: there is no such content."""
+        """Where there is content that the absence unit needs besides [N, 1, H, W] bool; None: there is no such
+        content.
+        """
         del scenes
         return None
 
@@ -151,7 +154,9 @@ class Problem(ABC, Generic[S]):
         return low + (high - low) * torch.rand(shape, generator=self.generator)
 
     def solve(self, model: nn.Module, recipe: Recipe = USUAL) -> Planted:
-        """Train ``model`` (built without storage, on the meta device) on new scenes, then draw what it is asked about."""
+        """Train ``model`` (built without storage, on the meta device) on new scenes, then draw what it is asked
+        about.
+        """
         self.teach(model, recipe)
         return self.asked(model)
 

@@ -67,7 +67,8 @@ def shape_missing_dead(seed: int = 0) -> Planted:
     """Is the ring missing? Logit 1 encodes its absence through one unit, which is dead wherever the ring is.
 
     h = ReLU(b - detector(ring)), logits = (c - h, h - c): a trained detector with a head set by hand, b so that h = 0
-    for every image of the problem that has the ring. There the gradient of both logits is exactly zero, so a method that
+    for every image of the problem that has the ring. There the gradient of both logits is exactly zero, so a method
+    that
     looks only at the image itself finds nothing. Region: the ring. Otherwise as :func:`shape_missing_normalized`,
     with pixels in [0, 1] on black 0.
     """
@@ -111,7 +112,8 @@ def _with_dead_head(detector: nn.Sequential, planted: Planted) -> nn.Sequential:
 class Shapes(Scenes):
     """What stands where, in 9 cells.
 
-    ``kind`` (index into the shapes, or NOTHING), ``row`` and ``column`` offsets and ``level`` (brightness), each [N, 9];
+    ``kind`` (index into the shapes, or NOTHING), ``row`` and ``column`` offsets and ``level`` (brightness), each [N,
+    9];
     ``key`` [N]: the cell of the key shape or of its counterfactual place.
     """
 

@@ -1,4 +1,6 @@
-"""A small vision transformer, as modules that hooks can see, but for the attention itself: that is one call of torch."""
+"""A small vision transformer, as modules that hooks can see, but for the attention itself: that is one call of
+torch.
+"""
 
 from __future__ import annotations
 

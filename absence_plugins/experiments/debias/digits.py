@@ -138,7 +138,9 @@ class DebiasResult:
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """Images [N, 1, 32, 32], classes 0 and 1 [N] and masks: to train on, and by name to choose the weight and to test."""
+    """Images [N, 1, 32, 32], classes 0 and 1 [N] and masks: to train on, and by name to choose the weight and to
+    test.
+    """
 
     train: Batch
     tests: dict[str, Batch]
@@ -209,7 +211,8 @@ def compare(
 ) -> DebiasResult:
     """Every mode and weight with every seed; the weight of a mode is the best on unbiased images, over all seeds.
 
-    Of equal weights the smallest is taken. ``models``, if given, receives the networks of the first seed. Trainings that are in
+    Of equal weights the smallest is taken. ``models``, if given, receives the networks of the first seed. Trainings
+    that are in
     ``checkpoint`` are taken from there, and the others are added.
     """
     plan = [(CLEAN, 0.0), (NONE, 0.0), *((mode, weight) for mode in setting.modes for weight in setting.weights)]

@@ -1,6 +1,7 @@
 """``absence-plugins experiment debias --data FOLDER``: the published setting, on a user's images of two classes.
 
-Every training is a folder of its own, with a line per epoch in ``log.csv`` and the state from which a stopped one is resumed.
+Every training is a folder of its own, with a line per epoch in ``log.csv`` and the state from which a stopped one is
+resumed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ VALIDATION = 0.2  # of the images, where the folder has no train and val
 
 @dataclass(frozen=True)
 class FolderSetting:
-    """As published: Adam at 1e-4, weight decay 1e-4, 20 epochs, sigmoid cross-entropy, masks grown by 10 of 224 pixels."""
+    """As published: Adam at 1e-4, weight decay 1e-4, 20 epochs, sigmoid cross-entropy, masks grown by 10 of 224
+    pixels.
+    """
 
     model: str = "vit_b_16"
     weights: str = "none"
@@ -75,7 +78,8 @@ class Pictures(torch.utils.data.Dataset[Any]):
 def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool = True) -> Path:
     """Train every mode and strength, write the page and ``results.json``; run again, it is resumed.
 
-    data: a folder with two subfolders of images, or ``train`` and ``val`` with two each; the first class in alphabetical
+    data: a folder with two subfolders of images, or ``train`` and ``val`` with two each; the first class in
+    alphabetical
     order carries the artefact (a colored ellipse) in training.
 
     Raises:

@@ -72,7 +72,9 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[tuple[str, Batch]]) -> Evaluation:
-    """Accuracies by the set's name that comes with every batch, and the attribution on the carriers of the biased one."""
+    """Accuracies by the set's name that comes with every batch, and the attribution on the carriers of the biased
+    one.
+    """
     model.eval()
     prior = AttributionPrior(model, "both")
     right: dict[str, Tensor] = {}

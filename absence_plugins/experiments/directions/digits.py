@@ -1,4 +1,6 @@
-"""``absence-plugins experiment directions-digits``: the concepts of the bundled digits network, and whose absence counts."""
+"""``absence-plugins experiment directions-digits``: the concepts of the bundled digits network, and whose absence
+counts.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def run_synthetic(
         how_to_read=(
             (
                 "Cosines",
-                "Rows: true concepts. Columns: the directions found for them, in the same order. A perfect result is red on "
+                "Rows: true concepts. Columns: the directions found for them, in the same order. A perfect result is "
+                "red on "
                 "the diagonal and looks like the truth beside it.",
             ),
             (

@@ -45,7 +45,9 @@ def fitting(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def find_logits(outputs: Any, x: Tensor) -> Tensor:
-    """Logits [N, K] or [N] of as many samples as x, in what a model returned. Raises TypeError or ValueError otherwise."""
+    """Logits [N, K] or [N] of as many samples as x, in what a model returned. Raises TypeError or ValueError
+    otherwise.
+    """
     if not isinstance(outputs, (Tensor, Mapping, tuple, list)) and not is_dataclass(outputs):
         raise TypeError(f"the model's output must be a tensor of logits [N, K], or hold one, got {kind(outputs)}")
     logits = logits_of(outputs, samples=len(x))
@@ -63,7 +65,8 @@ def check_shared(logits: Tensor, x: Tensor) -> None:
         )
     if not logits.requires_grad:
         raise ValueError(
-            "the logits given have no graph: compute them with gradients enabled and do not detach them, or leave out logits="
+            "the logits given have no graph: compute them with gradients enabled and do not detach them, or leave out "
+            "logits="
         )
     fused = fused_attention(logits)
     if fused:

@@ -25,7 +25,8 @@ class Parts:
         presence: P of the target [N]; None with ``mode="absence"``.
         absence: P of the non-target [N]; None with ``mode="presence"``.
         value: what was averaged over the batch [N].
-        nontargets: class indices [N]; None where the non-target is no single class, or was not asked for; -1 for a sample
+        nontargets: class indices [N]; None where the non-target is no single class, or was not asked for; -1 for a
+            sample
             without a mask that the prior's own forward left out.
 
     The sign: every part is >= 0. 0 says that nothing inside the mask moves this output.
@@ -63,7 +64,8 @@ class AttributionPrior(nn.Module):
     or pickle both in one object to keep them together.
 
     Args:
-        model: inputs [N, C, ...] -> logits [N, K], or [N] or [N, 1] for one logit z; as a tensor, or in a tuple, dictionary
+        model: inputs [N, C, ...] -> logits [N, K], or [N] or [N, 1] for one logit z; as a tensor, or in a tuple,
+            dictionary
             or dataclass (Hugging Face's ``ModelOutput``). It runs in the mode it is in.
         mode: "presence", "absence" or "both".
         nontarget: "runner_up" (highest-scoring other class), "others" (mean of all others), a class, one class per
@@ -110,7 +112,8 @@ class AttributionPrior(nn.Module):
             raise ValueError(f"normalize={normalize!r} is not known: use 'mask', 'share' or None")
         if isinstance(nontarget, str) and nontarget not in ("runner_up", "others", "mixture"):
             raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', 'mixture', a class index, a tensor or a callable"
+                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', 'mixture', a class index, a tensor "
+                "or a callable"
             )
         self._model = (model,)  # inside a tuple nn.Module does not register it
         self.mode, self.nontarget, self.normalize, self.seed = mode, nontarget, normalize, seed
@@ -137,8 +140,10 @@ class AttributionPrior(nn.Module):
 
         Without ``logits`` the model runs once more, on the samples that carry something masked (on all where batch norm
         is in training mode), in a way that leaves no trace: batch norm's statistics and the random state are as before.
-        With ``logits = model(x)``, whatever the model returns, that forward is shared; then ``x.requires_grad_()`` must come
-        before it, and attention must run under :func:`twice_differentiable`. :meth:`with_logits` does all this and costs
+        With ``logits = model(x)``, whatever the model returns, that forward is shared; then ``x.requires_grad_()`` must
+        come
+        before it, and attention must run under :func:`twice_differentiable`. :meth:`with_logits` does all this and
+        costs
         least. Under ``torch.no_grad()`` (and without ``logits``) the value alone is computed.
 
         x: floating point [N, C, ...], in which 0 means no content; y: class indices [N]; mask: [N, 1, ...], [N, ...]
@@ -209,7 +214,9 @@ class AttributionPrior(nn.Module):
         return fitting(mask, x).to(torch.promote_types(x.dtype, torch.float32))
 
     def _measure(self, logits: Tensor, x: Tensor, y: Tensor, every_y: Tensor, mask: Tensor) -> Tensor:
-        """The prior of samples whose logits are known; ``every_y`` are the classes of the whole batch, to be checked."""
+        """The prior of samples whose logits are known; ``every_y`` are the classes of the whole batch, to be
+        checked.
+        """
         with torch.enable_grad():
             logits = as_columns(logits).to(torch.promote_types(logits.dtype, torch.float32))
         if not self._is_checked:  # once: every look at values waits for the device
@@ -221,7 +228,8 @@ class AttributionPrior(nn.Module):
     def _carriers(self, mask: Tensor) -> Tensor | None:
         """Which samples [N] carry something masked, if the others (whose part is 0) can be left out of the own forward.
 
-        Not where samples see each other (batch norm in training mode, or without statistics), nor where the draws go by the batch.
+        Not where samples see each other (batch norm in training mode, or without statistics), nor where the draws go by
+        the batch.
         """
         norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         sees_batch = any(norm.training or norm.running_mean is None for norm in norms)

@@ -144,7 +144,8 @@ class Head:
         self._alone = self._resumes(features, outputs)
         if not self._alone and not self._resumes(features, outputs):
             raise ValueError(
-                f"the forward cannot be resumed at layer {layer.name!r}: with its own output the model's output is another"
+                f"the forward cannot be resumed at layer {layer.name!r}: with its own output the model's output is "
+                "another"
             )
         self._check_only_path(features, outputs)
 
@@ -221,7 +222,8 @@ class Head:
             self.example = example
         if not torch.allclose(other, outputs, rtol=1e-3, atol=1e-4):
             raise ValueError(
-                f"another path leads around layer {self.layer.name!r} (it lies inside a residual block?), so the outputs are no "
+                f"another path leads around layer {self.layer.name!r} (it lies inside a residual block?), so the "
+                "outputs are no "
                 "function of its features; name the whole block"
             )
 
@@ -232,7 +234,8 @@ def head_of(
     """The network behind a layer: f+ with model(x) = f+(features of x).
 
     In a (nested) ``nn.Sequential`` the modules behind the layer run; in any other network the forward runs on
-    ``example`` with the layer's value replaced where :func:`layer_features` reads it. Works for maps, tokens and vectors,
+    ``example`` with the layer's value replaced where :func:`layer_features` reads it. Works for maps, tokens and
+    vectors,
     and for models that return tuples, dictionaries or dataclasses: f+ returns their logits.
 
     Args:
@@ -281,7 +284,9 @@ def _random_input(model: nn.Module) -> Tensor:
 
 
 def _rest_of(model: nn.Module, module: nn.Module, side: str = "output") -> list[nn.Module] | None:
-    """The modules behind a side of a module, if the model is nothing but (nested) ``nn.Sequential`` on the way to it."""
+    """The modules behind a side of a module, if the model is nothing but (nested) ``nn.Sequential`` on the way to
+    it.
+    """
     if model is module:
         return [module] if side == "input" else []
     if type(model) is not nn.Sequential or model._forward_hooks or model._forward_pre_hooks:

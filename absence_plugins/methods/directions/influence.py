@@ -160,7 +160,8 @@ def influence(
         layer: as in ``fit_model``.
         dataset: images as a tensor, a data set or a loader.
         outputs: classes as numbers, outputs as in :mod:`absence_plugins.core.outputs`, or hidden units and directions
-            (:class:`~absence_plugins.Unit`, :class:`~absence_plugins.Direction`) of the layer itself or of one behind it; by
+            (:class:`~absence_plugins.Unit`, :class:`~absence_plugins.Direction`) of the layer itself or of one behind
+            it; by
             default all classes.
         test: see above.
         step: in units of ``pairs.step``.
@@ -226,7 +227,9 @@ def influence(
 
 
 def _against_random(scores: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Scores [I + permutations, K] -> the directions' own [I, K], and p: how often a random direction scores as high."""
+    """Scores [I + permutations, K] -> the directions' own [I, K], and p: how often a random direction scores as
+    high.
+    """
     effect, null = scores[:directions], scores[directions:]
     exceed = (null.abs()[None] >= effect.abs()[:, None] - 1e-12).sum(1)
     return effect, (1.0 + exceed) / (1.0 + len(null))
@@ -239,7 +242,8 @@ def _corrected(p: Tensor, correction: Correction, level: float, n_permutations: 
         return torch.from_numpy(stats.false_discovery_control(p.numpy().ravel()).reshape(p.shape))
     if tests / (n_permutations + 1) > level:
         raise ValueError(
-            f"n_permutations={n_permutations} can reject nothing in {tests} tests with Bonferroni's correction; pass at least "
+            f"n_permutations={n_permutations} can reject nothing in {tests} tests with Bonferroni's correction; pass "
+            "at least "
             f"{int(tests / level)}, or correction='bh'"
         )
     return (p * tests).clamp(max=1)
@@ -260,7 +264,8 @@ class _Outputs:
             logits = as_columns(self.head(features))
             if logits.dim() > 2:
                 raise ValueError(
-                    f"the model's outputs have the shape {tuple(logits.shape[1:])} behind the batch; name those to test, for "
+                    f"the model's outputs have the shape {tuple(logits.shape[1:])} behind the batch; name those to "
+                    "test, for "
                     f"example outputs=[Logit({(0,) * (logits.dim() - 1)})] with Logit of absence_plugins.core.outputs"
                 )
             return logits

@@ -246,13 +246,16 @@ class DirectionPairs:
 
     @property
     def step(self) -> Tensor:
-        """[I]: the step along s_i, in units of the features, from a typical position without the concept to one with it."""
+        """[I]: the step along s_i, in units of the features, from a typical position without the concept to one with
+        it.
+        """
         return (self.typical[1] - self.typical[0]) / self.gain
 
     def units(self, layer: str | Layer) -> tuple[Direction, ...]:
         """The detectors as units of a layer: direction i is w_i . x - b_i, reduced over positions as the layer says.
 
-        layer: the one that the pairs were fitted on; ``Layer(name, reduce="max")`` for the strongest position. I directions,
+        layer: the one that the pairs were fitted on; ``Layer(name, reduce="max")`` for the strongest position. I
+            directions,
         which every method takes that takes a :class:`~absence_plugins.Unit`.
 
         Sign: above 0 where the detector fires; as a mean over positions rather where the concept is common.
@@ -367,7 +370,8 @@ class DirectionPairs:
         split = [i for i in split if not any(i in group for group in self.report_.groups)]
         if split:
             notes.append(
-                f"directions that hardly ever fire alone: {', '.join(map(str, split))}; they read parts of what others read"
+                f"directions that hardly ever fire alone: {', '.join(map(str, split))}; they read parts of what others "
+                "read"
             )
         notes += [f"directions {', '.join(map(str, group))} split one concept" for group in self.report_.groups]
         return tuple(notes)
@@ -380,6 +384,7 @@ class DirectionPairs:
         self._check_fitted()
         if features.shape[-1] != self.decoding.shape[0]:
             raise ValueError(
-                f"features has {features.shape[-1]} channels on its last axis, the directions {self.decoding.shape[0]}; pass "
+                f"features has {features.shape[-1]} channels on its last axis, the directions "
+                f"{self.decoding.shape[0]}; pass "
                 "[..., D], channels last"
             )

@@ -24,7 +24,8 @@ RATE = 5e-3
 
 
 def paper(features: Features, whitening: Whitening, head: Head | None, options: Options) -> Solution:
-    """Train as published, apart from two things: penalties in place of an augmented Lagrangian, and fewer, larger steps.
+    """Train as published, apart from two things: penalties in place of an augmented Lagrangian, and fewer, larger
+    steps.
 
     Features are centered and divided by one number, their root mean square. Margins M are learned, and in step d so
     are the signal vectors, as free parameters that start at the decoding directions; the encoding directions that

@@ -101,7 +101,8 @@ class Claim:
     def scores(self, signed: Tensor, name: str = "attribution") -> Tensor:
         """A signed map as scores of cells [N, cells]: above 0 it claims that changing the cell moves the unit that way.
 
-        signed: as x, with channels summed ([N, 1, H, W], [N, H, W]), or one map per sample and reference [samples, k, C or 1, H, W].
+        signed: as x, with channels summed ([N, 1, H, W], [N, H, W]), or one map per sample and reference [samples, k, C
+            or 1, H, W].
 
         Raises:
             TypeError: no tensor.
@@ -118,7 +119,8 @@ class Claim:
             signed = signed[:, None] if len(shape) == 3 and signed.dim() == 3 else signed
             if form[:1] != (samples,) or tuple(signed.shape[1:]) not in wanted:
                 raise ValueError(
-                    f"{name} has shape {form}, the inputs {(samples, *shape)}; pass one value per pixel (channels may be summed)"
+                    f"{name} has shape {form}, the inputs {(samples, *shape)}; pass one value per pixel (channels may "
+                    "be summed)"
                 )
             signed = signed[self.samples]
         bad = ~torch.isfinite(signed.reshape(len(signed), -1)).all(1).cpu()
@@ -132,7 +134,8 @@ class Claim:
     def effects(self) -> list[Tensor]:
         """Effects of cells measured on the network [N, cells], as candidates for the best order.
 
-        The mean of those of a cell changed alone and of a cell alone left unchanged; each of the two; and of windows of 3 and 5
+        The mean of those of a cell changed alone and of a cell alone left unchanged; each of the two; and of windows of
+        3 and 5
         cells (a unit may need much of a shape gone before it moves at all).
         """
         return list(self._measure())
@@ -163,7 +166,8 @@ class Claim:
             yield self.cells.around(effects, radius) / self.cells.around(universe.double(), radius).clamp(min=1e-9)
 
     def along(self, ranks: Tensor, limits: Tensor) -> Tensor:
-        """The gain after the first ``limits`` [N, points] cells were changed in order of ``ranks`` [N, cells]: [N, points].
+        """The gain after the first ``limits`` [N, points] cells were changed in order of ``ranks`` [N, cells]: [N,
+        points].
 
         Rank 0 goes first; cells outside the universe rank last and never change.
         """
@@ -204,7 +208,9 @@ def insertion(
     batch_size: int,
     **more: Callable[[int], object],
 ) -> Claim:
-    """The claim of the reference view: what x lacks, copied in from its reference, lets u fall. References [N, k, ...]."""
+    """The claim of the reference view: what x lacks, copied in from its reference, lets u fall. References [N, k,
+    ...].
+    """
     many = references.shape[1]
     rows, changed = x.repeat_interleave(many, 0), references.flatten(0, 1)
     samples = torch.arange(len(x)).repeat_interleave(many)

@@ -16,7 +16,8 @@ class Curves:
     They end where the measured order that gets furthest has its peak: from there on nothing is left that moves the unit
     the claimed way, and the order of the rest says nothing about the claim.
 
-    ``random``: the mean of ``draws`` random orders of single cells. ``measured``: per row the best of the orders by effects
+    ``random``: the mean of ``draws`` random orders of single cells. ``measured``: per row the best of the orders by
+    effects
     measured on the network.
     """
 
@@ -31,7 +32,9 @@ class Curves:
         self.measured = best_of([self._curve(order) for order in orders])
 
     def _counts(self, orders: list[Tensor]) -> Tensor:
-        """The cells up to the highest peak of the orders, of every row [N]; all where none gains anything; at least one."""
+        """The cells up to the highest peak of the orders, of every row [N]; all where none gains anything; at least
+        one.
+        """
         whole = self.universe.sum(1)
         limits = fractions(whole, max(1, min(PEAK_POINTS, int(whole.max()))))
         gains = torch.stack([self.claim.along(order, limits) for order in orders])  # [orders, N, points]
@@ -42,13 +45,16 @@ class Curves:
         return torch.where(peak[best, row] > tiny, limits[row, point[best, row]], whole).clamp(min=1)
 
     def of_map(self, score: Tensor) -> Tensor:
-        """The curve of an order by ``score`` [N, cells], highest first; the mean over the tie-breakings where there are ties."""
+        """The curve of an order by ``score`` [N, cells], highest first; the mean over the tie-breakings where there are
+        ties.
+        """
         return self._mean(score, len(self.keys) if has_ties(score, self.universe) else 1)
 
     def placebo(self, score: Tensor) -> Tensor:
         """The mean curve of the map as it looks, but where it says nothing: another row's map, shifted at random.
 
-        Neighboring cells that change together do more (or less) to a convolutional network than as many scattered ones. So
+        Neighboring cells that change together do more (or less) to a convolutional network than as many scattered ones.
+        So
         a smooth map without any information need not be at 0, where scattered random cells are; it is here.
         """
         generator = torch.Generator().manual_seed(self.seed + 1)

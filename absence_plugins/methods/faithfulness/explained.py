@@ -1,4 +1,6 @@
-"""The explained unit of a check, however it was named: a logit, one per sample, a ``Unit``, ``Direction`` or ``Output``, or a callable."""
+"""The explained unit of a check, however it was named: a logit, one per sample, a ``Unit``, ``Direction`` or
+``Output``, or a callable.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ def resolved(unit: Any, samples: int) -> Any:
 
 
 def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
-    """The unit's value as a function of inputs and of the samples they come from; ``unit`` as :func:`resolved` gives it.
+    """The unit's value as a function of inputs and of the samples they come from; ``unit`` as :func:`resolved` gives
+    it.
 
     One logit z has two neurons: 0 is z, 1 is -z.
 
@@ -80,7 +83,8 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
         return lambda images, samples: unit.of_samples(samples).values(scores_of(images))
     if outputs.dim() != 2:
         raise ValueError(
-            f"the model has outputs of shape {tuple(outputs.shape[1:])}; pass as unit a callable from inputs to values [N]"
+            f"the model has outputs of shape {tuple(outputs.shape[1:])}; pass as unit a callable from inputs to values "
+            "[N]"
         )
     wrong = (unit < 0) | (unit >= outputs.shape[1])
     if bool(wrong.any()):

@@ -45,18 +45,24 @@ def planted_benchmark(
     """Ask every method about every planted absence, and score the answers against the truth and on the network.
 
     Non-target view: images with the key; what holds down the unit that encodes its absence? Evidence is max(-R, 0).
-    Reference view: images without the key; what do they lack? Evidence is max(R, 0) where the nearest references with the key have
-    content and the image has none. Scored are the share of the evidence within two pixels of the key, the right sign (R summed
-    over that region), the pointing game, and the faithfulness score of :func:`absence_scores`, for which the best order of a
+    Reference view: images without the key; what do they lack? Evidence is max(R, 0) where the nearest references with
+    the key have
+    content and the image has none. Scored are the share of the evidence within two pixels of the key, the right sign (R
+    summed
+    over that region), the pointing game, and the faithfulness score of :func:`absence_scores`, for which the best order
+    of a
     problem is common to all methods.
 
     Source: this package (docs/faithfulness); pointing game: Zhang et al., IJCV 2018.
 
     Args:
-        methods: name -> callable from a :class:`Question` to the signed map of its unit [N, C or 1, H, W] (in the reference view
-            also per reference, [N, k, C or 1, H, W]), or None where it has no answer in that view. The sign: R > 0 raises the
+        methods: name -> callable from a :class:`Question` to the signed map of its unit [N, C or 1, H, W] (in the
+            reference view
+            also per reference, [N, k, C or 1, H, W]), or None where it has no answer in that view. The sign: R > 0
+            raises the
             unit. One that raises is listed with the reason and has no scores.
-        problems: names in ``absence_plugins.data.planted.PROBLEMS``, or name -> function of a seed that returns a ``Planted``;
+        problems: names in ``absence_plugins.data.planted.PROBLEMS``, or name -> function of a seed that returns a
+            ``Planted``;
             None: all.
         seeds: training seeds, pooled.
         views: which of the two.
@@ -69,7 +75,8 @@ def planted_benchmark(
     Random methods are seeded; the global random states, and the networks, are as before.
 
     Raises:
-        ValueError: no methods, an unknown problem or view, fewer than one sample, a map of another shape than asked for.
+        ValueError: no methods, an unknown problem or view, fewer than one sample, a map of another shape than asked
+            for.
 
     Example (input x gradient of the unit itself, on the first problem):
         >>> def input_x_gradient(question):

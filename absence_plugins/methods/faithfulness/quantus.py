@@ -18,18 +18,21 @@ try:
     from quantus.metrics.base import Metric
 except ImportError as error:
     raise ImportError(
-        f'this metric needs Quantus ({error}): pip install "absence-plugins[quantus]"; `absence_scores` needs nothing more'
+        f'this metric needs Quantus ({error}): pip install "absence-plugins[quantus]"; `absence_scores` needs nothing '
+        "more"
     ) from error
 
 
 class AbsenceFaithfulness(Metric):
     """:func:`~absence_plugins.methods.faithfulness.absence_scores` behind the interface of ``quantus.Metric``.
 
-    ``y_batch`` is the *explained* unit of every sample (in the non-target view the non-target's logit), ``a_batch`` its signed
+    ``y_batch`` is the *explained* unit of every sample (in the non-target view the non-target's logit), ``a_batch`` its
+    signed
     map [N, C, H, W], [N, 1, H, W] or [N, H, W]. The sign: R > 0 raises the unit, R < 0 holds it down; so ``abs`` and
     ``normalise`` of other metrics do not exist here.
 
-    A call returns one score per sample: 1 as good as the best order found, 0 as a random order, below 0 wrong; NaN where no
+    A call returns one score per sample: 1 as good as the best order found, 0 as a random order, below 0 wrong; NaN
+    where no
     order gains anything. With ``return_aggregate=True`` the list holds one number, ``aggregate_func`` of them
     (by default the mean of those that exist).
 

@@ -22,18 +22,21 @@ REACH = 2  # pixels around the key that still count: what a window of 3 x 3, twi
 class Question:
     """What holds ``unit`` down in these images (non-target view), or what do they lack (reference view)?
 
-    N images, k references each, C channels of H x W pixels. A method answers with the signed map of ``unit``: R > 0 raises it,
+    N images, k references each, C channels of H x W pixels. A method answers with the signed map of ``unit``: R > 0
+    raises it,
     R < 0 holds it down.
 
     Attributes:
         planted: the problem with its network.
-        view: "nontarget": the images have the key, so ``unit`` is not their class; "reference": they lack it, ``unit`` is.
+        view: "nontarget": the images have the key, so ``unit`` is not their class; "reference": they lack it, ``unit``
+            is.
         x: [N, C, H, W].
         unit: the output that encodes the key's absence.
         other: the output of the class that has the key.
         references: the pool; its nearest are of class ``unit`` (non-target view) or ``other`` (reference view).
         drawn: those nearest references [N, k, C, H, W].
-        regions: where the evidence belongs, grown by two pixels: the key in x [N, 1, H, W], or in every reference [N, k, 1, H, W].
+        regions: where the evidence belongs, grown by two pixels: the key in x [N, 1, H, W], or in every reference [N,
+            k, 1, H, W].
         blank: an empty image for each [N, C, H, W].
     """
 
@@ -99,7 +102,8 @@ class Question:
         return signed
 
     def locate(self, signed: Tensor) -> Located:
-        """Where a map's evidence lies: R < 0 (non-target view), or R > 0 at pixels where only the reference has content.
+        """Where a map's evidence lies: R < 0 (non-target view), or R > 0 at pixels where only the reference has
+        content.
 
         signed: as :meth:`shaped` gives it.
         """

@@ -35,11 +35,13 @@ class Ratio:
 class AbsenceScores:
     """How much of a map's absence evidence is true, measured on the network. N samples.
 
-    The sign: 1 as good as the best order found, 0 as good as a random order, below 0 the map points away from what it claims.
+    The sign: 1 as good as the best order found, 0 as good as a random order, below 0 the map points away from what it
+    claims.
 
     Attributes:
         view: "nontarget" (deletion of suppressors: u must rise) or "reference" (insertion of the missing: u must fall).
-        score: (A - A_random) / (A_best - A_random), A the mean gain along the curve, summed over the samples before dividing.
+        score: (A - A_random) / (A_best - A_random), A the mean gain along the curve, summed over the samples before
+            dividing.
         interval: its bootstrap interval over the samples (2.5 %, 97.5 %); NaN with one sample.
         placebo_score: the score of the same map where it says nothing (shifted at random, another sample's): what its
             smoothness alone is worth.
@@ -48,7 +50,8 @@ class AbsenceScores:
         over_random: A / A_random; NaN where a random order gains nothing.
         over_standard: A / A_standard; None where no standard map was given, NaN where it gains nothing.
         per_sample: the score of every sample [N]; NaN where no order gains more than a random one.
-        areas: name -> mean gain of every sample [N], in the unit's own units: "map", "random", "best", and "standard" if given.
+        areas: name -> mean gain of every sample [N], in the unit's own units: "map", "random", "best", and "standard"
+            if given.
         curves: name -> gain after every step, mean over the samples [steps + 1].
         samples: how many samples count.
         empty_samples: numbers of those without anything to change; they do not count.

@@ -15,7 +15,8 @@ RESAMPLES = 2000
 def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[str, Tensor]) -> AbsenceScores:
     """Scores from curves [rows, steps + 1].
 
-    found: of "map", and if there are any, of "placebo" and "standard"; best: of "map" and of "standard", the best order that
+    found: of "map", and if there are any, of "placebo" and "standard"; best: of "map" and of "standard", the best order
+    that
     each is measured by. Samples without anything to change do not count.
 
     Raises:

@@ -104,7 +104,9 @@ class PlantedTable:
         return max(known, key=lambda one: float(getattr(one, measure)), default=None)
 
     def table(self, measures: Sequence[str] = ("share", "faithfulness")) -> str:
-        """A block per view, a line per method; cells are the measures, "-" without an answer; a sign right in < 99 % has a "!"."""
+        """A block per view, a line per method; cells are the measures, "-" without an answer; a sign right in < 99 %
+        has a "!".
+        """
         lines: list[str] = []
         for view in self.views:
             head = ["", *self.short_names]
@@ -118,7 +120,8 @@ class PlantedTable:
             lines += [TITLES[view], *align(rows), ""]
         lines += [f"{name}: {MEASURES[name]}" for name in measures]
         lines.append(
-            "!: sign right in fewer than 99 % of the samples; -: no answer; ?: no score (every order is the same); in brackets: the true region is a guess"
+            "!: sign right in fewer than 99 % of the samples; -: no answer; ?: no score (every order is the same); in "
+            "brackets: the true region is a guess"
         )
         notes: dict[str, list[str]] = {}
         for one in self.scores:

@@ -1,4 +1,6 @@
-"""Is the fall under the lowest patches more than that under other patches? Every comparison is one-sided, in float64."""
+"""Is the fall under the lowest patches more than that under other patches? Every comparison is one-sided, in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def patch_p(lowest: Array, lowest_sources: Array, random: Array, random_sources:
 
     Eight patches pasted into a hundred images are eight samples, not a hundred: by chance alone eight patches differ
     from other eight. Falls [n] are averaged over the images that got patches of one source image; then a pooled
-    two-sample t-test. If the lowest patches were any others (the null hypothesis), their spread is that of the random ones.
+    two-sample t-test. If the lowest patches were any others (the null hypothesis), their spread is that of the random
+    ones.
 
     >>> patch_p(np.array([-1.0, -1.1]), np.array([0, 1]), np.array([0.0, 0.1, -0.1]), np.array([2, 3, 4])) < 0.01
     True

@@ -9,7 +9,8 @@ SOFT = 8  # an edge fades over 1/8 of the patch's side
 
 
 def feathered(size: int, edge: int) -> Tensor:
-    """How much of a patch shows at each of its pixels [size, size]: 1 inside, falling to the border over ``edge`` pixels.
+    """How much of a patch shows at each of its pixels [size, size]: 1 inside, falling to the border over ``edge``
+    pixels.
 
     >>> feathered(5, 1)[2].tolist()
     [0.5, 1.0, 1.0, 1.0, 0.5]

@@ -49,7 +49,8 @@ def insertion_test(
     workers: int = 0,
     progress: bool = True,
 ) -> InsertionResult:
-    """Does a unit's lowest patch, pasted into images on which the unit is high, pull it down more than other patches do?
+    """Does a unit's lowest patch, pasted into images on which the unit is high, pull it down more than other patches
+    do?
 
     For every unit the ``images_per_unit`` images on which it is highest get, at the same place, one patch per arm: one
     of the unit's lowest, of its highest, a random one, one of its median ones, a blank one. The unit is flagged as an

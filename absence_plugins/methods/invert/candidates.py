@@ -1,7 +1,8 @@
 """What a number among thousands of scores stands for: a literal, a pair, or a formula extended by a literal.
 
 Each kind says three things of candidates given by number: what to sort them by where scores are equal (the last key
-first), their packed truth vectors, and the formula. Truth vectors and formulas are only made for the few that are looked at.
+first), their packed truth vectors, and the formula. Truth vectors and formulas are only made for the few that are
+looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from absence_plugins.methods.invert.table import Array, Columns
 
 @dataclass(frozen=True)
 class Found:
-    """A formula with its packed truth vector, AUC - 1/2, and what it is sorted by: AUC, then short, few NOTs, early concepts."""
+    """A formula with its packed truth vector, AUC - 1/2, and what it is sorted by: AUC, then short, few NOTs, early
+    concepts.
+    """
 
     formula: Formula
     truth: bytes

@@ -56,9 +56,11 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
     """Every subfolder is a class and a concept; a table of attributes adds one concept per column.
 
     Args:
-        folder: as torchvision's ``ImageFolder`` reads it: one subfolder per class, images in it or below it. The samples
+        folder: as torchvision's ``ImageFolder`` reads it: one subfolder per class, images in it or below it. The
+            samples
             come in the same order, so activations collected with an ``ImageFolder`` fit.
-        attributes: CSV with a header; the first column names the class, every other one is an attribute, 0 or 1. Rows of
+        attributes: CSV with a header; the first column names the class, every other one is an attribute, 0 or 1. Rows
+            of
             classes that are not in the folder are passed over.
 
     Raises:
@@ -103,12 +105,14 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
     Args:
         concepts: [N, K] of 0 and 1.
         names: of the K concepts.
-        parents: a mapping from child to its parent or parents; or a CSV file with a header and the columns child, parent (one
+        parents: a mapping from child to its parent or parents; or a CSV file with a header and the columns child,
+            parent (one
             pair per line, the first two columns); or a NetworkX graph with edges from child to parent. It may know more
             concepts than ``names``.
 
     Returns:
-        Labels [N, K + M] bool and names. The parents follow the concepts, those of the first concept first, nearest first. A parent that is itself among
+        Labels [N, K + M] bool and names. The parents follow the concepts, those of the first concept first, nearest
+        first. A parent that is itself among
         ``names`` gains its children's samples. Parents that would hold on every sample, such as "entity", are left out.
 
     Raises:

@@ -28,7 +28,8 @@ def as_activations(activations: Any) -> Tensor:
         if bool(values.isnan().any()):
             place = values.isnan().nonzero()[0].tolist()
             raise ValueError(
-                f"activations hold NaN, first at {place} ([sample, unit]), which has no rank; leave out that sample or unit"
+                f"activations hold NaN, first at {place} ([sample, unit]), which has no rank; leave out that sample or "
+                "unit"
             )
         return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
     return values.to(torch.uint8) if values.dtype == torch.bool else values

@@ -42,7 +42,8 @@ def label_units(
 ) -> UnitLabels:
     """Name what every unit responds to: the formulas of AND, OR and NOT whose truth its activation detects best.
 
-    A formula's score is its AUROC (:func:`auroc`). Formulas of up to two literals are searched exhaustively, longer ones
+    A formula's score is its AUROC (:func:`auroc`). Formulas of up to two literals are searched exhaustively, longer
+    ones
     with a beam that starts from the best pairs and, beside it, one that starts from the best literals. Of all spellings
     with the same truth on the samples of the search only one is kept: the shortest, with the fewest NOTs, with the
     earliest concepts. What was found on one part of the samples is judged on the other, which took no part: AUC,
@@ -50,7 +51,8 @@ def label_units(
     without it, which is the evidence for an encoded absence.
 
     Source: INVERT (Bykov et al., NeurIPS 2023). Differences: invariant under increasing maps, one formula per truth
-    vector, ``max_fraction=1.0`` so that NOT of a rare concept can be found, and p-values that are valid after the search.
+    vector, ``max_fraction=1.0`` so that NOT of a rare concept can be found, and p-values that are valid after the
+    search.
 
     Args:
         activations: [N] or [N, U], one number per sample and unit, before the nonlinearity if absences are to show.
@@ -60,7 +62,8 @@ def label_units(
         length: most literals of a formula.
         beam: formulas extended per level beyond the exact search.
         min_fraction: least share of the searched samples on which a formula holds, and
-        max_fraction: the largest one. 1.0 lets NOT of any concept be found; it also lets formulas win that fail on a handful
+        max_fraction: the largest one. 1.0 lets NOT of any concept be found; it also lets formulas win that fail on a
+            handful
             of samples only, where a unit has no better name: 0.99 keeps these out as ``min_fraction`` does their
             complements. A formula that always or never holds is never taken.
         mode: "positive" (the unit is high where the formula holds) or "negative" (it is low; AUCs are then those of the
@@ -68,7 +71,8 @@ def label_units(
         exact_pairs: whether all formulas of two literals are searched; else only the beam. Costs 2 R K^2 operations per
             unit for R distinct label rows.
         holdout: share of the samples that is held out, 0 for none (then p and q are None). The split is random, by
-            ``seed``, and shares out every concept, rare ones first (:func:`split`); it does not look at the activations. A
+            ``seed``, and shares out every concept, rare ones first (:func:`split`); it does not look at the
+            activations. A
             concept that is constant on the searched part is left out of the search.
         top: formulas per unit.
         seed: of the split. The global random state is neither used nor changed.
@@ -81,7 +85,8 @@ def label_units(
     that the unit is higher where c is absent.
 
     Raises:
-        ValueError: NaN, labels other than 0 and 1, a concept that is constant over all samples, lengths that differ, names
+        ValueError: NaN, labels other than 0 and 1, a concept that is constant over all samples, lengths that differ,
+            names
             that are not distinct, an unknown mode, a number out of its range, or bounds within which no formula lies.
         TypeError: non-numeric input, or a name that is not a string.
 
@@ -133,7 +138,8 @@ def label_units(
             if not all(best):
                 raise ValueError(
                     f"no formula of up to {length} literals holds on between {bounds.least} and {bounds.most} of the "
-                    f"{searched.size} searched samples; widen min_fraction={min_fraction} and max_fraction={max_fraction}"
+                    f"{searched.size} searched samples; widen min_fraction={min_fraction} and "
+                    f"max_fraction={max_fraction}"
                 )
             judged = heldout.sums(block, sign) if heldout.size else None
             for u, formulas in enumerate(best):
@@ -148,7 +154,8 @@ def label_units(
 def split(rows: Array, row_of: Array, holdout: float, seed: int) -> Array:
     """Which samples are held out, [N] bool: a random share, of every rare concept too.
 
-    rows [R, K] bool, row_of [N]: the labels, merged. The samples are lined up by their labels, the concept first on which
+    rows [R, K] bool, row_of [N]: the labels, merged. The samples are lined up by their labels, the concept first on
+    which
     fewest (or all but fewest) samples agree, at random within equal labels; then every 1/holdout-th one is taken. So
     the rarest concept is shared out exactly, the next ones nearly so.
 

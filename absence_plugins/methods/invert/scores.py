@@ -120,7 +120,9 @@ def mann_whitney(total: Tensor, positive: Tensor, squares: Tensor, samples: int)
 
 
 def check_lengths(values: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless there is one row of labels per sample, and no more samples than can be counted exactly."""
+    """Raise ValueError unless there is one row of labels per sample, and no more samples than can be counted
+    exactly.
+    """
     if len(values) != len(labels):
         raise ValueError(f"{len(values)} activations but {len(labels)} rows of concepts; pass one row per sample")
     if len(values) > MOST_SAMPLES:

@@ -47,7 +47,9 @@ class Ranking:
 
     @property
     def floor(self) -> float:
-        """What a pair must reach: the last one's value, or more than that of a last one that is a literal, so shorter."""
+        """What a pair must reach: the last one's value, or more than that of a last one that is a literal, so
+        shorter.
+        """
         if len(self.found) < self.limit:
             return -math.inf
         last = self.found[-1]
@@ -60,7 +62,8 @@ def search(
     """The best distinct formulas of every unit: ``sums`` [U, R] of rank numbers d per distinct row -> ``top`` each.
 
     Level 1 is every literal. Level 2 with ``exact_pairs`` is every formula of two literals. A beam extends the best
-    ``beam`` formulas that were not extended before by ``AND c``, ``AND NOT c``, ``OR c``, ``OR NOT c``; beside it runs a
+    ``beam`` formulas that were not extended before by ``AND c``, ``AND NOT c``, ``OR c``, ``OR NOT c``; beside it runs
+    a
     second one that starts from the best pairs, so that the result is never below the first beam's.
     """
     best = [Ranking(top) for _ in sums]

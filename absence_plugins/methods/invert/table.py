@@ -89,7 +89,8 @@ class Columns:
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def joint(self, holds: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Of formulas that hold on rows ``holds`` [M, R]: samples shared with every column, and their sum of ``sums`` [M, R].
+        """Of formulas that hold on rows ``holds`` [M, R]: samples shared with every column, and their sum of ``sums``
+        [M, R].
 
         Both come out of one product, written into the upper and lower digits of a float64, where they fit.
         """

@@ -61,7 +61,8 @@ def find_extreme_patches(
 
     A patch is a window of side ``size`` on a grid of step ``stride`` from the upper left corner; its score is the
     layer's value for it, reduced over positions. Exact: every window is scored, and of equal scores the lower
-    (image, y, x) is better. Under ``torchrun`` the ranks share the images and all get the result, which is bit-identical
+    (image, y, x) is better. Under ``torchrun`` the ranks share the images and all get the result, which is
+    bit-identical
     for every number of them (with the same threads per process). Only scores and positions are held.
 
     Source: Hesse et al., ICML 2026, section 5.
@@ -272,7 +273,8 @@ def _image_numbers(dataset: Any, images: Sequence[int] | None) -> list[int]:
         count = len(dataset)
     except TypeError:
         raise TypeError(
-            f"a scan names images by number, so the data set needs a length and items by number; a {type(dataset).__name__} has none"
+            "a scan names images by number, so the data set needs a length and items by number; a "
+            f"{type(dataset).__name__} has none"
         ) from None
     numbers = list(range(count)) if images is None else sorted({int(number) for number in images})
     if not numbers:
@@ -322,7 +324,8 @@ def _stacked(windows: list[Tensor], images: list[int]) -> Tensor:
     shapes = {tuple(part.shape[1:]) for part in windows}
     if len(shapes) > 1:
         raise ValueError(
-            f"images {images[0]} to {images[-1]} have different shapes {sorted(shapes)}, which one forward cannot take: with "
+            f"images {images[0]} to {images[-1]} have different shapes {sorted(shapes)}, which one forward cannot "
+            "take: with "
             "mode='crop' they must have the same channels, with mode='mask' also the same size"
         )
     return torch.cat(windows)

@@ -60,7 +60,9 @@ class State:
 
 
 def ranks(device: torch.device) -> tuple[int, int]:
-    """This process's rank and how many there are; under ``torchrun`` the group is started (gloo on CPU, nccl on GPU)."""
+    """This process's rank and how many there are; under ``torchrun`` the group is started (gloo on CPU, nccl on
+    GPU).
+    """
     if not distributed.is_available():
         return 0, 1
     if not distributed.is_initialized():

@@ -25,7 +25,8 @@ def corners(height: int, width: int, size: int, stride: int) -> Tensor:
 
 
 def windows_of(image: Tensor, places: Tensor, size: int, mode: str) -> Tensor:
-    """What the network sees of each window: crops [n, C, size, size], or full images that are 0 outside it [n, C, H, W].
+    """What the network sees of each window: crops [n, C, size, size], or full images that are 0 outside it [n, C, H,
+    W].
 
     >>> windows_of(torch.arange(4.0).reshape(1, 2, 2), torch.tensor([[0, 1]]), 1, "mask").tolist()
     [[[[0.0, 1.0], [0.0, 0.0]]]]
@@ -82,7 +83,8 @@ class RunningExtremes:
 
 
 def best_of_each(values: Tensor, keys: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
-    """The best window of every image: values [units, n] with keys [n], images one after the other -> [units, images] both.
+    """The best window of every image: values [units, n] with keys [n], images one after the other -> [units, images]
+    both.
 
     >>> best_of_each(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), torch.arange(4), [3, 1])
     (tensor([[3., 2.]]), tensor([[1, 3]]))

@@ -35,7 +35,9 @@ class Argument:
 
 
 class Arguments:
-    """``Arguments(op, input=..., dim=None)`` binds positions and keywords in the order given; a value is the default."""
+    """``Arguments(op, input=..., dim=None)`` binds positions and keywords in the order given; a value is the
+    default.
+    """
 
     def __init__(self, op: Operation, **defaults: Any) -> None:
         self._op = op

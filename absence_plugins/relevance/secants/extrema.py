@@ -111,7 +111,9 @@ def _axes(dim: Any, ndim: int) -> list[int]:
 
 @secant("maximum", "minimum", "fmax", "fmin")
 def larger_of_two(op: Operation) -> Pull:
-    """max(a, b) = b + relu(a - b): m g for a, m (1 - g) for b, with g the slope of relu; 1/2 at a tie in both passes."""
+    """max(a, b) = b + relu(a - b): m g for a, m (1 - g) for b, with g the slope of relu; 1/2 at a tie in both
+    passes.
+    """
     sign = 1.0 if "max" in op.name else -1.0
     first, second = ((0,) if op.args else ("input",)), ((1,) if len(op.args) > 1 else ("other",))
     t = (op.operand(first) - op.operand(second)) * sign

@@ -36,7 +36,8 @@ def product(op: Operation) -> Pull:
 
 
 def _as_quotient(op: Operation, b: Argument, a_bar: Tensor, b_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Of y = a / s with b = 1 / s: m 2 b b' / (b + b') for a, m y_bar / b_bar for b; the product's where b changes its sign.
+    """Of y = a / s with b = 1 / s: m 2 b b' / (b + b') for a, m y_bar / b_bar for b; the product's where b changes its
+    sign.
 
     So a handwritten norm c * rsqrt(var) is bounded where one pass is nearly constant, as c / sqrt(var) is.
     """

@@ -1,6 +1,7 @@
 """Whatever is quadratic in its operands: the vector-Jacobian product at the midpoints.
 
-y quadratic: y(v) - y(v') = J((v + v') / 2) (v - v'), exactly. Of degree 3 and 4 in all operands together (einsum of three):
+y quadratic: y(v) - y(v') = J((v + v') / 2) (v - v'), exactly. Of degree 3 and 4 in all operands together (einsum of
+three):
 the mean of J at the two points of Gauss between v and v', which is exact to degree 4.
 """
 

@@ -1,4 +1,5 @@
-"""LSTM, GRU and RNN, unrolled: linear maps, sigmoid, tanh, products. States come from torch's kernel, slopes for all steps at once.
+"""LSTM, GRU and RNN, unrolled: linear maps, sigmoid, tanh, products. States come from torch's kernel, slopes for all
+steps at once.
 
 LSTM   c_t = f c + i g, h_t = o tanh(c_t);  GRU   h_t = n + z (h - n), n = tanh(a + r q);  RNN   h_t = act(a + q)
 with a = W_ih x_t + b and q = W_hh h + b. Every product takes the other factor's mean over the two passes.

@@ -1,8 +1,10 @@
 """Redistribution rules of weighted layers: what part of an output's relevance each contribution gets.
 
-z_ij = w_ij da_i is the contribution of input i to the difference of output j (a bias cancels), p_j the sum of the positive
+z_ij = w_ij da_i is the contribution of input i to the difference of output j (a bias cancels), p_j the sum of the
+positive
 contributions and n_j that of the magnitudes of the negative ones. Where p >= n input i gets of R_j the part
-plus z+_ij - minus z-_ij; where p < n plus and minus are exchanged (mirrored), so that R(x; r) = -R(r; x). The parts of an
+plus z+_ij - minus z-_ij; where p < n plus and minus are exchanged (mirrored), so that R(x; r) = -R(r; x). The parts of
+an
 output sum to 1. With beta: plus = (1 + beta) / p, minus = beta / n.
 """
 
@@ -90,7 +92,8 @@ class AlphaBeta:
 
 @dataclass(frozen=True)
 class Spread:
-    """Flat (power 0) and WSquare (power 2): R_i = sum_j abs(w_ij)^power / (sum_i abs(w_ij)^power) R_j, whatever the inputs are.
+    """Flat (power 0) and WSquare (power 2): R_i = sum_j abs(w_ij)^power / (sum_i abs(w_ij)^power) R_j, whatever the
+    inputs are.
 
     It gives R where da = 0, so there is no multiplier: for a layer that takes the input itself, written to its map.
     Source: Lapuschkin et al., Nature Communications 2019 (Flat); Montavon et al., Pattern Recognition 2017 (w^2 rule).
@@ -105,7 +108,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Stabilized:
-    """Another rule (None for Epsilon) with a stabilizer in its denominator: R_j dy_j / stabilizer(dy_j) is redistributed.
+    """Another rule (None for Epsilon) with a stabilizer in its denominator: R_j dy_j / stabilizer(dy_j) is
+    redistributed.
 
     The rest of R_j is absorbed: the map sums to u(x) - u(r) less what is absorbed.
     """
@@ -140,7 +144,8 @@ def mirrored(rule: Redistribution, total: Tensor, gross: Tensor) -> tuple[Tensor
 def multiplier_coefficients(rule: Redistribution, change: Tensor, gross: Tensor) -> tuple[Tensor, Tensor]:
     """The coefficients times dy / 2: of m in W^T and in abs(W)^T, bounded however small dy is.
 
-    change: dy, the difference of the outputs, which is the sum of z; gross: the sum of abs(z). They enter by their ratio,
+    change: dy, the difference of the outputs, which is the sum of z; gross: the sum of abs(z). They enter by their
+    ratio,
     as a rule's part is of degree -1 in p and n. 0 where nothing contributes.
     Gamma and ZPlus have a closed form: abs(dy) / (abs(dy) + s gross) and s dy / (abs(dy) + s gross), s their share.
 

@@ -73,7 +73,8 @@ class Table:
     def __post_init__(self) -> None:
         if len(self.links) != len(self.rows) or any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(
-                f"table {self.title!r} has {len(self.columns)} columns, {len(self.rows)} rows and {len(self.links)} links; "
+                f"table {self.title!r} has {len(self.columns)} columns, {len(self.rows)} rows and {len(self.links)} "
+                "links; "
                 "every row needs one cell per column and one link"
             )
         _check_links(self.links)

@@ -1,1 +1,3 @@
-"""Every drawing: maps, patches, tests, names, directions, curves. One palette; no result imports its own figure in a circle."""
+"""Every drawing: maps, patches, tests, names, directions, curves. One palette; no result imports its own figure in a
+circle.
+"""

@@ -40,8 +40,10 @@ def label_figure(
         names: of the K concepts.
         title: over the figure; by default the unit and its best formula.
 
-    Sign: red where the formula holds, blue where it does not. A bar to the right of 0.5 says that the unit is higher (mode
-    "negative": lower) where the formula holds. A bar is the AUC on the searched samples, a dot that on the held-out ones.
+    Sign: red where the formula holds, blue where it does not. A bar to the right of 0.5 says that the unit is higher
+    (mode
+    "negative": lower) where the formula holds. A bar is the AUC on the searched samples, a dot that on the held-out
+    ones.
 
     Raises:
         ValueError: activations without concepts, another number of activations than of labels, names that do not fit.

@@ -52,16 +52,21 @@ def explain_unit(
 ) -> UnitReport:
     """Everything about one unit: a verdict, and what stands behind it, as a page and as JSON.
 
-    The verdict is the insertion test's: the unit encodes an absence if patches like its lowest ones pull it down more than
-    every control does. Beside it: its highest and lowest patches; maps of images on which it is high (against blank and against
-    real images on which it is low) and on which it is low; pictures made to drive it up and down; its name in concepts, with NOT;
+    The verdict is the insertion test's: the unit encodes an absence if patches like its lowest ones pull it down more
+    than
+    every control does. Beside it: its highest and lowest patches; maps of images on which it is high (against blank and
+    against
+    real images on which it is low) and on which it is low; pictures made to drive it up and down; its name in concepts,
+    with NOT;
     directions of a layer that hold it down; and whether the maps are true. What was not run says so, and how to run it.
 
-    Source: the methods' own modules; Hesse et al., ICML 2026; Bykov et al., NeurIPS 2023; Doumanoglou et al., TMLR 2026.
+    Source: the methods' own modules; Hesse et al., ICML 2026; Bykov et al., NeurIPS 2023; Doumanoglou et al., TMLR
+    2026.
 
     Args:
         model: runs in evaluation mode; is as before afterwards.
-        layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`; "" is the output. A layer that
+        layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`; "" is the output. A layer
+            that
             ends in a nonlinearity is read in front of it.
         index: number of the unit on the layer.
         dataset: items are float images [C, H, W] as the model takes them, or tuples that begin with one.
@@ -72,10 +77,13 @@ def explain_unit(
             unit is tested alone, so that q is p.
         directions: fitted :class:`~absence_plugins.methods.directions.DirectionPairs`, or how many to fit.
         directions_layer: the pairs' layer, the unit's own or one in front of it; default: that of the unit.
-        maps: ``maps(unit, inputs, baselines)``: signed maps [B, C, H, W] of a module ``unit`` (inputs [B, C, H, W] to [B])
-            on inputs against one baseline each, R > 0 raises the unit. "auto": Captum's DeepLift or integrated gradients,
+        maps: ``maps(unit, inputs, baselines)``: signed maps [B, C, H, W] of a module ``unit`` (inputs [B, C, H, W] to
+            [B])
+            on inputs against one baseline each, R > 0 raises the unit. "auto": Captum's DeepLift or integrated
+            gradients,
             where installed. None: no maps. A pair (maps, name of the method) is taken, too; the page names the method.
-        pictures: ``pictures(unit, shape, prepare, seed)``: two pictures [C, H, W] in [0, 1] of a shape that drive the unit up
+        pictures: ``pictures(unit, shape, prepare, seed)``: two pictures [C, H, W] in [0, 1] of a shape that drive the
+            unit up
             and down; ``prepare`` turns [n, C, H, W] into model inputs. "auto": Lucent's, where installed. None: none.
         show: from model inputs [n, C, H, W] to pictures in [0, 1]; default: they are pictures.
         prepare: the other way round.
@@ -83,8 +91,10 @@ def explain_unit(
         notes: sentences for the reader, under the verdict.
         provenance: pairs for the foot of the page.
         progress: show progress bars.
-        **settings: of :class:`~absence_plugins.report.unit.study.Settings`: the patches' ``size``, ``stride``, ``mode``,
-            ``k``; ``reduce``, ``channels`` and ``side`` of the layer; ``images_per_unit`` and ``protocol`` of the test; ``examples``, ``references``, ``scored``,
+        **settings: of :class:`~absence_plugins.report.unit.study.Settings`: the patches' ``size``, ``stride``,
+            ``mode``,
+            ``k``; ``reduce``, ``channels`` and ``side`` of the layer; ``images_per_unit`` and ``protocol`` of the test;
+            ``examples``, ``references``, ``scored``,
             ``batch_size``, ``workers``, ``seed``.
 
     Returns:
@@ -194,7 +204,8 @@ def study_terms(study: Study) -> tuple[tuple[str, str], ...]:
     return (
         (
             "Blank",
-            f"In maps and their scores a blank pixel is {study.blank_words}; in the insertion test, if it was not told otherwise, "
+            f"In maps and their scores a blank pixel is {study.blank_words}; in the insertion test, if it was not told "
+            "otherwise, "
             "0 as the model sees it: the mean color of normalized images, black of others.",
         ),
     )
@@ -219,7 +230,8 @@ def concept_table(concepts: Any) -> tuple[Tensor | None, tuple[str, ...]]:
         given, names = concepts
     else:
         raise TypeError(
-            f"concepts is a {type(concepts).__name__}; pass a pair (labels [N, K], names), or what concepts_from_folder returns"
+            f"concepts is a {type(concepts).__name__}; pass a pair (labels [N, K], names), or what "
+            "concepts_from_folder returns"
         )
     table = torch.as_tensor(given)
     if table.dim() != 2 or table.shape[1] != len(names):

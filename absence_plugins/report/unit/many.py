@@ -1,4 +1,6 @@
-"""Several units of a layer: on one page if they are few, else one page each with an index; what was done is not done again."""
+"""Several units of a layer: on one page if they are few, else one page each with an index; what was done is not done
+again.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,10 @@ def write_reports(
 ) -> Path:
     """Write the reports of these units of a study; returns the path of ``index.html``.
 
-    Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html`` and ``unit-000.json``
-    each, with links back, to the one before and the one after, ``index.html`` with a table of all, and ``units.json``. A unit whose
+    Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html`` and
+    ``unit-000.json``
+    each, with links back, to the one before and the one after, ``index.html`` with a table of all, and ``units.json``.
+    A unit whose
     JSON carries the same ``fingerprint`` is not made again. Every page is self-contained; links are relative.
 
     Args:

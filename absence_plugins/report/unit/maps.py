@@ -71,7 +71,8 @@ def high_section(study: Study, unit: int) -> Section:
     return Section(
         HIGH,
         HIGH_HEADING,
-        f"{_images(len(numbers))} on which the unit is highest. Against a blank image only what is there can raise it. Against real images "
+        f"{_images(len(numbers))} on which the unit is highest. Against a blank image only what is there can raise it. "
+        "Against real images "
         f"near by ({found.pool}), it is also raised by what they have and this one lacks: the absence part, "
         f"{_range(shares)} of all that raises it. {_made(methods)}",
         tuple(panels),
@@ -114,7 +115,8 @@ def low_section(study: Study, unit: int) -> Section:
     return Section(
         LOW,
         LOW_HEADING,
-        f"{_images(len(numbers))} on which the unit is lowest. Blue is content that holds it down: what the unit encodes as absent. "
+        f"{_images(len(numbers))} on which the unit is lowest. Blue is content that holds it down: what the unit "
+        "encodes as absent. "
         f"{_made(methods)}",
         tuple(panels),
         (("The unit there", low), ("Held down by", ", ".join(f"{one['holds_down']:.3g}" for one in examples))),

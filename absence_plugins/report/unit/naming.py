@@ -15,12 +15,15 @@ Q = 0.05
 
 
 def name_section(study: Study, unit: int) -> Section:
-    """The best name of images on which the unit is high, what each NOT is worth, images at both ends; the best name of those on which it is low."""
+    """The best name of images on which the unit is high, what each NOT is worth, images at both ends; the best name of
+    those on which it is low.
+    """
     if study.concepts is None:
         return Section.not_run(
             KEY,
             HEADING,
-            "no concepts were given; pass concepts=(labels [N, K], names), on the command line class folders or --attributes, and no --skip name.",
+            "no concepts were given; pass concepts=(labels [N, K], names), on the command line class folders or "
+            "--attributes, and no --skip name.",
         )
     label, low, values = study.label(unit), study.label(unit, "negative"), study.values(unit)
     best = label.best
@@ -43,8 +46,10 @@ def name_section(study: Study, unit: int) -> Section:
     return Section(
         KEY,
         HEADING,
-        f"It is high on images with: {best.formula} (AUROC {auroc(label):.2f}{where}). {'; '.join(worths) or 'No NOT'}.{sure} "
-        f"It is low on images with: {low.best.formula} (AUROC {auroc(low):.2f}{where}){'' if is_sure(low) else ', which may be chance'}.",
+        f"It is high on images with: {best.formula} (AUROC {auroc(label):.2f}{where}). "
+        f"{'; '.join(worths) or 'No NOT'}.{sure} "
+        f"It is low on images with: {low.best.formula} (AUROC "
+        f"{auroc(low):.2f}{where}){'' if is_sure(low) else ', which may be chance'}.",
         tuple(panels),
         tuple(facts),
         {

@@ -42,12 +42,14 @@ class Look:
 
 
 def look_at(model: nn.Module, layer: str | Layer, dataset: Any) -> Look:
-    """Run a few images, before hours of work on a layer that cannot show absences, or on images the model does not take.
+    """Run a few images, before hours of work on a layer that cannot show absences, or on images the model does not
+    take.
 
     Raises:
         ValueError: no such layer, one that has no units, images that the model does not take.
 
-    Warns AbsenceWarning where the values look rectified: those of a block that ends in a functional ``relu``, in front of
+    Warns AbsenceWarning where the values look rectified: those of a block that ends in a functional ``relu``, in front
+    of
     which no module can be read.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(inplace=True))

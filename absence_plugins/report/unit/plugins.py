@@ -44,7 +44,8 @@ def provider(kind: str, given: Any) -> Callable[..., Any]:
     remedy = f'pip install "absence-plugins[{NEEDED[kind]}]"'
     if not found and find_spec(NEEDED[kind]) is not None:
         raise NotAvailable(
-            f"absence_plugins is not installed as a package, so its {kind} are not registered (entry point group {GROUP}), although "
+            f"absence_plugins is not installed as a package, so its {kind} are not registered (entry point group "
+            f"{GROUP}), although "
             f"{NEEDED[kind]} is there; install it (pip install -e . in its folder), or pass {kind}={OWN[kind]}"
         )
     if not found:

@@ -24,7 +24,8 @@ def directions_section(study: Study, unit: int) -> Section:
         return Section.not_run(
             KEY,
             HEADING,
-            "no directions were given; pass directions=8 to fit some, or fitted DirectionPairs (command line: --directions 8).",
+            "no directions were given; pass directions=8 to fit some, or fitted DirectionPairs (command line: "
+            "--directions 8).",
         )
     layer, column = study.directions_layer, study.units.index(unit)
     try:
@@ -32,7 +33,8 @@ def directions_section(study: Study, unit: int) -> Section:
             return Section.not_run(
                 KEY,
                 HEADING,
-                f"{layer or 'the output'} does not lie in front of the unit; directions_layer= must be the unit's layer, or one in front of it.",
+                f"{layer or 'the output'} does not lie in front of the unit; directions_layer= must be the unit's "
+                "layer, or one in front of it.",
             )
         found = study.influences
     except ValueError as reason:
@@ -45,7 +47,8 @@ def directions_section(study: Study, unit: int) -> Section:
     panels += [_panel(study, found, i, column, f"Raises it: {i}") for i in up[:1]]
     same = " (the unit's layer: the effect is the direction's own entry for this unit)" if layer == study.layer else ""
     said = (
-        f"The presence of {len(down)} of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit (q <= {found.level}); below, images' "
+        f"The presence of {len(down)} of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit (q "
+        f"<= {found.level}); below, images' "
         "patches on which the strongest fire."
         if down
         else f"None of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit significantly."

@@ -39,7 +39,8 @@ def compared(study: Study, unit: int, numbers: list[int]) -> Compared:
     """The nearest references for these images.
 
     With classes the references are those of one contrast class: of all classes but the image's own that on whose
-    images the unit is lowest on average. Without, they come from the lowest quarter of all images. In either case u(r) < u(x).
+    images the unit is lowest on average. Without, they come from the lowest quarter of all images. In either case u(r)
+    < u(x).
 
     Raises:
         ValueError: no image on which the unit is lower than on one of these.

@@ -1,4 +1,6 @@
-"""What the units of one layer share: the scan, the test, their values on all images, names, the influence of directions."""
+"""What the units of one layer share: the scan, the test, their values on all images, names, the influence of
+directions.
+"""
 
 from __future__ import annotations
 
@@ -115,12 +117,14 @@ class Study:
         look = self.look  # rejects and warns before the scan
         if self.given is None and max(self.units) >= look.units > 0:
             raise ValueError(
-                f"layer {self.layer!r} has units 0 to {look.units - 1}; there is no unit {max(self.units)}: it has {look.units} channels"
+                f"layer {self.layer!r} has units 0 to {look.units - 1}; there is no unit {max(self.units)}: it has "
+                f"{look.units} channels"
             )
         side, size = min(image_at(self.dataset, 0).shape[-2:]), self.settings.size
         if self.given is None and size > side:
             raise ValueError(
-                f"patches of size={size} do not fit into images of {side} pixels; pass size= (on the command line --patch), "
+                f"patches of size={size} do not fit into images of {side} pixels; pass size= (on the command line "
+                "--patch), "
                 f"for example {max(1, side // 4)}, and a stride= of about a third of it"
             )
         for name, value in (("labels", self.labels), ("concepts", self.concepts)):
@@ -157,7 +161,8 @@ class Study:
         if self.given is not None:
             pasted = max((one.images for one in self.given), default=pasted)
         few = (
-            f"Few images make uncertain verdicts: {pasted} were pasted into per unit, of {total:,} in all; other images may "
+            f"Few images make uncertain verdicts: {pasted} were pasted into per unit, of {total:,} in all; other "
+            "images may "
             "say otherwise."
         )
         notes = [self.look.note] if self.look.note else []
@@ -270,7 +275,9 @@ class Study:
         return found
 
     def label(self, unit: int, mode: str = "positive") -> UnitLabel:
-        """The unit's names: what is in images on which it is high, or with mode "negative" low. Concepts must be given."""
+        """The unit's names: what is in images on which it is high, or with mode "negative" low. Concepts must be
+        given.
+        """
         return self._labelled[mode][self.units.index(unit)]
 
     @cached_property

@@ -116,13 +116,16 @@ def _sentence(scores: AbsenceScores) -> str:
         beside += f", that of the map where it says nothing (shifted, or another image's) {placebo:.2f}"
     gain = {name: float(scores.areas[name].mean()) for name in ("map", "random")}
     return (
-        f"{DEEDS[scores.view]} by {gain['map']:.2g} on average along the way, in a random order by {gain['random']:.2g}: "
+        f"{DEEDS[scores.view]} by {gain['map']:.2g} on average along the way, in a random order by "
+        f"{gain['random']:.2g}: "
         f"score {scores.score:.2f}{beside} (1: the best order that was found, 0: a random one)."
     )
 
 
 def curves_figure(scores: AbsenceScores) -> Figure:
-    """How far the unit moves while what the map names is changed, beside the best and a random order; as small as a panel."""
+    """How far the unit moves while what the map names is changed, beside the best and a random order; as small as a
+    panel.
+    """
     figure = Figure(figsize=(1.76, 1.25), dpi=240, facecolor="white")
     figure.subplots_adjust(left=0.2, right=0.93, bottom=0.23, top=0.97)
     axes = figure.subplots()

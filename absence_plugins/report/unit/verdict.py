@@ -33,7 +33,8 @@ def verdict_sentence(
 ) -> str:
     """The verdict: the insertion test decides, the name is added where it is more than chance.
 
-    layer: of the unit; one: its result; protocol: of the test; labels: its names, by what it is high on and low on; alpha: of the test; silent: it is nowhere above 0; has_places: it has
+    layer: of the unit; one: its result; protocol: of the test; labels: its names, by what it is high on and low on;
+    alpha: of the test; silent: it is nowhere above 0; has_places: it has
     several positions per image.
 
     >>> parts = {"random": 0.001, "median": 0.001, "blank": 0.001, "patches": 0.001}
@@ -47,7 +48,8 @@ def verdict_sentence(
     named = " and ".join(_named(label) for label in labels if is_sure(label))
     if one.flagged:
         said = (
-            f"{name} encodes an absence: patches like its lowest ones pull it down by {one.effect:.2g} more than random "
+            f"{name} encodes an absence: patches like its lowest ones pull it down by {one.effect:.2g} more than "
+            "random "
             f"ones ({number})"
         )
         said += f"; it is {named}." if named else "."
