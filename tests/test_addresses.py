@@ -335,9 +335,10 @@ ALLOWED = {
     ),
     "zennit/pairing.py": (2, "enter the relevance engine in front of the model's forward, and leave it behind"),
     "zennit/rules.py": (
-        1,
+        2,
         "Zennit's own form of a rule; it names the redistribution inside its module and reads no value",
     ),
+    "zennit/scores.py": (1, "hand the scores of a model that returns an object to Zennit's own attributor"),
     "lucent/unstick.py": (2, "let a rectifier's gradient pass where it would raise an inactive input"),
 }
 
