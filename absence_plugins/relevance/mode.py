@@ -265,7 +265,7 @@ def _run(word: Word, func: Any, args: Any, kwargs: Any) -> Any:
     """Run; memory that is not initialized is set to 0, so that it is the same in both passes."""
     output = func(*args, **kwargs)
     if word.name in UNINITIALIZED and isinstance(output, Tensor):
-        output.zero_()
+        output.detach().zero_()
     return output
 
 

@@ -298,11 +298,17 @@ class _Compared(torch.autograd.Function):
         if not call.question.takes_weights:
             weights = output_weights(weights, call.outputs[0])
         found = ctx.hook.relevance(call, weights)
-        if not torch._C._autograd._get_current_graph_task_keep_graph():
+        if not _keeps_graph():
             ctx.call = None  # and with it the graph
         if torch.is_grad_enabled():
             found = [_Underived.apply(value, *inputs) for value in found]
         return None, None, None, *found
+
+
+def _keeps_graph() -> bool:
+    """Whether the backward that runs keeps its graph. Older torch does not say: then it is freed with its output."""
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return asked is None or bool(asked())
 
 
 class _Underived(torch.autograd.Function):
