@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from absence_plugins.core.hooks import reversible
@@ -19,7 +20,8 @@ def register_whole(composite: Any, module: nn.Module) -> Callable[[], None]:
     """
     with reversible(module) as undo:
         try:
-            composite.register(module)
+            with torch.no_grad():  # Zennit 1.0's merged weights would look as if they depended on the input
+                composite.register(module)
         except BaseException:
             composite.remove()
             raise
