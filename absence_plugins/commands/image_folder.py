@@ -78,7 +78,7 @@ class Readable:
 def readable(
     files: Sequence[Path], folder: Path, channels: int = 3, *, known: Path | None = None, progress: bool = True
 ) -> Readable:
-    """Decode every file once, before hours of work on them, and leave out what is no whole image, with a warning.
+    """Decode every file once, before hours of work on them, and leave out files that are not complete images, with a warning.
 
     Why at once, and not when its turn comes: the numbers of a scan's images are places in the list of files, and so are
     the two halves of the data, the concepts of a label and the share of every rank. All of them stay what they are for

@@ -370,7 +370,7 @@ def expanded_reference(reference: Tensor, x: Tensor) -> Tensor:
 
 
 def hooks_on(root: nn.Module, *, deep: bool = True) -> list[Any]:
-    """The objects whose methods are forward hooks on the model (``deep``: anywhere); none on what is no module."""
+    """The objects whose methods are forward hooks on the model (``deep``: anywhere); none where it is not a module."""
     found: dict[int, Any] = {}
     modules = root.modules() if deep and isinstance(root, nn.Module) else [root] if isinstance(root, nn.Module) else []
     for module in modules:

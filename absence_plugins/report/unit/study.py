@@ -113,7 +113,7 @@ class Study:
         if not self.units:
             raise ValueError("units is empty; name at least one")
         for unit in self.units:
-            self.at[unit]  # rejects what is no unit number
+            self.at[unit]  # rejects an index that is not a unit
         look = self.look  # rejects and warns before the scan
         if self.given is None and max(self.units) >= look.units > 0:
             raise ValueError(
