@@ -41,7 +41,7 @@ from absence_plugins.captum.evidence import content_parts, is_gradient, magnitud
 from absence_plugins.captum.noise import adopt_tunnels, real_inputs
 from absence_plugins.captum.plan import Plan, every
 from absence_plugins.captum.points import Lookout
-from absence_plugins.captum.remedies import warn_incomplete
+from absence_plugins.captum.remedies import warn_dead, warn_incomplete
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
@@ -386,21 +386,11 @@ class AbsenceMethod:
         if random:
             warnings.warn(
                 f"the model is in training mode: {random} draws at random, so the choice and the map are those of one "
-                "draw; call "
-                "model.eval()",
+                "draw; call model.eval()",
                 AbsenceWarning,
                 stacklevel=level,
             )
         if plan.references is not None and values is not None:
             warn_unsuitable(plan.view, plan.output, values, level + 1)
         if self._traits.local:
-            dead = torch.stack([(part == 0).reshape(len(part), -1).all(1) for part in leaves(signed)]).all(0)
-            if bool(dead.any()):
-                warnings.warn(
-                    f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to "
-                    "the input there "
-                    f"(a dead unit), and {type(self).__name__} is local; use AbsenceIntegratedGradients or "
-                    "AbsenceFeatureAblation",
-                    AbsenceWarning,
-                    stacklevel=level,
-                )
+            warn_dead(self, signed, level + 1)

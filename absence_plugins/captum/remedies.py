@@ -79,6 +79,19 @@ def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: 
     )
 
 
+def warn_dead(method: Any, signed: Any, level: int) -> None:
+    """Say so where a local map is all zeros: the output does not react to the input there."""
+    dead = torch.stack([(part == 0).reshape(len(part), -1).all(1) for part in leaves(signed)]).all(0)
+    if bool(dead.any()):
+        warnings.warn(
+            f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to the input "
+            f"there (a dead unit), and {type(method).__name__} is local; use AbsenceIntegratedGradients or "
+            "AbsenceFeatureAblation",
+            AbsenceWarning,
+            stacklevel=level,
+        )
+
+
 def warn_local(method: Any) -> None:
     """Say that a map is local and does not sum to the output."""
     warnings.warn(

@@ -30,9 +30,8 @@ from absence_plugins.lucent.objectives import (
     absence_neuron,
     as_objective,
     contrast,
-    register,
-    unregister,
 )
+from absence_plugins.lucent.registration import register, unregister
 from absence_plugins.lucent.render import Reached, Rendering, render_vis
 from absence_plugins.lucent.values import unit_values
 

@@ -272,40 +272,6 @@ OBJECTIVES: dict[str, Callable[..., AbsenceObjective]] = {
 }
 
 
-def register() -> None:
-    """Put the ``absence_*`` objectives into ``lucent.optvis.objectives``; again and again changes nothing.
-
-    Raises:
-        ValueError: a name there is already someone else's; nothing is registered then.
-
-    >>> register()
-    >>> host.absence_channel is absence_channel
-    True
-    >>> unregister()
-    """
-    taken = [name for name, made in OBJECTIVES.items() if getattr(host, name, made) is not made]
-    if taken:
-        raise ValueError(
-            f"lucent.optvis.objectives already has {', '.join(taken)} from elsewhere; delete it there, or import ours "
-            "from "
-            "absence_plugins.lucent"
-        )
-    for name, made in OBJECTIVES.items():
-        setattr(host, name, made)
-
-
-def unregister() -> None:
-    """Take them out again; what is not ours stays.
-
-    >>> unregister()
-    >>> hasattr(host, "absence_channel")
-    False
-    """
-    for name, made in OBJECTIVES.items():
-        if getattr(host, name, None) is made:
-            delattr(host, name)
-
-
 def as_objective(objective: Any) -> Any:
     """As Lucent: ``"layer:3"`` raises channel 3, objectives and functions stay; and ``"-layer:3"`` lowers it.
 
