@@ -109,8 +109,7 @@ class InvertResult:
                 *align(rows),
                 "",
                 "straightforward: one sklearn.metrics.roc_auc_score per candidate formula, same beam, same best AUC; "
-                "its time is "
-                f"extrapolated from that of {extrapolated} candidates",
+                f"its time is extrapolated from that of {extrapolated} candidates",
                 f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0; labels prepared and results "
                 "made included",
                 "",

@@ -15,10 +15,8 @@ CONSERVED, ANTISYMMETRIC = 0.01, 1e-3  # largest relative errors
 PRECISE = 1e-3  # of u: smaller differences are measured in float64
 LEGEND = (
     "cells: by how much the sum of the map misses what it divides, u(x) - u(r), or u(x) for methods without a "
-    "reference, "
-    f"relative to it; !: more than {CONSERVED:.0%}; ~: R(x; r) is not -R(r; x); -: does not run; x and r are noise, "
-    "weights "
-    "are random; float32, or float64 where u(x) - u(r) is less than a thousandth of u"
+    f"reference, relative to it; !: more than {CONSERVED:.0%}; ~: R(x; r) is not -R(r; x); -: does not run; x and r "
+    "are noise, weights are random; float32, or float64 where u(x) - u(r) is less than a thousandth of u"
 )
 
 

@@ -82,8 +82,7 @@ def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, .
         if copy.is_floating_point() and embedding is not None:
             raise ValueError(
                 f"a NoiseTunnel adds noise to input {number}, which is {kind} (token ids?); call "
-                f"{type(method).__name__} without "
-                "the tunnel"
+                f"{type(method).__name__} without the tunnel"
             )
         if takes_tokens or is_neuron_exact or (has_steps and embedding is None):
             continue

@@ -94,8 +94,7 @@ def _of_every_input(pulled: Pulled) -> list[EntryRelevance]:
     if missing:
         raise ValueError(
             f"input {missing[0]} has no relevance: it is neither floating point numbers nor the indices of an "
-            "embedding; pass it in "
-            "additional_forward_args"
+            "embedding; pass it in additional_forward_args"
         )
     return found
 
@@ -125,8 +124,7 @@ def captum_rules(model: Any) -> RuleOf | None:
         elif not isinstance(rule, EpsilonRule):
             raise ValueError(
                 f"{name} ({type(module).__name__}) has the rule {type(rule).__name__}, which has no form for "
-                "differences; use "
-                "EpsilonRule, GammaRule or Alpha1_Beta0_Rule"
+                "differences; use EpsilonRule, GammaRule or Alpha1_Beta0_Rule"
             )
     return (lambda name: found.get(name)) if found else None
 

@@ -147,10 +147,8 @@ def check_known_tunnel(method: Any) -> None:
         name = type(method).__name__
         raise ValueError(
             f"{name} was called as NoiseTunnel calls its method, with noisy copies of an unknown input: make the "
-            "tunnel anew for "
-            f"this object, NoiseTunnel({name}(...)), or use absence_plugins.captum.AbsenceNoiseTunnel; without a "
-            "tunnel call "
-            f"{name}(...).attribute(...)"
+            f"tunnel anew for this object, NoiseTunnel({name}(...)), or use absence_plugins.captum.AbsenceNoiseTunnel; "
+            f"without a tunnel call {name}(...).attribute(...)"
         )
 
 
@@ -197,10 +195,9 @@ def _noise_of(method: Any, inputs: tuple[Tensor, ...], chain: list[Noise]) -> No
         ):
             raise ValueError(
                 f"a NoiseTunnel runs, and {type(method).__name__} gets inputs of shape {tuple(inputs[0].shape)} that "
-                "may be noisy copies of "
-                f"the tunnel's input {tuple(noise.originals[0].shape)}, but are not the ones that it made: the "
-                "non-target would be chosen on "
-                "noise. Hand over the tunnel's copies as they are, all in one call"
+                f"may be noisy copies of the tunnel's input {tuple(noise.originals[0].shape)}, but are not the ones "
+                "that it made: the non-target would be chosen on noise. Hand over the tunnel's copies as they are, "
+                "all in one call"
             )
     return None
 

@@ -127,7 +127,6 @@ def two_channels(text: str) -> tuple[int | None, str]:
         else:
             raise ValueError(
                 f"--channels {text!r} must be auto, first or last (the layer's axis of channels), a number of the "
-                "images' "
-                "channels such as 1, or both, as in 1,last"
+                "images' channels such as 1, or both, as in 1,last"
             )
     return images, axis

@@ -60,23 +60,19 @@ HOW_TO_READ = (
     (
         "Zennit's maps",
         "The same questions, answered by layer-wise relevance propagation instead of integrated gradients: first "
-        "Zennit's own "
-        "composite, then AbsenceEpsilonGamma, which propagates the difference between the image and its 8 nearest "
-        "references.",
+        "Zennit's own composite, then AbsenceEpsilonGamma, which propagates the difference between the image and its "
+        "8 nearest references.",
     ),
     (
         "From both sides",
         "The last row shows one logit without any image in hand: Lucent optimizes one picture that raises it and one "
-        "that lowers it, "
-        "from the same noise, beside the real digits on which it is highest and lowest.",
+        "that lowers it, from the same noise, beside the real digits on which it is highest and lowest.",
     ),
     (
         "Pasting test",
-        "The strongest pixels of the absence part are copied from the nearest reference into the image; "
-        "the control copies the same pixel values to random other places, 32 times. Logits are compared by how far "
-        "they "
-        "fall. The network was trained with random bright pixels as noise, so it tolerates the control more than "
-        "strokes.",
+        "The strongest pixels of the absence part are copied from the nearest reference into the image; the control "
+        "copies the same pixel values to random other places, 32 times. Logits are compared by how far they fall. "
+        "The network was trained with random bright pixels as noise, so it tolerates the control more than strokes.",
     ),
 )
 
@@ -233,10 +229,9 @@ def _sentence(case: _Case) -> str:
     compared = f"{share:.1f} times as far as" if share < 100 else "while it does not fall for"
     return (
         f"The network calls this {_article(a)} {a} also because strokes of {case.article} {b} are missing. Pasting in "
-        f"the {test.pixels} "
-        f"missing pixels that the map names makes logit {a} fall by {-test.change:.1f} (from {test.before:.1f} to "
-        f"{test.after:.1f}), "
-        f"{compared} the same pixels at random places ({-test.random_change:.1f} on average)."
+        f"the {test.pixels} missing pixels that the map names makes logit {a} fall by {-test.change:.1f} (from "
+        f"{test.before:.1f} to {test.after:.1f}), {compared} the same pixels at random places "
+        f"({-test.random_change:.1f} on average)."
     )
 
 

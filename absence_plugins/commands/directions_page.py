@@ -31,9 +31,8 @@ HOW_TO_READ = (
     (
         "A direction",
         "A concept that the layer writes: a direction in which its features move when the concept is there, found "
-        "without "
-        "labels, and a detector that reads it. Its patches are those at whose center the detector is strongest, one "
-        "per image.",
+        "without labels, and a detector that reads it. Its patches are those at whose center the detector is "
+        "strongest, one per image.",
     ),
     (
         "Effect",
@@ -44,8 +43,7 @@ HOW_TO_READ = (
     (
         "Painted over",
         "The check on real images: the patch on which the detector fires is painted over in the image itself. If the "
-        "output "
-        "that the concept holds down then rises, the absence is real.",
+        "output that the concept holds down then rises, the absence is real.",
     ),
 )
 

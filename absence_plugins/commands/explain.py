@@ -157,10 +157,8 @@ def _unit_page(
     )
     lead = (
         f"{unit.shown[0].upper()}{unit.shown[1:]}: what raises it and what lowers it, as pictures optimized with "
-        "Lucent, each beside the "
-        "real images on which it is highest and lowest. Values are those before the nonlinearity; a convolution's "
-        "channel counts "
-        "with its mean over the image."
+        "Lucent, each beside the real images on which it is highest and lowest. Values are those before the "
+        "nonlinearity; a convolution's channel counts with its mean over the image."
     )
     if loaded.preprocessing.size < SMALL:
         lead += f" Images below {SMALL} pixels a side are optimized without random shifts and rotations."

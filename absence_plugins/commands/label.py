@@ -224,12 +224,9 @@ def _page(
     mode = labels.settings["mode"]
     lead = (
         f"Every unit of {shape.layer or 'the output'} is named by the formula of concepts that its value detects best "
-        f"(INVERT); {len(absent)} of "
-        f"{len(labels)} names have a NOT that is worth something: these units are "
-        f"{'low' if mode == 'negative' else 'high'} where something is missing. "
-        f"Searched on {labels.searched:,} images, judged on {labels.heldout:,} others.\n\n{samples.source}. Read: "
-        f"{shape}. Values are those "
-        "before the "
+        f"(INVERT); {len(absent)} of {len(labels)} names have a NOT that is worth something: these units are "
+        f"{'low' if mode == 'negative' else 'high'} where something is missing. Searched on {labels.searched:,} "
+        f"images, judged on {labels.heldout:,} others.\n\n{samples.source}. Read: {shape}. Values are those before the "
         f"nonlinearity{f'; a channel counts with its {shape.reduce} over positions' if shape.positions else ''}. "
         f"Below: {min(len(absent), SHOWN)} units with a NOT, strongest first, and {min(len(others), OTHERS)} others; "
         "all are in labels.csv and labels.json."

@@ -39,8 +39,7 @@ SCANNED = (
 SKIPPED = ("maps", "pictures", "name", "faithfulness")
 LEAD = (
     "{asked}: do a unit's lowest patches, pasted into images on which it is high, pull it down more than any other "
-    "patch does? "
-    "{flagged} of {tested} units encode an absence by this test (q <= {alpha}). {chosen} {values}{source}."
+    "patch does? {flagged} of {tested} units encode an absence by this test (q <= {alpha}). {chosen} {values}{source}."
 )
 
 

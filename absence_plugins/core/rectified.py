@@ -14,7 +14,6 @@ def rectified_note(layer: str) -> str:
     """What to say of a layer (the name of its class) whose values look rectified, and what to do."""
     return (
         f"every value of the neuron's layer ({layer}) is 0 or more, and some are exactly 0, as behind a ReLU; a neuron "
-        "that is 0 "
-        "there shows no absence. Explain a layer in front of the rectifier, such as a block's last convolution or "
-        "batch norm"
+        "that is 0 there shows no absence. Explain a layer in front of the rectifier, such as a block's last "
+        "convolution or batch norm"
     )

@@ -250,11 +250,9 @@ def warn_unsuitable(view: Literal["target", "nontarget"], output: Tensor, values
     wrong = (values <= output[:, None]) if higher else (values >= output[:, None])
     if bool(wrong.any()):
         warnings.warn(
-            f"samples {wrong.any(1).nonzero().flatten()[:8].tolist()} have references on which the explained output is "
-            "not "
-            f"{'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not about an "
-            "absence; "
-            "choose another contrast class, or more references",
+            f"samples {wrong.any(1).nonzero().flatten()[:8].tolist()} have references on which the explained output "
+            f"is not {'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not "
+            "about an absence; choose another contrast class, or more references",
             AbsenceWarning,
             stacklevel=level,
         )

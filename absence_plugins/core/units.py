@@ -225,8 +225,7 @@ class Layer:
         if samples is not None and len(front) != samples:
             raise ValueError(
                 f"layer {self.name!r} has activations of shape {tuple(front.shape)} for {samples} samples: its first "
-                "axis is not "
-                "the batch (windows of attention, or a layer inside a loop?); name the block around it"
+                "axis is not the batch (windows of attention, or a layer inside a loop?); name the block around it"
             )
         if value.dim() == 1:
             return Axes(0, None)
@@ -256,10 +255,8 @@ class Layer:
             if axis is None:
                 raise ValueError(
                     f"layer {self.name!r} has activations of shape {tuple(value.shape)}, and it cannot be told which "
-                    "axis holds the "
-                    f"channels: say channels='first' ({value.shape[1]} channels) or channels='last' ({value.shape[-1]} "
-                    "channels), "
-                    f"as in Layer({self.name!r}, channels='last')"
+                    f"axis holds the channels: say channels='first' ({value.shape[1]} channels) or channels='last' "
+                    f"({value.shape[-1]} channels), as in Layer({self.name!r}, channels='last')"
                 )
             known[key] = axis == 1
         return 1 if known[key] else last
@@ -375,8 +372,7 @@ class Unit(Readable):
         if self.index >= maps.shape[1]:
             raise ValueError(
                 f"layer {self.layer!r} has activations of shape {tuple(maps.shape)}; there is no unit {self.index}: it "
-                "has "
-                f"{maps.shape[1]} channels, 0 to {maps.shape[1] - 1}"
+                f"has {maps.shape[1]} channels, 0 to {maps.shape[1] - 1}"
             )
 
     def describe(self) -> str:

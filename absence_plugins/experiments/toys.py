@@ -35,8 +35,7 @@ def run_reichardt(out: Path, *, seed: int = 0, progress: bool = True) -> Path:
         title="A motion detector that encodes an absence",
         lead="Two frames go in; blue is where the bar was, orange where it is. Unit 0 is highest for bars that move right or enter, and "
         "falls below zero only for bars that move left: it encodes that nothing moves from right to left. Unit 1 is "
-        "high for motion "
-        "of any kind, and its lowest patches are empty.",
+        "high for motion of any kind, and its lowest patches are empty.",
         rows=tuple(
             unit_row(patches, unit, frames, _two_frames, tested=tested, name=names[unit]) for unit in patches.units
         ),
@@ -70,12 +69,9 @@ def run_colored_pixels(out: Path, *, seed: int = 0, progress: bool = True) -> Pa
         title="Colored pixels: a unit that fires because green is missing",
         lead=f"Class 0 has a green pixel among its colored ones, class 1 has none. There is nothing to see in class 1, so its unit can only "
         f"encode an absence: its lowest patches are those with green. Recovered in {recovered} of {len(runs)} "
-        "trainings.\n\n"
-        f"Means of the three lowest patches of units 0 and 1, then of the three highest: {lines}. Published run: "
-        f"{low[0]} and {low[1]}, "
-        f"{high[0]} and {high[1]}. Ours are larger because training continues until every start has either converged "
-        "or died; the signs "
-        "and their order are what counts.",
+        f"trainings.\n\nMeans of the three lowest patches of units 0 and 1, then of the three highest: {lines}. "
+        f"Published run: {low[0]} and {low[1]}, {high[0]} and {high[1]}. Ours are larger because training continues "
+        "until every start has either converged or died; the signs and their order are what counts.",
         rows=tuple(rows),
         how_to_read=HOW_TO_READ,
         footer="Set-up: Hesse et al., ICML 2026. Shown: the first seed.",

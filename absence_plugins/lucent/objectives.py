@@ -369,8 +369,7 @@ def note_rectified(T: Activations, terms: tuple[Term, ...]) -> None:
         if looks_rectified(T.maps(layer).detach()):
             warnings.warn(
                 f"every value of layer {layer.name!r} is 0 or more, and some are exactly 0, as behind a ReLU: the "
-                "lowest value is "
-                "then 0, and many images reach it; name the layer in front of the rectifier",
+                "lowest value is then 0, and many images reach it; name the layer in front of the rectifier",
                 AbsenceWarning,
                 stacklevel=3,
             )

@@ -66,8 +66,7 @@ class Checkpoint:
             if before.get(name) != self.settings.get(name):
                 raise ValueError(
                     f"checkpoint {self.folder} belongs to another {self.work}: {name} is {before.get(name)!r} there "
-                    "and "
-                    f"{self.settings.get(name)!r} here; name another folder, or delete it"
+                    f"and {self.settings.get(name)!r} here; name another folder, or delete it"
                 )
 
     def load(self, name: str) -> dict[str, Tensor]:

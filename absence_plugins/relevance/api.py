@@ -86,8 +86,7 @@ def relevance(
         if not is_conserved:
             raise RelevanceError(
                 f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
-                "model "
-                "is not seen as torch operations, or its numbers overflow; try float64"
+                "model is not seen as torch operations, or its numbers overflow; try float64"
             )
         found.append(pulled)
         outputs.append(others)

@@ -336,8 +336,7 @@ def _check_compiled(model: Any) -> None:
     if not hasattr(torch.compiler, "set_stance") and any(hasattr(module, "_orig_mod") for module in modules):
         raise RelevanceError(
             f"torch {torch.__version__} cannot run a compiled model operation by operation; pass the model that was "
-            "given to "
-            "torch.compile (compiled._orig_mod), or use torch 2.6 or newer"
+            "given to torch.compile (compiled._orig_mod), or use torch 2.6 or newer"
         )
 
 

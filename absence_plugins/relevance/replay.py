@@ -114,10 +114,8 @@ class ReplayMode(GraphMode):
         cause = f" Before it the model runs {self._list_decisions()}." if self.decided_before else ""
         raise RelevanceError(
             f"{record.name} in {record.where} takes a value that depends on the input in a way that no gradient sees: "
-            "it "
-            "differs between x and the reference (a comparison, an index, .detach(), .item() or a drawn "
-            f"number).{cause} "
-            "Compute it from constants, or choose a reference on which it is the same."
+            "it differs between x and the reference (a comparison, an index, .detach(), .item() or a drawn "
+            f"number).{cause} Compute it from constants, or choose a reference on which it is the same."
         )
 
     def _refuse_alignment(self, what: str) -> NoReturn:

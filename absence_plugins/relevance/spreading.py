@@ -36,8 +36,7 @@ def support(record: Record, inputs: Sequence[Tensor], weighted: Collection[Any])
     if not before.isdisjoint(weighted) or not all(_is_elementwise(one) for one in between):
         raise RelevanceError(
             f"{record.name} in {record.where} has {record.rule}, but is not the first layer: Flat and WSquare give "
-            "relevance where "
-            "nothing differs, which cannot be continued; use Gamma there"
+            "relevance where nothing differs, which cannot be continued; use Gamma there"
         )
     for one in between:
         one.is_linear_in_m = True

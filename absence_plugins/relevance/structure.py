@@ -118,6 +118,5 @@ def _expand(value: Any, x: Any) -> list[Any] | None:
         return [value.expand_as(x)]
     raise ValueError(
         f"a reference of shape {tuple(value.shape)} does not fit an input of shape {tuple(x.shape)}; pass the same "
-        "shape, "
-        "or one more leading axis for several references"
+        "shape, or one more leading axis for several references"
     )

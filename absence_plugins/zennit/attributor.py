@@ -262,8 +262,7 @@ class AbsenceAttributor:
             name = "no composite" if self.composite is None else type(self.composite).__name__
             raise ValueError(
                 f"{type(self).__name__} with {name} compares with no reference; pass composite=AbsenceEpsilonGamma(), "
-                "or use "
-                "AbsenceIntegratedGradients or AbsenceOcclusion"
+                "or use AbsenceIntegratedGradients or AbsenceOcclusion"
             )
 
     def _one(

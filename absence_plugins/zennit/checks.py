@@ -35,8 +35,7 @@ def check_mode(root: Any) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise ValueError(
                 f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in "
-                "which "
-                "samples mix; there is no rule for it"
+                "which samples mix; there is no rule for it"
             )
         if module.training and isinstance(module, RANDOM_OR_MIXING):
             raise ValueError(

@@ -272,8 +272,7 @@ class Pair(RootHook):
                 row = int(error.nan_to_num(torch.inf).argmax())
                 raise ConservationError(
                     f"the relevance of sample {row} does not sum to u(x) - u(r): it is off by {float(error[row]):.1e} "
-                    "of it. Part "
-                    "of the model is not seen as torch operations, or its numbers overflow; try float64"
+                    "of it. Part of the model is not seen as torch operations, or its numbers overflow; try float64"
                 )
         return found
 
@@ -322,8 +321,7 @@ class _Underived(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         raise ConservationError(
             "the derivative of a map of relevance is not available; train with the map of AbsenceIntegratedGradients, "
-            "or with "
-            "absence_plugins.methods.debias.AttributionPrior"
+            "or with absence_plugins.methods.debias.AttributionPrior"
         )
 
 

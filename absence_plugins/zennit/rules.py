@@ -77,8 +77,7 @@ class AbsenceRule(Hook):
         if is_alone and wanted and torch.is_grad_enabled():
             raise ValueError(
                 f"{type(self).__name__} compares an input with a reference, and none was paired; use AbsenceGradient "
-                "in place "
-                "of Gradient, or an Absence composite"
+                "in place of Gradient, or an Absence composite"
             )
 
     def __repr__(self) -> str:
@@ -115,8 +114,7 @@ class _Weighted(AbsenceRule):
         if set(names) - {"bias"}:
             raise ValueError(
                 f"zero_params={zero_params!r}: a bias cancels in the difference anyway, and without "
-                f"{sorted(set(names) - {'bias'})} "
-                "nothing is left to share out; leave zero_params out"
+                f"{sorted(set(names) - {'bias'})} nothing is left to share out; leave zero_params out"
             )
         self.own_layer_epsilon = own_layer_epsilon
         if self.stabilizer is not None:

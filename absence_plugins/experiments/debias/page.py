@@ -42,10 +42,8 @@ def debias_page(result: DebiasResult, models: Mapping[str, nn.Module], image: Te
         title="Training that does not use an artefact, neither its presence nor its absence",
         lead=f"Real digits: every {first} of the training images carries a tag in its corner, no {second} does. A network can use it in two ways: "
         f"the tag speaks for {first}, or the tag speaks against {second}, whose unit then encodes that no tag is "
-        "there. Biased: test images "
-        f"as in training; inverted: the tag is on every {second} instead; unbiased: no tag. Mean over "
-        f"{len(result.of(NONE))} seeds; the prior's "
-        "weight is the best on other images without a tag.",
+        f"there. Biased: test images as in training; inverted: the tag is on every {second} instead; unbiased: no "
+        f"tag. Mean over {len(result.of(NONE))} seeds; the prior's weight is the best on other images without a tag.",
         rows=tuple(rows),
         how_to_read=(
             ("Maps", "input x gradient of one logit; all maps share one scale."),

@@ -67,8 +67,7 @@ def run_synthetic(
             (
                 "Cosines",
                 "Rows: true concepts. Columns: the directions found for them, in the same order. A perfect result is "
-                "red on "
-                "the diagonal and looks like the truth beside it.",
+                "red on the diagonal and looks like the truth beside it.",
             ),
             (
                 "IoU",

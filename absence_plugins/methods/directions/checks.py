@@ -27,8 +27,7 @@ def check_positions(features: Features, directions: int) -> None:
     if positions < RELIABLE_PER_DIRECTION * directions:
         warnings.warn(
             f"features has {positions} positions for {directions} directions; below {RELIABLE_PER_DIRECTION} per "
-            "direction "
-            "some of the directions are wrong in part of our measurements",
+            "direction some of the directions are wrong in part of our measurements",
             AbsenceWarning,
             stacklevel=4,
         )
@@ -39,8 +38,7 @@ def check_rank(rank: int, directions: int) -> None:
     if directions > rank:
         raise ValueError(
             f"n_directions={directions} is more than the rank of the features, {rank}; ask for at most {rank}: more "
-            "concepts "
-            "than dimensions cannot be told apart"
+            "concepts than dimensions cannot be told apart"
         )
 
 
@@ -65,8 +63,7 @@ def check_head(head: Head, features: Features) -> None:
     if outputs.shape[1] < 2:
         raise ValueError(
             "head returned one class, of which no uncertainty can be told; return two logits, for example "
-            "torch.cat([z, -z], 1) "
-            "of a single logit z, or pass head=None"
+            "torch.cat([z, -z], 1) of a single logit z, or pass head=None"
         )
     if not bool(outputs.isfinite().all()):
         raise ValueError(

@@ -145,8 +145,7 @@ def as_features(features: Tensor | Features) -> Features:
         if features.dim() != 4 or 0 in features.shape:
             raise ValueError(
                 f"features has shape {tuple(features.shape)}; pass [N, H, W, D], channels last: of a convolution's "
-                "output "
-                "[N, D, H, W] features.permute(0, 2, 3, 1), of tokens [N, T, D] features[:, None]"
+                "output [N, D, H, W] features.permute(0, 2, 3, 1), of tokens [N, T, D] features[:, None]"
             )
         if not features.is_floating_point():
             raise TypeError(f"features has dtype {features.dtype}; pass floating point numbers, features.float()")

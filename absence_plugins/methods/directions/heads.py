@@ -223,8 +223,7 @@ class Head:
         if not torch.allclose(other, outputs, rtol=1e-3, atol=1e-4):
             raise ValueError(
                 f"another path leads around layer {self.layer.name!r} (it lies inside a residual block?), so the "
-                "outputs are no "
-                "function of its features; name the whole block"
+                "outputs are no function of its features; name the whole block"
             )
 
 

@@ -243,8 +243,7 @@ def _corrected(p: Tensor, correction: Correction, level: float, n_permutations: 
     if tests / (n_permutations + 1) > level:
         raise ValueError(
             f"n_permutations={n_permutations} can reject nothing in {tests} tests with Bonferroni's correction; pass "
-            "at least "
-            f"{int(tests / level)}, or correction='bh'"
+            f"at least {int(tests / level)}, or correction='bh'"
         )
     return (p * tests).clamp(max=1)
 

@@ -385,6 +385,5 @@ class DirectionPairs:
         if features.shape[-1] != self.decoding.shape[0]:
             raise ValueError(
                 f"features has {features.shape[-1]} channels on its last axis, the directions "
-                f"{self.decoding.shape[0]}; pass "
-                "[..., D], channels last"
+                f"{self.decoding.shape[0]}; pass [..., D], channels last"
             )

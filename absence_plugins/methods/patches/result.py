@@ -93,8 +93,7 @@ class ExtremePatches:
         if "side" not in self.settings:
             raise ValueError(
                 f"these patches of layer {self.layer!r} were saved by an older version, which read rectified and "
-                "channels-last "
-                "layers by another rule; scan the layer again"
+                "channels-last layers by another rule; scan the layer again"
             )
         return Layer(self.layer, **{name: self.settings[name] for name in ("channels", "side", "reduce")})
 

@@ -325,8 +325,7 @@ def _stacked(windows: list[Tensor], images: list[int]) -> Tensor:
     if len(shapes) > 1:
         raise ValueError(
             f"images {images[0]} to {images[-1]} have different shapes {sorted(shapes)}, which one forward cannot "
-            "take: with "
-            "mode='crop' they must have the same channels, with mode='mask' also the same size"
+            "take: with mode='crop' they must have the same channels, with mode='mask' also the same size"
         )
     return torch.cat(windows)
 

@@ -23,11 +23,9 @@ HOW_TO_READ = (
     (
         "Insertion test",
         "Patches are pasted into images on which the unit is high, all at the same place: one of its lowest, one of "
-        "its highest, "
-        "a random one, one of its median ones, a blank one. An encoded absence is flagged where the lowest patches "
-        "pull the unit "
-        "further down than every control does, over images and over patches; patches and images come from different "
-        "halves of the data.",
+        "its highest, a random one, one of its median ones, a blank one. An encoded absence is flagged where the "
+        "lowest patches pull the unit further down than every control does, over images and over patches; patches "
+        "and images come from different halves of the data.",
     ),
     ("q", "The share of false flags to be expected among all units with at most this value (Benjamini-Hochberg)."),
     ("Mirror test", "How much more the unit rises where its lowest patch is painted over than where another place is."),
@@ -82,8 +80,7 @@ def verdict(one: UnitInsertion, protocol: str = "controlled", alpha: float = 0.0
     if one.flagged:
         return (
             f"An encoded absence: pasted into {one.images} images on which the unit is high, its lowest patches pull "
-            "it down to "
-            f"{one.means['lowest']:.3g} on average, random patches to {one.means['random']:.3g}."
+            f"it down to {one.means['lowest']:.3g} on average, random patches to {one.means['random']:.3g}."
         )
     return f"Not flagged: {reason(one, protocol, alpha)}."
 

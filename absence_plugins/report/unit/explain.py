@@ -204,9 +204,8 @@ def study_terms(study: Study) -> tuple[tuple[str, str], ...]:
     return (
         (
             "Blank",
-            f"In maps and their scores a blank pixel is {study.blank_words}; in the insertion test, if it was not told "
-            "otherwise, "
-            "0 as the model sees it: the mean color of normalized images, black of others.",
+            f"In maps and their scores a blank pixel is {study.blank_words}; in the insertion test, if it was not "
+            "told otherwise, 0 as the model sees it: the mean color of normalized images, black of others.",
         ),
     )
 

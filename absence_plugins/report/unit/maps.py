@@ -71,10 +71,9 @@ def high_section(study: Study, unit: int) -> Section:
     return Section(
         HIGH,
         HIGH_HEADING,
-        f"{_images(len(numbers))} on which the unit is highest. Against a blank image only what is there can raise it. "
-        "Against real images "
-        f"near by ({found.pool}), it is also raised by what they have and this one lacks: the absence part, "
-        f"{_range(shares)} of all that raises it. {_made(methods)}",
+        f"{_images(len(numbers))} on which the unit is highest. Against a blank image only what is there can raise "
+        f"it. Against real images near by ({found.pool}), it is also raised by what they have and this one lacks: the "
+        f"absence part, {_range(shares)} of all that raises it. {_made(methods)}",
         tuple(panels),
         (("Absence part", _range(shares)), ("Largest completeness error", f"{error:.1g}")),
         {"examples": examples, "references_from": found.pool, "methods": _once(methods)},

@@ -47,8 +47,7 @@ def name_section(study: Study, unit: int) -> Section:
         KEY,
         HEADING,
         f"It is high on images with: {best.formula} (AUROC {auroc(label):.2f}{where}). "
-        f"{'; '.join(worths) or 'No NOT'}.{sure} "
-        f"It is low on images with: {low.best.formula} (AUROC "
+        f"{'; '.join(worths) or 'No NOT'}.{sure} It is low on images with: {low.best.formula} (AUROC "
         f"{auroc(low):.2f}{where}){'' if is_sure(low) else ', which may be chance'}.",
         tuple(panels),
         tuple(facts),

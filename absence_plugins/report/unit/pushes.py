@@ -48,8 +48,7 @@ def directions_section(study: Study, unit: int) -> Section:
     same = " (the unit's layer: the effect is the direction's own entry for this unit)" if layer == study.layer else ""
     said = (
         f"The presence of {len(down)} of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit (q "
-        f"<= {found.level}); below, images' "
-        "patches on which the strongest fire."
+        f"<= {found.level}); below, images' patches on which the strongest fire."
         if down
         else f"None of {len(effects)} directions of {layer or 'the output'}{same} lowers the unit significantly."
     )

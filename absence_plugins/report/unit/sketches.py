@@ -44,10 +44,9 @@ def pictures_section(study: Study, unit: int) -> Section:
         KEY,
         HEADING,
         f"Optimized from the same noise, one picture brings the unit to {reached[0]:.3g}, the other to "
-        f"{reached[1]:.3g}; on "
-        f"{len(values):,} real images it lies between {low:.3g} and {high:.3g}. "
-        f"{what_they_show(reached[0], reached[1], low, high, REMEDY)} "
-        "Such pictures leave the world of images: read shapes, not brightness.",
+        f"{reached[1]:.3g}; on {len(values):,} real images it lies between {low:.3g} and {high:.3g}. "
+        f"{what_they_show(reached[0], reached[1], low, high, REMEDY)} Such pictures leave the world of images: read "
+        "shapes, not brightness.",
         tuple(panels),
         (("Up / down", f"{reached[0]:.3g} / {reached[1]:.3g}"), ("Real, highest / lowest", f"{high:.3g} / {low:.3g}")),
         {"maximizing": reached[0], "minimizing": reached[1], "highest": high, "lowest": low},

@@ -124,8 +124,7 @@ class Study:
         if self.given is None and size > side:
             raise ValueError(
                 f"patches of size={size} do not fit into images of {side} pixels; pass size= (on the command line "
-                "--patch), "
-                f"for example {max(1, side // 4)}, and a stride= of about a third of it"
+                f"--patch), for example {max(1, side // 4)}, and a stride= of about a third of it"
             )
         for name, value in (("labels", self.labels), ("concepts", self.concepts)):
             if value is not None and len(value) != len(self.dataset):
@@ -162,8 +161,7 @@ class Study:
             pasted = max((one.images for one in self.given), default=pasted)
         few = (
             f"Few images make uncertain verdicts: {pasted} were pasted into per unit, of {total:,} in all; other "
-            "images may "
-            "say otherwise."
+            "images may say otherwise."
         )
         notes = [self.look.note] if self.look.note else []
         return (*notes, few) if pasted < FEW_PASTED or total < FEW_IMAGES else tuple(notes)

@@ -49,8 +49,7 @@ def verdict_sentence(
     if one.flagged:
         said = (
             f"{name} encodes an absence: patches like its lowest ones pull it down by {one.effect:.2g} more than "
-            "random "
-            f"ones ({number})"
+            f"random ones ({number})"
         )
         said += f"; it is {named}." if named else "."
     else:
