@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from zennit.composites import COMPOSITES
 from zennit.layer import Sum
+from zennit.types import Convolution
 
 import absence_plugins.zennit as adapters
+from absence_plugins.relevance import relevance
+from absence_plugins.relevance.secants.redistribution import Gamma
 
 CONSERVATIVE: dict[str, Any] = {
     name: cls
@@ -137,3 +141,34 @@ def summed(relevance: Tensor) -> Tensor:
 def relative(found: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest value."""
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
+
+
+def by_engine(net: nn.Module, x: Tensor, r: Tensor, output: int = 0) -> Tensor:
+    """AbsenceEpsilonGamma, named module by module for the engine."""
+    modules = dict(net.named_modules())
+    rule = lambda name: Gamma(0.25) if isinstance(modules[name], Convolution) else None  # noqa: E731
+    found: Tensor = relevance(net, x, r, output, rule=rule).attribution
+    return found
+
+
+class Net(nn.Module):
+    """Convolution and whatever ``middle`` does, then a dense layer."""
+
+    def __init__(
+        self,
+        middle: Callable[[Net, Tensor], Tensor],
+        activation: nn.Module | None = None,
+        pool: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.active, self.middle = nn.Conv2d(2, 3, 3), activation or nn.ReLU(), middle
+        self.pool = pool
+        self.other, self.gate = nn.Conv2d(3, 3, 1), nn.Sigmoid()
+        with torch.no_grad():
+            size = self.middle(self, self.active(self.conv(torch.zeros(1, 2, 8, 8)))).flatten(1).shape[1]
+        self.dense = nn.Linear(size, 3)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.middle(self, self.active(self.conv(x))).flatten(1))  # type: ignore[no-any-return]
