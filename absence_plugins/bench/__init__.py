@@ -1,14 +1,13 @@
 """``absence-plugins bench``: what the adapters cost next to their hosts, and what they show, measured in one run.
 
 Against Captum both sides do the same work, which is checked on their numbers before anything is timed. Against Zennit
-(:mod:`~absence_plugins.bench.zennit`) they do not: there the first table says which composite is right.
-Against Lucent (:mod:`~absence_plugins.bench.lucent`) both make the same picture. The patch search
+(:mod:`~absence_plugins.bench.zennit`) they do not: there the first table says which composite is right. Against Lucent
+(:mod:`~absence_plugins.bench.lucent`) both make the same picture. The patch search
 (:mod:`~absence_plugins.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
-(:mod:`~absence_plugins.bench.invert`) with one AUROC per candidate formula. Of direction
-pairs (:mod:`~absence_plugins.bench.directions`) the bench says which method recovers known ones. A training
-step with the attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of
-differences (:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and
-reference;
+(:mod:`~absence_plugins.bench.invert`) with one AUROC per candidate formula. Of direction pairs
+(:mod:`~absence_plugins.bench.directions`) the bench says which method recovers known ones. A training step with the
+attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of differences
+(:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and reference;
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small

@@ -51,8 +51,7 @@ def run_models_bench(
         device: checked only.
         progress: show a progress bar on stderr.
         out: folder for models.json, models.md and models.png. Every finished model is kept in it, and not asked again
-            when the
-            command is repeated.
+            when the command is repeated.
         into: Markdown files in which what stands between ``<!-- bench models: begin -->`` and
             ``<!-- bench models: end -->`` is
             replaced by the tables.

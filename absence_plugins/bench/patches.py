@@ -34,8 +34,7 @@ def run_patches_bench(
 
     Against the forwards alone, on patches that are cut already and stop at the layer, it is to cost little more;
     against a straightforward script (on the ResNet-18), which keeps the pixels of every unit's patches, at most a
-    third. Random
-    weights and images, which cost what real ones do.
+    third. Random weights and images, which cost what real ones do.
 
     Args:
         rounds: rounds per measured ratio; long work gets as few as three.

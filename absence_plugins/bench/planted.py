@@ -116,8 +116,7 @@ def run_planted_bench(
         device: checked only: the networks are small and stay on the CPU.
         progress: show a progress bar on stderr.
         out: folder for planted.json, planted.md and planted.png. Every finished problem is kept in it, and not done
-            again when the
-            command is repeated.
+            again when the command is repeated.
         into: Markdown files in which what stands between ``<!-- bench planted: begin -->`` (``planted all``: every
             method) and
             ``<!-- bench planted: end -->`` is replaced by the tables.

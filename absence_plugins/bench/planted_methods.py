@@ -43,10 +43,8 @@ class CaptumMethod:
     """A class of ``captum.attr`` on a planted question: as shipped, or as ``Absence*``.
 
     As shipped: the map of the class the images belong to against blank, which is what one looks at; with ``asks_unit``
-    that of the
-    unit, which in the reference view is the same. As ``Absence*``: the map of the unit; against blank in the non-target
-    view,
-    against the nearest references in the reference view.
+    that of the unit, which in the reference view is the same. As ``Absence*``: the map of the unit; against blank in
+    the non-target view, against the nearest references in the reference view.
     """
 
     adapter: type[Any]

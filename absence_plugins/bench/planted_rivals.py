@@ -22,10 +22,8 @@ class AttnLRP:
     shows.
 
     It knows no reference, so it has an answer in the non-target view only, as Zennit's composites as shipped. Seed
-    "+1": the
-    relevance of the output is 1, as autoLRP has it; "logit": its value. LRP is linear in its seed, so this multiplies
-    the map of
-    every image, and turns its sign where the logit is negative.
+    "+1": the relevance of the output is 1, as autoLRP has it; "logit": its value. LRP is linear in its seed, so this
+    multiplies the map of every image, and turns its sign where the logit is negative.
     """
 
     seed: Seed

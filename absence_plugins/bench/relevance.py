@@ -63,10 +63,8 @@ def run_relevance_bench(
     """Measure ``relevance`` (Epsilon, Gamma of the convolutions, lower_gamma) next to forward and backward of [x, r].
 
     Networks: the digits' and families of torchvision with random weights at 224 pixels, batch 1. Integrated gradients
-    at 50 steps
-    are measured in the same run, once per network, with the error of their sum. Judged are the medians over the
-    families
-    (Epsilon 2, Gamma 3) and the memory (2.5).
+    at 50 steps are measured in the same run, once per network, with the error of their sum. Judged are the medians over
+    the families (Epsilon 2, Gamma 3) and the memory (2.5).
 
     Args:
         rounds: rounds per measured ratio; short work gets up to eight times as many, long work down to three.

@@ -87,8 +87,7 @@ def run_zennit_bench(
 
     Scores: every problem of :mod:`absence_plugins.data.planted`, four training seeds, on the CPU. Costs: ours against a
     tensor reference next to the same composite of Zennit's, timed as in :func:`~absence_plugins.bench.run_bench`; x and
-    its
-    reference both run, so ours may cost 2.2 times as much.
+    its reference both run, so ours may cost 2.2 times as much.
 
     Args:
         rounds: rounds per measured ratio; short work gets up to eight times as many, long work down to three.

@@ -154,10 +154,8 @@ class AbsenceLRP(AbsenceMethod, LRP, complete=True, exact=True):
     """Layer-wise relevance propagation of the difference to a reference (zeros without one).
 
     Epsilon unless modules carry another rule of Captum's (``module.rule``): EpsilonRule, GammaRule, Alpha1_Beta0_Rule
-    (as
-    ZPlus), IdentityRule on modules without weights. Applied to differences of activations, so biases cancel, units that
-    are
-    dead at x are seen, and sum R = u(x) - u(r). Rules that the user attached stay attached.
+    (as ZPlus), IdentityRule on modules without weights. Applied to differences of activations, so biases cancel, units
+    that are dead at x are seen, and sum R = u(x) - u(r). Rules that the user attached stay attached.
 
     Source: Bach et al., PLoS ONE 2015, eq. 58; on differences docs/relevance.md.
 

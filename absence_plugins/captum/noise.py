@@ -116,8 +116,7 @@ def adopt_tunnels(method: Any) -> None:
     """Make Captum's tunnels around a method AbsenceNoiseTunnels.
 
     ``NoiseTunnel.__init__`` stores its method and then asks it ``has_convergence_delta()``, without saying who asks; so
-    the
-    tunnel is looked up among the youngest objects, or else among all that refer to the method.
+    the tunnel is looked up among the youngest objects, or else among all that refer to the method.
     """
     found = [one for one in gc.get_objects(generation=0) if _is_around(one, method)]
     for tunnel in found or [one for one in _referrers(method) if _is_around(one, method)]:

@@ -1,10 +1,8 @@
 """Where a layer is read: at its module, as Captum does, or at a point of the forward that Captum's hooks do not reach.
 
 Captum's hooks take a module that puts out a tensor (or a tuple of tensors) with its channels on axis 1, and see a
-rectifier's
-output. Elsewhere - in front of a rectifier, in a tuple with None, in a dataclass, in tokens [B, T, C] for Grad-CAM -
-the
-forward is led through an identity module, and Captum is given that module as its layer.
+rectifier's output. Elsewhere - in front of a rectifier, in a tuple with None, in a dataclass, in tokens [B, T, C] for
+Grad-CAM - the forward is led through an identity module, and Captum is given that module as its layer.
 """
 
 from __future__ import annotations

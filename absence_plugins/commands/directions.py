@@ -82,8 +82,7 @@ def model_directions(
         folder: of images, read recursively.
         loaded: the model with its preprocessing.
         layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`. What was read of it is said
-            in a
-            line on stderr and on the page.
+            in a line on stderr and on the page.
         out: folder for the page, ``gallery.png``, ``results.json`` and the pairs.
         fit: which directions.
         checkpoint: a folder for the layer's features and the pairs that were found; run again, neither is computed
@@ -93,8 +92,7 @@ def model_directions(
 
     Raises:
         ValueError: no such folder or layer, no images that can be read, a checkpoint of other directions, and what the
-            fit
-            rejects.
+            fit rejects.
     """
     at = Layer.of(layer)
     at.module(loaded.model)

@@ -96,8 +96,7 @@ def label_layer(
     """Name every unit of a layer; write ``index.html``, ``labels.csv``, ``labels.json`` and ``labels.txt`` to ``out``.
 
     A channel counts with its mean (or another ``reduce`` of the :class:`~absence_plugins.Layer`) over positions, before
-    the
-    nonlinearity. ``options`` are those of ``label_units``. Model and random state are as before. ``checkpoint``: a
+    the nonlinearity. ``options`` are those of ``label_units``. Model and random state are as before. ``checkpoint``: a
     folder for the values, which are computed once.
 
     Raises:

@@ -2,8 +2,7 @@
 
 Convolutions, their norms and poolings have channels on axis 1; linear layers, layer norms, embeddings, attention and
 recurrent layers on the last axis. A block is judged by the layers inside it, an activation or dropout by the layer
-whose
-output it gets. Where two axes fit, the caller is asked, and told what was seen.
+whose output it gets. Where two axes fit, the caller is asked, and told what was seen.
 """
 
 from __future__ import annotations

@@ -33,8 +33,7 @@ def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | Non
     """The tensor of scores in what a model returned.
 
     A tensor itself; of a dictionary, dataclass or named tuple the field ``name``, else ``logits``, else ``out``, else
-    the
-    only floating tensor (with one row per sample, if their number is given); of a tuple likewise.
+    the only floating tensor (with one row per sample, if their number is given); of a tuple likewise.
 
     Raises:
         ValueError: there is none, or several could be meant: the fields are named, with the wrapper that chooses one.

@@ -1,13 +1,10 @@
 """Reading a layer while the model runs: which module a name means, on which side it is read, and where to stop.
 
 **The side, stated once.** A unit is the value *before* the nonlinearity that its layer ends in: behind it, the unit is
-0
-(or nearly so), with no gradient, exactly where the concept whose absence it encodes is present. So ``side="auto"``
-reads
-the input of an activation module, of a ``Sequential`` that ends in one, and of any block that returns the output of one
-(a residual block that ends in ``self.relu(...)``); every other layer is read at its output. ``"input"`` and
-``"output"``
-ask for a side by name. What is read is a copy, taken before anything works in place on the tensor.
+0 (or nearly so), with no gradient, exactly where the concept whose absence it encodes is present. So ``side="auto"``
+reads the input of an activation module, of a ``Sequential`` that ends in one, and of any block that returns the output
+of one (a residual block that ends in ``self.relu(...)``); every other layer is read at its output. ``"input"`` and
+``"output"`` ask for a side by name. What is read is a copy, taken before anything works in place on the tensor.
 """
 
 from __future__ import annotations

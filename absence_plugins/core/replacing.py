@@ -19,8 +19,7 @@ def replacing(model: nn.Module, layer: str | Layer, change: Callable[[Tensor], T
     """In this block the model continues with ``change(maps)`` in place of a layer's maps [B, U, ...].
 
     The maps are those that :meth:`Layer.maps` reads, and are replaced where they are read: in front of the nonlinearity
-    that
-    the layer ends in. Every call of the layer is changed; another reader of the layer reads the changed maps.
+    that the layer ends in. Every call of the layer is changed; another reader of the layer reads the changed maps.
 
     Raises:
         ValueError: no such layer; in a forward, what :meth:`Layer.maps` raises.
@@ -62,10 +61,8 @@ def replaced(watch: Watch, change: Callable[[Tensor], Tensor]) -> Iterator[Watch
     """In this block the model continues with ``change(value)`` at the point where a watch reads its value.
 
     The input of an activation, or of the one that a block ends in, where that is what the watch reads; else the
-    module's
-    output (of several, the tensor that is read). Every call is changed; the new value may hold another number of
-    samples.
-    The given watch is not entered; another one on the same module reads the new value.
+    module's output (of several, the tensor that is read). Every call is changed; the new value may hold another number
+    of samples. The given watch is not entered; another one on the same module reads the new value.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(1, 1), nn.ReLU())

@@ -1,11 +1,9 @@
 """The one reader: what "the value of unit u on x" is, for every method, adapter, page and command.
 
 A :class:`Layer` knows its module, which axis holds its channels, on which side of a nonlinearity it is read, and how
-its
-positions are reduced. A :class:`Unit` is one channel of it, a :class:`~absence_plugins.core.direction.Direction` a
-weighted
-sum of its channels. All three work on maps [B, C, ...], tokens [B, T, C], channels-last maps [B, H, W, C] and vectors
-[B, C].
+its positions are reduced. A :class:`Unit` is one channel of it, a :class:`~absence_plugins.core.direction.Direction` a
+weighted sum of its channels. All three work on maps [B, C, ...], tokens [B, T, C], channels-last maps [B, H, W, C] and
+vectors [B, C].
 """
 
 from __future__ import annotations
@@ -86,8 +84,7 @@ class Layer:
 
     Raises:
         ValueError: a setting that does not exist; when read: no such layer (with the nearest names), a layer that does
-            not
-            run or puts out no tensor, an axis of channels that cannot be told.
+            not run or puts out no tensor, an axis of channels that cannot be told.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
     >>> _ = net[0].weight.data.fill_(-1.0), net[0].bias.data.zero_()

@@ -67,8 +67,8 @@ def colored_pixel_net(seed: int = 0) -> ColoredPixels:
     """Train it, from as many starts as it takes: from a single one few converge.
 
     Sigmoid cross-entropy of both outputs and Adam at 0.01 as published, but 2,000 steps instead of 15 epochs. Black
-    pixels
-    add nothing (there is no bias), so training looks at the colored ones alone. The result is kept: do not change it.
+    pixels add nothing (there is no bias), so training looks at the colored ones alone. The result is kept: do not
+    change it.
 
     Raises:
         RuntimeError: none of the starts converges.

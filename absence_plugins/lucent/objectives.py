@@ -111,8 +111,7 @@ def absence_channel(layer: str | Layer, n_channel: int, batch: int | None = None
 
     Args:
         layer: as Lucent names it (``layer1_0_bn2``), with dots, or a :class:`~absence_plugins.Layer` (which also says
-            on
-            which axis the channels are, and how positions are reduced).
+            on which axis the channels are, and how positions are reduced).
         n_channel: the channel.
         batch: only the image with this number; None: all.
 

@@ -37,13 +37,12 @@ def relevance(
     Args:
         model: a module or a callable, in evaluation mode. It is neither changed nor copied.
         x: a tensor, a tuple (positional inputs) or a dictionary (keyword inputs). Integers that index an embedding get
-            their
-            relevance at the embedding's output.
+            their relevance at the embedding's output.
         reference: the same structure; a number for constant references; a leading axis [R, ...] or a list for several,
             which share one graph of x.
         output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list),
-            weights shaped like
-            the outputs, a :class:`~absence_plugins.core.outputs.Output`, or ``f(model output) -> [B]``.
+            weights shaped like the outputs, a :class:`~absence_plugins.core.outputs.Output`, or ``f(model output) ->
+            [B]``.
         rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last;
             "lower_gamma",
             "lower_zplus": for the convolutions in the lower part of the network (recommended for deep ones, see

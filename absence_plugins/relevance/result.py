@@ -18,8 +18,7 @@ class Relevance:
 
     Attributes:
         attribution: in the structure of x, each shaped like its input ([B, T, E] for indices into an embedding),
-            averaged
-            over the references; None for inputs without relevance.
+            averaged over the references; None for inputs without relevance.
         per_reference: the same with a leading axis of references [R, ...].
         output: u(x), [B].
         reference_output: u(r), [R, B].
@@ -91,8 +90,7 @@ def conservation(
     """Relative conservation error [B], and whether the sum is right up to the rounding of ``dtype``.
 
     u, other: the outputs [B, ...] for x and r; seed: the weight of each. Per sample where every input has the samples
-    on its
-    first axis; of the whole batch where this does not hold.
+    on its first axis; of the whole batch where this does not hold.
     """
     u, other, seed = (value.to(torch.float64) for value in (u, other, seed))
     samples = len(u)

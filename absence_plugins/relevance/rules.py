@@ -61,8 +61,7 @@ def lower_part(model: Any, rule: Redistribution, share: float = LOWER_SHARE) -> 
     """A rule for the convolutions among the first weighted layers of a model; Epsilon above them.
 
     Near the input Gamma and ZPlus take away the contributions that cancel inside one channel, which are most of the
-    gross
-    relevance of a deep network; further up they would also take the evidence against the winning side.
+    gross relevance of a deep network; further up they would also take the evidence against the winning side.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Linear(2, 2))
     >>> [lower_part(net, Gamma())(name) for name in ("0", "2", "4")]

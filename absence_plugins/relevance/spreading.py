@@ -2,10 +2,8 @@
 is.
 
 Between them there may be linear operations (padding, a change of shape, a normalization by constants) and such that
-work on every
-value alone. With P the product of their secants, R_input = P^T (R_operand / P 1): each place of the operand hands its
-relevance to
-the inputs that it is made of; places with P 1 = 0 (padding) count for nothing.
+work on every value alone. With P the product of their secants, R_input = P^T (R_operand / P 1): each place of the
+operand hands its relevance to the inputs that it is made of; places with P 1 = 0 (padding) count for nothing.
 """
 
 from __future__ import annotations

@@ -143,8 +143,8 @@ class AbsenceAttributor:
         numbers.
 
         The parts are cut by content, which is measured from the ``empty`` of the ReferenceSet; with a tensor as
-        reference
-        from 0, so on inputs whose blank is another value (normalized ones) pass a ReferenceSet with ``empty=``.
+        reference from 0, so on inputs whose blank is another value (normalized ones) pass a ReferenceSet with
+        ``empty=``.
         """
         given = self.attr_output_fn if attr_output is None else attr_output  # type: ignore[attr-defined]
         function = given if callable(given) else constant(given)

@@ -113,8 +113,7 @@ class AbsenceIntegratedGradients(AbsenceAttributor, IntegratedGradients):
 
     Raises:
         ValueError: as :class:`AbsenceAttributor`; ``baseline_fn`` and ``reference`` together; an ``Absence*``
-            composite,
-            whose relevance is a difference already and no gradient.
+            composite, whose relevance is a difference already and no gradient.
 
     Source: Sundararajan et al., ICML 2017, eq. 1.
 
@@ -185,8 +184,7 @@ class AbsenceOcclusion(AbsenceAttributor, Occlusion):
     Without a reference windows are blanked with zeros. The composite has no effect, as upstream. Where windows overlap
     (stride < window) their values add up, as upstream; R sums to nothing in particular. Sees units that are dead at x.
     Zennit's own Occlusion keeps the window and blanks the rest; a given ``occlusion_fn`` is left to do what it does,
-    and
-    then R is the plain score, as upstream.
+    and then R is the plain score, as upstream.
 
     Shapes and sign as in :class:`AbsenceGradient`: R > 0, what x has in the window (in place of what r has) raises u.
 

@@ -1,8 +1,7 @@
 """``Absence*`` composites: Zennit's composites, with every rule applied to the difference between input and reference.
 
 A composite puts its rules on the modules and, on the root, the hook that compares x with a reference. Used with
-Zennit's
-own attributors the reference is zeros; :class:`~absence_plugins.zennit.AbsenceGradient` brings real ones.
+Zennit's own attributors the reference is zeros; :class:`~absence_plugins.zennit.AbsenceGradient` brings real ones.
 """
 
 from __future__ import annotations

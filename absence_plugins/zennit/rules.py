@@ -1,9 +1,8 @@
 """Zennit hooks for reference-relative rules: which part of an output's relevance each input difference gets.
 
 They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own, and only name the
-redistribution in
-force for convolutions and linear layers inside their module. Everything else has one exact relevance of differences,
-whether its module carries a hook or not, or runs in no module at all (docs/relevance.md).
+redistribution in force for convolutions and linear layers inside their module. Everything else has one exact relevance
+of differences, whether its module carries a hook or not, or runs in no module at all (docs/relevance.md).
 """
 
 from __future__ import annotations
@@ -89,8 +88,7 @@ class AbsencePass(AbsenceRule):
     """Pass: relevance goes through as it is, for activations and batch norm, which work on every value alone.
 
     R_in = R_out: m (f(a) - f(r)) / (a - r). It is the engine's for every operation, and Epsilon inside: the hook only
-    says that no
-    other rule is in force here. Source: docs/from-zennit.md, step 3.
+    says that no other rule is in force here. Source: docs/from-zennit.md, step 3.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceEpsilon, AbsenceGradient
@@ -153,8 +151,7 @@ class AbsenceNorm(AbsenceRule):
     """Norm: in proportion to the differences, for average pooling and sums, which have no weights.
 
     R_i = v_ij da_i / change_j R_j, v the pooling's own factors. It is the engine's for every linear operation; on
-    anything else
-    (a max pooling) the hook changes nothing. Source: docs/from-zennit.md, step 3.
+    anything else (a max pooling) the hook changes nothing. Source: docs/from-zennit.md, step 3.
 
     Args:
         stabilizer: of the module's output; above 0 it absorbs relevance, of which the check of the sum is told.
@@ -207,10 +204,9 @@ class AbsenceZBox(AbsenceGamma):
     """ZBox, for the first layer: Gamma in its place, with the same arguments.
 
     ZBox compares x with the lowest and highest values, z_ij = w_ij x_i - w+_ij low_i - w-_ij high_i. On a difference
-    that would break
-    R(x; r) = -R(r; x), as exchanging x and r leaves low and high where they are. Here x is compared with the reference,
-    so ``low``
-    and ``high`` have no effect. Source: Montavon et al., Pattern Recognition 2017 (z^B rule); docs/from-zennit.md.
+    that would break R(x; r) = -R(r; x), as exchanging x and r leaves low and high where they are. Here x is compared
+    with the reference, so ``low`` and ``high`` have no effect. Source: Montavon et al., Pattern Recognition 2017 (z^B
+    rule); docs/from-zennit.md.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient

@@ -1,8 +1,8 @@
 """Networks whose encoded absences are known by construction, to check what a method says against the truth.
 
 Each problem is a function of a seed that returns a :class:`Planted`: a network in which the logit ``absence_unit``
-encodes
-the absence of a *key*, held-out images and a reference pool, and the key's pixels in each of them (``regions``).
+encodes the absence of a *key*, held-out images and a reference pool, and the key's pixels in each of them
+(``regions``).
 
 ================================ ================== ==================================================================
 problem                          the key            what makes it hard
@@ -20,8 +20,7 @@ problem                          the key            what makes it hard
 ================================ ================== ==================================================================
 
 Networks are trained on the first call (one to three seconds each, up to ten for attention and green), on one thread,
-and
-kept: treat what is returned as read-only. The same seed gives the same bits on the same build of torch.
+and kept: treat what is returned as read-only. The same seed gives the same bits on the same build of torch.
 """
 
 from collections.abc import Callable

@@ -68,8 +68,7 @@ def shape_missing_dead(seed: int = 0) -> Planted:
 
     h = ReLU(b - detector(ring)), logits = (c - h, h - c): a trained detector with a head set by hand, b so that h = 0
     for every image of the problem that has the ring. There the gradient of both logits is exactly zero, so a method
-    that
-    looks only at the image itself finds nothing. Region: the ring. Otherwise as :func:`shape_missing_normalized`,
+    that looks only at the image itself finds nothing. Region: the ring. Otherwise as :func:`shape_missing_normalized`,
     with pixels in [0, 1] on black 0.
     """
     distractors = ("square", "dot", "plus", "horizontal", "vertical")

@@ -212,8 +212,7 @@ def compare(
     """Every mode and weight with every seed; the weight of a mode is the best on unbiased images, over all seeds.
 
     Of equal weights the smallest is taken. ``models``, if given, receives the networks of the first seed. Trainings
-    that are in
-    ``checkpoint`` are taken from there, and the others are added.
+    that are in ``checkpoint`` are taken from there, and the others are added.
     """
     plan = [(CLEAN, 0.0), (NONE, 0.0), *((mode, weight) for mode in setting.modes for weight in setting.weights)]
     runs: list[Scores] = []

@@ -79,8 +79,7 @@ def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool 
     """Train every mode and strength, write the page and ``results.json``; run again, it is resumed.
 
     data: a folder with two subfolders of images, or ``train`` and ``val`` with two each; the first class in
-    alphabetical
-    order carries the artefact (a colored ellipse) in training.
+    alphabetical order carries the artefact (a colored ellipse) in training.
 
     Raises:
         ValueError: not two classes, too few images, a model that does not exist, a state of another setting.

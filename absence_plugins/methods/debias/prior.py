@@ -26,8 +26,7 @@ class Parts:
         absence: P of the non-target [N]; None with ``mode="presence"``.
         value: what was averaged over the batch [N].
         nontargets: class indices [N]; None where the non-target is no single class, or was not asked for; -1 for a
-            sample
-            without a mask that the prior's own forward left out.
+            sample without a mask that the prior's own forward left out.
 
     The sign: every part is >= 0. 0 says that nothing inside the mask moves this output.
     """
@@ -65,8 +64,7 @@ class AttributionPrior(nn.Module):
 
     Args:
         model: inputs [N, C, ...] -> logits [N, K], or [N] or [N, 1] for one logit z; as a tensor, or in a tuple,
-            dictionary
-            or dataclass (Hugging Face's ``ModelOutput``). It runs in the mode it is in.
+            dictionary or dataclass (Hugging Face's ``ModelOutput``). It runs in the mode it is in.
         mode: "presence", "absence" or "both".
         nontarget: "runner_up" (highest-scoring other class), "others" (mean of all others), a class, one class per
             sample, a callable ``(logits, y) -> [N]``; or "mixture": all others at once through one random signed
@@ -141,10 +139,8 @@ class AttributionPrior(nn.Module):
         Without ``logits`` the model runs once more, on the samples that carry something masked (on all where batch norm
         is in training mode), in a way that leaves no trace: batch norm's statistics and the random state are as before.
         With ``logits = model(x)``, whatever the model returns, that forward is shared; then ``x.requires_grad_()`` must
-        come
-        before it, and attention must run under :func:`twice_differentiable`. :meth:`with_logits` does all this and
-        costs
-        least. Under ``torch.no_grad()`` (and without ``logits``) the value alone is computed.
+        come before it, and attention must run under :func:`twice_differentiable`. :meth:`with_logits` does all this and
+        costs least. Under ``torch.no_grad()`` (and without ``logits``) the value alone is computed.
 
         x: floating point [N, C, ...], in which 0 means no content; y: class indices [N]; mask: [N, 1, ...], [N, ...]
         or as x, of booleans or in [0, 1] (1: must not matter). The mean over the batch makes the mean over equal parts

@@ -1,8 +1,7 @@
 """Encoding-decoding direction pairs: the concepts a layer writes and reads, and whose absence drives a unit.
 
 ``DirectionPairs(n).fit_model(model, layer, images)`` finds them, ``influence`` tells which of them suppress which
-output
-(its ``encoded_absences``), ``delete``, ``insert`` and ``unlearn`` with the context ``edited`` try it out.
+output (its ``encoded_absences``), ``delete``, ``insert`` and ``unlearn`` with the context ``edited`` try it out.
 """
 
 from absence_plugins.methods.directions.edits import (

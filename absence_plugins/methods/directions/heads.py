@@ -234,8 +234,7 @@ def head_of(
 
     In a (nested) ``nn.Sequential`` the modules behind the layer run; in any other network the forward runs on
     ``example`` with the layer's value replaced where :func:`layer_features` reads it. Works for maps, tokens and
-    vectors,
-    and for models that return tuples, dictionaries or dataclasses: f+ returns their logits.
+    vectors, and for models that return tuples, dictionaries or dataclasses: f+ returns their logits.
 
     Args:
         model: in any mode; it runs in evaluation mode and stays as it is.

@@ -161,8 +161,7 @@ def influence(
         dataset: images as a tensor, a data set or a loader.
         outputs: classes as numbers, outputs as in :mod:`absence_plugins.core.outputs`, or hidden units and directions
             (:class:`~absence_plugins.Unit`, :class:`~absence_plugins.Direction`) of the layer itself or of one behind
-            it; by
-            default all classes.
+            it; by default all classes.
         test: see above.
         step: in units of ``pairs.step``.
         n_permutations: sign flips or random directions; the smallest p is 1 / (n_permutations + 1).

@@ -255,8 +255,7 @@ class DirectionPairs:
         """The detectors as units of a layer: direction i is w_i . x - b_i, reduced over positions as the layer says.
 
         layer: the one that the pairs were fitted on; ``Layer(name, reduce="max")`` for the strongest position. I
-            directions,
-        which every method takes that takes a :class:`~absence_plugins.Unit`.
+        directions, which every method takes that takes a :class:`~absence_plugins.Unit`.
 
         Sign: above 0 where the detector fires; as a mean over positions rather where the concept is common.
 

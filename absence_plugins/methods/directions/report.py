@@ -23,10 +23,8 @@ class DirectionReport:
         exclusive_share: ... at which it fires alone.
         n_signal: ... the number of positions that its encoding direction is estimated from.
         status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions; ``"split"``: reads a part
-            of
-            what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a
-                cosine
-            above 0.7 with another's.
+            of what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a
+            cosine above 0.7 with another's.
         groups: the directions whose encodings are alike, as tuples of numbers.
         n_positions: of the features.
     """

@@ -2,8 +2,7 @@
 are known.
 
 The sign everywhere: R > 0 raises the explained unit, R < 0 holds it down; a score of 1 is the best order that could be
-found, 0
-a random one, below 0 the map points away from what it claims.
+found, 0 a random one, below 0 the map points away from what it claims.
 """
 
 from absence_plugins.methods.faithfulness.planted import planted_benchmark

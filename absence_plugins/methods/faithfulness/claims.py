@@ -135,8 +135,7 @@ class Claim:
         """Effects of cells measured on the network [N, cells], as candidates for the best order.
 
         The mean of those of a cell changed alone and of a cell alone left unchanged; each of the two; and of windows of
-        3 and 5
-        cells (a unit may need much of a shape gone before it moves at all).
+        3 and 5 cells (a unit may need much of a shape gone before it moves at all).
         """
         return list(self._measure())
 

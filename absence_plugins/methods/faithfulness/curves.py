@@ -17,8 +17,7 @@ class Curves:
     the claimed way, and the order of the rest says nothing about the claim.
 
     ``random``: the mean of ``draws`` random orders of single cells. ``measured``: per row the best of the orders by
-    effects
-    measured on the network.
+    effects measured on the network.
     """
 
     def __init__(self, claim: Claim, steps: int, draws: int, seed: int) -> None:
@@ -54,8 +53,7 @@ class Curves:
         """The mean curve of the map as it looks, but where it says nothing: another row's map, shifted at random.
 
         Neighboring cells that change together do more (or less) to a convolutional network than as many scattered ones.
-        So
-        a smooth map without any information need not be at 0, where scattered random cells are; it is here.
+        So a smooth map without any information need not be at 0, where scattered random cells are; it is here.
         """
         generator = torch.Generator().manual_seed(self.seed + 1)
         references = len(self.universe) // (int(self.claim.samples.max()) + 1)

@@ -16,8 +16,7 @@ class Located:
         share: part of the evidence that lies in the region; 0 where there is none.
         is_right: whether the signed map, summed over the region, is above 0.
         hit: whether the strongest evidence lies in the region (pointing game; Zhang et al., 2018), 0 or 1; of several
-            equally
-            strong pixels the share that does, which is what a random choice among them expects.
+            equally strong pixels the share that does, which is what a random choice among them expects.
     """
 
     share: Tensor

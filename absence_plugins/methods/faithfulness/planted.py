@@ -46,24 +46,18 @@ def planted_benchmark(
 
     Non-target view: images with the key; what holds down the unit that encodes its absence? Evidence is max(-R, 0).
     Reference view: images without the key; what do they lack? Evidence is max(R, 0) where the nearest references with
-    the key have
-    content and the image has none. Scored are the share of the evidence within two pixels of the key, the right sign (R
-    summed
-    over that region), the pointing game, and the faithfulness score of :func:`absence_scores`, for which the best order
-    of a
-    problem is common to all methods.
+    the key have content and the image has none. Scored are the share of the evidence within two pixels of the key, the
+    right sign (R summed over that region), the pointing game, and the faithfulness score of :func:`absence_scores`, for
+    which the best order of a problem is common to all methods.
 
     Source: this package (docs/faithfulness); pointing game: Zhang et al., IJCV 2018.
 
     Args:
         methods: name -> callable from a :class:`Question` to the signed map of its unit [N, C or 1, H, W] (in the
-            reference view
-            also per reference, [N, k, C or 1, H, W]), or None where it has no answer in that view. The sign: R > 0
-            raises the
-            unit. One that raises is listed with the reason and has no scores.
+            reference view also per reference, [N, k, C or 1, H, W]), or None where it has no answer in that view. The
+            sign: R > 0 raises the unit. One that raises is listed with the reason and has no scores.
         problems: names in ``absence_plugins.data.planted.PROBLEMS``, or name -> function of a seed that returns a
-            ``Planted``;
-            None: all.
+            ``Planted``; None: all.
         seeds: training seeds, pooled.
         views: which of the two.
         samples: images per problem, seed and view.

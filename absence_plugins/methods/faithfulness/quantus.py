@@ -27,13 +27,11 @@ class AbsenceFaithfulness(Metric):
     """:func:`~absence_plugins.methods.faithfulness.absence_scores` behind the interface of ``quantus.Metric``.
 
     ``y_batch`` is the *explained* unit of every sample (in the non-target view the non-target's logit), ``a_batch`` its
-    signed
-    map [N, C, H, W], [N, 1, H, W] or [N, H, W]. The sign: R > 0 raises the unit, R < 0 holds it down; so ``abs`` and
-    ``normalise`` of other metrics do not exist here.
+    signed map [N, C, H, W], [N, 1, H, W] or [N, H, W]. The sign: R > 0 raises the unit, R < 0 holds it down; so ``abs``
+    and ``normalise`` of other metrics do not exist here.
 
     A call returns one score per sample: 1 as good as the best order found, 0 as a random order, below 0 wrong; NaN
-    where no
-    order gains anything. With ``return_aggregate=True`` the list holds one number, ``aggregate_func`` of them
+    where no order gains anything. With ``return_aggregate=True`` the list holds one number, ``aggregate_func`` of them
     (by default the mean of those that exist).
 
     Source: this package (docs/faithfulness); Hedstroem et al., JMLR 2023 (Quantus).

@@ -23,8 +23,7 @@ class Question:
     """What holds ``unit`` down in these images (non-target view), or what do they lack (reference view)?
 
     N images, k references each, C channels of H x W pixels. A method answers with the signed map of ``unit``: R > 0
-    raises it,
-    R < 0 holds it down.
+    raises it, R < 0 holds it down.
 
     Attributes:
         planted: the problem with its network.

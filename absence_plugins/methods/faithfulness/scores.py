@@ -51,25 +51,21 @@ def absence_scores(
     """Check the claims of a signed map R of unit u on the network itself.
 
     *Deletion of suppressors* (``view="nontarget"``): what the map says holds u down (R < 0) is replaced by the blank
-    value, the
-    most negative relevance first; u must **rise**. Only pixels that differ from blank take part.
+    value, the most negative relevance first; u must **rise**. Only pixels that differ from blank take part.
     *Insertion of the missing* (``view="reference"``): where the reference has content and x has none, the reference's
-    pixels are
-    copied into x, the largest R > 0 first; u must **fall**.
+    pixels are copied into x, the largest R > 0 first; u must **fall**.
 
     With A the mean gain along the curve (trapezoids), score = sum (A - A_random) / sum (A_best - A_random), sums over
     the samples.
     A curve ends where the measured order that gets furthest has its peak: what is left does not move u the claimed way,
-    and its order
-    earns nothing. A_random is the mean of ``draws`` random orders. A_best is that of the best order found for the
+    and its order earns nothing. A_random is the mean of ``draws`` random orders. A_best is that of the best order found
+    for the
     sample: by measured effects (of every cell changed alone, left alone, and in windows), or the map's own. Only the
-    order of the
-    map's values counts, ties at random, so multiplying the map changes nothing.
+    order of the map's values counts, ties at random, so multiplying the map changes nothing.
 
     Random cells are scattered, a smooth map's are not, and a convolutional network reacts to the two differently. The
     ``placebo_score`` is that of the same map where it says nothing: shifted at random and given to another sample. Read
-    the score
-    against it.
+    the score against it.
 
     Source: this package (docs/faithfulness); pixel flipping (Samek et al., 2017) and insertion/deletion (Petsiuk et
     al., 2018) ask the
@@ -78,18 +74,15 @@ def absence_scores(
     Args:
         model: outputs [N, K]; logits, not probabilities. Of one logit z, unit 0 is z and unit 1 is -z.
         x: images [N, C, H, W] or features [N, F]. For the non-target view inputs that u does not belong to (they have
-            what
-            holds it down), for the reference view inputs it belongs to.
+            what holds it down), for the reference view inputs it belongs to.
         unit: the explained unit: a logit (or one per sample [N]), a :class:`Unit` or ``Direction``, an ``Output`` such
-            as a
-            ``Margin``, or a callable from inputs to values [N].
+            as a ``Margin``, or a callable from inputs to values [N].
         attribution: callable from x to the signed map of u, or the map: [N, C, H, W], [N, 1, H, W], [N, H, W] or [N,
             F]; in the
             reference view also one per reference, [N, k, C or 1, H, W]. The sign: R > 0 raises u, R < 0 holds it down.
         view: "nontarget" or "reference", which of the two is checked.
         reference: for the reference view: real inputs [N, C, H, W] or [N, k, C, H, W], or a :class:`ReferenceSet`,
-            whose nearest
-            are taken (of its contrast class, or of any class but the unit's).
+            whose nearest are taken (of its contrast class, or of any class but the unit's).
         empty: value of a blank pixel, as ``ReferenceSet`` takes it; None: the set's, else 0.
         standard: the map the host shows by default (target, blank baseline), to compare with; as ``attribution``.
         steps: points of the curve.

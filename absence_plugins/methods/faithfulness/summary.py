@@ -16,8 +16,7 @@ def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[s
     """Scores from curves [rows, steps + 1].
 
     found: of "map", and if there are any, of "placebo" and "standard"; best: of "map" and of "standard", the best order
-    that
-    each is measured by. Samples without anything to change do not count.
+    that each is measured by. Samples without anything to change do not count.
 
     Raises:
         ValueError: there is nothing to change in any sample.

@@ -1,8 +1,7 @@
 """INVERT: names for units, as formulas of concepts with AND, OR and NOT (Bykov et al., NeurIPS 2023).
 
 A unit that encodes an absence is high where something is missing; its name then has a NOT, and what that NOT is worth
-is
-measured. :func:`label_units` searches, :class:`Formula` is what it finds, :func:`auroc` is the score;
+is measured. :func:`label_units` searches, :class:`Formula` is what it finds, :func:`auroc` is the score;
 :func:`concepts_from_folder` and :func:`expand_hypernyms` make labels.
 """
 

@@ -57,11 +57,9 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
 
     Args:
         folder: as torchvision's ``ImageFolder`` reads it: one subfolder per class, images in it or below it. The
-            samples
-            come in the same order, so activations collected with an ``ImageFolder`` fit.
+            samples come in the same order, so activations collected with an ``ImageFolder`` fit.
         attributes: CSV with a header; the first column names the class, every other one is an attribute, 0 or 1. Rows
-            of
-            classes that are not in the folder are passed over.
+            of classes that are not in the folder are passed over.
 
     Raises:
         ValueError: no such folder, a class without images, an attribute that is not 0 or 1 or has a class's name, a

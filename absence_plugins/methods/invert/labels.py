@@ -43,11 +43,10 @@ def label_units(
     """Name what every unit responds to: the formulas of AND, OR and NOT whose truth its activation detects best.
 
     A formula's score is its AUROC (:func:`auroc`). Formulas of up to two literals are searched exhaustively, longer
-    ones
-    with a beam that starts from the best pairs and, beside it, one that starts from the best literals. Of all spellings
-    with the same truth on the samples of the search only one is kept: the shortest, with the fewest NOTs, with the
-    earliest concepts. What was found on one part of the samples is judged on the other, which took no part: AUC,
-    one-sided Mann-Whitney p-value, and Benjamini-Hochberg over the units. For every NOT: by how much the AUC falls
+    ones with a beam that starts from the best pairs and, beside it, one that starts from the best literals. Of all
+    spellings with the same truth on the samples of the search only one is kept: the shortest, with the fewest NOTs,
+    with the earliest concepts. What was found on one part of the samples is judged on the other, which took no part:
+    AUC, one-sided Mann-Whitney p-value, and Benjamini-Hochberg over the units. For every NOT: by how much the AUC falls
     without it, which is the evidence for an encoded absence.
 
     Source: INVERT (Bykov et al., NeurIPS 2023). Differences: invariant under increasing maps, one formula per truth
@@ -63,17 +62,15 @@ def label_units(
         beam: formulas extended per level beyond the exact search.
         min_fraction: least share of the searched samples on which a formula holds, and
         max_fraction: the largest one. 1.0 lets NOT of any concept be found; it also lets formulas win that fail on a
-            handful
-            of samples only, where a unit has no better name: 0.99 keeps these out as ``min_fraction`` does their
-            complements. A formula that always or never holds is never taken.
+            handful of samples only, where a unit has no better name: 0.99 keeps these out as ``min_fraction`` does
+            their complements. A formula that always or never holds is never taken.
         mode: "positive" (the unit is high where the formula holds) or "negative" (it is low; AUCs are then those of the
             negated activation).
         exact_pairs: whether all formulas of two literals are searched; else only the beam. Costs 2 R K^2 operations per
             unit for R distinct label rows.
         holdout: share of the samples that is held out, 0 for none (then p and q are None). The split is random, by
             ``seed``, and shares out every concept, rare ones first (:func:`split`); it does not look at the
-            activations. A
-            concept that is constant on the searched part is left out of the search.
+            activations. A concept that is constant on the searched part is left out of the search.
         top: formulas per unit.
         seed: of the split. The global random state is neither used nor changed.
         progress: show a progress bar on stderr.
@@ -86,8 +83,8 @@ def label_units(
 
     Raises:
         ValueError: NaN, labels other than 0 and 1, a concept that is constant over all samples, lengths that differ,
-            names
-            that are not distinct, an unknown mode, a number out of its range, or bounds within which no formula lies.
+            names that are not distinct, an unknown mode, a number out of its range, or bounds within which no formula
+            lies.
         TypeError: non-numeric input, or a name that is not a string.
 
     >>> generator = torch.Generator().manual_seed(0)
@@ -155,9 +152,8 @@ def split(rows: Array, row_of: Array, holdout: float, seed: int) -> Array:
     """Which samples are held out, [N] bool: a random share, of every rare concept too.
 
     rows [R, K] bool, row_of [N]: the labels, merged. The samples are lined up by their labels, the concept first on
-    which
-    fewest (or all but fewest) samples agree, at random within equal labels; then every 1/holdout-th one is taken. So
-    the rarest concept is shared out exactly, the next ones nearly so.
+    which fewest (or all but fewest) samples agree, at random within equal labels; then every 1/holdout-th one is taken.
+    So the rarest concept is shared out exactly, the next ones nearly so.
 
     >>> split(np.array([[True], [False]]), np.array([0, 0, 1, 1, 1, 1]), 0.5, seed=0)[:2].sum()
     np.int64(1)

@@ -63,8 +63,7 @@ def search(
 
     Level 1 is every literal. Level 2 with ``exact_pairs`` is every formula of two literals. A beam extends the best
     ``beam`` formulas that were not extended before by ``AND c``, ``AND NOT c``, ``OR c``, ``OR NOT c``; beside it runs
-    a
-    second one that starts from the best pairs, so that the result is never below the first beam's.
+    a second one that starts from the best pairs, so that the result is never below the first beam's.
     """
     best = [Ranking(top) for _ in sums]
     pool = [Ranking(top + 2 * beam) for _ in sums]

@@ -60,10 +60,9 @@ def find_extreme_patches(
     """The k patches of a data set on which each unit of a layer is highest, and the k on which it is lowest.
 
     A patch is a window of side ``size`` on a grid of step ``stride`` from the upper left corner; its score is the
-    layer's value for it, reduced over positions. Exact: every window is scored, and of equal scores the lower
-    (image, y, x) is better. Under ``torchrun`` the ranks share the images and all get the result, which is
-    bit-identical
-    for every number of them (with the same threads per process). Only scores and positions are held.
+    layer's value for it, reduced over positions. Exact: every window is scored, and of equal scores the lower (image,
+    y, x) is better. Under ``torchrun`` the ranks share the images and all get the result, which is bit-identical for
+    every number of them (with the same threads per process). Only scores and positions are held.
 
     Source: Hesse et al., ICML 2026, section 5.
 

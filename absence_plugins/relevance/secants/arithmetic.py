@@ -79,9 +79,8 @@ def slope(
     """(f(a) - f(a')) / (a - a') of an elementwise function; no noise where a and a' are close.
 
     Kinked: f'(a) where a = a'. Smooth: where abs(a - a') <= (24 eps)^(1/3) max(1, abs(a + a') / 2), the mean of f' at
-    the two
-    points of Gauss between a and a' (exact to order 4), if that explains y - y' to rounding: not across a kink or near
-    a pole. 0 where a = a' and f' is not finite.
+    the two points of Gauss between a and a' (exact to order 4), if that explains y - y' to rounding: not across a kink
+    or near a pole. 0 where a = a' and f' is not finite.
 
     Args:
         function: f, elementwise; called with a selection of the elements unless ``whole``.

@@ -1,8 +1,7 @@
 """Elementwise functions of two operands: the slope in each, averaged over the other operand's two values.
 
 f(a, b) - f(a', b') = mean of [f(a, b) - f(a', b)] + [f(a', b) - f(a', b')] and the same with b first; each bracket is a
-slope
-times a difference: m_a = m (df/da at b + df/da at b') / 2, m_b = m (df/db at a + df/db at a') / 2.
+slope times a difference: m_a = m (df/da at b + df/da at b') / 2, m_b = m (df/db at a + df/db at a') / 2.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Redistribution rules of weighted layers: what part of an output's relevance each contribution gets.
 
 z_ij = w_ij da_i is the contribution of input i to the difference of output j (a bias cancels), p_j the sum of the
-positive
-contributions and n_j that of the magnitudes of the negative ones. Where p >= n input i gets of R_j the part
+positive contributions and n_j that of the magnitudes of the negative ones. Where p >= n input i gets of R_j the part
 plus z+_ij - minus z-_ij; where p < n plus and minus are exchanged (mirrored), so that R(x; r) = -R(r; x). The parts of
-an
-output sum to 1. With beta: plus = (1 + beta) / p, minus = beta / n.
+an output sum to 1. With beta: plus = (1 + beta) / p, minus = beta / n.
 """
 
 from __future__ import annotations
@@ -145,8 +143,7 @@ def multiplier_coefficients(rule: Redistribution, change: Tensor, gross: Tensor)
     """The coefficients times dy / 2: of m in W^T and in abs(W)^T, bounded however small dy is.
 
     change: dy, the difference of the outputs, which is the sum of z; gross: the sum of abs(z). They enter by their
-    ratio,
-    as a rule's part is of degree -1 in p and n. 0 where nothing contributes.
+    ratio, as a rule's part is of degree -1 in p and n. 0 where nothing contributes.
     Gamma and ZPlus have a closed form: abs(dy) / (abs(dy) + s gross) and s dy / (abs(dy) + s gross), s their share.
 
     >>> multiplier_coefficients(ZPlus(), torch.tensor([3.0, 0.0]), torch.tensor([5.0, 0.0]))

@@ -1,9 +1,8 @@
 """Linear layers, convolutions and products with constant weights, by Epsilon or by a redistribution rule.
 
 Epsilon: m_i = W^T m. Gamma, ZPlus, AlphaBeta: m_i = (W^T (of_z R) + sign(da_i) abs(W)^T (of_size R)) / 2 with R = m dy
-and the
-coefficients of the rule (redistribution.py); no division by da. Weights that depend on the input: the vector-Jacobian
-product at the midpoint.
+and the coefficients of the rule (redistribution.py); no division by da. Weights that depend on the input: the
+vector-Jacobian product at the midpoint.
 """
 
 from __future__ import annotations

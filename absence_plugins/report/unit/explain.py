@@ -53,12 +53,10 @@ def explain_unit(
     """Everything about one unit: a verdict, and what stands behind it, as a page and as JSON.
 
     The verdict is the insertion test's: the unit encodes an absence if patches like its lowest ones pull it down more
-    than
-    every control does. Beside it: its highest and lowest patches; maps of images on which it is high (against blank and
-    against
-    real images on which it is low) and on which it is low; pictures made to drive it up and down; its name in concepts,
-    with NOT;
-    directions of a layer that hold it down; and whether the maps are true. What was not run says so, and how to run it.
+    than every control does. Beside it: its highest and lowest patches; maps of images on which it is high (against
+    blank and against real images on which it is low) and on which it is low; pictures made to drive it up and down; its
+    name in concepts, with NOT; directions of a layer that hold it down; and whether the maps are true. What was not run
+    says so, and how to run it.
 
     Source: the methods' own modules; Hesse et al., ICML 2026; Bykov et al., NeurIPS 2023; Doumanoglou et al., TMLR
     2026.
@@ -66,8 +64,7 @@ def explain_unit(
     Args:
         model: runs in evaluation mode; is as before afterwards.
         layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`; "" is the output. A layer
-            that
-            ends in a nonlinearity is read in front of it.
+            that ends in a nonlinearity is read in front of it.
         index: number of the unit on the layer.
         dataset: items are float images [C, H, W] as the model takes them, or tuples that begin with one.
         concepts: what is in each image: something with ``concepts`` [N, K] of 0 and 1 and ``names``, such as
@@ -80,11 +77,11 @@ def explain_unit(
         maps: ``maps(unit, inputs, baselines)``: signed maps [B, C, H, W] of a module ``unit`` (inputs [B, C, H, W] to
             [B])
             on inputs against one baseline each, R > 0 raises the unit. "auto": Captum's DeepLift or integrated
-            gradients,
-            where installed. None: no maps. A pair (maps, name of the method) is taken, too; the page names the method.
+            gradients, where installed. None: no maps. A pair (maps, name of the method) is taken, too; the page names
+            the method.
         pictures: ``pictures(unit, shape, prepare, seed)``: two pictures [C, H, W] in [0, 1] of a shape that drive the
-            unit up
-            and down; ``prepare`` turns [n, C, H, W] into model inputs. "auto": Lucent's, where installed. None: none.
+            unit up and down; ``prepare`` turns [n, C, H, W] into model inputs. "auto": Lucent's, where installed. None:
+            none.
         show: from model inputs [n, C, H, W] to pictures in [0, 1]; default: they are pictures.
         prepare: the other way round.
         empty: an empty pixel as the model sees it: a number, one per channel, or a torchvision ``Normalize``.
@@ -92,10 +89,8 @@ def explain_unit(
         provenance: pairs for the foot of the page.
         progress: show progress bars.
         **settings: of :class:`~absence_plugins.report.unit.study.Settings`: the patches' ``size``, ``stride``,
-            ``mode``,
-            ``k``; ``reduce``, ``channels`` and ``side`` of the layer; ``images_per_unit`` and ``protocol`` of the test;
-            ``examples``, ``references``, ``scored``,
-            ``batch_size``, ``workers``, ``seed``.
+            ``mode``, ``k``; ``reduce``, ``channels`` and ``side`` of the layer; ``images_per_unit`` and ``protocol`` of
+            the test; ``examples``, ``references``, ``scored``, ``batch_size``, ``workers``, ``seed``.
 
     Returns:
         A :class:`UnitReport`: ``verdict``, ``page()``, ``to_dict()``, ``write(folder)``.

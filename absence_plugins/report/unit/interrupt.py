@@ -14,10 +14,8 @@ def interruptions() -> Iterator[list[bool]]:
     """A list that is no longer empty once Ctrl-C was pressed inside the block.
 
     Python drops a ``KeyboardInterrupt`` that comes up while it frees an object (seen in a weak reference's callback),
-    and
-    Lucent's optimization takes it as a wish to return what it has. Who looks at the list between two pieces of work
-    still
-    stops. What Ctrl-C does otherwise stays as it was.
+    and Lucent's optimization takes it as a wish to return what it has. Who looks at the list between two pieces of work
+    still stops. What Ctrl-C does otherwise stays as it was.
 
     >>> with interruptions() as seen:
     ...     bool(seen)

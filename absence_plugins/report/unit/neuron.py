@@ -49,8 +49,7 @@ def look_at(model: nn.Module, layer: str | Layer, dataset: Any) -> Look:
         ValueError: no such layer, one that has no units, images that the model does not take.
 
     Warns AbsenceWarning where the values look rectified: those of a block that ends in a functional ``relu``, in front
-    of
-    which no module can be read.
+    of which no module can be read.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(inplace=True))
     >>> print(look_at(net, "1", torch.rand(4, 1, 2, 2)).shape)
