@@ -15,6 +15,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from absence_plugins.core.places import describe_place
+
 STOPPED = 130  # as shells say of what Ctrl-C ended
 FAILED = 2
 BAD = (ValueError, TypeError, ImportError, OSError, RuntimeError, AssertionError)
@@ -122,7 +124,10 @@ def _known(words: tuple[str, ...], options: dict[str, Any]) -> Running:
 
 
 def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | None:
-    """Exit code and lines for what ended a command; None for an error of the program, which shows its traceback."""
+    """Exit code and lines for what ended a command; None for an error of the program, which shows its traceback.
+
+    An error in the user's own code, such as the forward of a model, is said with its file and line.
+    """
     if isinstance(error, KeyboardInterrupt):
         return STOPPED, ["stopped.", *command.going_on()]
     if _is_full(error):
@@ -141,7 +146,10 @@ def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | No
         ]
     if isinstance(error, MemoryError) or _mentions(error, EXHAUSTED):
         return FAILED, [f"error: memory is exhausted. {_remedy(command)}", *command.going_on()]
-    return (FAILED, [f"error: {error}"]) if isinstance(error, BAD) else None
+    place = describe_place(error)
+    if isinstance(error, BAD):
+        return FAILED, [f"error: {error}{place}"]
+    return (FAILED, [f"error: {type(error).__name__}: {error}{place}"]) if place else None
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
+from absence_plugins.commands.factories import build_model
+from absence_plugins.commands.weights import load_weights
 from absence_plugins.core.randomness import seeded
 
 try:
@@ -133,18 +132,17 @@ def load_model(
     if spec == "digits":
         from absence_plugins.data import digits_cnn
 
-        return LoadedModel(
-            _weighted(digits_cnn(), weights),
-            _preprocessing(size or 32, channels or 1, mean, std, plain=True),
-            tuple("0123456789"),
-        )
+        model, notes = _weighted(digits_cnn(), weights)
+        prepared = _preprocessing(size or 32, channels or 1, mean, std, plain=True)
+        return LoadedModel(model, prepared, tuple("0123456789"), notes)
     source, separator, name = spec.partition(":")
     if not separator or not name:
         raise ValueError(f"--model {spec!r} must be torchvision:NAME, module:factory, or digits")
     if source == "torchvision":
         return _torchvision_model(name, weights, size, mean, std)
-    model = _weighted(_factory(source, name), weights)
-    return LoadedModel(model.eval(), _preprocessing(size or 224, channels or 3, mean, std, plain=mean is None), ())
+    model, notes = _weighted(build_model(source, name), weights)
+    prepared = _preprocessing(size or 224, channels or 3, mean, std, plain=mean is None)
+    return LoadedModel(model, prepared, (), notes)
 
 
 def _preprocessing(
@@ -170,6 +168,7 @@ def _torchvision_model(
     published = torchvision.models.get_model_weights(name).DEFAULT
     # a vision transformer is built for one size of image
     options = {"image_size": size} if size is not None and name.startswith("vit_") else {}
+    notes: tuple[str, ...] = ()
     if weights == "DEFAULT":
         try:
             model = torchvision.models.get_model(name, weights=published, **options)
@@ -180,14 +179,11 @@ def _torchvision_model(
             ) from None
     else:
         with seeded(0):
-            model = _weighted(torchvision.models.get_model(name, weights=None, **options), weights)
-    notes = (
-        ()
-        if weights != "none"
-        else (
+            model, notes = _weighted(torchvision.models.get_model(name, weights=None, **options), weights)
+    if weights == "none":
+        notes = (
             f"The weights of {name} are random (no --weights was given): the maps show how it works, nothing learned.",
         )
-    )
     crop = int(published.transforms().crop_size[0])
     return LoadedModel(
         model.eval(),
@@ -197,53 +193,14 @@ def _torchvision_model(
     )
 
 
-def _factory(module: str, name: str) -> nn.Module:
-    sys.path.insert(0, "")  # a factory beside the user, as with `python -m`
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise ValueError(f"module {module!r} cannot be imported: {error}") from None
-    except AttributeError:
-        raise ValueError(f"module {module!r} has no {name!r}") from None
-    finally:
-        sys.path.remove("")
-    try:
-        model = found if isinstance(found, nn.Module) else found()
-    except TypeError as error:
-        raise ValueError(f"{module}:{name} is called without arguments, which fails: {error}") from None
-    except Exception as error:
-        raise ValueError(f"{module}:{name} fails with {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{module}:{name} must return a torch.nn.Module, got {type(model).__name__}")
-    return model
-
-
-def _weighted(model: nn.Module, weights: str) -> nn.Module:
+def _weighted(model: nn.Module, weights: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model with the weights that --weights names, and what to say of them."""
     if weights == "none":
-        return model.eval()
+        return model.eval(), ()
     if weights == "DEFAULT":
         raise ValueError("--weights DEFAULT is for torchvision models; pass a file, or none")
-    path = Path(weights)
-    if not path.is_file():
-        raise ValueError(f"weights file {path} does not exist")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state: Any = load_file(path)
-    else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: whatever a foreign file raises
-            raise ValueError(
-                f"{path} is not a plain state dict ({type(error).__name__}); files that contain code are not loaded. "
-                "Save one with torch.save(model.state_dict(), ...) or as safetensors"
-            ) from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"the weights in {path} do not fit the model: {' '.join(str(error).split())[:400]}") from None
-    return model.eval()
+    said = load_weights(model, Path(weights))
+    return model.eval(), (said,)
 
 
 def image_files(folder: Path) -> list[Path]:
