@@ -12,7 +12,6 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.outputs import logits_of
 from absence_plugins.core.units import Layer
 
 
@@ -50,24 +49,6 @@ def run_host(host_class: type[Attribution], instance: Any, call: Mapping[str, An
     return plain(host_class.attribute)(
         instance, **{name: value for name, value in call.items() if takes_all or name in parameters}
     )
-
-
-class Scores(nn.Module):
-    """A model that puts out another's scores: for models that return dictionaries or dataclasses, or change their
-    inputs.
-    """
-
-    def __init__(self, forward_func: Callable[..., Any]) -> None:
-        super().__init__()
-        self.explained = forward_func
-        self.training = bool(getattr(forward_func, "training", False))
-        if hasattr(forward_func, "device_ids"):
-            self.device_ids = forward_func.device_ids
-
-    def forward(self, *args: Any) -> Tensor:
-        """The scores [B, K, ...], computed on copies of the inputs."""
-        copies = [value.clone() if isinstance(value, Tensor) else value for value in args]
-        return logits_of(self.explained(*copies))
 
 
 def redirect(instance: Any, model: Any) -> None:

@@ -15,8 +15,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from absence_plugins.captum.calls import modules_of, parameters_of
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.outputs import logits_of
 from absence_plugins.core.reading import force_eager
+from absence_plugins.core.scores import logits_of
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)

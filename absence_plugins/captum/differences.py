@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from absence_plugins.captum.calls import expanded, extra_arguments, select_neuron
 from absence_plugins.captum.plan import Plan
-from absence_plugins.core.outputs import as_columns, logits_of, select
+from absence_plugins.core.outputs import as_columns, select
 from absence_plugins.core.reading import Watch
+from absence_plugins.core.scores import logits_of
 from absence_plugins.relevance import Comparison, RelevanceError
 from absence_plugins.relevance.comparison import EntryRelevance, Pulled
 from absence_plugins.relevance.result import conservation

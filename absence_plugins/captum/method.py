@@ -18,7 +18,6 @@ from captum.attr import Attribution, LayerActivation
 from torch import Tensor
 
 from absence_plugins.captum.calls import (
-    Scores,
     added,
     bound_arguments,
     checked_inputs,
@@ -46,12 +45,14 @@ from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import CombinedOutputs, Nontarget, choose
+from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.outputs import shrunk
 from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.scores import Scores, announce
 from absence_plugins.core.units import Layer
 
 Evidence = Literal["signed", "absence", "presence"]
@@ -175,6 +176,7 @@ class AbsenceMethod:
         with quiet_forward(inputs), unchanged(self._model):
             outputs = self._look(plan)
             if self._has("target"):
+                announce(plan.ending, stacklevel=5)
                 plan.choice = choose(
                     outputs,
                     every(arguments["target"], copies),
@@ -230,13 +232,17 @@ class AbsenceMethod:
         wants_input = any(plan.arguments.get(name) for name in LAYER_INPUTS)
         side = "input" if wants_input else "auto" if self._has("neuron_selector") else "output"
         given = tuple(part.clone() for part in plan.real)
-        with Lookout(modules, self._layers, self._model, side=side) as lookout:
+        with Lookout(modules, self._layers, self._model, side=side) as lookout, LastOperation() as last:
             outputs = self._model(*given, *plan.extra(plan.copies))
         plan.points = lookout.points(plan.real, arranged=self._traits.arranged)
         is_changed = any(part._version != own._version for part, own in zip(given, plan.real, strict=True))
-        if is_changed or (not isinstance(outputs, Tensor) and self._has("target")):
-            plan.model = Scores(self._model)
-        return self._checked(outputs, len(plan.real[0])) if self._has("target") else outputs
+        if not self._has("target"):
+            plan.model = Scores(self._model) if is_changed else plan.model
+            return outputs
+        scores, plan.ending = last.in_front_of(self._checked(outputs, len(plan.real[0])))
+        if is_changed or plan.ending or not isinstance(outputs, Tensor):
+            plan.model = Scores(self._model, plan.ending)
+        return scores
 
     def _forward(self, plan: Plan, inputs: tuple[Tensor, ...]) -> Tensor:
         """The model's raw outputs for real samples."""

@@ -28,6 +28,7 @@ class Plan:
     columns: int = 1  # outputs the host can select from
     view: Literal["target", "nontarget"] = "target"
     references: tuple[Tensor, ...] | None = None  # per input [copies * B, k, ...]
+    ending: str = ""  # the softmax or sigmoid that the user's model ends in, whose input is explained
     model: Any = None  # what is explained: the user's model, or around it one that puts out its scores
     points: list[Point] = field(default_factory=list)  # where the method's layers are read
 

@@ -22,8 +22,9 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.choices import choose_nontarget
 from absence_plugins.core.files import require_folder
-from absence_plugins.core.outputs import check_logits, logits_of, shrunk
+from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.randomness import seeded
+from absence_plugins.core.scores import logits_of
 from absence_plugins.report import Page, Panel, Row, write_page
 
 HOW_TO_READ = (

@@ -1,21 +1,21 @@
-"""The model's outputs: found in whatever a model returns, and the explained one as an object.
+"""The explained output as an object.
 
-People's models return tensors, tuples, dictionaries and dataclasses (Hugging Face's ``ModelOutput``, torchvision's
-``{"out": ...}``). :func:`logits_of` finds the tensor of scores in them, or says which fields it found. An
-:class:`Output` is one number per sample: a logit, its negative, a mean of others, a margin, a similarity. Like a
-:class:`~absence_plugins.core.units.Unit` it is chosen once and asked with ``of(model)``.
+An :class:`Output` is one number per sample: a logit, its negative, a mean of others, a margin, a similarity. Like a
+:class:`~absence_plugins.core.units.Unit` it is chosen once and asked with ``of(model)``. The scores that it is taken
+from are found by :mod:`absence_plugins.core.scores`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.reading import run_model
+from absence_plugins.core.endings import describe_location, located_softmaxes
+from absence_plugins.core.scores import announce, run_scores
 
 SOFTMAX_TOLERANCE = 1e-4
 PER_SAMPLE = (
@@ -25,70 +25,7 @@ PER_SAMPLE = (
     "nontargets",
     "vector",
 )  # fields of outputs that may have one entry per sample
-NAMES = ("logits", "out")  # of the scores, in dictionaries and dataclasses
 Index = int | tuple[int, ...] | Tensor | Sequence[int]
-
-
-def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | None = None) -> Tensor:
-    """The tensor of scores in what a model returned.
-
-    A tensor itself; of a dictionary, dataclass or named tuple the field ``name``, else ``logits``, else ``out``, else
-    the only floating tensor (with one row per sample, if their number is given); of a tuple likewise.
-
-    Raises:
-        ValueError: there is none, or several could be meant: the fields are named, with the wrapper that chooses one.
-
-    >>> logits_of({"loss": torch.tensor(0.1), "logits": torch.zeros(2, 3)}).shape
-    torch.Size([2, 3])
-    """
-    if isinstance(outputs, Tensor):
-        return outputs
-    named = _fields(outputs)
-    if named is None:
-        raise ValueError(
-            f"the model must return one row of outputs per sample, got {type(outputs).__name__}; wrap it so that it "
-            "returns a tensor"
-        )
-    if name is not None:
-        if name not in named or not isinstance(named[name], Tensor):
-            raise ValueError(f"the model's output has no tensor {name!r}; it has: {_shown(named)}")
-        return named[name]  # type: ignore[no-any-return]
-    for usual in NAMES:
-        if isinstance(named.get(usual), Tensor):
-            return named[usual]  # type: ignore[no-any-return]
-    fitting = {
-        key: value
-        for key, value in named.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() and samples in (None, len(value))
-    }
-    if len(fitting) == 1:
-        return next(iter(fitting.values()))
-    field = next(iter(fitting), "logits")
-    how = f"outputs[{field!r}]" if isinstance(field, int) or isinstance(outputs, Mapping) else f"outputs.{field}"
-    raise ValueError(
-        f"the model must return one row of outputs per sample, got {type(outputs).__name__} with {_shown(named)}: it "
-        "cannot be told "
-        f"which are the scores; pass a module whose forward returns one of them, such as {how} of the model's outputs"
-    )
-
-
-def _fields(outputs: Any) -> dict[Any, Any] | None:
-    if isinstance(outputs, Mapping):
-        return dict(outputs)
-    if is_dataclass(outputs) and not isinstance(outputs, type):
-        return {one.name: getattr(outputs, one.name) for one in fields(outputs)}
-    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
-        return dict(zip(outputs._fields, outputs, strict=True))
-    if isinstance(outputs, (tuple, list)):
-        return dict(enumerate(outputs))
-    return None
-
-
-def _shown(named: dict[Any, Any]) -> str:
-    def one(value: Any) -> str:
-        return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-    return ", ".join(f"{key} {one(value)}" for key, value in named.items()) or "nothing"
 
 
 class Output:
@@ -132,10 +69,15 @@ class OutputModel(nn.Module):
     def __init__(self, model: nn.Module, output: Output) -> None:
         super().__init__()
         self.model, self.output, self.training = model, output, model.training
+        self.was_announced = False
 
     def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
         """The explained number: inputs [B, ...] -> [B]."""
-        return self.output.values(logits_of(run_model(self.model, inputs, keywords)))
+        scores, ending = run_scores(self.model, inputs, keywords)
+        if ending and not self.was_announced:
+            self.was_announced = True
+            announce(ending, stacklevel=4)
+        return self.output.values(scores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,11 +257,16 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         return
     name = _sums_to_one(outputs)
-    if name and (elsewhere is None or _sums_to_one(elsewhere()) == name):
-        raise ValueError(
-            f"the model's outputs are {name}, so every class answers for all others; "
-            "explain the logits: drop the softmax at the end of the model, or pass a model that stops before it"
-        )
+    if not name:
+        return
+    with located_softmaxes() as found:
+        if elsewhere is not None and _sums_to_one(elsewhere()) != name:
+            return
+    raise ValueError(
+        f"the model's outputs are {name}, so every class answers for all others; "
+        "explain the logits: drop the softmax at the end of the model, or pass a model that stops before it"
+        f"{describe_location(found) if elsewhere else ''}"
+    )
 
 
 def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

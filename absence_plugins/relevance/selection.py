@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from absence_plugins.core.outputs import Output, logits_of
+from absence_plugins.core.outputs import Output
+from absence_plugins.core.scores import logits_of
 
 Selection = None | int | tuple[int, ...] | list[int] | Tensor | Output | Callable[[Any], Tensor]
 

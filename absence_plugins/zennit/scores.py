@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from absence_plugins.core.outputs import logits_of
+from absence_plugins.core.scores import logits_of
 
 
 @contextmanager

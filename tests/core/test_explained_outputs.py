@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.choices import choose
-from absence_plugins.core.outputs import Logit, Margin, Others, Output, Similarity, logits_of
+from absence_plugins.core.outputs import Logit, Margin, Others, Output, Similarity
+from absence_plugins.core.scores import logits_of
 
 Z = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]])
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.maps.explainers import Found, signed_parts
 from absence_plugins.core.maps import split_by_content
-from absence_plugins.core.outputs import Logit, Others, Output, logits_of
+from absence_plugins.core.outputs import Logit, Others, Output
+from absence_plugins.core.scores import logits_of
 from absence_plugins.relevance import relevance
 from absence_plugins.relevance.rules import LOWER, RULES
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from absence_plugins.core.outputs import logits_of
+from absence_plugins.core.scores import logits_of
 
 FUSED_ATTENTION = "ScaledDotProduct"  # autograd nodes of the kernels that cannot be differentiated twice
 

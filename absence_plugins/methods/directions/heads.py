@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.layouts import Axes
-from absence_plugins.core.outputs import Logit, Output, logits_of
+from absence_plugins.core.outputs import Logit, Output
 from absence_plugins.core.reading import Watch, force_eager, plain_model, run_model
 from absence_plugins.core.replacing import replaced
+from absence_plugins.core.scores import logits_of
 from absence_plugins.core.units import Layer, Unit
 
 Explained = int | Unit | Direction | Output  # an integer is a class

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
-from absence_plugins.core.outputs import Output, as_columns, check_logits, logits_of
+from absence_plugins.core.outputs import Output, as_columns, check_logits
 from absence_plugins.core.reading import run_model
 from absence_plugins.core.references import ReferenceSet
+from absence_plugins.core.scores import logits_of
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.claims import Value
 
