@@ -1,14 +1,15 @@
-"""Which module is running: the stack of module calls during a forward."""
+"""Which module is running: the stack of module calls during a forward, and what each call is given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 
 @contextmanager
@@ -34,6 +35,49 @@ def running_modules(model: Any, *, is_running: bool = False) -> Iterator[list[st
             handles.append(module.register_forward_pre_hook(_entering(running, name), prepend=True))
             handles.append(module.register_forward_hook(_leaving(running), always_call=True))
         yield running
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def observed_calls(model: nn.Module, see: Callable[[str, nn.Module, Any, Any], None]) -> Iterator[None]:
+    """In this block ``see(name, module, inputs, keywords)`` runs after every module call, with copies of its inputs.
+
+    Inner modules come before those that hold them. ``see`` may call the module again: such calls are not seen.
+
+    >>> net, seen = nn.Sequential(nn.ReLU(inplace=True)), []
+    >>> with observed_calls(net, lambda name, module, inputs, keywords: seen.append((name, inputs[0].item()))):
+    ...     _ = net(torch.tensor(-1.0))
+    >>> seen
+    [('0', -1.0), ('', -1.0)]
+    """
+    given: list[tuple[Any, Any]] = []
+    is_seeing: list[bool] = []
+
+    def enter(_module: nn.Module, inputs: Any, keywords: Any) -> None:
+        if not is_seeing:
+            copied = tree_map(lambda one: one.clone() if isinstance(one, Tensor) else one, (inputs, keywords))
+            given.append(copied)
+
+    def leaving(name: str) -> Any:
+        def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
+            if not is_seeing:
+                is_seeing.append(True)
+                try:
+                    see(name, module, *given.pop())
+                finally:
+                    is_seeing.clear()
+
+        return leave
+
+    handles: list[Any] = []
+    try:
+        for name, module in model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+                handles.append(module.register_forward_hook(leaving(name)))
+        yield
     finally:
         for handle in handles:
             handle.remove()

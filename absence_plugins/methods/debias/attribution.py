@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from absence_plugins.core.reading import force_eager
+from absence_plugins.methods.debias.second import SecondDerivatives
+
 Normalize = Literal["mask", "share"] | None
 
 EMPTY_MASK = 1e-5  # published: keeps the quotient finite where nothing is masked
@@ -19,7 +22,8 @@ EMPTY_MASK = 1e-5  # published: keeps the quotient finite where nothing is maske
 def twice_differentiable() -> Iterator[None]:
     """Run a forward whose gradient can be differentiated again: attention takes its math kernel, restored after.
 
-    The fused kernels of scaled dot product attention have no second derivative. A prior that makes its own forward
+    The fused kernels of scaled dot product attention have no second derivative, nor has hardsigmoid; that of a norm is
+    NaN at a zero vector. Here they have the same values and a second derivative. A prior that makes its own forward
     does this by itself; where the forward is shared (``logits=``), it is the user's forward that must run inside.
 
     >>> q = torch.ones(1, 1, 2, 4, requires_grad=True)
@@ -28,7 +32,7 @@ def twice_differentiable() -> Iterator[None]:
     >>> (slope,) = torch.autograd.grad(y.sum(), q, create_graph=True)
     >>> slope.square().sum().backward()
     """
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), SecondDerivatives(), force_eager():
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -78,16 +78,19 @@ def check_shared(logits: Tensor, x: Tensor) -> None:
 
 def fused_attention(logits: Tensor) -> str:
     """The name of the first fused attention in the graph of the logits, else ""."""
-    waiting, seen = [logits.grad_fn], set()
+    return next((node.name() for node in graph_nodes(logits) if node.name().startswith(FUSED_ATTENTION)), "")
+
+
+def graph_nodes(*outputs: Tensor) -> Iterator[Any]:
+    """Every node of the graphs that autograd holds of tensors."""
+    waiting, seen = [one.grad_fn for one in outputs], set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
-        if node.name().startswith(FUSED_ATTENTION):
-            return node.name()
+        yield node
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]
-    return ""
 
 
 def check_classes(y: Tensor, columns: int) -> None:

@@ -13,6 +13,7 @@ from absence_plugins.core.choices import Nontarget, choose_nontarget, others_wei
 from absence_plugins.core.outputs import as_columns, check_logits, combine, select
 from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
 from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_shared, find_logits, fitting
+from absence_plugins.methods.debias.trial import try_second_derivatives, watch_gradients
 
 Mode = Literal["presence", "absence", "both"]
 
@@ -164,7 +165,7 @@ class AttributionPrior(nn.Module):
                 scores = find_logits(logits, x)
                 check_shared(scores, x)
         value = self._measure(scores, x, y, every_y, mask)
-        return value if rows is None else self._spread(value, rows)
+        return self._guard(value if rows is None else self._spread(value, rows), scores, x)
 
     def with_logits(self, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of ``model(x)``, [N, K], and the prior of the batch, from one forward: the cheapest training step.
@@ -200,7 +201,15 @@ class AttributionPrior(nn.Module):
             logits = torch.cat([shown, find_logits(self.model(rest), rest)])
             logits = logits[torch.cat([rows.nonzero(), (~rows).nonzero()]).flatten().argsort()]
             penalty = self._spread(self._measure(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
-        return (logits if torch.is_grad_enabled() else logits.detach()), penalty
+        return (logits if torch.is_grad_enabled() else logits.detach()), self._guard(penalty, shown, leaf)
+
+    def _guard(self, penalty: Tensor, logits: Tensor, x: Tensor) -> Tensor:
+        """A penalty whose gradient is tried once, and looked at in every backward pass."""
+        if not self._is_checked:  # once: every look at values waits for the device
+            try_second_derivatives(penalty, logits, self.model, self._own_logits, x)
+            self._is_checked = True
+        watch_gradients(penalty, self.model, self._own_logits, x)
+        return penalty
 
     def _check(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """The mask as numbers with the axes of x."""
@@ -215,9 +224,8 @@ class AttributionPrior(nn.Module):
         """
         with torch.enable_grad():
             logits = as_columns(logits).to(torch.promote_types(logits.dtype, torch.float32))
-        if not self._is_checked:  # once: every look at values waits for the device
+        if not self._is_checked:
             check_logits(logits.detach())
-            self._is_checked = True
         check_classes(every_y, logits.shape[1])
         return self._value(logits, x, y.to(x.device).long(), mask)
 
