@@ -321,6 +321,7 @@ def test_what_a_unit_of_missing_green_hates_is_green() -> None:
     assert green(both[0]) < 0.1
 
 
+@pytest.mark.slow
 def test_on_the_trained_colored_pixel_net_the_minimum_turns_green() -> None:
     model = colored_pixel_net(0).model
     both = render_vis(model, absence_contrast("", 1, kind="class"), small(32, batch=2), thresholds=(128,),
@@ -356,6 +357,7 @@ def test_a_dead_path_does_not_stop_the_optimization(direction: int) -> None:
     assert found[1][0] * direction < 0
 
 
+@pytest.mark.slow
 def test_minimized_logits_of_the_digits_lie_below_all_data() -> None:
     model, digits = digits_cnn(), load_digits()
     with torch.no_grad():

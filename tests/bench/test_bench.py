@@ -34,6 +34,7 @@ def result() -> Iterator[BenchResult]:
     assert surroundings() == before
 
 
+@pytest.mark.slow
 def test_every_ratio_is_finite_and_none_is_judged_when_quick(result: BenchResult) -> None:
     names = {one.name for one in result.measurements}
     assert names >= {f"digits {name}: time" for name in NAMES} | {"digits nontarget: memory"}
@@ -45,6 +46,7 @@ def test_every_ratio_is_finite_and_none_is_judged_when_quick(result: BenchResult
     assert result.ok
 
 
+@pytest.mark.slow
 def test_the_table_names_limits_and_surroundings(result: BenchResult) -> None:
     lines = {line.split(":")[0]: line for line in reversed(result.table().splitlines())}
     assert NONTARGET_LIMIT == REFERENCES_LIMIT == 1.05
@@ -56,6 +58,7 @@ def test_the_table_names_limits_and_surroundings(result: BenchResult) -> None:
     assert result.table() in repr(result)
 
 
+@pytest.mark.slow
 def test_the_result_goes_to_json(result: BenchResult) -> None:
     again = json.loads(json.dumps(result.to_dict()))
     assert len(again["measurements"]) == len(result.measurements)

@@ -13,6 +13,7 @@ from absence_plugins.cli import app
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_every_row_of_both_networks() -> None:
     before = torch.get_rng_state()
     result = run_debias_bench(rounds=1, quick=True, device="cpu", progress=False)
@@ -46,6 +47,7 @@ def test_no_gradient_stays_and_the_sides_agree() -> None:
     assert torch.allclose(work.ours(), work.plain(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bad_options_and_the_command() -> None:
     with pytest.raises(ValueError, match="rounds=0 must be at least 1"):
         run_debias_bench(rounds=0)

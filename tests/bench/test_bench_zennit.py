@@ -44,6 +44,7 @@ def result() -> Iterator[ZennitResult]:
     assert surroundings() == before
 
 
+@pytest.mark.slow
 def test_every_composite_is_scored_in_every_view_and_nothing_is_judged_when_quick(result: ZennitResult) -> None:
     wanted = {(name, seed, view) for name, _, seed, view in combinations()}
     assert len(wanted) == 9 * 2 + 8 * 2
@@ -57,6 +58,7 @@ def test_every_composite_is_scored_in_every_view_and_nothing_is_judged_when_quic
     assert result.ok
 
 
+@pytest.mark.slow
 def test_the_local_composite_promises_nothing_on_attention(result: ZennitResult) -> None:
     assert {one.problem for one in result.scores} == set(CHOSEN)
     for name in ATTENTION:
@@ -64,12 +66,14 @@ def test_the_local_composite_promises_nothing_on_attention(result: ZennitResult)
         assert zennit_bench.is_promised(name, "AbsenceEpsilonGamma", "nontarget")
 
 
+@pytest.mark.slow
 def test_the_costs_are_those_of_four_composites(result: ZennitResult) -> None:
     names = {one.name for one in result.costs.measurements}
     assert names >= {f"digits {name}: time" for name in NAMES}
     assert all(one.ratio > 0 and one.limit == PAIR_LIMIT == 2.2 for one in result.costs.measurements)
 
 
+@pytest.mark.slow
 def test_the_table_marks_what_fails_and_says_what_the_names_mean(result: ZennitResult) -> None:
     lines = result.table().splitlines()
     assert "FAIL" in next(line for line in lines if line.strip().startswith("EpsilonPlus +1"))
@@ -81,6 +85,7 @@ def test_the_table_marks_what_fails_and_says_what_the_names_mean(result: ZennitR
     assert result.table() in repr(result)
 
 
+@pytest.mark.slow
 def test_the_result_goes_to_json(result: ZennitResult) -> None:
     again = json.loads(json.dumps(result.to_dict()))
     assert len(again["scores"]) == len(result.scores)
@@ -132,6 +137,7 @@ def test_share_and_sign_by_hand() -> None:
     assert both.sign == 0.5
 
 
+@pytest.mark.slow
 def test_scoring_leaves_the_network_as_it_was(result: ZennitResult) -> None:
     model = shape_missing(0).model
     hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]

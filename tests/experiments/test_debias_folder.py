@@ -58,6 +58,7 @@ def test_every_mode_is_trained_and_logged(data: Path, tmp_path: Path) -> None:
     assert results["chosen"] == {"none": 0.0, "both": 10.0}
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -117,6 +118,7 @@ def test_a_vision_transformer_is_trained(data: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "both-10" / "state.safetensors").unlink()  # a gigabyte
 
 
+@pytest.mark.slow
 def test_the_command_and_what_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 

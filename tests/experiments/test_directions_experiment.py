@@ -58,6 +58,7 @@ def test_the_cheap_baseline_cannot_see_the_head() -> None:
     assert min(baseline("whitened k-means", data).iou) < 0.5
 
 
+@pytest.mark.slow
 def test_synthetic_page(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     path = run_synthetic(tmp_path, seeds=1, quick=True, progress=False)

@@ -35,7 +35,7 @@ def recovered(seed: int, directions: int = 3, head: bool = True, **variant: Any)
     return recovery(made, DirectionPairs(directions).fit(made.features, made.head if head else None))
 
 
-@pytest.mark.parametrize("seed", [100, 101, 102])
+@pytest.mark.parametrize("seed", [100, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (101, 102))])
 def test_all_pairs_are_recovered(seed: int) -> None:
     assert recovered(seed).ok
 
