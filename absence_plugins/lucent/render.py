@@ -21,10 +21,8 @@ from absence_plugins.core.randomness import RandomStates, seeded
 from absence_plugins.core.units import Layer
 from absence_plugins.lucent.layers import Activations, LayerNotComputed
 from absence_plugins.lucent.objectives import Term, as_objective, note_rectified
-from absence_plugins.lucent.surroundings import (
-    frozen,
-    on_device,
-)
+from absence_plugins.lucent.parameters import belong_to_images, make_images
+from absence_plugins.lucent.surroundings import frozen, on_device
 from absence_plugins.lucent.unstick import dead_images, redirected
 
 SMALLEST = 224  # Lucent enlarges smaller images to this
@@ -101,6 +99,8 @@ def render_vis(
 
     Arguments are Lucent's, with these differences and additions:
 
+    - ``param_f``: any of ``lucent.optvis.param``, or a function of yours that returns parameters (tensors in a list,
+      ``module.parameters()``, an optimizer's groups) and a function that makes images [B, C, H, W] of them;
     - ``objective_f``: an objective of Lucent's or of ours, ``"layer:3"`` (raise channel 3), ``"-layer:3"`` (lower it);
     - ``preprocess``: as in Lucent (True: ImageNet's normalization; False for models that take images in [0, 1]), or a
       function from images [B, C, H, W] in [0, 1] to the model's inputs;
@@ -129,14 +129,16 @@ def render_vis(
     device = device_of(model)
     with seeded(seed), frozen(model), on_device(device):
         images_wanted = 2 if getattr(objective, "same_start", False) else None
-        parameters, image_f = (param_f or (lambda: param.image(DEFAULT_SIZE, batch=images_wanted)))()
+        given, parameters, image_f = make_images(param_f or (lambda: param.image(DEFAULT_SIZE, batch=images_wanted)))
+        per_image = belong_to_images(parameters, image_f)
         if getattr(objective, "same_start", False):
-            _begin_alike(parameters, len(image_f()))
+            _begin_alike(parameters, per_image, len(image_f()))
         with Activations(model, image_f) as T:
             run = _Run(
                 model,
                 objective,
                 parameters,
+                per_image,
                 image_f,
                 T,
                 transforms,
@@ -145,7 +147,7 @@ def render_vis(
             )
             run.prepare()
             run.optimize(
-                optimizer,
+                torch.optim.Adam(given, lr=5e-2) if optimizer is None else optimizer(given),
                 steps,
                 verbose=verbose,
                 progress=progress,
@@ -170,19 +172,15 @@ class _Run:
         model: nn.Module,
         objective: Any,
         parameters: list[Tensor],
+        per_image: list[bool],
         image_f: Callable[[], Tensor],
         T: Activations,
         transforms: list[Any] | None,
         preprocess: bool | Callable[[Tensor], Tensor],
         fixed_image_size: int | tuple[int, int] | None,
     ) -> None:
-        self.model, self.objective, self.parameters, self.image_f, self.T = (
-            model,
-            objective,
-            parameters,
-            image_f,
-            T,
-        )
+        self.model, self.objective, self.image_f, self.T = model, objective, image_f, T
+        self.parameters, self.per_image = parameters, per_image
         self.terms: tuple[Term, ...] = getattr(objective, "terms", ())
         chosen = list(transform.standard_transforms if transforms is None else transforms)
         plain: list[Callable[[Tensor], Tensor]] = []
@@ -257,7 +255,7 @@ class _Run:
 
     def optimize(
         self,
-        optimizer: Callable[[Any], Any] | None,
+        descent: Any,
         steps: list[int],
         *,
         verbose: bool,
@@ -265,7 +263,6 @@ class _Run:
         show_inline: bool,
     ) -> None:
         """The steps; images and values at the thresholds."""
-        descent = torch.optim.Adam(self.parameters, lr=5e-2) if optimizer is None else optimizer(self.parameters)
         if verbose:
             before = RandomStates()
             self.forward(self.transformed(self.image_f()))
@@ -280,7 +277,7 @@ class _Run:
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient
-            dead = dead_images(list(gradients), len(images))
+            dead = dead_images(list(gradients), self.per_image, len(images))
             if bool(dead.any()):
                 self._wake(dead)
             return loss
@@ -304,8 +301,8 @@ class _Run:
         with redirected(self.model):
             self.forward(self.transformed(self.image_f()))
             gradients = torch.autograd.grad(self.loss(), self.parameters, allow_unused=True, materialize_grads=True)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            if gradient.dim() and len(gradient) == len(dead):
+        for parameter, gradient, is_per_image in zip(self.parameters, gradients, self.per_image, strict=True):
+            if is_per_image:
                 chosen = dead.reshape(-1, *[1] * (gradient.dim() - 1))
                 parameter.grad = torch.where(chosen, gradient, parameter.grad)  # type: ignore[arg-type]
             else:
@@ -336,13 +333,18 @@ def _checked_thresholds(thresholds: Sequence[int]) -> list[int]:
     return [int(step) for step in steps]
 
 
-def _begin_alike(parameters: list[Tensor], images: int) -> None:
+def _begin_alike(parameters: list[Tensor], per_image: list[bool], images: int) -> None:
     """All images of the batch from the first one's start. Raises ValueError if there are not two."""
     if images < 2:
         raise ValueError(f"a contrast needs two images, got {images}; pass param_f=lambda: param.image(size, batch=2)")
+    if not any(per_image):
+        raise ValueError(
+            "a contrast needs two images that begin alike, and every parameter of param_f moves both images: hand over "
+            "a tensor with one row per image, as param.image(size, batch=2) does"
+        )
     with torch.no_grad():
-        for parameter in parameters:
-            if parameter.dim() and len(parameter) == images:
+        for parameter, is_per_image in zip(parameters, per_image, strict=True):
+            if is_per_image:
                 parameter[1:] = parameter[:1]
 
 

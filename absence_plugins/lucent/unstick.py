@@ -16,11 +16,11 @@ from torch import Tensor, nn
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
-def dead_images(gradients: list[Tensor], images: int) -> Tensor:
+def dead_images(gradients: list[Tensor], per_image: list[bool], images: int) -> Tensor:
     """Which images of the batch get no gradient at all [B]; parameters that are not per image count for all."""
     dead = torch.ones(images, dtype=torch.bool, device=gradients[0].device)
-    for gradient in gradients:
-        if gradient.dim() and len(gradient) == images:
+    for gradient, is_per_image in zip(gradients, per_image, strict=True):
+        if is_per_image:
             dead &= (gradient.reshape(images, -1) == 0).all(1)
         else:
             dead &= (gradient == 0).all()
