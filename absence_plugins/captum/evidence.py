@@ -60,6 +60,8 @@ def magnitudes(plan: Plan, signed: Any, present: Any, absent: Any) -> tuple[Any,
     missing). Noisy copies are averaged before the sign is read, or noise would pass for evidence.
     """
     signed, present, absent = (tree_map(lambda r: _over_copies(r, plan), tree) for tree in (signed, present, absent))
+    if plan.is_blank:
+        return tree_map(lambda r: r.clamp(min=0), signed), tree_map(torch.zeros_like, signed)
     if plan.view == "target":
         return tree_map(lambda r: r.clamp(min=0), present), tree_map(lambda r: r.clamp(min=0), absent)
     held = signed if present is None else present

@@ -37,7 +37,7 @@ from absence_plugins.captum.remedies import (
     warn_local,
     without_relus,
 )
-from absence_plugins.core.choices import CombinedOutputs
+from absence_plugins.core.combining import CombinedOutputs
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
 

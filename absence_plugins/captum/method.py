@@ -44,7 +44,7 @@ from absence_plugins.captum.remedies import warn_dead, warn_incomplete
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import CombinedOutputs, Nontarget, choose
+from absence_plugins.core.choices import SINGLE_NOTE, WORDS, Nontarget, check_word, choose
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
@@ -63,11 +63,13 @@ class AbsenceMethod:
 
     Args:
         nontarget: which output is explained instead of the target: "runner_up" (highest of the others),
-            "others" (their mean), a class index, one per sample, or ``f(outputs, target) -> [B]``;
-            None: the target itself; "auto": None if a reference is given, else "runner_up".
+            "others" (their mean), a class index, one per sample, or ``f(outputs, target) -> [B]``; "target": the
+            target itself; "margin": the target minus its runner-up (R > 0 speaks for the decision); "negated": minus
+            the target; "auto": the target if a reference is given or the model has a single output, else
+            "runner_up"; None: the target as Captum explains it, without a reference bit for bit.
         reference: a :class:`~absence_plugins.ReferenceSet` that supplies the baselines (and the mean
-            over them) when the caller passes none: for a target its contrast classes, for a non-target k
-            the samples of class k.
+            over them) when the caller passes none: for a target (its margin, its negative, the mean of the others)
+            its contrast classes, for a non-target k the samples of class k.
         evidence: "signed", the host's map: R > 0 raises the explained output, R < 0 holds it down.
             "absence", a magnitude >= 0: for a non-target max(-R, 0), content of x that holds it down;
             for a target against references max(R, 0) where they have content and x has none.
@@ -127,11 +129,7 @@ class AbsenceMethod:
                 f"reference must be a ReferenceSet, got {type(reference).__name__}; build one: ReferenceSet(images, "
                 "labels)"
             )
-        if isinstance(nontarget, str) and nontarget not in ("auto", "runner_up", "others"):
-            raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a "
-                "callable"
-            )
+        check_word(nontarget, known=(*WORDS, "auto"))
         self.nontarget, self.reference, self.evidence = nontarget, reference, evidence
         if self._traits.refuses and not self.is_neutral:
             raise ValueError(
@@ -140,8 +138,8 @@ class AbsenceMethod:
         if not self._has("target"):
             if nontarget is not None and not (isinstance(nontarget, str) and nontarget == "auto"):
                 raise ValueError(f"{name} explains one neuron, which has no non-target; leave nontarget out")
-        elif isinstance(nontarget, str) and nontarget == "auto":
-            self.nontarget = None if reference is not None else "runner_up"
+        elif isinstance(nontarget, str) and nontarget == "auto" and reference is not None:
+            self.nontarget = "target"
         if reference is not None and self._traits.no_reference:
             raise ValueError(f"{name} takes no reference: {self._traits.no_reference}")
 
@@ -184,7 +182,7 @@ class AbsenceMethod:
                     lambda: self._forward(plan, shrunk(real)),
                 )
                 plan.output = plan.choice.values(outputs)
-                plan.columns = outputs[0].shape[0] if outputs.dim() > 1 else 1
+                plan.columns = outputs.shape[1] if outputs.dim() > 1 else 1
                 if plan.choice.weights is not None:
                     plan.columns = len(plan.choice.weights)
             else:
@@ -195,23 +193,25 @@ class AbsenceMethod:
         if self.reference is not None and given is None:
             plan.references = self._draw(plan, self.reference)
         compared = plan.references is not None or is_reference(given)
-        # without a reference, a neuron is asked what holds it down, as a non-target is
-        asks_nontarget = self.nontarget is not None if self._has("target") else not compared
-        plan.view = "nontarget" if asks_nontarget else "target"
-        if plan.view == "target" and not compared and wants_parts:
+        if plan.choice is not None:
+            plan.view = plan.choice.view
+        else:  # without a reference, a neuron is asked what holds it down, as a non-target is
+            plan.view = "target" if compared else "nontarget"
+        plan.is_blank = plan.view == "target" and not compared
+        if plan.is_blank and (self.evidence != "signed" or (wants_parts and self.nontarget is None)):
             raise ValueError(
                 "against a blank baseline the target's map shows only what is present; "
                 "pass reference=ReferenceSet(...), baselines=<real images>, or a nontarget"
             )
         return plan
 
+    @property
+    def _is_auto(self) -> bool:
+        return isinstance(self.nontarget, str) and self.nontarget == "auto"
+
     def _draw(self, plan: Plan, reference: ReferenceSet) -> tuple[Tensor, ...]:
         """The references nearest to the real samples: of the non-target's class, else of the target's contrast."""
-        classes = label = None
-        if plan.choice is not None:
-            classes, label = plan.choice.classes, plan.choice.nontargets
-            if plan.choice.single:  # +z (index 0) is class 1, -z is class 0
-                classes, label = (None if index is None else 1 - index for index in (classes, label))
+        classes, label = (None, None) if plan.choice is None else plan.choice.contrast()
         drawn = reference.nearest(plan.real if plan.is_tuple else plan.real[0], classes, label=label)
         return tuple(
             part.repeat_interleave(plan.copies, 0) for part in (drawn if isinstance(drawn, tuple) else (drawn,))
@@ -272,10 +272,9 @@ class AbsenceMethod:
         call = dict(plan.arguments)
         call["inputs"] = plan.inputs if plan.is_tuple else plan.inputs[0]
         host, model = copy.copy(self), plan.model
-        if plan.choice is not None and self.nontarget is not None:
+        if plan.choice is not None and (self.nontarget is not None or plan.choice.summed):
             call["target"] = plan.target()
-            if plan.choice.weights is not None:
-                model = CombinedOutputs(model, plan.choice.weights.to(plan.output))
+            model = plan.choice.around(model)
         if model is not self._model:
             redirect(host, model)
         if plan.points:
@@ -311,7 +310,7 @@ class AbsenceMethod:
         """One map after the other, summed as they come; ``full`` keeps each and measures every u(r)."""
         wants_parts = full or self.evidence != "signed"
         plan = self._plan(arguments, wants_parts=wants_parts)
-        by_content = wants_parts and (plan.view == "target" or plan.references is not None)
+        by_content = wants_parts and not plan.is_blank and (plan.view == "target" or plan.references is not None)
         signed = present = absent = first = None
         maps, deltas, values = [], [], []
         for number, reference in enumerate(plan.each_reference()):
@@ -353,6 +352,7 @@ class AbsenceMethod:
             if full and plan.references is not None
             else None,
             completeness_error=self._completeness(plan, signed, measured) if full else None,
+            explained=plan.choice,
         )
         return explanation, self._delta(deltas) if deltas else None
 
@@ -396,6 +396,8 @@ class AbsenceMethod:
                 AbsenceWarning,
                 stacklevel=level,
             )
+        if plan.is_blank and plan.choice is not None and plan.choice.single and self._is_auto:
+            warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
         if plan.references is not None and values is not None:
             warn_unsuitable(plan.view, plan.output, values, level + 1)
         if self._traits.local:

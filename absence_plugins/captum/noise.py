@@ -136,6 +136,11 @@ def _referrers(method: Any) -> Iterator[Any]:
             yield from gc.get_referrers(one)
 
 
+def is_tunnel_running() -> bool:
+    """Whether a call of an AbsenceNoiseTunnel runs, in any thread."""
+    return bool(_RUNNING)
+
+
 def check_known_tunnel(method: Any) -> None:
     """Reject a call by a tunnel that is not an AbsenceNoiseTunnel: of what it hands over the real input is not known.
 

@@ -27,6 +27,7 @@ class Plan:
     output: Tensor = field(default_factory=lambda: torch.empty(0))  # u(x) of the real samples [B]
     columns: int = 1  # outputs the host can select from
     view: Literal["target", "nontarget"] = "target"
+    is_blank: bool = False  # the target against a blank baseline, where nothing missing can show
     references: tuple[Tensor, ...] | None = None  # per input [copies * B, k, ...]
     ending: str = ""  # the softmax or sigmoid that the user's model ends in, whose input is explained
     model: Any = None  # what is explained: the user's model, or around it one that puts out its scores

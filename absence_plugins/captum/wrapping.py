@@ -15,6 +15,7 @@ from captum.log import log_usage
 from absence_plugins.captum.calls import plain, resolve_layers
 from absence_plugins.captum.conditions import as_written, without_inference
 from absence_plugins.captum.noise import check_known_tunnel
+from absence_plugins.captum.tools import calls_like_tcav, for_class_asked
 from absence_plugins.core.explanation import Explanation
 
 
@@ -58,14 +59,17 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
     attribute.__doc__ = f"As ``captum.attr.{host.__name__}.attribute``, for the output and against the baselines that the options choose."
     attribute.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
 
-    def from_tunnel(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.is_neutral:
-            check_known_tunnel(self)
+    def from_tool(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.is_neutral:
+            return attribute(self, *args, **kwargs)
+        if calls_like_tcav(kwargs):
+            return attribute(for_class_asked(self), *args, **kwargs)
+        check_known_tunnel(self)
         return attribute(self, *args, **kwargs)
 
-    from_tunnel.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
+    from_tool.__signature__ = inspect.signature(host.attribute)  # type: ignore[attr-defined]
     logged = log_usage(part_of_slo=True)(attribute)
-    logged.__wrapped__ = from_tunnel  # what NoiseTunnel calls, and only it
+    logged.__wrapped__ = from_tool  # what NoiseTunnel and TCAV call, and only they
     return logged
 
 

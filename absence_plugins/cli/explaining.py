@@ -45,7 +45,14 @@ def explain(
         ),
     ] = "relevance",
     target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
-    nontarget: Annotated[str, typer.Option(help="Class index, runner_up, or others.")] = "runner_up",
+    nontarget: Annotated[
+        str | None,
+        typer.Option(
+            help="The other output that is explained: a class index, runner_up, others (their mean), margin (target "
+            "minus runner-up), negated (minus the target). Default: runner_up; of a model with one output none.",
+            show_default=False,
+        ),
+    ] = None,
     out: Page = Path("absence-explain"),
     k: Annotated[int, typer.Option(help="References per image.")] = 8,
     size: Size = None,
@@ -69,8 +76,9 @@ def explain(
         compared = (
             None if references is None else load_references(references, loaded, k=k, contrast=contrast, seed=seed)
         )
-        if not nontarget.isdigit() and nontarget not in ("runner_up", "others"):
-            raise ValueError(f"--nontarget {nontarget!r} must be a class index, runner_up, or others")
+        words = ("runner_up", "others", "margin", "negated")
+        if nontarget is not None and not nontarget.isdigit() and nontarget not in words:
+            raise ValueError(f"--nontarget {nontarget!r} must be a class index, {', '.join(words[:-1])}, or negated")
         path = explain_images(
             images,
             loaded,
@@ -78,7 +86,7 @@ def explain(
             references=compared,
             method=method,
             target=target,
-            nontarget=int(nontarget) if nontarget.isdigit() else nontarget,
+            nontarget=int(nontarget) if nontarget is not None and nontarget.isdigit() else nontarget,
             steps=steps,
             seed=seed,
             notes=[*loaded.notes, *([] if references is None else reference_notes(references, loaded))],

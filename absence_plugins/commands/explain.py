@@ -20,9 +20,9 @@ from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_s
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integer
-from absence_plugins.core.choices import choose_nontarget
+from absence_plugins.core.choices import Choice, choose
 from absence_plugins.core.files import require_folder
-from absence_plugins.core.outputs import check_logits, shrunk
+from absence_plugins.core.outputs import class_sums, shrunk
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scores import logits_of
 from absence_plugins.report import Page, Panel, Row, write_page
@@ -91,8 +91,9 @@ def explain_images(
     With method ``lucent:LAYER:UNIT`` one row: the unit's two sides, rendered in ``steps`` steps, beside the images (and
     references) on which it is highest and lowest.
 
-    target: class index; None: the predicted class. nontarget: class index, "runner_up" (default) or
-    "others". ``notes``: what the reader must know of model and references. Returns the page's path; the model and the
+    target: class index; None: the predicted class. nontarget: class index, "runner_up", "others", "margin" or
+    "negated"; None: the runner-up, of a model with one output nothing. Of maps of logits [B, K, H, W] a class means the
+    sum of its logits over the image. ``notes``: what the reader must know of model and references. Returns the page's path; the model and the
     random state are as before.
 
     Raises:
@@ -187,18 +188,19 @@ def _add_warnings(row: Callable[..., Row], *arguments: Any) -> Row:
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """What is asked about one image: the output of ``target``, and the other output that its content may hold down.
+    """What is asked about one image: the target's output, and another one that its content may hold down.
 
-    x: the input [1, C, H, W]. outputs: [1, K]. target: its number; of a single output 0.
-    other: the non-target's number or "others"; of a single output that of its negation, 1.
+    x: the input [1, C, H, W]. own, other: the two outputs; other is None where the model has a single one. asked: the
+    other one as a method takes it, a class or a word.
     """
 
     picture: Tensor
     loaded: LoadedModel
     x: Tensor
     outputs: Tensor
-    target: int
-    other: int | str
+    own: Choice
+    other: Choice | None
+    asked: int | str
 
     @classmethod
     def ask(cls, picture: Tensor, loaded: LoadedModel, target: int | None, nontarget: int | str | None) -> _Question:
@@ -208,21 +210,23 @@ class _Question:
         x = loaded.preprocessing.normalize(picture)[None]
         with torch.no_grad():
             outputs = _outputs(loaded.model, x)
-        check_logits(outputs, lambda: _outputs(loaded.model, *shrunk((x,))))
-        count = outputs.shape[1]
-        t = int(outputs.argmax(1)) if target is None else target
-        if not 0 <= t < count:
-            raise ValueError(f"--target {t} does not exist: the model has {count} outputs, 0 to {count - 1}")
-        if nontarget == "others" and count > 1:
-            return cls(picture, loaded, x, outputs, t, "others")
-        scores = torch.cat([outputs, -outputs], 1) if count == 1 else outputs
-        chosen: Any = "runner_up" if nontarget in (None, "others") else nontarget
-        return cls(picture, loaded, x, outputs, t, int(choose_nontarget(scores, torch.tensor([t]), chosen)))
+            columns = outputs if outputs.dim() == 2 else class_sums(outputs)
+            count = columns.shape[1]
+            t = int(columns.argmax(1)) if target is None else target
+            if not 0 <= t < count:
+                raise ValueError(f"--target {t} does not exist: the model has {count} outputs, 0 to {count - 1}")
+            own = choose(outputs, t, None, lambda: _outputs(loaded.model, *shrunk((x,))))
+            if nontarget is None:
+                nontarget = "auto"
+            other = None if count == 1 and nontarget == "auto" else choose(outputs, t, nontarget)  # type: ignore[arg-type]
+        is_class = other is not None and other.kind == "nontarget" and other.nontargets is not None
+        asked = int(other.nontargets[0]) if is_class else str(nontarget)  # type: ignore[union-attr, index]
+        return cls(picture, loaded, x, outputs, own, other, asked)
 
     @property
-    def is_single(self) -> bool:
-        """Whether the model has one output, whose negation is the other one."""
-        return self.outputs.shape[1] == 1
+    def target(self) -> int:
+        """The target's number; of a single output 0."""
+        return int(self.own.classes[0])
 
     @property
     def blank(self) -> Tensor:
@@ -232,27 +236,31 @@ class _Question:
     @property
     def label(self) -> str:
         """The target's name."""
-        return "the output" if self.is_single else self.loaded.name(self.target)
+        return "the output" if self.own.single else self.loaded.name(self.target)
 
     @property
     def other_label(self) -> str:
-        """The non-target's name."""
-        if self.is_single:
-            return "the negated output"
-        return "the mean of the others" if self.other == "others" else self.loaded.name(int(self.other))
+        """The other output's name."""
+        assert self.other is not None
+        if self.other.kind == "nontarget":
+            return self.loaded.name(int(self.asked))
+        if self.other.kind == "margin":
+            assert self.other.nontargets is not None
+            return f"{self.label} minus {self.loaded.name(int(self.other.nontargets[0]))}"
+        return "the mean of the others" if self.other.kind == "others" else f"minus {self.label}"
 
     def read_target(self, images: Tensor) -> Tensor:
         """The target's output [N]."""
-        return _outputs(self.loaded.model, images)[:, self.target]
+        return self._read(self.own, images)
 
     def read_other(self, images: Tensor) -> Tensor:
-        """The non-target's output [N]."""
-        outputs = _outputs(self.loaded.model, images)
-        if self.is_single:
-            return -outputs[:, 0]
-        if self.other == "others":
-            return (outputs.sum(1) - outputs[:, self.target]) / (outputs.shape[1] - 1)
-        return outputs[:, int(self.other)]
+        """The other output [N]."""
+        assert self.other is not None
+        return self._read(self.other, images)
+
+    def _read(self, choice: Choice, images: Tensor) -> Tensor:
+        every = torch.zeros(len(images), dtype=torch.long)
+        return choice.of_samples(every).values(_outputs(self.loaded.model, images))
 
     def signed(self, attribution: Tensor, title: str, caption: str, label: str) -> Panel:
         """A map of the output called ``label`` over the picture."""
@@ -273,37 +281,51 @@ def _row(
     seed: int,
 ) -> Row:
     asked = _Question.ask(picture, loaded, target, nontarget)
-    label, other = asked.label, asked.other_label
-    standard = method.standard(loaded.model, asked.x, asked.target, asked.outputs.shape[1], asked.blank[None])
-    absent = method.nontarget(loaded.model, asked.x, asked.target, asked.other, asked.blank[None])
-    removal = remove_suppressor(asked.read_other, asked.x[0], absent.absence[0], asked.blank, seed=seed)
+    label = asked.label
+    count = asked.outputs.shape[1]
+    standard = method.standard(loaded.model, asked.x, asked.target, count, asked.blank[None])
     panels = [
         Panel("image", picture, "The image", name),
         asked.signed(standard, f"Standard map: {label}", method.standard_caption, label),
-        asked.signed(absent.attribution, f"Non-target map: {other}", "Blue: content that holds it down.", other),
     ]
-    facts = [
-        (f"Output of {label}", f"{float(asked.outputs[0, asked.target]):.2f}"),
-        (f"Output of {other}", f"{absent.output:.2f}"),
-    ]
+    facts = [(f"Output of {label}", f"{float(asked.own.values(asked.outputs)):.2f}")]
+    sentences = []
+    last = []
+    if asked.other is None:
+        sentences.append("The model has one output, so there is no other one to explain.")
+    else:
+        panel, fact, sentence, tested = _other(asked, method, seed)
+        panels.append(panel)
+        facts.append(fact)
+        sentences.append(sentence)
+        last.append(tested)
+    if references is not None:
+        found, test = _compare(asked, method, references, seed)
+        panels += found
+        sentences.append(
+            f"Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} "
+            f"by {test.change:+.2f}; "
+            f"the same pixels at random places change it by {test.random_change:+.2f}. "
+            f"{_verdict(test, test.random_change - test.change)}"
+        )
+        facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
+    return Row(f"{name}: {label}", " ".join(sentences), tuple(panels), tuple(facts + last))
+
+
+def _other(asked: _Question, method: Explainer, seed: int) -> tuple[Panel, tuple[str, str], str, tuple[str, str]]:
+    """The other output's map, its value, and what happens when the pixels that hold it down are blanked."""
+    other = asked.other_label
+    absent = method.nontarget(asked.loaded.model, asked.x, asked.target, asked.asked, asked.blank[None])
+    removal = remove_suppressor(asked.read_other, asked.x[0], absent.absence[0], asked.blank, seed=seed)
+    panel = asked.signed(absent.attribution, f"Non-target map: {other}", "Blue: content that holds it down.", other)
     sentence = (
         f"Blanking the {removal.pixels} pixels that hold {other} down most changes its output by "
         f"{removal.change:+.2f}; "
         f"as many random pixels change it by {removal.random_change:+.2f}. "
         f"{_verdict(removal, removal.change - removal.random_change)}"
     )
-    if references is not None:
-        found, test = _compare(asked, method, references, seed)
-        panels += found
-        sentence += (
-            f" Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} "
-            f"by {test.change:+.2f}; "
-            f"the same pixels at random places change it by {test.random_change:+.2f}. "
-            f"{_verdict(test, test.random_change - test.change)}"
-        )
-        facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
-    facts.append(("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}"))
-    return Row(f"{name}: {label}", sentence, tuple(panels), tuple(facts))
+    tested = ("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}")
+    return panel, (f"Output of {other}", f"{absent.output:.2f}"), sentence, tested
 
 
 def _compare(
@@ -312,7 +334,7 @@ def _compare(
     """The panels against the references, and the test of what the image lacks."""
     loaded, label = asked.loaded, asked.label
     found = method.against(loaded.model, asked.x, asked.target, references)
-    nearest = references.nearest(asked.x, 1 if asked.is_single else asked.target)
+    nearest = references.nearest(asked.x, asked.own.contrast()[0])
     assert isinstance(nearest, Tensor)
     test = insert_missing(asked.read_target, asked.x[0], nearest[0, 0], found.absence[0], seed=seed)
     title, caption = f"Reference map: {label}", f"Against the {references.k} nearest references."
@@ -340,9 +362,10 @@ def _verdict(test: PixelTest, effect: float) -> str:
 
 def _outputs(model: nn.Module, x: Tensor) -> Tensor:
     outputs = logits_of(model(x.clone()), samples=len(x))
-    if outputs.dim() not in (1, 2):
+    if outputs.dim() not in (1, 2, 4):
         raise ValueError(
-            f"the model must return one row of logits per image, got {tuple(outputs.shape)}; wrap it so that it does"
+            f"the model must return one row of logits per image, or maps of logits [B, K, H, W], got "
+            f"{tuple(outputs.shape)}; wrap it so that it does"
         )
     return outputs[:, None] if outputs.dim() == 1 else outputs
 

@@ -3,52 +3,121 @@
 The *target* is the output the user asks about; the *non-target* is one that the input does not belong
 to. Attributing the non-target shows, as negative relevance, the content that holds it down: what the
 non-target's unit encodes as absent. It is chosen once, on the real input, from one forward pass.
+
+The words for ``nontarget``: "runner_up" (the highest other output), "others" (the mean of all others), "target" (the
+target itself), "negated" (its negative), "margin" (the target minus its runner-up: positive speaks for the decision),
+and "auto" (the runner-up; of a model with one output the output itself).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from absence_plugins.core.outputs import Output, as_columns, check_logits, combine, select
+from absence_plugins.core.combining import CombinedOutputs, combine, others_weights
+from absence_plugins.core.outputs import Output, as_columns, check_explained, check_logits, class_sums, select
+from absence_plugins.core.wording import Kind, Names, Wording
 
 NontargetFunction = Callable[[Tensor, Tensor], Tensor]
-Nontarget = Literal["runner_up", "others"] | int | Tensor | Sequence[int] | NontargetFunction
+NontargetWord = Literal["runner_up", "others", "target", "negated", "margin"]
+Nontarget = NontargetWord | int | Tensor | Sequence[int] | NontargetFunction
 Target = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | None
+WORDS = ("runner_up", "others", "target", "negated", "margin")
+KINDS: dict[str | None, Kind] = {
+    None: "target",
+    "auto": "nontarget",
+    "runner_up": "nontarget",
+    "others": "others",
+    "target": "target",
+    "negated": "negated",
+    "margin": "margin",
+}
+SINGLE_NOTE = (
+    "the model has a single output, so there is no other neuron to explain: the map is that of the output itself. "
+    "Absences show against real inputs, reference=ReferenceSet(...) or baselines=<real inputs>; nontarget='negated' "
+    "explains minus the output, nontarget='target' the output without this warning"
+)
 
 
 @dataclass(frozen=True)
 class Choice(Output):
     """One explained output per sample, as a host can select it.
 
-    ``classes`` are the class indices [B] of the target; ``nontargets`` those of the non-target [B], or
-    None where the non-target is the mean of all others. ``index`` is the host's target argument
-    (Captum's ``target``: a tensor [B], or a list of tuples). ``weights`` [M, K], where given, means that
-    ``index`` counts the rows of ``weights @ logits`` and not the logits themselves.
+    ``classes`` are the class indices [B] of the target; ``nontargets`` those of the non-target (of a margin the
+    runner-up) [B], or None where there is none. ``index`` is the host's target argument (Captum's ``target``: a tensor
+    [B], or a list of tuples) for the outputs of :meth:`around`. ``weights`` [M, K], where given, means that ``index``
+    counts the rows of ``weights @ logits`` and not the logits themselves.
     """
 
+    kind: Kind
     classes: Tensor
     nontargets: Tensor | None
     index: Tensor | list[tuple[int, ...]]
     weights: Tensor | None = None
-    single: bool = False  # the model has one logit z; index 0 is +z, index 1 is -z
+    single: bool = False  # the model has one output
+    summed: bool = False  # of outputs [B, K, H, W] the sum over the image is explained
+    flat: bool = False  # outputs [B] without an axis of classes
+
+    @property
+    def view(self) -> Literal["target", "nontarget"]:
+        """Whether the map asks what raises the target, or what holds another output down."""
+        return "target" if self.kind in ("target", "margin") else "nontarget"
 
     def values(self, outputs: Tensor) -> Tensor:
         """The explained output u of every sample: outputs [B, K, ...] -> u [B]."""
-        combined = as_columns(outputs)
-        return select(combined if self.weights is None else combine(combined, self.weights), self.index)
+        columns = class_sums(outputs) if self.summed else as_columns(outputs)
+        return select(columns if self.weights is None else combine(columns, self.weights), self.index)
+
+    def around(self, model: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The model from whose outputs ``index`` selects: the model itself, or :class:`CombinedOutputs` of it."""
+        if self.weights is None and not self.summed and not self.flat:
+            return model
+        return CombinedOutputs(model, self.weights, is_summed=self.summed)
+
+    def contrast(self) -> tuple[Tensor, Tensor | None]:
+        """What a ReferenceSet is asked for: the target's class [B], and the class to take the references from.
+
+        The latter only for a non-target that is a class; else the references are of the contrast classes of the
+        target (a margin, a negated target and the mean of the others, too). Of a single output z class 1 is that of
+        +z, class 0 that of -z.
+        """
+        if self.single:
+            return 1 - self.classes, None
+        return self.classes, self.nontargets if self.kind == "nontarget" else None
+
+    def wording(self, sample: int) -> Wording:
+        """What is explained of one sample, ready to be said with the names of the classes."""
+        position = self.index[sample][1:] if isinstance(self.index, list) else ()
+        other = None if self.nontargets is None else int(self.nontargets[sample])
+        return Wording(self.kind, int(self.classes[sample]), other, position, self.single, self.summed)
+
+    def words(self, samples: int, names: Names = None) -> list[str]:
+        """What is explained, in words, of every sample: as "logit 3 (cup), which is not the target 7 (espresso)"."""
+        return [self.wording(sample).long(names) for sample in range(samples)]
+
+    def legend(self, sample: int = 0, names: Names = None) -> tuple[str, str]:
+        """What red and blue mean in a map of one sample."""
+        return self.wording(sample).legend(names)
 
     def describe(self) -> str:
-        """What is explained, in words: the target, the non-target, or a combination of outputs."""
-        if self.single:
-            return "the output" if self.weights is None or not bool(self.index[0]) else "minus the output"
-        if self.weights is not None:
-            return "the mean of all outputs but the target"
-        return "the target" if self.nontargets is None else "the non-target"
+        """What is explained, in words; in general words where it is another output of each sample."""
+        found = set(self.words(len(self.classes)))
+        return found.pop() if len(found) == 1 else Wording.general(self.kind)
+
+
+def check_word(nontarget: Any, name: str = "nontarget", known: Sequence[str] = WORDS) -> None:
+    """Reject a word that names no output.
+
+    Raises:
+        ValueError: with the words that do.
+    """
+    if isinstance(nontarget, str) and nontarget not in known:
+        words = ", ".join(map(repr, WORDS))
+        raise ValueError(f"{name}={nontarget!r} is not known: use {words}, a class index, a tensor or a callable")
 
 
 def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:
@@ -84,6 +153,17 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
     return indices, ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
 
 
+def means_sum(target: Target, outputs: Tensor) -> bool:
+    """Whether a target names a class of outputs [B, K, H, W] (or of volumes) without a place in the image.
+
+    >>> means_sum(3, torch.zeros(2, 5, 4, 4)), means_sum((3, 0, 0), torch.zeros(2, 5, 4, 4))
+    (True, False)
+    """
+    if target is None or outputs.dim() < 4:
+        return False
+    return all(not isinstance(entry, tuple) or len(entry) == 1 for entry in _entries(target, len(outputs)))
+
+
 def _entries(target: Any, samples: int) -> list[Any]:
     """One entry (int or tuple) per sample, whatever form the target came in."""
     if isinstance(target, Tensor) or (not isinstance(target, (int, tuple, list)) and hasattr(target, "tolist")):
@@ -106,27 +186,31 @@ def _entries(target: Any, samples: int) -> list[Any]:
 def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "runner_up") -> Tensor:
     """The non-target of every sample.
 
-    ``"runner_up"``: the highest-scoring output that is not the target (for two classes, the other one);
-    an integer or one integer per sample: that class; a callable: ``nontarget(scores, target) -> [B]``.
+    ``"runner_up"``: the highest-scoring output that is not the target (for two classes, the other one), never one
+    that is masked with -inf; an integer or one integer per sample: that class; a callable:
+    ``nontarget(scores, target) -> [B]``.
 
     scores: pre-softmax outputs [B, K]; target: [B]. Returns class indices [B].
 
     Raises:
-        ValueError: the non-target is the target, does not exist, or their number is not B.
+        ValueError: the non-target is the target, does not exist, or their number is not B; all other outputs are -inf.
 
     >>> choose_nontarget(torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]), torch.tensor([0, 2]))
     tensor([2, 1])
     """
     samples, classes = scores.shape
     if isinstance(nontarget, str):
-        if nontarget != "runner_up":
-            raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a "
-                "callable"
-            )
+        check_word(nontarget, known=("runner_up",))
         if classes < 2:
             raise ValueError("the runner-up needs at least two outputs")
-        return scores.scatter(1, target[:, None], -torch.inf).argmax(1)
+        best = scores.scatter(1, target[:, None], -torch.inf).max(1)
+        if bool((best.values == -torch.inf).any()):
+            row = int((best.values == -torch.inf).nonzero()[0])
+            raise ValueError(
+                f"all outputs of sample {row} but the target's are -inf, so there is no runner-up; name a class, or "
+                "pass nontarget='target'"
+            )
+        return best.indices
     if callable(nontarget):
         nontarget = nontarget(scores, target)
         if not isinstance(nontarget, Tensor):
@@ -144,54 +228,100 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
         row = int(same[0])
         raise ValueError(
             f"non-target {int(chosen[row])} of sample {row} is the target itself; choose another class, or "
-            "nontarget='runner_up'"
+            "nontarget='runner_up' (the target itself is nontarget='target')"
         )
     return chosen
 
 
-def others_weights(classes: int) -> Tensor:
-    """Rows that average all outputs but one: [K, K], row t = mean of the others of class t.
-
-    In float64, so that 1 / (K - 1) is exact enough for every model.
-
-    >>> others_weights(3)[0].tolist()
-    [0.0, 0.5, 0.5]
-    """
-    return (1 - torch.eye(classes, dtype=torch.float64)) / (classes - 1)
-
-
 def choose(
-    outputs: Tensor, target: Target, nontarget: Nontarget | None, elsewhere: Callable[[], Tensor] | None = None
+    outputs: Tensor,
+    target: Target,
+    nontarget: Nontarget | Literal["auto"] | None,
+    elsewhere: Callable[[], Tensor] | None = None,
 ) -> Choice:
-    """From one forward's outputs to what is explained: the target if ``nontarget`` is None, else the non-target.
+    """From one forward's outputs to what is explained: the target if ``nontarget`` is None, else as it says.
 
-    A model with one logit z has two neurons, +z (index 0) and -z (index 1): the non-target of +z is -z.
-    With more than two output axes the class axis is axis 1 and the rest of the target tuple is kept.
+    A single output has no other: it is the target, with ``"negated"`` its negative. Of outputs [B, K, H, W] a target
+    that is a class means the sum of its logits over the image, and a tuple (class, y, x) one pixel; non-targets are
+    chosen among the same sums, or at the same pixel.
 
     outputs: pre-softmax [B], [B, K] or [B, K, ...]; ``elsewhere`` as in :func:`check_logits`.
 
+    Raises:
+        ValueError: probabilities, a target or non-target that does not exist, an explained output that is not finite.
+
     >>> choose(torch.tensor([[3.0, 1.0, 2.0]]), target=0, nontarget="runner_up").nontargets
     tensor([2])
+    >>> choose(torch.tensor([[3.0, 1.0, 2.0]]), target=0, nontarget="margin").values(torch.tensor([[3.0, 1.0, 2.0]]))
+    tensor([1.])
     """
     check_logits(outputs, elsewhere)
-    outputs = as_columns(outputs)
-    classes, rest = class_indices(target, outputs)
-    single = outputs.shape[1] == 1
-    weights = torch.tensor([[1.0], [-1.0]]) if single and nontarget is not None else None
-    if nontarget is None:
-        chosen, nontargets = classes, None
-    elif isinstance(nontarget, str) and nontarget == "others" and not single:
-        chosen, nontargets, weights = classes, None, others_weights(outputs.shape[1])
+    summed = means_sum(target, outputs)
+    scores = class_sums(outputs) if summed else as_columns(outputs)
+    classes, rest = class_indices(target, scores)
+    single = scores.shape[1] == 1
+    if single:
+        kind = _kind_of_single(nontarget)
+    elif nontarget is None or isinstance(nontarget, str):
+        check_word(nontarget, known=(*WORDS, "auto"))
+        kind = KINDS[nontarget]
     else:
-        scores = _at(outputs, rest)
-        if single:
-            scores = torch.cat([scores, -scores], 1)
-            nontarget = "runner_up" if isinstance(nontarget, str) and nontarget == "others" else nontarget
-        chosen = nontargets = choose_nontarget(scores, classes, nontarget)
+        kind = "nontarget"
+    nontargets = None
+    if kind in ("nontarget", "margin"):
+        named = "runner_up" if isinstance(nontarget, str) else nontarget
+        nontargets = choose_nontarget(_at(scores, rest), classes, named)  # type: ignore[arg-type]
+    chosen, weights = _rows(kind, classes, nontargets, scores.shape[1])
     index: Tensor | list[tuple[int, ...]] = chosen
     if rest is not None:
         index = [(int(c), *position) for c, position in zip(chosen, rest, strict=True)]
-    return Choice(classes, nontargets, index, weights, single)
+    choice = Choice(kind, classes, nontargets, index, weights, single, summed, outputs.dim() == 1)
+    own = replace(choice, kind="target", index=_placed(classes, rest), weights=None)
+    for one in (own, choice):
+        check_explained(one.values(outputs), lambda sample, one=one: one.wording(sample).short())  # type: ignore[misc]
+    return choice
+
+
+def _kind_of_single(nontarget: Any) -> Kind:
+    """What is explained of a model with one output. Raises ValueError where another output is asked for."""
+    if nontarget is None or (isinstance(nontarget, str) and nontarget in ("auto", "target")):
+        return "target"
+    if isinstance(nontarget, str) and nontarget == "negated":
+        return "negated"
+    check_word(nontarget)
+    shown = f"nontarget={nontarget!r}" if isinstance(nontarget, (str, int)) else "a non-target"
+    raise ValueError(
+        f"{shown} asks for another output, and the model has a single one; nontarget='negated' explains its negative, "
+        "nontarget='target' the output itself, and what is missing shows against a reference of real inputs"
+    )
+
+
+def _rows(kind: Kind, classes: Tensor, nontargets: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
+    """What is selected of every sample [B]; and the combinations of outputs [M, K] whose rows these are, if it is one.
+
+    One row for every different combination among the samples, so that few samples of many classes stay cheap.
+    """
+    if kind == "target":
+        return classes, None
+    if kind == "nontarget":
+        assert nontargets is not None
+        return nontargets, None
+    pairs = classes[:, None] if nontargets is None else torch.stack([classes, nontargets], 1)
+    listed = [tuple(pair) for pair in pairs.tolist()]
+    every = list(dict.fromkeys(listed))
+    known = torch.tensor(every)
+    rows = torch.tensor([every.index(pair) for pair in listed], device=classes.device)
+    if kind == "others":
+        return rows, others_weights(count, known[:, 0])
+    sign = -1.0 if kind == "negated" else 1.0
+    weights = torch.zeros(len(known), count, dtype=torch.float64).scatter_(1, known[:, :1], sign)
+    return rows, weights if kind == "negated" else weights.scatter_(1, known[:, 1:], -1.0)
+
+
+def _placed(classes: Tensor, rest: list[tuple[int, ...]] | None) -> Tensor | list[tuple[int, ...]]:
+    if rest is None:
+        return classes
+    return [(int(c), *position) for c, position in zip(classes, rest, strict=True)]
 
 
 def _at(outputs: Tensor, rest: list[tuple[int, ...]] | None) -> Tensor:
@@ -199,28 +329,3 @@ def _at(outputs: Tensor, rest: list[tuple[int, ...]] | None) -> Tensor:
     if rest is None:
         return outputs
     return torch.stack([sample[(slice(None), *position)] for sample, position in zip(outputs, rest, strict=True)])
-
-
-class CombinedOutputs(nn.Module):
-    """A model whose outputs are fixed linear combinations of another's: [B, K, ...] -> [B, M, ...].
-
-    weights: [M, K]. Lets a host that can only select one output explain a mean of outputs, or -z. The combination is a
-    bias-free ``nn.Linear``, so that rule-based hosts (LRP) treat it like any other layer.
-    """
-
-    def __init__(self, forward_func: Callable[..., Tensor], weights: Tensor) -> None:
-        super().__init__()
-        self.explained = forward_func
-        # meta: nn.Linear draws initial weights from the user's global random state
-        self.combination = nn.Linear(weights.shape[1], weights.shape[0], bias=False, device="meta")
-        self.combination.weight = nn.Parameter(weights.clone(), requires_grad=False)
-        self.training = bool(getattr(forward_func, "training", False))
-        if hasattr(forward_func, "device_ids"):
-            self.device_ids = forward_func.device_ids
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The combined outputs of the explained model's outputs [B, K, ...] -> [B, M, ...]."""
-        outputs = as_columns(self.explained(*args, **kwargs))
-        if outputs.dim() == 2:
-            return self.combination(outputs)  # type: ignore[no-any-return]
-        return self.combination(outputs.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]

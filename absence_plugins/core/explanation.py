@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from absence_plugins.core.outputs import Output
+from absence_plugins.core.wording import Names
+
+SHOWN = 3  # different outputs that a repr names
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
@@ -22,12 +27,14 @@ class Explanation:
             references have content and x has none, ``max(R, 0)`` there.
         view: "target" or "nontarget": which output ``attribution`` explains.
         target: class index of every sample [B]; None for neurons.
-        nontarget: class index of every sample [B]; None where there is none, or it is the mean of all others.
+        nontarget: class index of every sample [B] (of a margin, that of the runner-up); None where there is none, or
+            it is the mean of all others.
         output: the explained value u(x) [B].
         reference_output: the explained value of every reference (or of the baseline) u(r) [B, k]; None for
             methods without a baseline.
         per_reference: the signed map against every reference, [B, k, ...]; None without references.
         completeness_error: sum(R) - (u(x) - mean u(r)) [B]; None for methods that promise no completeness.
+        explained: the explained output itself; :meth:`words` says it, :meth:`legend` what red and blue mean.
     """
 
     attribution: Any
@@ -40,9 +47,32 @@ class Explanation:
     reference_output: Tensor | None
     per_reference: Any
     completeness_error: Tensor | None
+    explained: Output | None = None
+
+    def words(self, names: Names = None) -> list[str]:
+        """What is explained of every sample, with the names of the classes where they are given.
+
+        As "logit 3 (cup), which is not the target 7 (espresso)", "minus the output".
+        """
+        samples = len(self.output)
+        return ["the explained output"] * samples if self.explained is None else self.explained.words(samples, names)
+
+    def title(self, sample: int = 0, names: Names = None) -> str:
+        """The title of a figure of one sample's map."""
+        return self.words(names)[sample]
+
+    def legend(self, sample: int = 0, names: Names = None) -> tuple[str, str]:
+        """What red and blue mean in one sample's map: as ("raises logit 3 (cup)", "holds logit 3 (cup) down")."""
+        if self.explained is None:
+            return "raises the explained output", "holds the explained output down"
+        return self.explained.legend(sample, names)
 
     def __repr__(self) -> str:
-        lines = [f"Explanation({self.view} view of {len(self.output)} samples"]
+        words = list(dict.fromkeys(self.words()))
+        said = "; ".join(words[:SHOWN]) + ("; ..." if len(words) > SHOWN else "")
+        lines = [f"Explanation({self.view} view of {len(self.output)} samples", f"explained: {said}"]
+        if len(words) == 1:
+            lines.append("red {}, blue {}".format(*self.legend()))
         for field in fields(self)[4:]:
             value = getattr(self, field.name)
             if isinstance(value, Tensor) and field.name != "per_reference":
@@ -52,7 +82,8 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for JSON."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        found = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {**found, "explained": self.words()}
 
 
 def _plain(value: Any) -> Any:

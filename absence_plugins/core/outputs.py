@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.endings import describe_location, located_softmaxes
 from absence_plugins.core.scores import announce, run_scores
+from absence_plugins.core.wording import Names
 
 SOFTMAX_TOLERANCE = 1e-4
 PER_SAMPLE = (
@@ -61,6 +62,14 @@ class Output:
     def describe(self) -> str:
         """The output in words."""
         raise NotImplementedError
+
+    def words(self, samples: int, names: Names = None) -> list[str]:
+        """The output in words, for every sample; ``names`` of the classes where it names one."""
+        return [self.describe()] * samples
+
+    def legend(self, sample: int = 0, names: Names = None) -> tuple[str, str]:
+        """What red and blue mean in a map of one sample."""
+        return f"raises {self.describe()}", f"holds {self.describe()} down"
 
 
 class OutputModel(nn.Module):
@@ -120,6 +129,8 @@ class Others(Output):
         scores = as_columns(outputs)
         if scores.shape[1] < 2:
             raise ValueError("the mean of the others needs at least two outputs")
+        if scores.dim() > 3 and _names_classes(self.index):
+            scores = class_sums(scores)
         own = at_index(scores, self.index)
         rest = self.index[1:] if isinstance(self.index, tuple) else ()
         total = scores[(slice(None), slice(None), *rest)].sum(1)
@@ -178,10 +189,19 @@ class Similarity(Output):
 
 
 def at_index(outputs: Tensor, index: Index) -> Tensor:
-    """Scores [B, K, ...] at a class, a tuple, or one of these per sample -> [B]. Raises ValueError where there is
-    none.
+    """Scores [B, K, ...] at a class, a tuple, or one of these per sample -> [B].
+
+    Of outputs [B, K, H, W] (or of volumes) a class means the sum of its scores over the image.
+
+    Raises:
+        ValueError: there is no such output.
+
+    >>> at_index(torch.ones(1, 3, 2, 2), 1).tolist(), at_index(torch.ones(1, 3, 2, 2), (1, 0, 1)).tolist()
+    ([4.0], [1.0])
     """
     scores = as_columns(outputs)
+    if scores.dim() > 3 and _names_classes(index):
+        scores = class_sums(scores)
     samples = len(scores)
     if isinstance(index, Tensor):
         index = int(index) if index.dim() == 0 else [int(one) for one in index.tolist()]
@@ -206,6 +226,18 @@ def at_index(outputs: Tensor, index: Index) -> Tensor:
     return scores[(torch.arange(samples, device=scores.device), *columns)]
 
 
+def _names_classes(index: Index) -> bool:
+    """Whether an index names classes, without places in the image."""
+    if isinstance(index, Tensor):
+        return index.dim() < 2
+    return all(not isinstance(one, tuple) or len(one) == 1 for one in (index if isinstance(index, list) else [index]))
+
+
+def class_sums(outputs: Tensor) -> Tensor:
+    """The sum of every class's scores over the image: [B, K, ...] -> [B, K]."""
+    return outputs.flatten(2).sum(2)
+
+
 def _named(index: Index) -> str:
     if isinstance(index, Tensor):
         index = index.tolist() if index.dim() else int(index)
@@ -226,10 +258,26 @@ def as_columns(outputs: Tensor) -> Tensor:
     return outputs[:, None] if outputs.dim() == 1 else outputs
 
 
-def combine(outputs: Tensor, weights: Tensor) -> Tensor:
-    """Linear combinations along the class axis: [B, K, ...] and [M, K] -> [B, M, ...]."""
-    weights = weights.to(device=outputs.device, dtype=outputs.dtype)
-    return torch.einsum("mk,bk...->bm...", weights, outputs)
+def check_explained(values: Tensor, word: Callable[[int], str]) -> None:
+    """Reject an explained output that is not a number; other outputs may be what they are.
+
+    values: [B]; word: from a sample to the words for what is explained of it.
+
+    Raises:
+        ValueError: which output of which sample, and its value.
+
+    >>> check_explained(torch.tensor([1.0, -torch.inf]), lambda sample: "logit 3")
+    Traceback (most recent call last):
+    ...
+    ValueError: logit 3 of sample 1 is NaN or infinite (-inf); check the input and the weights, or explain another output
+    """
+    bad = ~torch.isfinite(values)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{word(row)} of sample {row} is NaN or infinite ({float(values[row])}); check the input and "
+            "the weights, or explain another output"
+        )
 
 
 def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None) -> None:
@@ -240,10 +288,11 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
 
     outputs: [B, K, ...], K classes along axis 1. One column cannot be checked. ``elsewhere()``, if given,
     returns the outputs for other inputs and is asked only on suspicion: logits of a few samples can sum
-    to 1 by chance, a softmax does so everywhere.
+    to 1 by chance, a softmax does so everywhere. Whether they are finite is asked of the explained output alone
+    (:func:`check_explained`).
 
     Raises:
-        ValueError: rows (or their exponentials) sum to 1, or a value is not finite.
+        ValueError: rows (or their exponentials) sum to 1.
 
     >>> check_logits(torch.tensor([[2.0, -1.0, 0.5]]))
     >>> check_logits(torch.tensor([[0.7, 0.2, 0.1]]))  # doctest: +ELLIPSIS
@@ -251,9 +300,6 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
     ...
     ValueError: the model's outputs are probabilities (every row sums to 1: a softmax), so...
     """
-    if not torch.isfinite(outputs).all():
-        bad = int((~torch.isfinite(outputs.reshape(len(outputs), -1))).any(1).nonzero()[0])
-        raise ValueError(f"the model's output for sample {bad} is NaN or infinite; check the input and the weights")
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         return
     name = _sums_to_one(outputs)

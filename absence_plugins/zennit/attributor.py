@@ -20,7 +20,7 @@ from zennit.attribution import (
     constant,
 )
 
-from absence_plugins.core.choices import Choice, Nontarget
+from absence_plugins.core.choices import Choice, Nontarget, check_word
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
@@ -39,14 +39,15 @@ from absence_plugins.zennit.pairing import (
 )
 from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import AbsenceRule
-from absence_plugins.zennit.scores import scores_only
+from absence_plugins.zennit.scores import check_values, scores_only, weighted
 from absence_plugins.zennit.seeds import (
     asked_weights,
     asking,
+    chosen_weights,
     compared_classes,
     divides_by_outputs,
+    explained_choice,
     named_classes,
-    nontarget_weights,
 )
 
 Reference = ReferenceSet | Tensor | None
@@ -66,7 +67,7 @@ class Plan:
 
     def value(self, outputs: Tensor) -> Tensor:
         """u of every sample [B]."""
-        return (self.weights * outputs).reshape(len(outputs), -1).sum(1)
+        return weighted(self.weights, outputs).reshape(len(outputs), -1).sum(1)
 
 
 class AbsenceAttributor:
@@ -80,7 +81,8 @@ class AbsenceAttributor:
             of the contrast classes, with a non-target k of class k; the mean over them), or a tensor that broadcasts
             to the input. For ``Absence*`` composites without one: zeros, where nothing missing can show.
         nontarget: explain instead of the output that ``attr_output`` names: "runner_up" (the highest other one),
-            "others" (their mean), a class, one per sample [B], or ``f(outputs, target) -> [B]``.
+            "others" (their mean), a class, one per sample [B], or ``f(outputs, target) -> [B]``; or "negated" (minus
+            that output), "margin" (that output minus its runner-up), "target" (that output, as without the option).
 
     Raises:
         ValueError: when called: softmax outputs, an ``attr_output`` that names nothing (or several outputs where one is
@@ -99,11 +101,7 @@ class AbsenceAttributor:
                 f"reference must be a ReferenceSet or a tensor, got {type(reference).__name__}; "
                 "build one: ReferenceSet(images, labels)"
             )
-        if isinstance(nontarget, str) and nontarget not in ("runner_up", "others"):
-            raise ValueError(
-                f"nontarget={nontarget!r} is not known: use 'runner_up', 'others', a class index, a tensor or a "
-                "callable"
-            )
+        check_word(nontarget)
         if isinstance(reference, ReferenceSet) and reference.is_tuple:
             raise ValueError("the ReferenceSet holds tuples of inputs, but Zennit attributes to one input")
         self.reference, self.nontarget = reference, nontarget
@@ -191,8 +189,9 @@ class AbsenceAttributor:
             weights = asked_weights(attr_output_fn, outputs)
             choice = None
             if self.nontarget is not None:
-                weights, choice = nontarget_weights(weights, outputs, self.nontarget)
-        view: Literal["target", "nontarget"] = "target" if choice is None else "nontarget"
+                weights, choice = chosen_weights(weights, outputs, self.nontarget)
+        view: Literal["target", "nontarget"] = "target" if choice is None else choice.view
+        check_values(weights, outputs)
         return Plan(x, outputs, weights, choice, view, self._draw(x, weights, choice))
 
     def _draw(self, x: Tensor, weights: Tensor, choice: Choice | None) -> list[Tensor | None]:
@@ -253,6 +252,7 @@ class AbsenceAttributor:
             reference_output=measured,
             per_reference=None if self.reference is None else torch.stack(maps, 1),
             completeness_error=error,
+            explained=explained_choice(plan.weights, plan.outputs, plan.choice) if full else None,
         )
 
     def _check(self, root: RootHook | None) -> None:
@@ -300,7 +300,11 @@ class AbsenceAttributor:
         """The seed that rules of Zennit's on the model need: the value for those that divide by outputs, else the
         weights.
         """
-        return (lambda output: plan.weights * output) if divides_by_outputs(self.model) else constant(plan.weights)
+        return (
+            (lambda output: weighted(plan.weights, output))
+            if divides_by_outputs(self.model)
+            else constant(plan.weights)
+        )
 
     def _value_at(self, plan: Plan, reference: Tensor) -> Tensor:
         """u(r) of every sample [B]."""

@@ -24,6 +24,7 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import Nontarget
 from absence_plugins.zennit.attributor import AbsenceAttributor, Plan, Reference
 from absence_plugins.zennit.pairing import RootHook
+from absence_plugins.zennit.scores import weighted
 
 INCOMPLETE = 0.1  # of |u(x) - u(r)|: integrated gradients that miss more are announced
 
@@ -228,12 +229,14 @@ class AbsenceOcclusion(AbsenceAttributor, Occlusion):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         input = input.detach()  # no gradient is used; Zennit's hooks raise on inputs that ask for one
         if self._own_fill:
-            return (*Occlusion.forward(self, input, lambda output: plan.weights * output), None)
+            return (*Occlusion.forward(self, input, lambda output: weighted(plan.weights, output)), None)
         fill = torch.zeros_like(plan.x) if reference is None else reference
         before = self.occlusion_fn
         self.occlusion_fn = partial(occlude_independent, fill_fn=constant(fill), invert=True)
         try:
-            output, signed = Occlusion.forward(self, input, lambda output: plan.weights * (plan.outputs - output))
+            output, signed = Occlusion.forward(
+                self, input, lambda output: weighted(plan.weights, plan.outputs - output)
+            )
         finally:
             self.occlusion_fn = before
         return output, signed, self._value_at(plan, fill)

@@ -30,6 +30,7 @@ from absence_plugins.relevance.operation import RelevanceError
 from absence_plugins.relevance.result import conservation
 from absence_plugins.zennit import rules
 from absence_plugins.zennit.checks import check_input, check_mode
+from absence_plugins.zennit.scores import check_values
 
 # What the engine rejects, and a sum that is not u(x) - u(r): one class, by the name that it has here.
 ConservationError = RelevanceError
@@ -262,11 +263,13 @@ class Pair(RootHook):
     def relevance(self, call: _Call, weights: Tensor) -> list[Tensor]:
         """R of every input for these weights on the outputs, after the check of the sum."""
         assert call.outputs is not None
+        check_values(weights, call.outputs[0])
         pulled = call.comparison.pull(call.comparison.output, weights)
         found = [entry.relevance for entry in pulled.inputs if entry is not None]
         if self.checked:
             parts = [*found, *pulled.absorbed]
-            error, is_conserved = conservation(parts, *call.outputs, weights, call.comparison.coarsest)
+            u, other = (values.where(weights != 0, 0.0) for values in call.outputs)
+            error, is_conserved = conservation(parts, u, other, weights, call.comparison.coarsest)
             if not is_conserved:
                 row = int(error.nan_to_num(torch.inf).argmax())
                 raise ConservationError(

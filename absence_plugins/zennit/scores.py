@@ -1,5 +1,5 @@
 """The scores in what a model returns: Zennit's attributors take a tensor, many models return a dictionary or a
-dataclass.
+dataclass. And the explained ones among them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.scores import logits_of
 
 
@@ -46,3 +48,28 @@ def scores_only(model: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def weighted(weights: Tensor, outputs: Tensor) -> Tensor:
+    """weights * outputs, in which an output of weight 0 takes no part, whatever it is.
+
+    >>> weighted(torch.tensor([1.0, 0.0]), torch.tensor([3.0, -torch.inf])).tolist()
+    [3.0, 0.0]
+    """
+    return torch.where(weights == 0, torch.zeros_like(outputs), weights * outputs)
+
+
+def check_values(weights: Tensor, outputs: Tensor) -> None:
+    """Reject an explained output that is not finite; others may be what they are. Both [B, K, ...].
+
+    Raises:
+        ValueError: which output of which sample, and its value.
+    """
+    places = ((weights != 0) & ~torch.isfinite(outputs)).nonzero().tolist()
+    named = {place[0]: place[1:] for place in reversed(places)}
+
+    def word(sample: int) -> str:
+        index = named.get(sample, [])
+        return "the output" if not index else f"output {index[0] if len(index) == 1 else tuple(index)}"
+
+    check_explained(weighted(weights, outputs).reshape(len(outputs), -1).sum(1), word)

@@ -13,9 +13,10 @@ from zennit.attribution import Attributor, Occlusion, identity
 from zennit.core import BasicHook
 from zennit.core import Identity as HookedInput
 
-from absence_plugins.core.choices import Choice, Nontarget, Target, choose
+from absence_plugins.core.choices import Choice, Nontarget, Target, check_word, choose
 from absence_plugins.core.outputs import as_columns
 from absence_plugins.zennit.pairing import hooks_on, output_weights
+from absence_plugins.zennit.scores import weighted
 
 _ASKING: ContextVar[Attributor | None] = ContextVar("asking", default=None)  # the Absence* attributor that runs
 ELEMENTWISE = ("relu", "threshold", "hardtanh", "elu", "softplus", "sigmoid", "tanh", "silu", "mish", "hardswish")
@@ -32,13 +33,16 @@ def nontarget(target: Target, select: Nontarget = "runner_up") -> NontargetOutpu
     Source: docs/concepts.md, docs/from-zennit.md.
 
     Args:
-        target: the class of the inputs: an index, or one per sample [B].
+        target: the class of the inputs: an index, or one per sample [B]. Of outputs [B, K, H, W] it means the sum of
+            its logits over the image; a tuple (class, y, x) one pixel.
         select: "runner_up" (the highest other output), "others" (their mean), a class, one per sample [B], or
-            ``f(outputs, target) -> [B]``. Chosen from the outputs that the attributor hands over; within SmoothGrad
+            ``f(outputs, target) -> [B]``; "target" (the target itself), "negated" (minus the target) or "margin" (the
+            target minus its runner-up). Chosen from the outputs that the attributor hands over; within SmoothGrad
             and IntegratedGradients use the ``Absence*`` attributors, which choose once, on the real input.
 
     Raises:
-        ValueError: when called: softmax outputs, classes that do not exist, a non-target that is the target.
+        ValueError: when called: softmax outputs, classes that do not exist, a non-target that is the target, another
+            output of a model with one; an explained output that is not finite.
 
     >>> outputs = torch.tensor([[3.0, 1.0, 2.0]])
     >>> nontarget(0)(outputs)
@@ -53,10 +57,7 @@ class NontargetOutput:
     """What :func:`nontarget` returns: a function of the outputs [B, K, ...] to a seed of the same shape."""
 
     def __init__(self, target: Target, select: Nontarget) -> None:
-        if isinstance(select, str) and select not in ("runner_up", "others"):
-            raise ValueError(
-                f"select={select!r} is not known: use 'runner_up', 'others', a class index, a tensor or a callable"
-            )
+        check_word(select, "select")
         self.target, self.select = target, select
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class NontargetOutput:
     def __call__(self, output: Tensor) -> Tensor:
         """The seed of the outputs [B, K, ...]."""
         weights = self.weights(output)
-        return weights * output.detach() if self._wants_value(output) else weights
+        return weighted(weights, output.detach()) if self._wants_value(output) else weights
 
     def weights(self, output: Tensor) -> Tensor:
         """The non-target as weights on the outputs [B, K, ...]."""
@@ -155,10 +156,12 @@ def choice_weights(choice: Choice, outputs: Tensor) -> Tensor:
     index = choice.index.tolist() if isinstance(choice.index, Tensor) else choice.index
     for row, entry in enumerate(index):
         first, *rest = entry if isinstance(entry, tuple) else (entry,)
+        place = (row, slice(None), *rest)
         if choice.weights is None:
             weights[(row, first, *rest)] = 1
         else:
-            weights[(row, slice(None), *rest)] = choice.weights[first].to(weights)
+            own = choice.weights[first].to(weights)
+            weights[place] = own.reshape(-1, *[1] * (weights[place].dim() - 1))
     return weights.view_as(outputs)
 
 
@@ -176,6 +179,8 @@ def asked_weights(attr_output_fn: Any, outputs: Tensor) -> Tensor:
     seed = attr_output_fn(outputs)
     if not isinstance(seed, Tensor):
         raise TypeError(f"attr_output must be a tensor, or a function that returns one, got {type(seed).__name__}")
+    if outputs.dim() > 3 and seed.dim() == 2 and seed.shape[1] == outputs.shape[1]:
+        seed = seed.reshape(*seed.shape, *[1] * (outputs.dim() - 2))  # classes of maps: their sums over the image
     try:
         seed = seed.detach().to(outputs).expand_as(outputs)
     except RuntimeError:
@@ -194,12 +199,12 @@ def asked_weights(attr_output_fn: Any, outputs: Tensor) -> Tensor:
 
 
 def is_single(outputs: Tensor) -> bool:
-    """Whether there is one output z, whose two neurons are +z and -z."""
+    """Whether there is one output z, whose negative is -z."""
     return outputs.dim() == 1 or outputs.shape[1:].numel() == 1
 
 
-def nontarget_weights(weights: Tensor, outputs: Tensor, nontarget: Nontarget) -> tuple[Tensor, Choice]:
-    """From the target that the weights name to its non-target: weights, and the choice behind them.
+def chosen_weights(weights: Tensor, outputs: Tensor, nontarget: Nontarget) -> tuple[Tensor, Choice]:
+    """From the target that the weights name to what is explained in its place: weights, and the choice behind them.
 
     Raises ValueError if the weights name several outputs.
     """
@@ -212,14 +217,24 @@ def nontarget_weights(weights: Tensor, outputs: Tensor, nontarget: Nontarget) ->
     return choice_weights(choice, outputs) * sign, choice
 
 
+def explained_choice(weights: Tensor, outputs: Tensor, choice: Choice | None) -> Choice | None:
+    """The choice that says what the weights explain; None if they are no selection of one output (or its negative)."""
+    if choice is not None and not choice.single:
+        return choice
+    places = [_named_place(sample) for sample in weights]
+    signs = set(weights[weights != 0].tolist())
+    if None in places or signs not in ({1.0}, {-1.0}):
+        return None
+    return choose(outputs, places, "target" if signs == {1.0} else "negated")
+
+
 def named_classes(weights: Tensor) -> Tensor | None:
     """The class [B] that each sample's weights name; None if they name several outputs (or there is but one)."""
-    if is_single(weights):
+    places = [_named_place(sample) for sample in weights]
+    if is_single(weights) or None in places:
         return None
-    places = [sample.nonzero() for sample in weights]
-    if any(len(place) != 1 for place in places):
-        return None
-    return torch.stack([place[0, 0] for place in places])
+    classes = [place[0] if isinstance(place, tuple) else place for place in places]
+    return torch.tensor(classes, device=weights.device)
 
 
 def compared_classes(weights: Tensor, choice: Choice | None) -> tuple[Tensor | None, Tensor | None]:
@@ -229,9 +244,10 @@ def compared_classes(weights: Tensor, choice: Choice | None) -> tuple[Tensor | N
     """
     if is_single(weights):
         explains_plus = (weights.reshape(len(weights), -1)[:, 0] > 0).long().cpu()
-        return (explains_plus, None) if choice is None else (1 - explains_plus, explains_plus)
+        is_negated = choice is not None and choice.kind == "negated"
+        return 1 - explains_plus if is_negated else explains_plus, None
     if choice is not None:
-        return choice.classes, choice.nontargets
+        return choice.contrast()
     targets = named_target(weights, "a ReferenceSet (which takes its contrast from the target)")
     return torch.tensor([entry[0] if isinstance(entry, tuple) else entry for entry in targets]), None
 
@@ -244,12 +260,28 @@ def named_target(weights: Tensor, purpose: str) -> list[Any]:
     """
     targets: list[Any] = []
     for row, sample in enumerate(weights):
-        places = sample.nonzero()
-        if len(places) != 1:
+        place = _named_place(sample)
+        if place is None:
             raise ValueError(
-                f"attr_output names {len(places)} outputs of sample {row}, but {purpose} needs one target per sample; "
-                "pass torch.eye(K)[[k]]"
+                f"attr_output names {int((sample != 0).sum())} outputs of sample {row}, but {purpose} needs one target "
+                "per sample; pass torch.eye(K)[[k]]"
             )
-        place = places[0].tolist()
-        targets.append(place[0] if len(place) == 1 else tuple(place))
+        targets.append(place)
     return targets
+
+
+def _named_place(sample: Tensor) -> Any:
+    """The output [K, ...] that one sample's weights name: its index, its place, or a class for its sum over the image.
+
+    None: several.
+    """
+    if sample.dim() == 0:
+        return 0
+    places = sample.nonzero()
+    if len(places) == 1:
+        place = places[0].tolist()
+        return place[0] if len(place) == 1 else tuple(place)
+    if sample.dim() > 2 and len(places) == sample[0].numel() and len(set(places[:, 0].tolist())) == 1:
+        own = sample[places[0, 0]]
+        return int(places[0, 0]) if bool((own == own.flatten()[0]).all()) else None
+    return None

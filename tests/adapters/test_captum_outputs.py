@@ -81,17 +81,44 @@ class Head(nn.Module):
 
 @pytest.mark.parametrize("shape", ["[B]", "[B, 1]"])
 @pytest.mark.parametrize(
-    "name", ["InputXGradient", "IntegratedGradients", "FeatureAblation", "DeepLift", "Occlusion", "KernelShap"]
+    "name",
+    ["InputXGradient", "Saliency", "IntegratedGradients", "FeatureAblation", "DeepLift", "Occlusion", "KernelShap"],
 )
-@pytest.mark.parametrize("nontarget", ["runner_up", "others"])
-def test_one_logit_is_two_neurons(shape: str, name: str, nontarget: str) -> None:
+def test_a_single_output_is_explained_as_the_host_does(shape: str, name: str) -> None:
     x, options = torch.tensor([[3.0, 5.0], [1.0, -1.0]], dtype=torch.float64), {}
     if name == "Occlusion":
         options["sliding_window_shapes"] = (1,)
-    seeded()
     target = None if shape == "[B]" else 0
-    found = ADAPTERS[f"Absence{name}"](Head(shape), nontarget=nontarget).attribute(x, target=target, **options)
-    assert torch.allclose(found.double(), torch.tensor([[-3.0, 10.0], [-1.0, -2.0]]).double(), atol=1e-4)
+    plain = {"abs": False} if name == "Saliency" else {}
+    maps = {}
+    for word in ("auto", "target", "negated"):
+        seeded()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            maps[word] = ADAPTERS[f"Absence{name}"](Head(shape), nontarget=word).attribute(x, target=target, **options)
+        said = [one for one in caught if "single output" in str(one.message)]
+        assert len(said) == (word == "auto")
+        assert all(one.filename == __file__ for one in said)
+    seeded()
+    host = getattr(attr, name)(Head(shape)).attribute(x, target=target, **options, **plain)
+    assert torch.allclose(maps["auto"], host.detach(), rtol=1e-6, atol=1e-12)
+    assert torch.equal(maps["auto"], maps["target"])
+    assert torch.allclose(maps["negated"], -host.detach(), rtol=1e-3, atol=1e-4)  # KernelShap draws anew
+    with pytest.raises(ValueError, match="nontarget='negated' explains its negative"):
+        ADAPTERS[f"Absence{name}"](Head(shape), nontarget="runner_up").attribute(x, target=target, **options)
+
+
+def test_a_single_output_against_real_inputs_shows_absences_without_a_warning() -> None:
+    x, real = torch.tensor([[3.0, 0.0]], dtype=torch.float64), torch.tensor([[1.0, 4.0]], dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AbsenceWarning)
+        found = adapters.AbsenceDeepLift(Head("[B, 1]")).explain(x, baselines=real)
+        same = adapters.AbsenceDeepLift(Head("[B, 1]"), reference=ReferenceSet(real, k=1)).explain(x)
+    for one in (found, same):
+        assert one.attribution.tolist() == [[2.0, 8.0]]
+        assert one.absence.tolist() == [[0.0, 8.0]]
+        assert one.words() == ["the output"]
+        assert one.legend() == ("raises the output", "holds the output down")
 
 
 def test_one_logit_takes_its_references_from_the_right_class() -> None:
@@ -100,8 +127,96 @@ def test_one_logit_takes_its_references_from_the_right_class() -> None:
     ig = adapters.AbsenceIntegratedGradients
     target = ig(Head("[B, 1]"), reference=pool).attribute(x, target=0)  # +z against class 0
     assert torch.allclose(target, torch.tensor([[1.0, 6.0]], dtype=torch.float64))
-    other = ig(Head("[B, 1]"), reference=pool, nontarget="runner_up").attribute(x, target=0)  # -z against class 0
+    other = ig(Head("[B, 1]"), reference=pool, nontarget="negated").attribute(x, target=0)  # -z against class 0
     assert torch.allclose(other, torch.tensor([[-1.0, -6.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["IntegratedGradients", "DeepLift", "InputXGradient", "FeatureAblation", "LRP"])
+def test_margin_negated_and_target_are_combinations_of_the_targets_maps(name: str) -> None:
+    cls, net, x = ADAPTERS[f"Absence{name}"], Net(), images(3)
+    target = torch.tensor([0, 1, 3])
+
+    def of(word: Any) -> Tensor:
+        return build(cls, net, nontarget=word).attribute(x, target=target)  # type: ignore[no-any-return]
+
+    own, runner_up = of("target"), of("runner_up")
+    assert torch.allclose(of("margin"), own - runner_up, rtol=1e-6, atol=1e-7)
+    assert torch.allclose(of("negated"), -own, rtol=1e-6, atol=1e-7)
+    other = net(x).detach().scatter(1, target[:, None], -torch.inf).argmax(1)
+    assert torch.allclose(own, build(cls, net, nontarget=target).attribute(x, target=other), rtol=1e-6, atol=1e-7)
+
+
+def test_margin_takes_its_references_from_the_contrast_of_the_target() -> None:
+    net = linear([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    pool = ReferenceSet(torch.tensor([[0.0, 4.0], [6.0, 0.0], [1.0, 1.5]]), torch.tensor([1, 0, 2]), k=1)
+    x = torch.tensor([[2.0, 1.0]], dtype=torch.float64)
+    found = adapters.AbsenceDeepLift(net, nontarget="margin", reference=pool).explain(x, target=0)
+    assert found.nontarget.tolist() == [2]
+    assert found.words() == ["logit 0 minus logit 2"]
+    assert found.attribution.tolist() == [[0.5, 0.25]]  # 0.5 x0 - 0.5 x1 against the nearest of classes 1 and 2
+    assert found.view == "target"
+
+
+class Masked(nn.Module):
+    """Three logits, and two that are switched off, in each of the ways that people write it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.linear = how, linear([[1.0, -1.0], [0.0, 1.0], [0.5, 0.25], [1.0, 1.0], [2.0, 2.0]])
+        self.register_buffer("off", torch.tensor([0, 0, 0, 1, 1]).bool())
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.linear(x)
+        if self.how == "masked_fill":
+            return z.masked_fill(self.off, -torch.inf)  # type: ignore[no-any-return]
+        if self.how == "where":
+            return torch.where(self.off, torch.full_like(z, -torch.inf), z)
+        return z + torch.zeros_like(z).masked_fill(self.off, -torch.inf)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["masked_fill", "where", "added"])
+@pytest.mark.parametrize("name", ["IntegratedGradients", "DeepLift", "InputXGradient", "FeatureAblation"])
+@pytest.mark.parametrize("nontarget", [1, "runner_up", "margin", "negated"])
+def test_classes_that_are_switched_off_take_no_part(how: str, name: str, nontarget: Any) -> None:
+    x, net = torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=torch.float64), Masked(how)
+    found = ADAPTERS[f"Absence{name}"](net, nontarget=nontarget).attribute(x, target=0)
+    rows = net.linear.weight.detach()
+    runner_up = rows[[2, 1]]
+    weights = {1: rows[[1, 1]], "runner_up": runner_up, "margin": rows[[0, 0]] - runner_up, "negated": -rows[[0, 0]]}
+    assert torch.allclose(found, weights[nontarget] * x, atol=1e-6)
+    with pytest.raises(ValueError, match=r"logit 3 of sample 0 is NaN or infinite \(-inf\)"):
+        ADAPTERS[f"Absence{name}"](net, nontarget=3).attribute(x, target=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["IntegratedGradients", "DeepLift", "InputXGradient", "FeatureAblation", "LayerGradCam"]
+)
+@pytest.mark.parametrize("word", ["target", "runner_up", "others", "margin"])
+def test_segmentation_is_the_sum_over_the_image_of_a_wrapper_made_by_hand(name: str, word: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 4, 1)).double()
+    by_hand = nn.Sequential(net, nn.Flatten(2), Summed())
+    x = torch.rand(2, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    cls = ADAPTERS[f"Absence{name}"]
+    layer = (net[0],) if name.startswith("Layer") else ()
+    found = cls(net, *layer, nontarget=word).attribute(x, target=1)
+    assert torch.allclose(found, cls(by_hand, *layer, nontarget=word).attribute(x, target=1), atol=1e-6)
+
+
+class Summed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(2)
+
+
+def test_a_figure_can_take_its_words_from_the_explanation() -> None:
+    x = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    found = adapters.AbsenceIntegratedGradients(linear([[1.0, 0.0], [0.0, 1.0]])).explain(x, target=1)
+    assert found.title(0, ["normal", "ill"]) == "logit 0 (normal), which is not the target 1 (ill)"
+    assert found.legend(0, ["normal", "ill"]) == ("raises logit 0 (normal)", "holds logit 0 (normal) down")
+    assert "explained: logit 0, which is not the target 1,\n  red raises logit 0, blue holds logit 0 down" in repr(
+        found
+    )
+    assert found.to_dict()["explained"] == ["logit 0, which is not the target 1"] * 2
 
 
 @pytest.mark.parametrize(
@@ -182,10 +297,9 @@ def test_guided_backprop_is_two_sided(columns: int) -> None:
     """u = relu(x0) - relu(x1), at x = (1, 2): one-sided guided backpropagation hides x1."""
     body = nn.Sequential(nn.Identity(), nn.ReLU(), linear([[0.0, 0.0], [1.0, -1.0]][-columns:]))
     x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
-    sign = 1.0 if columns == 2 else -1.0
     with pytest.warns(AbsenceWarning, match="local"):
         found = adapters.AbsenceGuidedBackprop(body).attribute(x, target=0)
-    assert found.tolist() == [[sign * 1.0, sign * -2.0]]
+    assert found.tolist() == [[1.0, -2.0]]
     assert attr.GuidedBackprop(body).attribute(x, target=columns - 1)[0, 1] <= 0
 
 

@@ -169,23 +169,25 @@ def test_an_integer_for_all_and_outputs_of_more_axes() -> None:
 
 
 @pytest.mark.parametrize("flat", [True, False], ids=["[B]", "[B, 1]"])
-def test_a_single_logit_is_two_neurons(flat: bool) -> None:
-    """The non-target of +z is -z."""
+def test_a_single_output_is_itself_or_its_negative(flat: bool) -> None:
     net: Any = dense_net(3)
     net[-1] = nn.Linear(6, 1).double()
     net = nn.Sequential(net, nn.Flatten(0)) if flat else net
     x, r = rows(2), rows(2, seed=2)
     plus = torch.ones(2, *([] if flat else [1])).double()
     expected = explain(net, AbsenceEpsilonGamma(), x, r, plus)
-    for select in ("runner_up", "others", 1):
-        assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, plus, nontarget=select), -expected)
-        assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, nontarget(0, select)), -expected)
+    for select, sign in (("negated", -1), ("target", 1)):
+        assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, plus, nontarget=select), sign * expected)
+        assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, nontarget(0, select)), sign * expected)
+    for other in ("runner_up", "others", "margin", 1):
+        with pytest.raises(ValueError, match="nontarget='negated' explains its negative"):
+            explain(net, AbsenceEpsilonGamma(), x, r, plus, nontarget=other)
     value = attribution.Gradient(net, EpsilonPlus())(x, lambda out: out)[1]
-    assert torch.allclose(attribution.Gradient(net, EpsilonPlus())(x, nontarget(0))[1], -value)
+    assert torch.allclose(attribution.Gradient(net, EpsilonPlus())(x, nontarget(0, "negated"))[1], -value)
     assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, -plus), -expected)
     references = ReferenceSet(rows(12, seed=9), torch.arange(12) % 2, k=1)  # class 1 is what z is for
     for seed, options, classes, label in (
-        (plus, {}, 1, None), (-plus, {}, 0, None), (plus, {"nontarget": "runner_up"}, 1, 0)
+        (plus, {}, 1, None), (-plus, {}, 0, None), (plus, {"nontarget": "negated"}, 1, None)
     ):  # fmt: skip
         nearest = references.nearest(x, classes, label=label)[:, 0]
         sign = -1 if options or seed is not plus else 1
@@ -196,15 +198,89 @@ def test_a_single_logit_with_axes_of_one() -> None:
     net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 6)).double()  # [B, 1, 1, 1]
     x, r, plus = images(2), images(2, seed=2), torch.ones(2, 1, 1, 1).double()
     expected = explain(net, AbsenceEpsilonGamma(), x, r, plus)
-    assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, plus, nontarget="runner_up"), -expected)
+    assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, plus, nontarget="negated"), -expected)
 
 
-def test_the_non_target_of_minus_z_is_z() -> None:
-    # the sign of attr_output is dropped, so -z is its own non-target (seeds.py, named_target)
+def test_minus_z_negated_is_z() -> None:
     net = nn.Sequential(nn.Linear(5, 1)).double()
     x, r, minus = rows(2), rows(2, seed=2), -torch.ones(2, 1).double()
     expected = explain(net, AbsenceEpsilonGamma(), x, r, -minus)
-    assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, minus, nontarget="runner_up"), expected)
+    assert torch.equal(explain(net, AbsenceEpsilonGamma(), x, r, minus, nontarget="negated"), expected)
+    attributor = AbsenceGradient(net, AbsenceEpsilonGamma(), minus, reference=r, nontarget="negated")
+    assert attributor.explain(x).words() == ["the output"] * 2
+
+
+@pytest.mark.parametrize("name", ["Gradient", "IntegratedGradients", "Occlusion"])
+def test_target_negated_and_margin_are_combinations(name: str) -> None:
+    net, x, r = conv_net(3), images(2), images(2, seed=2)
+    cls, options = {
+        "Gradient": (AbsenceGradient, {"composite": AbsenceEpsilonGamma()}),
+        "IntegratedGradients": (AbsenceIntegratedGradients, {}),
+        "Occlusion": (AbsenceOcclusion, {"window": 3, "stride": 3}),
+    }[name]
+    found = {
+        word: cls(net, attr_output=one(0, 2), reference=r, nontarget=word, **options).explain(x)
+        for word in (None, "target", "negated", "margin", "runner_up")
+    }
+    maps = {word: each.attribution.detach() for word, each in found.items()}
+    assert torch.equal(maps["target"], maps[None])
+    assert torch.allclose(maps["negated"], -maps[None], atol=1e-12)
+    assert torch.allclose(maps["margin"], maps["target"] - maps["runner_up"], atol=1e-12)
+    other = found["runner_up"].nontarget.tolist()
+    assert found["margin"].words() == [f"logit 0 minus logit {other[0]}", f"logit 2 minus logit {other[1]}"]
+    assert found[None].words() == found["target"].words() == ["logit 0", "logit 2"]
+    seed = nontarget([0, 2], "margin")
+    with attribution.Gradient(net, EpsilonPlus()) as host:  # LRP is linear in its seed
+        values = net(x).detach()
+        expected = sum(
+            sign * host(x, values * torch.eye(3).double()[which])[1] for sign, which in ((1, [0, 2]), (-1, other))
+        )
+        assert torch.allclose(host(x, seed)[1], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("word", [None, "runner_up", "others", "margin"])
+def test_maps_of_logits_are_summed_over_the_image(word: Any) -> None:
+    """A row of classes as attr_output, or a mask of one class, means the sum; as with a wrapper made by hand."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 1)).double()
+    summed = nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten())  # the mean of 16 places
+    x, r = images(2), images(2, seed=2)
+    classes = torch.eye(4).double()[[1, 3]]
+    places = classes[:, :, None, None].expand(2, 4, *net(x).shape[2:])
+    expected = explain(summed, AbsenceEpsilonGamma(), x, r, classes, nontarget=word) * net(x)[0, 0].numel()
+    for seed in (classes, places):
+        assert torch.allclose(explain(net, AbsenceEpsilonGamma(), x, r, seed, nontarget=word), expected, atol=1e-10)
+    if word is not None:
+        assert torch.allclose(explain(net, AbsenceEpsilonGamma(), x, r, nontarget([1, 3], word)), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("word", [None, 1, "runner_up", "margin", "negated"])
+def test_outputs_that_are_switched_off_take_no_part(word: Any) -> None:
+    class Masked(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear, self.value = nn.Linear(5, 4).double(), value
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x).masked_fill(torch.tensor([False, False, False, True]), self.value)
+
+    x, r = rows(2), rows(2, seed=2)
+    seed = torch.eye(4).double()[[0]]
+    expected, found = (
+        explain(Masked(value), AbsenceEpsilonGamma(), x, r, seed, nontarget=word) for value in (-1e4, -torch.inf)
+    )
+    assert torch.equal(found, expected)
+    for host in (
+        attribution.Gradient(Masked(-torch.inf), AbsenceEpsilonGamma()),
+        attribution.Gradient(Masked(-torch.inf), EpsilonPlus()),
+    ):
+        with host as registered:
+            assert bool(registered(x, nontarget(0, "margin"))[1].isfinite().all())
+            with pytest.raises(ValueError, match=r"logit 3 of sample 0 is NaN or infinite \(-inf\)"):
+                registered(x, nontarget(0, 3))
+    with pytest.raises(ValueError, match=r"output 3 of sample 0 is NaN or infinite \(-inf\)"):
+        explain(Masked(-torch.inf), AbsenceEpsilonGamma(), x, r, torch.eye(4).double()[[3]])
 
 
 @pytest.mark.parametrize("name", CONSERVATIVE)

@@ -161,14 +161,14 @@ def test_inputs_that_are_no_numbers(kind: str, value: float) -> None:
     composite = AbsenceEpsilonGamma() if kind in ("Gradient", "SmoothGrad") else None
     few: dict[str, Any] = {"window": 1, "stride": 1} if kind == "Occlusion" else {}
     for reference in (rows(2, seed=2), ReferenceSet(rows(9, seed=3), torch.arange(9) % 3, k=1)):
-        with pytest.raises(ValueError, match="output for sample 1 is NaN or infinite; check the input"):
+        with pytest.raises(ValueError, match="output 0 of sample 1 is NaN or infinite"):
             getattr(adapters, f"Absence{kind}")(dense_net(1), composite, one(0, 0), reference=reference, **few)(x)
 
 
 def test_a_unit_that_is_no_number() -> None:
     # an IndexError (core/targets.py, check_logits: flatten(1) of outputs [B])
     net = nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)).double()
-    with pytest.raises(ValueError, match="output for sample 1 is NaN"):
+    with pytest.raises(ValueError, match="output of sample 1 is NaN"):
         AbsenceGradient(net, AbsenceEpsilonGamma(), reference=rows(1))(rows(2) * torch.tensor([[1.0], [torch.nan]]))
 
 

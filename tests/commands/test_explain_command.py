@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,9 @@ class Named(nn.Sequential):
 
 def named():
     return Named(*tiny())
+
+def segmenter():
+    return nn.Conv2d(3, 3, 3, padding=1)
 
 def broken():
     raise KeyError("no file")
@@ -134,8 +138,19 @@ def test_models_that_return_an_object(folder: Path, method: str) -> None:
     assert "class 1" in page
 
 
-def test_single_logit(folder: Path) -> None:
-    assert "the negated output" in explained("photo.png", "--model", "own_models:single", "--size", "24")
+def test_a_single_output(folder: Path) -> None:
+    page = explained("photo.png", "--model", "own_models:single", "--size", "24")
+    assert "no other one to explain" in page
+    assert "Non-target map:" not in page
+    options = ("--nontarget", "negated", "--method", "InputXGradient")
+    page = explained("photo.png", "--model", "own_models:single", "--size", "24", *options)
+    assert "Non-target map: minus the output" in page
+
+
+def test_maps_of_logits_and_the_margin(folder: Path) -> None:
+    options = ("--size", "24", "--target", "1", "--nontarget", "margin", "--method", "InputXGradient")
+    page = explained("photo.png", "--model", "own_models:segmenter", *options)
+    assert re.search(r"Non-target map: class 1 minus class [02]", page)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
@@ -156,7 +171,10 @@ def test_torchvision_models_build_without_weights(name: str) -> None:
         (["own_models.py"], "own_models.py is not an image"),
         (["three.png", "--target", "10"], "--target 10 does not exist: the model has 10 outputs"),
         (["three.png", "--nontarget", "10"], "class indices go from 0 to 9"),
-        (["three.png", "--nontarget", "second"], "--nontarget 'second' must be a class index, runner_up, or others"),
+        (
+            ["three.png", "--nontarget", "second"],
+            "--nontarget 'second' must be a class index, runner_up, others, margin, or negated",
+        ),
         (["three.png", "--target", "3", "--nontarget", "3"], "is the target itself"),
         (["three.png", "--method", "Deconvolution"], "not a method that shows absences"),
         (["three.png", "--references", "nowhere"], "references folder nowhere does not exist"),

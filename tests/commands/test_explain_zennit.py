@@ -97,7 +97,7 @@ def test_a_single_logit() -> None:
     x, blank = torch.rand(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     contributions = (x.flatten() * net[1].weight[0]).detach().view_as(x)
     assert torch.allclose(ZennitMaps("epsilon_plus").standard(net, x, 0, 1, blank), contributions, atol=1e-5)
-    assert torch.allclose(ZennitMaps().nontarget(net, x, 0, 1, blank).attribution, -contributions, atol=1e-6)
+    assert torch.allclose(ZennitMaps().nontarget(net, x, 0, "negated", blank).attribution, -contributions, atol=1e-6)
 
 
 def test_resnets_get_their_canonizer() -> None:

@@ -68,9 +68,12 @@ def closed_forms() -> list[tuple[Output, list[float], str]]:
         (Others(0), [1.5, 4.5], "the mean of all logits but 0"),
         (Others([0, 1]), [1.5, 2.0], "the mean of all logits but of each sample"),
         (Margin(0, 2), [1.0, -4.0], "logit 0 minus logit 2"),
-        (choose(Z, 0, None), [3.0, 0.0], "the target"),
+        (choose(Z, 0, None), [3.0, 0.0], "logit 0"),
+        (choose(Z, [0, 1], None), [3.0, 5.0], "the target"),
         (choose(Z, 0, "runner_up"), [2.0, 5.0], "the non-target"),
-        (choose(Z, 0, "others"), [1.5, 4.5], "the mean of all outputs but the target"),
+        (choose(Z, 0, "others"), [1.5, 4.5], "the mean of all logits but the target 0"),
+        (choose(Z, 0, "negated"), [-3.0, 0.0], "minus logit 0"),
+        (choose(Z, 0, "margin"), [1.0, -5.0], "the target minus its runner-up"),
     ]
 
 
@@ -89,7 +92,7 @@ def test_an_output_is_one_number_per_sample(output: Output, values: list[float],
 def test_plus_and_minus_of_a_single_output() -> None:
     single = torch.tensor([2.0, -1.0])
     assert Logit().values(single).tolist() == [2.0, -1.0]
-    assert choose(single, None, "runner_up").values(single).tolist() == [-2.0, 1.0]
+    assert choose(single, None, "negated").values(single).tolist() == [-2.0, 1.0]
     with pytest.raises(ValueError, match="at least two outputs"):
         Others(0).values(single)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.choices import CombinedOutputs, choose, choose_nontarget, class_indices, others_weights
-from absence_plugins.core.outputs import check_logits
+from absence_plugins.core.choices import choose, choose_nontarget, class_indices
+from absence_plugins.core.combining import CombinedOutputs, others_weights
+from absence_plugins.core.outputs import check_logits, select
 
 SCORES = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0], [-1.0, -2.0, -3.0]])
 
@@ -101,13 +102,70 @@ def test_a_bad_target_is_named(target: object, error: type[Exception], message: 
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 1, 2)])
-def test_one_logit_has_two_neurons(shape: tuple[int, ...]) -> None:
+def test_a_single_output_is_itself_or_its_negative(shape: tuple[int, ...]) -> None:
     outputs = torch.arange(1.0, 1 + torch.Size(shape).numel()).reshape(shape)
     target = (0, 1) if len(shape) == 3 else None
     flat = outputs[:, 0, 1] if len(shape) == 3 else outputs.reshape(3)
-    assert choose(outputs, target, "runner_up").values(outputs).tolist() == (-flat).tolist()
-    assert choose(outputs, target, "others").values(outputs).tolist() == (-flat).tolist()
-    assert choose(outputs, target, None).values(outputs).tolist() == flat.tolist()
+    for word in (None, "auto", "target"):
+        assert choose(outputs, target, word).values(outputs).tolist() == flat.tolist()  # type: ignore[arg-type]
+    negated = choose(outputs, target, "negated")
+    assert negated.values(outputs).tolist() == (-flat).tolist()
+    assert negated.describe() == "minus the output"
+    for other in ("runner_up", "others", "margin", 1, [0, 0, 0], lambda scores, target: target):
+        with pytest.raises(ValueError, match="the model has a single one; nontarget='negated' explains its negative"):
+            choose(outputs, target, other)  # type: ignore[arg-type]
+
+
+def test_target_negated_and_margin() -> None:
+    target = [0, 2, 0]
+    assert choose(SCORES, target, "target").values(SCORES).tolist() == [3.0, 4.0, -1.0]
+    assert choose(SCORES, target, "negated").values(SCORES).tolist() == [-3.0, -4.0, 1.0]
+    margin = choose(SCORES, target, "margin")
+    assert margin.values(SCORES).tolist() == [1.0, -1.0, 1.0]
+    assert margin.nontargets is not None
+    assert margin.nontargets.tolist() == [2, 1, 1]
+    words = ["logit 0 (a) minus logit 2 (c)", "logit 2 (c) minus logit 1 (b)", "logit 0 (a) minus logit 1 (b)"]
+    assert margin.words(3, "abc") == words
+    assert margin.legend(1, {2: "cup"}) == ("speaks for logit 2 (cup)", "speaks for logit 1")
+    auto = choose(SCORES, target, "auto")
+    assert auto.words(2) == ["logit 2, which is not the target 0", "logit 1, which is not the target 2"]
+
+
+@pytest.mark.parametrize("word", ["target", "runner_up", "others", "negated", "margin"])
+def test_of_maps_of_logits_a_class_is_its_sum_over_the_image(word: str) -> None:
+    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    sums = maps.sum((2, 3))
+    found = choose(maps, [0, 2], word)  # type: ignore[arg-type]
+    assert torch.allclose(found.values(maps), choose(sums, [0, 2], word).values(sums))  # type: ignore[arg-type]
+    model = found.around(lambda x: x)
+    assert torch.allclose(select(model(maps), found.index), found.values(maps))
+    assert "image" in found.words(1)[0]
+    pixel = choose(maps, [(0, 1, 2), (2, 0, 3)], word)  # type: ignore[arg-type]
+    places = torch.stack([maps[0, :, 1, 2], maps[1, :, 0, 3]])
+    assert torch.allclose(pixel.values(maps), choose(places, [0, 2], word).values(places))  # type: ignore[arg-type]
+    assert "at (1, 2)" in pixel.words(1)[0]
+
+
+def test_a_class_of_outputs_with_one_more_axis_stays_a_question() -> None:
+    with pytest.raises(ValueError, match=r"target \(1,\) of sample 0 has 1 indices"):  # [B, K, T], or tokens [B, T, K]?
+        choose(torch.randn(2, 3, 4), 1, "runner_up")
+
+
+def test_only_what_is_asked_for_has_to_be_finite() -> None:
+    masked = torch.tensor([[3.0, 1.0, -torch.inf, 2.0], [0.0, -torch.inf, 5.0, 4.0]])
+    assert choose(masked, [0, 2], "runner_up").nontargets.tolist() == [3, 3]  # type: ignore[union-attr]
+    assert choose(masked, [0, 2], "margin").values(masked).tolist() == [1.0, 1.0]
+    for target, other, said in (
+        (0, [1, 1], "logit 1 of sample 1"),
+        ([2, 2], "runner_up", "logit 2 of sample 0"),
+        (0, "others", "the mean of all logits but the target 0 of sample 0"),
+    ):
+        with pytest.raises(ValueError, match=f"{said} is NaN or infinite \\(-inf\\)"):
+            choose(masked, target, other)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="all outputs of sample 1 but the target's are -inf"):
+        choose(torch.tensor([[1.0, 2.0], [1.0, -torch.inf]]), 0, "runner_up")
+    with pytest.raises(ValueError, match="logit 1 of sample 0 is NaN"):
+        choose(torch.tensor([[1.0, torch.nan, 0.0]]), 0, "runner_up")
 
 
 def test_others_is_the_mean_of_the_others_at_the_targets_place() -> None:
@@ -145,9 +203,9 @@ def test_sigmoid_outputs_are_not_a_softmax() -> None:
     check_logits(torch.tensor([[1.0], [1.0]]))  # one column cannot be told
 
 
-def test_outputs_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ValueError, match="sample 1 is NaN or infinite"):
-        check_logits(torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]))
+def test_explained_outputs_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="logit 0 of sample 1 is NaN or infinite"):
+        choose(torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]), 0, None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

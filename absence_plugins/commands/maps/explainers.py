@@ -49,7 +49,7 @@ class Explainer(Protocol):
         """The target's signed map, as the host shows it."""
 
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
-        """The map of another output (a class, or "others")."""
+        """The map of another output (a class, or a word: "others", "negated", "margin")."""
 
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
         """The target's map against the nearest references."""
@@ -140,19 +140,14 @@ class CaptumMaps:
         return str(self.method._traits.no_reference).replace("use Absence", "use ")
 
     def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
-        """The target's own map against blank: as a non-target, so that it is signed and corrected like the others.
-
-        The non-target of one logit z is -z, whose map is the negative of z's.
-        """
-        call = self._call(x, blank)
-        if classes == 1:
-            return -self.method(model).attribute(x, target=target, **call)  # type: ignore[no-any-return]
-        method = self.method(model, nontarget=target)
-        return method.attribute(x, target=(target + 1) % classes, **call)  # type: ignore[no-any-return]
+        """The target's own map against blank, signed and corrected like the others."""
+        method = self.method(model, nontarget="target")
+        return method.attribute(x, target=target, **self._call(x, blank))  # type: ignore[no-any-return]
 
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
         """The other output against blank."""
-        return _found(self.method(model, nontarget=other).explain(x, target=target, **self._call(x, blank)))
+        explained = self.method(model, nontarget=other).explain(x, target=target, **self._call(x, blank))
+        return signed_parts(explained.attribution, float(explained.output[0]))
 
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
         """The target against the nearest references."""
@@ -171,7 +166,7 @@ def _found(explanation: Any) -> Found:
 
 
 def signed_parts(attribution: Tensor, output: float) -> Found:
-    """A non-target map against a blank image: all that holds the output down is content of x."""
+    """A map against a blank image: all that holds the explained output down is content of x."""
     return Found(attribution, split_by_sign(attribution)[1], output)
 
 

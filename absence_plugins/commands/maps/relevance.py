@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.maps.explainers import Found, signed_parts
+from absence_plugins.core.choices import Choice, choose
 from absence_plugins.core.maps import split_by_content
-from absence_plugins.core.outputs import Logit, Others, Output
+from absence_plugins.core.outputs import Logit, Output
 from absence_plugins.core.scores import logits_of
 from absence_plugins.relevance import relevance
 from absence_plugins.relevance.rules import LOWER, RULES
@@ -55,25 +56,28 @@ class RelevanceMaps:
         return self._map(model, x, blank, Logit(target))[0]
 
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
-        """The other output against blank; of a single output z its negative."""
-        with torch.no_grad():
-            is_single = logits_of(model(x.clone())).reshape(len(x), -1).shape[1] == 1
-        output: Output = Logit(0, sign=-1) if is_single else Others(target) if isinstance(other, str) else Logit(other)
-        signed, u = self._map(model, x, blank, output)
+        """The other output against blank."""
+        signed, u = self._map(model, x, blank, self._chosen(model, x, target, other))
         return signed_parts(signed, u)
 
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
         """The target against the nearest references: the mean over them, and the part where only they have content."""
-        nearest = references.nearest(x, torch.tensor([target]))
+        own = self._chosen(model, x, target, "target")
+        nearest = references.nearest(x, own.contrast()[0])
         assert isinstance(nearest, Tensor)
         others = list(nearest.unbind(1))
-        found = relevance(model, x, others, lambda out: Logit(target).values(logits_of(out)), rule=self.rule)
+        found = relevance(model, x, others, lambda out: own.values(logits_of(out)), rule=self.rule)
         blank = references.empty[0].to(x).expand_as(x)
         absent = [
             split_by_content(signed, x, other, blank)[1]
             for signed, other in zip(found.per_reference, others, strict=True)
         ]
         return Found(found.attribution, torch.stack(absent).mean(0).clamp(min=0), float(found.output[0]))
+
+    @staticmethod
+    def _chosen(model: nn.Module, x: Tensor, target: int, other: int | str) -> Choice:
+        with torch.no_grad():
+            return choose(logits_of(model(x.clone()), samples=len(x)), target, other)  # type: ignore[arg-type]
 
     def _map(self, model: nn.Module, x: Tensor, blank: Tensor, output: Output) -> tuple[Tensor, float]:
         found = relevance(model, x, blank.expand_as(x), lambda out: output.values(logits_of(out)), rule=self.rule)

@@ -40,8 +40,8 @@ def integrated_gradients(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> 
     """Integrated gradients with Captum, one baseline per input; arguments and sign as :func:`default_maps`."""
     from absence_plugins.captum import AbsenceIntegratedGradients
 
-    method = AbsenceIntegratedGradients(unit)
-    return -method.attribute(  # type: ignore[no-any-return]
+    method = AbsenceIntegratedGradients(unit, nontarget="target")
+    return method.attribute(  # type: ignore[no-any-return]
         inputs, baselines=baselines, target=0, n_steps=STEPS, internal_batch_size=max(CHUNK, len(inputs))
     ).detach()
 

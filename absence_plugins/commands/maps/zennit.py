@@ -15,6 +15,7 @@ import absence_plugins.zennit as adapters
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.maps.explainers import Found, signed_parts
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.outputs import as_columns
 from absence_plugins.zennit.scores import scores_only
 
 PREFIX = "absence_"
@@ -89,7 +90,7 @@ class ZennitMaps:
         seeded = self.key != "guided_backprop"
 
         def seed(output: Tensor) -> Tensor:
-            columns = output.detach().reshape(len(output), -1)
+            columns = as_columns(output.detach())
             chosen = torch.zeros_like(columns)
             chosen[:, target] = columns[:, target] if seeded else 1
             return chosen.view_as(output)
@@ -120,7 +121,7 @@ class ZennitMaps:
 
     def _attributor(self, model: nn.Module, target: int, x: Tensor, **options: Any) -> adapters.AbsenceGradient:
         def names(output: Tensor) -> Tensor:
-            chosen = torch.zeros_like(output).reshape(len(output), -1)
+            chosen = torch.zeros_like(as_columns(output))
             chosen[:, target] = 1
             return chosen.view_as(output)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from absence_plugins.core.choices import Nontarget, choose_nontarget, others_weights
-from absence_plugins.core.outputs import as_columns, check_logits, combine, select
+from absence_plugins.core.choices import Nontarget, choose_nontarget
+from absence_plugins.core.combining import combine, others_weights
+from absence_plugins.core.outputs import as_columns, check_explained, check_logits, select
 from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
 from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_shared, find_logits, fitting
 from absence_plugins.methods.debias.trial import try_second_derivatives, watch_gradients
@@ -269,6 +270,11 @@ class AttributionPrior(nn.Module):
             target = logits[:, 0] if single else select(logits, y)
             if self.mode != "presence" and not single:
                 other, nontargets = self._other(logits, y)
+        if not self._is_checked:
+            check_explained(target.detach(), lambda sample: "the logit of the label")
+            if self.mode != "presence" and not single:
+                check_explained(other.detach(), lambda sample: "the non-target")
+            self._is_checked = True
         if self.mode != "absence" or single:
             presence = masked_attribution(target, x, mask, square=square, normalize=self.normalize)
         if self.mode != "presence":

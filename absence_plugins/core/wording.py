@@ -1,0 +1,99 @@
+"""What is explained, in words: for titles, the colors of a map, and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["target", "nontarget", "others", "negated", "margin"]
+Names = Sequence[str] | Mapping[int, str] | None  # of the classes
+GENERAL: dict[Kind, str] = {
+    "target": "the target",
+    "nontarget": "the non-target",
+    "others": "the mean of all outputs but the target",
+    "negated": "minus the target",
+    "margin": "the target minus its runner-up",
+}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The explained output of one sample.
+
+    target, other: class indices; position: of one pixel among outputs [B, K, H, W]; single: the model has one output;
+    summed: of outputs [B, K, H, W] the sum over the image is meant.
+
+    >>> Wording("nontarget", 7, 3).long({7: "espresso", 3: "cup"})
+    'logit 3 (cup), which is not the target 7 (espresso)'
+    >>> Wording("margin", 7, 3).legend()
+    ('speaks for logit 7', 'speaks for logit 3')
+    """
+
+    kind: Kind
+    target: int
+    other: int | None = None
+    position: tuple[int, ...] = ()
+    single: bool = False
+    summed: bool = False
+
+    @staticmethod
+    def general(kind: Kind) -> str:
+        """In words that hold whatever the classes are."""
+        return GENERAL[kind]
+
+    def short(self, names: Names = None) -> str:
+        """The explained output alone, as "logit 3 (cup)", "the sum of logit 3 over the image"."""
+        said = self._brief(names)
+        if self.summed:
+            return f"{said}, each summed over the image" if self._several else f"the sum of {said} over the image"
+        return said
+
+    def long(self, names: Names = None) -> str:
+        """With the target, where it is another output."""
+        if self.kind == "nontarget":
+            return f"{self.short(names)}, which is not the target {named_class(self.target, names)}"
+        return self.short(names)
+
+    def legend(self, names: Names = None) -> tuple[str, str]:
+        """What red and blue mean."""
+        own = self._output(self.target, names)
+        if self.kind == "margin" and self.other is not None:
+            return f"speaks for {own}", f"speaks for {self._output(self.other, names)}"
+        if self.kind == "negated":
+            return f"holds {own} down", f"raises {own}"
+        return f"raises {self._brief(names)}", f"holds {self._brief(names)} down"
+
+    @property
+    def _several(self) -> bool:
+        return self.kind in ("margin", "others")
+
+    def _brief(self, names: Names) -> str:
+        own = self._output(self.target, names)
+        if self.other is not None and self.kind == "nontarget":
+            return self._output(self.other, names)
+        if self.other is not None and self.kind == "margin":
+            return f"{own} minus {self._output(self.other, names)}"
+        if self.kind == "others":
+            return f"the mean of all logits but the target {named_class(self.target, names)}{self._where}"
+        return f"minus {own}" if self.kind == "negated" else own
+
+    def _output(self, index: int, names: Names) -> str:
+        return "the output" if self.single else f"logit {named_class(index, names)}{self._where}"
+
+    @property
+    def _where(self) -> str:
+        if not self.position or self.single:
+            return ""
+        return f" at {self.position[0] if len(self.position) == 1 else self.position}"
+
+
+def named_class(index: int, names: Names) -> str:
+    """A class's number, with its name where there is one.
+
+    >>> named_class(3, ["a", "b", "c", "cup"]), named_class(3, {1: "b"}), named_class(3, None)
+    ('3 (cup)', '3', '3')
+    """
+    if isinstance(names, Mapping):
+        return f"{index} ({names[index]})" if index in names else str(index)
+    return f"{index} ({names[index]})" if names is not None and index < len(names) else str(index)
