@@ -21,7 +21,6 @@ RAISES = {  # to be empty
     "saliency",
     "segmentation",
     "star_import",
-    "tcav",
 }
 SCRIPTS = [
     pytest.param(name, marks=[pytest.mark.xfail(raises=ValueError, strict=True)] if name in RAISES else [])
