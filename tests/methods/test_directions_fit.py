@@ -16,6 +16,7 @@ from torch import Tensor
 from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
 from absence_plugins.methods.directions import DirectionPairs, FeatureStore
+from absence_plugins.methods.directions.recipe import finalists
 
 QUICK: dict[str, Any] = {"starts": 8, "steps": 150}
 
@@ -50,7 +51,7 @@ def test_all_pairs_are_recovered_in_twenty_data_sets() -> None:
 
 @pytest.mark.slow
 def test_eight_and_twelve_concepts_in_32_dimensions() -> None:
-    for seed, concepts in ((0, 8), (1, 8), (2, 8), (3, 12)):
+    for seed, concepts in ((0, 8), (1, 8), (2, 12), (3, 12)):
         found = recovered(seed, concepts, concepts=concepts, dimensions=32)
         assert min(found.iou) >= 0.93, found
         assert statistics.mean(found.cosine) >= 0.95, found
@@ -62,6 +63,15 @@ def test_harder_data(variant: dict[str, Any]) -> None:
     found = [recovered(seed, **variant) for seed in range(5)]
     assert statistics.median(min(one.iou) for one in found) >= 0.92, found
     assert statistics.median(min(one.cosine) for one in found) >= 0.92, found
+
+
+def test_finalists_by_score_and_by_the_share_of_one_detector() -> None:
+    ranked = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, float("inf")])
+    kinds = torch.tensor([[0.9], [0.9], [0.9], [0.6], [0.6], [0.6]])
+    exclusive = torch.tensor([1.0, 0.3, 0.4, 0.9, 0.8, 1.0])
+    assert finalists(ranked, kinds, exclusive, 3).tolist() == [0, 3, 1]
+    assert finalists(ranked, kinds, exclusive, 4).tolist() == [0, 3, 1, 4]  # 0 and 3 are taken, 5 has no score
+    assert sorted(finalists(ranked, kinds, exclusive, 6).tolist()) == [0, 1, 2, 3, 4, 5]
 
 
 def matches_truth(found: Recovery) -> bool:

@@ -52,7 +52,7 @@ class DirectionPairs:
         recipe: ``"robust"`` or ``"paper"``.
         seed: the same seed gives the same bits; the global random state is untouched.
         starts: solutions that are trained side by side (robust); by default 24, or 4 per direction if that is more.
-        finalists: how many of them are refined (robust).
+        finalists: how many of them are refined (robust); a quarter by the share of positions where one detector fires.
         steps: optimizer steps of each of the two stages (robust), of each of the three steps (paper).
         batch_size: images per step.
         head_batch: how many of these go through ``head``, per start; lower it for a deep network.
@@ -104,7 +104,7 @@ class DirectionPairs:
         recipe: Literal["robust", "paper"] = "robust",
         seed: int = 0,
         starts: int | None = None,
-        finalists: int = 6,
+        finalists: int = 8,
         steps: int = 400,
         batch_size: int = 250,
         head_batch: int = 64,
