@@ -8,6 +8,7 @@ copies are recognized by their values, whatever a subclass does between the tunn
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ import torch
 from captum.attr import NoiseTunnel
 from captum.log import log_usage
 from torch import Tensor
+
+from absence_plugins.core import AbsenceWarning
+
+SQUARES = ("smoothgrad_sq", "vargrad")
 
 
 @dataclass(eq=False)
@@ -54,8 +59,11 @@ class AbsenceNoiseTunnel(NoiseTunnel):
 
     ``NoiseTunnel(AbsenceSaliency(model))`` becomes one by itself.
 
+    ``nt_type="smoothgrad_sq"`` and ``"vargrad"`` give Captum's unsigned map of the output that the method chose (mean of
+    the squares, variance), with an AbsenceWarning that it has no sign.
+
     Raises:
-        ValueError: ``nt_type="smoothgrad_sq"`` or ``"vargrad"``, which have no sign.
+        ValueError: a squared type around a method with ``evidence="absence"`` or ``"presence"``.
 
     >>> net = torch.nn.Linear(2, 2, bias=False)
     >>> net.weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
@@ -69,6 +77,8 @@ class AbsenceNoiseTunnel(NoiseTunnel):
     def attribute(self, inputs: Any, nt_type: str = "smoothgrad", *args: Any, **kwargs: Any) -> Any:
         """As ``captum.attr.NoiseTunnel.attribute``."""
         originals = tuple(part.detach() for part in (inputs if isinstance(inputs, tuple) else (inputs,)))
+        if _CURRENT.get() is None:
+            _check_squares(self, nt_type)
         noise = Noise(self, nt_type, originals, _CURRENT.get())
         token = _CURRENT.set(noise)
         _RUNNING.append(noise)
@@ -124,6 +134,32 @@ def adopt_tunnels(method: Any) -> None:
             tunnel.__class__ = _class_for(type(tunnel))
 
 
+def _check_squares(tunnel: NoiseTunnel, kind: str) -> None:
+    """Warn of a map without a sign, in the words of the user's call; of tunnels in tunnels once.
+
+    Raises:
+        ValueError: evidence was asked for that a map without a sign does not have.
+    """
+    method = tunnel.attribution_method
+    while isinstance(method, NoiseTunnel):
+        method = method.attribution_method
+    if kind not in SQUARES or getattr(method, "is_neutral", True):
+        return
+    if method.evidence != "signed":
+        raise ValueError(
+            f"nt_type={kind!r} has no sign, so it has no {method.evidence} part; use nt_type='smoothgrad' (with "
+            f"evidence={method.evidence!r} for a map >= 0), or leave evidence out for Captum's unsigned map"
+        )
+    what = "the mean of the squared maps" if kind == "smoothgrad_sq" else "the variance of the maps"
+    warnings.warn(
+        f"nt_type={kind!r} has no sign: the result is {what} of the output that {type(method).__name__} chose, which "
+        "tells how strongly a place matters and not whether it raises or suppresses the output; nt_type='smoothgrad' "
+        "keeps the sign",
+        AbsenceWarning,
+        stacklevel=4,  # attribute, and Captum's wrapper around it
+    )
+
+
 def _is_around(one: Any, method: Any) -> bool:
     # of the type: `isinstance` runs the code of proxies
     return issubclass(type(one), NoiseTunnel) and vars(one).get("attribution_method") is method
@@ -162,16 +198,10 @@ def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, 
     The choices belong to the real input.
 
     Raises:
-        ValueError: a tunnel type that squares the maps; inputs that seem to be noisy copies of an unknown input.
+        ValueError: inputs that seem to be noisy copies of an unknown input.
     """
     real, asking, noise = inputs, method, _noise_of(method, inputs, _chain(_CURRENT.get()))
     while noise is not None:
-        if noise.kind != "smoothgrad":
-            raise ValueError(
-                f"nt_type={noise.kind!r} has no sign, so it cannot tell evidence for from evidence against; use "
-                "nt_type='smoothgrad' "
-                "(with evidence='absence' for a map >= 0), or nontarget=None for Captum's own map of squares"
-            )
         real, asking = noise.originals, noise.tunnel
         noise = _noise_of(asking, real, _chain(noise.outer))  # a tunnel may itself be in a tunnel
     return real, inputs[0].shape[0] // real[0].shape[0]

@@ -17,7 +17,6 @@ RAISES = {  # to be empty
     "feature_permutation",
     "guided_grad_cam",
     "layers",
-    "noise_tunnel_squares",
     "saliency",
     "segmentation",
     "star_import",

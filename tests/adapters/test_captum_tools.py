@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from torch import Tensor, nn
 
 import absence_plugins.captum as adapters
 from absence_plugins import ReferenceSet
+from absence_plugins.core import AbsenceWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -162,14 +165,33 @@ def test_saliency_stays_signed_in_the_tunnel() -> None:
 
 
 @pytest.mark.parametrize("kind", ["smoothgrad_sq", "vargrad"])
-def test_tunnels_that_square_are_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match=f"nt_type='{kind}' has no sign.*use nt_type='smoothgrad'"):
-        NoiseTunnel(adapters.AbsenceSaliency(FLIPPING)).attribute(CLOSE, nt_type=kind, target=0)
-    neutral = NoiseTunnel(adapters.AbsenceSaliency(FLIPPING, nontarget=None))
+@pytest.mark.parametrize("batch", [None, 2])
+def test_tunnels_that_square_give_the_hosts_map_of_the_chosen_output(kind: str, batch: int | None) -> None:
+    options = {"nt_type": kind, "nt_samples": 5, "nt_samples_batch_size": batch, "stdevs": 0.5}
+    net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    host = NoiseTunnel(attr.IntegratedGradients(net))
     seeded()
-    found = neutral.attribute(CLOSE, nt_type=kind, target=1)
+    expected = host.attribute(CLOSE, target=torch.tensor([1, 2]), **options)
     seeded()
-    assert torch.equal(found, NoiseTunnel(attr.Saliency(FLIPPING)).attribute(CLOSE, nt_type=kind, target=1))
+    tunnel = NoiseTunnel(adapters.AbsenceIntegratedGradients(net, nontarget=[1, 2]))
+    words = f"nt_type='{kind}' has no sign.*AbsenceIntegratedGradients chose"
+    with pytest.warns(AbsenceWarning, match=words) as caught:
+        found = tunnel.attribute(CLOSE, target=0, **options)
+    assert torch.equal(found, expected)
+    assert [Path(one.filename).name for one in caught if "no sign" in str(one.message)] == [Path(__file__).name]
+    plain = NoiseTunnel(adapters.AbsenceIntegratedGradients(net, nontarget=None))
+    seeded()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AbsenceWarning)
+        assert torch.equal(plain.attribute(CLOSE, target=torch.tensor([1, 2]), **options), expected)
+
+
+@pytest.mark.parametrize("kind", ["smoothgrad_sq", "vargrad"])
+@pytest.mark.parametrize("evidence", ["absence", "presence"])
+def test_tunnels_that_square_have_no_parts(kind: str, evidence: str) -> None:
+    tunnel = NoiseTunnel(adapters.AbsenceSaliency(FLIPPING, evidence=evidence))
+    with pytest.raises(ValueError, match=f"nt_type='{kind}' has no sign, so it has no {evidence} part"):
+        tunnel.attribute(CLOSE, nt_type=kind, target=0)
 
 
 @pytest.mark.parametrize("batch", [None, 3])

@@ -5,14 +5,8 @@ from __future__ import annotations
 import pytest
 from script_runs import FOLDER, differing, run, scripts, swapped
 
-RAISES = {"cppn"}  # to be empty
-SCRIPTS = [
-    pytest.param(name, marks=[pytest.mark.xfail(raises=RuntimeError, strict=True)] if name in RAISES else [])
-    for name in scripts("lucent")
-]
 
-
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", scripts("lucent"))
 def test_with_lucents_objectives_the_images_are_lucents(name: str) -> None:
     source = (FOLDER / f"lucent_{name}.py").read_text()
     changed = swapped(source, r"^from lucent\.optvis\.render import", "from absence_plugins.lucent import")
