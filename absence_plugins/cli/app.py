@@ -79,11 +79,18 @@ def command_line() -> str:
 def load(
     model: str, weights: str, size: int | None, channels: int | None, mean: str | None, std: str | None
 ) -> LoadedModel:
-    """The model that the options --model, --weights, --size, --channels, --mean and --std name."""
+    """The model that the options --model, --weights, --size, --channels, --mean and --std name.
+
+    Which weights these are, and how its images are made, is said on stderr, also with --quiet.
+    """
     from absence_plugins.commands.models import load_model
 
     means, stds = numbers("--mean", mean), numbers("--std", std)
-    return load_model(model, weights, size=size, channels=channels, mean=means, std=stds)
+    loaded = load_model(model, weights, size=size, channels=channels, mean=means, std=stds)
+    if os.environ.get("RANK", "0") == "0":
+        for note in loaded.notes:
+            typer.echo(note, err=True)
+    return loaded
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="torchvision:NAME, module:factory, or digits.")]
-Weights = Annotated[str, typer.Option(help="A file (safetensors or state dict), DEFAULT (torchvision's), or none.")]
-Size = Annotated[int | None, typer.Option(help="Side of the model's input; default: 224, or the model's own.")]
-Channels = Annotated[int | None, typer.Option(help="1 for grayscale models; default 3.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="torchvision:NAME, timm:NAME, hf:FOLDER (of save_pretrained), module:factory, digits, or efficientnet-lite0."
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(help="A file (safetensors, a state dict or checkpoint), DEFAULT (torchvision's or timm's), or none."),
+]
+Size = Annotated[int | None, typer.Option(help="Side of the model's input; default: the model's own, or 224.")]
+Channels = Annotated[int | None, typer.Option(help="1 for grayscale models; default: the model's own, or 3.")]
 LayerChannels = Annotated[
     str,
     typer.Option(
@@ -20,7 +28,7 @@ LayerChannels = Annotated[
 ]
 Mean = Annotated[
     str | None,
-    typer.Option(help="Normalization, comma-separated; default: ImageNet's for torchvision, none otherwise."),
+    typer.Option(help="Normalization, comma-separated; default: what the model publishes, or none."),
 ]
 Std = Annotated[str | None, typer.Option(help="As --mean.")]
 Patch = Annotated[int | None, typer.Option(help="Side of a patch in pixels; default 64 (digits 12).")]

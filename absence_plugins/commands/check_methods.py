@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from absence_plugins.commands.maps.explainers import explainer
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.outputs import logits_of
+from absence_plugins.core.scores import run_scores
 
 # The default of `explain` is the first of these that is right on the model; by the largest error of its sum.
 CANDIDATES = {"relevance": 0.01, "captum:IntegratedGradients": 0.05, "captum:Occlusion": None}
@@ -52,7 +52,7 @@ def try_method(method: str, model: nn.Module, inputs: Tensor, blank: Tensor, tar
     if not bool(torch.isfinite(found).all()):
         return Tried(method, None, seconds, "the map has NaN or infinite values")
     with torch.no_grad():
-        u = logits_of(model(torch.cat([inputs, blank.expand_as(inputs)]))).reshape(2, -1)[:, target].double()
+        u = read_scores(model, torch.cat([inputs, blank.expand_as(inputs)]))[:, target].double()
     return Tried(method, _relative_error(found, float(u[0] - u[1])), seconds)
 
 
@@ -74,8 +74,7 @@ def recommend_method(model: nn.Module, inputs: Tensor, blank: Tensor | None = No
     'relevance'
     """
     blank = torch.zeros_like(inputs) if blank is None else blank
-    with torch.no_grad():
-        outputs = logits_of(model(inputs.clone())).reshape(len(inputs), -1)
+    outputs = read_scores(model, inputs)
     target, classes, said = int(outputs[0].argmax()), outputs.shape[1], []
     for method, limit in CANDIDATES.items():
         tried = try_method(method, model, inputs, blank, target, classes)
@@ -83,6 +82,12 @@ def recommend_method(model: nn.Module, inputs: Tensor, blank: Tensor | None = No
             return method
         said.append(f"{method}: {tried.reason or f'its sum is {tried.error:.0%} off'}")
     raise ValueError(f"no method explains this model on this image; {'; '.join(said)}")
+
+
+def read_scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """A model's scores, in front of a softmax or sigmoid that it ends in: [B, ...] -> [B, K], without gradients."""
+    with torch.no_grad():
+        return run_scores(model, (inputs,))[0].reshape(len(inputs), -1)
 
 
 def first_sentence(error: BaseException) -> str:

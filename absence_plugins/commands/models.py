@@ -2,113 +2,41 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
-from absence_plugins.commands.factories import build_model
-from absence_plugins.commands.weights import load_weights
-from absence_plugins.core.randomness import seeded
+from absence_plugins.commands.preprocessing import Overrides, Preprocessing, UnreadableImage, decoded
+from absence_plugins.commands.sources import (
+    DIGITS,
+    LITE,
+    LoadedModel,
+    Wanted,
+    load_digits_cnn,
+    load_hugging_face,
+    load_lite,
+    load_module,
+    load_timm,
+    load_torchvision,
+)
 
-try:
-    import torchvision
-    from PIL import Image, UnidentifiedImageError
-    from torchvision import transforms
-except ImportError as error:
-    raise ImportError(
-        f'loading images needs torchvision and Pillow ({error}); pip install "absence-plugins[report]"'
-    ) from error
+__all__ = [
+    "LoadedModel",
+    "Preprocessing",
+    "UnreadableImage",
+    "decoded",
+    "folder_classes",
+    "image_files",
+    "load_model",
+    "load_references",
+    "reference_notes",
+]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # too many open files, no memory: no fault of the image
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-
-
-class UnreadableImage(ValueError):
-    """A file that is no image, or half of one; ``why`` says how in a few words."""
-
-    def __init__(self, text: str, why: str = "") -> None:  # with one argument, workers of a DataLoader can pass it on
-        super().__init__(text)
-        self.why = why
-
-
-def decoded(path: Path, channels: int) -> Image.Image:
-    """A file's picture, all of it read: in gray (``channels=1``) or RGB.
-
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
-    """
-    if path.is_dir():
-        raise UnreadableImage(f"{path} is a folder; name image files, for example {path}/*.png", "a folder")
-    if not path.is_file():
-        raise UnreadableImage(f"image {path} does not exist", "no file")
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("L" if channels == 1 else "RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # OSError, SyntaxError, struct.error, ...: whatever the bytes of a foreign file lead to
-        if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
-            raise
-        why = (
-            "not an image"
-            if isinstance(error, UnidentifiedImageError)
-            else (str(error) or type(error).__name__).splitlines()[0]
-        )
-        raise UnreadableImage(f"{path} is not an image that Pillow can read ({error})", why) from None
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Image file -> model input: grayscale or RGB, resized and center-cropped to ``size``, normalized."""
-
-    size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def picture(self, path: Path) -> Tensor:
-        """The image as a person sees it: [C, size, size] in [0, 1].
-
-        Raises:
-            UnreadableImage: no such file, or not an image.
-        """
-        image = decoded(path, self.channels)
-        steps = [transforms.Resize(self.size), transforms.CenterCrop(self.size), transforms.ToTensor()]
-        picture: Tensor = transforms.Compose(steps)(image)
-        return picture
-
-    def normalize(self, picture: Tensor) -> Tensor:
-        """Pictures [..., C, H, W] in [0, 1] -> model inputs."""
-        return (picture - self._column(self.mean)) / self._column(self.std)
-
-    @property
-    def empty(self) -> Tensor:
-        """What black becomes: one value per channel [C, 1, 1]."""
-        return self.normalize(torch.zeros(self.channels, 1, 1))
-
-    def _column(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values).reshape(-1, 1, 1)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model in eval mode, the preprocessing of its images, and its classes' names ([] if unknown)."""
-
-    model: nn.Module
-    preprocessing: Preprocessing
-    categories: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    def name(self, index: int) -> str:
-        """``class 3`` or ``class 3 (magpie)``."""
-        known = index < len(self.categories) and self.categories[index] != str(index)
-        return f"class {index} ({self.categories[index]})" if known else f"class {index}"
+BUNDLED = {DIGITS: load_digits_cnn, LITE: load_lite}
+NAMED = {"torchvision": load_torchvision, "timm": load_timm, "hf": load_hugging_face}
 
 
 def load_model(
@@ -120,87 +48,38 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> LoadedModel:
-    """A model from ``torchvision:NAME``, ``module:factory`` (called without arguments), or ``digits``.
+    """A model by name, with the preprocessing and the class names that it publishes.
 
-    ``weights``: "none" (the factory's own), "DEFAULT" (torchvision's, which are downloaded unless they
-    are in torch's cache), or a file: safetensors, or a state dict that loads with ``weights_only=True``;
-    no code is ever unpickled.
+    Args:
+        spec: ``torchvision:NAME``, ``timm:NAME``, ``hf:FOLDER`` (of ``save_pretrained``), ``module:factory`` (called
+            without arguments), or a bundled one: ``digits``, ``efficientnet-lite0`` (of the extra ``photos``).
+        weights: "none" (the factory's, the folder's or the bundled ones; random for torchvision and timm), "DEFAULT"
+            (torchvision's or timm's, which are downloaded unless they are in the cache), or a file: safetensors, or
+            what loads with ``weights_only=True``; no code is ever unpickled.
+        size: side of the input in place of the model's own; the share that its crop leaves stays.
+        channels: of the images; 1 for gray.
+        mean: in place of the model's own, one per channel, of pixels in [0, 1].
+        std: likewise.
 
     Raises:
         ValueError: what does not exist, does not fit, or would execute code.
-    """
-    if spec == "digits":
-        from absence_plugins.data import digits_cnn
+        ImportError: timm, transformers or the extra ``photos`` is missing.
 
-        model, notes = _weighted(digits_cnn(), weights)
-        prepared = _preprocessing(size or 32, channels or 1, mean, std, plain=True)
-        return LoadedModel(model, prepared, tuple("0123456789"), notes)
+    >>> loaded = load_model("digits")
+    >>> loaded.name(3), loaded.notes
+    ('class 3', ('Images: shorter side to 32 pixels (bilinear), the middle 32 x 32, values in [0, 1], as the bundled digits are.',))
+    """
+    wanted = Wanted(
+        weights, Overrides(size, channels, None if mean is None else tuple(mean), None if std is None else tuple(std))
+    )
+    if spec in BUNDLED:
+        return BUNDLED[spec](wanted)
     source, separator, name = spec.partition(":")
     if not separator or not name:
-        raise ValueError(f"--model {spec!r} must be torchvision:NAME, module:factory, or digits")
-    if source == "torchvision":
-        return _torchvision_model(name, weights, size, mean, std)
-    model, notes = _weighted(build_model(source, name), weights)
-    prepared = _preprocessing(size or 224, channels or 3, mean, std, plain=mean is None)
-    return LoadedModel(model, prepared, (), notes)
-
-
-def _preprocessing(
-    size: int, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None, *, plain: bool
-) -> Preprocessing:
-    means = tuple(mean or ((0.0,) * channels if plain else IMAGENET_MEAN))
-    stds = tuple(std or ((1.0,) * channels if plain else IMAGENET_STD))
-    for option, values in (("--mean", means), ("--std", stds)):
-        if len(values) != channels:
-            raise ValueError(f"{option} has {len(values)} values for {channels} channels; pass one per channel")
-    if any(value <= 0 for value in stds):
-        raise ValueError(f"--std {stds} must be positive")
-    return Preprocessing(size, channels, means, stds)
-
-
-def _torchvision_model(
-    name: str, weights: str, size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> LoadedModel:
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        close = [other for other in known if other.startswith(name[:3])][:8] or known[:8]
-        raise ValueError(f"torchvision has no classification model {name!r}; for example: {', '.join(close)}")
-    published = torchvision.models.get_model_weights(name).DEFAULT
-    # a vision transformer is built for one size of image
-    options = {"image_size": size} if size is not None and name.startswith("vit_") else {}
-    notes: tuple[str, ...] = ()
-    if weights == "DEFAULT":
-        try:
-            model = torchvision.models.get_model(name, weights=published, **options)
-        except OSError as error:
-            raise ValueError(
-                f"torchvision's weights of {name} could not be downloaded ({error}); fetch the file and pass --weights "
-                "FILE"
-            ) from None
-    else:
-        with seeded(0):
-            model, notes = _weighted(torchvision.models.get_model(name, weights=None, **options), weights)
-    if weights == "none":
-        notes = (
-            f"The weights of {name} are random (no --weights was given): the maps show how it works, nothing learned.",
+        raise ValueError(
+            f"--model {spec!r} must be torchvision:NAME, timm:NAME, hf:FOLDER, module:factory, or {' or '.join(BUNDLED)}"
         )
-    crop = int(published.transforms().crop_size[0])
-    return LoadedModel(
-        model.eval(),
-        _preprocessing(size or crop, 3, mean, std, plain=False),
-        tuple(published.meta.get("categories", ())),
-        notes,
-    )
-
-
-def _weighted(model: nn.Module, weights: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """A model with the weights that --weights names, and what to say of them."""
-    if weights == "none":
-        return model.eval(), ()
-    if weights == "DEFAULT":
-        raise ValueError("--weights DEFAULT is for torchvision models; pass a file, or none")
-    said = load_weights(model, Path(weights))
-    return model.eval(), (said,)
+    return NAMED[source](name, wanted) if source in NAMED else load_module(source, name, wanted)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -54,5 +54,5 @@ def test_the_default_method_is_the_first_that_is_right(model: type[nn.Module], m
 
 
 def test_what_no_method_explains_is_said() -> None:
-    with pytest.raises(ValueError, match="no method explains this model on this image; relevance: .*Occlusion: "):
+    with pytest.raises(ValueError, match=r"no method explains this model on this image; relevance: .*Occlusion: "):
         recommend_method(Broken(), torch.rand(1, 3, 4, 4))

@@ -186,7 +186,10 @@ def test_torchvision_models_build_without_weights(name: str) -> None:
         (["three.png", "--mean", "0.5,0.5"], "--mean has 2 values for 1 channels"),
         (["three.png", "--std", "0"], "must be positive"),
         (["three.png", "--model", "torchvision:resnet"], "no classification model 'resnet'"),
-        (["three.png", "--model", "nocolon"], "must be torchvision:NAME, module:factory, or digits"),
+        (
+            ["three.png", "--model", "nocolon"],
+            "must be torchvision:NAME, timm:NAME, hf:FOLDER, module:factory, or digits",
+        ),
         (["three.png", "--model", "no_such_module:x"], "module 'no_such_module' cannot be imported"),
         (["three.png", "--model", "own_models:nothing"], "has no 'nothing'"),
         (["three.png", "--model", "own_models:broken"], "own_models:broken fails with KeyError: 'no file'"),

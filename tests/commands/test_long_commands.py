@@ -110,7 +110,7 @@ def test_stopped_patches_go_on_with_the_command_that_is_said(photos: str, monkey
             code, output = run(*words)
         assert code == 130
         lines = output.splitlines()
-        lines = lines[call > 4 :]  # once the scan has begun, the line that says what is read comes first
+        lines = lines[lines.index("stopped.") :]  # what is said of the model comes first, then of the layer
         assert lines[:2] == ["stopped.", "What was done is kept in my state. The same command resumes from there:"]
         assert command_in(output) == words
         assert not Path("page").exists()
