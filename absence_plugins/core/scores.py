@@ -105,8 +105,13 @@ def run_scores(
     >>> run_scores(net, (torch.tensor([[3.0, 1.0]]),))[0].tolist()
     [[2.0, 1.0]]
     """
+    return read_scores(lambda: run_model(model, inputs, keywords), samples=samples)  # type: ignore[arg-type]
+
+
+def read_scores(forward: Callable[[], Any], *, samples: int | None = None) -> tuple[Tensor, str]:
+    """The scores in what a forward returns, and the operation that was left out, as :func:`run_scores`."""
     with LastOperation() as last:
-        outputs = run_model(model, inputs, keywords)  # type: ignore[arg-type]
+        outputs = forward()
     found: tuple[Tensor, str] = last.in_front_of(logits_of(outputs, samples=samples))
     return found
 
@@ -136,10 +141,7 @@ class Scores(nn.Module):
         named = {name: value.clone() if isinstance(value, Tensor) else value for name, value in kwargs.items()}
         if not self.ending:
             return logits_of(self.explained(*copies, **named))
-        with LastOperation() as last:
-            outputs = self.explained(*copies, **named)
-        scores: Tensor
-        scores, ending = last.in_front_of(logits_of(outputs))
+        scores, ending = read_scores(lambda: self.explained(*copies, **named))
         if ending != self.ending:
             raise ValueError(
                 f"the model ended in a {self.ending} before, and now in {ending or 'something else'}: the logits in "

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.scores import announce
 from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pulled
 from absence_plugins.relevance.operation import RelevanceError
 from absence_plugins.relevance.result import Relevance, conservation
 from absence_plugins.relevance.rules import rule_of_modules
-from absence_plugins.relevance.selection import Selection, explained_output
+from absence_plugins.relevance.selection import Explained, Selection
 from absence_plugins.relevance.structure import Structure, flatten, list_references
 
 
@@ -42,7 +43,8 @@ def relevance(
             which share one graph of x.
         output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list),
             weights shaped like the outputs, a :class:`~absence_plugins.core.outputs.Output`, or ``f(model output) ->
-            [B]``.
+            [B]``. Where the model ends in a softmax or sigmoid, these are of the logits in front of it (with a
+            warning); a function gets what the model returns.
         rule: "epsilon", or "gamma", "zplus", "alpha_beta" for convolutions and linear layers except the last;
             "lower_gamma",
             "lower_zplus": for the convolutions in the lower part of the network (recommended for deep ones, see
@@ -68,13 +70,15 @@ def relevance(
     """
     values, structure = flatten(x)
     references = list_references(reference, values, structure)
+    explained = Explained(lambda *inputs: structure.call(model, inputs), output)
     comparison = Comparison(
-        lambda *inputs: explained_output(structure.call(model, inputs), output),
+        explained,
         values,
         model=model,  # type: ignore[arg-type]
         rule=rule_of_modules(rule, model),
         layers=_named_layers(model, layers),
     )
+    announce(explained.ending, stacklevel=3)
     u: Tensor = comparison.output
     seed, found, outputs, errors = torch.ones_like(u), [], [], []
     for one in references:

@@ -9,23 +9,35 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.outputs import Output
-from absence_plugins.core.scores import logits_of
+from absence_plugins.core.scores import read_scores
 
 Selection = None | int | tuple[int, ...] | list[int] | Tensor | Output | Callable[[Any], Tensor]
 
 
-def explained_output(outputs: Any, output: Selection) -> Tensor:
-    """The explained output u of each sample, [B], as a differentiable function of the model's outputs.
+class Explained:
+    """The explained output u of each sample, [B], as a differentiable function of the model's inputs.
 
-    Raises:
+    ``ending``: the softmax or sigmoid that was left out behind the logits in the last call.
+
+    Raises (the function):
         TypeError, ValueError: the model puts out several tensors, or ``output`` does not fit them.
     """
-    if callable(output) and not isinstance(output, Tensor):
-        u = output(outputs)
-        if not isinstance(u, Tensor):
-            raise TypeError(f"output must return a tensor with one value per sample, got {type(u).__name__}")
-        return u.reshape(-1)
-    logits = logits_of(outputs)
+
+    def __init__(self, forward: Callable[..., Any], output: Selection) -> None:
+        self.forward, self.output, self.ending = forward, output, ""
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        """Inputs to u."""
+        if callable(self.output) and not isinstance(self.output, Tensor):
+            u = self.output(self.forward(*inputs))
+            if not isinstance(u, Tensor):
+                raise TypeError(f"output must return a tensor with one value per sample, got {type(u).__name__}")
+            return u.reshape(-1)
+        logits, self.ending = read_scores(lambda: self.forward(*inputs))
+        return _selected(logits, self.output)
+
+
+def _selected(logits: Tensor, output: Any) -> Tensor:
     if isinstance(output, Output):
         return output.values(logits)
     if logits.dim() == 0:

@@ -26,6 +26,7 @@ from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.scores import announce
 from absence_plugins.zennit.checks import check_input, check_mode, check_names
 from absence_plugins.zennit.composites import REFUSALS
 from absence_plugins.zennit.guided import Triple
@@ -41,6 +42,7 @@ from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.scores import check_values, scores_only, weighted
 from absence_plugins.zennit.seeds import (
+    NontargetOutput,
     asked_weights,
     asking,
     chosen_weights,
@@ -129,7 +131,7 @@ class AbsenceAttributor:
 
     def forward(self, input: Tensor, attr_output_fn: OutputFunction) -> tuple[Tensor, Tensor]:
         """The output [B, ...] and the signed map of the input's shape: R > 0 raises the explained output."""
-        with self._root() as root:
+        with self._root(attr_output_fn) as root:
             if root is None and self.reference is None and self.nontarget is None:
                 with asking(self):
                     return super().forward(input, attr_output_fn)  # type: ignore[misc]
@@ -149,18 +151,23 @@ class AbsenceAttributor:
         with ExitStack() as stack:
             if self.composite is not None and not self.composite.handles:
                 stack.enter_context(self)
-            root = stack.enter_context(self._root())
+            root = stack.enter_context(self._root(function))
             return self._collect(input, function, root, full=True)[1]
 
     # -- the decisions --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _root(self) -> Iterator[RootHook | None]:
+    def _root(self, attr_output_fn: OutputFunction) -> Iterator[RootHook | None]:
         """The hook that pairs x with a reference; put on for the call where only rules are there. None: no such
         rules.
+
+        Unless the call is Zennit's own, a model that ends in a softmax or sigmoid returns its logits in the block.
         """
-        with _with_gradients(), scores_only(self.model), self._paired_root() as root:
+        with _with_gradients(), self._paired_root() as root, scores_only(self.model) as reading:
+            asks = (root, self.reference, self.nontarget)
+            reading.cuts = isinstance(attr_output_fn, NontargetOutput) or any(one is not None for one in asks)
             yield root
+        announce(reading.ending, stacklevel=6)
 
     @contextmanager
     def _paired_root(self) -> Iterator[RootHook | None]:

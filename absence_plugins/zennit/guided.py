@@ -6,6 +6,7 @@ it keeps both. The three passes that this takes run as one batch [x, x, x].
 
 from __future__ import annotations
 
+import sys
 import warnings
 from threading import get_ident
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from zennit.rules import ReLUGuidedBackprop
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.endings import LastOperation
 from absence_plugins.zennit.checks import check_input, check_mode
 from absence_plugins.zennit.pairing import Question, RootHook, hooks_on, output_weights
 
@@ -24,7 +26,7 @@ class Triple(RootHook):
 
     def __init__(self) -> None:
         super().__init__()
-        self._running: dict[int, Question] = {}  # by thread
+        self._running: dict[int, tuple[Question, Any]] = {}  # by thread
 
     def register(self, module: nn.Module) -> Any:
         """On the root; tells the ReLU hooks of the batch."""
@@ -32,6 +34,13 @@ class Triple(RootHook):
             if isinstance(hook, AbsenceReLUGuidedBackprop):
                 hook.triple = self
         return super().register(module)
+
+    def remove(self) -> None:
+        """A forward that was interrupted is left."""
+        super().remove()
+        running = self._running.pop(get_ident(), None)
+        if running is not None:
+            running[1].__exit__(*sys.exc_info())
 
     def pre_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """[x, x, x], if a gradient is asked for."""
@@ -47,15 +56,22 @@ class Triple(RootHook):
             AbsenceWarning,
             stacklevel=2,
         )
-        self._running[get_ident()] = self.question
+        last = LastOperation()
+        last.__enter__()
+        self._running[get_ident()] = self.question, last
         return (_Join.apply(self, self.question, args[0]), *args[1:]), kwargs
 
     def post_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """The outputs of x alone."""
-        question = self._running.pop(get_ident(), None)
-        if question is None or output is None:
+        running = self._running.pop(get_ident(), None)
+        if running is None:
+            return None
+        question, last = running
+        last.__exit__(*sys.exc_info())
+        if output is None:
             return None
         samples = len(args[0]) // 3
+        output = self.read(last, output, 3 * samples)
         third = (
             output[:samples] if isinstance(output, Tensor) and output.dim() and len(output) == 3 * samples else output
         )

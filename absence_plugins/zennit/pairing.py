@@ -22,8 +22,10 @@ from torch.overrides import _get_current_function_mode_stack
 from zennit.core import BasicHook, Hook, RemovableHandle, RemovableHandleList
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.outputs import check_logits, shrunk
+from absence_plugins.core.scores import announce, logits_of, read_scores
 from absence_plugins.relevance.comparison import Comparison
 from absence_plugins.relevance.mode import GraphMode
 from absence_plugins.relevance.operation import RelevanceError
@@ -105,6 +107,13 @@ class RootHook(Hook):
             )
         return torch.zeros_like(x)
 
+    def read(self, last: Any, output: Any, samples: int) -> Tensor:
+        """The scores in what the model returned; where it ends in a softmax or sigmoid, the logits in front of it."""
+        scores: Tensor
+        scores, ending = last.in_front_of(logits_of(output, samples=samples))
+        announce(ending, stacklevel=3)
+        return scores
+
     def check_output(self, module: nn.Module, args: Any, kwargs: Any, output: Any, samples: int) -> None:
         """Reject what is not one row of logits per sample."""
         if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != samples:
@@ -117,8 +126,7 @@ class RootHook(Hook):
         def elsewhere() -> Tensor:  # to tell a softmax from logits that sum to 1 by chance
             other = shrunk((args[0].detach(),))
             with quiet_forward(other):
-                outputs: Tensor = module(*other, *args[1:], **kwargs)
-            return outputs
+                return read_scores(lambda: module(*other, *args[1:], **kwargs))[0]
 
         check_logits(output.detach(), elsewhere)
 
@@ -149,8 +157,15 @@ class _Call:
     inputs: list[int]  # positions among args of what gets relevance
     handled: Any  # the exception that the caller handled when the call began
     passes: ExitStack = field(default_factory=ExitStack)
+    last: Any = None  # what the running pass ends in
     reference: list[Any] | None = None  # while it runs
     outputs: tuple[Tensor, Tensor] | None = None  # of x and of r
+
+    def begin(self, mode: Any) -> tuple[Any, ...]:
+        """A pass begins: the values that it runs on."""
+        values = tuple(self.passes.enter_context(mode))
+        self.last = self.passes.enter_context(LastOperation())
+        return values
 
     def ends_early(self, output: Any) -> bool:
         """Whether the forward that ends has raised."""
@@ -197,7 +212,7 @@ class Pair(RootHook):
         """x's pass begins, if a gradient is asked for; or that of its reference."""
         call = self._calls.get(get_ident())
         if call is not None and call.reference is not None:
-            return tuple(call.passes.enter_context(call.comparison.replaying(call.reference))), kwargs
+            return call.begin(call.comparison.replaying(call.reference)), kwargs
         if call is not None or not self.answers(module, args):
             return None
         inputs = [place for place, value in enumerate(args) if isinstance(value, Tensor) and value.requires_grad]
@@ -215,9 +230,9 @@ class Pair(RootHook):
             last_rule=lambda rule: None if id(rule) in own else rule,
         )
         call = _Call(comparison, self.question, args, kwargs, inputs, sys.exc_info()[1])
-        values = call.passes.enter_context(comparison.recording(is_running=True))
+        values = call.begin(comparison.recording(is_running=True))
         self._calls[get_ident()] = call
-        return tuple(values), kwargs
+        return values, kwargs
 
     def post_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """A pass ends. Behind that of x the reference runs, and the caller gets x's outputs."""
@@ -229,10 +244,11 @@ class Pair(RootHook):
         if call.ends_early(output):
             call.passes.__exit__(*sys.exc_info())
             return None
-        call.passes.close()
-        if call.reference is None:
-            return self._compare(module, call, output)
-        return None
+        with call.passes:  # what is moved behind a softmax is moved in the same pass
+            samples = len(call.args[call.inputs[0]])
+            is_first = call.reference is None
+            output = self.read(call.last, output, samples) if is_first else call.last.in_front_of(logits_of(output))[0]
+        return self._compare(module, call, output) if is_first else output
 
     def _compare(self, module: nn.Module, call: _Call, output: Any) -> Tensor:
         self.check_output(module, call.args, call.kwargs, output, len(call.args[call.inputs[0]]))
@@ -243,6 +259,7 @@ class Pair(RootHook):
             other = module(*call.args, **call.kwargs)
         finally:
             del self._calls[get_ident()]
+            call.passes.__exit__(*sys.exc_info())  # a pass that was interrupted
         call.outputs = self.outputs[get_ident()] = (output.detach(), other.detach())
         compared: Tensor = _Compared.apply(
             self, weakref.ref(module), call, *(call.args[place] for place in call.inputs)
@@ -334,7 +351,7 @@ def _plain_gradient(module: nn.Module | None, call: _Call, inputs: tuple[Tensor,
     with torch.enable_grad():
         for place, value in zip(call.inputs, inputs, strict=True):
             args[place] = value if create else value.detach().requires_grad_()
-        output = module(*args, **call.kwargs)
+        output, _ = read_scores(lambda: module(*args, **call.kwargs))
         return torch.autograd.grad(
             output, [args[place] for place in call.inputs], seed, create_graph=create, allow_unused=True
         )

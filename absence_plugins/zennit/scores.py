@@ -1,9 +1,11 @@
-"""The scores in what a model returns: Zennit's attributors take a tensor, many models return a dictionary or a
-dataclass. And the explained ones among them.
+"""The scores in what a model returns, and the explained ones among them.
+
+Zennit's attributors take a tensor of logits; many models return a dictionary, a dataclass, or probabilities.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
@@ -12,13 +14,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.scores import logits_of
 
 
+class ScoresOnly:
+    """Two hooks on the root of a model, the innermost ones: it returns its scores in the thread that registers them.
+
+    ``cuts``: where it ends in a softmax or sigmoid, the logits in front of it; ``ending`` then says in which.
+    """
+
+    def __init__(self) -> None:
+        self.owner, self.cuts, self.ending = get_ident(), False, ""
+        self._running: list[Any] = []
+
+    def enter(self, _module: nn.Module, _inputs: tuple[Any, ...]) -> None:
+        """The forward begins."""
+        if self.cuts and get_ident() == self.owner:
+            self._running.append(LastOperation())
+            self._running[-1].__enter__()
+
+    def leave(self, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
+        """It ends, also if it raises (output is None then)."""
+        if get_ident() != self.owner:
+            return None
+        last = self._running.pop() if self._running else None
+        if last is not None:
+            last.__exit__(*sys.exc_info())
+        if output is None or (last is None and isinstance(output, Tensor)):
+            return None
+        scores = logits_of(
+            output, samples=next((len(one) for one in inputs if isinstance(one, Tensor) and one.dim()), None)
+        )
+        if last is not None:
+            scores, ending = last.in_front_of(scores)
+            self.ending = ending or self.ending
+        return scores
+
+    def stop(self) -> None:
+        """Leave a forward that was interrupted: torch calls no hook then."""
+        while self._running:
+            self._running.pop().__exit__(*sys.exc_info())
+
+
 @contextmanager
-def scores_only(model: Any) -> Iterator[None]:
+def scores_only(model: Any) -> Iterator[ScoresOnly]:
     """In this block the model returns its scores, where it returns an object that holds them (``logits``, ``out``).
+
+    With ``cuts = True`` on what is yielded, the logits in front of a softmax or sigmoid that it ends in.
 
     Raises (in the model's forward):
         ValueError: it cannot be told which are the scores; the fields are named.
@@ -26,28 +70,27 @@ def scores_only(model: Any) -> Iterator[None]:
     >>> import torch
     >>> class Named(nn.Linear):
     ...     def forward(self, x: Tensor) -> dict[str, Tensor]:
-    ...         return {"logits": super().forward(x)}
+    ...         return {"logits": super().forward(x).softmax(1)}
     >>> net = Named(2, 3)
-    >>> with scores_only(net):
-    ...     tuple(net(torch.zeros(1, 2)).shape)
-    (1, 3)
+    >>> with scores_only(net) as reading:
+    ...     reading.cuts = True
+    ...     tuple(net(torch.zeros(1, 2)).shape), reading.ending
+    ((1, 3), 'softmax')
     """
+    reading = ScoresOnly()
     if not isinstance(model, nn.Module):  # Zennit takes functions, too
-        yield
+        yield reading
         return
-    owner = get_ident()
-
-    def scores(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
-        if isinstance(output, Tensor) or get_ident() != owner:
-            return None
-        samples = next((len(part) for part in inputs if isinstance(part, Tensor) and part.dim()), None)
-        return logits_of(output, samples=samples)
-
-    handle = model.register_forward_hook(scores, prepend=True)  # in front of the rules' own
+    handles = [  # inside of the rules' own
+        model.register_forward_pre_hook(reading.enter),
+        model.register_forward_hook(reading.leave, prepend=True, always_call=True),
+    ]
     try:
-        yield
+        yield reading
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+        reading.stop()
 
 
 def weighted(weights: Tensor, outputs: Tensor) -> Tensor:

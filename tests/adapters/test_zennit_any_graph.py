@@ -98,30 +98,6 @@ def test_modules_without_a_hook_are_right(name: str) -> None:
     assert torch.equal(explain(net, hooked, x, r), found)
 
 
-@pytest.mark.parametrize("last", ["module", "function", "log"])
-@pytest.mark.parametrize("kind", ["Gradient", "SmoothGrad", "IntegratedGradients", "Occlusion"])
-def test_a_softmax_head_is_refused(kind: str, last: str) -> None:
-    # IntegratedGradients and Occlusion look at the outputs only where there is a non-target (attributor.py, _plan)
-    net = dense_net(1)
-    if last == "module":
-        net.append(nn.Softmax(1))
-    else:
-        head = F.softmax if last == "function" else F.log_softmax
-        net.register_forward_hook(lambda module, value, output: head(output, 1))
-    composite = AbsenceEpsilonGamma() if kind in ("Gradient", "SmoothGrad") else None
-    few: dict[str, Any] = {"window": 1, "stride": 1} if kind == "Occlusion" else {}
-    for options in ({"nontarget": 1}, {"reference": rows(2, seed=2)}):
-        attributor = getattr(adapters, f"Absence{kind}")(net, composite, one(0, 0), **few, **options)
-        with pytest.raises(ValueError, match=r"probabilities .*explain the logits: drop the softmax"):
-            attributor(rows(2))
-
-
-def test_a_softmax_head_under_zennits_attributor() -> None:
-    net = dense_net(1).append(nn.Softmax(1))
-    with pytest.raises(ValueError, match=r"probabilities .*drop the softmax"):
-        attribution.Gradient(net, AbsenceEpsilonGamma())(rows(2), one(0, 0))
-
-
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
