@@ -21,9 +21,12 @@ def plain(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def bound_arguments(
-    host: type[Attribution], args: tuple[Any, ...], kwargs: dict[str, Any], optional: str | None
+    host: type[Attribution], args: tuple[Any, ...], kwargs: dict[str, Any], optional: str | None, unsigned: str = ""
 ) -> dict[str, Any]:
-    """All arguments of ``host.attribute`` by name, defaults filled in; ``optional`` may be missing."""
+    """All arguments of ``host.attribute`` by name, defaults filled in; ``optional`` may be missing.
+
+    ``unsigned``, the argument that deletes the sign, is False unless the caller gives it.
+    """
     signature = inspect.signature(host.attribute)
     bound = signature.bind_partial(None, *args, **kwargs)
     missing = [
@@ -36,6 +39,8 @@ def bound_arguments(
     if missing and missing != [optional]:
         hint = "; baselines come from reference=ReferenceSet(...) where one is given" if "baselines" in missing else ""
         raise TypeError(f"{host.__name__}.attribute needs {' and '.join(missing)}{hint}")
+    if unsigned:
+        bound.arguments.setdefault(unsigned, False)
     bound.apply_defaults()
     arguments = dict(list(bound.arguments.items())[1:])
     arguments.update(arguments.pop("kwargs", {}))

@@ -24,6 +24,10 @@ EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
 
 
+class OneNumber(ValueError):
+    """A model returns one number for a whole batch, or data set: there is no other output and no reference of it."""
+
+
 def check_model(model: Any) -> None:
     """Reject a model whose map would not be one of a fixed function of each sample.
 
@@ -40,7 +44,7 @@ def check_model(model: Any) -> None:
             "model outside it"
         )
     if getattr(model, "__func__", None) is DataLoaderAttribution._forward_with_dataloader:
-        raise ValueError(
+        raise OneNumber(
             "DataLoaderAttribution explains one number of the whole data set, which has no non-target and no "
             "reference; give it the neutral object: AbsenceFeatureAblation(model, nontarget=None)"
         )
@@ -113,6 +117,11 @@ def checked_scores(outputs: Any, samples: int) -> Tensor:
         ValueError: there are none, another number of rows, no real numbers.
     """
     scores = logits_of(outputs, samples=samples)
+    if scores.numel() == 1 and (scores.dim() == 0 or samples != 1):
+        raise OneNumber(
+            f"the model must return one row of outputs per sample ({samples}), and returns one number of the whole batch "
+            f"{tuple(scores.shape)}, which has no non-target and no reference; nontarget=None explains it as Captum does"
+        )
     if scores.dim() == 0 or scores.shape[0] != samples:
         raise ValueError(f"the model must return one row of outputs per sample ({samples}), got {tuple(scores.shape)}")
     if not scores.is_floating_point():

@@ -116,24 +116,22 @@ class AbsenceInputXGradient(AbsenceMethod, InputXGradient, local=True, no_refere
     """
 
 
-class AbsenceSaliency(AbsenceMethod, Saliency, local=True, no_reference=NO_BASELINE):
-    """The signed gradient of the non-target (never its absolute value, which hides what is held down).
+class AbsenceSaliency(AbsenceMethod, Saliency, local=True, no_reference=NO_BASELINE, unsigned="abs"):
+    """The signed gradient of the non-target; its absolute value, which hides what is held down, only on request.
 
     R = du/dx.
 
     Source: Simonyan et al., 2013, arXiv:1312.6034.
 
-    Not an attribution: it says which way to change a pixel, also where the image is blank. ``abs`` is
-    ignored unless the object is neutral. Local: a dead unit gives zeros.
+    Not an attribution: it says which way to change a pixel, also where the image is blank. ``abs`` is False by
+    default (Captum's is True, as is that of the neutral object); ``abs=True`` gives |du/dx|, with a warning that it has
+    no sign, and is rejected where evidence is read from the sign. Local: a dead unit gives zeros.
 
     >>> net = nn.Linear(2, 2, bias=False)
     >>> net.weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
     >>> AbsenceSaliency(net).attribute(torch.tensor([[1.0, 2.0]]), target=1)
     tensor([[ 1., -1.]])
     """
-
-    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        return run_host(Saliency, host, {**call, "abs": False})
 
 
 class AbsenceGuidedBackprop(AbsenceMethod, GuidedBackprop, local=True, no_reference=NO_BASELINE):
@@ -164,7 +162,7 @@ class AbsenceGuidedBackprop(AbsenceMethod, GuidedBackprop, local=True, no_refere
 
 
 class AbsenceDeconvolution(AbsenceMethod, Deconvolution, refuses=DECONVOLUTION):
-    """Captum's Deconvolution; rejects every setting but the neutral one.
+    """Captum's Deconvolution, which cannot show absences: warns that it is Captum's own, rejects every option.
 
     R = the upward path through rectified gradients, whether units are active or not.
 
@@ -179,7 +177,7 @@ class AbsenceDeconvolution(AbsenceMethod, Deconvolution, refuses=DECONVOLUTION):
 
 
 class AbsenceGuidedGradCam(AbsenceMethod, GuidedGradCam, refuses=GUIDED_GRAD_CAM):
-    """Captum's GuidedGradCam; rejects every setting but the neutral one.
+    """Captum's GuidedGradCam, which cannot show absences: warns that it is Captum's own, rejects every option.
 
     R = guided backpropagation * upsampled relu(Grad-CAM).
 

@@ -83,7 +83,7 @@ class AbsenceLayerGradientXActivation(AbsenceMethod, LayerGradientXActivation, l
 
 
 class AbsenceLayerActivation(AbsenceMethod, LayerActivation, refuses=ACTIVATION):
-    """Captum's LayerActivation; rejects every setting but the neutral one.
+    """Captum's LayerActivation, which cannot show absences: warns that it is Captum's own, rejects every option.
 
     R = h(x).
 
@@ -166,7 +166,14 @@ class AbsenceInternalInfluence(AbsenceMethod, InternalInfluence):
     """
 
 
-class AbsenceLayerGradCam(AbsenceMethod, LayerGradCam, local=True, no_reference=NO_BASELINE, arranged=True):
+class AbsenceLayerGradCam(
+    AbsenceMethod,
+    LayerGradCam,
+    local=True,
+    no_reference=NO_BASELINE,
+    arranged=True,
+    unsigned="relu_attributions",
+):
     """Grad-CAM of the non-target, unclamped.
 
     R = sum over channels of mean gradient * activation, the mean over positions.
@@ -174,8 +181,8 @@ class AbsenceLayerGradCam(AbsenceMethod, LayerGradCam, local=True, no_reference=
     Source: Selvaraju et al., ICCV 2017, eq. 2, without its ReLU.
 
     Channels are told from positions: maps [B, C, H, W] and [B, H, W, C] give [B, 1, H, W], tokens [B, T, C] give
-    [B, 1, T] (in vision transformers token 0 is the class token). ``relu_attributions=True`` would delete what
-    suppresses the output and is rejected. Channels are summed before the sign is read, so the sign is
+    [B, 1, T] (in vision transformers token 0 is the class token). ``relu_attributions=True`` deletes what
+    suppresses the output: with a warning, and rejected where evidence is read from the sign. Channels are summed before the sign is read, so the sign is
     unreliable: right in 88 % of planted cases. Raises ValueError where the axis of the channels cannot be told.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Flatten())
@@ -183,11 +190,6 @@ class AbsenceLayerGradCam(AbsenceMethod, LayerGradCam, local=True, no_reference=
     >>> AbsenceLayerGradCam(net, net[0]).attribute(torch.ones(1, 1, 1, 1), target=1).detach()
     tensor([[[[-1.]]]])
     """
-
-    def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
-        if call.get("relu_attributions"):
-            raise ValueError("relu_attributions=True deletes what holds the output down; leave it False")
-        return run_host(LayerGradCam, host, call)
 
 
 class AbsenceLayerGradientShap(AbsenceMethod, LayerGradientShap, complete=True, sampled=True, distribution=True):

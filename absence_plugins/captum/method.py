@@ -34,24 +34,23 @@ from absence_plugins.captum.conditions import (
     check_numbers,
     checked_scores,
     explained_gradients,
-    random_module,
 )
 from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
 from absence_plugins.captum.noise import adopt_tunnels, real_inputs
 from absence_plugins.captum.plan import Plan, every
 from absence_plugins.captum.points import Lookout
-from absence_plugins.captum.remedies import warn_dead, warn_incomplete
+from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, warn_limits, warn_unsigned
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import SINGLE_NOTE, WORDS, Nontarget, check_word, choose
+from absence_plugins.core.choices import WORDS, Nontarget, check_word, choose
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.outputs import shrunk
 from absence_plugins.core.rectified import looks_rectified, rectified_note
-from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scores import Scores, announce
 from absence_plugins.core.units import Layer
 
@@ -132,10 +131,8 @@ class AbsenceMethod:
         check_word(nontarget, known=(*WORDS, "auto"))
         self.nontarget, self.reference, self.evidence = nontarget, reference, evidence
         if self._traits.refuses and not self.is_neutral:
-            raise ValueError(
-                f"{name} cannot show absences: {self._traits.refuses} (nontarget=None gives Captum's own map)"
-            )
-        if not self._has("target"):
+            refuse_absences(self)
+        elif not self._has("target"):
             if nontarget is not None and not (isinstance(nontarget, str) and nontarget == "auto"):
                 raise ValueError(f"{name} explains one neuron, which has no non-target; leave nontarget out")
         elif isinstance(nontarget, str) and nontarget == "auto" and reference is not None:
@@ -144,7 +141,8 @@ class AbsenceMethod:
             raise ValueError(f"{name} takes no reference: {self._traits.no_reference}")
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return bound_arguments(self._host, args, kwargs, self._traits.baselines if self.reference is not None else None)
+        baselines = self._traits.baselines if self.reference is not None else None
+        return bound_arguments(self._host, args, kwargs, baselines, self._traits.unsigned)
 
     def has_convergence_delta(self) -> bool:
         """As the host's. A NoiseTunnel asks it when it is made, and is then told the real input of its noisy copies."""
@@ -170,6 +168,8 @@ class AbsenceMethod:
         )
         if self._traits.baselines == "baselines":
             check_baselines(arguments.get("baselines"), inputs, distribution=self._traits.distribution)
+        if arguments.get(self._traits.unsigned):
+            warn_unsigned(self, wants_parts)
         plan = Plan(arguments, inputs, real, copies, model=self._model)
         with quiet_forward(inputs), unchanged(self._model):
             outputs = self._look(plan)
@@ -334,7 +334,7 @@ class AbsenceMethod:
             else None
         )
         level = 4 if full else 5  # frames up to the user's call; attribute is wrapped once more
-        self._warn(plan, signed, measured, level)
+        warn_limits(self, plan, signed, measured, level)
         if self._is_checked and values and values[0] is not None:
             warn_incomplete(self, plan, first, values[0], level)
         if wants_parts:
@@ -385,20 +385,3 @@ class AbsenceMethod:
 
     def _delta(self, deltas: list[Tensor]) -> Tensor:
         return torch.stack(deltas).mean(0)
-
-    def _warn(self, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
-        """Say where the map cannot show what was asked for."""
-        random = random_module(self._model)
-        if random:
-            warnings.warn(
-                f"the model is in training mode: {random} draws at random, so the choice and the map are those of one "
-                "draw; call model.eval()",
-                AbsenceWarning,
-                stacklevel=level,
-            )
-        if plan.is_blank and plan.choice is not None and plan.choice.single and self._is_auto:
-            warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
-        if plan.references is not None and values is not None:
-            warn_unsuitable(plan.view, plan.output, values, level + 1)
-        if self._traits.local:
-            warn_dead(self, signed, level + 1)

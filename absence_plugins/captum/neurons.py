@@ -137,7 +137,7 @@ class AbsenceNeuronGradientShap(AbsenceMethod, NeuronGradientShap, complete=True
 
 
 class AbsenceNeuronDeconvolution(AbsenceMethod, NeuronDeconvolution, refuses=DECONVOLUTION):
-    """Captum's NeuronDeconvolution; rejects every setting but the neutral one.
+    """Captum's NeuronDeconvolution, which cannot show absences: warns that it is Captum's own, rejects every option.
 
     R = the neuron's upward path through rectified gradients.
 

@@ -16,10 +16,13 @@ from captum.attr import Attribution, NoiseTunnel
 from torch import Tensor
 
 from absence_plugins.captum.calls import leaves, plain
+from absence_plugins.captum.conditions import random_module
 from absence_plugins.captum.evidence import is_gradient
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.choices import SINGLE_NOTE
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.references import warn_unsuitable
 
 NO_BASELINE = "its method has no baseline to compare with; use AbsenceIntegratedGradients or AbsenceDeepLift"
 DECONVOLUTION = (
@@ -28,6 +31,10 @@ DECONVOLUTION = (
 )
 GUIDED_GRAD_CAM = "it multiplies two maps from which negative evidence was deleted; use AbsenceLayerGradCam or AbsenceIntegratedGradients"
 ACTIVATION = "it shows a layer's activations, not what they do to an output; use AbsenceLayerGradientXActivation or AbsenceLayerConductance"
+UNSIGNED = {  # by the argument that deletes the sign
+    "abs": "abs=True takes absolute values, so what holds the output down looks like what raises it; leave it out",
+    "relu_attributions": "relu_attributions=True deletes what holds the output down; leave it False",
+}
 INCOMPLETE = 0.05  # of the difference: beyond this a sum is said to be off
 ROUNDING = 1e-4  # of the gross map
 
@@ -77,6 +84,53 @@ def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: 
         AbsenceWarning,
         stacklevel=level,
     )
+
+
+def refuse_absences(method: Any) -> None:
+    """Make a method that cannot show absences Captum's own where no option was given, and say so.
+
+    Raises:
+        ValueError: an option asks it for absences.
+    """
+    cause = f"{type(method).__name__} cannot show absences: {method._traits.refuses}"
+    if not method._is_auto or method.reference is not None or method.evidence != "signed":
+        raise ValueError(f"{cause} (nontarget=None gives Captum's own map)")
+    method.nontarget = None
+    warnings.warn(
+        f"{cause}. Its map is Captum's own, of the target (nontarget=None: the same, without this warning)",
+        AbsenceWarning,
+        stacklevel=4,
+    )
+
+
+def warn_unsigned(method: Any, wants_parts: bool) -> None:
+    """Say that the map has no sign, as the caller has asked.
+
+    Raises:
+        ValueError: evidence is to be read from its sign.
+    """
+    cause = UNSIGNED[method._traits.unsigned]
+    if wants_parts:
+        raise ValueError(f"evidence is read from the sign of the map, and {cause}")
+    warnings.warn(f"the map of {type(method).__name__} has no sign: {cause}", AbsenceWarning, stacklevel=6)
+
+
+def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
+    """Say where the map cannot show what was asked for; ``values``: u of the references."""
+    random = random_module(method._model)
+    if random:
+        warnings.warn(
+            f"the model is in training mode: {random} draws at random, so the choice and the map are those of one "
+            "draw; call model.eval()",
+            AbsenceWarning,
+            stacklevel=level,
+        )
+    if plan.is_blank and plan.choice is not None and plan.choice.single and method._is_auto:
+        warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
+    if plan.references is not None and values is not None:
+        warn_unsuitable(plan.view, plan.output, values, level + 1)
+    if method._traits.local:
+        warn_dead(method, signed, level + 1)
 
 
 def warn_dead(method: Any, signed: Any, level: int) -> None:

@@ -26,6 +26,7 @@ class Traits:
     sampled: complete in expectation only.
     distribution: the host takes all rows of ``baselines`` for every sample, not row i for sample i.
     arranged: the layer's channels must be on axis 1.
+    unsigned: the name of the argument that deletes the sign; "" if there is none.
     """
 
     refuses: str = ""
@@ -37,3 +38,4 @@ class Traits:
     sampled: bool = False
     distribution: bool = False
     arranged: bool = False
+    unsigned: str = ""

@@ -6,16 +6,18 @@ They are made from the host's, not written out 39 times, so that they follow it 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from captum.attr import Attribution
+from captum.attr import Attribution, GradientAttribution
 from captum.log import log_usage
 
 from absence_plugins.captum.calls import plain, resolve_layers
-from absence_plugins.captum.conditions import as_written, without_inference
+from absence_plugins.captum.conditions import OneNumber, as_written, without_inference
 from absence_plugins.captum.noise import check_known_tunnel
 from absence_plugins.captum.tools import calls_like_tcav, for_class_asked
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.explanation import Explanation
 
 
@@ -51,8 +53,14 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
     def attribute(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.is_neutral:
             return unlogged(self, *args, **kwargs)
-        with as_written():
-            explanation, delta = self._collect(without_inference(self._bind(args, kwargs)), full=False)
+        try:
+            with as_written():
+                explanation, delta = self._collect(without_inference(self._bind(args, kwargs)), full=False)
+        except OneNumber as error:
+            if not self._is_auto or self.evidence != "signed" or issubclass(host, GradientAttribution):
+                raise
+            warnings.warn(f"the map is Captum's own: {error}", AbsenceWarning, stacklevel=3)
+            return unlogged(self, *args, **kwargs)
         chosen = explanation.attribution if self.evidence == "signed" else getattr(explanation, self.evidence)
         return chosen if delta is None else (chosen, delta)
 

@@ -123,6 +123,8 @@ def check_word(nontarget: Any, name: str = "nontarget", known: Sequence[str] = W
 def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:
     """Captum's ``target`` as class indices [B] and, for outputs of more than two axes, the rest of each tuple.
 
+    Negative indices count from the end, as Captum's do.
+
     Raises:
         ValueError: no target where there are several outputs, another number of targets than samples,
             a class that does not exist, a tuple of the wrong length.
@@ -144,11 +146,12 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
                 f"axes behind the batch: {tuple(outputs.shape[1:])}"
             )
         for index, size in zip(entry, outputs.shape[1:], strict=True):
-            if not 0 <= index < size:
+            if not -size <= index < size:
                 raise ValueError(
                     f"target {entry if len(entry) > 1 else index} of sample {row} does not exist: indices go from 0 to "
-                    f"{size - 1}"
+                    f"{size - 1}, or from -1 to -{size} counted from the end"
                 )
+        tuples[row] = tuple(index % size for index, size in zip(entry, outputs.shape[1:], strict=True))
     indices = torch.tensor([entry[0] for entry in tuples], dtype=torch.long, device=outputs.device)
     return indices, ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
 

@@ -200,7 +200,6 @@ def test_references_are_the_mean_of_host_calls(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(REFUSING))
 def test_classes_that_cannot_show_absences_say_why_and_what_can(name: str) -> None:
     for options in (
-        {},
         {"nontarget": "others"},
         {"nontarget": None, "evidence": "absence"},
         {"reference": references()},
@@ -210,7 +209,7 @@ def test_classes_that_cannot_show_absences_say_why_and_what_can(name: str) -> No
             and options.get("nontarget", "auto") is not None
             and "reference" not in options
         ):
-            options = {}
+            options = {"evidence": "absence"}
         with pytest.raises(ValueError, match=f"{name} cannot show absences: it .*; use Absence"):
             build(ADAPTERS[name], Net(), **options)
 

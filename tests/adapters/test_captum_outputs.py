@@ -303,11 +303,6 @@ def test_guided_backprop_is_two_sided(columns: int) -> None:
     assert attr.GuidedBackprop(body).attribute(x, target=columns - 1)[0, 1] <= 0
 
 
-def test_grad_cam_refuses_to_rectify() -> None:
-    with pytest.raises(ValueError, match=r"relu_attributions=True deletes.*leave it False"):
-        build(adapters.AbsenceLayerGradCam, Net()).attribute(images(1), target=0, relu_attributions=True)
-
-
 def dead_net() -> nn.Sequential:
     """Logit 1 = relu(1 - x0): at x0 = 2 its unit is dead; what holds it down is x0."""
     return nn.Sequential(linear([[-1.0, 0.0]], [1.0]), nn.ReLU(), linear([[0.0], [1.0]], [5.0, 0.0]))

@@ -12,20 +12,6 @@ from absence_plugins.captum import AbsenceMethod
 
 matplotlib.use("Agg")
 
-RAISES = {  # to be empty
-    "data_loader",
-    "feature_permutation",
-    "guided_grad_cam",
-    "layers",
-    "saliency",
-    "segmentation",
-    "star_import",
-}
-SCRIPTS = [
-    pytest.param(name, marks=[pytest.mark.xfail(raises=ValueError, strict=True)] if name in RAISES else [])
-    for name in scripts("captum")
-]
-
 
 @functools.cache
 def runs(name: str) -> tuple[Run, Run]:
@@ -35,6 +21,6 @@ def runs(name: str) -> tuple[Run, Run]:
     return run(f"captum_{name}"), run(f"captum_{name}", changed, AbsenceMethod)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", scripts("captum"))
 def test_the_changed_line_raises_nothing_and_keeps_the_form_of_the_results(name: str) -> None:
     differing(*runs(name))

@@ -160,7 +160,7 @@ def test_a_raising_tunnel_leaves_no_state() -> None:
 def test_saliency_stays_signed_in_the_tunnel() -> None:
     net = linear([[0.0, 0.0], [1.0, -2.0]])
     assert NoiseTunnel(adapters.AbsenceSaliency(net)).attribute(CLOSE, target=0).tolist() == [[1.0, -2.0]] * 2
-    assert adapters.AbsenceSaliency(net).attribute(CLOSE, target=0, abs=True).tolist() == [[1.0, -2.0]] * 2
+    assert adapters.AbsenceSaliency(net).attribute(CLOSE, target=0).tolist() == [[1.0, -2.0]] * 2
     assert adapters.AbsenceSaliency(net, evidence="absence").attribute(CLOSE, target=0).tolist() == [[0.0, 2.0]] * 2
 
 
