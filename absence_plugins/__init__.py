@@ -1,13 +1,39 @@
 """absence_plugins: see what a network computes from what is *not* in the image.
 
 Adapters for Captum (:mod:`absence_plugins.captum`) and the methods around them. Nothing here imports
-anything heavier than torch; each adapter imports its one host when it is itself imported.
+anything heavier than torch, and torch only when a name that needs it is used, so that the command line can
+check its arguments first; each adapter imports its one host when it is itself imported.
 """
 
-from absence_plugins.core.direction import Direction
-from absence_plugins.core.explanation import Explanation
-from absence_plugins.core.references import ReferenceSet
-from absence_plugins.core.units import Layer, Unit
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import absence_plugins.core  # noqa: F401  (so that absence_plugins.core is an attribute)
+
+if TYPE_CHECKING:
+    from absence_plugins.core.direction import Direction
+    from absence_plugins.core.explanation import Explanation
+    from absence_plugins.core.references import ReferenceSet
+    from absence_plugins.core.units import Layer, Unit
 
 __version__ = "0.1.0"
 __all__ = ["Direction", "Explanation", "Layer", "ReferenceSet", "Unit", "__version__"]
+
+_MODULES = {
+    "Direction": "direction",
+    "Explanation": "explanation",
+    "Layer": "units",
+    "ReferenceSet": "references",
+    "Unit": "units",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"absence_plugins.core.{_MODULES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

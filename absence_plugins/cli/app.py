@@ -6,6 +6,7 @@ Commands import what they need when they run, so that ``--help`` is quick and a 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import typer
 
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
+from absence_plugins.commands.early_checks import check_model_words, check_numbers
 
 if TYPE_CHECKING:
     from absence_plugins.commands.models import LoadedModel
@@ -73,7 +75,7 @@ def main(
 
 def command_line() -> str:
     """The words of this call, for the foot of a page."""
-    return "absence-plugins " + " ".join(sys.argv[1:])
+    return shlex.join(["absence-plugins", *sys.argv[1:]])
 
 
 def load(
@@ -83,6 +85,8 @@ def load(
 
     Which weights these are, and how its images are made, is said on stderr, also with --quiet.
     """
+    check_numbers(size=size, channels=channels)
+    check_model_words(model, weights)
     from absence_plugins.commands.models import load_model
 
     means, stds = numbers("--mean", mean), numbers("--std", std)

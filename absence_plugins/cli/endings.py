@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +67,10 @@ class Running:
             path.is_file() for pattern in self.keeps for path in self.state.glob(pattern)
         )
 
-    def going_on(self) -> list[str]:
-        """What is kept, and what to type."""
+    def going_on(self, notes: Sequence[str] = ()) -> list[str]:
+        """What is kept, and what to type; ``notes``: what the command itself says of what is done."""
+        if notes:
+            return [*notes, "To begin again:", f"  {self.line}"]
         if self.is_kept:
             return [f"What was done is kept in {self.state}. The same command resumes from there:", f"  {self.line}"]
         if "checkpoint" in self.options and self.state is None:
@@ -128,15 +130,16 @@ def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | No
 
     An error in the user's own code, such as the forward of a model, is said with its file and line.
     """
+    notes = getattr(error, "__notes__", [])
     if isinstance(error, KeyboardInterrupt):
-        return STOPPED, ["stopped.", *command.going_on()]
+        return STOPPED, ["stopped.", *command.going_on(notes)]
     if _is_full(error):
         path = getattr(error, "filename", None)
         where = f" in {Path(path).absolute().parent}, while writing {Path(path).name}" if path else ""
         return FAILED, [
             f"error: no space left{where}. Files that were there before are whole; make space and run the command "
             "again.",
-            *command.going_on(),
+            *command.going_on(notes),
         ]
     if _mentions(error, SHARED):
         return FAILED, [
@@ -145,10 +148,10 @@ def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | No
             *command.going_on(),
         ]
     if isinstance(error, MemoryError) or _mentions(error, EXHAUSTED):
-        return FAILED, [f"error: memory is exhausted. {_remedy(command)}", *command.going_on()]
+        return FAILED, [f"error: memory is exhausted. {_remedy(command)}", *command.going_on(notes)]
     place = describe_place(error)
     if isinstance(error, BAD):
-        return FAILED, [f"error: {error}{place}"]
+        return FAILED, [f"error: {error}{place}", *notes]
     return (FAILED, [f"error: {type(error).__name__}: {error}{place}"]) if place else None
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, command_line, load
+from absence_plugins.cli.app import app, clear_errors, command_line, load, numbers
 from absence_plugins.cli.options import Channels, Mean, Model, Page, Quiet, Seed, Size, Std, Weights
+from absence_plugins.commands.early_checks import check_folder, check_images, check_model_words, check_numbers
+from absence_plugins.core.files import require_folder
 
 
 @app.command()
@@ -34,22 +36,26 @@ def explain(
         Path | None, typer.Option(help="Folder of images to compare with; subfolders are classes.")
     ] = None,
     contrast: Annotated[
-        int | None, typer.Option(help="Class of the references; default: any but the target's.")
+        str | None,
+        typer.Option(
+            help="What to compare with: a class by number or name, or a folder of images; default: every class but "
+            "the explained one."
+        ),
     ] = None,
     method: Annotated[
         str,
         typer.Option(
-            help="relevance (exact; relevance:RULE for another rule); a Captum class, for example Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; "
-            "or a unit to render with Lucent, lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a "
-            "logit)."
+            help="auto (the first that is right on this model); relevance (exact; relevance:RULE for another rule); GradCam or another Captum class, for example "
+            "Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; or a unit to render with Lucent, "
+            "lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a logit)."
         ),
-    ] = "relevance",
-    target: Annotated[int | None, typer.Option(help="Class index; default: the predicted class.")] = None,
+    ] = "auto",
+    target: Annotated[str | None, typer.Option(help="Class by number or name; default: the predicted class.")] = None,
     nontarget: Annotated[
         str | None,
         typer.Option(
-            help="The other output that is explained: a class index, runner_up, others (their mean), margin (target "
-            "minus runner-up), negated (minus the target). Default: runner_up; of a model with one output none.",
+            help="The other output that is explained: a class by number or name, runner_up, others (their mean), margin "
+            "(target minus runner-up), negated (minus the target). Default: runner_up; of a model with one output none.",
             show_default=False,
         ),
     ] = None,
@@ -59,7 +65,13 @@ def explain(
     channels: Channels = None,
     mean: Mean = None,
     std: Std = None,
-    steps: Annotated[int, typer.Option(help="Optimization steps of lucent:LAYER:UNIT.")] = 256,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps of IntegratedGradients (default 50), samples of methods that draw them, or optimization steps "
+            "of lucent:LAYER:UNIT (256)."
+        ),
+    ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -67,30 +79,60 @@ def explain(
     sides.
     """
     with clear_errors():
-        if method.lower().startswith("lucent:") and (target is not None or contrast is not None):
-            raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")
+        _check_words(images, model, weights, references, contrast, method, target, out)
+        check_numbers(k=k, size=size, channels=channels, steps=steps)
+        for option, text in (("--mean", mean), ("--std", std)):
+            numbers(option, text)
         from absence_plugins.commands.explain import explain_images
-        from absence_plugins.commands.models import load_references, reference_notes
+        from absence_plugins.commands.maps.explainers import check_method
+        from absence_plugins.commands.references import describe_references, load_references
 
+        check_method(method, steps, has_references=references is not None or contrast is not None)
         loaded = load(model, weights, size, channels, mean, std)
-        compared = (
-            None if references is None else load_references(references, loaded, k=k, contrast=contrast, seed=seed)
-        )
-        words = ("runner_up", "others", "margin", "negated")
-        if nontarget is not None and not nontarget.isdigit() and nontarget not in words:
-            raise ValueError(f"--nontarget {nontarget!r} must be a class index, {', '.join(words[:-1])}, or negated")
-        path = explain_images(
+        notes = list(loaded.notes)
+        compared = None
+        if references is not None or contrast is not None:
+            folder = Path(str(contrast)) if references is None else references
+            named = None if references is None else contrast
+            compared = load_references(folder, loaded, k=k, contrast=named, seed=seed, progress=not quiet)
+            notes.append(f"References: {describe_references(compared, loaded)}")
+            if not quiet:
+                typer.echo(notes[-1], err=True)
+        found = explain_images(
             images,
             loaded,
             out,
             references=compared,
             method=method,
             target=target,
-            nontarget=int(nontarget) if nontarget is not None and nontarget.isdigit() else nontarget,
+            nontarget=nontarget,
             steps=steps,
             seed=seed,
-            notes=[*loaded.notes, *([] if references is None else reference_notes(references, loaded))],
+            notes=notes,
             command=command_line(),
             progress=not quiet,
         )
-        typer.echo(path.resolve())
+        if not quiet:
+            typer.echo(found.summary(), err=True)
+        typer.echo(found.page.resolve())
+
+
+def _check_words(
+    images: list[Path],
+    model: str,
+    weights: str,
+    references: Path | None,
+    contrast: str | None,
+    method: str,
+    target: str | None,
+    out: Path,
+) -> None:
+    """What can be known before torch is imported."""
+    check_images(images)
+    check_folder("references", references)
+    require_folder(out)
+    check_model_words(model, weights)
+    if contrast is not None and references is None and not Path(contrast).is_dir():
+        raise ValueError(f"--contrast {contrast!r} needs --references FOLDER, or must be a folder itself")
+    if method.lower().startswith("lucent:") and (target is not None or contrast is not None):
+        raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")

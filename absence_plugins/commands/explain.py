@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from absence_plugins import ReferenceSet
-from absence_plugins.commands.maps.explainers import Explainer, explainer
+from absence_plugins.commands.check import recommend_method
+from absence_plugins.commands.class_names import find_class
+from absence_plugins.commands.image_row import Question, explain_row
+from absence_plugins.commands.maps.explainers import CaptumMaps, Explainer, check_method, explainer
 from absence_plugins.commands.models import LoadedModel
-from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
+from absence_plugins.commands.pace import Pace, Passes, say_expected, show_forwards
+from absence_plugins.commands.pasting import BEYOND, CELL, RANDOM_DRAWS
+from absence_plugins.commands.predictions import read_outputs
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.checks import check_integer
-from absence_plugins.core.choices import Choice, choose
+from absence_plugins.commands.references import choose_references
+from absence_plugins.commands.rows import add_warnings, is_of_the_system
+from absence_plugins.commands.unit_page import write_unit_page
 from absence_plugins.core.files import require_folder
-from absence_plugins.core.outputs import class_sums, shrunk
 from absence_plugins.core.randomness import seeded
-from absence_plugins.core.scores import logits_of
-from absence_plugins.report import Page, Panel, Row, write_page
+from absence_plugins.report import Page, Row, write_page
+from absence_plugins.report.unit.interrupt import interruptions
 
 HOW_TO_READ = (
     (
@@ -48,27 +51,45 @@ HOW_TO_READ = (
         "absence.",
     ),
     (
-        "Pixel tests",
-        "The strongest pixels are copied from the nearest reference, or blanked; the control does the same at random "
-        "places, 32 times.",
+        "Tests in the network",
+        "What the map names is copied from the nearest reference, or blanked: the strongest pixels, on photographs the "
+        f"strongest cells of {CELL} x {CELL} pixels. The control does the same with the same shape at random places, {RANDOM_DRAWS} times. "
+        f"The network bears a map out if the output moves the claimed way, and further than in the control by {BEYOND} standard deviations.",
     ),
 )
+AUTO = "auto"
+NONTARGETS = ("runner_up", "others", "margin", "negated")  # words for --nontarget
+FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, OSError)  # of one image; the others get their maps
+REWRITE = 60.0  # seconds after which a page of what is done so far is written
+TESTS = Passes(2 * (RANDOM_DRAWS + 2), 0)  # of the two maps
 
-HOW_TO_READ_UNIT = (
-    (
-        "Drives it up, drives it down",
-        "Two pictures that begin as the same noise and are changed step by step; one raises the unit's value, the "
-        "other lowers it. "
-        "Feature visualization usually shows only the first.",
-    ),
-    ("Real", "The images on which the value is highest and lowest; at most half of the images on each side."),
-    (
-        "What the second picture says",
-        "It shows what the unit is held down by: what it encodes as absent, where the unit is otherwise active. It is "
-        "no proof: "
-        "a picture far outside the real values may show what no real image has.",
-    ),
-)
+
+@dataclass(frozen=True, eq=False)
+class ExplainedImages:
+    """What the command found, and where it was written.
+
+    Attributes:
+        page: its path.
+        count: of images that have maps.
+        failed: the others, with the reason.
+        borne: per kind of map, how many of them the network bears out.
+    """
+
+    page: Path
+    count: int
+    failed: tuple[tuple[Path, str], ...] = ()
+    borne: Mapping[str, int] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """In a line.
+
+        >>> ExplainedImages(Path("page"), 2, (), {"non-target": 1}).summary()
+        '2 of 2 images explained; the network bears out 1 of 2 non-target maps'
+        """
+        total = self.count + len(self.failed)
+        maps = " and ".join(f"{number} of {self.count} {kind} maps" for kind, number in self.borne.items())
+        said = f"{self.count} of {total} image{'s' * (total != 1)} explained"
+        return f"{said}; the network bears out {maps}" if maps else said
 
 
 def explain_images(
@@ -77,300 +98,214 @@ def explain_images(
     out: Path,
     *,
     references: ReferenceSet | None = None,
-    method: str = "relevance",
-    target: int | None = None,
+    method: str = AUTO,
+    target: int | str | None = None,
     nontarget: int | str | None = None,
-    steps: int = 256,
+    steps: int | None = None,
     seed: int = 0,
     command: str = "",
     notes: Sequence[str] = (),
     progress: bool = True,
-) -> Path:
-    """One row per image: standard, non-target and (with references) reference map, each tested on pixels.
+) -> ExplainedImages:
+    """One row per image: standard, non-target and (with references) reference map, each tested in the network.
+
+    An image that cannot be explained is left out and named, on the page with the reason, and on stderr. Whatever ends
+    the work early, the page of what was done is written.
 
     With method ``lucent:LAYER:UNIT`` one row: the unit's two sides, rendered in ``steps`` steps, beside the images (and
     references) on which it is highest and lowest.
 
-    target: class index; None: the predicted class. nontarget: class index, "runner_up", "others", "margin" or
-    "negated"; None: the runner-up, of a model with one output nothing. Of maps of logits [B, K, H, W] a class means the
-    sum of its logits over the image. ``notes``: what the reader must know of model and references. Returns the page's path; the model and the
-    random state are as before.
+    Args:
+        images: files.
+        loaded: the model; it and the random state are as before.
+        out: folder of the page.
+        references: what to compare with; of a :class:`~absence_plugins.commands.references.FolderReferences` those
+            are left out that the model itself gives the explained class, and crops of the same photograph.
+        method: as in :func:`~absence_plugins.commands.maps.explainers.explainer`; "auto": the first that is right on
+            this model, by :func:`~absence_plugins.commands.check.recommend_method`.
+        target: class by number or name; None: the predicted class.
+        nontarget: class by number or name, "runner_up", "others", "margin" or "negated"; None: the runner-up, of a
+            model with one output nothing. Of maps of logits [B, K, H, W] a class means the sum of its logits over the
+            image.
+        steps: of the methods that have some.
+        seed: of the controls and sampled methods.
+        command: for the foot of the page.
+        notes: what the reader must know of model and references.
+        progress: show a bar, and say how long it will take.
 
     Raises:
-        ValueError: a class that does not exist, a model that ends in softmax, a method that cannot show
-            absences, references that do not fit.
+        ValueError: a class that does not exist, a method that cannot show absences, references that do not fit, or
+            no image that can be explained, with the reasons.
     """
     if method.lower().startswith("lucent:"):
-        return _unit_page(images, loaded, out, references, method, steps, seed, command, notes, progress=progress)
-    chosen = explainer(method)
-    if references is not None and chosen.refuse_references():
-        raise ValueError(f"--method {method} takes no --references: {chosen.refuse_references()}")
+        page = write_unit_page(images, loaded, out, references, method, steps, seed, command, notes, progress=progress)
+        return ExplainedImages(page, len(images))
+    check_method(method, steps, has_references=references is not None)
     require_folder(out)
-    pictures = [loaded.preprocessing.picture(Path(path)) for path in images]
     with seeded(seed):
-        rows = [
-            _add_warnings(_row, Path(path).name, picture, loaded, chosen, references, target, nontarget, seed)
-            for path, picture in tqdm(list(zip(images, pictures, strict=True)), desc="explaining", disable=not progress)
-        ]
-    page = Page(
-        title="What is there, and what is missing",
-        lead=f"{len(rows)} image{'s' if len(rows) != 1 else ''}, explained with {chosen.name}. Red raises the explained output, blue holds it down."
-        + (
-            ""
-            if references is not None
-            else " Without --references FOLDER only the non-target map can show an absence."
-        )
-        + "".join(f"\n\n{note}" for note in notes),
-        rows=tuple(rows),
-        how_to_read=HOW_TO_READ if references is not None else HOW_TO_READ[:2] + HOW_TO_READ[4:],
-        provenance=provenance(seed=seed, command=command),
-    )
-    return write_page(page, Path(out))
+        first, unreadable = _first_readable(images, loaded)
+        if method == AUTO:
+            method = recommend_method(loaded.model, first, loaded.preprocessing.empty.expand_as(first))
+        chosen = explainer(method, steps)
+        wanted = _Wanted.read(loaded, first, target, nontarget, references)
+        made = _Work(loaded, chosen, references, wanted, seed, Path(out), command, tuple(notes))
+        passes = TESTS + chosen.count_passes(first, references.k if references is not None else 0)
+        if progress:
+            seconds = Pace.measure(loaded.model, first).seconds(passes, len(images) - unreadable)
+            say_expected(seconds, f"explaining with {chosen.name}", _shorter(chosen, method, len(images), references))
+        return made.explain(images, passes.total, progress=progress)
 
 
-def _unit_page(
-    images: Sequence[Path],
-    loaded: LoadedModel,
-    out: Path,
-    references: ReferenceSet | None,
-    method: str,
-    steps: int,
-    seed: int,
-    command: str,
-    notes: Sequence[str],
-    *,
-    progress: bool,
-) -> Path:
-    """The page of ``lucent:LAYER:UNIT``."""
-    from absence_plugins.commands.maps.lucent import SMALL, UnitName, unit_row
-
-    unit = UnitName.parse(method)
-    check_integer("--steps", steps)
-    require_folder(out)
-    pictures = torch.stack([loaded.preprocessing.picture(Path(path)) for path in images])
-    if references is not None:
-        pictures = torch.cat([pictures, _picture(references.images[0], loaded)])
-    row = _add_warnings(
-        partial(unit_row, steps=steps, seed=seed, progress=progress),
-        loaded.model,
-        unit,
-        pictures,
-        loaded.preprocessing.normalize,
-    )
-    lead = (
-        f"{unit.shown[0].upper()}{unit.shown[1:]}: what raises it and what lowers it, as pictures optimized with "
-        "Lucent, each beside the real images on which it is highest and lowest. Values are those before the "
-        "nonlinearity; a convolution's channel counts with its mean over the image."
-    )
-    if loaded.preprocessing.size < SMALL:
-        lead += f" Images below {SMALL} pixels a side are optimized without random shifts and rotations."
-    if references is None:
-        lead += "\n\nThe real images are only those named on the command line; --references FOLDER adds more."
-    page = Page(
-        title="What raises a unit, and what suppresses it",
-        lead=lead + "".join(f"\n\n{note}" for note in notes),
-        rows=(row,),
-        how_to_read=HOW_TO_READ_UNIT,
-        provenance=provenance(seed=seed, command=command),
-    )
-    return write_page(page, Path(out))
+def _first_readable(images: Sequence[Path], loaded: LoadedModel) -> tuple[Tensor, int]:
+    """The first image that can be read, as the model's input [1, C, H, W], and how many in front of it cannot."""
+    reasons: list[tuple[Path, str]] = []
+    for path in images:
+        try:
+            return loaded.preprocessing.normalize(loaded.preprocessing.picture(path))[None], len(reasons)
+        except ValueError as error:
+            reasons.append((path, str(error)))
+    raise ValueError(_reasons(reasons))
 
 
-def _add_warnings(row: Callable[..., Row], *arguments: Any) -> Row:
-    """A row whose sentence ends with what the adapters warned of: the page is read without its console."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", AbsenceWarning)
-        made = row(*arguments)
-    said = list(dict.fromkeys(str(warning.message) for warning in caught))
-    return replace(made, sentence=" ".join([made.sentence, *(f"Note: {text}." for text in said)]))
+def _reasons(failed: Sequence[tuple[Path, str]]) -> str:
+    """Why no image could be explained, each reason once."""
+    found = list(dict.fromkeys(why for _, why in failed))
+    if not found:
+        return "no images were named"
+    if len(failed) == 1:
+        return found[0]
+    return f"none of the {len(failed)} images can be explained: {'; '.join(found)}"
+
+
+def _shorter(chosen: Explainer, method: str, count: int, references: ReferenceSet | None) -> list[str]:
+    """Options that shorten the work, the most useful first."""
+    found = [] if method.lower().startswith("relevance") else ["--method relevance"]
+    found += ["fewer --steps"] if isinstance(chosen, CaptumMaps) and chosen.has_steps else []
+    found += [f"a smaller --k (now {references.k})"] if references is not None and references.k > 1 else []
+    return found + (["fewer images"] if count > 1 else [])
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The classes that were asked for, as numbers; None: the predicted one."""
+
+    target: int | None
+    nontarget: int | str | None
+
+    @classmethod
+    def read(
+        cls,
+        loaded: LoadedModel,
+        x: Tensor,
+        target: int | str | None,
+        nontarget: int | str | None,
+        references: ReferenceSet | None,
+    ) -> _Wanted:
+        """Look up names, and check what can be known in front of the first map: classes that do not exist."""
+        with torch.no_grad():
+            count = read_outputs(loaded.model, x).shape[1]
+        t = None if target is None else find_class("--target", str(target), loaded.categories, count)
+        other = nontarget
+        if nontarget is not None and nontarget not in NONTARGETS:
+            try:
+                other = find_class("--nontarget", str(nontarget), loaded.categories, count)
+            except ValueError as error:
+                if str(nontarget).lstrip("-").isdigit():
+                    raise
+                why = str(error).partition(repr(nontarget))[2].lstrip(": ")
+                raise ValueError(
+                    f"--nontarget {nontarget!r} must be a class index, {', '.join(NONTARGETS[:-1])}, or "
+                    f"{NONTARGETS[-1]}, or the name of a class ({why})"
+                ) from None
+        if t is not None and other == t:
+            raise ValueError(f"--nontarget {nontarget} is the target itself; choose another class, or runner_up")
+        contrast = references.contrast if references is not None else None
+        if t is not None and contrast == t:
+            raise ValueError(f"--contrast: class {t} would be compared with itself; name another class than --target")
+        return cls(t, other)
 
 
 @dataclass(frozen=True, eq=False)
-class _Question:
-    """What is asked about one image: the target's output, and another one that its content may hold down.
+class _Work:
+    """The images one by one, and the page of what is done."""
 
-    x: the input [1, C, H, W]. own, other: the two outputs; other is None where the model has a single one. asked: the
-    other one as a method takes it, a class or a word.
-    """
-
-    picture: Tensor
     loaded: LoadedModel
-    x: Tensor
-    outputs: Tensor
-    own: Choice
-    other: Choice | None
-    asked: int | str
+    method: Explainer
+    references: ReferenceSet | None
+    wanted: _Wanted
+    seed: int
+    out: Path
+    command: str
+    notes: tuple[str, ...]
+    rows: list[Row] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    borne: dict[str, int] = field(default_factory=dict)
 
-    @classmethod
-    def ask(cls, picture: Tensor, loaded: LoadedModel, target: int | None, nontarget: int | str | None) -> _Question:
-        """Choose target and non-target. Raises ValueError for a target that does not exist, and outputs that are no
-        logits.
-        """
-        x = loaded.preprocessing.normalize(picture)[None]
-        with torch.no_grad():
-            outputs = _outputs(loaded.model, x)
-            columns = outputs if outputs.dim() == 2 else class_sums(outputs)
-            count = columns.shape[1]
-            t = int(columns.argmax(1)) if target is None else target
-            if not 0 <= t < count:
-                raise ValueError(f"--target {t} does not exist: the model has {count} outputs, 0 to {count - 1}")
-            own = choose(outputs, t, None, lambda: _outputs(loaded.model, *shrunk((x,))))
-            if nontarget is None:
-                nontarget = "auto"
-            other = None if count == 1 and nontarget == "auto" else choose(outputs, t, nontarget)  # type: ignore[arg-type]
-        is_class = other is not None and other.kind == "nontarget" and other.nontargets is not None
-        asked = int(other.nontargets[0]) if is_class else str(nontarget)  # type: ignore[union-attr, index]
-        return cls(picture, loaded, x, outputs, own, other, asked)
+    def explain(self, images: Sequence[Path], passes: int, *, progress: bool) -> ExplainedImages:
+        """All images; ``passes``: forwards of each, for the bar."""
+        written, cost = time.monotonic(), 0.0
+        bar = show_forwards(self.loaded.model, len(images) * passes, "explaining", progress=progress)
+        try:
+            with interruptions() as stopped, bar as shown:
+                for number, path in enumerate(images, 1):
+                    shown.set_description(f"explaining {path.name}")
+                    self._explain_one(path, say_so=len(images) > 1, progress=progress)
+                    if stopped:
+                        raise KeyboardInterrupt
+                    shown.total = max(int(shown.n), 1) * len(images) // number  # as the images so far
+                    if time.monotonic() - written > max(REWRITE, 10 * cost) and self.rows and number < len(images):
+                        start = time.monotonic()
+                        self._write(len(images))
+                        written, cost = time.monotonic(), time.monotonic() - start
+        except BaseException as error:
+            if self.rows:
+                page = self._write(len(images))
+                error.add_note(f"{len(self.rows)} of {len(images)} images are done and on the page {page.resolve()}.")
+            raise
+        if not self.rows:
+            raise ValueError(_reasons(self.failed))
+        return ExplainedImages(self._write(len(images)), len(self.rows), tuple(self.failed), self.borne)
 
-    @property
-    def target(self) -> int:
-        """The target's number; of a single output 0."""
-        return int(self.own.classes[0])
+    def _explain_one(self, path: Path, *, say_so: bool, progress: bool) -> None:
+        verdicts: dict[str, bool] = {}
+        try:
+            picture = self.loaded.preprocessing.picture(path)
+            asked = Question.ask(picture, self.loaded, self.wanted.target, self.wanted.nontarget)
+            chosen = None
+            if self.references is not None:
+                chosen = choose_references(self.references, asked.x, int(asked.own.contrast()[0][0]))
+            if progress:
+                for line in (f"{path.name}: {asked.described}", *(chosen.notes if chosen else ())):
+                    tqdm.write(line, file=sys.stderr)
+            self.rows.append(add_warnings(explain_row, path.name, asked, self.method, chosen, self.seed, verdicts))
+        except FAILURES as error:
+            if is_of_the_system(error):
+                raise
+            why = " ".join(str(error).split()) or type(error).__name__
+            self.failed.append((path, why))
+            if say_so:
+                tqdm.write(f"skipped {path.name}: {why}", file=sys.stderr)
+            return
+        for kind, is_borne in verdicts.items():
+            self.borne[kind] = self.borne.get(kind, 0) + is_borne
 
-    @property
-    def blank(self) -> Tensor:
-        """An image without content [C, H, W]."""
-        return self.loaded.preprocessing.empty.expand_as(self.x[0])
-
-    @property
-    def label(self) -> str:
-        """The target's name."""
-        return "the output" if self.own.single else self.loaded.name(self.target)
-
-    @property
-    def other_label(self) -> str:
-        """The other output's name."""
-        assert self.other is not None
-        if self.other.kind == "nontarget":
-            return self.loaded.name(int(self.asked))
-        if self.other.kind == "margin":
-            assert self.other.nontargets is not None
-            return f"{self.label} minus {self.loaded.name(int(self.other.nontargets[0]))}"
-        return "the mean of the others" if self.other.kind == "others" else f"minus {self.label}"
-
-    def read_target(self, images: Tensor) -> Tensor:
-        """The target's output [N]."""
-        return self._read(self.own, images)
-
-    def read_other(self, images: Tensor) -> Tensor:
-        """The other output [N]."""
-        assert self.other is not None
-        return self._read(self.other, images)
-
-    def _read(self, choice: Choice, images: Tensor) -> Tensor:
-        every = torch.zeros(len(images), dtype=torch.long)
-        return choice.of_samples(every).values(_outputs(self.loaded.model, images))
-
-    def signed(self, attribution: Tensor, title: str, caption: str, label: str) -> Panel:
-        """A map of the output called ``label`` over the picture."""
-        positive, negative = f"raises {label}", "holds it down"
-        return Panel(
-            "signed", attribution[0], title, caption, underlay=self.picture, positive=positive, negative=negative
+    def _write(self, total: int) -> Path:
+        done, missing = len(self.rows), total - len(self.rows) - len(self.failed)
+        count = f"{done} image{'s' if done != 1 else ''}" if done == total else f"{done} of {total} images"
+        lead = f"{count}, explained with {self.method.name}. Red raises the explained output, blue holds it down."
+        if self.references is None:
+            lead += " Without --references FOLDER only the non-target map can show an absence."
+        if missing:
+            lead += f" The command was stopped in front of the other{'s' if missing > 1 else ''}."
+        if self.failed:
+            named = "; ".join(f"{path.name}: {why}" for path, why in self.failed)
+            lead += f"\n\nNot explained: {named.rstrip('.')}."
+        has_references = self.references is not None
+        page = Page(
+            title="What is there, and what is missing",
+            lead=lead + "".join(f"\n\n{note}" for note in self.notes),
+            rows=tuple(self.rows),
+            how_to_read=HOW_TO_READ if has_references else HOW_TO_READ[:2] + HOW_TO_READ[4:],
+            provenance=provenance(seed=self.seed, command=self.command),
         )
-
-
-def _row(
-    name: str,
-    picture: Tensor,
-    loaded: LoadedModel,
-    method: Explainer,
-    references: ReferenceSet | None,
-    target: int | None,
-    nontarget: int | str | None,
-    seed: int,
-) -> Row:
-    asked = _Question.ask(picture, loaded, target, nontarget)
-    label = asked.label
-    count = asked.outputs.shape[1]
-    standard = method.standard(loaded.model, asked.x, asked.target, count, asked.blank[None])
-    panels = [
-        Panel("image", picture, "The image", name),
-        asked.signed(standard, f"Standard map: {label}", method.standard_caption, label),
-    ]
-    facts = [(f"Output of {label}", f"{float(asked.own.values(asked.outputs)):.2f}")]
-    sentences = []
-    last = []
-    if asked.other is None:
-        sentences.append("The model has one output, so there is no other one to explain.")
-    else:
-        panel, fact, sentence, tested = _other(asked, method, seed)
-        panels.append(panel)
-        facts.append(fact)
-        sentences.append(sentence)
-        last.append(tested)
-    if references is not None:
-        found, test = _compare(asked, method, references, seed)
-        panels += found
-        sentences.append(
-            f"Pasting in the {test.pixels} missing pixels that the absence part names changes the output of {label} "
-            f"by {test.change:+.2f}; "
-            f"the same pixels at random places change it by {test.random_change:+.2f}. "
-            f"{_verdict(test, test.random_change - test.change)}"
-        )
-        facts.append(("Pasting what is missing", f"{test.change:+.2f}, random {test.random_change:+.2f}"))
-    return Row(f"{name}: {label}", " ".join(sentences), tuple(panels), tuple(facts + last))
-
-
-def _other(asked: _Question, method: Explainer, seed: int) -> tuple[Panel, tuple[str, str], str, tuple[str, str]]:
-    """The other output's map, its value, and what happens when the pixels that hold it down are blanked."""
-    other = asked.other_label
-    absent = method.nontarget(asked.loaded.model, asked.x, asked.target, asked.asked, asked.blank[None])
-    removal = remove_suppressor(asked.read_other, asked.x[0], absent.absence[0], asked.blank, seed=seed)
-    panel = asked.signed(absent.attribution, f"Non-target map: {other}", "Blue: content that holds it down.", other)
-    sentence = (
-        f"Blanking the {removal.pixels} pixels that hold {other} down most changes its output by "
-        f"{removal.change:+.2f}; "
-        f"as many random pixels change it by {removal.random_change:+.2f}. "
-        f"{_verdict(removal, removal.change - removal.random_change)}"
-    )
-    tested = ("Blanking what suppresses", f"{removal.change:+.2f}, random {removal.random_change:+.2f}")
-    return panel, (f"Output of {other}", f"{absent.output:.2f}"), sentence, tested
-
-
-def _compare(
-    asked: _Question, method: Explainer, references: ReferenceSet, seed: int
-) -> tuple[tuple[Panel, ...], PixelTest]:
-    """The panels against the references, and the test of what the image lacks."""
-    loaded, label = asked.loaded, asked.label
-    found = method.against(loaded.model, asked.x, asked.target, references)
-    nearest = references.nearest(asked.x, asked.own.contrast()[0])
-    assert isinstance(nearest, Tensor)
-    test = insert_missing(asked.read_target, asked.x[0], nearest[0, 0], found.absence[0], seed=seed)
-    title, caption = f"Reference map: {label}", f"Against the {references.k} nearest references."
-    panels = (
-        Panel("image", _picture(nearest[0, 0], loaded), "The nearest reference", "It has what may be missing."),
-        asked.signed(found.attribution, title, caption, label),
-        Panel(
-            "absence",
-            found.absence[0],
-            "Its absence part",
-            "Red: what the references have and this lacks, where the map says that its absence raises the output.",
-            underlay=asked.picture,
-            positive=f"its absence raises {label}",
-        ),
-    )
-    return panels, test
-
-
-def _verdict(test: PixelTest, effect: float) -> str:
-    """Whether the network bears the map out, beyond two standard deviations of the random control."""
-    if effect > 2 * test.random_sd:
-        return "The network bears the map out."
-    return "That is no more than chance: here the map does not show an absence that the network uses."
-
-
-def _outputs(model: nn.Module, x: Tensor) -> Tensor:
-    outputs = logits_of(model(x.clone()), samples=len(x))
-    if outputs.dim() not in (1, 2, 4):
-        raise ValueError(
-            f"the model must return one row of logits per image, or maps of logits [B, K, H, W], got "
-            f"{tuple(outputs.shape)}; wrap it so that it does"
-        )
-    return outputs[:, None] if outputs.dim() == 1 else outputs
-
-
-def _picture(x: Tensor, loaded: LoadedModel) -> Tensor:
-    """A model input back as a picture in [0, 1]."""
-    p = loaded.preprocessing
-    return (x * torch.tensor(p.std).reshape(-1, 1, 1) + torch.tensor(p.mean).reshape(-1, 1, 1)).clamp(0, 1)
+        return write_page(page, self.out)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from absence_plugins import ReferenceSet
 from absence_plugins.commands.preprocessing import Overrides, Preprocessing, UnreadableImage, decoded
 from absence_plugins.commands.sources import (
     DIGITS,
@@ -27,11 +24,8 @@ __all__ = [
     "Preprocessing",
     "UnreadableImage",
     "decoded",
-    "folder_classes",
     "image_files",
     "load_model",
-    "load_references",
-    "reference_notes",
 ]
 
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -85,59 +79,3 @@ def load_model(
 def image_files(folder: Path) -> list[Path]:
     """All image files below a folder, in order. A folder of such a name is none; what lies in it counts."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES and not path.is_dir())
-
-
-def load_references(
-    folder: Path,
-    loaded: LoadedModel,
-    *,
-    k: int = 8,
-    contrast: int | None = None,
-    max_samples: int = 2000,
-    seed: int = 0,
-) -> ReferenceSet:
-    """References from a folder of images; its subfolders, if any, are classes.
-
-    A subfolder's class is its name if that is a number, its place among the model's categories if it is
-    one of them, else its place in alphabetical order (as torchvision's ImageFolder counts).
-
-    Raises:
-        ValueError: no such folder, no images.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"references folder {folder} does not exist")
-    files = image_files(folder)
-    if not files:
-        raise ValueError(f"references folder {folder} holds no images")
-    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:max_samples].sort().values
-    files = [files[int(index)] for index in chosen]
-    index_of = folder_classes(folder, loaded.categories)
-    if index_of and any(file.parent == folder for file in files):
-        raise ValueError(f"references folder {folder} holds images beside its class folders; move them into one")
-    labels = [index_of[file.relative_to(folder).parts[0]] for file in files] if index_of else None
-    images = torch.stack([loaded.preprocessing.normalize(loaded.preprocessing.picture(file)) for file in files])
-    return ReferenceSet(images, labels, empty=loaded.preprocessing.empty, k=k, contrast=contrast, seed=seed)
-
-
-def reference_notes(folder: Path, loaded: LoadedModel) -> list[str]:
-    """How the folders were read as classes, where their names do not say it."""
-    classes = folder_classes(folder, loaded.categories)
-    if not classes or all(
-        name == str(index) or loaded.name(index).endswith(f"({name})") for name, index in classes.items()
-    ):
-        return []
-    read = ", ".join(f"{name} as {loaded.name(index)}" for name, index in classes.items())
-    return [
-        f"The reference folders were read in alphabetical order: {read}. If the model counts otherwise, name the "
-        "folders by class index."
-    ]
-
-
-def folder_classes(folder: Path, categories: Sequence[str]) -> dict[str, int]:
-    """Class index of every subfolder; {} if there are none."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and image_files(path))
-    if all(name.isdigit() for name in names):
-        return {name: int(name) for name in names}
-    if categories and all(name in categories for name in names):
-        return {name: list(categories).index(name) for name in names}
-    return {name: index for index, name in enumerate(names)}

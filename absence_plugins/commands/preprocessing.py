@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.checks import check_integer
+
 try:
     from PIL import Image, UnidentifiedImageError
     from torchvision import transforms
@@ -168,9 +170,8 @@ class Overrides:
         >>> Overrides(size=112).apply(Preprocessing(224, 1, (0.5,), (0.5,), 256)).resize
         128
         """
-        size, channels = self.size or published.size, self.channels or published.channels
-        if size < 1:
-            raise ValueError(f"--size {size} must be positive")
+        size = published.size if self.size is None else check_integer("--size", self.size)
+        channels = published.channels if self.channels is None else check_integer("--channels", self.channels)
         resize = None if published.resize is None else round(published.resize * size / published.size)
         mean, std = self.mean or published.mean, self.std or published.std
         for option, values in (("--mean", mean), ("--std", std)):

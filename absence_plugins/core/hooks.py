@@ -38,6 +38,30 @@ def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor], *, side: st
 
 
 @contextmanager
+def counting(model: nn.Module, tick: Callable[[int], object]) -> Iterator[None]:
+    """Call ``tick(samples)`` in front of every forward of a model, for a progress bar.
+
+    >>> seen = []
+    >>> with counting(nn.Identity(), seen.append):
+    ...     pass
+    >>> model = nn.Identity()
+    >>> with counting(model, seen.append):
+    ...     _ = model(torch.zeros(3, 2))
+    >>> seen
+    [3]
+    """
+
+    def count(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        tick(len(inputs[0]) if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() else 1)
+
+    handle = model.register_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode; every module's own mode comes back."""
     modes = [(module, module.training) for module in model.modules()]

@@ -163,12 +163,14 @@ class ReferenceSet:
     def nearest_indices(self, x: Images, target: Any = None, *, label: Any = None) -> Tensor:
         """Indices [B, k] into the set, as :meth:`nearest` draws them."""
         inputs = self._inputs(x)
-        rows = []
-        for row, pool in enumerate(self._pools(inputs[0].shape[0], target, label)):
-            distance = sum(_distances(part[row], own, pool) for part, own in zip(inputs, self.images, strict=True))
-            assert isinstance(distance, Tensor)
-            rows.append(pool[distance.sort(stable=True).indices[: self.k]])
-        return torch.stack(rows)
+        pools = self._pools(inputs[0].shape[0], target, label)
+        return torch.stack([self._rank(inputs, row, pool)[: self.k] for row, pool in enumerate(pools)])
+
+    def _rank(self, inputs: tuple[Tensor, ...], row: int, pool: Tensor) -> Tensor:
+        """The indices of a pool, nearest to one sample of the inputs first."""
+        distance = sum(_distances(part[row], own, pool) for part, own in zip(inputs, self.images, strict=True))
+        assert isinstance(distance, Tensor)
+        return pool[distance.sort(stable=True).indices]
 
     def _inputs(self, x: Images) -> tuple[Tensor, ...]:
         inputs = x if isinstance(x, tuple) else (x,)

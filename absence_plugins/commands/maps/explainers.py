@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 import absence_plugins.captum as captum_adapters
 from absence_plugins import ReferenceSet
 from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.commands.pace import Passes
 from absence_plugins.core.maps import split_by_sign
 
 WINDOW_SHARE = 8  # Occlusion's window is 1/8 of the image wide and moves by half of that
+DEFAULT_STEPS = 50  # of Captum, where its signature names none
 INTERNAL_BATCH = 16  # path points at a time; a few hundred MB on 224x224 inputs
 
 
@@ -45,6 +48,9 @@ class Explainer(Protocol):
     def refuse_references(self) -> str:
         """Why the method takes no references; "" if it does."""
 
+    def count_passes(self, x: Tensor, k: int) -> Passes:
+        """About how often x goes through the model for its three maps, the last against k references (0: for two)."""
+
     def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
         """The target's signed map, as the host shows it."""
 
@@ -55,24 +61,45 @@ class Explainer(Protocol):
         """The target's map against the nearest references."""
 
 
-def explainer(name: str) -> Explainer:
-    """From ``--method``: ``relevance`` or ``relevance:RULE``, ``captum:CLASS`` (or just ``CLASS``), or
-    ``zennit:COMPOSITE``.
+def explainer(name: str, steps: int | None = None) -> Explainer:
+    """From ``--method``: ``relevance`` or ``relevance:RULE``, ``captum:CLASS`` (or just ``CLASS``),
+    ``zennit:COMPOSITE``, or ``GradCam`` or ``GradCam:LAYER``.
 
-    Raises ValueError with the names that exist.
+    ``steps``: points of the path of IntegratedGradients, or samples of the methods that draw them. Raises ValueError
+    with the names that exist, and for steps of a method that has none.
 
     >>> explainer("zennit:epsilon_gamma").name, explainer("deeplift").name
     ('Zennit EpsilonGamma', 'DeepLift')
     """
-    if name.lower().partition(":")[0] == "relevance":
+    kind = name.lower().removeprefix("captum:").partition(":")[0]
+    if kind in ("relevance", "zennit", "gradcam") and steps is not None:
+        raise ValueError(f"--steps is for IntegratedGradients and methods that draw samples; {name} has none")
+    if kind == "relevance":
         from absence_plugins.commands.maps.relevance import RelevanceMaps
 
         return RelevanceMaps.named(name.lower())
-    if name.lower().startswith("zennit:"):
+    if kind == "zennit":
         from absence_plugins.commands.maps.zennit import ZennitMaps
 
         return ZennitMaps.named(name)
-    return CaptumMaps(input_method(name))
+    if kind == "gradcam":
+        from absence_plugins.commands.maps.gradcam import GradCamMaps
+
+        return GradCamMaps.named(name)
+    return CaptumMaps(input_method(name), steps)
+
+
+def check_method(name: str, steps: int | None = None, *, has_references: bool = False) -> None:
+    """Raise ValueError for a method that does not exist, has no steps, or takes no references; before any work."""
+    if name.lower().startswith("lucent:"):
+        return
+    if name == "auto":
+        if steps is not None:
+            raise ValueError("--steps needs --method, such as IntegratedGradients")
+        return
+    found = explainer(name, steps)
+    if has_references and found.refuse_references():
+        raise ValueError(f"--method {name} takes no --references: {found.refuse_references()}")
 
 
 # -- Captum -----------------------------------------------------------------------------------------------------------
@@ -94,9 +121,12 @@ def input_method(name: str) -> type[Any]:
             if not plain.startswith(("Layer", "Neuron", "Internal", "LimeBase")) and not found._traits.refuses:
                 usable[plain.lower()] = found
     if wanted not in usable:
-        names = ", ".join(sorted(found.__name__.removeprefix("Absence") for found in usable.values()))
+        names = sorted(found.__name__.removeprefix("Absence") for found in usable.values())
+        by_word = {each.lower(): each for each in ("relevance", "GradCam", *names)}
+        near = [by_word[each] for each in difflib.get_close_matches(wanted, list(by_word), 3, 0.5)]
+        hint = f"did you mean {' or '.join(near)}? There are" if near else "there are"
         raise ValueError(
-            f"--method {name!r} is not a method that shows absences on inputs; there are: relevance, {names}, "
+            f"--method {name!r} is not a method that shows absences on inputs; {hint}: relevance, GradCam, {', '.join(names)}, "
             "and Zennit's composites as zennit:NAME, for example zennit:epsilon_gamma"
         )
     return usable[wanted]
@@ -125,8 +155,9 @@ def method_arguments(method: type[Any], x: Tensor) -> dict[str, Any]:
 class CaptumMaps:
     """The maps of a Captum adapter class."""
 
-    def __init__(self, method: type[Any]) -> None:
+    def __init__(self, method: type[Any], steps: int | None = None) -> None:
         self.method = method
+        self.steps = {} if steps is None else {self._steps_name(): steps}
         self.name = method.__name__.removeprefix("Absence")
         self._has_baselines = "baselines" in inspect.signature(method.attribute).parameters
         self.standard_caption = "What is there, seen locally."
@@ -134,6 +165,46 @@ class CaptumMaps:
             self.standard_caption = "Against blank: only what is there."
         elif self.name == "Saliency":
             self.standard_caption = "The gradient: what a brighter pixel would do."
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the method has steps or samples to choose."""
+        return bool({"n_steps", "n_samples"} & set(inspect.signature(self.method.attribute).parameters))
+
+    def _steps_name(self) -> str:
+        known = inspect.signature(self.method.attribute).parameters
+        for name in ("n_steps", "n_samples"):
+            if name in known:
+                return name
+        raise ValueError(
+            "--steps is for IntegratedGradients and methods that draw samples; "
+            f"{self.method.__name__.removeprefix('Absence')} has none"
+        )
+
+    def count_passes(self, x: Tensor, k: int) -> Passes:
+        """By the method's steps, windows or samples."""
+        known = inspect.signature(self.method.attribute).parameters
+        arguments = method_arguments(self.method, x)
+        maps = 2 + bool(k)
+
+        def many(name: str) -> int:
+            default = known[name].default
+            return int(self.steps.get(name) or (default if isinstance(default, int) else DEFAULT_STEPS))
+
+        if "n_steps" in known and self.name == "IntegratedGradients":
+            return Passes(0, (2 + k) * (many("n_steps") + 2))
+        if "sliding_window_shapes" in known:
+            sizes, steps = arguments["sliding_window_shapes"][1:], arguments["strides"][1:]
+            windows = [-(-(n - a) // s) + 1 for n, a, s in zip(x.shape[-2:], sizes, steps, strict=True)]
+            return Passes((2 + k) * windows[0] * windows[1] + 3 * maps, 0)
+        if "feature_mask" in known:
+            features = int(arguments["feature_mask"].max()) + 1
+            count = many("n_samples") if "n_samples" in known else 1
+            draws = count if self.name in ("KernelShap", "Lime") else count * features
+            return Passes((2 + k) * draws + 3 * maps, 0)
+        if "n_samples" in known:
+            return Passes(0, (2 + bool(k) * k) * many("n_samples") + 3 * maps)
+        return Passes(0, 7 + (1 + 3 * k) * bool(k))
 
     def refuse_references(self) -> str:
         """Methods without baselines take none."""
@@ -152,10 +223,10 @@ class CaptumMaps:
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
         """The target against the nearest references."""
         method = self.method(model, reference=references)
-        return _found(method.explain(x, target=target, **method_arguments(self.method, x)))
+        return _found(method.explain(x, target=target, **method_arguments(self.method, x), **self.steps))
 
     def _call(self, x: Tensor, blank: Tensor) -> dict[str, Any]:
-        arguments = method_arguments(self.method, x)
+        arguments = method_arguments(self.method, x) | self.steps
         if self._has_baselines:
             arguments["baselines"] = blank_baseline(self.method, x, blank[0])
         return arguments

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.maps.explainers import Found, signed_parts
+from absence_plugins.commands.pace import Passes
 from absence_plugins.core.choices import Choice, choose
 from absence_plugins.core.maps import split_by_content
 from absence_plugins.core.outputs import Logit, Output
@@ -50,6 +51,10 @@ class RelevanceMaps:
     def refuse_references(self) -> str:
         """It takes references."""
         return ""
+
+    def count_passes(self, x: Tensor, k: int) -> Passes:
+        """One for x and one for every image that it is compared with."""
+        return Passes(0, 5 + (1 + k) * bool(k))
 
     def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
         """The target against blank."""

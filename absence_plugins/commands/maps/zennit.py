@@ -14,6 +14,7 @@ from zennit.composites import COMPOSITES, EpsilonGammaBox
 import absence_plugins.zennit as adapters
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.maps.explainers import Found, signed_parts
+from absence_plugins.commands.pace import Passes
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import as_columns
 from absence_plugins.zennit.scores import scores_only
@@ -78,6 +79,10 @@ class ZennitMaps:
     def refuse_references(self) -> str:
         """Every composite takes references."""
         return ""
+
+    def count_passes(self, x: Tensor, k: int) -> Passes:
+        """Two for every image that x is compared with."""
+        return Passes(0, 4 + (1 + 2 * k) * bool(k))
 
     def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
         """Zennit's own composite, seeded with the target's output, or with 1 for guided backpropagation."""

@@ -1,0 +1,69 @@
+"""Classes by number or by name, wherever a class is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+SHOWN = 5  # names in a message
+
+
+def find_class(option: str, text: str, categories: Sequence[str], count: int | None = None) -> int:
+    """The number of a class that is named by its number, or by its name in any case.
+
+    Args:
+        option: for messages, as ``--target``.
+        text: what was typed.
+        categories: the classes' names in the order of the outputs; empty where they are not known.
+        count: how many outputs the model has; None if that is not known yet, and then any number is accepted.
+
+    Raises:
+        ValueError: there is no such class, with the nearest names; a name that several classes have.
+
+    >>> find_class("--target", "Red_Fox", ["red fox", "grey fox"]), find_class("--target", "1", [], 2)
+    (0, 1)
+    >>> find_class("--target", "gray fox", ["red fox", "grey fox"])
+    Traceback (most recent call last):
+    ValueError: --target 'gray fox' is no class of the model; the nearest names are: grey fox (1), red fox (0)
+    """
+    if re.fullmatch(r"-?\d+", text.strip()):
+        number = int(text)
+        if number < 0 or (count is not None and number >= count):
+            known = f": the model has {count} outputs, class indices go from 0 to {count - 1}" if count else ""
+            raise ValueError(f"{option} {number} does not exist{known or '; class indices go from 0'}")
+        return number
+    wanted = _plain(text)
+    names = [_plain(name) for name in categories]
+    found = [index for index, name in enumerate(names) if name == wanted]
+    # as in "tabby, tabby cat": any of the names of one class
+    found = found or [i for i, name in enumerate(categories) if wanted in map(_plain, name.split(","))]
+    if len(found) > 1:
+        raise ValueError(f"{option} {text!r} is the name of classes {', '.join(map(str, found))}; pass the number")
+    if found:
+        return found[0]
+    if not categories:
+        raise ValueError(f"{option} {text!r}: the model's classes have no names here; pass the number of a class")
+    raise ValueError(f"{option} {text!r} is no class of the model; {nearest_names(text, categories)}")
+
+
+def nearest_names(text: str, categories: Sequence[str]) -> str:
+    """The names that are nearest to what was typed, with their numbers, as the end of a message.
+
+    >>> nearest_names("tiger cot", ["tiger", "tiger cat", "lamp"])
+    'the nearest names are: tiger cat (1), tiger (0)'
+    """
+    wanted = _plain(text)
+    plain: dict[str, int] = {}
+    for index, name in enumerate(categories):
+        plain.setdefault(_plain(name), index)
+    containing = sorted((name for name in plain if wanted and wanted in name), key=len)
+    words = [name for name in plain if set(wanted.split()) & set(name.split())]
+    close = [*difflib.get_close_matches(wanted, list(plain), SHOWN, 0.5), *containing, *words]
+    shown = list(dict.fromkeys(close))[:SHOWN] or list(plain)[:SHOWN]
+    start = "the nearest names are" if close else "there are, for example"
+    return f"{start}: {', '.join(f'{categories[plain[name]]} ({plain[name]})' for name in shown)}"
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.sub(r"[_\-]+", " ", name).casefold().split())

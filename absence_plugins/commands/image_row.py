@@ -1,0 +1,193 @@
+"""One image of ``absence-plugins explain``: what is asked about it, its maps, and what the network says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from absence_plugins.commands.maps.explainers import Explainer
+from absence_plugins.commands.models import LoadedModel
+from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
+from absence_plugins.commands.predictions import class_columns, read_outputs
+from absence_plugins.commands.references import ChosenReferences
+from absence_plugins.commands.rows import denormalize
+from absence_plugins.core.choices import Choice, choose
+from absence_plugins.core.outputs import shrunk
+from absence_plugins.report import Panel, Row
+
+CONTROL = "the same shape at random places changes it on average by"
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked about one image: the target's output, and another one that its content may hold down.
+
+    x: the input [1, C, H, W]. own, other: the two outputs; other is None where the model has a single one. asked: the
+    other one as a method takes it, a class or a word.
+    """
+
+    picture: Tensor
+    loaded: LoadedModel
+    x: Tensor
+    outputs: Tensor
+    own: Choice
+    other: Choice | None
+    asked: int | str
+
+    @classmethod
+    def ask(cls, picture: Tensor, loaded: LoadedModel, target: int | None, nontarget: int | str | None) -> Question:
+        """Choose target and non-target. Raises ValueError for a target that does not exist, and outputs that are no
+        logits.
+        """
+        x = loaded.preprocessing.normalize(picture)[None]
+        with torch.no_grad():
+            outputs = read_outputs(loaded.model, x)
+            columns = class_columns(outputs)
+            count = columns.shape[1]
+            t = int(columns.argmax(1)) if target is None else target
+            own = choose(outputs, t, None, lambda: read_outputs(loaded.model, *shrunk((x,))))
+            if nontarget is None:
+                nontarget = "auto"
+            other = None if count == 1 and nontarget == "auto" else choose(outputs, t, nontarget)  # type: ignore[arg-type]
+        is_class = other is not None and other.kind == "nontarget" and other.nontargets is not None
+        asked = int(other.nontargets[0]) if is_class else str(nontarget)  # type: ignore[union-attr, index]
+        return cls(picture, loaded, x, outputs, own, other, asked)
+
+    @property
+    def target(self) -> int:
+        """The target's number; of a single output 0."""
+        return int(self.own.classes[0])
+
+    @property
+    def blank(self) -> Tensor:
+        """An image without content [C, H, W]."""
+        return self.loaded.preprocessing.empty.expand_as(self.x[0])
+
+    @property
+    def described(self) -> str:
+        """The explained outputs in a line, for the terminal."""
+        return f"{self.label} is explained{'' if self.other is None else f', and {self.other_label}'}"
+
+    @property
+    def label(self) -> str:
+        """The target's name."""
+        return "the output" if self.own.single else self.loaded.name(self.target)
+
+    @property
+    def other_label(self) -> str:
+        """The other output's name."""
+        assert self.other is not None
+        if self.other.kind == "nontarget":
+            return self.loaded.name(int(self.asked))
+        if self.other.kind == "margin":
+            assert self.other.nontargets is not None
+            return f"{self.label} minus {self.loaded.name(int(self.other.nontargets[0]))}"
+        return "the mean of the others" if self.other.kind == "others" else f"minus {self.label}"
+
+    def read_target(self, images: Tensor) -> Tensor:
+        """The target's output [N]."""
+        return self._read_choice(self.own, images)
+
+    def read_other(self, images: Tensor) -> Tensor:
+        """The other output [N]."""
+        assert self.other is not None
+        return self._read_choice(self.other, images)
+
+    def _read_choice(self, choice: Choice, images: Tensor) -> Tensor:
+        every = torch.zeros(len(images), dtype=torch.long)
+        return choice.of_samples(every).values(read_outputs(self.loaded.model, images))
+
+    def signed(self, attribution: Tensor, title: str, caption: str, label: str) -> Panel:
+        """A map of the output called ``label`` over the picture."""
+        positive, negative = f"raises {label}", "holds it down"
+        return Panel(
+            "signed", attribution[0], title, caption, underlay=self.picture, positive=positive, negative=negative
+        )
+
+
+def explain_row(
+    name: str,
+    asked: Question,
+    method: Explainer,
+    chosen: ChosenReferences | None,
+    seed: int,
+    verdicts: dict[str, bool],
+) -> Row:
+    """One image's maps and tests; ``verdicts`` gets what the network says of each kind of map."""
+    label, count = asked.label, asked.outputs.shape[1]
+    standard = method.standard(asked.loaded.model, asked.x, asked.target, count, asked.blank[None])
+    panels = [
+        Panel("image", asked.picture, "The image", name),
+        asked.signed(standard, f"Standard map: {label}", method.standard_caption, label),
+    ]
+    facts = [(f"Output of {label}", f"{float(asked.own.values(asked.outputs)):.2f}")]
+    sentences = []
+    last = []
+    if asked.other is None:
+        sentences.append("The model has one output, so there is no other one to explain.")
+    else:
+        panel, fact, sentence, tested = _other(asked, method, seed, verdicts)
+        panels.append(panel)
+        facts.append(fact)
+        sentences.append(sentence)
+        last.append(tested)
+    if chosen is not None:
+        found, test = _compare(asked, method, chosen, seed)
+        panels += found
+        verdicts["reference"], said = test.verdict(rises=False)
+        source = chosen.nearest or "the nearest reference"
+        sentences.append(
+            f"Reference map: pasting in the {test.region} that the absence part names, from {source}, changes the "
+            f"output of {label} by {test.change:+.2f}; {CONTROL} {test.random_change:+.2f}. {said}"
+        )
+        sentences += chosen.notes
+        facts.append(("Pasting what is missing", f"{test.change:+.2f}, elsewhere {test.random_change:+.2f}"))
+    return Row(f"{name}: {label}", " ".join(sentences), tuple(panels), tuple(facts + last))
+
+
+def _other(
+    asked: Question, method: Explainer, seed: int, verdicts: dict[str, bool]
+) -> tuple[Panel, tuple[str, str], str, tuple[str, str]]:
+    """The other output's map, its value, and what happens when what holds it down is blanked."""
+    other = asked.other_label
+    absent = method.nontarget(asked.loaded.model, asked.x, asked.target, asked.asked, asked.blank[None])
+    removal = remove_suppressor(asked.read_other, asked.x[0], absent.absence[0], asked.blank, seed=seed)
+    panel = asked.signed(absent.attribution, f"Non-target map: {other}", "Blue: content that holds it down.", other)
+    verdicts["non-target"], said = removal.verdict(rises=True)
+    sentence = (
+        f"Non-target map: blanking the {removal.region} that hold {other} down most changes its output by "
+        f"{removal.change:+.2f}; {CONTROL} {removal.random_change:+.2f}. {said}"
+    )
+    tested = ("Blanking what suppresses", f"{removal.change:+.2f}, elsewhere {removal.random_change:+.2f}")
+    return panel, (f"Output of {other}", f"{absent.output:.2f}"), sentence, tested
+
+
+def _compare(
+    asked: Question, method: Explainer, chosen: ChosenReferences, seed: int
+) -> tuple[tuple[Panel, ...], PixelTest]:
+    """The panels against the references, and the test of what the image lacks."""
+    loaded, label, references = asked.loaded, asked.label, chosen.references
+    found = method.against(loaded.model, asked.x, asked.target, references)
+    nearest = references.nearest(asked.x, asked.own.contrast()[0])
+    assert isinstance(nearest, Tensor)
+    test = insert_missing(asked.read_target, asked.x[0], nearest[0, 0], found.absence[0], seed=seed)
+    count = f"the {references.k} nearest references" if references.k > 1 else "the nearest reference"
+    title, caption = f"Reference map: {label}", f"Against {count}."
+    nearest_caption = (
+        f"{chosen.nearest}: it has what may be missing." if chosen.nearest else "It has what may be missing."
+    )
+    panels = (
+        Panel("image", denormalize(nearest[0, 0], loaded), "The nearest reference", nearest_caption),
+        asked.signed(found.attribution, title, caption, label),
+        Panel(
+            "absence",
+            found.absence[0],
+            "Its absence part",
+            "Red: what the references have and this lacks, where the map says that its absence raises the output.",
+            underlay=asked.picture,
+            positive=f"its absence raises {label}",
+        ),
+    )
+    return panels, test

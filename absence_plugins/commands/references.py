@@ -1,0 +1,245 @@
+"""References from folders: which folder is which class, and which of them an image is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from absence_plugins import ReferenceSet
+from absence_plugins.commands.class_names import find_class
+from absence_plugins.commands.models import LoadedModel, image_files
+from absence_plugins.commands.pasting import PHOTOGRAPH
+from absence_plugins.commands.predictions import predict_classes
+from absence_plugins.commands.same_photograph import show_same
+
+SHOWN = 6  # folders in a line
+NAMED = 3  # files in a sentence
+
+
+class FolderReferences(ReferenceSet):
+    """References whose files are known, and what the model itself says of them.
+
+    Args:
+        images, labels, options: as of a :class:`~absence_plugins.ReferenceSet`.
+        files: of the images.
+        folder: that all lie in.
+        classes: the class of every subfolder, None for one that is no class of the model.
+        predicted: the class that the model itself predicts for every image [N].
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        *,
+        files: Sequence[Path],
+        folder: Path,
+        classes: Mapping[str, int | None],
+        predicted: Tensor,
+        **options: Any,
+    ) -> None:
+        super().__init__(images, labels, **options)
+        self.files, self.folder, self.classes, self.predicted = tuple(files), folder, dict(classes), predicted
+
+    def choose_for(self, x: Tensor, target: int) -> ChosenReferences:
+        """The nearest references of one image [1, C, H, W]: not of the class that is explained, nor of its photograph.
+
+        Left out are those that the model itself predicts to be ``target``, whatever their folder is called, and, of
+        photographs, those that show the same scene as x in another crop.
+
+        Raises:
+            ValueError: nothing is left; the contrast class is the target.
+        """
+        contrast = self.contrast
+        assert contrast is None or isinstance(contrast, int)
+        if contrast == target:
+            raise ValueError(
+                f"class {target} would be compared with itself; name another contrast class than the target"
+            )
+        assert self.labels is not None
+        is_other = torch.ne(self.labels, target) if contrast is None else torch.eq(self.labels, contrast)
+        pool = is_other.nonzero().flatten()
+        by_model = self.predicted[pool] == target
+        left = pool[~by_model]
+        order = self._rank(self._inputs(x), 0, left) if len(left) else left
+        nearest, same = self._take_nearest(x, order)
+        left_out = {
+            "the model itself gives them the explained class": pool[by_model].tolist(),
+            "they show the same photograph": same,
+        }
+        if not nearest:
+            reasons = "; ".join(f"{len(rows)}: {why}" for why, rows in left_out.items() if rows)
+            raise ValueError(f"no reference of {self.folder} is left to compare with ({reasons}); add other images")
+        chosen = ReferenceSet(self.images[0][nearest], empty=self.empty[0], k=len(nearest), seed=self.seed)
+        return ChosenReferences(chosen, self._sentences(left_out, len(nearest)), self.files[nearest[0]].name)
+
+    def _take_nearest(self, x: Tensor, order: Tensor) -> tuple[list[int], list[int]]:
+        """The first k of a list that are no crops of the same photograph, and those that are."""
+        if max(x.shape[-2:]) <= PHOTOGRAPH:
+            return order[: self.k].tolist(), []
+        nearest: list[int] = []
+        same: list[int] = []
+        for part in torch.split(order, self.k):
+            for row, is_same in zip(part.tolist(), show_same(x[0], self.images[0][part]).tolist(), strict=True):
+                (same if is_same else nearest).append(row)
+            if len(nearest) >= self.k:
+                break
+        return nearest[: self.k], same
+
+    def _sentences(self, left_out: Mapping[str, Sequence[int]], count: int) -> tuple[str, ...]:
+        said = []
+        for why, rows in left_out.items():
+            if rows:
+                names = ", ".join(str(self.files[row].relative_to(self.folder)) for row in rows[:NAMED])
+                more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+                were = "reference was" if len(rows) == 1 else "references were"
+                reason = why.replace("them", "it").replace("they show", "it shows") if len(rows) == 1 else why
+                said.append(f"{len(rows)} {were} left out, as {reason}: {names}{more}.")
+        if count < self.k:
+            said.append(f"Only {count} reference{'s are' if count > 1 else ' is'} left, fewer than --k {self.k}.")
+        return tuple(said)
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenReferences:
+    """The references of one image, nearest first; what was left out, in sentences; and the nearest one's file."""
+
+    references: ReferenceSet
+    notes: tuple[str, ...] = ()
+    nearest: str = ""
+
+
+def choose_references(references: ReferenceSet, x: Tensor, target: int) -> ChosenReferences:
+    """As :meth:`FolderReferences.choose_for`; other sets are taken as they are."""
+    if isinstance(references, FolderReferences):
+        return references.choose_for(x, target)
+    return ChosenReferences(references)
+
+
+def load_references(
+    folder: Path,
+    loaded: LoadedModel,
+    *,
+    k: int = 8,
+    contrast: int | str | None = None,
+    max_samples: int = 2000,
+    seed: int = 0,
+    progress: bool = False,
+) -> FolderReferences:
+    """References from a folder of images; its subfolders, if any, are classes (:func:`folder_classes`).
+
+    Images in a folder that is no class of the model count as what the model predicts for them, and so do all images
+    of a folder without subfolders.
+
+    Args:
+        folder: of images.
+        loaded: the model.
+        k: references per image.
+        contrast: a class by number or name, or a folder: one of the subfolders, or any path, which then takes the
+            place of ``folder``. None: every class but the target's.
+        max_samples: so many images at most, drawn by ``seed``.
+        seed: for the draw.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: no such folder, no images, no such contrast.
+    """
+    folder, contrast = _find_contrast(folder, contrast, loaded)
+    files = image_files(folder)
+    if not files:
+        raise ValueError(f"references folder {folder} holds no images")
+    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:max_samples].sort().values
+    files = [files[int(index)] for index in chosen]
+    images = torch.stack(
+        [
+            loaded.preprocessing.normalize(loaded.preprocessing.picture(file))
+            for file in tqdm(files, desc="reading references", unit="image", disable=not progress)
+        ]
+    )
+    predicted, count = predict_classes(loaded.model, images, progress=progress)
+    classes = folder_classes(folder, loaded.categories, count)
+    if classes and any(file.parent == folder for file in files):
+        raise ValueError(f"references folder {folder} holds images beside its class folders; move them into one")
+    labels = predicted.clone()
+    for row, file in enumerate(files):
+        own = classes[file.relative_to(folder).parts[0]] if classes else None
+        labels[row] = labels[row] if own is None else own
+    options: dict[str, Any] = {"empty": loaded.preprocessing.empty, "k": k, "contrast": contrast, "seed": seed}
+    return FolderReferences(images, labels, files=files, folder=folder, classes=classes, predicted=predicted, **options)
+
+
+def folder_classes(folder: Path, categories: Sequence[str], count: int | None = None) -> dict[str, int | None]:
+    """The class of every subfolder that holds images; {} if there are none.
+
+    A folder's name is the number of a class, or its name in any case. Where none of the names is one, and there are as
+    many folders as the model has outputs, they are counted in alphabetical order, as torchvision's ``ImageFolder``
+    does. Any other folder is None: no class of the model.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and image_files(path))
+    found: dict[str, int | None] = {}
+    for name in names:
+        try:
+            found[name] = find_class("folder", name, categories, count)
+        except ValueError:
+            found[name] = None
+    if names and not any(value is not None for value in found.values()) and len(names) == count:
+        return {name: index for index, name in enumerate(names)}
+    return found
+
+
+def describe_references(references: FolderReferences, loaded: LoadedModel, contrast: str | None = None) -> str:
+    """In a sentence or two: how many, which folder is which class, and where the model disagrees."""
+    total, classes = len(references), references.classes
+    said = f"{total} image{'s' * (total != 1)} of {references.folder}"
+    if not classes:
+        said += "; without class folders, each counts as the class that the model predicts for it"
+    else:
+        known = {name: index for name, index in classes.items() if index is not None}
+        unknown = [name for name, index in classes.items() if index is None]
+        counted = bool(known) and not any(_says(name, index, loaded) for name, index in known.items())
+        parts = [f"{name} is {loaded.name(index)}" for name, index in list(known.items())[:SHOWN]]
+        parts += [f"and {len(known) - SHOWN} more"] if len(known) > SHOWN else []
+        said += f"; folders{' (counted in alphabetical order, as there are as many as outputs)' if counted else ''}: "
+        said += ", ".join(parts) if parts else "none is a class of the model"
+        if unknown:
+            more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+            said += (
+                f"; no class of the model: {', '.join(unknown[:SHOWN])}{more} (their images count as what the model "
+                "predicts for them)"
+            )
+        if known:
+            assert references.labels is not None
+            agree = int((references.labels == references.predicted).sum())
+            said += f"; for {agree} of {total} the model predicts that class itself" if not unknown else ""
+    if isinstance(references.contrast, int):
+        return f"{said}; compared with {loaded.name(references.contrast)} only."
+    return f"{said}; compared with {f'the folder {contrast}' if contrast else 'every class but the explained one'}."
+
+
+def _says(name: str, index: int, loaded: LoadedModel) -> bool:
+    try:
+        return find_class("folder", name, loaded.categories) == index
+    except ValueError:
+        return False
+
+
+def _find_contrast(folder: Path, contrast: int | str | None, loaded: LoadedModel) -> tuple[Path, int | None]:
+    """The folder to read, and the class to compare with, from what ``--contrast`` says."""
+    if contrast is None or isinstance(contrast, int):
+        return folder, contrast
+    if (folder / contrast).is_dir() and not contrast.isdigit() and image_files(folder / contrast):
+        return folder / contrast, None
+    try:
+        return folder, find_class("--contrast", contrast, loaded.categories)
+    except ValueError as error:
+        if Path(contrast).is_dir():
+            return Path(contrast), None
+        folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        near = f"; the folders of {folder} are: {', '.join(folders[:SHOWN])}" if folders else ""
+        raise ValueError(f"{error}{near}") from None
