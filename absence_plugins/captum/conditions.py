@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from absence_plugins.captum.calls import modules_of, parameters_of
+from absence_plugins.core.choices import WORDS, check_rivals, check_word
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.reading import force_eager
+from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scores import logits_of
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -26,6 +28,23 @@ NO_GRADIENT = ("does not require grad", "appears to not have been used in the gr
 
 class OneNumber(ValueError):
     """A model returns one number for a whole batch, or data set: there is no other output and no reference of it."""
+
+
+def check_options(nontarget: Any, reference: Any, evidence: Any) -> None:
+    """Reject options that no adapter takes.
+
+    Raises:
+        TypeError: ``reference`` is no ReferenceSet.
+        ValueError: a word that is not known, or a runner-up among labels that are no rivals.
+    """
+    if evidence not in ("signed", "absence", "presence"):
+        raise ValueError(f"evidence={evidence!r} must be 'signed', 'absence' or 'presence'")
+    if reference is not None and not isinstance(reference, ReferenceSet):
+        raise TypeError(
+            f"reference must be a ReferenceSet, got {type(reference).__name__}; build one: ReferenceSet(images, labels)"
+        )
+    check_word(nontarget, known=(*WORDS, "auto"))
+    check_rivals(nontarget, is_multi_label=reference is not None and reference.is_multi_label)
 
 
 def check_model(model: Any) -> None:

@@ -32,6 +32,7 @@ from absence_plugins.captum.conditions import (
     check_baselines,
     check_model,
     check_numbers,
+    check_options,
     checked_scores,
     explained_gradients,
 )
@@ -43,7 +44,7 @@ from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, wa
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import WORDS, Nontarget, check_word, choose
+from absence_plugins.core.choices import Nontarget, choose
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
@@ -121,14 +122,7 @@ class AbsenceMethod:
 
     def _configure(self, nontarget: Any, reference: Any, evidence: Any) -> None:
         name = type(self).__name__
-        if evidence not in ("signed", "absence", "presence"):
-            raise ValueError(f"evidence={evidence!r} must be 'signed', 'absence' or 'presence'")
-        if reference is not None and not isinstance(reference, ReferenceSet):
-            raise TypeError(
-                f"reference must be a ReferenceSet, got {type(reference).__name__}; build one: ReferenceSet(images, "
-                "labels)"
-            )
-        check_word(nontarget, known=(*WORDS, "auto"))
+        check_options(nontarget, reference, evidence)
         self.nontarget, self.reference, self.evidence = nontarget, reference, evidence
         if self._traits.refuses and not self.is_neutral:
             refuse_absences(self)

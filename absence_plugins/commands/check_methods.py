@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from absence_plugins.commands.maps.explainers import explainer
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.outputs import class_scores
 from absence_plugins.core.scores import run_scores
 
 # The default of `explain` is the first of these that is right on the model; by the largest error of its sum.
@@ -85,9 +86,12 @@ def recommend_method(model: nn.Module, inputs: Tensor, blank: Tensor | None = No
 
 
 def read_scores(model: nn.Module, inputs: Tensor) -> Tensor:
-    """A model's scores, in front of a softmax or sigmoid that it ends in: [B, ...] -> [B, K], without gradients."""
+    """A model's scores, in front of a softmax or sigmoid that it ends in: [B, ...] -> [B, K], without gradients.
+
+    Of maps [B, K, H, W] the sums over the image.
+    """
     with torch.no_grad():
-        return run_scores(model, (inputs,))[0].reshape(len(inputs), -1)
+        return class_scores(run_scores(model, (inputs,))[0])
 
 
 def first_sentence(error: BaseException) -> str:

@@ -120,6 +120,19 @@ def check_word(nontarget: Any, name: str = "nontarget", known: Sequence[str] = W
         raise ValueError(f"{name}={nontarget!r} is not known: use {words}, a class index, a tensor or a callable")
 
 
+def check_rivals(nontarget: Any, *, is_multi_label: bool) -> None:
+    """Reject a choice among rivals where several labels can be true at once.
+
+    Raises:
+        ValueError: with what to pass.
+    """
+    if is_multi_label and isinstance(nontarget, str) and nontarget in ("runner_up", "others", "margin"):
+        raise ValueError(
+            f"the references have several labels per sample, which are no rivals, so nontarget={nontarget!r} would say "
+            "nothing about the target; name another label by its number, or pass nontarget='target' or 'negated'"
+        )
+
+
 def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:
     """Captum's ``target`` as class indices [B] and, for outputs of more than two axes, the rest of each tuple.
 

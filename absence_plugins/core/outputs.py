@@ -129,7 +129,7 @@ class Others(Output):
         scores = as_columns(outputs)
         if scores.shape[1] < 2:
             raise ValueError("the mean of the others needs at least two outputs")
-        if scores.dim() > 3 and _names_classes(self.index):
+        if scores.dim() > 3 and names_classes(self.index):
             scores = class_sums(scores)
         own = at_index(scores, self.index)
         rest = self.index[1:] if isinstance(self.index, tuple) else ()
@@ -200,7 +200,7 @@ def at_index(outputs: Tensor, index: Index) -> Tensor:
     ([4.0], [1.0])
     """
     scores = as_columns(outputs)
-    if scores.dim() > 3 and _names_classes(index):
+    if scores.dim() > 3 and names_classes(index):
         scores = class_sums(scores)
     samples = len(scores)
     if isinstance(index, Tensor):
@@ -226,8 +226,12 @@ def at_index(outputs: Tensor, index: Index) -> Tensor:
     return scores[(torch.arange(samples, device=scores.device), *columns)]
 
 
-def _names_classes(index: Index) -> bool:
-    """Whether an index names classes, without places in the image."""
+def names_classes(index: Index) -> bool:
+    """Whether an index names classes, without places in the image.
+
+    >>> names_classes(3), names_classes([3, 1]), names_classes((3, 0, 0))
+    (True, True, False)
+    """
     if isinstance(index, Tensor):
         return index.dim() < 2
     return all(not isinstance(one, tuple) or len(one) == 1 for one in (index if isinstance(index, list) else [index]))
@@ -236,6 +240,15 @@ def _names_classes(index: Index) -> bool:
 def class_sums(outputs: Tensor) -> Tensor:
     """The sum of every class's scores over the image: [B, K, ...] -> [B, K]."""
     return outputs.flatten(2).sum(2)
+
+
+def class_scores(outputs: Tensor) -> Tensor:
+    """One score per class, whatever a model puts out: [B] -> [B, 1]; of maps [B, K, H, W] the sums over the image.
+
+    >>> class_scores(torch.ones(2)).shape, class_scores(torch.ones(2, 3, 4, 4)).shape
+    (torch.Size([2, 1]), torch.Size([2, 3]))
+    """
+    return class_sums(outputs) if outputs.dim() > 3 else as_columns(outputs)
 
 
 def _named(index: Index) -> str:

@@ -7,8 +7,7 @@ image of a contrasting class can, and the nearest ones differ from x in little e
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,13 @@ from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integer
+from absence_plugins.core.dataset_items import (
+    find_normalization,
+    image_and_label,
+    reservoir,
+    single_samples,
+    stack_labels,
+)
 from absence_plugins.core.randomness import seeded
 
 Images = Tensor | tuple[Tensor, ...]
@@ -27,28 +33,33 @@ class ReferenceSet:
 
     Args:
         images: [N, ...], or a tuple of such tensors for models with several inputs (drawn jointly).
-        labels: class index of every sample [N]; needed as soon as classes play a role.
+        labels: class index of every sample [N]; or, where several labels can be true at once, 0 or 1 for each of K
+            labels [N, K]. Needed as soon as classes play a role.
         empty: value of a blank pixel: a number, one value per channel, an image, or an object with
             ``mean`` and ``std`` (a torchvision ``Normalize``: then the value of black after it). One per
             input, as a tuple, if there are several inputs.
         k: how many references :meth:`nearest` returns.
         contrast: the class to compare with: a class index, or a mapping {target class: contrast class};
-            None: every class but the target's.
+            None: every class but the target's. Of labels [N, K]: samples that have the contrast label and lack the
+            target's; None: samples that lack the target's.
         seed: for :meth:`random`.
 
     Raises:
-        ValueError: no samples, NaN, a number of labels that is not N, a contrast class without labels or
-            without samples.
+        ValueError: no samples, NaN, a number of labels that is not N, labels [N, K] other than 0 and 1, a contrast
+            class without labels or without samples.
 
     >>> references = ReferenceSet(torch.tensor([[0.0], [1.0], [4.0]]), torch.tensor([0, 1, 1]), k=1)
     >>> references.nearest(torch.tensor([[1.5]]), target=1)
     tensor([[[0.]]])
+    >>> several = ReferenceSet(torch.tensor([[0.0], [1.0], [4.0]]), torch.tensor([[1, 0], [1, 1], [0, 1]]), k=1)
+    >>> several.nearest(torch.tensor([[1.5]]), target=1), several.is_multi_label
+    (tensor([[[0.]]]), True)
     """
 
     def __init__(
         self,
         images: Images,
-        labels: Tensor | Sequence[int] | None = None,
+        labels: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
         *,
         empty: Any = 0.0,
         k: int = 8,
@@ -71,12 +82,7 @@ class ReferenceSet:
             if part.is_floating_point() and not torch.isfinite(part).all():
                 bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(1).nonzero()[0])
                 raise ValueError(f"reference image {bad} holds NaN or infinite values; leave it out")
-        self.labels = None if labels is None else torch.as_tensor(labels).detach().cpu().long()
-        if self.labels is not None and self.labels.shape != (len(self),):
-            raise ValueError(
-                f"{len(self)} reference images but labels of shape {tuple(self.labels.shape)}; pass one class index "
-                "per image"
-            )
+        self.labels = None if labels is None else _checked_labels(torch.as_tensor(labels).detach().cpu(), len(self))
         self.k, self.seed, self.contrast = check_integer("k", k), seed, contrast
         empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
         if len(empties) != len(self.images):
@@ -95,9 +101,18 @@ class ReferenceSet:
     def __len__(self) -> int:
         return len(self.images[0])
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether several labels can be true of one sample: labels [N, K], of which a row has several or none."""
+        return self.labels is not None and self.labels.dim() == 2
+
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(part.shape[1:])) for part in self.images)
-        classes = "no labels" if self.labels is None else f"{len(set(self.labels.tolist()))} classes"
+        classes = "no labels"
+        if self.labels is not None and self.is_multi_label:
+            classes = f"{self.labels.shape[1]} independent labels"
+        elif self.labels is not None:
+            classes = f"{len(set(self.labels.tolist()))} classes"
         return f"ReferenceSet({len(self)} samples of shape {shapes}, {classes}, k={self.k}, contrast={self.contrast})"
 
     @classmethod
@@ -119,18 +134,18 @@ class ReferenceSet:
         generator = torch.Generator().manual_seed(seed)
         is_loader = isinstance(dataset, torch.utils.data.DataLoader)
         if empty is None:
-            empty = _normalization(dataset.dataset if is_loader else dataset)
+            empty = find_normalization(dataset.dataset if is_loader else dataset)
         is_stream = isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__")
         with seeded(seed):  # loaders and augmentations draw from the global random states
             if is_loader or is_stream:
-                items = _reservoir(_samples(dataset) if is_loader else iter(dataset), max_samples, generator)
+                items = reservoir(single_samples(dataset) if is_loader else iter(dataset), max_samples, generator)
             else:
                 order = torch.randperm(len(dataset), generator=generator)[:max_samples].sort().values
                 items = [dataset[int(index)] for index in order]
         if not items:
             raise ValueError("the dataset is empty; references need samples")
-        inputs, labels = zip(*(_image_and_label(item) for item in items), strict=True)
-        known = None if any(label is None for label in labels) else torch.tensor(labels)
+        inputs, labels = zip(*(image_and_label(item) for item in items), strict=True)
+        known = None if any(label is None for label in labels) else stack_labels(labels)
         parts = tuple(torch.stack(part) for part in zip(*inputs, strict=True))
         images: Images = (
             parts if isinstance(items[0], (tuple, list)) and isinstance(items[0][0], (tuple, list)) else parts[0]
@@ -194,6 +209,7 @@ class ReferenceSet:
         asked = _per_sample(label, samples)
         targets = _per_sample(target, samples)
         pools: dict[tuple[int | None, int | None], Tensor] = {}
+        named = label is not None
         result = []
         for own, wanted in zip(targets, asked, strict=True):
             if wanted is None and self.contrast is not None:
@@ -202,10 +218,10 @@ class ReferenceSet:
                     raise ValueError(
                         f"class {own} would be compared with itself; name another contrast class than the target"
                     )
-            key = (own if wanted is None else None, wanted)
-            if key not in pools:
-                pools[key] = self._members(wanted) if wanted is not None else self._members(own, inverse=True)
-            result.append(pools[key])
+            lacked = own if wanted is None or (self.is_multi_label and not named) else None
+            if (lacked, wanted) not in pools:
+                pools[lacked, wanted] = self._members(wanted, lacked)
+            result.append(pools[lacked, wanted])
         return result
 
     def _contrast_of(self, target: int | None) -> int:
@@ -216,23 +232,34 @@ class ReferenceSet:
             raise ValueError(f"contrast={dict(self.contrast)} names no class to compare target {target} with; add it")
         return self.contrast[target]
 
-    def _members(self, label: int | None, *, inverse: bool = False) -> Tensor:
-        if label is None or (inverse and self.labels is None):  # unlabeled references all count as contrast
-            members = torch.arange(len(self))
-            name = "samples"
-        else:
-            if self.labels is None:
-                raise ValueError(
-                    f"class {label} is named, but the references have no labels; pass ReferenceSet(images, labels)"
-                )
-            members = ((self.labels != label) if inverse else (self.labels == label)).nonzero().flatten()
-            name = f"samples {'outside' if inverse else 'of'} class {label}"
-        if len(members) < self.k:
+    def _members(self, label: int | None, lacked: int | None = None) -> Tensor:
+        """The samples that have a label (None: any) and lack another; at least k."""
+        members, name = torch.ones(len(self), dtype=torch.bool), "samples"
+        if label is not None:
+            members, name = members & self._has(label), f"samples of class {label}"
+        if lacked is not None and self.labels is not None:  # unlabeled references all count as contrast
+            name += f" outside class {lacked}" if label is None else f" that lack class {lacked}"
+            members = members & ~self._has(lacked)
+        if int(members.sum()) < self.k:
             raise ValueError(
-                f"{len(members)} reference {name}, but k={self.k} are asked for; add samples, raise max_samples, or "
-                "lower k"
+                f"{int(members.sum())} reference {name}, but k={self.k} are asked for; add samples, raise max_samples, "
+                "or lower k"
             )
-        return members
+        return members.nonzero().flatten()
+
+    def _has(self, label: int) -> Tensor:
+        """Which samples have a label [N]."""
+        if self.labels is None:
+            raise ValueError(
+                f"class {label} is named, but the references have no labels; pass ReferenceSet(images, labels)"
+            )
+        if not self.is_multi_label:
+            return self.labels == label
+        if not 0 <= label < self.labels.shape[1]:
+            raise ValueError(
+                f"the references have {self.labels.shape[1]} labels, 0 to {self.labels.shape[1] - 1}, and no {label}"
+            )
+        return self.labels[:, label] == 1
 
     def _gather(self, x: Images, indices: Tensor) -> Images:
         inputs = self._inputs(x)
@@ -311,63 +338,23 @@ def _per_sample(value: Any, samples: int) -> list[int | None]:
     return entries
 
 
-def _image_and_label(item: Any) -> tuple[tuple[Tensor, ...], int | None]:
-    if not isinstance(item, (tuple, list)):
-        return (_image(item),), None
-    inputs, label = item[0], (item[1] if len(item) > 1 else None)
-    parts = tuple(map(_image, inputs)) if isinstance(inputs, (tuple, list)) else (_image(inputs),)
-    return parts, None if label is None else int(label)
+def _checked_labels(labels: Tensor, samples: int) -> Tensor:
+    """Class indices [N], or 0 and 1 for several labels [N, K]; rows with exactly one 1 each are class indices.
 
-
-def _image(value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(
-            f"a reference must be a tensor, got {type(value).__name__}; add ToTensor() to the dataset's transform"
+    Raises:
+        ValueError: another number of rows, or other numbers.
+    """
+    if labels.dim() not in (1, 2) or len(labels) != samples or (labels.dim() == 2 and labels.shape[1] < 2):
+        raise ValueError(
+            f"{samples} reference images but labels of shape {tuple(labels.shape)}; pass one class index per image, or "
+            "0 or 1 for each of K labels [N, K]"
         )
-    return value
-
-
-def _samples(loader: Iterable[Any]) -> Iterator[Any]:
-    """Single items out of a loader's batches."""
-    for batch in loader:
-        if not isinstance(batch, (tuple, list)):
-            yield from batch
-            continue
-        inputs, labels = batch[0], (batch[1] if len(batch) > 1 else None)
-        if isinstance(labels, int) or (isinstance(labels, Tensor) and labels.dim() == 0):
-            yield batch  # DataLoader(batch_size=None) hands out single samples
-            continue
-        rows = zip(*inputs, strict=True) if isinstance(inputs, (tuple, list)) else iter(inputs)
-        for row, item in enumerate(rows):
-            yield (item,) if labels is None else (item, labels[row])
-
-
-def _reservoir(stream: Iterator[Any], size: int, generator: torch.Generator) -> list[Any]:
-    """A uniform sample of a stream of unknown length (Vitter's algorithm R); copies, as rows keep their batch alive."""
-    kept = [_copy(item) for item in islice(stream, size)]
-    for seen, item in enumerate(stream, start=size + 1):
-        slot = int(torch.randint(seen, (1,), generator=generator))
-        if slot < size:
-            kept[slot] = _copy(item)
-    return kept
-
-
-def _copy(item: Any) -> Any:
-    if isinstance(item, (tuple, list)):
-        return type(item)(_copy(part) for part in item)
-    return item.clone() if isinstance(item, Tensor) else item
-
-
-def _normalization(dataset: Any) -> Any:
-    """The dataset's torchvision ``Normalize``, if its transform has one."""
-    if hasattr(dataset, "datasets"):  # ConcatDataset
-        found = [_normalization(part) for part in dataset.datasets]
-        return found[0] if found else None
-    step = _find_normalize(getattr(dataset, "transform", None))
-    return _normalization(dataset.dataset) if step is None and hasattr(dataset, "dataset") else step  # Subset
-
-
-def _find_normalize(transform: Any) -> Any:
-    if hasattr(transform, "mean") and hasattr(transform, "std"):
-        return transform
-    return next(filter(None, map(_find_normalize, getattr(transform, "transforms", ()))), None)
+    if labels.dim() == 1:
+        return labels.long()
+    wrong = ((labels != 0) & (labels != 1)).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise ValueError(
+            f"labels [N, K] must be 0 or 1, got {labels[row, column].item()} for label {column} of reference image {row}"
+        )
+    return labels.long().argmax(1) if bool((labels.sum(1) == 1).all()) else labels.long()

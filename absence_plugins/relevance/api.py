@@ -41,7 +41,8 @@ def relevance(
             their relevance at the embedding's output.
         reference: the same structure; a number for constant references; a leading axis [R, ...] or a list for several,
             which share one graph of x.
-        output: None (a single output), a class index, a tuple of indices, one index per sample (tensor or list),
+        output: None (a single output), a class index (of outputs [B, K, H, W] the sum of its logits over the image), a
+            tuple of indices, one index per sample (tensor or list),
             weights shaped like the outputs, a :class:`~absence_plugins.core.outputs.Output`, or ``f(model output) ->
             [B]``. Where the model ends in a softmax or sigmoid, these are of the logits in front of it (with a
             warning); a function gets what the model returns.

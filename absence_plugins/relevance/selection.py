@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from absence_plugins.core.outputs import Output
+from absence_plugins.core.outputs import Output, class_sums, names_classes
 from absence_plugins.core.scores import read_scores
 
 Selection = None | int | tuple[int, ...] | list[int] | Tensor | Output | Callable[[Any], Tensor]
@@ -60,6 +60,8 @@ def _selected(logits: Tensor, output: Any) -> Tensor:
 
 
 def _indexed(logits: Tensor, output: Any) -> Tensor:
+    if logits.dim() > 3 and names_classes(output):
+        logits = class_sums(logits)
     samples = len(logits)
     if isinstance(output, (int, tuple)):
         entries: list[tuple[int, ...]] = [(output,) if isinstance(output, int) else tuple(map(int, output))] * samples

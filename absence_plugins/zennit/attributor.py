@@ -20,7 +20,7 @@ from zennit.attribution import (
     constant,
 )
 
-from absence_plugins.core.choices import Choice, Nontarget, check_word
+from absence_plugins.core.choices import Choice, Nontarget, check_rivals, check_word
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
@@ -104,6 +104,7 @@ class AbsenceAttributor:
                 "build one: ReferenceSet(images, labels)"
             )
         check_word(nontarget)
+        check_rivals(nontarget, is_multi_label=isinstance(reference, ReferenceSet) and reference.is_multi_label)
         if isinstance(reference, ReferenceSet) and reference.is_tuple:
             raise ValueError("the ReferenceSet holds tuples of inputs, but Zennit attributes to one input")
         self.reference, self.nontarget = reference, nontarget

@@ -231,6 +231,24 @@ def test_outputs_with_places_take_tuple_targets(name: str) -> None:
     assert torch.allclose(found, torch.tensor([[18.0, -60.0], [28.0, -14.0]], dtype=torch.float64))
 
 
+# -- labels that are no rivals ----------------------------------------------------------------------
+
+
+def test_labels_that_are_no_rivals_have_no_runner_up() -> None:
+    """Label k reads feature k alone: a map of another label says nothing about the target."""
+    net, x = linear([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.9, 0.0]]).double()
+    pool = ReferenceSet(torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]]), torch.tensor([[0, 1, 0], [1, 1, 0]]), k=1)
+    for word in ("runner_up", "others", "margin"):
+        with pytest.raises(ValueError, match=r"several labels per sample, which are no rivals.*nontarget='target'"):
+            adapters.AbsenceDeepLift(net, nontarget=word, reference=pool)
+    ig = adapters.AbsenceDeepLift
+    assert ig(net, reference=pool).attribute(x, target=0).tolist() == [[1.0, 0.0, 0.0]]  # a sample without label 0
+    assert ig(net, reference=pool, nontarget="negated").attribute(x, target=0).tolist() == [[-1.0, 0.0, 0.0]]
+    named = ig(net, reference=pool, nontarget=1).explain(x, target=0)
+    assert torch.allclose(named.attribution, torch.tensor([[0.0, -0.1, 0.0]]).double())
+    assert named.words() == ["logit 1, which is not the target 0"]
+
+
 # -- traps ------------------------------------------------------------------------------------------
 
 

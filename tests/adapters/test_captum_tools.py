@@ -32,6 +32,7 @@ from adapter_table import (
 )
 from captum import attr
 from captum.attr import DataLoaderAttribution, NoiseTunnel
+from captum.concept import TCAV, Concept
 from captum.log import log_usage
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
@@ -364,3 +365,63 @@ def test_several_inputs_draw_jointly_and_are_complete_together() -> None:
             expected[number] += torch.where(absent, maps[number], 0.0) / 2
     for part, wanted in zip(explanation.absence, expected, strict=True):
         assert torch.allclose(part, wanted.clamp(min=0))
+
+
+# -- TCAV: a tool that hands a class on -------------------------------------------------------------
+
+
+def tcav_score(method: Any, folder: Any, **options: Any) -> tuple[float, list[str]]:
+    """The share of inputs whose class 0 rises with feature 0, which raises class 0 and lowers its runner-up."""
+    net = method.forward_func
+    data = [[torch.rand(4, 6) + 2 * torch.eye(6)[k] for _ in range(4)] for k in (0, 1)]
+    concepts = [Concept(k, f"concept {k}", rows) for k, rows in enumerate(data)]  # type: ignore[arg-type]
+    tcav = TCAV(net, ["0"], layer_attr_method=method, save_path=str(folder))
+    inputs = torch.rand(10, 6) + torch.eye(6)[0]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scores = tcav.interpret(inputs, [concepts], target=0, **options)
+    said = [one for one in caught if issubclass(one.category, AbsenceWarning) and "TCAV" in str(one.message)]
+    assert all(one.filename == __file__ for one in said)
+    return float(next(iter(scores.values()))["0"]["sign_count"][0]), [str(one.message) for one in said]
+
+
+def striped_net() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False)).eval()
+    net[0].weight.data = torch.eye(6)
+    net[2].weight.data = torch.tensor([[1.0, -1, 0, 0, 0, 0], [-1, 1, 0, 0, 0, 0], [-9.0] * 6])
+    return net
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "made", "options"),
+    [
+        ("LayerIntegratedGradients", {"multiply_by_inputs": False}, {"n_steps": 5}),
+        ("LayerIntegratedGradients", {}, {"n_steps": 5}),
+        ("LayerGradientXActivation", {"multiply_by_inputs": False}, {}),
+        ("LayerConductance", {}, {"n_steps": 5}),
+    ],
+)
+def test_tcav_gets_the_class_that_it_asks_for(tmp_path: Any, name: str, made: Any, options: Any) -> None:
+    ours = getattr(adapters, f"Absence{name}")
+    found = {}
+    for cls, words in (
+        (getattr(attr, name), {}),
+        (ours, {}),
+        (ours, {"nontarget": "target"}),
+        (ours, {"nontarget": 1}),
+    ):
+        seeded()
+        folder = tmp_path / f"{len(found)}"
+        found[cls.__name__, *words.values()] = tcav_score(cls(striped_net(), None, **made, **words), folder, **options)
+    assert [score for score, _ in found.values()] == [1.0, 1.0, 1.0, 0.0]  # a class that is named stays that class
+    said = [len(words) for _, words in found.values()]
+    assert said == [0, 1, 0, 0]
+    assert "TCAV asks" in found[ours.__name__,][1][0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tcav_counts_signs_and_gets_no_magnitudes(tmp_path: Any) -> None:
+    method = adapters.AbsenceLayerIntegratedGradients(striped_net(), None, evidence="absence")
+    with pytest.raises(ValueError, match=r"TCAV counts the signs of the map.*leave evidence='signed'"):
+        tcav_score(method, tmp_path)

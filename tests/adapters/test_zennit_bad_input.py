@@ -361,3 +361,10 @@ def test_a_stabilizer_on_paper() -> None:
 def test_guided_backprop_takes_no_other_settings() -> None:
     with pytest.raises(TypeError, match="epsilon"):
         AbsenceGuidedBackprop(epsilon=1.0)
+
+
+@pytest.mark.parametrize("word", ["runner_up", "others", "margin"])
+def test_labels_that_are_no_rivals_have_no_runner_up(word: str) -> None:
+    several = ReferenceSet(torch.rand(2, 3), torch.tensor([[1, 1, 0], [0, 0, 0]]), k=1)
+    with pytest.raises(ValueError, match=r"which are no rivals.*nontarget='target'"):
+        AbsenceGradient(nn.Linear(3, 3), AbsenceEpsilonGamma(), reference=several, nontarget=word)

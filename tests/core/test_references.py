@@ -329,3 +329,58 @@ def test_a_set_survives_pickle() -> None:
     again = pickle.loads(pickle.dumps(references))
     assert torch.equal(again.nearest(torch.zeros(1, 1), 0), references.nearest(torch.zeros(1, 1), 0))
     assert again.empty == references.empty
+
+
+SEVERAL = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1]])  # several labels, or none, per sample
+LINE = torch.arange(5.0)[:, None]
+
+
+@pytest.mark.parametrize("kind", [torch.long, torch.bool, torch.float32])
+def test_several_labels_per_sample(kind: torch.dtype) -> None:
+    pool = ReferenceSet(LINE, SEVERAL.to(kind), k=2)
+    assert pool.is_multi_label
+    assert "3 independent labels" in repr(pool)
+    x = torch.tensor([[0.0], [4.0]])
+    assert pool.nearest_indices(x, 0).tolist() == [[2, 3], [4, 3]]  # without label 0
+    assert pool.nearest_indices(x, torch.tensor([0, 2])).tolist() == [[2, 3], [3, 1]]
+    assert pool.nearest_indices(x, 0, label=1).tolist() == [[1, 2], [2, 1]]  # with label 1, whatever else
+    contrast = ReferenceSet(LINE, SEVERAL.to(kind), k=1, contrast=1)
+    assert contrast.nearest_indices(x, 0).tolist() == [[2], [2]]  # with label 1 and without label 0
+    with pytest.raises(ValueError, match="compared with itself"):
+        ReferenceSet(LINE, SEVERAL, k=1, contrast=2).nearest(x, 2)
+    with pytest.raises(ValueError, match="have 3 labels, 0 to 2, and no 5"):
+        pool.nearest(x, 5)
+
+
+def test_several_labels_come_from_data_sets() -> None:
+    rows = [(LINE[i], SEVERAL[i]) for i in range(5)]
+    for data in (rows, TensorDataset(LINE, SEVERAL), DataLoader(TensorDataset(LINE, SEVERAL), batch_size=2)):
+        pool = ReferenceSet.from_dataset(data, k=1)
+        assert torch.equal(pool.labels[pool.images[0][:, 0].long().argsort()], SEVERAL)  # type: ignore[index]
+
+
+def test_lists_of_classes_are_no_labels() -> None:
+    rows = [(LINE[0], [3, 5]), (LINE[1], [3, 4, 1])]
+    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\); give every sample one class index, or 0 or 1"):
+        ReferenceSet.from_dataset(rows)
+
+
+def test_one_hot_labels_are_class_indices() -> None:
+    pool = ReferenceSet(LINE, torch.eye(3)[[0, 1, 2, 2, 0]], k=1)
+    assert not pool.is_multi_label
+    assert pool.labels is not None
+    assert pool.labels.tolist() == [0, 1, 2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([[0, 2]] * 5), "must be 0 or 1, got 2 for label 1 of reference image 0"),
+        (torch.rand(5, 3) + 1, "must be 0 or 1, got 1"),
+        (torch.zeros(5, 1), r"labels of shape \(5, 1\); pass one class index per image, or 0 or 1 for each of K"),
+        (torch.zeros(4, 3), r"labels of shape \(4, 3\)"),
+    ],
+)
+def test_labels_that_are_neither_classes_nor_several(labels: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReferenceSet(LINE, labels)

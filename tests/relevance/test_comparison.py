@@ -12,6 +12,7 @@ from graph_nets import Call, D, check, net, rand
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from absence_plugins.core.outputs import Logit, Margin, Others
 from absence_plugins.relevance import Comparison, RelevanceError, relevance
 from absence_plugins.relevance.secants.redistribution import Gamma, Spread, Stabilized
 
@@ -179,3 +180,22 @@ def test_the_result_reads_well() -> None:
     assert repr(found).startswith("Relevance(u(x)=[")
     assert "1 reference(s)" in repr(found)
     assert found.to_dict()["output"] == found.output.tolist()
+
+
+def test_a_class_of_maps_is_its_sum_over_the_image() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 1)).double()
+    x, r = torch.rand(2, 1, 6, 6).double(), torch.rand(2, 1, 6, 6).double()
+    summed = nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for one, output in (
+        (2, 2),
+        ([0, 3], [0, 3]),
+        (torch.tensor([1, 2]), [1, 2]),
+        (Logit(2), 2),
+        (Others(1), Others(1)),
+        (Margin(0, 2), Margin(0, 2)),
+    ):
+        expected = relevance(summed, x, r, output).attribution * 16
+        assert torch.allclose(relevance(net, x, r, one).attribution, expected, atol=1e-12)
+    pixel = relevance(net, x, r, (2, 1, 3)).output
+    assert torch.allclose(pixel, net(x)[:, 2, 1, 3].detach())

@@ -12,6 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from absence_plugins.core.choices import choose
+from absence_plugins.core.explanation import Explanation
 from absence_plugins.report import Panel, panel_figure, row_figure, signed_figure
 
 
@@ -182,6 +184,28 @@ def test_signed_figure_takes_what_captum_returns() -> None:
         signed_figure(torch.zeros(2, 3, 4, 4))
     with pytest.raises(TypeError, match="is a tuple"):
         signed_figure((torch.zeros(4, 4),))  # type: ignore[arg-type]
+
+
+def test_signed_figure_takes_its_words_from_an_explanation() -> None:
+    scores = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for word, title, red, blue in (
+        (
+            "auto",
+            "logit 0 (well), which is not the target 1 (ill)",
+            "raises logit 0 (well)",
+            "holds logit 0 (well) down",
+        ),
+        ("margin", "logit 1 (ill) minus logit 0 (well)", "speaks for logit 1 (ill)", "speaks for logit 0 (well)"),
+    ):
+        chosen = choose(scores, 1, word)  # type: ignore[arg-type]
+        made = Explanation(maps, maps, maps, chosen.view, chosen.classes, None, scores[:, 0], None, None, None, chosen)
+        drawn = signed_figure(made, torch.rand(2, 3, 4, 4), sample=1, names=["well", "ill"])
+        said = texts(drawn).replace("\n", " ")
+        assert all(words in said for words in (title, red, blue))
+        assert "mine" in texts(signed_figure(made, title="mine"))
+        limit = float(maps[1].sum(0).abs().max())
+        assert drawn.axes[1].images[0].get_clim() == pytest.approx((-limit, limit))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])

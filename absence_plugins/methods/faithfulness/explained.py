@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
-from absence_plugins.core.outputs import Output, as_columns, check_logits
+from absence_plugins.core.outputs import Output, as_columns, check_logits, class_scores
 from absence_plugins.core.reading import run_model
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scores import logits_of
@@ -58,7 +58,7 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
     """The unit's value as a function of inputs and of the samples they come from; ``unit`` as :func:`resolved` gives
     it.
 
-    One logit z has two neurons: 0 is z, 1 is -z.
+    One output z counts as two: 0 is z, 1 is -z. Of outputs [N, K, H, W] a unit is the sum of its logits over the image.
 
     Raises:
         ValueError: a layer or a logit that does not exist, outputs that are probabilities.
@@ -74,7 +74,7 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
         return as_columns(logits_of(outputs, samples=len(images)))
 
     def outputs_of(images: Tensor) -> Tensor:
-        outputs = scores_of(images)
+        outputs = class_scores(scores_of(images))
         return torch.cat([outputs, -outputs], 1) if outputs.shape[1] == 1 else outputs
 
     with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):

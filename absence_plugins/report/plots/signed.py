@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from absence_plugins.core.explanation import Explanation
+from absence_plugins.core.wording import Names
 from absence_plugins.report.plots.maps import Panel, row_figure
 
 
 def signed_figure(
-    attribution: Tensor,
+    attribution: Tensor | Explanation,
     image: Tensor | None = None,
     *,
-    title: str = "attribution",
-    positive: str = "raises the output",
-    negative: str = "holds the output down",
+    title: str | None = None,
+    positive: str | None = None,
+    negative: str | None = None,
     limit: float | None = None,
+    sample: int = 0,
+    names: Names = None,
 ) -> Figure:
     """Draw any signed map, such as Captum's ``attribute`` returns it, in red, white and blue.
 
     Args:
         attribution: ``[H, W]``, ``[C, H, W]`` (summed over C) or one-sample ``[1, C, H, W]``, in
-            units of the explained output.
+            units of the explained output; or what ``explain(...)`` returns, which also says what is explained: title and
+            color bar are taken from it.
         image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``; drawn beside the map and, in
             outline, over it. A normalized one (outside [0, 1]) is stretched to [0, 1].
         title: Over the map.
         positive: What red means, for the color bar.
         negative: What blue means.
         limit: The value of the strongest color; by default the largest magnitude.
+        sample: Of an explanation of several samples, which one; a batch of images is indexed alike.
+        names: Of the classes, for an explanation: a list, or a mapping from class indices.
 
     The sign: above 0 is red and raises the output, below 0 is blue and holds it down.
 
@@ -44,8 +53,19 @@ def signed_figure(
         >>> figure.axes[0].images[0].get_clim()
         (-2.0, 2.0)
     """
+    if isinstance(attribution, Explanation):
+        words = (title, positive, negative)
+        found = (attribution.title(sample, names), *attribution.legend(sample, names))
+        title, positive, negative = (given or said for given, said in zip(words, found, strict=True))
+        found_map = attribution.attribution
+        attribution = found_map[sample] if isinstance(found_map, Tensor) else found_map
+        if isinstance(image, Tensor) and image.dim() == 4 and len(image) > 1:
+            image = image[sample]
+    title, positive = title or "attribution", positive or "raises the output"
+    negative = negative or "holds the output down"
     picture = None if image is None else _stretch(_one_sample(image, "image"))
-    signed = Panel("signed", _one_sample(attribution, "attribution"), title, "", picture, positive, negative, limit)
+    one = _one_sample(attribution, "attribution")
+    signed = Panel("signed", one, title, "", picture, positive, negative, limit)
     beside = [] if picture is None else [Panel("image", picture, "input")]
     return row_figure([*beside, signed])
 
@@ -60,7 +80,7 @@ def _stretch(image: Tensor) -> Tensor:
     return (image - low) / (high - low)
 
 
-def _one_sample(value: Tensor, name: str) -> Tensor:
+def _one_sample(value: Any, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; pass one tensor")
     if value.dim() != 4:
