@@ -29,5 +29,5 @@ model, dense, sparse = Clicks().eval(), torch.rand(5, 4), torch.randint(0, 10, (
 embedded = tuple(table(sparse[:, k, None]).detach() for k, table in enumerate(model.tables))
 numbers, *categories = IntegratedGradients(model.rate).attribute((dense, *embedded), n_steps=20)
 ablated = FeatureAblation(model).attribute((dense, sparse))
-table = LayerIntegratedGradients(model, model.tables[0]).attribute(dense, additional_forward_args=sparse, n_steps=20)
+table = LayerIntegratedGradients(model, model.tables[0]).attribute((dense, sparse), n_steps=20)
 result = {"dense": numbers, "first": categories[0], "ablated": ablated[0], "sparse off": ablated[1], "table": table}
