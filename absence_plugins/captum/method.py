@@ -38,7 +38,7 @@ from absence_plugins.captum.conditions import (
 )
 from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
 from absence_plugins.captum.noise import adopt_tunnels, real_inputs
-from absence_plugins.captum.plan import Plan, every
+from absence_plugins.captum.plan import Plan, every, name_neuron
 from absence_plugins.captum.points import Lookout
 from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, warn_limits, warn_unsigned
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
@@ -346,7 +346,7 @@ class AbsenceMethod:
             if full and plan.references is not None
             else None,
             completeness_error=self._completeness(plan, signed, measured) if full else None,
-            explained=plan.choice,
+            explained=plan.choice or name_neuron(self, plan),
         )
         return explanation, self._delta(deltas) if deltas else None
 

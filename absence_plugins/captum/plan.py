@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from absence_plugins.captum.calls import extra_arguments
-from absence_plugins.captum.points import Point
+from absence_plugins.captum.points import Point, name_of
 from absence_plugins.core.choices import Choice
+from absence_plugins.core.outputs import Named
 
 
 @dataclass
@@ -77,6 +78,13 @@ class Plan:
         else:
             for column in range(self.references[0].shape[1]):
                 yield tuple(part[:, column] for part in self.references)
+
+
+def name_neuron(method: Any, plan: Plan) -> Named:
+    """The neuron of a method without a target, in words."""
+    selector = plan.arguments.get("neuron_selector")
+    layer = name_of(method.layer, getattr(method._model, "__self__", method._model))
+    return Named(f"a neuron of {layer}" if callable(selector) else f"neuron {selector} of {layer}")
 
 
 def every(value: Any, copies: int) -> Any:

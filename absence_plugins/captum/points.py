@@ -52,7 +52,7 @@ class Lookout:
     def __init__(self, layers: list[nn.Module], named: list[Layer], model: Any, *, side: str) -> None:
         self.model = getattr(model, "__self__", model)
         self.side = side
-        given = named or [Layer(_name_of(module, self.model)) for module in layers]
+        given = named or [Layer(name_of(module, self.model)) for module in layers]
         self.layers = [layer if named else Layer.of(layer, side=side) for layer in given]
         self.watches = [
             Watch(module, layer.side if side == "auto" else side, layer.name)
@@ -101,7 +101,8 @@ def _is_plain(returned: Any, *, arranged: bool) -> bool:
     )  # fmt: skip
 
 
-def _name_of(layer: nn.Module, model: Any) -> str:
+def name_of(layer: nn.Module, model: Any) -> str:
+    """The layer's name in the model; its class where it has none."""
     if isinstance(model, nn.Module):
         for name, module in model.named_modules():
             if module is layer and name:

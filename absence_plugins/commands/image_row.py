@@ -10,11 +10,11 @@ from torch import Tensor
 from absence_plugins.commands.maps.explainers import Explainer
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
-from absence_plugins.commands.predictions import class_columns, read_outputs
+from absence_plugins.commands.predictions import read_outputs
 from absence_plugins.commands.references import ChosenReferences
 from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.choices import Choice, choose
-from absence_plugins.core.outputs import shrunk
+from absence_plugins.core.outputs import class_scores, shrunk
 from absence_plugins.report import Panel, Row
 
 CONTROL = "the same shape at random places changes it on average by"
@@ -44,7 +44,7 @@ class Question:
         x = loaded.preprocessing.normalize(picture)[None]
         with torch.no_grad():
             outputs = read_outputs(loaded.model, x)
-            columns = class_columns(outputs)
+            columns = class_scores(outputs)
             count = columns.shape[1]
             t = int(columns.argmax(1)) if target is None else target
             own = choose(outputs, t, None, lambda: read_outputs(loaded.model, *shrunk((x,))))
@@ -73,18 +73,26 @@ class Question:
     @property
     def label(self) -> str:
         """The target's name."""
-        return "the output" if self.own.single else self.loaded.name(self.target)
+        return "the output" if self.own.single else self._name(self.target)
 
     @property
     def other_label(self) -> str:
         """The other output's name."""
         assert self.other is not None
-        if self.other.kind == "nontarget":
-            return self.loaded.name(int(self.asked))
         if self.other.kind == "margin":
-            assert self.other.nontargets is not None
-            return f"{self.label} minus {self.loaded.name(int(self.other.nontargets[0]))}"
-        return "the mean of the others" if self.other.kind == "others" else f"minus {self.label}"
+            return f"{self.label} minus {self._rival}"
+        if self.other.kind == "others":
+            return "the mean of the others"
+        return f"minus {self.label}" if self.other.kind == "negated" else self._rival
+
+    @property
+    def _rival(self) -> str:
+        assert self.other is not None
+        assert self.other.nontargets is not None
+        return self._name(int(self.other.nontargets[0]))
+
+    def _name(self, index: int) -> str:
+        return f"{self.loaded.name(index)}{' (sum over the image)' if self.own.summed else ''}"
 
     def read_target(self, images: Tensor) -> Tensor:
         """The target's output [N]."""
@@ -99,12 +107,25 @@ class Question:
         every = torch.zeros(len(images), dtype=torch.long)
         return choice.of_samples(every).values(read_outputs(self.loaded.model, images))
 
-    def signed(self, attribution: Tensor, title: str, caption: str, label: str) -> Panel:
-        """A map of the output called ``label`` over the picture."""
-        positive, negative = f"raises {label}", "holds it down"
+    def signed(self, attribution: Tensor, kind: str, caption: str, choice: Choice) -> Panel:
+        """A map of an output over the picture; its title and its colors say which."""
+        label = self.other_label if choice is self.other else self.label
+        title = f"{kind} map: {label}"
+        if choice.kind == "nontarget":
+            title += f", which is not the target {self.label}"
+        positive, negative = self.colors(choice)
         return Panel(
             "signed", attribution[0], title, caption, underlay=self.picture, positive=positive, negative=negative
         )
+
+    def colors(self, choice: Choice) -> tuple[str, str]:
+        """What red and blue mean in an output's map."""
+        if choice.kind == "margin":
+            return f"speaks for {self.label}", f"speaks for {self._rival}"
+        if choice.kind == "negated":
+            return f"holds {self.label} down", f"raises {self.label}"
+        label = self.other_label if choice is self.other else self.label
+        return f"raises {label}", f"holds {label} down"
 
 
 def explain_row(
@@ -120,7 +141,7 @@ def explain_row(
     standard = method.standard(asked.loaded.model, asked.x, asked.target, count, asked.blank[None])
     panels = [
         Panel("image", asked.picture, "The image", name),
-        asked.signed(standard, f"Standard map: {label}", method.standard_caption, label),
+        asked.signed(standard, "Standard", method.standard_caption, asked.own),
     ]
     facts = [(f"Output of {label}", f"{float(asked.own.values(asked.outputs)):.2f}")]
     sentences = []
@@ -154,7 +175,9 @@ def _other(
     other = asked.other_label
     absent = method.nontarget(asked.loaded.model, asked.x, asked.target, asked.asked, asked.blank[None])
     removal = remove_suppressor(asked.read_other, asked.x[0], absent.absence[0], asked.blank, seed=seed)
-    panel = asked.signed(absent.attribution, f"Non-target map: {other}", "Blue: content that holds it down.", other)
+    assert asked.other is not None
+    blue = asked.colors(asked.other)[1]
+    panel = asked.signed(absent.attribution, "Non-target", f"Blue: content that {blue}.", asked.other)
     verdicts["non-target"], said = removal.verdict(rises=True)
     sentence = (
         f"Non-target map: blanking the {removal.region} that hold {other} down most changes its output by "
@@ -174,13 +197,12 @@ def _compare(
     assert isinstance(nearest, Tensor)
     test = insert_missing(asked.read_target, asked.x[0], nearest[0, 0], found.absence[0], seed=seed)
     count = f"the {references.k} nearest references" if references.k > 1 else "the nearest reference"
-    title, caption = f"Reference map: {label}", f"Against {count}."
     nearest_caption = (
         f"{chosen.nearest}: it has what may be missing." if chosen.nearest else "It has what may be missing."
     )
     panels = (
         Panel("image", denormalize(nearest[0, 0], loaded), "The nearest reference", nearest_caption),
-        asked.signed(found.attribution, title, caption, label),
+        asked.signed(found.attribution, "Reference", f"Against {count}.", asked.own),
         Panel(
             "absence",
             found.absence[0],

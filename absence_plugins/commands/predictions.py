@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from absence_plugins.core.outputs import class_sums
+from absence_plugins.core.outputs import class_scores
 from absence_plugins.core.scores import logits_of
 
 BATCH = 16  # images per forward
@@ -26,11 +26,6 @@ def read_outputs(model: nn.Module, x: Tensor) -> Tensor:
     return outputs[:, None] if outputs.dim() == 1 else outputs
 
 
-def class_columns(outputs: Tensor) -> Tensor:
-    """One value per class [B, K]: of maps of logits the sums over the image."""
-    return outputs if outputs.dim() == 2 else class_sums(outputs)
-
-
 def predict_classes(model: nn.Module, images: Tensor, *, progress: bool = False) -> tuple[Tensor, int]:
     """The class that the model predicts for every image [N], and the number of its outputs.
 
@@ -43,7 +38,7 @@ def predict_classes(model: nn.Module, images: Tensor, *, progress: bool = False)
     bar = tqdm(total=len(images), desc="asking the model about the references", unit="image", disable=not progress)
     with torch.no_grad(), bar:
         for part in torch.split(images, BATCH):
-            columns = class_columns(read_outputs(model, part))
+            columns = class_scores(read_outputs(model, part))
             count = columns.shape[1]
             found.append(columns.argmax(1) if count > 1 else (columns[:, 0] > 0).long())
             bar.update(len(part))

@@ -188,6 +188,21 @@ class Similarity(Output):
         return f"the similarity to {self.name}"
 
 
+@dataclass(frozen=True, eq=False)
+class Named(Output):
+    """An output that a host has selected and that only has a name here: a neuron, a weighted sum of outputs.
+
+    >>> Named("neuron 3 of 'conv'").legend()
+    ("raises neuron 3 of 'conv'", "holds neuron 3 of 'conv' down")
+    """
+
+    name: str
+
+    def describe(self) -> str:
+        """The name."""
+        return self.name
+
+
 def at_index(outputs: Tensor, index: Index) -> Tensor:
     """Scores [B, K, ...] at a class, a tuple, or one of these per sample -> [B].
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.scores import announce
 from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pulled
 from absence_plugins.relevance.operation import RelevanceError
@@ -59,7 +60,7 @@ def relevance(
     Raises:
         RelevanceError: the model holds an operation without an exact relevance of differences, runs other operations
             on the reference, or the sum is not u(x) - u(r); the message names the module and the remedy.
-        ValueError, TypeError: inputs, references or ``output`` do not fit.
+        ValueError, TypeError: inputs, references or ``output`` do not fit; the explained output is not finite.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))
     >>> for layer, weight in zip((net[0], net[2]), ([[1.0, 0.0], [0.0, 1.0]], [[2.0, -3.0]])):
@@ -81,9 +82,11 @@ def relevance(
     )
     announce(explained.ending, stacklevel=3)
     u: Tensor = comparison.output
+    check_explained(u.detach(), lambda sample: "the explained output")
     seed, found, outputs, errors = torch.ones_like(u), [], [], []
     for one in references:
         others: Tensor = comparison.against(one).detach()
+        check_explained(others, lambda sample: "the explained output on the reference")
         pulled = comparison.pull(u, seed)
         relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
         error, is_conserved = conservation(relevances, u.detach(), others, seed, comparison.coarsest)

@@ -48,7 +48,7 @@ from absence_plugins.zennit.seeds import (
     chosen_weights,
     compared_classes,
     divides_by_outputs,
-    explained_choice,
+    explained_output,
     named_classes,
 )
 
@@ -260,7 +260,7 @@ class AbsenceAttributor:
             reference_output=measured,
             per_reference=None if self.reference is None else torch.stack(maps, 1),
             completeness_error=error,
-            explained=explained_choice(plan.weights, plan.outputs, plan.choice) if full else None,
+            explained=explained_output(plan.weights, plan.outputs, plan.choice) if full else None,
         )
 
     def _check(self, root: RootHook | None) -> None:

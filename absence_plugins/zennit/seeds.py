@@ -14,7 +14,7 @@ from zennit.core import BasicHook
 from zennit.core import Identity as HookedInput
 
 from absence_plugins.core.choices import Choice, Nontarget, Target, check_word, choose
-from absence_plugins.core.outputs import as_columns
+from absence_plugins.core.outputs import Named, Output, as_columns
 from absence_plugins.zennit.pairing import hooks_on, output_weights
 from absence_plugins.zennit.scores import weighted
 
@@ -217,14 +217,14 @@ def chosen_weights(weights: Tensor, outputs: Tensor, nontarget: Nontarget) -> tu
     return choice_weights(choice, outputs) * sign, choice
 
 
-def explained_choice(weights: Tensor, outputs: Tensor, choice: Choice | None) -> Choice | None:
-    """The choice that says what the weights explain; None if they are no selection of one output (or its negative)."""
+def explained_output(weights: Tensor, outputs: Tensor, choice: Choice | None) -> Output:
+    """What the weights explain, to be said in words."""
     if choice is not None and not choice.single:
         return choice
     places = [_named_place(sample) for sample in weights]
     signs = set(weights[weights != 0].tolist())
     if None in places or signs not in ({1.0}, {-1.0}):
-        return None
+        return Named("a weighted sum of the outputs")
     return choose(outputs, places, "target" if signs == {1.0} else "negated")
 
 

@@ -231,6 +231,23 @@ def test_outputs_with_places_take_tuple_targets(name: str) -> None:
     assert torch.allclose(found, torch.tensor([[18.0, -60.0], [28.0, -14.0]], dtype=torch.float64))
 
 
+def test_a_neuron_and_its_layer_are_named() -> None:
+    net = nn.Sequential(linear([[1.0, -1.0], [0.0, 1.0]]), nn.ReLU(), linear([[1.0, 0.0], [0.0, 1.0]]))
+    x = torch.tensor([[2.0, 1.0]], dtype=torch.float64)
+    found = adapters.AbsenceNeuronIntegratedGradients(net, net[0]).explain(x, 1)
+    assert found.words() == ["neuron 1 of 0"]
+    assert found.legend() == ("raises neuron 1 of 0", "holds neuron 1 of 0 down")
+
+
+def test_a_single_output_in_a_noise_tunnel_is_the_hosts() -> None:
+    x = torch.tensor([[3.0, 5.0], [1.0, -1.0]], dtype=torch.float64)
+    maps = []
+    for cls in (attr.InputXGradient, adapters.AbsenceInputXGradient):
+        seeded()
+        maps.append(NoiseTunnel(cls(Head("[B]"))).attribute(x, nt_samples=4, stdevs=0.2).detach())
+    assert torch.allclose(*maps, atol=1e-12)
+
+
 # -- labels that are no rivals ----------------------------------------------------------------------
 
 

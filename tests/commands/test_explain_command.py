@@ -150,7 +150,7 @@ def test_a_single_output(folder: Path) -> None:
 def test_maps_of_logits_and_the_margin(folder: Path) -> None:
     options = ("--size", "24", "--target", "1", "--nontarget", "margin", "--method", "InputXGradient")
     page = explained("photo.png", "--model", "own_models:segmenter", *options)
-    assert re.search(r"Non-target map: class 1 minus class [02]", page)
+    assert re.search(r"Non-target map: class 1 \(sum over the image\) minus class [02] \(sum over the image\)", page)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])

@@ -213,3 +213,15 @@ def test_the_type_is_public() -> None:
     import absence_plugins.methods.faithfulness as faithfulness
 
     assert faithfulness.AbsenceScores is AbsenceScores
+
+
+def test_references_of_a_single_output_are_of_the_other_label() -> None:
+    net = nn.Linear(4, 1, bias=False)
+    net.weight.data = torch.tensor([[1.0, -1.0, -2.0, 1.0]])
+    x, rows = torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 3.0, 1.0, 0.0]])
+    pool = ReferenceSet(rows, torch.tensor([1, 0]), k=1)  # z = 2, z = -4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AbsenceWarning)  # "the explained output is not lower"
+        signed = torch.tensor([[0.0, 3.0, 2.0, 0.0]])
+        found = absence_scores(net, x, 0, signed, view="reference", reference=pool, steps=2, progress=False)
+    assert found.score == pytest.approx(1.0)

@@ -199,3 +199,14 @@ def test_a_class_of_maps_is_its_sum_over_the_image() -> None:
         assert torch.allclose(relevance(net, x, r, one).attribution, expected, atol=1e-12)
     pixel = relevance(net, x, r, (2, 1, 3)).output
     assert torch.allclose(pixel, net(x)[:, 2, 1, 3].detach())
+
+
+def test_an_explained_output_that_is_not_finite_is_named() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (2 * x).masked_fill(torch.tensor([False, False, True]), -torch.inf)
+
+    x, r = rand(2, 3), rand(2, 3)
+    assert torch.equal(relevance(Masked(), x, r, 1).attribution[:, 1], 2 * (x - r)[:, 1])
+    with pytest.raises(ValueError, match=r"the explained output of sample 0 is NaN or infinite \(-inf\)"):
+        relevance(Masked(), x, r, 2)

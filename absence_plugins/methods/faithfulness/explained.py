@@ -70,8 +70,7 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
         return lambda images, samples: unit(images.clone())
 
     def scores_of(images: Tensor) -> Tensor:
-        outputs = run_model(model, (images,)) if isinstance(model, nn.Module) else model(images.clone())
-        return as_columns(logits_of(outputs, samples=len(images)))
+        return _scores(model, images)
 
     def outputs_of(images: Tensor) -> Tensor:
         outputs = class_scores(scores_of(images))
@@ -93,8 +92,28 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
     return lambda images, samples: outputs_of(images).gather(1, unit.to(images.device)[samples, None])[:, 0]
 
 
-def nearest(reference: Any, x: Tensor, unit: Any) -> Tensor:
-    """References [N, k, ...]: as given, or the nearest of a set (of its contrast class, or any but the unit's).
+def _scores(model: Any, images: Tensor) -> Tensor:
+    outputs = run_model(model, (images,)) if isinstance(model, nn.Module) else model(images.clone())
+    return as_columns(logits_of(outputs, samples=len(images)))
+
+
+def class_of(model: Any, unit: Any, x: Tensor) -> Tensor | None:
+    """The class [N] among a ReferenceSet's labels that the unit stands for; None where it is no logit.
+
+    Of a single output z class 1 is that of z (unit 0), class 0 that of -z (unit 1).
+
+    >>> class_of(nn.Linear(2, 1), torch.tensor([0, 1]), torch.zeros(2, 2)).tolist()
+    [1, 0]
+    """
+    if not isinstance(unit, Tensor):
+        return None
+    with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):
+        is_single = class_scores(_scores(model, x[:1])).shape[1] == 1
+    return 1 - unit if is_single else unit
+
+
+def nearest(reference: Any, x: Tensor, classes: Tensor | None) -> Tensor:
+    """References [N, k, ...]: as given, or the nearest of a set (of its contrast class, or any but ``classes`` [N]).
 
     Raises:
         TypeError: neither a tensor nor a set.
@@ -103,7 +122,7 @@ def nearest(reference: Any, x: Tensor, unit: Any) -> Tensor:
     if reference is None:
         raise ValueError("view='reference' needs reference=..., a ReferenceSet or real inputs that have what x lacks")
     if isinstance(reference, ReferenceSet):
-        found = reference.nearest(x, unit if isinstance(unit, Tensor) else None)
+        found = reference.nearest(x, classes)
         assert isinstance(found, Tensor)
         return found
     if not isinstance(reference, Tensor):

@@ -23,7 +23,7 @@ from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells
 from absence_plugins.methods.faithfulness.claims import deletion, insertion
 from absence_plugins.methods.faithfulness.curves import Curves
-from absence_plugins.methods.faithfulness.explained import nearest, resolved, unit_value
+from absence_plugins.methods.faithfulness.explained import class_of, nearest, resolved, unit_value
 from absence_plugins.methods.faithfulness.result import AbsenceScores, View
 from absence_plugins.methods.faithfulness.summary import summarize
 
@@ -134,7 +134,7 @@ def absence_scores(
         desc=f"faithfulness ({view})", unit="input", delay=SECONDS_QUIET, disable=not progress, leave=False
     ) as bar:
         if view == "reference":
-            drawn = nearest(reference, detached, index)
+            drawn = nearest(reference, detached, class_of(model, index, detached))
             claim = insertion(detached, drawn, blank, cells, value, batch_size, tick=bar.update)
         else:
             claim = deletion(detached, blank, cells, value, batch_size, tick=bar.update)
