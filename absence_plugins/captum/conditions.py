@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from absence_plugins.captum.calls import modules_of, parameters_of
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import WORDS, check_rivals, check_word
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.reading import force_eager
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scores import logits_of
+from absence_plugins.core.training import describe_training, find_training
 
-BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
-DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
 
@@ -67,21 +68,23 @@ def check_model(model: Any) -> None:
             "DataLoaderAttribution explains one number of the whole data set, which has no non-target and no "
             "reference; give it the neutral object: AbsenceFeatureAblation(model, nontarget=None)"
         )
-    for name, module in modules_of(model):
-        if isinstance(module, BATCH_NORMS) and module.training:
-            raise ValueError(
-                f"the model is in training mode: {name or 'it'} ({type(module).__name__}) normalizes by the batch, so "
-                "the map of a sample "
-                "would depend on the others, and its running statistics would change; call model.eval()"
+    mixing = find_training(model, draws=False)
+    if mixing:
+        raise ValueError(
+            describe_training(
+                *mixing, "the map of a sample would depend on the others, and the running statistics would change"
             )
+        )
 
 
-def random_module(model: Any) -> str:
-    """The first module that draws at random because it is in training mode, in words; "" if there is none."""
-    for name, module in modules_of(model):
-        if module.training and isinstance(module, DROPOUTS) and getattr(module, "p", 1.0) > 0:
-            return f"{name or 'the model'} ({type(module).__name__})"
-    return ""
+def warn_drawing(drawing: tuple[str, nn.Module] | None, level: int) -> None:
+    """Say that a map is that of one random draw: the host would run, and so does this."""
+    if drawing:
+        warnings.warn(
+            describe_training(*drawing, "the choice and the map are those of one draw"),
+            AbsenceWarning,
+            stacklevel=level + 1,  # of the caller's frame
+        )
 
 
 def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:

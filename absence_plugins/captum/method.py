@@ -53,6 +53,7 @@ from absence_plugins.core.outputs import shrunk
 from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scores import Scores, announce
+from absence_plugins.core.training import Draws, find_drawing
 from absence_plugins.core.units import Layer
 
 Evidence = Literal["signed", "absence", "presence"]
@@ -166,7 +167,10 @@ class AbsenceMethod:
             warn_unsigned(self, wants_parts)
         plan = Plan(arguments, inputs, real, copies, model=self._model)
         with quiet_forward(inputs), unchanged(self._model):
-            outputs = self._look(plan)
+            with Draws(inputs) as draws:
+                outputs = self._look(plan)
+            if draws.happened:
+                plan.drawing = find_drawing(self._model, lambda: self._model(*real, *plan.extra(copies)), inputs)
             if self._has("target"):
                 announce(plan.ending, stacklevel=5)
                 plan.choice = choose(

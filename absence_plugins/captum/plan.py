@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from absence_plugins.captum.calls import extra_arguments
 from absence_plugins.captum.points import Point, name_of
@@ -32,6 +32,7 @@ class Plan:
     references: tuple[Tensor, ...] | None = None  # per input [copies * B, k, ...]
     ending: str = ""  # the softmax or sigmoid that the user's model ends in, whose input is explained
     model: Any = None  # what is explained: the user's model, or around it one that puts out its scores
+    drawing: tuple[str, nn.Module] | None = None  # a module that draws at random in the forward
     points: list[Point] = field(default_factory=list)  # where the method's layers are read
 
     @property

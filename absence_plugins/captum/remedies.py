@@ -16,7 +16,7 @@ from captum.attr import Attribution, NoiseTunnel
 from torch import Tensor
 
 from absence_plugins.captum.calls import leaves, plain
-from absence_plugins.captum.conditions import random_module
+from absence_plugins.captum.conditions import warn_drawing
 from absence_plugins.captum.evidence import is_gradient
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
@@ -117,14 +117,7 @@ def warn_unsigned(method: Any, wants_parts: bool) -> None:
 
 def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
     """Say where the map cannot show what was asked for; ``values``: u of the references."""
-    random = random_module(method._model)
-    if random:
-        warnings.warn(
-            f"the model is in training mode: {random} draws at random, so the choice and the map are those of one "
-            "draw; call model.eval()",
-            AbsenceWarning,
-            stacklevel=level,
-        )
+    warn_drawing(plan.drawing, level)
     if plan.is_blank and plan.choice is not None and plan.choice.single and method._is_auto:
         warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
     if plan.references is not None and values is not None:

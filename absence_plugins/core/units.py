@@ -28,6 +28,7 @@ from absence_plugins.core.reading import (
     run_model,
     stopped_at,
 )
+from absence_plugins.core.training import keeping_statistics, warn_training
 from absence_plugins.core.unit_models import REDUCTIONS, Readable, Reduction, UnitModel
 
 __all__ = ["REDUCTIONS", "Layer", "LayerShape", "Reduction", "Unit", "UnitModel", "is_rectifier"]
@@ -133,7 +134,8 @@ class Layer:
     def maps(self, model: nn.Module, *inputs: Any, **keywords: Any) -> Tensor:
         """As :meth:`activation`, with the positions along their own axes: [B, U], [B, U, T], [B, U, H, W], ..."""
         watch = self.watch(model)
-        with watch:
+        warn_training(plain_model(model), "what is read is of this one call", stacklevel=3)
+        with watch, keeping_statistics(plain_model(model)):
             run_model(model, inputs, keywords)
         return self.arranged(model, watch, watch.last(), inputs, keywords)
 
@@ -245,7 +247,7 @@ class Layer:
         if key not in known:
 
             def run() -> None:
-                with torch.random.fork_rng(devices=[]), torch.no_grad():
+                with torch.random.fork_rng(devices=[]), torch.no_grad(), keeping_statistics(plain_model(model)):
                     run_model(model, inputs, keywords)
 
             axis = channel_axis(plain_model(model), module, value, side, run)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from absence_plugins.core.hooks import rewritten
 from absence_plugins.core.module_calls import running_modules
 from absence_plugins.core.reading import force_eager
+from absence_plugins.core.training import Draws, describe_training, find_drawing, find_training
 from absence_plugins.relevance.graph import check_graph, last_reached
 from absence_plugins.relevance.mode import RecordingMode
 from absence_plugins.relevance.operation import RelevanceError
@@ -81,6 +82,9 @@ class Comparison:
         self.forward = forward
         self.model = forward if model is None else model
         _check_compiled(self.model)
+        mixing = find_training(self.model, draws=False)
+        if mixing:
+            raise RelevanceError(describe_training(*mixing, "a sample has no relevance of its own"))
         self.layers = {
             name: layer if isinstance(layer, tuple) else (layer, "output") for name, layer in (layers or {}).items()
         }
@@ -88,6 +92,7 @@ class Comparison:
         self._rule, self._last_rule = rule, last_rule
         self._memory = Memory()
         self._random = _RandomState(self.inputs)
+        self._tensors = [value for value in self.inputs if isinstance(value, Tensor)]
         self._has_integers = any(isinstance(v, Tensor) and _is_index(v) for v in self.inputs)
         self._entries: list[_Entry | None] = [
             _Entry(value.detach().clone().requires_grad_()) if _has_gradient(value) and index not in fixed else None
@@ -97,9 +102,18 @@ class Comparison:
         self._kept: dict[str, list[_Entry]] = {name: [] for name in self.layers}
         self.output: Any = None
         if forward is not None:
-            with self._random.again(), self.recording() as values:
+            with self._random.again(), Draws(self._tensors) as draws, self.recording() as values:
                 output = forward(*values)
+            if draws.happened:
+                self._check_drawing(forward)
             self.explain(output)
+
+    def _check_drawing(self, forward: Callable[..., Any]) -> None:
+        """Reject a module in training mode that draws at random. In evaluation mode both passes draw the same."""
+        values = [value.clone() if isinstance(value, Tensor) else value for value in self.inputs]
+        drawing = find_drawing(self.model, lambda: forward(*values), self._tensors)
+        if drawing and drawing[1].training:
+            raise RelevanceError(describe_training(*drawing, "its relevance would be that of one draw"))
 
     # -- the two passes ------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from absence_plugins.core.training import DRAWS, MIXES, REMEDY
 from absence_plugins.relevance.names import Entering, Word, read
 from absence_plugins.relevance.nodes import Call, SecantNode
 from absence_plugins.relevance.operation import SECANTS, Operation, Place, RelevanceError
@@ -171,8 +172,8 @@ class GraphMode(TorchFunctionMode):
         if not is_training or ("dropout" in name and (kwargs.get("p", args[1] if len(args) > 1 else 1) == 0)):
             return
         if name == "batch_norm":
-            self.refuse(name, "it uses statistics of the batch; call model.eval(), and keep running statistics")
-        self.refuse(name, "it is in training mode and draws at random; call model.eval()")
+            self.refuse(name, f"it {MIXES}; {REMEDY}, and keep running statistics")
+        self.refuse(name, f"it {DRAWS}; {REMEDY}")
 
     def refuse(self, name: str, reason: str | None = None) -> NoReturn:
         """Say what was met, where, and what to do."""

@@ -27,7 +27,8 @@ from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
 from absence_plugins.core.scores import announce
-from absence_plugins.zennit.checks import check_input, check_mode, check_names
+from absence_plugins.core.training import Draws
+from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
 from absence_plugins.zennit.composites import REFUSALS
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import (
@@ -189,7 +190,9 @@ class AbsenceAttributor:
     def _plan(self, input: Tensor, attr_output_fn: OutputFunction) -> Plan:
         x = input.detach().clone()
         with quiet_forward((x,)):
-            outputs = self.model(x.clone())  # the model may work in place on its input
+            with Draws((x,)) as draws:
+                outputs = self.model(x.clone())  # the model may work in place on its input
+            check_drawing(draws, self.model, x)
             if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != len(x):
                 shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise ValueError(f"the model must return one row of outputs per sample ({len(x)}), got {shape}")
@@ -300,8 +303,9 @@ class AbsenceAttributor:
             weights.append(asked_weights(attr_output_fn, output.detach()))
             return weights[0]
 
-        with _paired(root, reference, quiet=self.reference is not None):
+        with _paired(root, reference, quiet=self.reference is not None), Draws((x,)) as draws:
             output, signed = super().forward(input.clone(), asked)  # type: ignore[misc]
+        check_drawing(draws, self.model, x)
         return Plan(x, root.outputs[get_ident()][0], weights[0], None, "target", [reference]), signed, output
 
     def _seed(self, plan: Plan) -> OutputFunction:

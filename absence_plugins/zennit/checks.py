@@ -9,12 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from absence_plugins.core.reading import find_module
+from absence_plugins.core.training import Draws, describe_training, find_drawing, find_training
 
-RANDOM_OR_MIXING = (
-    nn.modules.dropout._DropoutNd,
-    nn.modules.batchnorm._BatchNorm,
-    nn.RReLU,
-)
+NOT_ALIKE = "input and reference do not pass it alike"
 
 
 def check_input(input: Tensor) -> None:
@@ -37,12 +34,17 @@ def check_mode(root: Any) -> None:
                 f"{name} ({type(module).__name__}) takes its statistics from the batch (track_running_stats=False), in "
                 "which samples mix; there is no rule for it"
             )
-        if module.training and isinstance(module, RANDOM_OR_MIXING):
-            raise ValueError(
-                f"{name} ({type(module).__name__}) is in training mode, in which input and reference do not pass it "
-                "alike; "
-                "call model.eval() first"
-            )
+    active = find_training(root)
+    if active:
+        raise ValueError(describe_training(*active, NOT_ALIKE))
+
+
+def check_drawing(draws: Draws, model: Any, x: Tensor) -> None:
+    """Reject a model that draws at random in training mode inside a forward of its own. Raises ValueError."""
+    drawing = find_drawing(model, lambda: model(x.clone()), [x]) if draws.happened else None
+    if drawing and drawing[1].training:
+        draws.restore()
+        raise ValueError(describe_training(*drawing, NOT_ALIKE))
 
 
 def check_names(composite: Any, root: nn.Module) -> None:

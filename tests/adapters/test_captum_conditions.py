@@ -61,7 +61,7 @@ def test_inside_inference_mode(name: str) -> None:
 def test_batch_norm_in_training_mode(name: str) -> None:
     net = convolutional().train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    with pytest.raises(ValueError, match=r"training mode: 1 \(BatchNorm2d\).*call model\.eval\(\)"):
+    with pytest.raises(ValueError, match=r"1 \(BatchNorm2d\) is in training mode.*call model\.eval\(\)"):
         CALLS[name](net, net[2])
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert all(module.training for module in net.modules())
@@ -69,7 +69,7 @@ def test_batch_norm_in_training_mode(name: str) -> None:
 
 def test_dropout_in_training_mode_warns() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
-    with pytest.warns(AbsenceWarning, match=r"1 \(Dropout\) draws at random.*model\.eval\(\)"):
+    with pytest.warns(AbsenceWarning, match=r"1 \(Dropout\) is in training mode and draws at random.*model\.eval\(\)"):
         adapters.AbsenceInputXGradient(net).attribute(torch.ones(2, 4), target=0)
 
 

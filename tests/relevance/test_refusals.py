@@ -125,7 +125,7 @@ def test_refused_by_name_place_and_remedy(name: str) -> None:
 
 TRAINING: dict[str, tuple[nn.Module, str]] = {
     "dropout": (nn.Dropout(0.5), "dropout in module 'block' .* call model.eval()"),
-    "batch norm": (nn.BatchNorm1d(4, dtype=torch.float64), "batch_norm in module 'block' .* call model.eval()"),
+    "batch norm": (nn.BatchNorm1d(4, dtype=torch.float64), r"block \(BatchNorm1d\) is in .* call model\.eval\(\)"),
     "rrelu": (nn.RReLU(), "rrelu in module 'block' .* call model.eval()"),
 }
 

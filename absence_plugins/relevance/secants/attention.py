@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.training import DRAWS, REMEDY
 from absence_plugins.relevance.operation import Multiplier, Operation, Pull, RelevanceError, secant
 from absence_plugins.relevance.secants.arguments import Arguments, single
 from absence_plugins.relevance.secants.arithmetic import midpoint, reduce_to
@@ -56,7 +57,7 @@ def attention(op: Operation) -> Pull:
         enable_gqa=False,
     )
     if arguments.value("dropout_p"):
-        raise RelevanceError("attention with dropout draws at random; call model.eval() first")
+        raise RelevanceError(f"attention with dropout {DRAWS}; {REMEDY}")
     q, k, v, mask = (arguments[name] for name in ("query", "key", "value", "attn_mask"))
     scale = arguments.value("scale")
     scale = 1 / math.sqrt(q.value.shape[-1]) if scale is None else scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from absence_plugins.core.training import DRAWS, REMEDY
 from absence_plugins.relevance.operation import Multiplier, Operation, Pull, RelevanceError, secant
 from absence_plugins.relevance.secants.arguments import Arguments, function_of_varying, single
 from absence_plugins.relevance.secants.arithmetic import Function, midpoint, quotient, reduce_to, slope
@@ -140,7 +141,7 @@ def relu(op: Operation) -> Pull:
 def rrelu(op: Operation) -> Pull:
     """Leaky ReLU with the mean slope, in evaluation."""
     if op.kwargs.get("training", op.args[3] if len(op.args) > 3 else False):
-        raise RelevanceError("rrelu in training mode draws its slopes at random; call model.eval() first")
+        raise RelevanceError(f"rrelu {DRAWS}; {REMEDY}")
     return kinked(op)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.training import MIXES, REMEDY
 from absence_plugins.relevance.operation import Multiplier, Operation, Pull, RelevanceError, secant
 from absence_plugins.relevance.secants.arguments import Arguments, single
 from absence_plugins.relevance.secants.arithmetic import midpoint, quotient, reduce_to
@@ -121,8 +122,7 @@ def batch_norm(op: Operation) -> Pull:
     )  # fmt: skip
     if arguments.value("training") or arguments.value("running_var") is None:
         raise RelevanceError(
-            "batch norm with statistics of the batch mixes the samples; call model.eval() first, and give it running "
-            "statistics (track_running_stats=True)"
+            f"batch norm {MIXES}, or always does; {REMEDY}, and give it running statistics (track_running_stats=True)"
         )
     return _by_running_statistics(op, arguments)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from absence_plugins.core.training import DRAWS, REMEDY
 from absence_plugins.relevance.operation import Multiplier, Operation, Pull, RelevanceError, secant
 from absence_plugins.relevance.secants.arithmetic import midpoint, slope
 from absence_plugins.relevance.secants.tape import Pair
@@ -202,7 +203,7 @@ def sequence(op: Operation) -> Pull:
         raise RelevanceError(f"{op.name} on a packed sequence has no rule; give it the padded sequence instead")
     _, _, flat, has_biases, layers, dropout, train, bidirectional, batch_first = op.args[:9]
     if dropout and train:
-        raise RelevanceError(f"{op.name} with dropout draws at random; call model.eval() first")
+        raise RelevanceError(f"{op.name} with dropout {DRAWS}; {REMEDY}")
     is_lstm, directions = op.name == "lstm", 2 if bidirectional else 1
     places: list[Any] = [(0,), (1, 0), (1, 1)] if is_lstm else [(0,), (1,)]
     _refuse_weights(op, places)

@@ -1,0 +1,157 @@
+"""Modules that act differently in training mode, and forwards that draw at random: found and named, in the same words.
+
+A dropout draws another network at each forward, so a map is that of one draw; batch norm in training mode mixes the
+samples of a batch and moves its running statistics. By its class a module is found before the model runs; what draws
+inside a forward of its own (``F.dropout(x, training=self.training)``) is found by the random state, which has moved.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.hooks import quiet_forward
+from absence_plugins.core.module_calls import observed_calls
+
+MIXING = (nn.modules.batchnorm._BatchNorm,)
+DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+DRAWING_WORDS = ("dropout", "droppath", "dropblock", "dropconnect", "stochasticdepth", "gaussiannoise")  # of classes
+RATES = ("p", "drop_prob", "drop_rate", "rate", "prob", "sigma", "std")  # attributes that say how much is drawn
+DRAWS = "is in training mode and draws at random"
+MIXES = "is in training mode and takes its statistics from the batch"
+REMEDY = "call model.eval()"
+
+
+def find_training(model: Any, *, draws: bool = True, mixes: bool = True) -> tuple[str, nn.Module] | None:
+    """The first module, with its name, that is in training mode and draws at random, or mixes the samples of a batch.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5))
+    >>> find_training(net), find_training(net.eval())
+    (('1', Dropout(p=0.5, inplace=False)), None)
+    """
+    model = getattr(model, "__self__", model)  # model.forward
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if module.training and ((draws and _draws(module)) or (mixes and isinstance(module, MIXING))):
+            return name, module
+    return None
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a module's class says that it draws at random in training mode, and its rate is not 0."""
+    if next(module.children(), None) is not None:
+        return False
+    name = type(module).__name__.lower().replace("_", "")
+    if not isinstance(module, DRAWING) and not any(word in name for word in DRAWING_WORDS):
+        return False
+    rates = [rate for rate in (getattr(module, one, None) for one in RATES) if isinstance(rate, (int, float))]
+    return not rates or any(rate > 0 for rate in rates)
+
+
+def describe_training(name: str, module: nn.Module, consequence: str) -> str:
+    """One line: the module's path and class, what it does, what follows from it, and the remedy.
+
+    >>> describe_training("2", nn.Dropout(), "the map is that of one draw")
+    '2 (Dropout) is in training mode and draws at random, so the map is that of one draw; call model.eval()'
+    """
+    subject = f"{name or 'the model'} ({type(module).__name__})"
+    if not module.training:
+        return f"{subject} draws at random in evaluation mode, too, so {consequence}; pass a model that draws nothing"
+    return f"{subject} {MIXES if isinstance(module, MIXING) else DRAWS}, so {consequence}; {REMEDY}"
+
+
+def warn_training(model: nn.Module, consequence: str, *, stacklevel: int) -> None:
+    """Warn where a module is in training mode and draws at random, or mixes the samples of a batch."""
+    active = find_training(model)
+    if active:
+        warnings.warn(describe_training(*active, consequence), AbsenceWarning, stacklevel=stacklevel + 1)
+
+
+class Draws:
+    """Whether anything was drawn from torch's global generators in a block.
+
+    >>> with Draws() as draws:
+    ...     _ = torch.rand(2)
+    >>> draws.happened
+    True
+    """
+
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
+        self._devices = sorted({one.device.index or 0 for one in tensors if one.device.type == "cuda"})
+        self.happened = False
+
+    def __enter__(self) -> Self:
+        self._before = self._states()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.happened = any(not torch.equal(a, b) for a, b in zip(self._before, self._states(), strict=True))
+
+    def restore(self) -> None:
+        """Put the generators back to where they were before the block."""
+        torch.set_rng_state(self._before[0])
+        for device, state in zip(self._devices, self._before[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
+
+    def _states(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+
+
+def find_drawing(model: Any, run: Callable[[], Any], tensors: Iterable[Tensor] = ()) -> tuple[str, nn.Module] | None:
+    """The innermost module, with its name, in whose forward something is drawn at random; ``run()`` runs the model.
+
+    In evaluation mode it counts if its output is another one the next time. Without gradients, and with the random states
+    as before.
+
+    >>> class Noisy(nn.Module):
+    ...     def forward(self, x):
+    ...         return nn.functional.dropout(x, 0.5, self.training)
+    >>> net = nn.Sequential(nn.Identity(), Noisy())
+    >>> find_drawing(net, lambda: net(torch.ones(1)))
+    ('1', Noisy())
+    """
+    tensors = list(tensors)
+    found: list[tuple[str, nn.Module]] = []
+
+    def see(name: str, module: nn.Module, inputs: Any, keywords: Any) -> None:
+        if not found:
+            with Draws(tensors) as draws:
+                first = module(*inputs, **keywords)
+            # outside of training mode, what is drawn may have no effect
+            if draws.happened and (module.training or not _are_equal(first, module(*inputs, **keywords))):
+                found.append((name, module))
+
+    model = getattr(model, "__self__", model)
+    if not isinstance(model, nn.Module):
+        return None
+    with quiet_forward(tensors), observed_calls(model, see):
+        run()
+    return found[0] if found else None
+
+
+def _are_equal(output: Any, other: Any) -> bool:
+    pairs = zip(tree_leaves(output), tree_leaves(other), strict=True)
+    return all(torch.equal(one, two) for one, two in pairs if isinstance(one, Tensor))
+
+
+@contextmanager
+def keeping_statistics(model: nn.Module) -> Iterator[None]:
+    """In this block batch norm in training mode leaves its running statistics as they are; outputs are the same."""
+    moving = [
+        module
+        for module in model.modules()
+        if isinstance(module, MIXING) and module.training and module.track_running_stats
+    ]
+    for module in moving:
+        module.track_running_stats = False  # a forward takes the batch's statistics, and keeps none
+    try:
+        yield
+    finally:
+        for module in moving:
+            module.track_running_stats = True
