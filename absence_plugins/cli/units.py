@@ -28,6 +28,8 @@ from absence_plugins.cli.options import (
     Workers,
 )
 
+STRONGEST = 5  # units that `label` prints; all are in its files
+
 
 @app.command()
 def patches(
@@ -151,9 +153,8 @@ def label(
             command=command_line(),
             progress=not quiet,
         )
-        if len(found.labels) <= 100:
-            typer.echo(f"{found.labels.table()}\n")
-        typer.echo(found.summary())
+        if not quiet:
+            typer.echo(found.summary(STRONGEST))
         typer.echo(found.page)
 
 

@@ -19,7 +19,7 @@ from absence_plugins.commands.image_row import Question, explain_row
 from absence_plugins.commands.maps.explainers import CaptumMaps, Explainer, check_method, explainer
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import Pace, Passes, say_expected, show_forwards
-from absence_plugins.commands.pasting import BEYOND, CELL, RANDOM_DRAWS
+from absence_plugins.commands.pasting import BEYOND, CELL, PHOTOGRAPH, RANDOM_DRAWS
 from absence_plugins.commands.predictions import read_outputs
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.commands.references import choose_references
@@ -293,6 +293,8 @@ class _Work:
         done, missing = len(self.rows), total - len(self.rows) - len(self.failed)
         count = f"{done} image{'s' if done != 1 else ''}" if done == total else f"{done} of {total} images"
         lead = f"{count}, explained with {self.method.name}. Red raises the explained output, blue holds it down."
+        if self.loaded.preprocessing.size > PHOTOGRAPH:
+            lead += f" Every square of a map is the sum over {CELL} x {CELL} pixels."
         if self.references is None:
             lead += " Without --references FOLDER only the non-target map can show an absence."
         if missing:

@@ -9,15 +9,23 @@ from torch import Tensor
 
 from absence_plugins.commands.maps.explainers import Explainer
 from absence_plugins.commands.models import LoadedModel
-from absence_plugins.commands.pasting import PixelTest, insert_missing, remove_suppressor
+from absence_plugins.commands.pasting import (
+    PixelTest,
+    cell_side,
+    insert_missing,
+    remove_suppressor,
+    spread_cells,
+    sum_cells,
+)
 from absence_plugins.commands.predictions import read_outputs
 from absence_plugins.commands.references import ChosenReferences
 from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.choices import Choice, choose
+from absence_plugins.core.maps import split_by_sign
 from absence_plugins.core.outputs import class_scores, shrunk
 from absence_plugins.report import Panel, Row
 
-CONTROL = "the same shape at random places changes it on average by"
+CONTROL = "at random places the same shape changes it on average by"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +122,13 @@ class Question:
         if choice.kind == "nontarget":
             title += f", which is not the target {self.label}"
         positive, negative = self.colors(choice)
-        return Panel(
-            "signed", attribution[0], title, caption, underlay=self.picture, positive=positive, negative=negative
-        )
+        shown = self.in_cells(attribution[0])
+        return Panel("signed", shown, title, caption, underlay=self.picture, positive=positive, negative=negative)
+
+    def in_cells(self, values: Tensor) -> Tensor:
+        """A map [C, H, W] as it is shown and tested: of a photograph every cell's sum, at each of its pixels [1, H, W]."""
+        cell = cell_side(self.x)
+        return values if cell == 1 else spread_cells(sum_cells(values, cell), cell, values.shape[-2:])[None]
 
     def colors(self, choice: Choice) -> tuple[str, str]:
         """What red and blue mean in an output's map."""
@@ -144,7 +156,7 @@ def explain_row(
         asked.signed(standard, "Standard", method.standard_caption, asked.own),
     ]
     facts = [(f"Output of {label}", f"{float(asked.own.values(asked.outputs)):.2f}")]
-    sentences = []
+    sentences = list(chosen.notes) if chosen is not None else []
     last = []
     if asked.other is None:
         sentences.append("The model has one output, so there is no other one to explain.")
@@ -163,7 +175,6 @@ def explain_row(
             f"Reference map: pasting in the {test.region} that the absence part names, from {source}, changes the "
             f"output of {label} by {test.change:+.2f}; {CONTROL} {test.random_change:+.2f}. {said}"
         )
-        sentences += chosen.notes
         facts.append(("Pasting what is missing", f"{test.change:+.2f}, elsewhere {test.random_change:+.2f}"))
     return Row(f"{name}: {label}", " ".join(sentences), tuple(panels), tuple(facts + last))
 
@@ -174,7 +185,8 @@ def _other(
     """The other output's map, its value, and what happens when what holds it down is blanked."""
     other = asked.other_label
     absent = method.nontarget(asked.loaded.model, asked.x, asked.target, asked.asked, asked.blank[None])
-    removal = remove_suppressor(asked.read_other, asked.x[0], absent.absence[0], asked.blank, seed=seed)
+    negative = split_by_sign(asked.in_cells(absent.attribution[0]))[1]
+    removal = remove_suppressor(asked.read_other, asked.x[0], negative, asked.blank, seed=seed)
     assert asked.other is not None
     blue = asked.colors(asked.other)[1]
     panel = asked.signed(absent.attribution, "Non-target", f"Blue: content that {blue}.", asked.other)
@@ -205,7 +217,7 @@ def _compare(
         asked.signed(found.attribution, "Reference", f"Against {count}.", asked.own),
         Panel(
             "absence",
-            found.absence[0],
+            asked.in_cells(found.absence[0]),
             "Its absence part",
             "Red: what the references have and this lacks, where the map says that its absence raises the output.",
             underlay=asked.picture,

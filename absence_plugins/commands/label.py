@@ -74,11 +74,13 @@ class LayerLabels:
     read: LayerShape
     page: Path
 
-    def summary(self) -> str:
-        """Which units are named with NOT, and what each NOT is worth, one line per unit."""
+    def summary(self, most: int | None = None) -> str:
+        """How many units are named, and those with a NOT, strongest first, with what it is worth: at most ``most``."""
         named = sum(one.best.q is None or one.best.q <= Q for one in self.labels)
         head = f"{self.read.layer or 'output'}: {named} of {len(self.labels)} units named{'' if self.labels.heldout == 0 else f' (q <= {Q})'}, {len(self.absent)} of them with a NOT that is worth something"
-        return "\n".join([head, *(f"  unit {one.unit}: {one.best.formula}   {_worths(one)}" for one in self.absent)])
+        lines = [f"  unit {one.unit}: {one.best.formula}   {_worths(one)}" for one in self.absent[:most]]
+        others = len(self.absent) - len(lines)
+        return "\n".join([head, *lines, *([f"  and {others} more: see labels.txt and the page"] if others else [])])
 
 
 def label_layer(

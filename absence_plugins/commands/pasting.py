@@ -8,7 +8,7 @@ noise, whatever they show.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +84,7 @@ class PixelTest:
             return True, "The network bears the map out."
         if moved:
             return False, (
-                "That is no more than chance: the output moves as the map says, but not further than for regions of "
-                "the same shape at random places. Here the map does not show an absence that the network uses."
+                "That is no more than chance: the output moves as the map says, but not further than at random places."
             )
         way = f"the output {opposite if self.change else 'did not move'}, and the map says that it {claimed}"
         if further:
@@ -143,17 +142,41 @@ def strongest(magnitude: Tensor, share: float = PIXEL_SHARE, *, cell: int = 1) -
     >>> strongest(torch.arange(16.0).view(1, 4, 4), 0.25, cell=2).nonzero().tolist()
     [[2, 2], [2, 3], [3, 2], [3, 3]]
     """
-    total = magnitude.sum(0)
     if cell > 1:
-        rows, columns = total.shape
-        padded = torch.nn.functional.pad(total, (0, -columns % cell, 0, -rows % cell))
-        sums = padded.reshape(len(padded) // cell, cell, -1, cell).sum((1, 3))
-        cells = strongest(sums[None], share)
-        return cells.repeat_interleave(cell, 0).repeat_interleave(cell, 1)[:rows, :columns]
+        cells = strongest(sum_cells(magnitude, cell)[None], share)
+        return spread_cells(cells, cell, magnitude.shape[-2:])
+    total = magnitude.sum(0)
     count = min(int((total > 0).sum()), max(1, round(share * total.numel())))
     where = torch.zeros_like(total, dtype=torch.bool)
     where.view(-1)[total.flatten().topk(count).indices] = True
     return where
+
+
+def cell_side(x: Tensor) -> int:
+    """The side of the cells in which an image [..., H, W] is tested: ``CELL`` for photographs, else 1, single pixels."""
+    return CELL if max(x.shape[-2:]) > PHOTOGRAPH else 1
+
+
+def sum_cells(values: Tensor, cell: int) -> Tensor:
+    """The sum of a map [C, H, W] in every cell of ``cell`` pixels a side, those at the edges may be cut off.
+
+    >>> sum_cells(torch.ones(1, 2, 3), 2)
+    tensor([[4., 2.]])
+    """
+    total = values.sum(0)
+    rows, columns = total.shape
+    padded = torch.nn.functional.pad(total, (0, -columns % cell, 0, -rows % cell))
+    return padded.reshape(len(padded) // cell, cell, -1, cell).sum((1, 3))
+
+
+def spread_cells(cells: Tensor, cell: int, size: Sequence[int]) -> Tensor:
+    """The cells' values at every pixel [H, W] of an image of this size.
+
+    >>> spread_cells(torch.tensor([[4.0, 2.0]]), 2, (2, 3))
+    tensor([[4., 4., 2.],
+            [4., 4., 2.]])
+    """
+    return cells.repeat_interleave(cell, 0).repeat_interleave(cell, 1)[: size[0], : size[1]]
 
 
 def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, int]]:
@@ -177,7 +200,7 @@ def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, int
 
 def _against_random(output: Output, x: Tensor, source: Tensor, evidence: Tensor, seed: int, draws: int) -> PixelTest:
     """Put ``source`` [C, H, W] in place of x where the evidence is strongest, and the same region of it elsewhere."""
-    cell = CELL if max(x.shape[-2:]) > PHOTOGRAPH else 1
+    cell = cell_side(x)
     where = strongest(evidence, cell=cell)
     pixels = int(where.sum())
     cells = round(pixels / cell**2) if cell > 1 else 0

@@ -31,6 +31,8 @@ class FolderReferences(ReferenceSet):
         folder: that all lie in.
         classes: the class of every subfolder, None for one that is no class of the model.
         predicted: the class that the model itself predicts for every image [N].
+        is_named: whether the label is that of the image's folder [N]; the others are what the model predicts.
+        is_contrast: whether the folder itself is what was asked for as the contrast.
     """
 
     def __init__(
@@ -42,10 +44,13 @@ class FolderReferences(ReferenceSet):
         folder: Path,
         classes: Mapping[str, int | None],
         predicted: Tensor,
+        is_named: Tensor,
+        is_contrast: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(images, labels, **options)
         self.files, self.folder, self.classes, self.predicted = tuple(files), folder, dict(classes), predicted
+        self.is_named, self.is_contrast = is_named, is_contrast
 
     def choose_for(self, x: Tensor, target: int) -> ChosenReferences:
         """The nearest references of one image [1, C, H, W]: not of the class that is explained, nor of its photograph.
@@ -63,7 +68,8 @@ class FolderReferences(ReferenceSet):
                 f"class {target} would be compared with itself; name another contrast class than the target"
             )
         assert self.labels is not None
-        is_other = torch.ne(self.labels, target) if contrast is None else torch.eq(self.labels, contrast)
+        by_folder = torch.where(self.is_named, self.labels, -1)  # elsewhere the model alone says what they are
+        is_other = torch.ne(by_folder, target) if contrast is None else torch.eq(self.labels, contrast)
         pool = is_other.nonzero().flatten()
         by_model = self.predicted[pool] == target
         left = pool[~by_model]
@@ -150,6 +156,7 @@ def load_references(
     Raises:
         ValueError: no such folder, no images, no such contrast.
     """
+    whole = folder
     folder, contrast = _find_contrast(folder, contrast, loaded)
     files = image_files(folder)
     if not files:
@@ -166,12 +173,19 @@ def load_references(
     classes = folder_classes(folder, loaded.categories, count)
     if classes and any(file.parent == folder for file in files):
         raise ValueError(f"references folder {folder} holds images beside its class folders; move them into one")
-    labels = predicted.clone()
-    for row, file in enumerate(files):
-        own = classes[file.relative_to(folder).parts[0]] if classes else None
-        labels[row] = labels[row] if own is None else own
-    options: dict[str, Any] = {"empty": loaded.preprocessing.empty, "k": k, "contrast": contrast, "seed": seed}
-    return FolderReferences(images, labels, files=files, folder=folder, classes=classes, predicted=predicted, **options)
+    own = [classes[file.relative_to(folder).parts[0]] if classes else None for file in files]
+    is_named = torch.tensor([label is not None for label in own])
+    labels = torch.where(is_named, torch.tensor([label or 0 for label in own]), predicted)
+    options: dict[str, Any] = {
+        "is_contrast": folder != whole,
+        "empty": loaded.preprocessing.empty,
+        "k": k,
+        "contrast": contrast,
+        "seed": seed,
+    }
+    return FolderReferences(
+        images, labels, files=files, folder=folder, classes=classes, predicted=predicted, is_named=is_named, **options
+    )
 
 
 def folder_classes(folder: Path, categories: Sequence[str], count: int | None = None) -> dict[str, int | None]:
@@ -193,33 +207,31 @@ def folder_classes(folder: Path, categories: Sequence[str], count: int | None = 
     return found
 
 
-def describe_references(references: FolderReferences, loaded: LoadedModel, contrast: str | None = None) -> str:
-    """In a sentence or two: how many, which folder is which class, and where the model disagrees."""
-    total, classes = len(references), references.classes
+def describe_references(references: FolderReferences, loaded: LoadedModel) -> str:
+    """In a sentence: how many, which folder is which class, whether the model agrees, and what is compared."""
+    total, known = len(references), {n: index for n, index in references.classes.items() if index is not None}
+    unknown = [name for name, index in references.classes.items() if index is None]
     said = f"{total} image{'s' * (total != 1)} of {references.folder}"
-    if not classes:
-        said += "; without class folders, each counts as the class that the model predicts for it"
-    else:
-        known = {name: index for name, index in classes.items() if index is not None}
-        unknown = [name for name, index in classes.items() if index is None]
-        counted = bool(known) and not any(_says(name, index, loaded) for name, index in known.items())
-        parts = [f"{name} is {loaded.name(index)}" for name, index in list(known.items())[:SHOWN]]
-        parts += [f"and {len(known) - SHOWN} more"] if len(known) > SHOWN else []
-        said += f"; folders{' (counted in alphabetical order, as there are as many as outputs)' if counted else ''}: "
-        said += ", ".join(parts) if parts else "none is a class of the model"
-        if unknown:
-            more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-            said += (
-                f"; no class of the model: {', '.join(unknown[:SHOWN])}{more} (their images count as what the model "
-                "predicts for them)"
-            )
-        if known:
-            assert references.labels is not None
-            agree = int((references.labels == references.predicted).sum())
-            said += f"; for {agree} of {total} the model predicts that class itself" if not unknown else ""
+    if known:
+        counted = not any(_says(name, index, loaded) for name, index in known.items())
+        how = "folders, counted in alphabetical order as there are as many as outputs" if counted else "folders"
+        said += f"; {how}: {_list([f'{name} is {loaded.name(index)}' for name, index in known.items()])}"
+    if unknown:
+        said += f"; no class of the model, so that their images count as what it predicts: {_list(unknown)}"
+    if not references.classes and not references.is_contrast:
+        said += "; there are no class folders, so each counts as the class that the model predicts"
+    if known:
+        assert references.labels is not None
+        named = references.is_named
+        agree = int((references.labels == references.predicted)[named].sum())
+        said += f"; the model predicts the folder's class for {agree} of {int(named.sum())}"
     if isinstance(references.contrast, int):
         return f"{said}; compared with {loaded.name(references.contrast)} only."
-    return f"{said}; compared with {f'the folder {contrast}' if contrast else 'every class but the explained one'}."
+    return f"{said}; compared with {'all of them' if references.is_contrast else 'every class but the explained one'}."
+
+
+def _list(words: Sequence[str]) -> str:
+    return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
 
 
 def _says(name: str, index: int, loaded: LoadedModel) -> bool:

@@ -19,7 +19,7 @@ from absence_plugins.commands import explain
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.models import LoadedModel, Preprocessing
 from absence_plugins.commands.pasting import CELL, PixelTest, insert_missing, place_elsewhere, remove_suppressor
-from absence_plugins.commands.references import load_references
+from absence_plugins.commands.references import describe_references, load_references
 from absence_plugins.commands.same_photograph import show_same
 
 NETS = """
@@ -171,7 +171,7 @@ def test_the_terminal_says_what_is_compared_and_quiet_says_nothing_but_the_path(
     code, said = run("photos/0/red.png", *options)
     assert code == 0
     assert "References: 3 images of photos; folders: 0 is class 0, 1 is class 1, 2 is class 2" in said
-    assert "for 3 of 3 the model predicts that class itself" in said
+    assert "the model predicts the folder's class for 3 of 3; compared with every class but the explained one." in said
     assert re.search(r"explaining with \S+: about (a second|\d+ seconds)", said)
     assert "red.png: class 0 is explained" in said
     assert "References: 3 images of photos" in page()
@@ -233,7 +233,12 @@ def test_folders_that_are_no_classes_count_as_what_the_model_sees(tmp_path: Path
     references = load_references(tmp_path, loaded(8, ("dark", "bright")), k=1)
     assert references.classes == {"misc": None, "Bright": 1, "bright": 1}
     assert sorted(references.labels.tolist()) == [0, 1, 1, 1]
-    assert references.choose_for(torch.full((1, 3, 8, 8), 0.1), 0).nearest == "d.png"
+    chosen = references.choose_for(torch.full((1, 3, 8, 8), 0.1), 0)
+    assert chosen.nearest == "d.png"
+    assert chosen.notes == ("1 reference was left out, as the model itself gives it the explained class: misc/a.png.",)
+    said = describe_references(references, loaded(8, ("dark", "bright")))
+    assert "folders: Bright is class 1 (bright), bright is class 1 (bright)" in said
+    assert "no class of the model, so that their images count as what it predicts: misc" in said
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,8 @@ def test_the_page_says_what_was_assumed(folder: Path) -> None:
     assert "The gradient: what a brighter pixel would do." in page
     (folder / "references" / "3").rename(folder / "references" / "three")
     page = explained("three.png", "--model", "digits", "--references", "references", "--k", "2", "--method", "DeepLift")
-    assert "folders: 8 is class 8, 9 is class 9; no class of the model: three" in page
+    assert "folders: 8 is class 8, 9 is class 9; no class of the model, so that their images count as" in page
+    assert "what it predicts: three" in page
 
 
 def test_the_page_says_where_the_network_does_not_bear_a_map_out(folder: Path) -> None:

@@ -44,8 +44,9 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_digits_are_named_and_the_page_says_what_each_not_is_worth(folder: Path) -> None:
     before = torch.get_rng_state()
     result = CliRunner().invoke(app, ["label", "--layer", "relu4", "--quiet", "--out", "page"])
-    output = result.stdout
     assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 1, "only the page's path"
+    output = (folder / "page" / "labels.txt").read_text()
     assert "reading relu4: 64 channels, before its nonlinearity" in result.stderr
     assert torch.equal(torch.get_rng_state(), before)
     assert "64 of 64 units named (q <= 0.05), 28 of them with a NOT" in output
@@ -62,7 +63,18 @@ def test_the_digits_are_named_and_the_page_says_what_each_not_is_worth(folder: P
     first = next(line for line in lines if line["unit"] == "54" and line["rank"] == "1")
     assert data["units"][54]["formulas"][0]["formula"] == first["formula"]
     assert (folder / "page" / "labels.txt").read_text().splitlines()[0].startswith("unit")
-    assert output.rstrip().endswith("index.html")
+    assert result.stdout.rstrip().endswith("index.html")
+
+
+def test_the_terminal_shows_the_strongest_units_only(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["label", "--layer", "linear2", "--out", "page"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    whole = (folder / "page" / "labels.txt").read_text().splitlines()
+    named = [line for line in whole if line.startswith("  unit ")]
+    assert len(lines) <= 8
+    assert lines[1:-1][:5] == named[:5]
+    assert f"and {len(named) - 5} more: see labels.txt and the page" in result.stdout or len(named) <= 5
 
 
 def test_the_values_are_those_before_the_nonlinearity(folder: Path) -> None:
@@ -101,13 +113,13 @@ def test_a_folder_with_attributes_and_hypernyms(folder: Path) -> None:
     assert code == 0, output
     page = (folder / "page" / "index.html").read_text(encoding="utf-8")
     assert "48 images of images, 6 concepts; left out, as the same for all: ink" in page
-    assert "no p- and q-values" in output
+    assert "no p- and q-values" in (folder / "page" / "labels.txt").read_text()
     lines = list(csv.DictReader((folder / "page" / "labels.csv").open()))
     best = {int(line["unit"]): Formula.parse(line["formula"]) for line in lines if line["rank"] == "1"}
     assert str(best[3]) == "3"  # the shortest, first spelling of what is also odd, and NOT loop at the bottom
     code, output = run("--model", "digits", "--layer", "linear2", "--mode", "negative", "--no-exact-pairs", *options)
     assert code == 0, output
-    assert "a unit is low where its formula holds" in output
+    assert "a unit is low where its formula holds" in (folder / "page" / "labels.txt").read_text()
     loaded = load_model("digits")
     samples = folder_samples(folder / "images", loaded, folder / "attributes.csv", folder / "parents.csv")
     assert samples.names == ("3", "6", "8", "loop at the bottom", "odd", "even")

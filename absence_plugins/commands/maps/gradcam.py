@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch  # noqa: F401  (examples)
 from torch import Tensor, nn
 from torch.nn import functional as F
 

