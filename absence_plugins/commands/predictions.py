@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core.outputs import class_scores
-from absence_plugins.core.scores import logits_of
+from absence_plugins.core.scores import run_scores
 
 BATCH = 16  # images per forward
 
@@ -15,9 +15,11 @@ BATCH = 16  # images per forward
 def read_outputs(model: nn.Module, x: Tensor) -> Tensor:
     """The model's outputs [B, K] or maps of them [B, K, H, W]; of one output per image [B, 1].
 
+    Of a model that ends in a softmax or sigmoid the logits in front of it.
+
     Raises ValueError for another shape.
     """
-    outputs = logits_of(model(x.clone()), samples=len(x))
+    outputs, _ = run_scores(model, (x,), samples=len(x))
     if outputs.dim() not in (1, 2, 4):
         raise ValueError(
             f"the model must return one row of logits per image, or maps of logits [B, K, H, W], got "

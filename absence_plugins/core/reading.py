@@ -4,7 +4,8 @@
 0 (or nearly so), with no gradient, exactly where the concept whose absence it encodes is present. So ``side="auto"``
 reads the input of an activation module, of a ``Sequential`` that ends in one, and of any block that returns the output
 of one (a residual block that ends in ``self.relu(...)``); every other layer is read at its output. ``"input"`` and
-``"output"`` ask for a side by name. What is read is a copy, taken before anything works in place on the tensor.
+``"output"`` ask for a side by name. What is read is a copy, taken before anything works in place on the tensor. Of the
+model itself a softmax or sigmoid that is called as a function counts, too (:mod:`absence_plugins.core.recorder`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -239,69 +240,6 @@ def _replacements_first(hooks: Any) -> None:
     for key, hook in list(hooks.items()):
         if getattr(getattr(hook, "__self__", None), "replaces", False):
             hooks.move_to_end(key, last=False)
-
-
-class Recorder:
-    """Reads several layers in one forward; its hooks are on the model inside a ``with`` block.
-
-    ``outputs`` holds what every module but the model put out in the last forward: the very objects, not copies.
-    :meth:`watch` adds a layer of which a copy is kept, at the side where a unit is read.
-
-    >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(inplace=True))
-    >>> _ = net[0].weight.data.fill_(-1.0)
-    >>> with Recorder(net) as recorder, torch.no_grad():
-    ...     watch = recorder.watch("1")
-    ...     _ = net(torch.ones(1, 1))
-    >>> watch.values, recorder.outputs[net[1]]
-    ([tensor([[-1.]])], tensor([[0.]]))
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = plain_model(model)
-        self.outputs: dict[nn.Module, Any] = {}
-        self.watches: dict[tuple[str, str], Watch] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        for module in self.model.modules():
-            if module is not self.model:
-                self._stack.callback(module.register_forward_hook(self._keep).remove)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-        self.watches.clear()
-
-    def watch(self, name: str, side: str = "auto") -> Watch:
-        """Copies of a layer's value from the next forward on. Raises ValueError where there is no such layer."""
-        if (name, side) not in self.watches:
-            watch = Watch(find_module(self.model, name), side, name)
-            self.watches[name, side] = self._stack.enter_context(watch)
-        return self.watches[name, side]
-
-    def forget(self) -> None:
-        """Before a forward."""
-        self.outputs.clear()
-        for watch in self.watches.values():
-            watch.forget()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """What was read stays as it is, although the model runs again in the block."""
-        outputs = dict(self.outputs)
-        read = [(watch, list(watch.values), watch.point) for watch in self.watches.values()]
-        try:
-            yield
-        finally:
-            self.outputs.clear()
-            self.outputs.update(outputs)
-            for watch, values, point in read:
-                watch.forget()
-                watch.values.extend(values)
-                watch.point = point
-
-    def _keep(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        self.outputs[module] = output
 
 
 class _Reached(Exception):

@@ -28,6 +28,7 @@ from absence_plugins.core.reading import (
     run_model,
     stopped_at,
 )
+from absence_plugins.core.recorder import make_watch
 from absence_plugins.core.training import keeping_statistics, warn_training
 from absence_plugins.core.unit_models import REDUCTIONS, Readable, Reduction, UnitModel
 
@@ -189,7 +190,7 @@ class Layer:
 
     def watch(self, model: nn.Module) -> Watch:
         """What reads the layer while the model runs: a context; its values go to :meth:`arranged`."""
-        return Watch(self.module(model), self.side, self.name)
+        return make_watch(self.module(model), self.side, self.name)
 
     def arranged(
         self,

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from absence_plugins.core.reading import Recorder, find_module, run_model
+from absence_plugins.core.reading import find_module, run_model
+from absence_plugins.core.recorder import Recorder
 from absence_plugins.core.units import Layer
 
 LABELS, INPUT = "labels", "input"

@@ -123,21 +123,35 @@ def test_the_reached_value_is_that_of_a_clean_forward() -> None:
     assert max(found.reached[0].values[1]) < 0  # below what a ReLU's output can reach
 
 
-def test_a_softmax_module_is_looked_behind_and_a_function_refused() -> None:
-    model = plain_net().append(nn.Softmax(1))
+class Headed(nn.Module):
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.net, self.head = plain_net(), head
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.net(x))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        plain_net().append(nn.Softmax(1)),
+        Headed(lambda z: F.softmax(z, 1)),
+        Headed(lambda z: {"logits": torch.sigmoid(z)}),
+    ],
+    ids=["module", "function", "sigmoid in a dictionary"],
+)
+def test_a_softmax_is_looked_behind(model: nn.Module) -> None:
     found = render_vis(model, absence_class(1), small(), thresholds=(40,), fixed_image_size=8, **QUICK)
+    expected = render_vis(plain_net(), absence_class(1), small(), thresholds=(40,), fixed_image_size=8, **QUICK)
+    assert found.reached[0].values == expected.reached[0].values
     assert found.reached[0].values[0][0] < 0  # a probability is never below 0
 
-    class Headed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = plain_net()
 
-        def forward(self, x: Tensor) -> Tensor:
-            return F.softmax(self.net(x), 1)
-
+def test_a_mean_of_softmaxes_is_refused() -> None:
+    model = Headed(lambda z: (z.softmax(1) + (2 * z).softmax(1)) / 2)
     with pytest.raises(ValueError, match="softmax"):
-        render_vis(Headed(), absence_class(1), small(), thresholds=(1,), fixed_image_size=8, **QUICK)
+        render_vis(model, absence_class(1), small(), thresholds=(1,), fixed_image_size=8, **QUICK)
 
 
 # -- as Lucent --------------------------------------------------------------------------------------------------------

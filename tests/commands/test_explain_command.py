@@ -33,6 +33,9 @@ def tiny():
 def softmax():
     return nn.Sequential(tiny(), nn.Softmax(1))
 
+def averaged():
+    return nn.Sequential(tiny(), nn.Softmax(1), nn.ReLU())
+
 def single():
     return nn.Sequential(tiny(), nn.Linear(3, 1))
 
@@ -194,7 +197,7 @@ def test_torchvision_models_build_without_weights(name: str) -> None:
         (["three.png", "--model", "own_models:nothing"], "has no 'nothing'"),
         (["three.png", "--model", "own_models:broken"], "own_models:broken fails with KeyError: 'no file'"),
         (["three.png", "--model", "own_models:text"], "must return a torch.nn.Module, got str"),
-        (["photo.png", "--model", "own_models:softmax", "--size", "24"], "drop the softmax"),
+        (["photo.png", "--model", "own_models:averaged", "--size", "24"], "drop the softmax"),
         (["three.png", "--method", "relevance:delta"], "there is no rule 'delta'; there are: lower_gamma"),
         (["three.png", "--out", "three.png"], "existing file"),
     ],
@@ -318,3 +321,14 @@ def test_the_page_says_where_the_network_does_not_bear_a_map_out(folder: Path) -
     page = explained("three.png", "--target", "0", *options)
     assert "references on which the explained output is not lower" in page
     assert "does not bear the map out" in page or "no more than chance" in page
+
+
+def test_a_model_that_ends_in_a_softmax(folder: Path) -> None:
+    options = ("photo.png", "--size", "24", "--target", "0", "--method")
+    for method in ("relevance", "InputXGradient", "zennit:epsilon_gamma"):
+        page = explained(*options, method, "--model", "own_models:softmax")
+        assert page.count("Note: the model ends in a softmax over axis 1; its input, the logits, is explained.") == 1
+        own = explained(*options, method, "--model", "own_models:tiny")
+        fact = re.search(r"Output of .*?</d[dt]>\s*(<dd>.*?</dd>)?", own, re.S)
+        assert fact is not None
+        assert fact.group() in page

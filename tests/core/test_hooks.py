@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import quiet_forward, reversible, unchanged
-from absence_plugins.core.reading import Recorder, Watch
+from absence_plugins.core.reading import Watch
+from absence_plugins.core.recorder import Recorder
 
 
 def hooks(net: nn.Module) -> int:

@@ -196,7 +196,11 @@ def test_logits_without_a_way_back_to_x_are_refused() -> None:
 def test_probabilities_are_refused() -> None:
     x, y, mask = batch()
     with pytest.raises(ValueError, match="softmax"):
-        AttributionPrior(nn.Sequential(cnn(), nn.Softmax(1)))(x, y, mask)
+        AttributionPrior(nn.Sequential(cnn(), nn.Softmax(1), nn.ReLU()))(x, y, mask)
+    model = nn.Sequential(cnn(), nn.Softmax(1))
+    x.requires_grad_()
+    with pytest.raises(ValueError, match="or leave out logits=, then the logits in front of a softmax are found"):
+        AttributionPrior(model)(x, y, mask, logits=model(x))
 
 
 def test_bad_settings_say_what_would_be_right() -> None:

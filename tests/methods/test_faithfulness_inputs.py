@@ -198,7 +198,7 @@ BAD: list[tuple[dict[str, object], type[Exception], str]] = [
     ({"draws": 1.5}, ValueError, "draws=1.5"),
     ({"cell": 0}, ValueError, "cell=0"),
     ({"empty": torch.zeros(3)}, ValueError, "does not fit images"),
-    ({"model": nn.Sequential(Weighted().eval(), nn.Softmax(1))}, ValueError, "probabilities"),
+    ({"model": nn.Sequential(Weighted().eval(), nn.Softmax(1), nn.ReLU())}, ValueError, "probabilities"),
 ]
 
 

@@ -13,7 +13,7 @@ from absence_plugins.commands.pace import Passes
 from absence_plugins.core.choices import Choice, choose
 from absence_plugins.core.maps import split_by_content
 from absence_plugins.core.outputs import Logit, Output
-from absence_plugins.core.scores import logits_of
+from absence_plugins.core.scores import run_scores
 from absence_plugins.relevance import relevance
 from absence_plugins.relevance.rules import LOWER, RULES
 
@@ -71,7 +71,7 @@ class RelevanceMaps:
         nearest = references.nearest(x, own.contrast()[0])
         assert isinstance(nearest, Tensor)
         others = list(nearest.unbind(1))
-        found = relevance(model, x, others, lambda out: own.values(logits_of(out)), rule=self.rule)
+        found = relevance(model, x, others, own, rule=self.rule)
         blank = references.empty[0].to(x).expand_as(x)
         absent = [
             split_by_content(signed, x, other, blank)[1]
@@ -82,8 +82,8 @@ class RelevanceMaps:
     @staticmethod
     def _chosen(model: nn.Module, x: Tensor, target: int, other: int | str) -> Choice:
         with torch.no_grad():
-            return choose(logits_of(model(x.clone()), samples=len(x)), target, other)  # type: ignore[arg-type]
+            return choose(run_scores(model, (x,), samples=len(x))[0], target, other)  # type: ignore[arg-type]
 
     def _map(self, model: nn.Module, x: Tensor, blank: Tensor, output: Output) -> tuple[Tensor, float]:
-        found = relevance(model, x, blank.expand_as(x), lambda out: output.values(logits_of(out)), rule=self.rule)
+        found = relevance(model, x, blank.expand_as(x), output, rule=self.rule)
         return found.attribution, float(found.output[0])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.outputs import as_columns, check_logits
 from absence_plugins.core.scores import logits_of
 
 FUSED_ATTENTION = "ScaledDotProduct"  # autograd nodes of the kernels that cannot be differentiated twice
@@ -74,6 +75,14 @@ def check_shared(logits: Tensor, x: Tensor) -> None:
             f"the logits given come from a fused attention kernel ({fused}), which cannot be differentiated twice: "
             "run your forward inside `with twice_differentiable():`, or leave out logits="
         )
+
+
+def check_given(logits: Tensor) -> None:
+    """Given logits that are no probabilities. Raises ValueError otherwise: their logits cannot be had from them."""
+    try:
+        check_logits(as_columns(logits).detach())
+    except ValueError as error:
+        raise ValueError(f"{error}; or leave out logits=, then the logits in front of a softmax are found") from None
 
 
 def fused_attention(logits: Tensor) -> str:

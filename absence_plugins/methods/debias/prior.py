@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,9 +12,18 @@ from torch.func import functional_call
 
 from absence_plugins.core.choices import Nontarget, choose_nontarget
 from absence_plugins.core.combining import combine, others_weights
+from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.outputs import as_columns, check_explained, check_logits, select
+from absence_plugins.core.scores import announce
 from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
-from absence_plugins.methods.debias.checks import check_classes, check_inputs, check_shared, find_logits, fitting
+from absence_plugins.methods.debias.checks import (
+    check_classes,
+    check_given,
+    check_inputs,
+    check_shared,
+    find_logits,
+    fitting,
+)
 from absence_plugins.methods.debias.trial import try_second_derivatives, watch_gradients
 
 Mode = Literal["presence", "absence", "both"]
@@ -120,6 +130,7 @@ class AttributionPrior(nn.Module):
         self.draws = 0
         self.last: Parts | None = None
         self._is_checked = False
+        self._ending = ""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "model":  # nn.Module would register it, and the property would keep showing the former one
@@ -162,14 +173,20 @@ class AttributionPrior(nn.Module):
                     x, y, mask = x[rows], y.to(x.device)[rows], mask[rows]
                 x = x if x.requires_grad else x.detach().requires_grad_()
                 scores = self._own_logits(x)
+                self._announce(4)
             else:
                 scores = find_logits(logits, x)
                 check_shared(scores, x)
+                if not self._is_checked:
+                    check_given(scores)
         value = self._measure(scores, x, y, every_y, mask)
         return self._guard(value if rows is None else self._spread(value, rows), scores, x)
 
     def with_logits(self, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of ``model(x)``, [N, K], and the prior of the batch, from one forward: the cheapest training step.
+
+        Of a model that ends in a softmax, log-softmax or sigmoid, what is returned is what the model returns, for your
+        criterion; the prior is that of the logits in front of it, and one ``AbsenceWarning`` says so.
 
         The model runs as in ``model(x)``: batch norm's statistics and the random state move. Where samples do not see
         each other, those with something masked and the others go through it one after the other, as only the former
@@ -194,12 +211,13 @@ class AttributionPrior(nn.Module):
             leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
             with twice_differentiable():
                 # a copy: the first layer may work in place
-                shown = logits = find_logits(self.model(leaf.clone()), leaf)
+                logits, shown = self._read(lambda: self.model(leaf.clone()), leaf)
+                self._announce(2)
         if rows is None:
             penalty = self._measure(shown, leaf, y, y, mask)
         else:
             rest = x[~rows]
-            logits = torch.cat([shown, find_logits(self.model(rest), rest)])
+            logits = torch.cat([logits, find_logits(self.model(rest), rest)])
             logits = logits[torch.cat([rows.nonzero(), (~rows).nonzero()]).flatten().argsort()]
             penalty = self._spread(self._measure(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
         return (logits if torch.is_grad_enabled() else logits.detach()), self._guard(penalty, shown, leaf)
@@ -274,7 +292,6 @@ class AttributionPrior(nn.Module):
             check_explained(target.detach(), lambda sample: "the logit of the label")
             if self.mode != "presence" and not single:
                 check_explained(other.detach(), lambda sample: "the non-target")
-            self._is_checked = True
         if self.mode != "absence" or single:
             presence = masked_attribution(target, x, mask, square=square, normalize=self.normalize)
         if self.mode != "presence":
@@ -312,8 +329,20 @@ class AttributionPrior(nn.Module):
         devices = [x.device.index or 0] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), twice_differentiable():
             # a copy: the first layer may work in place
-            outputs = functional_call(self.model, buffers, (x.clone(),)) if buffers else self.model(x.clone())
-        return find_logits(outputs, x)
+            return self._read(lambda: functional_call(self.model, buffers, (x.clone(),)), x)[1]
+
+    def _read(self, forward: Callable[[], Any], x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the model returns, and the logits in it: in front of a softmax or sigmoid, if it ends in one."""
+        with LastOperation() as last:
+            returned = find_logits(forward(), x)
+        logits: Tensor
+        logits, self._ending = last.in_front_of(returned)
+        return returned, logits
+
+    def _announce(self, stacklevel: int) -> None:
+        """Say once in what the model ends."""
+        if not self._is_checked:
+            announce(self._ending, stacklevel=stacklevel + 1)
 
     def get_extra_state(self) -> dict[str, Any]:
         """How many mixtures were drawn: a resumed training draws the next one."""

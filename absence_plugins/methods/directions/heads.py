@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from absence_plugins.core.layouts import Axes
 from absence_plugins.core.outputs import Logit, Output
 from absence_plugins.core.reading import Watch, force_eager, plain_model, run_model
 from absence_plugins.core.replacing import replaced
-from absence_plugins.core.scores import logits_of
+from absence_plugins.core.scores import announce, read_scores, run_scores
 from absence_plugins.core.units import Layer, Unit
 
 Explained = int | Unit | Direction | Output  # an integer is a class
@@ -131,7 +132,7 @@ class Head:
         watch = layer.watch(model)
         with torch.no_grad(), evaluating(model):
             with watch:
-                outputs = logits_of(run_model(model, (self.example,)), samples=1)
+                outputs, self.ending = run_scores(model, (self.example,), samples=1)
             value = _only_value(watch)
             self.axes = layer.axes(model, watch, value, (self.example,))
         self._known: dict[Layer, Axes] = {layer: self.axes}
@@ -158,10 +159,11 @@ class Head:
         if self._rest is None:
             return self.read(features, ())[0]
         value = self._value(features).clone()  # an in-place rectifier behind the layer would overwrite the features
+        rest = self._rest
         with evaluating(self.model), force_eager():
-            for module in self._rest:
-                value = module(value)
-        return logits_of(value, samples=len(features))
+            return read_scores(lambda: reduce(lambda given, module: module(given), rest, value), samples=len(features))[
+                0
+            ]
 
     def read(self, features: Tensor, units: Sequence[Unit | Direction]) -> tuple[Tensor, list[Tensor]]:
         """Outputs [n, ...] and the values [n] of units, in one forward with these features in place of the layer's.
@@ -179,7 +181,7 @@ class Head:
         with evaluating(self.model), replaced(self.layer.watch(self.model), given), ExitStack() as stack:
             for watch, _ in watches.values():
                 stack.enter_context(watch)
-            outputs = logits_of(run_model(self.model, inputs), samples=len(features))
+            outputs, _ = run_scores(self.model, inputs, samples=len(features))
         maps = {at: axes.maps(watch.last()) for at, (watch, axes) in watches.items()}
         for at, found in maps.items():
             if len(found) != len(features):
@@ -235,7 +237,8 @@ def head_of(
 
     In a (nested) ``nn.Sequential`` the modules behind the layer run; in any other network the forward runs on
     ``example`` with the layer's value replaced where :func:`layer_features` reads it. Works for maps, tokens and
-    vectors, and for models that return tuples, dictionaries or dataclasses: f+ returns their logits.
+    vectors, and for models that return tuples, dictionaries or dataclasses: f+ returns their logits. Where the model
+    ends in a softmax or sigmoid, f+ returns the logits in front of it, and an ``AbsenceWarning`` says so.
 
     Args:
         model: in any mode; it runs in evaluation mode and stays as it is.
@@ -261,7 +264,9 @@ def head_of(
         example = _random_input(model)
     if not isinstance(example, Tensor):
         raise TypeError(f"example must be a tensor [n, ...] of inputs, got a {type(example).__name__}")
-    return Head(model, at, example)
+    head = Head(model, at, example)
+    announce(head.ending, stacklevel=2)
+    return head
 
 
 @torch.no_grad()

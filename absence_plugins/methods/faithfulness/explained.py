@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output, as_columns, check_logits, class_scores
-from absence_plugins.core.reading import run_model
 from absence_plugins.core.references import ReferenceSet
-from absence_plugins.core.scores import logits_of
+from absence_plugins.core.scores import announce, run_scores
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.claims import Value
 
@@ -78,6 +77,7 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
 
     with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):
         outputs = outputs_of(x[:8])
+        announce(run_scores(model, (x[:8],), samples=len(x[:8]))[1], stacklevel=3)
         check_logits(scores_of(x[:8]), lambda: scores_of(x[:8] * 0.37 + 0.21))
     if isinstance(unit, Output):
         return lambda images, samples: unit.of_samples(samples).values(scores_of(images))
@@ -93,8 +93,7 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
 
 
 def _scores(model: Any, images: Tensor) -> Tensor:
-    outputs = run_model(model, (images,)) if isinstance(model, nn.Module) else model(images.clone())
-    return as_columns(logits_of(outputs, samples=len(images)))
+    return as_columns(run_scores(model, (images,), samples=len(images))[0])
 
 
 def class_of(model: Any, unit: Any, x: Tensor) -> Tensor | None:
