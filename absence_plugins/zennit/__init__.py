@@ -33,6 +33,13 @@ from absence_plugins.zennit.composites import (
     AbsenceExcitationBackprop,
     AbsenceGuidedBackprop,
 )
+from absence_plugins.zennit.mapped import (
+    AbsenceLayerMapComposite,
+    AbsenceMixedComposite,
+    AbsenceNameLayerMapComposite,
+    AbsenceNameMapComposite,
+    AbsenceSpecialFirstLayerMapComposite,
+)
 from absence_plugins.zennit.pairing import ConservationError
 from absence_plugins.zennit.rules import (
     AbsenceAlphaBeta,
@@ -66,12 +73,17 @@ __all__ = [
     "AbsenceGradient",
     "AbsenceGuidedBackprop",
     "AbsenceIntegratedGradients",
+    "AbsenceLayerMapComposite",
     "AbsenceMaxPool",
+    "AbsenceMixedComposite",
+    "AbsenceNameLayerMapComposite",
+    "AbsenceNameMapComposite",
     "AbsenceNorm",
     "AbsenceOcclusion",
     "AbsencePass",
     "AbsenceReduction",
     "AbsenceSmoothGrad",
+    "AbsenceSpecialFirstLayerMapComposite",
     "AbsenceWSquare",
     "AbsenceZBox",
     "AbsenceZPlus",

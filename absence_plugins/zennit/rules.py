@@ -1,7 +1,7 @@
 """Zennit hooks for reference-relative rules: which part of an output's relevance each input difference gets.
 
-They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own, and only name the
-redistribution in force for convolutions and linear layers inside their module. Everything else has one exact relevance
+They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own (with ``Absence`` in front
+of these names under Zennit's attributors, too), and only name the redistribution in force for convolutions and linear layers inside their module. Everything else has one exact relevance
 of differences, whether its module carries a hook or not, or runs in no module at all (docs/relevance.md).
 """
 
@@ -76,7 +76,8 @@ class AbsenceRule(Hook):
         if is_alone and wanted and torch.is_grad_enabled():
             raise ValueError(
                 f"{type(self).__name__} compares an input with a reference, and none was paired; use AbsenceGradient "
-                "in place of Gradient, or an Absence composite"
+                "in place of Gradient, or an Absence composite (AbsenceLayerMapComposite in place of LayerMapComposite, "
+                "AbsenceNameMapComposite, ...)"
             )
 
     def __repr__(self) -> str:

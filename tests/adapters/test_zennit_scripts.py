@@ -12,7 +12,6 @@ import absence_plugins.zennit as adapters
 from absence_plugins.zennit.attributor import AbsenceAttributor
 
 RULES, ATTRIBUTORS = "composites|rules", "attribution"
-RAISES = {("box", RULES), ("box", f"{ATTRIBUTORS}|{RULES}"), ("name_map", RULES)}  # to be empty
 
 
 def ours(line: re.Match[str]) -> str:
@@ -51,10 +50,8 @@ def test_the_attributor_alone_is_zennits(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in scripts("zennit") if re.search("zennit.(comp|rules)", source_of(name))]
 )
-def test_rules_and_composites(name: str, modules: str, request: pytest.FixtureRequest) -> None:
+def test_rules_and_composites(name: str, modules: str) -> None:
     """They explain the same output by other rules, and say that nothing was given to compare with."""
-    if (name, modules) in RAISES:
-        request.applymarker(pytest.mark.xfail(raises=ValueError, strict=True))
     found = changed(name, modules)
     assert not {"output", "size"} & differing(plain(name), found)
     assert "no reference is given" in found.words or "is local" in found.words
