@@ -85,8 +85,8 @@ def model_directions(
             in a line on stderr and on the page.
         out: folder for the page, ``gallery.png``, ``results.json`` and the pairs.
         fit: which directions.
-        checkpoint: a folder for the layer's features and the pairs that were found; run again, neither is computed
-            anew.
+        checkpoint: a folder for the layer's features, the pairs that were found and their effects; run again, none of
+            it is computed anew.
         command: for the foot of the page.
         progress: show progress bars.
 
@@ -101,7 +101,7 @@ def model_directions(
     inputs = loaded.preprocessing.normalize(pictures)
     read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
     say(read)
-    pairs = _fit_pairs(loaded.model, at, inputs, found.identity, fit, checkpoint, progress=progress)
+    pairs, keeper = _fit_pairs(loaded.model, at, inputs, found.identity, fit, checkpoint, progress=progress)
     head = ", and with what the network behind the layer uses"
     head = head if fit.use_head else "; not aligned with the network behind it"
     lead = LEAD.format(count=fit.count, layer=at, images=len(pictures), head=head, read=read)
@@ -116,6 +116,8 @@ def model_directions(
         empty=loaded.preprocessing.empty,
         seed=fit.seed,
         provenance=provenance(seed=fit.seed, command=command),
+        checkpoint=keeper,
+        progress=progress,
     )
     found.write(Path(out))
     return path
@@ -135,21 +137,22 @@ def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path |
 
 def _fit_pairs(
     model: nn.Module, layer: Layer, inputs: Tensor, files: Any, fit: Fit, checkpoint: Path | None, *, progress: bool
-) -> DirectionPairs:
-    """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds."""
+) -> tuple[DirectionPairs, Checkpoint | None]:
+    """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds; and what keeps their effects."""
     pairs = DirectionPairs(fit.count, progress=progress, **fit.settings)
     if checkpoint is None:
-        return pairs.fit_model(model, layer, inputs, batch_size=fit.batch_size, use_head=fit.use_head)
+        return pairs.fit_model(model, layer, inputs, batch_size=fit.batch_size, use_head=fit.use_head), None
     work = {"layer": layer.name, "channels": layer.channels, "side": layer.side, "batch_size": fit.batch_size}
     work |= {"files": files} | fingerprint(model, inputs[0])
     features = compute_features(model, layer, inputs, Checkpoint(checkpoint, work, "run"), progress=progress)
     named = {name: str(value) for name, value in fit.settings.items()}
     keeper = Checkpoint(checkpoint, {**work, "count": fit.count, "use_head": fit.use_head, **named}, "fit")
+    effects = Checkpoint(checkpoint, keeper.settings, "influence")
     if (keeper.folder / "pairs" / "pairs.json").is_file():
-        return DirectionPairs.load(keeper.folder / "pairs")
+        return DirectionPairs.load(keeper.folder / "pairs"), effects
     pairs.fit(features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None)
     pairs.save(keeper.folder / "pairs")
-    return pairs
+    return pairs, effects
 
 
 def compute_features(

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.core.units import Layer
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions import (
     DirectionPairs,
     EncodedAbsence,
@@ -107,18 +109,22 @@ def directions_page(
     empty: Tensor | float = 0.0,
     seed: int = 0,
     provenance: dict[str, str] | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
 
     inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; empty: what patches are painted over
-    with.
+    with; checkpoint: keeps the images' effects.
     """
-    features = torch.cat([layer_features(model, layer, part) for part in torch.split(inputs, 64)])
-    found = influence(pairs, model, layer, inputs, seed=seed)
+    parts = tqdm(torch.split(inputs, 64), desc="reading the layer", disable=not progress)
+    features = torch.cat([layer_features(model, layer, part) for part in parts])
+    found = influence(pairs, model, layer, inputs, seed=seed, progress=progress, checkpoint=checkpoint)
     kept = found.effect.abs().amax(0).topk(min(EFFECTS, found.effect.shape[1])).indices.sort().values
     outputs = [texts.name_output(int(k)) for k in kept]
     rows, entries, checks = [], [], []
-    for i in found.effect.amin(1).argsort().tolist():  # what lowers an output most comes first
+    order = found.effect.amin(1).argsort().tolist()
+    for i in tqdm(order, desc="checking directions", disable=not progress):  # what lowers an output most comes first
         if pairs.report_.status[i] == "inactive":
             continue
         patches, _numbers, _corners = strongest_patches(pairs, features, pictures, i)

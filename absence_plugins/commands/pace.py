@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.durations import LONG, describe_time
 from absence_plugins.core.hooks import counting
 from absence_plugins.core.scores import logits_of
 
 AT_ONCE = 4  # images in a forward
-LONG = 60.0  # seconds from which on a command says what would shorten it
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,6 @@ class Pace:
         50.0
         """
         return count * (passes.forward * self.forward + passes.backward * self.backward)
-
-
-def describe_time(seconds: float) -> str:
-    """In words.
-
-    >>> describe_time(0.3), describe_time(45.2), describe_time(200), describe_time(4000)
-    ('a second', '45 seconds', '3 minutes', '1.1 hours')
-    """
-    if seconds < 1.5:
-        return "a second"
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
 
 
 def say_expected(seconds: float, what: str, shorter: Sequence[str]) -> None:

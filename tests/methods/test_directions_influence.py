@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from absence_plugins import Unit
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.data.shapes_cnn import BLANK, KINDS, LAYER, ShapesProblem, shapes_problem
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions import (
     DirectionPairs,
     delete,
@@ -371,3 +374,33 @@ def test_names_from_labels_of_images(fitted: Fitted) -> None:
     found = name_directions(fitted.pairs, fitted.features, labels, KINDS, length=1, progress=False)
     for kind, direction in fitted.of_kind.items():
         assert str(found.units[direction].formulas[0].formula) == KINDS[kind]
+
+
+@pytest.mark.parametrize("test", ["step", "rcav"])
+def test_stopped_influence_resumes_to_the_same_bits(
+    fitted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: Any
+) -> None:
+    options: dict[str, Any] = {"test": test, "n_permutations": 40, "batch_size": 8, "correction": "bh", "level": 0.5}
+    images = fitted.images[:28]
+    expected = influence(fitted.pairs, fitted.model, LAYER, images, **options)
+    module = sys.modules[influence.__module__]
+    name = "_step_effects" if test == "step" else "_rcav_scores"
+    real, calls = getattr(module, name), []
+
+    def third_stops(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, name, third_stops)
+    with pytest.raises(KeyboardInterrupt):
+        influence(
+            fitted.pairs, fitted.model, LAYER, images, checkpoint=Checkpoint(tmp_path, {}, "influence"), **options
+        )
+    found = influence(
+        fitted.pairs, fitted.model, LAYER, images, checkpoint=Checkpoint(tmp_path, {}, "influence"), **options
+    )
+    assert len(calls) == 3 + 2, "two of four batches were kept"
+    assert torch.equal(found.effect, expected.effect)
+    assert torch.equal(found.p, expected.p)

@@ -16,6 +16,7 @@ from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.outputs import Logit, Output, as_columns
 from absence_plugins.core.units import Layer, Unit
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.directions.heads import (
     Explained,
     Head,
@@ -140,6 +141,7 @@ def influence(
     batch_size: int = 64,
     channels_last: bool | None = None,
     progress: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> Influence:
     """Move features along every encoding direction and see what it does to every unit or class.
 
@@ -171,6 +173,7 @@ def influence(
         batch_size: images per forward.
         channels_last: as in ``fit_model``.
         progress: show a progress bar.
+        checkpoint: keeps the images' effects: the same call resumes from them, and its result is bit-identical.
 
     Returns:
         An :class:`Influence`. The sign: effect < 0: the concept suppresses the output.
@@ -204,19 +207,26 @@ def influence(
         drawn = torch.randn(len(ways), n_permutations, generator=generator)
         noise = drawn / drawn.norm(dim=0) * ways.norm(dim=0).mean().cpu()
         ways = torch.cat([ways, noise.to(ways)], 1)
-    found: list[Tensor] = []
+    kept, seen = KeptRows(checkpoint), 0
+    done = len(kept)
     places: Tensor | None = None
-    with torch.no_grad(), tqdm(desc="influence", unit="images", disable=not progress) as bar:
+    total = len(dataset) if isinstance(dataset, Tensor) else None
+    with torch.no_grad(), kept, tqdm(total=total, desc="influence", unit="images", disable=not progress) as bar:
+        positions = _count_positions(model, at, first) if done and test == "step" else 0
         for images in chain([first], batches):
-            features = layer_features(model, at, images)
-            if test == "step":
-                if places is None:
-                    places = _places(pairs, model, at, dataset, batch_size)
-                found.append(_step_effects(pairs, read, features, ways.to(features), places, generator))
+            seen += len(images)
+            if seen <= done:
+                _skip_draws(generator, len(images), positions, ways.shape[1])
             else:
-                found.append(_rcav_scores(read, features, ways.to(features)))
+                features = layer_features(model, at, images)
+                if test == "step":
+                    if places is None:
+                        places = _places(pairs, model, at, dataset, batch_size)
+                    kept.append(_step_effects(pairs, read, features, ways.to(features), places, generator))
+                else:
+                    kept.append(_rcav_scores(read, features, ways.to(features)))
             bar.update(len(images))
-    each = torch.cat(found).double().cpu()  # [N, I, K], for "rcav" [N, I + permutations, K]
+    each = kept.joined().double().cpu()  # [N, I, K], for "rcav" [N, I + permutations, K]
     if test == "step":
         effect, p = _sign_flips(each, n_permutations, generator)
     else:
@@ -295,6 +305,17 @@ def _places(pairs: DirectionPairs, model: nn.Module, layer: Layer, dataset: Any,
         times = times.to(fires.device) + fires.flatten(1, 2).sum(0)
         count += len(images)
     return (times.double() + 0.01) / count
+
+
+def _count_positions(model: nn.Module, layer: Layer, images: Tensor) -> int:
+    _, rows, columns, _ = layer_features(model, layer, images[:1]).shape
+    return int(rows * columns)
+
+
+def _skip_draws(generator: torch.Generator, images: int, positions: int, directions: int) -> None:
+    """Draw what :func:`_step_effects` draws of a batch whose effects are kept; of no positions nothing."""
+    for _ in range(2 * directions if positions else 0):
+        torch.rand(images, positions, generator=generator, dtype=torch.float64)
 
 
 def _step_effects(

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.methods.directions import losses
+from absence_plugins.methods.directions.estimate import say_long
 from absence_plugins.methods.directions.features import Features, batches
 from absence_plugins.methods.directions.recipe import Head, Options, Solution
 from absence_plugins.methods.directions.whitening import Whitening
@@ -58,6 +59,7 @@ def paper(features: Features, whitening: Whitening, head: Head | None, options: 
                     parameter.grad = gradient
                 optimizer.step()
                 bar.update()
+                say_long(bar)
                 history = {_NAMES[key]: float(value.detach()) for key, value in terms.items()}
     # into the coordinates that every recipe answers in
     slope = log_margin.detach().neg().exp().double()

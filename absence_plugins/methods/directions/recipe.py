@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.methods.directions import losses
+from absence_plugins.methods.directions.estimate import say_long
 from absence_plugins.methods.directions.features import Features, batches
 from absence_plugins.methods.directions.signals import Signal, estimate_signals, selected
 from absence_plugins.methods.directions.starts import draw_starts
@@ -181,6 +182,7 @@ def robust(features: Features, whitening: Whitening, head: Head | None, options:
             optimizer.step()
             schedule.step()
             bar.update()
+            say_long(bar)
             if step >= 0.9 * (options.steps - 1):
                 tail.append({name: value.detach() for name, value in terms.items()})
         means = {name: torch.stack([one[name] for one in tail]).mean(0) for name in tail[0]}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions import DirectionPairs
@@ -167,6 +168,7 @@ def report_of(
 ) -> UnitReport:
     """One unit's report."""
     one = study.tested.of(unit)
+    bar = tqdm(SECTIONS, desc=f"unit {unit}", unit="section", leave=False, disable=not study.progress)
     labels = naming_labels(study, unit)
     silent = bool((study.peaks(unit) <= 0).all())
     has_places = not torch.equal(study.peaks(unit), study.values(unit))
@@ -185,7 +187,7 @@ def report_of(
         flagged=one.flagged,
         q=one.q,
         effect=one.effect,
-        sections=tuple(section(study, unit) for section in SECTIONS),
+        sections=tuple(section(study, unit) for section in bar),
         notes=tuple(dict.fromkeys((*notes, *study.notes))),
         terms=study_terms(study),
         provenance=dict(provenance or {}),

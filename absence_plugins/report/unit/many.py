@@ -5,6 +5,8 @@ again.
 from __future__ import annotations
 
 import hashlib
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from absence_plugins.core.durations import LONG, describe_time
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.methods.checkpoint import read_record
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, row_id
@@ -87,12 +90,14 @@ def write_reports(
     options = {"notes": texts.notes, "provenance": texts.provenance}
     done: dict[int, dict[str, Any]] = {}
     reports: dict[int, UnitReport] = {}
+    said = False
     bar = tqdm(units, desc="reports", unit="unit", disable=not study.progress)
     try:
         with interruptions() as interrupted:
             for place, unit in enumerate(bar):
                 found = None if len(units) <= few else _finished(out, unit, mark)
                 if found is None:
+                    started = time.monotonic()
                     report = make(study, unit, **options)
                     if (
                         interrupted
@@ -104,6 +109,8 @@ def write_reports(
                     else:
                         found["fingerprint"] = mark
                         _write(report, found, _around(units, place), out)
+                    _say_rest(time.monotonic() - started, len(units) - len(done) - 1, said, study.progress)
+                    said = True
                 done[unit] = found
     except (KeyboardInterrupt, OSError, MemoryError, RuntimeError):  # torch says the latter of memory
         if done:
@@ -113,6 +120,16 @@ def write_reports(
     finally:
         bar.close()
     return _write_index(study, list(units), done, reports, out, texts)
+
+
+def _say_rest(seconds: float, others: int, said: bool, progress: bool) -> None:
+    """After the first unit that was made: how long the others take, above a minute, and what shortens it."""
+    if progress and not said and seconds * others > LONG:
+        tqdm.write(
+            f"reports: about {describe_time(seconds * others)} for the other {others} units; shorter with --skip "
+            "maps,pictures,faithfulness (any of them), --scored 0, or fewer units",
+            file=sys.stderr,
+        )
 
 
 def _write(report: UnitReport, found: Mapping[str, Any], links: tuple[tuple[str, str], ...], out: Path) -> None:
