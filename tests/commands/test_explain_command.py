@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.commands.explain import explain_images
-from absence_plugins.commands.maps.explainers import CaptumMaps, input_method, method_arguments
+from absence_plugins.commands.maps.explainers import CaptumMaps, explainer, input_method, method_arguments
 from absence_plugins.commands.models import load_model
 from absence_plugins.commands.references import folder_classes, load_references
 from absence_plugins.data import digits_cnn, load_digits
@@ -139,6 +139,13 @@ def test_the_standard_map_of_a_single_logit_is_signed() -> None:
 def test_models_that_return_an_object(folder: Path, method: str) -> None:
     page = explained("photo.png", "--model", "own_models:named", "--size", "24", "--target", "1", "--method", method)
     assert "class 1" in page
+
+
+def test_grad_cam_of_a_single_output() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(4, 1, bias=False))
+    net[0].weight.data[:], net[2].weight.data[:] = 2.0, 1.0
+    x = torch.tensor([[[[1.0, 0.0], [0.0, 3.0]]]])
+    assert torch.allclose(explainer("GradCam").standard(net, x, 0, 1, torch.zeros_like(x)), 2 * x)
 
 
 def test_a_single_output(folder: Path) -> None:

@@ -45,10 +45,8 @@ class GradCamMaps:
         return Passes(0, 6)
 
     def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
-        """The target's map, as a non-target; of one logit z the negative of that of -z."""
-        if classes == 1:
-            return -self._map(model, x, target, "runner_up")[0]
-        return self._map(model, x, (target + 1) % classes, target)[0]
+        """The target's map."""
+        return self._map(model, x, target, "target")[0]
 
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
         """The other output's map."""
@@ -60,7 +58,7 @@ class GradCamMaps:
 
     def _map(self, model: nn.Module, x: Tensor, target: int, other: int | str) -> tuple[Tensor, float]:
         module = model.get_submodule(find_layer(model, x, self.layer))
-        method = AbsenceLayerGradCam(model, module, nontarget=other)  # type: ignore[arg-type]  # a class, or "others"
+        method = AbsenceLayerGradCam(model, module, nontarget=other)  # type: ignore[arg-type]  # a class, or a word
         found = method.explain(x, target=target)
         shown = F.interpolate(found.attribution.detach(), x.shape[-2:], mode="bilinear", align_corners=False)
         return shown, float(found.output[0])
