@@ -44,7 +44,7 @@ from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, wa
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import Nontarget, choose
+from absence_plugins.core.choices import Nontarget, choose, resolve_auto
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
@@ -66,8 +66,8 @@ class AbsenceMethod:
         nontarget: which output is explained instead of the target: "runner_up" (highest of the others),
             "others" (their mean), a class index, one per sample, or ``f(outputs, target) -> [B]``; "target": the
             target itself; "margin": the target minus its runner-up (R > 0 speaks for the decision); "negated": minus
-            the target; "auto": the target if a reference is given or the model has a single output, else
-            "runner_up"; None: the target as Captum explains it, without a reference bit for bit.
+            the target; "auto": the target if a reference is given, the model has a single output, or ends in a sigmoid
+            over several (independent labels), else "runner_up"; None: the target as Captum explains it, without a reference bit for bit.
         reference: a :class:`~absence_plugins.ReferenceSet` that supplies the baselines (and the mean
             over them) when the caller passes none: for a target (its margin, its negative, the mean of the others)
             its contrast classes, for a non-target k the samples of class k.
@@ -176,7 +176,7 @@ class AbsenceMethod:
                 plan.choice = choose(
                     outputs,
                     every(arguments["target"], copies),
-                    self.nontarget,
+                    resolve_auto(self.nontarget, outputs, plan.ending),
                     lambda: self._forward(plan, shrunk(real)),
                 )
                 plan.output = plan.choice.values(outputs)

@@ -20,7 +20,7 @@ from absence_plugins.captum.conditions import warn_drawing
 from absence_plugins.captum.evidence import is_gradient
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import SINGLE_NOTE
+from absence_plugins.core.choices import SIGMOID_NOTE, SINGLE_NOTE
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import warn_unsuitable
 
@@ -118,8 +118,11 @@ def warn_unsigned(method: Any, wants_parts: bool) -> None:
 def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
     """Say where the map cannot show what was asked for; ``values``: u of the references."""
     warn_drawing(plan.drawing, level)
-    if plan.is_blank and plan.choice is not None and plan.choice.single and method._is_auto:
-        warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
+    if method._is_auto and plan.choice is not None and plan.choice.kind == "target":
+        if not plan.choice.single:
+            warnings.warn(SIGMOID_NOTE, AbsenceWarning, stacklevel=level)
+        elif plan.is_blank:
+            warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
     if plan.references is not None and values is not None:
         warn_unsuitable(plan.view, plan.output, values, level + 1)
     if method._traits.local:

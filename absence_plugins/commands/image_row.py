@@ -17,7 +17,7 @@ from absence_plugins.commands.pasting import (
     spread_cells,
     sum_cells,
 )
-from absence_plugins.commands.predictions import read_outputs
+from absence_plugins.commands.predictions import ends_in_sigmoid, read_outputs
 from absence_plugins.commands.references import ChosenReferences
 from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.choices import Choice, choose
@@ -32,7 +32,8 @@ CONTROL = "at random places the same shape changes it on average by"
 class Question:
     """What is asked about one image: the target's output, and another one that its content may hold down.
 
-    x: the input [1, C, H, W]. own, other: the two outputs; other is None where the model has a single one. asked: the
+    x: the input [1, C, H, W]. own, other: the two outputs; other is None where the model has a single one, or
+    labels that are no rivals. asked: the
     other one as a method takes it, a class or a word.
     """
 
@@ -56,9 +57,10 @@ class Question:
             count = columns.shape[1]
             t = int(columns.argmax(1)) if target is None else target
             own = choose(outputs, t, None, lambda: read_outputs(loaded.model, *shrunk((x,))))
+            has_rivals = count > 1 and (nontarget is not None or not ends_in_sigmoid(loaded.model, x))
             if nontarget is None:
                 nontarget = "auto"
-            other = None if count == 1 and nontarget == "auto" else choose(outputs, t, nontarget)  # type: ignore[arg-type]
+            other = choose(outputs, t, nontarget) if has_rivals or nontarget != "auto" else None  # type: ignore[arg-type]
         is_class = other is not None and other.kind == "nontarget" and other.nontargets is not None
         asked = int(other.nontargets[0]) if is_class else str(nontarget)  # type: ignore[union-attr, index]
         return cls(picture, loaded, x, outputs, own, other, asked)
@@ -159,7 +161,11 @@ def explain_row(
     sentences = list(chosen.notes) if chosen is not None else []
     last = []
     if asked.other is None:
-        sentences.append("The model has one output, so there is no other one to explain.")
+        sentences.append(
+            "The model has one output, so there is no other one to explain."
+            if asked.own.single
+            else "The outputs are behind a sigmoid: labels that are no rivals. --nontarget names another one to explain."
+        )
     else:
         panel, fact, sentence, tested = _other(asked, method, seed, verdicts)
         panels.append(panel)

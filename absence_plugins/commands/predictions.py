@@ -28,6 +28,11 @@ def read_outputs(model: nn.Module, x: Tensor) -> Tensor:
     return outputs[:, None] if outputs.dim() == 1 else outputs
 
 
+def ends_in_sigmoid(model: nn.Module, x: Tensor) -> bool:
+    """Whether the model's outputs are behind a sigmoid: labels that do not exclude each other."""
+    return run_scores(model, (x,), samples=len(x))[1] == "sigmoid"
+
+
 def predict_classes(model: nn.Module, images: Tensor, *, progress: bool = False) -> tuple[Tensor, int]:
     """The class that the model predicts for every image [N], and the number of its outputs.
 

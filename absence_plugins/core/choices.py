@@ -41,6 +41,11 @@ SINGLE_NOTE = (
     "Absences show against real inputs, reference=ReferenceSet(...) or baselines=<real inputs>; nontarget='negated' "
     "explains minus the output, nontarget='target' the output without this warning"
 )
+SIGMOID_NOTE = (
+    "several outputs behind a sigmoid are independent labels, which are no rivals: the map is that of the label asked for. "
+    "nontarget=<number> explains another label, nontarget='target' this one without this warning, nontarget='runner_up' "
+    "the highest other one all the same"
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,16 @@ def check_rivals(nontarget: Any, *, is_multi_label: bool) -> None:
             f"the references have several labels per sample, which are no rivals, so nontarget={nontarget!r} would say "
             "nothing about the target; name another label by its number, or pass nontarget='target' or 'negated'"
         )
+
+
+def resolve_auto(nontarget: Any, outputs: Tensor, ending: str) -> Any:
+    """The target in place of "auto" where several outputs behind a sigmoid are labels without a runner-up.
+
+    >>> resolve_auto("auto", torch.zeros(1, 3), "sigmoid"), resolve_auto("auto", torch.zeros(1, 3), "softmax")
+    ('target', 'auto')
+    """
+    is_auto = isinstance(nontarget, str) and nontarget == "auto"
+    return "target" if is_auto and ending == "sigmoid" and as_columns(outputs).shape[1] > 1 else nontarget
 
 
 def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:

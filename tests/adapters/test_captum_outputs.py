@@ -266,6 +266,30 @@ def test_labels_that_are_no_rivals_have_no_runner_up() -> None:
     assert named.words() == ["logit 1, which is not the target 0"]
 
 
+@pytest.mark.parametrize("end", [nn.Sigmoid(), torch.sigmoid, lambda z: {"out": torch.sigmoid(z)}])
+@pytest.mark.parametrize("name", ["IntegratedGradients", "DeepLift", "InputXGradient"])
+def test_labels_behind_a_sigmoid_are_explained_themselves(end: Any, name: str) -> None:
+    class Labels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = linear([[8.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 8.0]])
+
+        def forward(self, x: Tensor) -> Any:
+            return end(self.linear(x))
+
+    x, cls = torch.tensor([[1.0, 0.9, 0.0]], dtype=torch.float64), ADAPTERS[f"Absence{name}"]
+    with pytest.warns(AbsenceWarning, match="independent labels, which are no rivals") as seen:
+        found = cls(Labels()).explain(x, target=0)
+    assert torch.allclose(found.attribution, torch.tensor([[8.0, 0.0, 0.0]]).double(), atol=1e-6)
+    assert found.words() == ["logit 0"]
+    assert len([one for one in seen if "rivals" in str(one.message)]) == 1
+    assert cls(Labels(), nontarget="runner_up").explain(x, target=0).nontarget.tolist() == [1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cls(Labels(), nontarget="target").attribute(x, target=0)
+    assert not any("rivals" in str(one.message) for one in caught)
+
+
 # -- traps ------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,9 @@ class Named(nn.Sequential):
 def named():
     return Named(*tiny())
 
+def labels():
+    return nn.Sequential(tiny(), nn.Sigmoid())
+
 def segmenter():
     return nn.Conv2d(3, 3, 3, padding=1)
 
@@ -155,6 +158,15 @@ def test_a_single_output(folder: Path) -> None:
     options = ("--nontarget", "negated", "--method", "InputXGradient")
     page = explained("photo.png", "--model", "own_models:single", "--size", "24", *options)
     assert "Non-target map: minus the output" in page
+
+
+def test_labels_behind_a_sigmoid(folder: Path) -> None:
+    options = ("--size", "24", "--target", "1", "--method", "InputXGradient")
+    page = explained("photo.png", "--model", "own_models:labels", *options)
+    assert "labels that are no rivals" in page
+    assert "Non-target map:" not in page
+    page = explained("photo.png", "--model", "own_models:labels", *options, "--nontarget", "2")
+    assert "Non-target map: class 2, which is not the target class 1" in page
 
 
 def test_maps_of_logits_and_the_margin(folder: Path) -> None:
