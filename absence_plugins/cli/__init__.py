@@ -1,6 +1,6 @@
 """The command line ``absence-plugins``: arguments -> experiments -> pages."""
 
-from absence_plugins.cli import explaining, measuring, reporting, units  # noqa: F401  (they register their commands)
+from absence_plugins.cli import checking, explaining, measuring, reporting, units  # noqa: F401  (they register their commands)
 from absence_plugins.cli.app import app
 from absence_plugins.cli.endings import Command
 

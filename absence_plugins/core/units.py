@@ -44,8 +44,7 @@ _KNOWN_ENDS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, int], bool]] =
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What a layer puts out: ``channels`` units at ``positions`` (their sizes along each axis), and on which side it
-    was read.
+    """What a layer puts out: ``channels`` units at ``positions`` (sizes along each axis), and on which side it was read.
 
     >>> str(LayerShape("layer4", 512, (7, 7), "output", "mean"))
     'layer4: 512 channels x 7 x 7 positions, mean'
@@ -56,10 +55,17 @@ class LayerShape:
     positions: tuple[int, ...]
     side: str
     reduce: str
+    axis: str = ""  # of the channels, next to the positions: "first" [B, C, ...] or "last" [B, ..., C]
+
+    @classmethod
+    def of(cls, layer: Layer, watch: Watch, axes: Axes, value: Tensor) -> LayerShape:
+        """Of a value that was read."""
+        _, channels, *sizes = axes.maps(value).shape
+        end = "" if not sizes else "first" if axes.channels == 1 else "last"
+        return cls(layer.name, channels, tuple(sizes), watch.point[1], layer.reduce, end)
 
     def __str__(self) -> str:
-        name = self.layer or "output"
-        where = ", before its nonlinearity" if self.side == "input" else ""
+        name, where = self.layer or "output", ", before its nonlinearity" if self.side == "input" else ""
         if not self.positions:
             return f"{name}: {self.channels} channels{where}"
         kind = "tokens" if len(self.positions) == 1 else "positions"
@@ -185,8 +191,8 @@ class Layer:
         """How many channels and positions these inputs give, and which side was read; runs as :meth:`reading` does."""
         watch = self.watch(model)
         with stopped_at(model, watch) as run:
-            maps = self.arranged(model, watch, run(*inputs, **keywords), inputs, keywords)
-        return LayerShape(self.name, maps.shape[1], tuple(maps.shape[2:]), watch.point[1], self.reduce)
+            value = run(*inputs, **keywords)
+            return LayerShape.of(self, watch, self.axes(model, watch, value, inputs, keywords), value)
 
     def watch(self, model: nn.Module) -> Watch:
         """What reads the layer while the model runs: a context; its values go to :meth:`arranged`."""
@@ -213,9 +219,7 @@ class Layer:
         *,
         samples: int | None = None,
     ) -> Axes:
-        """Where a value that was read has its samples and channels; ``samples``: how many, if not as many as the
-        inputs.
-        """
+        """Where a value that was read has its samples and channels; ``samples``: how many, if not those of the inputs."""
         module, side = watch.point
         if value.dim() == 0:
             raise ValueError(f"layer {self.name!r} puts out one number for the whole batch, so it has no units")

@@ -144,7 +144,7 @@ def method_arguments(method: type[Any], x: Tensor) -> dict[str, Any]:
         }
     if "feature_mask" in parameters:
         rows, columns = torch.arange(x.shape[-2]) // window, torch.arange(x.shape[-1]) // window
-        arguments["feature_mask"] = (rows[:, None] * (int(columns[-1]) + 1) + columns).expand(1, *x.shape[1:])
+        arguments["feature_mask"] = (rows[:, None] * (int(columns[-1]) + 1) + columns).repeat(1, x.shape[1], 1, 1)
     if "perturbations_per_eval" in parameters:
         arguments["perturbations_per_eval"] = INTERNAL_BATCH
     if "internal_batch_size" in parameters:
@@ -213,11 +213,11 @@ class CaptumMaps:
     def standard(self, model: nn.Module, x: Tensor, target: int, classes: int, blank: Tensor) -> Tensor:
         """The target's own map against blank, signed and corrected like the others."""
         method = self.method(model, nontarget="target")
-        return method.attribute(x, target=target, **self._call(x, blank))  # type: ignore[no-any-return]
+        return method.attribute(x, target=target, **self.arguments(x, blank))  # type: ignore[no-any-return]
 
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
         """The other output against blank."""
-        explained = self.method(model, nontarget=other).explain(x, target=target, **self._call(x, blank))
+        explained = self.method(model, nontarget=other).explain(x, target=target, **self.arguments(x, blank))
         return signed_parts(explained.attribution, float(explained.output[0]))
 
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
@@ -225,7 +225,8 @@ class CaptumMaps:
         method = self.method(model, reference=references)
         return _found(method.explain(x, target=target, **method_arguments(self.method, x), **self.steps))
 
-    def _call(self, x: Tensor, blank: Tensor) -> dict[str, Any]:
+    def arguments(self, x: Tensor, blank: Tensor) -> dict[str, Any]:
+        """What the method is called with beyond input and target: an empty image as baseline, windows, batch size."""
         arguments = method_arguments(self.method, x) | self.steps
         if self._has_baselines:
             arguments["baselines"] = blank_baseline(self.method, x, blank[0])
