@@ -10,7 +10,7 @@ from typing import Any
 
 import captum.attr
 import torch
-from captum.attr import DataLoaderAttribution, GradientAttribution
+from captum.attr import DataLoaderAttribution, GradientAttribution, LLMAttribution
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
@@ -24,11 +24,17 @@ from absence_plugins.core.scores import logits_of
 from absence_plugins.core.training import describe_training, find_training
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+WRAPPERS = {  # classes of Captum's that take the place of the model, and what they explain
+    DataLoaderAttribution: "one number of the whole data set",
+    LLMAttribution: "the probabilities of an answer, all its tokens in one call",
+}
 NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
 
 
 class OneNumber(ValueError):
-    """A model returns one number for a whole batch, or data set: there is no other output and no reference of it."""
+    """A model returns no row of outputs per sample but numbers of a whole batch, data set or answer: there is no other
+    output and no reference of them.
+    """
 
 
 def check_options(nontarget: Any, reference: Any, evidence: Any) -> None:
@@ -63,11 +69,12 @@ def check_model(model: Any) -> None:
             "the model's parameters were made in torch.inference_mode(), so no gradient passes them; make or load the "
             "model outside it"
         )
-    if getattr(model, "__func__", None) is DataLoaderAttribution._forward_with_dataloader:
-        raise OneNumber(
-            "DataLoaderAttribution explains one number of the whole data set, which has no non-target and no "
-            "reference; give it the neutral object: AbsenceFeatureAblation(model, nontarget=None)"
-        )
+    for wrapper, explained in WRAPPERS.items():
+        if isinstance(getattr(model, "__self__", None), wrapper):
+            raise OneNumber(
+                f"{wrapper.__name__} explains {explained}, which has no non-target and no reference; give it the neutral "
+                "object: AbsenceFeatureAblation(model, nontarget=None)"
+            )
     mixing = find_training(model, draws=False)
     if mixing:
         raise ValueError(
@@ -136,7 +143,7 @@ def checked_scores(outputs: Any, samples: int) -> Tensor:
     """The scores [B, K, ...] in what the model returned for B samples.
 
     Raises:
-        ValueError: there are none, another number of rows, no real numbers.
+        ValueError: there are none, or another number of rows.
     """
     scores = logits_of(outputs, samples=samples)
     if scores.numel() == 1 and (scores.dim() == 0 or samples != 1):
@@ -146,12 +153,6 @@ def checked_scores(outputs: Any, samples: int) -> Tensor:
         )
     if scores.dim() == 0 or scores.shape[0] != samples:
         raise ValueError(f"the model must return one row of outputs per sample ({samples}), got {tuple(scores.shape)}")
-    if not scores.is_floating_point():
-        raise ValueError(
-            f"the model returns {str(scores.dtype).removeprefix('torch.')}, which are no scores (class numbers, after "
-            "an argmax?); "
-            "pass a model that returns its scores as floating point numbers"
-        )
     return scores
 
 

@@ -309,7 +309,7 @@ def check_explained(values: Tensor, word: Callable[[int], str]) -> None:
 
 
 def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None) -> None:
-    """Refuse outputs that have been through a softmax (or log-softmax).
+    """Reject outputs that are no numbers with a gradient, or have been through a softmax (or log-softmax).
 
     After a softmax every output falls when another one rises, so the map of one class shows the
     evidence for the others and the sign loses its meaning.
@@ -320,7 +320,7 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
     (:func:`check_explained`).
 
     Raises:
-        ValueError: rows (or their exponentials) sum to 1.
+        ValueError: integers or truth values; rows (or their exponentials) that sum to 1.
 
     >>> check_logits(torch.tensor([[2.0, -1.0, 0.5]]))
     >>> check_logits(torch.tensor([[0.7, 0.2, 0.1]]))  # doctest: +ELLIPSIS
@@ -328,6 +328,11 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
     ...
     ValueError: the model's outputs are probabilities (every row sums to 1: a softmax), so...
     """
+    if not outputs.is_floating_point():
+        raise ValueError(
+            f"the model returns {str(outputs.dtype).removeprefix('torch.')}, which are no scores (class numbers, after an "
+            "argmax?); pass a model that returns its scores as floating point numbers"
+        )
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         return
     name = _sums_to_one(outputs)

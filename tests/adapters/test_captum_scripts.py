@@ -28,7 +28,7 @@ def test_the_changed_line_raises_nothing_and_keeps_the_form_of_the_results(name:
     differing(*runs(name))
 
 
-ONE_OUTPUT = ("data_loader", "question_answering", "regression", "series_lstm", "tcav")
+ONE_OUTPUT = ("data_loader", "language_model", "question_answering", "regression", "series_lstm", "tcav")
 ENDS_IN_SIGMOID = ("sparse_dense", "text_embeddings")
 SAME = {  # results that are Captum's own, or a neuron's; of the other scripts with several outputs none is
     "feature_permutation": {"loss", "loss, columns off"},
@@ -77,6 +77,7 @@ SAID = {
     "data_loader": "the map is Captum's own: DataLoaderAttribution explains one number of the whole data set",
     "feature_permutation": "the map is Captum's own: the model must return one row of outputs per sample (32)",
     "guided_grad_cam": "AbsenceGuidedGradCam cannot show absences: .*AbsenceDeconvolution cannot show absences: ",
+    "language_model": "the map is Captum's own: LLMAttribution explains the probabilities of an answer",
     "layers": "the map of AbsenceLayerGradCam has no sign: .*AbsenceLayerActivation cannot show absences: ",
     "noise_tunnel_squares": "nt_type='smoothgrad_sq' has no sign.*nt_type='vargrad' has no sign",
     "regression": "the model has a single output, so there is no other neuron to explain",

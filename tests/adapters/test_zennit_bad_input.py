@@ -368,3 +368,18 @@ def test_labels_that_are_no_rivals_have_no_runner_up(word: str) -> None:
     several = ReferenceSet(torch.rand(2, 3), torch.tensor([[1, 1, 0], [0, 0, 0]]), k=1)
     with pytest.raises(ValueError, match=r"which are no rivals.*nontarget='target'"):
         AbsenceGradient(nn.Linear(3, 3), AbsenceEpsilonGamma(), reference=several, nontarget=word)
+
+
+@pytest.mark.parametrize("options", [{}, {"reference": torch.zeros(5).double()}])
+def test_class_numbers_are_no_outputs(options: dict[str, Any]) -> None:
+    class Predicted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores = nn.Linear(5, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scores(x).argmax(1)
+
+    for name in ("Gradient", "SmoothGrad"):
+        with pytest.raises(ValueError, match=r"the model returns int64, which are no scores .*argmax"):
+            getattr(adapters, f"Absence{name}")(Predicted(), adapters.AbsenceEpsilonGamma(), **options)(rows(2))

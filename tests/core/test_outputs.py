@@ -228,3 +228,11 @@ def test_combined_outputs_of_maps_mix_the_class_axis_only() -> None:
         return x
 
     assert torch.allclose(CombinedOutputs(model, weights)(maps)[:, 0], maps[:, 1:].mean(1))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.bool])
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 4)])
+def test_class_numbers_are_no_scores(kind: torch.dtype, shape: tuple[int, ...]) -> None:
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(ValueError, match=f"the model returns {name}, which are no scores .*after an argmax"):
+        check_logits(torch.ones(shape, dtype=kind))
