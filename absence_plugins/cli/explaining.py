@@ -45,8 +45,8 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="auto (the first that is right on this model); relevance (exact; relevance:RULE for another rule); GradCam or another Captum class, for example "
-            "Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; or a unit to render with Lucent, "
+            help="auto (the first that is right on this model); relevance (exact; relevance:RULE for another rule); "
+            "GradCam or another Captum class, for example Occlusion; a composite of Zennit, for example zennit:epsilon_gamma; or a unit to render with Lucent, "
             "lucent:LAYER:UNIT, for example lucent:layer3:7 (lucent:labels:7 is a logit)."
         ),
     ] = "auto",
@@ -54,8 +54,9 @@ def explain(
     nontarget: Annotated[
         str | None,
         typer.Option(
-            help="The other output that is explained: a class by number or name, runner_up, others (their mean), margin "
-            "(target minus runner-up), negated (minus the target). Default: runner_up; of a model with one output none.",
+            help="The other output that is explained: a class by number or name, runner_up, others (their mean), "
+            "margin (target minus runner-up), negated (minus the target). Default: runner_up; of a model with one "
+            "output none.",
             show_default=False,
         ),
     ] = None,

@@ -31,8 +31,8 @@ STEPS = 50
 
 LEAD = """A network that says "{a}" has also looked for what a {a} must not have. This page shows it for
 the {pairs} digits for which it matters most to the bundled network, each with the counterpart whose missing strokes it
-counts most (all 90 pairs were measured; the order is that of the mean effect beyond the control over {candidates} held-out images, of
-which the one with the median effect is shown). Red are strokes that are not in the image, and whose absence raises the
+counts most (all 90 pairs were measured; the order is that of the mean effect beyond the control
+over {candidates} held-out images, of which the one with the median effect is shown). Red are strokes that are not in the image, and whose absence raises the
 output.
 
 Standard attribution compares the image with a black one. Where the image is black nothing differs, so nothing
@@ -71,7 +71,8 @@ HOW_TO_READ = (
     (
         "Pasting test",
         "The strongest pixels of the absence part are copied from the nearest reference into the image; the control "
-        "copies the same shape, with its content, to random other places, 32 times. Logits are compared by how far they fall. "
+        "copies the same shape, with its content, to random other places, 32 times. Logits are compared by "
+        "how far they fall. "
         "The network was trained with random bright pixels as noise, so it tolerates the control more than strokes.",
     ),
 )

@@ -53,8 +53,9 @@ HOW_TO_READ = (
     (
         "Tests in the network",
         "What the map names is copied from the nearest reference, or blanked: the strongest pixels, on photographs the "
-        f"strongest cells of {CELL} x {CELL} pixels. The control does the same with the same shape at random places, {RANDOM_DRAWS} times. "
-        f"The network bears a map out if the output moves the claimed way, and further than in the control by {BEYOND} standard deviations.",
+        f"strongest cells of {CELL} x {CELL} pixels. The control does the same with the same shape at random places, "
+        f"{RANDOM_DRAWS} times. The network bears a map out if the output moves the claimed way, and "
+        f"further than in the control by {BEYOND} standard deviations.",
     ),
 )
 AUTO = "auto"

@@ -128,7 +128,7 @@ class Question:
         return Panel("signed", shown, title, caption, underlay=self.picture, positive=positive, negative=negative)
 
     def in_cells(self, values: Tensor) -> Tensor:
-        """A map [C, H, W] as it is shown and tested: of a photograph every cell's sum, at each of its pixels [1, H, W]."""
+        """A map [C, H, W] as it is shown and tested: of a photograph the sum of every cell, at its pixels [1, H, W]."""
         cell = cell_side(self.x)
         return values if cell == 1 else spread_cells(sum_cells(values, cell), cell, values.shape[-2:])[None]
 

@@ -48,7 +48,7 @@ class Pace:
 
     @classmethod
     def measure(cls, model: nn.Module, x: Tensor) -> Pace:
-        """Of the model on x [1, ...]; the first forward, which warms up, does not count. Forwards take a few at once."""
+        """Of the model on x [1, ...]; the first forward, which warms up, does not count."""
         with torch.no_grad():
             model(x.clone())
             start = time.perf_counter()

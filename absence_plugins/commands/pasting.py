@@ -153,7 +153,7 @@ def strongest(magnitude: Tensor, share: float = PIXEL_SHARE, *, cell: int = 1) -
 
 
 def cell_side(x: Tensor) -> int:
-    """The side of the cells in which an image [..., H, W] is tested: ``CELL`` for photographs, else 1, single pixels."""
+    """The side of the cells in which an image [..., H, W] is tested: of photographs ``CELL``, else 1, a pixel."""
     return CELL if max(x.shape[-2:]) > PHOTOGRAPH else 1
 
 

@@ -55,7 +55,7 @@ def page() -> str:
     return Path("page/index.html").read_text(encoding="utf-8")
 
 
-# -- before the work ----------------------------------------------------------------------------------------------------
+# -- before the work -------------------------------------------------------------------------------------------------
 
 
 EARLY = [
@@ -122,7 +122,7 @@ def test_names_of_classes() -> None:
         find_class("--target", "tigercat", names)
 
 
-# -- one image fails ----------------------------------------------------------------------------------------------------
+# -- one image fails -------------------------------------------------------------------------------------------------
 
 
 def test_an_image_that_fails_is_named_and_the_others_get_their_maps(photos: list[str]) -> None:
@@ -163,7 +163,7 @@ def test_what_was_done_is_written_whatever_ends_the_command(
     assert "stopped in front of the other" in page()
 
 
-# -- what is said -------------------------------------------------------------------------------------------------------
+# -- what is said ----------------------------------------------------------------------------------------------------
 
 
 def test_the_terminal_says_what_is_compared_and_quiet_says_nothing_but_the_path(photos: list[str]) -> None:
@@ -189,7 +189,7 @@ def test_the_command_on_the_page_can_be_pasted_back(photos: list[str], monkeypat
     assert "absence-plugins explain &#39;my photos/a b.png&#39; --model" in page()
 
 
-# -- references ---------------------------------------------------------------------------------------------------------
+# -- references ------------------------------------------------------------------------------------------------------
 
 
 class ByBrightness(nn.Module):
@@ -284,7 +284,7 @@ def test_the_same_photograph_is_no_reference(tmp_path: Path) -> None:
     assert chosen.notes == ("1 reference was left out, as it shows the same photograph: 1/crop.png.",)
 
 
-# -- the network is asked -----------------------------------------------------------------------------------------------
+# -- the network is asked --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,8 @@ def input_method(name: str) -> type[Any]:
         near = [by_word[each] for each in difflib.get_close_matches(wanted, list(by_word), 3, 0.5)]
         hint = f"did you mean {' or '.join(near)}? There are" if near else "there are"
         raise ValueError(
-            f"--method {name!r} is not a method that shows absences on inputs; {hint}: relevance, GradCam, {', '.join(names)}, "
-            "and Zennit's composites as zennit:NAME, for example zennit:epsilon_gamma"
+            f"--method {name!r} is not a method that shows absences on inputs; {hint}: relevance, GradCam, "
+            f"{', '.join(names)}, and Zennit's composites as zennit:NAME, for example zennit:epsilon_gamma"
         )
     return usable[wanted]
 
