@@ -89,7 +89,7 @@ def test_tuple_targets_keep_their_place() -> None:
     [
         (None, ValueError, r"outputs of shape \(3,\); say which one: target="),
         (3, ValueError, "target 3 of sample 0 does not exist: indices go from 0 to 2"),
-        ([0, 1, -1], ValueError, "target -1 of sample 2 does not exist"),
+        ([0, 1, -4], ValueError, "target -4 of sample 2 does not exist: .* from -1 to -3 counted from the end"),
         ([0, 1], ValueError, "2 targets for 3 samples"),
         ((0, 1), ValueError, r"target \(0, 1\) of sample 0 has 2 indices.*1 axes"),
         (1.0, TypeError, "integer"),
