@@ -57,12 +57,13 @@ def logits_of(outputs: Any, *, name: str | int | None = None, samples: int | Non
     }
     if len(fitting) == 1:
         return next(iter(fitting.values()))
-    field = next(iter(fitting), "logits")
-    how = f"outputs[{field!r}]" if isinstance(field, int) or isinstance(outputs, Mapping) else f"outputs.{field}"
+    field = next(iter(fitting), next((key for key, value in named.items() if isinstance(value, Tensor)), None))
+    remedy = "return the scores as one floating tensor [B, K, ...]"
+    if field is not None:
+        remedy = f"pass Scores(model, field={field!r}) of absence_plugins.core.scores, or another of these fields"
     raise ValueError(
         f"the model must return one row of outputs per sample, got {type(outputs).__name__} with {_shown(named)}: it "
-        "cannot be told "
-        f"which are the scores; pass a module whose forward returns one of them, such as {how} of the model's outputs"
+        f"cannot be told which are the scores; {remedy}"
     )
 
 
@@ -123,14 +124,29 @@ def announce(ending: str, *, stacklevel: int) -> None:
 
 
 class Scores(nn.Module):
-    """A model that puts out another's scores, computed on copies of its inputs; ``ending``: what is left out behind.
+    """A model that puts out another's scores, computed on copies of its inputs.
 
-    For hosts, which take a model that returns a tensor. The other model is neither changed nor copied.
+    For hosts, which take a model that returns a tensor, and for models that return several tensors. The other model is
+    neither changed nor copied.
+
+    Args:
+        forward_func: a module or a function.
+        ending: the operation behind the scores that is left out ("softmax", "log_softmax", "sigmoid").
+        field: of a model that returns an object: the field (or place in a tuple) that holds the scores.
+
+    Raises (when called):
+        ValueError: as :func:`logits_of`; the model ends in another operation.
+
+    >>> class Two(nn.Linear):
+    ...     def forward(self, x: Tensor) -> dict[str, Tensor]:
+    ...         return {"a": super().forward(x), "b": super().forward(-x)}
+    >>> tuple(Scores(Two(2, 3), field="b")(torch.zeros(1, 2)).shape)
+    (1, 3)
     """
 
-    def __init__(self, forward_func: Callable[..., Any], ending: str = "") -> None:
+    def __init__(self, forward_func: Callable[..., Any], ending: str = "", *, field: str | int | None = None) -> None:
         super().__init__()
-        self.explained, self.ending = forward_func, ending
+        self.explained, self.ending, self.field = forward_func, ending, field
         self.training = bool(getattr(forward_func, "training", False))
         if hasattr(forward_func, "device_ids"):
             self.device_ids = forward_func.device_ids
@@ -140,8 +156,8 @@ class Scores(nn.Module):
         copies = [value.clone() if isinstance(value, Tensor) else value for value in args]
         named = {name: value.clone() if isinstance(value, Tensor) else value for name, value in kwargs.items()}
         if not self.ending:
-            return logits_of(self.explained(*copies, **named))
-        scores, ending = read_scores(lambda: self.explained(*copies, **named))
+            return logits_of(self.explained(*copies, **named), name=self.field)
+        scores, ending = read_scores(lambda: logits_of(self.explained(*copies, **named), name=self.field))
         if ending != self.ending:
             raise ValueError(
                 f"the model ended in a {self.ending} before, and now in {ending or 'something else'}: the logits in "

@@ -50,7 +50,9 @@ def test_the_scores_are_found(returned: Any) -> None:
 
 def test_several_fields_are_asked_for_by_name() -> None:
     two = {"a": Z, "b": -Z}
-    with pytest.raises(ValueError, match=r"got dict with a \(2, 3\), b \(2, 3\): it cannot be told.*outputs\['a'\]"):
+    with pytest.raises(
+        ValueError, match=r"got dict with a \(2, 3\), b \(2, 3\): it cannot be told.*Scores\(model, field='a'\)"
+    ):
         logits_of(two)
     assert logits_of(two, name="b") is two["b"]
     with pytest.raises(ValueError, match="no tensor 'c'"):

@@ -53,7 +53,8 @@ def find_logits(outputs: Any, x: Tensor) -> Tensor:
         raise TypeError(f"the model's output must be a tensor of logits [N, K], or hold one, got {kind(outputs)}")
     logits = logits_of(outputs, samples=len(x))
     if logits.dim() not in (1, 2) or len(logits) != len(x) or not logits.numel():
-        raise ValueError(f"logits must have the shape ({len(x)}, K) or ({len(x)},), got {tuple(logits.shape)}")
+        remedy = "; pass a module that sums them over the image" if logits.dim() > 2 and len(logits) == len(x) else ""
+        raise ValueError(f"logits must have the shape ({len(x)}, K) or ({len(x)},), got {tuple(logits.shape)}{remedy}")
     return logits
 
 
