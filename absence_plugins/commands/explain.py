@@ -178,6 +178,11 @@ def _reasons(failed: Sequence[tuple[Path, str]]) -> str:
     return f"none of the {len(failed)} images can be explained: {'; '.join(found)}"
 
 
+def _without_path(why: str, path: Path) -> str:
+    """A reason behind the image's name: as in "a.png: not an image" for "photos/a.png is not an image"."""
+    return why.removeprefix(f"{path} is ").removeprefix(f"{path} ")
+
+
 def _shorter(chosen: Explainer, method: str, count: int, references: ReferenceSet | None) -> list[str]:
     """Options that shorten the work, the most useful first."""
     found = [] if method.lower().startswith("relevance") else ["--method relevance"]
@@ -285,7 +290,7 @@ class _Work:
             why = " ".join(str(error).split()) or type(error).__name__
             self.failed.append((path, why))
             if say_so:
-                tqdm.write(f"skipped {path.name}: {why}", file=sys.stderr)
+                tqdm.write(f"skipped {path.name}: {_without_path(why, path)}", file=sys.stderr)
             return
         for kind, is_borne in verdicts.items():
             self.borne[kind] = self.borne.get(kind, 0) + is_borne
@@ -301,7 +306,7 @@ class _Work:
         if missing:
             lead += f" The command was stopped in front of the other{'s' if missing > 1 else ''}."
         if self.failed:
-            named = "; ".join(f"{path.name}: {why}" for path, why in self.failed)
+            named = "; ".join(f"{path.name}: {_without_path(why, path)}" for path, why in self.failed)
             lead += f"\n\nNot explained: {named.rstrip('.')}."
         has_references = self.references is not None
         page = Page(

@@ -179,7 +179,7 @@ def explain_row(
         source = chosen.nearest or "the nearest reference"
         sentences.append(
             f"Reference map: pasting in the {test.region} that the absence part names, from {source}, changes the "
-            f"output of {label} by {test.change:+.2f}; {CONTROL} {test.random_change:+.2f}. {said}"
+            f"output of {label} by {test.change:+.2f}; {CONTROL} {test.random_change:+.2f} ± {test.random_sd:.2f}. {said}"
         )
         facts.append(("Pasting what is missing", f"{test.change:+.2f}, elsewhere {test.random_change:+.2f}"))
     return Row(f"{name}: {label}", " ".join(sentences), tuple(panels), tuple(facts + last))
@@ -199,7 +199,7 @@ def _other(
     verdicts["non-target"], said = removal.verdict(rises=True)
     sentence = (
         f"Non-target map: blanking the {removal.region} that hold {other} down most changes its output by "
-        f"{removal.change:+.2f}; {CONTROL} {removal.random_change:+.2f}. {said}"
+        f"{removal.change:+.2f}; {CONTROL} {removal.random_change:+.2f} ± {removal.random_sd:.2f}. {said}"
     )
     tested = ("Blanking what suppresses", f"{removal.change:+.2f}, elsewhere {removal.random_change:+.2f}")
     return panel, (f"Output of {other}", f"{absent.output:.2f}"), sentence, tested
