@@ -18,8 +18,8 @@ from absence_plugins.captum.calls import modules_of, parameters_of
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import WORDS, check_rivals, check_word
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.reading import force_eager
 from absence_plugins.core.references import ReferenceSet
+from absence_plugins.core.running import INFERENCE, as_written, explained_running
 from absence_plugins.core.scores import logits_of
 from absence_plugins.core.training import describe_training, find_training
 
@@ -65,10 +65,7 @@ def check_model(model: Any) -> None:
     if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
         raise ValueError("the model has lazy modules that have not seen an input yet; run it once before explaining it")
     if any(parameter.is_inference() for parameter in parameters):
-        raise ValueError(
-            "the model's parameters were made in torch.inference_mode(), so no gradient passes them; make or load the "
-            "model outside it"
-        )
+        raise ValueError(INFERENCE)
     for wrapper, explained in WRAPPERS.items():
         if isinstance(getattr(model, "__self__", None), wrapper):
             raise OneNumber(
@@ -218,10 +215,11 @@ def explained_gradients(method: Any) -> Iterator[None]:
 
 
 @contextmanager
-def as_written() -> Iterator[None]:
+def outside_modes() -> Iterator[None]:
     """In this block compiled modules run as they are written, so that hooks are heard, and inference mode is off."""
     with ExitStack() as stack:
-        stack.enter_context(force_eager())
+        stack.enter_context(as_written())
+        stack.enter_context(explained_running())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         yield

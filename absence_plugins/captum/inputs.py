@@ -40,6 +40,7 @@ from absence_plugins.captum.remedies import (
 from absence_plugins.core.combining import CombinedOutputs
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
+from absence_plugins.core.running import check_heard
 
 AUTO_STEPS = (50, 100, 200, 400, 800, 1600)
 
@@ -153,6 +154,7 @@ class AbsenceGuidedBackprop(AbsenceMethod, GuidedBackprop, local=True, no_refere
     """
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
+        check_heard(host.forward_func, type(self).__name__)
         warn_local(self)
         opposite = copy.copy(host)
         redirect(opposite, CombinedOutputs(host.forward_func, -torch.eye(plan.columns).to(plan.output)))

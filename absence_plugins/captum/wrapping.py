@@ -14,7 +14,7 @@ from captum.attr import Attribution, GradientAttribution
 from captum.log import log_usage
 
 from absence_plugins.captum.calls import plain, resolve_layers
-from absence_plugins.captum.conditions import OneNumber, as_written, without_inference
+from absence_plugins.captum.conditions import OneNumber, outside_modes, without_inference
 from absence_plugins.captum.noise import check_known_tunnel
 from absence_plugins.captum.tools import calls_like_tcav, for_class_asked
 from absence_plugins.core import AbsenceWarning
@@ -54,7 +54,7 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
         if self.is_neutral:
             return unlogged(self, *args, **kwargs)
         try:
-            with as_written():
+            with outside_modes():
                 explanation, delta = self._collect(without_inference(self._bind(args, kwargs)), full=False)
         except OneNumber as error:
             if not self._is_auto or self.evidence != "signed" or issubclass(host, GradientAttribution):
@@ -86,7 +86,7 @@ def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
         arguments = without_inference(self._bind(args, kwargs))
         if "return_convergence_delta" in arguments:
             arguments["return_convergence_delta"] = False
-        with as_written():
+        with outside_modes():
             return self._collect(arguments, full=True)[0]
 
     explain.__doc__ = (

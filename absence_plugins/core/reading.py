@@ -11,9 +11,8 @@ model itself a softmax or sigmoid that is called as a function counts, too (:mod
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import unchanged
+from absence_plugins.core.running import EXPORTED, SCRIPTED, as_written, explained_running
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardtanh)
 ACTIVATIONS = (
@@ -80,6 +80,8 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
     >>> find_module(nn.Sequential(nn.Sequential(nn.ReLU())), "0_0")
     ReLU()
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a layer is read in an nn.Module, got a {type(model).__name__}; pass the module")
     modules: dict[str, nn.Module] = dict(plain_model(model).named_modules(remove_duplicate=False))
     if name in modules:
         return modules[name]
@@ -156,6 +158,8 @@ class Watch:
         self._handles: list[Any] = []
 
     def __enter__(self) -> Watch:
+        if isinstance(self.module, torch.jit.ScriptModule):
+            raise ValueError(f"layer {self.name!r} {SCRIPTED}")
         inner = last_of(self.module) if self.side == "auto" else self.module
         if self.side == "input" or (self.side == "auto" and is_activation(inner)):
             self._on(inner.register_forward_pre_hook(self._keep_input, prepend=True, with_kwargs=True))
@@ -188,7 +192,8 @@ class Watch:
     def last(self) -> Tensor:
         """The value of the last call; forgets all. Raises ValueError if the module did not run."""
         if not self.values:
-            raise ValueError(f"layer {self.name!r} does not run in the model's forward, so it has no activation")
+            why = f"; {EXPORTED}" if type(self.module) is nn.Module else ""  # a module without a forward of its own
+            raise ValueError(f"layer {self.name!r} does not run in the model's forward, so it has no activation{why}")
         value = self.values[-1]
         self.forget()
         return value
@@ -261,18 +266,8 @@ def run_model(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, 
     copied = [value.clone() if isinstance(value, Tensor) else value for value in given]
     named = {name: value.clone() if isinstance(value, Tensor) else value for name, value in named.items()}
     inner = plain_model(model)
-    with force_eager():
+    with as_written(), explained_running():
         return inner(*copied, **named)
-
-
-def force_eager() -> Any:
-    """Compiled modules run as they are written in this block, so that hooks on them are heard."""
-    stance = getattr(torch.compiler, "set_stance", None)
-    if (
-        stance is None or "torch._dynamo" not in sys.modules
-    ):  # nothing is compiled otherwise, and the import takes seconds
-        return nullcontext()
-    return stance("force_eager")
 
 
 def batch_size_of(inputs: tuple[Any, ...], keywords: Mapping[str, Any] | None = None) -> int | None:
@@ -326,6 +321,7 @@ def stopped_at(model: nn.Module, watch: Watch) -> Iterator[Callable[..., Tensor]
         return watch.last()
 
     with unchanged(plain_model(model)), watch:
-        plain_model(model).eval()
+        for module in plain_model(model).modules():
+            module.training = False  # exported programs have no eval()
         watch.module.register_forward_hook(stop)  # `unchanged` takes it off
         yield run

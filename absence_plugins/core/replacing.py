@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from absence_plugins.core.reading import Watch, force_eager, plain_model, tensor_of
+from absence_plugins.core.reading import Watch, plain_model, tensor_of
+from absence_plugins.core.running import as_written
 from absence_plugins.core.units import Layer
 
 
@@ -70,7 +71,7 @@ def replaced(watch: Watch, change: Callable[[Tensor], Tensor]) -> Iterator[Watch
     ...     net(torch.ones(2, 1)).flatten().tolist()
     [0.0, 0.0]
     """
-    with force_eager(), _Replacement(watch, change) as replacement:
+    with as_written(), _Replacement(watch, change) as replacement:
         yield replacement
 
 

@@ -13,17 +13,24 @@ from lucent.optvis.param import color, spatial
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import unchanged
+from absence_plugins.core.running import explained_running
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, its parameters without gradients; hooks, modes and ``.grad`` as before
+    """The model in evaluation mode, its parameters without gradients, outside of inference mode; hooks, modes and ``.grad`` as before
     afterwards.
     """
-    with unchanged(model):
-        model.eval()
+    with ExitStack() as stack:
+        stack.enter_context(explained_running())
+        stack.enter_context(unchanged(model))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for module in model.modules():
+            module.training = False  # exported programs have no eval()
         for parameter in model.parameters():
-            parameter.requires_grad_(False)
+            if not parameter.is_inference():
+                parameter.requires_grad_(False)
         yield
 
 

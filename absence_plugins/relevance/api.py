@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.outputs import check_explained
+from absence_plugins.core.running import EXPORTED, is_exported
 from absence_plugins.core.scores import announce
 from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pulled
 from absence_plugins.relevance.operation import RelevanceError
@@ -72,12 +73,15 @@ def relevance(
     """
     values, structure = flatten(x)
     references = list_references(reference, values, structure)
+    rules = rule_of_modules(rule, model)
+    if rules is not None and is_exported(model):
+        raise ValueError(f"rule={rule!r} belongs to layers, and {EXPORTED}, or leave rule out")
     explained = Explained(lambda *inputs: structure.call(model, inputs), output)
     comparison = Comparison(
         explained,
         values,
         model=model,  # type: ignore[arg-type]
-        rule=rule_of_modules(rule, model),
+        rule=rules,
         layers=_named_layers(model, layers),
     )
     announce(explained.ending, stacklevel=3)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.hooks import rewritten
 from absence_plugins.core.module_calls import running_modules
-from absence_plugins.core.reading import force_eager
+from absence_plugins.core.running import as_written
 from absence_plugins.core.training import Draws, describe_training, find_drawing, find_training
 from absence_plugins.relevance.graph import check_graph, last_reached
 from absence_plugins.relevance.mode import RecordingMode
@@ -357,7 +357,7 @@ def _check_compiled(model: Any) -> None:
 def _enter_pass(stack: contextlib.ExitStack) -> None:
     """Gradients on, compiled models as they were written."""
     stack.enter_context(torch.enable_grad())
-    stack.enter_context(force_eager())
+    stack.enter_context(as_written())
 
 
 def _keep_into(seen: dict[str, Tensor], name: str) -> Callable[[Any], Any]:

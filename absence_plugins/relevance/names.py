@@ -95,6 +95,8 @@ def read(function: Callable[..., Any]) -> Word:
     ('mul', True, 'sigmoid')
     """
     spelled = getattr(function, "__name__", type(function).__name__)
+    if isinstance(function, torch._ops.OpOverload):  # of an exported program: "aten::add_" of add_.Tensor
+        spelled = function._schema.name.split("::")[-1]
     if spelled == "__get__":
         attribute = getattr(getattr(function, "__self__", None), "__name__", "")
         return Word(attribute, False, attribute not in VIEWS, False, function)

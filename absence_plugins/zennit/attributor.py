@@ -26,6 +26,7 @@ from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.running import as_written, check_heard, explained_running
 from absence_plugins.core.scores import announce
 from absence_plugins.core.training import Draws
 from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
@@ -104,6 +105,8 @@ class AbsenceAttributor:
                 f"reference must be a ReferenceSet or a tensor, got {type(reference).__name__}; "
                 "build one: ReferenceSet(images, labels)"
             )
+        if self.composite is not None or not isinstance(self.model, nn.Module):
+            check_heard(self.model, type(self).__name__)
         check_word(nontarget)
         check_rivals(nontarget, is_multi_label=isinstance(reference, ReferenceSet) and reference.is_multi_label)
         if isinstance(reference, ReferenceSet) and reference.is_tuple:
@@ -367,8 +370,12 @@ def _paired(root: RootHook, reference: Tensor | None, *, quiet: bool) -> Iterato
 
 @contextmanager
 def _with_gradients() -> Iterator[None]:
-    """In this block gradients are on, also inside ``torch.no_grad()`` and ``torch.inference_mode()``."""
+    """In this block gradients are on, also inside ``torch.no_grad()`` and ``torch.inference_mode()``; models run as they
+    are written.
+    """
     with ExitStack() as stack:
+        stack.enter_context(as_written())
+        stack.enter_context(explained_running())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from absence_plugins.core.reading import force_eager
+from absence_plugins.core.running import as_written, explained_running
 from absence_plugins.methods.debias.second import SecondDerivatives
 
 Normalize = Literal["mask", "share"] | None
@@ -32,7 +32,7 @@ def twice_differentiable() -> Iterator[None]:
     >>> (slope,) = torch.autograd.grad(y.sum(), q, create_graph=True)
     >>> slope.square().sum().backward()
     """
-    with sdpa_kernel(SDPBackend.MATH), SecondDerivatives(), force_eager():
+    with sdpa_kernel(SDPBackend.MATH), SecondDerivatives(), as_written(), explained_running():
         yield
 
 

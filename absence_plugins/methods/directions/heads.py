@@ -14,8 +14,9 @@ from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.layouts import Axes
 from absence_plugins.core.outputs import Logit, Output
-from absence_plugins.core.reading import Watch, force_eager, plain_model, run_model
+from absence_plugins.core.reading import Watch, plain_model, run_model
 from absence_plugins.core.replacing import replaced
+from absence_plugins.core.running import as_written
 from absence_plugins.core.scores import announce, read_scores, run_scores
 from absence_plugins.core.units import Layer, Unit
 
@@ -160,7 +161,7 @@ class Head:
             return self.read(features, ())[0]
         value = self._value(features).clone()  # an in-place rectifier behind the layer would overwrite the features
         rest = self._rest
-        with evaluating(self.model), force_eager():
+        with evaluating(self.model), as_written():
             return read_scores(lambda: reduce(lambda given, module: module(given), rest, value), samples=len(features))[
                 0
             ]
