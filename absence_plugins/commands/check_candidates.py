@@ -159,7 +159,7 @@ def rejected() -> list[tuple[str, str, str]]:
         and made._traits.refuses
     ]
     try:
-        from absence_plugins.zennit.composites import REFUSALS
+        from absence_plugins.zennit.refused import REFUSALS
     except ImportError:
         return found
     return found + [("Zennit", name, reason) for name, reason in REFUSALS.items()]

@@ -22,8 +22,6 @@ from absence_plugins.zennit.attributors import (
     AbsenceSmoothGrad,
 )
 from absence_plugins.zennit.composites import (
-    AbsenceBetaSmooth,
-    AbsenceDeconvNet,
     AbsenceEpsilonAlpha2Beta1,
     AbsenceEpsilonAlpha2Beta1Flat,
     AbsenceEpsilonGamma,
@@ -41,6 +39,7 @@ from absence_plugins.zennit.mapped import (
     AbsenceSpecialFirstLayerMapComposite,
 )
 from absence_plugins.zennit.pairing import ConservationError
+from absence_plugins.zennit.refused import AbsenceBetaSmooth, AbsenceDeconvNet
 from absence_plugins.zennit.rules import (
     AbsenceAlphaBeta,
     AbsenceEpsilon,

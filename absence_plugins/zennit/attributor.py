@@ -30,7 +30,6 @@ from absence_plugins.core.running import as_written, check_heard, explained_runn
 from absence_plugins.core.scores import announce
 from absence_plugins.core.training import Draws
 from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
-from absence_plugins.zennit.composites import REFUSALS
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import (
     Pair,
@@ -40,6 +39,7 @@ from absence_plugins.zennit.pairing import (
     hooks_on,
     of_thread,
 )
+from absence_plugins.zennit.refused import REFUSALS
 from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.scores import check_values, scores_only, weighted
@@ -113,7 +113,7 @@ class AbsenceAttributor:
             raise ValueError("the ReferenceSet holds tuples of inputs, but Zennit attributes to one input")
         self.reference, self.nontarget = reference, nontarget
         self._undo: tuple[Callable[[], None], ...] = ()  # of the composite's registration
-        name = type(self.composite).__name__
+        name = type(self.composite).__name__.removeprefix("Absence")
         if (reference is not None or nontarget is not None) and name in REFUSALS and not self._needs_no_rules:
             raise ValueError(f"{name} cannot show absences: {REFUSALS[name]}")
 

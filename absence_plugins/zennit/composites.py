@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 
 from torch import nn
 from zennit.composites import (
-    BetaSmooth,
-    DeconvNet,
     EpsilonAlpha2Beta1,
     EpsilonAlpha2Beta1Flat,
     EpsilonGammaBox,
@@ -44,16 +42,6 @@ from absence_plugins.zennit.rules import (
 )
 
 LayerMap = list[tuple[Any, Any]]
-REFUSALS = {
-    "DeconvNet": (
-        "it passes only positive gradients down, whether units are active or not, so nothing is ever held down; "
-        "use AbsenceEpsilonGamma, or AbsenceGuidedBackprop, which is two-sided here"
-    ),
-    "BetaSmooth": (
-        "it smooths the gradient at x for derivatives of second order, and a gradient compares with no reference; use "
-        "AbsenceEpsilonGamma, or AbsenceIntegratedGradients with composite=BetaSmooth()"
-    ),
-}
 
 
 class AbsenceComposite:
@@ -350,32 +338,6 @@ class AbsenceGuidedBackprop(AbsenceComposite, GuidedBackprop):
     def __init__(self, layer_map: LayerMap | None = None, canonizers: list[Any] | None = None) -> None:
         rules = [*(layer_map or []), (nn.ReLU, AbsenceReLUGuidedBackprop())]
         LayerMapComposite.__init__(self, rules, canonizers=canonizers)
-
-
-class AbsenceDeconvNet(DeconvNet):
-    """Cannot be made: Zennit's DeconvNet shows no absences. Raises ValueError with the reason and an alternative.
-
-    >>> AbsenceDeconvNet()
-    Traceback (most recent call last):
-    ...
-    ValueError: DeconvNet cannot show absences: ...
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise ValueError(f"DeconvNet cannot show absences: {REFUSALS['DeconvNet']}")
-
-
-class AbsenceBetaSmooth(BetaSmooth):
-    """Cannot be made: Zennit's BetaSmooth compares with nothing. Raises ValueError with the reason and an alternative.
-
-    >>> AbsenceBetaSmooth()
-    Traceback (most recent call last):
-    ...
-    ValueError: BetaSmooth cannot show absences: ...
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise ValueError(f"BetaSmooth cannot show absences: {REFUSALS['BetaSmooth']}")
 
 
 def _with_epsilon(layer_map: LayerMap | None, rule: Any, epsilon: Any, stabilizer: Any, zero_params: Any) -> LayerMap:

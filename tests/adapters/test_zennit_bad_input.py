@@ -16,6 +16,7 @@ from zennit_nets import CONSERVATIVE, OURS, conv_net, dense_net, explain, images
 
 import absence_plugins.zennit as adapters
 from absence_plugins import ReferenceSet
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.zennit import (
     AbsenceEpsilon,
     AbsenceEpsilonGamma,
@@ -127,9 +128,16 @@ def test_a_reference_that_nothing_is_compared_with(kind: str) -> None:
 def test_refused_composites() -> None:
     net = dense_net(1)
     for cls, options in ((adapters.AbsenceDeconvNet, {}), (adapters.AbsenceBetaSmooth, {"beta_smooth": 3.0})):
-        with pytest.raises(ValueError, match=r"cannot show absences: .*use AbsenceEpsilonGamma"):
-            cls(**options)
-    for composite in (DeconvNet(), BetaSmooth()):
+        with pytest.warns(AbsenceWarning, match=r"cannot show absences: .*use AbsenceEpsilonGamma.* Zennit's own"):
+            made = cls(**options)
+        host = cls.__bases__[0](**options)
+        kinds = (AbsenceGradient, attribution.Gradient)
+        found, expected = (
+            kind(net, one)(rows(2), torch.eye(3)[[0, 0]].double())[1]
+            for kind, one in zip(kinds, (made, host), strict=True)
+        )
+        assert torch.equal(found, expected)
+    for composite in (DeconvNet(), BetaSmooth(), adapters.AbsenceDeconvNet(), adapters.AbsenceBetaSmooth()):
         for given in ({"reference": rows(2)}, {"nontarget": 1}):
             with pytest.raises(ValueError, match=r"cannot show absences: .*use AbsenceEpsilonGamma"):
                 AbsenceGradient(net, composite, **given)

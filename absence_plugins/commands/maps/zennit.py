@@ -17,6 +17,7 @@ from absence_plugins.commands.maps.explainers import Found, signed_parts
 from absence_plugins.commands.pace import Passes
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import as_columns
+from absence_plugins.zennit.refused import REFUSALS
 from absence_plugins.zennit.scores import scores_only
 
 PREFIX = "absence_"
@@ -62,13 +63,9 @@ class ZennitMaps:
             for key in COMPOSITES
             if key.startswith(PREFIX)
         }
-        rejected = {
-            plain.removeprefix("Absence").lower(): made
-            for plain, made in vars(adapters).items()
-            if plain in ("AbsenceDeconvNet", "AbsenceBetaSmooth")
-        }
-        if wanted in rejected:
-            rejected[wanted]()  # raises with the reason
+        for rejected, reason in REFUSALS.items():
+            if wanted == rejected.lower():
+                raise ValueError(f"{rejected} cannot show absences: {reason}")
         if wanted not in keys:
             raise ValueError(
                 f"--method {name!r} is no composite that shows absences; there are: "
