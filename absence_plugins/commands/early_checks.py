@@ -29,7 +29,9 @@ def check_images(paths: Sequence[Path]) -> None:
 
 def check_model_words(model: str, weights: str = "none") -> None:
     """Raise ValueError for a ``--model`` whose source does not exist, and a weights file that does not exist."""
-    source, separator, _ = model.partition(":")
+    source, separator, name = model.partition(":")
+    if separator and source not in SOURCES:
+        check_module_name(source, name)
     if separator and source not in SOURCES and not _is_module(source.partition(".")[0]):
         near = difflib.get_close_matches(source, SOURCES, 1)
         hint = f"; did you mean {near[0]}:{model.partition(':')[2]}?" if near else ""
@@ -37,6 +39,20 @@ def check_model_words(model: str, weights: str = "none") -> None:
     looks_like_file = "/" in weights or Path(weights).suffix in (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
     if looks_like_file and not Path(weights).exists():
         raise ValueError(f"weights file {weights} does not exist")
+
+
+def check_module_name(module: str, name: str) -> None:
+    """Raise ValueError for the module of ``module:factory`` that is a path, or has no name.
+
+    >>> check_module_name("nets/own.py", "build")
+    Traceback (most recent call last):
+    ValueError: --model nets/own.py:build: 'nets/own.py' is no name of a module, as in `import nets.own`; write nets.own:build
+    """
+    if not all(part.isidentifier() for part in module.split(".")):
+        written = module.removesuffix(".py").lstrip("./").replace("/", ".") or "models"
+        raise ValueError(
+            f"--model {module}:{name}: {module!r} is no name of a module, as in `import {written}`; write {written}:{name}"
+        )
 
 
 def check_folder(option: str, folder: Path | None) -> None:

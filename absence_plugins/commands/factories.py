@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from absence_plugins.commands.early_checks import check_module_name
 from absence_plugins.core.places import describe_place
 
 
@@ -32,12 +33,7 @@ def build_model(module: str, name: str) -> nn.Module:
     Traceback (most recent call last):
     ValueError: module 'torch.nn' has no 'Identty'; did you mean Identity?
     """
-    if not all(part.isidentifier() for part in module.split(".")):
-        remedy = module.removesuffix(".py").lstrip("./").replace("/", ".")
-        raise ValueError(
-            f"--model {module}:{name}: {module!r} is no name of a module, as in `import {remedy or 'models'}`; write "
-            f"{remedy or 'models'}:{name}"
-        )
+    check_module_name(module, name)
     sys.path.insert(0, "")
     try:
         with _own_errors(f"module {module!r} fails on import"):

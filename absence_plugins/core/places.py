@@ -15,7 +15,7 @@ def describe_place(error: BaseException) -> str:
     r"""File and line of the user's code in which an error was raised, as " (nets.py, line 12, in forward)".
 
     It is the innermost call that lies neither in an installed package nor in Python itself. "" if there is none, or if
-    it is this package's.
+    this package raised the error.
 
     >>> try:
     ...     exec(compile("def build(): return 1 / 0\nbuild()", "nets.py", "exec"), {})
@@ -27,7 +27,9 @@ def describe_place(error: BaseException) -> str:
         return f" ({_short(error.filename)}, line {error.lineno})"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_in(frame.filename, (OURS,)):
-            return ""
+            if (frame.line or "").startswith("raise"):
+                return ""
+            continue  # a mode or a hook of ours, in which an operation of the user's code fails
         if frame.filename.startswith("<") or _is_in(frame.filename, _installed()):
             continue
         where = "" if frame.name == "<module>" else f", in {frame.name}"
