@@ -105,7 +105,7 @@ class AbsenceAttributor:
                 f"reference must be a ReferenceSet or a tensor, got {type(reference).__name__}; "
                 "build one: ReferenceSet(images, labels)"
             )
-        if self.composite is not None or not isinstance(self.model, nn.Module):
+        if self.composite is not None:
             check_heard(self.model, type(self).__name__)
         check_word(nontarget)
         check_rivals(nontarget, is_multi_label=isinstance(reference, ReferenceSet) and reference.is_multi_label)

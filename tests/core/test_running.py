@@ -203,8 +203,8 @@ def test_functions_in_place_of_modules() -> None:
     def function(x: Tensor) -> Any:
         return torch.func.functional_call(net, dict(net.named_parameters()), (x,))
 
-    for door in ("paths", "saliency", "ablation", "deeplift", "relevance", "scores"):
+    for door in ("paths", "saliency", "ablation", "deeplift", "relevance", "scores", "gradient", "occlusion"):
         assert same(door, function)
-    for door in ("rules", "gradient", "occlusion", "unit"):
+    for door in ("rules", "unit"):
         with pytest.raises((ValueError, TypeError), match=r"pass the (nn\.M|m)odule"):
             DOORS[door](function)
