@@ -22,7 +22,7 @@ from zennit.attribution import (
 
 from absence_plugins.core.choices import Choice, Nontarget, check_rivals, check_word
 from absence_plugins.core.explanation import Explanation
-from absence_plugins.core.hooks import quiet_forward
+from absence_plugins.core.hooks import quiet_forward, rewritten
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet, warn_unsuitable
@@ -171,7 +171,10 @@ class AbsenceAttributor:
         with _with_gradients(), self._paired_root() as root, scores_only(self.model) as reading:
             asks = (root, self.reference, self.nontarget)
             reading.cuts = isinstance(attr_output_fn, NontargetOutput) or any(one is not None for one in asks)
-            yield root
+            with ExitStack() as stack:
+                if root is None:  # Zennit's own forward: the model may work in place on its input, a leaf
+                    stack.enter_context(rewritten(self.model, Tensor.clone, side="input"))
+                yield root
         announce(reading.ending, stacklevel=6)
 
     @contextmanager

@@ -208,3 +208,23 @@ def test_functions_in_place_of_modules() -> None:
     for door in ("rules", "unit"):
         with pytest.raises((ValueError, TypeError), match=r"pass the (nn\.M|m)odule"):
             DOORS[door](function)
+
+
+class InPlace(Net):  # normalizes what it is given
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 0.5
+        x /= 0.25
+        return super().forward(x)
+
+
+class Normalized(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x - 0.5) / 0.25)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_forwards_that_overwrite_their_input(door: str) -> None:
+    before = X.clone()
+    found, wanted = DOORS[door](InPlace().eval()), DOORS[door](Normalized().eval())
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6, equal_nan=True)
+    assert torch.equal(X, before)
