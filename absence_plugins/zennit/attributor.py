@@ -172,7 +172,8 @@ class AbsenceAttributor:
             asks = (root, self.reference, self.nontarget)
             reading.cuts = isinstance(attr_output_fn, NontargetOutput) or any(one is not None for one in asks)
             with ExitStack() as stack:
-                if root is None:  # Zennit's own forward: the model may work in place on its input, a leaf
+                # Zennit's own forward: the model may work in place on its input, a leaf
+                if root is None and isinstance(self.model, nn.Module):
                     stack.enter_context(rewritten(self.model, Tensor.clone, side="input"))
                 yield root
         announce(reading.ending, stacklevel=6)
