@@ -8,13 +8,17 @@ import copy
 import gc
 import hashlib
 import json
+import traceback
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
 
+import absence_plugins
 from absence_plugins.bench.model_methods import METHODS, TARGET, ModelMethod
 from absence_plugins.bench.models_result import PRECISE, ModelScore, ModelsResult
 from absence_plugins.bench.pages import replaced, require_marks
@@ -22,6 +26,7 @@ from absence_plugins.bench.run import Run
 from absence_plugins.bench.sources import fingerprint_sources
 from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.bench.zoo import ZOO, Entry, build, installed
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import require_folder, whole_file, write_whole
 from absence_plugins.methods.checkpoint import read_record, write_record
 
@@ -122,19 +127,35 @@ def score_model(entry: Entry) -> list[ModelScore]:
 
     def score(name: str, method: ModelMethod) -> ModelScore:
         own = copy.deepcopy(model)  # a host that fails can leave hooks
-        try:
-            found = method.attribute(own, x.clone(), r.clone()).detach()
-            back = method.attribute(own, r.clone(), x.clone()).detach() if method.has_reference else None
-        except Exception as error:  # that a method does not run is what is asked
-            note = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
-            return ModelScore(entry.source, entry.name, name, False, None, None, note)
+        blank = ModelScore(
+            entry.source, entry.name, name, True, None, None, "", is_ours=method.is_ours, is_complete=method.is_complete
+        )
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            try:
+                found = method.attribute(own, x.clone(), r.clone()).detach()
+                back = method.attribute(own, r.clone(), x.clone()).detach() if method.has_reference else None
+            except Exception as error:  # that a method does not run is what is asked
+                note = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
+                return replace(blank, runs=False, note=note, said=note if _is_rejection(error) else "")
+        words = [str(one.message) for one in seen if issubclass(one.category, AbsenceWarning)]
+        blank = replace(blank, said=shorten("; ".join(dict.fromkeys(words)), 160, placeholder=" ..."))
         if not bool(torch.isfinite(found).all()):
-            return ModelScore(entry.source, entry.name, name, True, None, None, "NaN or infinite values")
+            return replace(blank, note="NaN or infinite values")
+        if not method.is_complete:
+            return blank
         target = outputs[0] - outputs[1] if method.has_reference else outputs[0]
         off = abs(float(found.double().sum()) - target) / abs(target)
-        return ModelScore(entry.source, entry.name, name, True, off, _asymmetry(found, back), "")
+        return replace(blank, error=off, asymmetry=_asymmetry(found, back))
 
     return [score(name, method) for name, method in METHODS.items()]
+
+
+def _is_rejection(error: Exception) -> bool:
+    """Whether this package raised the error itself, and not torch or a host beneath it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = Path(absence_plugins.__file__).parent
+    return isinstance(error, (ValueError, TypeError)) and inside in Path(frames[-1].filename).parents
 
 
 def _logits(model: nn.Module, *inputs: Tensor) -> list[float]:

@@ -15,7 +15,8 @@ CONSERVED, ANTISYMMETRIC = 0.01, 1e-3  # largest relative errors
 PRECISE = 1e-3  # of u: smaller differences are measured in float64
 LEGEND = (
     "cells: by how much the sum of the map misses what it divides, u(x) - u(r), or u(x) for methods without a "
-    f"reference, relative to it; !: more than {CONSERVED:.0%}; ~: R(x; r) is not -R(r; x); -: does not run; x and r "
+    f"reference, relative to it; !: more than {CONSERVED:.0%}; ~: R(x; r) is not -R(r; x); -: does not run; w: our "
+    "class warns, or rejects the model, in words; ok: a gradient, which has no sum to be checked; x and r "
     "are noise, weights are random; float32, or float64 where u(x) - u(r) is less than a thousandth of u"
 )
 
@@ -31,6 +32,9 @@ class ModelScore:
             map.
         asymmetry: max abs(R(x; r) + R(r; x)) / max abs(R(x; r)); None without a reference or a map.
         note: why there is no finite map; "" if there is.
+        said: what our own class warned of, or with which words it rejected the model; "" for others' methods.
+        is_ours: a class of this package.
+        is_complete: whether the method promises the sum.
     """
 
     source: str
@@ -40,6 +44,23 @@ class ModelScore:
     error: float | None
     asymmetry: float | None
     note: str
+    said: str = ""
+    is_ours: bool = False
+    is_complete: bool = True
+
+    @property
+    def is_right(self) -> bool:
+        """Whether what the method promises holds."""
+        if not self.is_complete:
+            return self.runs and not self.note
+        return self.is_conserved and (self.asymmetry is None or self.is_antisymmetric)
+
+    @property
+    def fault(self) -> str:
+        """What must not happen to a class of ours: "crash", "silently wrong"; "" otherwise."""
+        if not self.is_ours or self.is_right or self.said:
+            return ""
+        return "silently wrong" if self.runs else "crash"
 
     @property
     def is_conserved(self) -> bool:
@@ -57,12 +78,13 @@ class ModelScore:
         >>> ModelScore("timm", "resnet10t", "DeepLift", True, 0.25, 0.0, "").cell()
         '.25!'
         """
+        said = "w" if self.said else ""
         if not self.runs:
-            return "-"
+            return f"-{said}"
         if self.error is None:
-            return "NaN!"
+            return f"{'NaN!' if self.note else 'ok'}{said}"
         crooked = self.asymmetry is not None and not self.is_antisymmetric
-        return f"{short_number(self.error)}{'' if self.is_conserved else '!'}{'~' if crooked else ''}"
+        return f"{short_number(self.error)}{'' if self.is_conserved else '!'}{'~' if crooked else ''}{said}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, ready for JSON."""
@@ -88,9 +110,9 @@ class ModelsResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the relevance of differences is conserved and antisymmetric on every model."""
-        ours = [one for one in self.scores if one.method.startswith("relevance ")]
-        return all(one.is_conserved and one.is_antisymmetric for one in ours)
+        """Whether relevance is right on every model, and no other class of ours crashes or is silently wrong."""
+        exact = [one for one in self.scores if one.method.startswith("relevance ")]
+        return all(one.is_right for one in exact) and not any(one.fault for one in self.scores)
 
     def rows(self) -> list[list[str]]:
         """A row per model: package, name, a cell per method."""
@@ -105,16 +127,21 @@ class ModelsResult:
             compares = any(one.asymmetry is not None for one in own)
             straight = str(sum(one.is_antisymmetric for one in own)) if compares else "no reference"
             runs, conserved = sum(one.runs for one in own), sum(one.is_conserved for one in own)
-            rows.append([method, str(runs), str(conserved), straight])
+            summed = str(conserved) if any(one.is_complete for one in own) else "no sum"
+            is_ours = any(one.is_ours for one in own)
+            faults = str(sum(bool(one.fault) for one in own)) if is_ours else "not ours"
+            rows.append([method, str(runs), summed, straight, faults])
         return rows
 
     def table(self) -> str:
         """Both tables and the reasons why a method does not run."""
-        head = [f"of {len(self.models)} models", "runs", "conserved", "antisymmetric"]
+        head = [f"of {len(self.models)} models", "runs", "conserved", "antisymmetric", "wrong without a word"]
         notes: dict[str, list[str]] = {}
         for one in self.scores:
             if one.note:
                 notes.setdefault(f"{one.method}: {one.note}", []).append(one.model)
+            if one.fault:
+                notes.setdefault(f"FAULT: {one.method}, {one.fault}", []).append(one.model)
         lines = [*align([head, *self.counts()]), "", *align([["", "", *self.methods], *self.rows()], left=(0, 1))]
         lines += ["", LEGEND, *(f"{note} [{', '.join(models)}]" for note, models in notes.items())]
         return "\n".join([*lines, "", *surroundings(self.environment)])
@@ -124,7 +151,10 @@ class ModelsResult:
 
     def markdown(self) -> str:
         """Both tables as Markdown."""
-        counts = [[f"of {len(self.models)} models", "runs", "conserved", "antisymmetric"], *self.counts()]
+        counts = [
+            [f"of {len(self.models)} models", "runs", "conserved", "antisymmetric", "wrong without a word"],
+            *self.counts(),
+        ]
         return f"{_markdown(counts, 1)}\n\n{_markdown([['package', 'model', *self.methods], *self.rows()], 2)}"
 
     def figure(self) -> Figure:
@@ -137,10 +167,11 @@ class ModelsResult:
 
     @staticmethod
     def _grade(one: ModelScore) -> str:
-        if not one.runs:
-            return "does not run"
-        crooked = one.asymmetry is not None and not one.is_antisymmetric
-        return "runs, but the sum or the sign is wrong" if crooked or not one.is_conserved else "right"
+        if one.is_right:
+            return "right"
+        if one.said:
+            return "says why it is not"
+        return "runs, but the sum or the sign is wrong" if one.runs else "does not run"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""

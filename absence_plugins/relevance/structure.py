@@ -35,8 +35,10 @@ def flatten(inputs: Any) -> tuple[list[Any], Structure]:
 
     Raises:
         TypeError: neither a tensor, a tuple or list, nor a mapping, or without any tensor.
+        ValueError: a tensor without values, or with NaN.
     """
     if isinstance(inputs, Tensor):
+        check_numbers("the input", [inputs])
         return [inputs], Structure(None, True)
     if isinstance(inputs, Mapping):
         values, structure = list(inputs.values()), Structure(tuple(inputs), False)
@@ -46,14 +48,27 @@ def flatten(inputs: Any) -> tuple[list[Any], Structure]:
         raise TypeError(f"the input must be a tensor, a tuple or a dictionary of tensors, got {type(inputs).__name__}")
     if not any(isinstance(value, Tensor) for value in values):
         raise TypeError(f"the input holds no tensor: {[type(value).__name__ for value in values]}")
+    check_numbers("the input", values)
     return values, structure
+
+
+def check_numbers(name: str, values: list[Any]) -> None:
+    """Raise ValueError for a tensor without values, or with NaN. Infinities pass: an attention mask holds them."""
+    for number, value in enumerate(values):
+        if isinstance(value, Tensor):
+            which = name if len(values) == 1 else f"{name} {number}"
+            if value.numel() == 0:
+                raise ValueError(f"{which} is empty: its shape is {tuple(value.shape)}")
+            if bool(value.isnan().any()):
+                place = tuple(value.isnan().nonzero()[0].tolist())
+                raise ValueError(f"{which} holds NaN, first at {place}")
 
 
 def list_references(reference: Any, inputs: list[Any], structure: Structure) -> list[list[Any]]:
     """One flat list of values per reference, each shaped like the inputs.
 
     Raises:
-        TypeError, ValueError: the reference has another structure or shape than the input.
+        TypeError, ValueError: the reference has another structure or shape than the input, is empty or holds NaN.
     """
     if isinstance(reference, list) and not (
         structure.names is None and not structure.is_single and _fits(reference, inputs)
@@ -62,6 +77,7 @@ def list_references(reference: Any, inputs: list[Any], structure: Structure) -> 
             raise ValueError("the list of references is empty; pass at least one")
         return [one for entry in reference for one in list_references(entry, inputs, structure)]
     values = _matched(reference, inputs, structure)
+    check_numbers("the reference", values)
     counted = [_expand(value, x) for value, x in zip(values, inputs, strict=True)]
     counts = {len(entry) for entry in counted if entry is not None and len(entry) > 1} or {1}
     if len(counts) > 1:

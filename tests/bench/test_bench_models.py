@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from absence_plugins.bench.models_result import ModelScore, ModelsResult
 from absence_plugins.bench.pages import replaced
 from absence_plugins.bench.zoo import TRANSFORMERS, ZOO, Entry, build, installed
 from absence_plugins.cli import app
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.relevance import relevance
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Entry("torchvision", "squeezenet1_1", 32)
@@ -112,9 +115,44 @@ def test_errors_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert of(scores, "crooked").asymmetry == pytest.approx(2 / 3)
     result = ModelsResult(tuple(scores), {})
     assert [row[1:] for row in result.counts()] == [
-        ["1", "1", "1"], ["1", "0", "1"], ["1", "1", "0"], ["0", "0", "no reference"], ["1", "0", "no reference"],
-        ["1", "1", "no reference"],
+        ["1", "1", "1", "not ours"], ["1", "0", "1", "not ours"], ["1", "1", "0", "not ours"],
+        ["0", "0", "no reference", "not ours"], ["1", "0", "no reference", "not ours"],
+        ["1", "1", "no reference", "not ours"],
     ]  # fmt: skip
+
+
+def test_ours_may_not_be_wrong_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, r = torch.tensor([[3.0, 5.0]]), torch.tensor([[1.0, 5.0]])
+
+    def warned(model: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+        warnings.warn("the sum is off", AbsenceWarning, stacklevel=2)
+        return x - r
+
+    def rejected(model: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+        return relevance(model, x, r[:0], 1).attribution
+
+    def complete(call: Any) -> bench.ModelMethod:
+        return bench.ModelMethod(call, is_ours=True)
+
+    chosen = {
+        "warned": complete(warned),
+        "rejected": complete(rejected),
+        "silent": complete(lambda model, x, r: x - r),
+        "crash": complete(lambda model, x, r: torch.ones(2) @ torch.ones(3)),
+        "gradient": bench.ModelMethod(lambda model, x, r: x, False, is_ours=True, is_complete=False),
+    }
+    monkeypatch.setattr(bench, "METHODS", chosen)
+    monkeypatch.setattr(bench, "build", lambda entry: (Twice(), x, r))
+    scores = score_model(SMALL)
+    assert {one.method: one.cell() for one in scores} == {
+        "warned": ".50!w", "rejected": "-w", "silent": ".50!", "crash": "-", "gradient": "ok",
+    }  # fmt: skip
+    faults = {one.method: one.fault for one in scores if one.fault}
+    assert faults == {"silent": "silently wrong", "crash": "crash"}
+    result = ModelsResult(tuple(scores), {})
+    assert not result.ok
+    assert "FAULT: silent, silently wrong [squeezenet1_1]" in result.table()
+    assert ModelsResult(tuple(one for one in scores if not one.fault), {}).ok
 
 
 @pytest.mark.parametrize(("offset", "dtype"), [(0.0, torch.float32), (1e5, torch.float64)])

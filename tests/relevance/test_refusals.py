@@ -199,3 +199,20 @@ def test_a_layer_that_runs_twice() -> None:
     twice.layer = model[0]
     with pytest.raises(ValueError, match="layer 'layer' runs 2 times"):
         relevance(twice, X, R, 0, layers=["layer"])
+
+
+@pytest.mark.parametrize(
+    ("x", "reference", "message"),
+    [
+        (torch.rand(0, 2), torch.zeros(1, 2), r"the input is empty: its shape is \(0, 2\)"),
+        (torch.rand(1, 2), torch.zeros(0, 2), r"the reference is empty: its shape is \(0, 2\)"),
+        (torch.tensor([[0.0, torch.nan]]), torch.zeros(1, 2), r"the input holds NaN, first at \(0, 1\)"),
+        (torch.rand(1, 2), torch.full((1, 2), torch.nan), r"the reference holds NaN, first at \(0, 0\)"),
+        (torch.rand(2, 2), torch.zeros(3, 2), r"a reference of shape \(3, 2\) does not fit an input of shape \(2, 2\)"),
+        ((torch.rand(1, 2), torch.rand(1, 3)), (torch.zeros(1, 2),), "2 inputs need as many references, got 1"),
+        (torch.rand(1, 2), [], "the list of references is empty"),
+    ],
+)
+def test_inputs_and_references_that_do_not_fit(x: Any, reference: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        relevance(nn.Linear(2, 2), x, reference, 1)

@@ -8,9 +8,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from absence_plugins.report.plots.palette import EMPTY, GREEN, INK, OCHRE
+from absence_plugins.report.plots.palette import EMPTY, GREEN, INK, OCHRE, PALE
 
-GRADES = {"right": GREEN, "runs, but the sum or the sign is wrong": OCHRE, "does not run": EMPTY}
+GRADES = {"right": GREEN, "says why it is not": PALE, "runs, but the sum or the sign is wrong": OCHRE, "does not run": EMPTY}
 
 
 def matrix_figure(rows: Sequence[Sequence[str]], methods: Sequence[str], grades: Sequence[Sequence[str]]) -> Figure:
