@@ -36,7 +36,7 @@ UNSIGNED = {  # by the argument that deletes the sign
     "relu_attributions": "relu_attributions=True deletes what holds the output down; leave it False",
 }
 INCOMPLETE = 0.05  # of the difference: beyond this a sum is said to be off
-ROUNDING = 1e-4  # of the gross map
+ROUNDING = 1e-5  # of the gross map; a type with a coarser step rounds by that
 
 
 def two_sided(x: Tensor, raising: Tensor, lowering: Tensor, unrectified: Tensor) -> Tensor:
@@ -55,7 +55,8 @@ def is_off(signed: Any, difference: Tensor) -> Tensor:
     """Which samples' maps do not sum to the difference of the outputs, by more than 5 % of it [B]."""
     flat = torch.cat([part.reshape(len(part), -1) for part in leaves(signed)], 1)
     off = (flat.sum(1) - difference).abs()
-    return off > INCOMPLETE * difference.abs() + ROUNDING * flat.abs().sum(1)
+    rounding = max(ROUNDING, torch.finfo(flat.dtype).eps)
+    return off > INCOMPLETE * difference.abs() + rounding * flat.abs().sum(1)
 
 
 def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: int) -> None:
