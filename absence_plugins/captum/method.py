@@ -37,7 +37,7 @@ from absence_plugins.captum.conditions import (
     explained_gradients,
 )
 from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
-from absence_plugins.captum.noise import adopt_tunnels, real_inputs
+from absence_plugins.captum.noise import adopt_tunnels, is_news, real_inputs
 from absence_plugins.captum.plan import Plan, every, name_neuron
 from absence_plugins.captum.points import Lookout
 from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, warn_limits, warn_unsigned
@@ -172,7 +172,8 @@ class AbsenceMethod:
             if draws.happened:
                 plan.drawing = find_drawing(self._model, lambda: self._model(*real, *plan.extra(copies)), inputs)
             if self._has("target"):
-                announce(plan.ending, stacklevel=5)
+                if is_news(plan.ending):
+                    announce(plan.ending, stacklevel=5)
                 plan.choice = choose(
                     outputs,
                     every(arguments["target"], copies),

@@ -33,6 +33,7 @@ class Noise:
     originals: tuple[Tensor, ...]
     outer: Noise | None
     copies: tuple[Tensor, ...] = field(default=())
+    said: set[str] = field(default_factory=set)  # what its method has warned of
 
     def holds(self, inputs: tuple[Tensor, ...]) -> bool:
         """Whether the inputs are the last copies."""
@@ -205,6 +206,21 @@ def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, 
         real, asking = noise.originals, noise.tunnel
         noise = _noise_of(asking, real, _chain(noise.outer))  # a tunnel may itself be in a tunnel
     return real, inputs[0].shape[0] // real[0].shape[0]
+
+
+def is_news(text: str) -> bool:
+    """Whether a method has not yet said this in the running call of a tunnel; it is not said again.
+
+    >>> is_news("outside of tunnels"), is_news("outside of tunnels")
+    (True, True)
+    """
+    chain = _chain(_CURRENT.get())
+    if not chain:
+        return True
+    said = chain[-1].said
+    is_new = text not in said
+    said.add(text)
+    return is_new
 
 
 def _chain(noise: Noise | None) -> list[Noise]:

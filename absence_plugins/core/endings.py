@@ -81,6 +81,8 @@ class _Made:
         """Whether the entries along the scores' axis 1 are all those of the softmax, in their order."""
         if scores.dim() < 2 or scores.shape[1] < 2 or self.source.dim() == 0:
             return False
+        if not self.steps:
+            return self.axis == 1
         shape = [1] * self.source.dim()
         shape[self.axis] = -1
         with torch._C.DisableTorchFunction():

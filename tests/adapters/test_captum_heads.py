@@ -138,7 +138,7 @@ def test_functions_tunnels_and_pickles() -> None:
         found = [
             adapters.AbsenceSaliency(lambda inputs: net(inputs)).attribute(x, target=0),
             copied.attribute(x, target=0),
-            tunnel.attribute(x, target=0, nt_samples=2, stdevs=0.0),
+            tunnel.attribute(x, target=0, nt_samples=2, nt_samples_batch_size=1, stdevs=0.0),
         ]
     assert sum("ends in a softmax" in str(one.message) for one in seen) == 3
     expected = adapters.AbsenceSaliency(Net()).attribute(x, target=0)
