@@ -333,7 +333,7 @@ ALLOWED = {
         1,
         "core's own Watch, on the layer that Captum's caller passes: the neuron inside a comparison",
     ),
-    "zennit/pairing.py": (2, "enter the relevance engine in front of the model's forward, and leave it behind"),
+    "zennit/root_hook.py": (2, "enter the relevance engine in front of the model's forward, and leave it behind"),
     "zennit/rules.py": (
         2,
         "Zennit's own form of a rule; it names the redistribution inside its module and reads no value",

@@ -31,16 +31,10 @@ from absence_plugins.core.scores import announce
 from absence_plugins.core.training import Draws
 from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
 from absence_plugins.zennit.guided import Triple
-from absence_plugins.zennit.pairing import (
-    Pair,
-    Question,
-    RootHook,
-    expanded_reference,
-    hooks_on,
-    of_thread,
-)
+from absence_plugins.zennit.pairing import Pair, of_thread
 from absence_plugins.zennit.refused import REFUSALS
 from absence_plugins.zennit.registration import register_whole, remove_whole
+from absence_plugins.zennit.root_hook import Question, RootHook, expanded_reference, hooks_on
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.scores import check_values, scores_only, weighted
 from absence_plugins.zennit.seeds import (

@@ -23,7 +23,7 @@ from zennit.attribution import (
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import Nontarget
 from absence_plugins.zennit.attributor import AbsenceAttributor, Plan, Reference
-from absence_plugins.zennit.pairing import RootHook
+from absence_plugins.zennit.root_hook import RootHook
 from absence_plugins.zennit.scores import weighted
 
 INCOMPLETE = 0.1  # of |u(x) - u(r)|: integrated gradients that miss more are announced

@@ -27,8 +27,9 @@ from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear, Ma
 
 from absence_plugins.core.units import Reduction
 from absence_plugins.zennit.guided import AbsenceReLUGuidedBackprop, Triple
-from absence_plugins.zennit.pairing import Pair, RootHook
+from absence_plugins.zennit.pairing import Pair
 from absence_plugins.zennit.registration import register_whole, remove_whole
+from absence_plugins.zennit.root_hook import RootHook
 from absence_plugins.zennit.rules import (
     AbsenceAlphaBeta,
     AbsenceEpsilon,

@@ -18,7 +18,8 @@ from zennit.rules import ReLUGuidedBackprop
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.zennit.checks import check_input, check_mode
-from absence_plugins.zennit.pairing import Question, RootHook, hooks_on, output_weights
+from absence_plugins.zennit.pairing import output_weights
+from absence_plugins.zennit.root_hook import Question, RootHook, hooks_on
 
 
 class Triple(RootHook):

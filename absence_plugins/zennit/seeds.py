@@ -15,7 +15,8 @@ from zennit.core import Identity as HookedInput
 
 from absence_plugins.core.choices import Choice, Nontarget, Target, check_word, choose
 from absence_plugins.core.outputs import Named, Output, as_columns
-from absence_plugins.zennit.pairing import hooks_on, output_weights
+from absence_plugins.zennit.pairing import output_weights
+from absence_plugins.zennit.root_hook import hooks_on
 from absence_plugins.zennit.scores import weighted
 
 _ASKING: ContextVar[Attributor | None] = ContextVar("asking", default=None)  # the Absence* attributor that runs

@@ -26,7 +26,7 @@ from absence_plugins.zennit import (
     AbsenceOcclusion,
     nontarget,
 )
-from absence_plugins.zennit.pairing import Question
+from absence_plugins.zennit.root_hook import Question
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

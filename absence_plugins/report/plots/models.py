@@ -10,7 +10,12 @@ from matplotlib.patches import Patch
 
 from absence_plugins.report.plots.palette import EMPTY, GREEN, INK, OCHRE, PALE
 
-GRADES = {"right": GREEN, "says why it is not": PALE, "runs, but the sum or the sign is wrong": OCHRE, "does not run": EMPTY}
+GRADES = {
+    "right": GREEN,
+    "says why it is not": PALE,
+    "runs, but the sum or the sign is wrong": OCHRE,
+    "does not run": EMPTY,
+}
 
 
 def matrix_figure(rows: Sequence[Sequence[str]], methods: Sequence[str], grades: Sequence[Sequence[str]]) -> Figure:
