@@ -204,7 +204,8 @@ def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, 
     real, asking, noise = inputs, method, _noise_of(method, inputs, _chain(_CURRENT.get()))
     while noise is not None:
         real, asking = noise.originals, noise.tunnel
-        noise = _noise_of(asking, real, _chain(noise.outer))  # a tunnel may itself be in a tunnel
+        # a tunnel may itself be in a tunnel; without noise the copies are the originals, so only those outside are asked
+        noise = _noise_of(asking, real, _chain(noise.outer)) if noise.outer is not None else None
     return real, inputs[0].shape[0] // real[0].shape[0]
 
 
