@@ -338,7 +338,10 @@ ALLOWED = {
         2,
         "Zennit's own form of a rule; it names the redistribution inside its module and reads no value",
     ),
-    "zennit/scores.py": (1, "hand the scores of a model that returns an object to Zennit's own attributor"),
+    "zennit/scores.py": (
+        2,
+        "look for the softmax that a model ends in while its forward runs, and hand its scores to Zennit's own attributor",
+    ),
     "lucent/unstick.py": (2, "let a rectifier's gradient pass where it would raise an inactive input"),
 }
 

@@ -324,7 +324,7 @@ def test_combinations_of_scores_in_a_dataclass(nontarget: Any) -> None:
 
 def test_outputs_that_cannot_be_told_apart_are_listed() -> None:
     net = Returning(lambda logits: (logits, logits * 2))
-    with pytest.raises(ValueError, match=r"tuple with 0 \(2, 4\), 1 \(2, 4\).*outputs\[0\]"):
+    with pytest.raises(ValueError, match=r"tuple with 0 \(2, 4\), 1 \(2, 4\).*Scores\(model, field=0\)"):
         adapters.AbsenceIntegratedGradients(net).attribute(images(), target=0)
 
 
