@@ -24,6 +24,15 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 EXECUTED = {"python", "pycon"}
+LONG = {
+    "debias",
+    "directions",
+    "faithfulness",
+    "gallery",
+    "gallery-units",
+    "patches",
+    "report",
+}  # train or scan for seconds
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,11 @@ def _check_session(block: Block, namespace: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page.stem in LONG else page for page in PAGES],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")

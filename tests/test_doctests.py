@@ -27,6 +27,14 @@ MODULES = [
     ),
 ]
 
+LONG = {
+    "absence_plugins.data.colored_pixels",
+    "absence_plugins.methods.directions.edits",
+    "absence_plugins.methods.directions.influence",
+    "absence_plugins.methods.directions.interpretability",
+    "absence_plugins.methods.directions.pairs",
+}  # they train or fit for seconds
+
 # The public surface: each of these shows an example. Add to it when something becomes public.
 WITH_EXAMPLES = {
     "absence_plugins": ["Direction", "Layer", "ReferenceSet", "Unit"],
@@ -83,7 +91,9 @@ WITH_EXAMPLES = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in MODULES]
+)
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -117,6 +117,7 @@ def test_nontarget_view_shows_what_suppresses(
     assert sign >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "_nontarget", "least", "arguments"), METHODS, ids=lambda value: getattr(value, "__name__", "")
 )
@@ -129,9 +130,10 @@ def test_reference_view_shows_what_is_missing(
     assert mean_part >= least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "nontarget", "target", "arguments"),
-    [METHODS[0], pytest.param(*METHODS[-1], marks=pytest.mark.slow)],
+    [METHODS[0], METHODS[-1]],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_paths_and_windows_see_through_attention(

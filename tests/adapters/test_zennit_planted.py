@@ -24,6 +24,9 @@ from absence_plugins.methods.faithfulness.questions import REACH
 SEEDS = (0, 1, 2, 3)
 SAMPLES, REFERENCES = 25, 4
 EXACT = [name for name in PROBLEMS if name not in {"stroke_missing", *ATTENTION}]
+EACH = [
+    name if name == "shape_missing" else pytest.param(name, marks=pytest.mark.slow) for name in EXACT
+]  # each is trained
 LONGER = {"conjunction", "hidden_unit", "green_missing"}  # trained for longer: all seeds only in the slow tests
 OURS, STANDARD = composites(absence=True), composites(absence=False)
 CONSERVATIVE = sorted(set(OURS) - {"AbsenceGuidedBackprop"})
@@ -76,7 +79,7 @@ def check(problem: str, composite: str, view: str, seeds: tuple[int, ...] = SEED
 
 
 @pytest.mark.parametrize("view", ["nontarget", "reference"])
-@pytest.mark.parametrize("problem", EXACT)
+@pytest.mark.parametrize("problem", EACH)
 def test_the_default_shows_every_planted_absence(problem: str, view: str) -> None:
     check(problem, DEFAULT, view, quick_seeds(problem))
 
@@ -109,12 +112,13 @@ def test_the_sign_is_right_on_real_digits(view: str) -> None:
     assert together.sign >= 0.96
 
 
-@pytest.mark.parametrize("problem", EXACT)
+@pytest.mark.parametrize("problem", EACH)
 def test_a_standard_composite_misses_it(problem: str) -> None:
     seeds = quick_seeds(problem)
     assert any(score(problem, "EpsilonPlus", seed, "nontarget", seeds)[0].fails for seed in ("+1", "logit"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", sorted(ATTENTION))
 def test_attention_is_explained(problem: str) -> None:
     """Against references that have what is missing; where a blank image is the reference less of it lies on the key."""

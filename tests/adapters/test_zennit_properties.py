@@ -89,6 +89,7 @@ def test_conservation_and_antisymmetry_of_dense_nets(net: nn.Module, seed: int) 
     check(net, rows(3, seed), rows(3, seed + 1))
 
 
+@pytest.mark.slow
 @FEW
 @given(NETS, SEEDS)
 def test_where_only_a_patch_differs(net: nn.Module, seed: int) -> None:
@@ -129,6 +130,7 @@ def test_merging_batch_norm_of_either_sign_changes_nothing(net: nn.Module, seed:
         assert relative(merged, explain(net, composite(), x, r, target)) <= 1e-8, name
 
 
+@pytest.mark.slow
 @FEW
 @given(NETS, SEEDS)
 def test_a_batch_is_its_samples(net: nn.Module, seed: int) -> None:

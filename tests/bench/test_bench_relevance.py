@@ -25,6 +25,7 @@ def result() -> RelevanceResult:
     return run_relevance_bench(rounds=1, quick=True, device="cpu", progress=False)
 
 
+@pytest.mark.slow
 def test_every_rule_and_integrated_gradients_are_measured_on_every_network(result: RelevanceResult) -> None:
     names = [one.name for one in result.costs.measurements]
     for network in ("digits", "resnet18", "median"):
@@ -35,6 +36,7 @@ def test_every_rule_and_integrated_gradients_are_measured_on_every_network(resul
     assert result.ok
 
 
+@pytest.mark.slow
 def test_the_sum_of_relevance_is_right_where_that_of_integrated_gradients_is_not(result: RelevanceResult) -> None:
     assert [one.network for one in result.errors] == ["digits", "resnet18"]
     for one in result.errors:
@@ -42,6 +44,7 @@ def test_the_sum_of_relevance_is_right_where_that_of_integrated_gradients_is_not
         assert one.gradients > 10 * one.relevance
 
 
+@pytest.mark.slow
 def test_the_table_and_json(result: RelevanceResult) -> None:
     text = result.table()
     assert "error of the sum" in text

@@ -73,6 +73,7 @@ def test_missing_strokes_of_most_pairs_lower_the_logit(page: Path) -> None:
     assert sum(pair["change"] < pair["random_change"] for pair in results["pairs"]) >= 75
 
 
+@pytest.mark.slow
 def test_same_seed_same_ranking() -> None:
     model, data = digits_cnn(), load_digits()
     small = type(data)(data.train_images[:400], data.train_labels[:400], data.test_images[:80], data.test_labels[:80])

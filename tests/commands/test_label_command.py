@@ -41,6 +41,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_the_digits_are_named_and_the_page_says_what_each_not_is_worth(folder: Path) -> None:
     before = torch.get_rng_state()
     result = CliRunner().invoke(app, ["label", "--layer", "relu4", "--quiet", "--out", "page"])

@@ -40,6 +40,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_patches_of_the_bundled_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, output = run("patches", "--layer", "conv3", "--units", "8,0-1", "--show", "2", "--stride", "10", "--quiet")

@@ -36,6 +36,7 @@ def logged(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_mode_is_trained_and_logged(data: Path, tmp_path: Path) -> None:
     random = torch.get_rng_state()
     page = run_folder(tmp_path / "out", data, QUICK, progress=False).read_text(encoding="utf-8")

@@ -76,6 +76,7 @@ def test_synthetic_page(tmp_path: Path) -> None:
         compare_methods([0], names=["best"])
 
 
+@pytest.mark.slow
 def test_digits_page(tmp_path: Path) -> None:
     path = run_digits(tmp_path, directions=4, quick=True, progress=False)
     page = path.read_text(encoding="utf-8")

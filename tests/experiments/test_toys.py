@@ -49,6 +49,7 @@ def test_colored_pixels_recover_the_absence_of_green_from_every_seed(tmp_path: P
     assert {key: tuple(value) for key, value in results["published"].items()} == PUBLISHED_PIXELS
 
 
+@pytest.mark.slow
 def test_a_run_is_repeatable() -> None:
     first, again = pixel_run(1), pixel_run(1)
     assert first["lowest"] == again["lowest"]

@@ -113,6 +113,7 @@ def test_attributes(data: SyntheticDirections, pairs: DirectionPairs) -> None:
     assert {"sparsity", "max_activation", "inactive", "alignment"} <= set(pairs.losses_)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_no_trace(data: SyntheticDirections, pairs: DirectionPairs) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
@@ -133,6 +134,7 @@ def test_same_seed_same_bits_and_no_trace(data: SyntheticDirections, pairs: Dire
     assert not torch.equal(other.decoding, pairs.decoding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "shift"), [(1000.0, 0.0), (1e-3, 0.0), (1.0, 25.0), (0.25, -3.0)])
 def test_scaling_and_shifting_change_no_detector(
     data: SyntheticDirections, pairs: DirectionPairs, scale: float, shift: float

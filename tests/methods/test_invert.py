@@ -259,6 +259,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_random_states_stay() -> None:
     )
 
 
+@pytest.mark.slow
 def test_p_values_of_winners_are_uniform_on_random_labels() -> None:
     p, naive, significant = [], [], 0
     for seed in range(200):

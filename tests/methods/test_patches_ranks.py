@@ -57,9 +57,8 @@ def test_any_number_of_ranks_gives_the_same_bits(ranks: int, expected: Path, tmp
     assert same(tmp_path / "out", expected)
 
 
-@pytest.mark.parametrize(
-    "image", [20, pytest.param(0, marks=pytest.mark.slow), pytest.param(36, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("image", [20, 0, 36])
 def test_a_killed_scan_goes_on(image: int, expected: Path, tmp_path: Path) -> None:
     killed = scan(tmp_path / "out", checkpoint=tmp_path / "state", kill=f"0:{image}")
     assert killed.returncode == -signal.SIGKILL
