@@ -125,8 +125,8 @@ class AbsenceSaliency(AbsenceMethod, Saliency, local=True, no_reference=NO_BASEL
     Source: Simonyan et al., 2013, arXiv:1312.6034.
 
     Not an attribution: it says which way to change a pixel, also where the image is blank. ``abs`` is False by
-    default (Captum's is True, as is that of the neutral object); ``abs=True`` gives |du/dx|, with a warning that it has
-    no sign, and is rejected where evidence is read from the sign. Local: a dead unit gives zeros.
+    default (Captum's is True, as is that of the neutral object); ``abs=True`` gives ``|du/dx|``, with a warning that
+    it has no sign, and is rejected where evidence is read from the sign. Local: a dead unit gives zeros.
 
     >>> net = nn.Linear(2, 2, bias=False)
     >>> net.weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])  # logit 0: x0 and not x1
