@@ -57,7 +57,9 @@ def test_two_units_of_the_bundled_network(here: Path) -> None:
     result = CliRunner().invoke(app, ["report", "--units", "10,0", *FAST, "--skip", "pictures"])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(here / "absence-report" / "index.html")
-    assert result.stderr.strip() == "reading conv3: 32 channels x 8 x 8 positions, mean"
+    scaled, read = result.stderr.strip().splitlines()
+    assert scaled.startswith("Images: shorter side to 32 pixels")
+    assert read == "reading conv3: 32 channels x 8 x 8 positions, mean"
     data = json.loads((here / "absence-report" / "units.json").read_text())
     assert [one["unit"] for one in data["units"]] == [10, 0]
     html = (here / "absence-report" / "index.html").read_text(encoding="utf-8")
