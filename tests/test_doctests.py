@@ -90,17 +90,18 @@ WITH_EXAMPLES = {
 }
 
 
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    needs = [pytest.mark.needs("quantus")] if name.endswith(".quantus") else []
+    return [*needs, *([pytest.mark.slow] if name in LONG else [])]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in MODULES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in MODULES])
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     np.random.seed(0)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    if name.endswith(".quantus"):
-        pytest.importorskip("quantus", exc_type=ImportError)
     results = doctest.testmod(importlib.import_module(name), optionflags=flags)
     assert results.failed == 0, f"{results.failed} of {results.attempted} examples, shown above"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import matplotlib
 import pytest
@@ -15,6 +17,13 @@ from absence_plugins.captum import AbsenceMethod
 matplotlib.use("Agg")
 
 
+def named(names: Iterable[str]) -> list[Any]:
+    """The scripts as parameters; those of language models need transformers."""
+    needs = pytest.mark.needs("transformers")
+    uses = {name for name in scripts("captum") if "transformers" in (FOLDER / f"captum_{name}.py").read_text()}
+    return [pytest.param(name, marks=needs) if name in uses else name for name in names]
+
+
 @functools.cache
 def runs(name: str) -> tuple[Run, Run]:
     """A script as it is written, and with its changed line."""
@@ -23,7 +32,7 @@ def runs(name: str) -> tuple[Run, Run]:
     return run(f"captum_{name}"), run(f"captum_{name}", changed, AbsenceMethod)
 
 
-@pytest.mark.parametrize("name", scripts("captum"))
+@pytest.mark.parametrize("name", named(scripts("captum")))
 def test_the_changed_line_raises_nothing_and_keeps_the_form_of_the_results(name: str) -> None:
     differing(*runs(name))
 
@@ -41,7 +50,7 @@ SAME = {  # results that are Captum's own, or a neuron's; of the other scripts w
 }
 
 
-@pytest.mark.parametrize("name", ONE_OUTPUT)
+@pytest.mark.parametrize("name", named(ONE_OUTPUT))
 def test_the_map_of_one_output_is_the_hosts(name: str) -> None:
     """Of TCAV: of the class that it asks for."""
     plain, other = runs(name)
@@ -60,7 +69,7 @@ def test_the_map_of_one_probability_is_that_of_its_logit_and_says_so(name: str) 
     assert {words for one in other.explanations for words in one.words()} == {"the output"}
 
 
-@pytest.mark.parametrize("name", sorted({*scripts("captum")} - {*ONE_OUTPUT, *ENDS_IN_SIGMOID}))
+@pytest.mark.parametrize("name", named(sorted({*scripts("captum")} - {*ONE_OUTPUT, *ENDS_IN_SIGMOID})))
 def test_where_a_map_is_of_another_output_the_explanation_says_which(name: str) -> None:
     plain, other = runs(name)
     maps = {result for result in plain.result if "delta" not in result}
@@ -89,7 +98,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", named(SAID))
 def test_what_differs_from_the_host_is_warned_of(name: str) -> None:
     pattern = re.sub(r"([()])", r"\\\1", SAID[name])
     assert re.search(pattern, "\n".join(runs(name)[1].warned), re.DOTALL)

@@ -185,9 +185,9 @@ def test_the_verdict_is_that_of_relevance() -> None:
         assert not ModelsResult((good, ModelScore("timm", "b", "relevance epsilon", True, error, asymmetry, "")), {}).ok
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_models_of_transformers_take_one_tensor(name: str) -> None:
-    pytest.importorskip("transformers", exc_type=ImportError)
     entry = next(one for one in ZOO if one.name == name)
     model, x, r = build(entry)
     assert x.shape == r.shape

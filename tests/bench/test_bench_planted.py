@@ -181,8 +181,10 @@ def test_rivals_are_asked_where_they_are_installed(monkeypatch: pytest.MonkeyPat
     assert set(dict(rivals.rival_methods())) == {"AttnLRP +1", "AttnLRP logit"}
 
 
+@pytest.mark.needs("autolrp")
 def test_attnlrp_is_that_of_autolrp_image_by_image() -> None:
-    autolrp = pytest.importorskip("autolrp", exc_type=ImportError)
+    import autolrp
+
     planted = PROBLEMS["shape_missing"](0)
     question = Question.of(planted, "nontarget", 3, 1)
     plain, seeded = (rivals.AttnLRP(seed)(question) for seed in ("+1", "logit"))

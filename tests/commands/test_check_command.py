@@ -217,9 +217,11 @@ def test_probabilities_without_logits_reject_every_method_with_the_reason() -> N
     assert by_method(found)["captum:IntegratedGradients"].works == REJECTED
 
 
+@pytest.mark.needs("timm", "transformers")
 def test_tokens_of_a_vision_transformer_and_of_hugging_face() -> None:
-    timm = pytest.importorskip("timm")
-    transformers = pytest.importorskip("transformers")
+    import timm
+    import transformers
+
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=1, embed_dim=48, num_classes=5)
     found = check_model(vit.eval(), budget=0.0)
     assert found.image == "a made one (smooth noise), 3 x 32 x 32"

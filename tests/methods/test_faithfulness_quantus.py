@@ -14,6 +14,7 @@ from absence_plugins.methods.faithfulness import absence_scores
 
 pytestmark = pytest.mark.slow
 quantus = pytest.importorskip("quantus", exc_type=ImportError)
+pytestmark = pytest.mark.needs("quantus")
 
 
 def metric_of(*args: Any, **options: Any) -> Any:

@@ -8,6 +8,7 @@ from model_checks import build, check_model, images
 from torch import nn
 
 timm = pytest.importorskip("timm", exc_type=ImportError)
+pytestmark = pytest.mark.needs("timm")
 
 FAST = {"mobilenetv3_small_050": 32, "lcnet_035": 32, "convnext_atto": 32, "resnet10t": 32, "vit_tiny_patch16_224": 32}
 SLOW = {

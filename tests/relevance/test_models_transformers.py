@@ -11,6 +11,7 @@ from model_checks import build, check_model, images
 from absence_plugins.relevance import relevance
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
+pytestmark = pytest.mark.needs("transformers")
 
 VISION = {
     "hidden_size": 16,
