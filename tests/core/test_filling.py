@@ -15,7 +15,7 @@ HOLE[3:8, 2:7] = True
 HOLE[8, 5] = True
 RAMP = (
     0.3 * torch.arange(12.0).double()[:, None]
-    - 0.7 * torch.arange(10.0)
+    - 0.7 * torch.arange(10.0).double()
     + torch.tensor([0.0, 5.0, -2.0])[:, None, None]
 )
 
