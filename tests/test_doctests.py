@@ -78,6 +78,7 @@ WITH_EXAMPLES = {
         "Panel",
         "Row",
         "Table",
+        "draw_panel",
         "explain_unit",
         "page_html",
         "panel_figure",

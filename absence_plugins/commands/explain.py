@@ -19,13 +19,14 @@ from absence_plugins.commands.image_row import Question, explain_row
 from absence_plugins.commands.maps.explainers import CaptumMaps, Explainer, check_method, explainer
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import Pace, Passes, say_expected, show_forwards
-from absence_plugins.commands.pasting import BEYOND, CELL, PHOTOGRAPH, RANDOM_DRAWS
+from absence_plugins.commands.pasting import BEYOND, CELL, RANDOM_DRAWS
 from absence_plugins.commands.predictions import read_outputs
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.commands.references import choose_references
 from absence_plugins.commands.rows import add_warnings, is_of_the_system
 from absence_plugins.commands.unit_page import write_unit_page
 from absence_plugins.core.files import require_folder
+from absence_plugins.core.pooling import PHOTOGRAPH
 from absence_plugins.core.randomness import seeded
 from absence_plugins.report import Page, Row, write_page
 from absence_plugins.report.unit.interrupt import interruptions

@@ -14,8 +14,6 @@ from absence_plugins.commands.pasting import (
     cell_side,
     insert_missing,
     remove_suppressor,
-    spread_cells,
-    sum_cells,
 )
 from absence_plugins.commands.predictions import ends_in_sigmoid, read_outputs
 from absence_plugins.commands.references import ChosenReferences
@@ -23,6 +21,7 @@ from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.choices import Choice, choose
 from absence_plugins.core.maps import split_by_sign
 from absence_plugins.core.outputs import class_scores, shrunk
+from absence_plugins.core.pooling import spread_cells, sum_cells
 from absence_plugins.report import Panel, Row
 
 CONTROL = "at random places the same shape changes it on average by"
@@ -130,7 +129,7 @@ class Question:
     def in_cells(self, values: Tensor) -> Tensor:
         """A map [C, H, W] as it is shown and tested: of a photograph the sum of every cell, at its pixels [1, H, W]."""
         cell = cell_side(self.x)
-        return values if cell == 1 else spread_cells(sum_cells(values, cell), cell, values.shape[-2:])[None]
+        return values if cell == 1 else spread_cells(sum_cells(values.sum(0), cell), cell, values.shape[-2:])[None]
 
     def colors(self, choice: Choice) -> tuple[str, str]:
         """What red and blue mean in an output's map."""

@@ -8,17 +8,18 @@ noise, whatever they show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from absence_plugins.core.pooling import PHOTOGRAPH, spread_cells, sum_cells
+
 Output = Callable[[Tensor], Tensor]
 RANDOM_DRAWS = 32
 PIXEL_SHARE = 0.06  # how much of an image one test may change
-PHOTOGRAPH = 64  # images with a longer side than this are tested in cells
 CELL = 16  # pixels a side
 CONTROL_BATCH = 8
 BEYOND = 2  # standard deviations of the control
@@ -143,7 +144,7 @@ def strongest(magnitude: Tensor, share: float = PIXEL_SHARE, *, cell: int = 1) -
     [[2, 2], [2, 3], [3, 2], [3, 3]]
     """
     if cell > 1:
-        cells = strongest(sum_cells(magnitude, cell)[None], share)
+        cells = strongest(sum_cells(magnitude.sum(0), cell)[None], share)
         return spread_cells(cells, cell, magnitude.shape[-2:])
     total = magnitude.sum(0)
     count = min(int((total > 0).sum()), max(1, round(share * total.numel())))
@@ -155,28 +156,6 @@ def strongest(magnitude: Tensor, share: float = PIXEL_SHARE, *, cell: int = 1) -
 def cell_side(x: Tensor) -> int:
     """The side of the cells in which an image [..., H, W] is tested: of photographs ``CELL``, else 1, a pixel."""
     return CELL if max(x.shape[-2:]) > PHOTOGRAPH else 1
-
-
-def sum_cells(values: Tensor, cell: int) -> Tensor:
-    """The sum of a map [C, H, W] in every cell of ``cell`` pixels a side, those at the edges may be cut off.
-
-    >>> sum_cells(torch.ones(1, 2, 3), 2)
-    tensor([[4., 2.]])
-    """
-    total = values.sum(0)
-    rows, columns = total.shape
-    padded = torch.nn.functional.pad(total, (0, -columns % cell, 0, -rows % cell))
-    return padded.reshape(len(padded) // cell, cell, -1, cell).sum((1, 3))
-
-
-def spread_cells(cells: Tensor, cell: int, size: Sequence[int]) -> Tensor:
-    """The cells' values at every pixel [H, W] of an image of this size.
-
-    >>> spread_cells(torch.tensor([[4.0, 2.0]]), 2, (2, 3))
-    tensor([[4., 4., 2.],
-            [4., 4., 2.]])
-    """
-    return cells.repeat_interleave(cell, 0).repeat_interleave(cell, 1)[: size[0], : size[1]]
 
 
 def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, int]]:

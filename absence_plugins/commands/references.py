@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.models import LoadedModel, image_files
-from absence_plugins.commands.pasting import PHOTOGRAPH
 from absence_plugins.commands.predictions import predict_classes
 from absence_plugins.commands.same_photograph import show_same
+from absence_plugins.core.pooling import PHOTOGRAPH
 
 SHOWN = 6  # folders in a line
 NAMED = 3  # files in a sentence

@@ -14,7 +14,8 @@ except ImportError as error:
     ) from error
 
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, write_page
-from absence_plugins.report.plots.maps import Panel, panel_figure, row_figure
+from absence_plugins.report.plots.maps import draw_panel, panel_figure, row_figure
+from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.sides import Side, unit_figure, unit_panels
 from absence_plugins.report.plots.signed import signed_figure
 from absence_plugins.report.unit import UnitReport, explain_unit
@@ -26,6 +27,7 @@ __all__ = [
     "Side",
     "Table",
     "UnitReport",
+    "draw_panel",
     "explain_unit",
     "page_html",
     "panel_figure",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from absence_plugins.core.choices import choose
 from absence_plugins.core.explanation import Explanation
@@ -33,7 +34,11 @@ def cell(figure: Figure, row: int, column: int, axes: int = 0) -> list[int]:
 
 
 def texts(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.texts)
+    return "\n".join(text.get_text() for text in written(figure))
+
+
+def written(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
 
 
 WHITE = [255, 255, 255, 255]
@@ -142,7 +147,7 @@ def test_labels_do_not_overlap() -> None:
     panel = Panel("signed", MAP, long, long, positive=long, negative=long)
     figure = row_figure([panel, Panel("image", MAP.abs() / 3, "short"), panel], title=long)
     figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in figure.texts]
+    boxes = [text.get_window_extent() for text in written(figure)]
     boxes += [axes.get_window_extent() for axes in figure.axes]
     whole = figure.bbox.padded(1)
     for i, box in enumerate(boxes):

@@ -187,7 +187,7 @@ def test_photographs_are_indexed_and_zero_stays_white(tmp_path: Path) -> None:
     assert picture.mode == "P"
     assert path.stat().st_size < 1.5 * INDEXED_FROM
     colors = np.asarray(picture.convert("RGB"))
-    inside = colors[120:240, 120:240]
+    inside = colors[150:370, 150:370]
     assert (inside == 255).all()
     assert (colors[..., 0].astype(int) - colors[..., 2] > 100).any()
     assert (colors[..., 2].astype(int) - colors[..., 0] > 100).any()

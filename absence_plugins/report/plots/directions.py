@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from absence_plugins.report.plots.maps import Panel
 from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
+from absence_plugins.report.plots.panel import Panel
 
 MOST_PATCHES = 8
 _PATCH, _BARS, _ROW, _FOOT = 0.62, 2.6, 0.95, 0.45  # inches

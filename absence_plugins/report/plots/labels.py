@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from absence_plugins.report.plots.maps import Panel
 from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
+from absence_plugins.report.plots.panel import Panel
 
 if TYPE_CHECKING:
     from absence_plugins.methods.invert.results import UnitLabel

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from absence_plugins.report.plots.maps import Panel, row_figure
+from absence_plugins.report.plots.maps import row_figure
+from absence_plugins.report.plots.panel import Panel
 
 MOST = 4  # real patches per side, in two columns
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.wording import Names
-from absence_plugins.report.plots.maps import Panel, row_figure
+from absence_plugins.report.plots.maps import row_figure
+from absence_plugins.report.plots.panel import Panel
 
 
 def signed_figure(

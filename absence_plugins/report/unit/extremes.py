@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from absence_plugins.methods.insertion import UnitInsertion
 from absence_plugins.report.pages.patch_rows import patch_panels, verdict
 from absence_plugins.report.plots.labels import pixels_of
-from absence_plugins.report.plots.maps import Panel
 from absence_plugins.report.plots.palette import DOWN, GRAY, INK, MUTED, UP
+from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.maps import absence_part, sum_channels, symmetric_range
-from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.unit.plugins import NotAvailable, provider
 from absence_plugins.report.unit.references import compared
 from absence_plugins.report.unit.section import Section

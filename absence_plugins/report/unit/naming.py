@@ -6,7 +6,7 @@ import torch
 
 from absence_plugins.methods.invert import UnitLabel
 from absence_plugins.report.plots.labels import label_panels
-from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study
 

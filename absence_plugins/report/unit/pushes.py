@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.replacing import replacing
 from absence_plugins.methods.directions import Influence, layer_features
-from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.sides import tiled
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study

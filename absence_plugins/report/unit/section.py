@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from absence_plugins.report.pages.page import Row
-from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.panel import Panel
 
 
 @dataclass(frozen=True, eq=False, repr=False)

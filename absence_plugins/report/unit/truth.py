@@ -15,8 +15,8 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.methods.faithfulness import AbsenceScores, absence_scores
 from absence_plugins.report.plots.labels import pixels_of
-from absence_plugins.report.plots.maps import Panel
 from absence_plugins.report.plots.palette import MUTED, ORDERS
+from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.unit.maps import drawn
 from absence_plugins.report.unit.plugins import NotAvailable, provider
 from absence_plugins.report.unit.references import compared
