@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 
 import absence_plugins
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
 
 project = "absence_plugins"
 author = "The absence_plugins authors"
@@ -30,6 +32,10 @@ html_theme = "furo"
 html_title = "absence_plugins"
 html_show_copyright = False
 
+html_math_renderer = "mathml"  # built in; browsers show it without a script or a network
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+
 GALLERIES = ("gallery.md", "gallery-units.md", "faithfulness.md")
 
 
@@ -49,5 +55,14 @@ def draw_galleries(app):
                 exec(compile(code, name, "exec"), namespace)
 
 
+def write_math(translator, node):
+    """A formula as MathML, in the line or as a block."""
+    is_block = node.tagname == "math_block"
+    markup = tex2mathml(node.astext())
+    translator.body.append(markup.replace("<math ", '<math display="block" ', 1) if is_block else markup)
+    raise SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", inline_renderers=(write_math, None), block_renderers=(write_math, None))
     app.connect("builder-inited", draw_galleries)

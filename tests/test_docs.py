@@ -31,6 +31,7 @@ LONG = {
     "gallery",
     "gallery-units",
     "patches",
+    "planted",
     "report",
 }  # train or scan for seconds
 
@@ -100,6 +101,45 @@ def test_every_picture_of_the_galleries_is_made_by_their_code() -> None:
         assert made
         assert sorted(shown) == sorted(made)
         assert page.name in (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
+
+
+LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
+
+
+def anchors(page: str) -> set[str]:
+    """Of the headings of a page, as GitHub and MyST make them."""
+    found = re.findall(r"^#+ (.+)$", FENCE.sub("", page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
+    made = ROOT / "docs" / "_generated"  # pictures that the build of the docs draws
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        for link in LINK.finditer(FENCE.sub("", page.read_text(encoding="utf-8"))):
+            target = (page.parent / link["path"]).resolve() if link["path"] else page
+            assert target.parent == made or target.exists(), f"{page}: {link[0]}"
+            if link["anchor"]:
+                assert link["anchor"] in anchors(target.read_text(encoding="utf-8")), f"{page}: {link[0]}"
+
+
+def test_what_people_search_for_stands_in_a_heading() -> None:
+    headings = "\n".join(
+        line.lower()
+        for page in PAGES
+        for line in FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()
+        if line.startswith("#")
+    )
+    for words in (
+        "my own concept labels", "a hidden unit", "several gpus", "resume", "what red means", "my model is from timm",
+        "which references for photographs", "install", "quick start",
+    ):  # fmt: skip
+        assert words in headings, words
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 120
 
 
 def test_a_page_is_executed_in_order_and_checked() -> None:

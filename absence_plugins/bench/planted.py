@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from absence_plugins.bench.pages import replaced, require_marks
+from absence_plugins.bench.pages import require_marks
+from absence_plugins.bench.planted_pages import MARK, MARK_ALL, format_views, insert_tables
 from absence_plugins.bench.planted_relevance import OURS, relevance_methods
 from absence_plugins.bench.planted_rivals import rival_methods
 from absence_plugins.bench.run import Run
@@ -27,14 +28,7 @@ SEEDS = (0,)
 SAMPLES, REFERENCES, STEPS = 16, 2, 16
 CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map}
 WITHIN = 0.02  # ours may be this much below the best
-SHOWN = (  # in README: the ones most people use
-    *CHANCE,
-    "IntegratedGradients", "IntegratedGradients (unit)", "AbsenceIntegratedGradients",
-    "DeepLift", "DeepLift (unit)", "AbsenceDeepLift", "InputXGradient", "AbsenceInputXGradient", "Occlusion", "AbsenceOcclusion", "LayerGradCam", "AbsenceLayerGradCam",
-    "EpsilonPlus +1", "EpsilonPlus logit", "AbsenceEpsilonPlus", "EpsilonAlpha2Beta1 +1", "AbsenceEpsilonAlpha2Beta1", "AbsenceEpsilonGamma",
-    "relevance epsilon", "relevance lower_gamma", "relevance lower_zplus", "AttnLRP +1", "AttnLRP logit",
-)  # fmt: skip
-MARK, MARK_ALL = "bench planted", "bench planted all"
+QUICK = (*CHANCE, "IntegratedGradients", "IntegratedGradients (unit)", "AbsenceIntegratedGradients", "DeepLift")
 LEGEND = """\
 Names without "Absence" are the host's own classes: Captum's ask about the class that the images belong to, against blank, or "(unit)"
     about the unit that encodes the absence (in the reference view that is the images' class); Zennit's (+1, logit: their
@@ -104,6 +98,7 @@ def run_planted_bench(
     out: Path | None = None,
     into: Sequence[Path] = (),
     problems: Sequence[str] | None = None,
+    measured: Path | None = None,
 ) -> PlantedResult:
     """Score every Captum class and every Zennit composite, as shipped and as ``Absence*``, and relevance on all planted
     problems.
@@ -121,33 +116,51 @@ def run_planted_bench(
             method) and
             ``<!-- bench planted: end -->`` is replaced by the tables.
         problems: names; None: all.
+        measured: planted.json of an earlier run, whose tables are written; nothing is measured.
 
     Raises:
-        ValueError: a file without the markers, an ``out`` that is a file, an unknown problem.
+        ValueError: a file without the markers, an ``out`` that is a file, an unknown problem, a ``measured`` that is no
+            planted.json.
         ImportError: Captum, Zennit or scikit-learn is missing.
     """
     run = Run.start(rounds, quick, device, progress)
     require_marks(into, [MARK, MARK_ALL])
     if out is not None:
         require_folder(out, make=True)
+    result = _measure(run, out, problems) if measured is None else read_result(measured)
+    if out is not None:
+        write_result(result, out)
+    for path in into:
+        write_whole(path, insert_tables(path.read_text(encoding="utf-8"), result.scores))
+    return result
+
+
+def read_result(path: Path) -> PlantedResult:
+    """What an earlier run wrote to planted.json. Raises ValueError for a file that is none."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        scores = PlantedTable.from_dict(plain)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no planted.json of bench planted ({error}); pass one that --out wrote") from error
+    return PlantedResult(scores, plain.get("environment", {}), judged=set(PROBLEMS) <= set(scores.problems))
+
+
+def _measure(run: Run, out: Path | None, problems: Sequence[str] | None) -> PlantedResult:
+    """Every method on these problems."""
     from absence_plugins.bench.planted_methods import all_methods
 
+    quick, progress = run.quick, run.progress
     names = list(problems or (["shape_missing"] if quick else PROBLEMS))
     methods = {**CHANCE, **all_methods(), **dict(relevance_methods()), **dict(rival_methods())}
     settings: dict[str, Any] = {"seeds": SEEDS, "samples": SAMPLES, "references": REFERENCES, "steps": STEPS}
     if quick:
-        methods = {name: methods[name] for name in SHOWN[:6]}
+        methods = {name: methods[name] for name in QUICK}
         settings = {"seeds": (0,), "samples": 2, "references": 1, "steps": 4}
     with steady():
         tables = [_one(name, methods, settings, out, progress) for name in names]
     merged = PlantedTable(tuple(score for table in tables for score in table.scores), tables[0].settings)
     environment = {"captum": version("captum"), **describe_environment("zennit", run)}
-    result = PlantedResult(merged, environment, judged=not quick)
-    if out is not None:
-        write_result(result, out)
-    for path in into:
-        write_whole(path, inserted(path.read_text(encoding="utf-8"), merged))
-    return result
+    return PlantedResult(merged, environment, judged=not quick)
 
 
 def _one(
@@ -168,33 +181,9 @@ def _one(
 def write_result(result: PlantedResult, out: Path) -> None:
     """planted.json, planted.md (both views, all methods) and planted.png."""
     write_json(out / "planted.json", result.to_dict())
-    write_whole(out / "planted.md", tables_of(result.scores, result.scores.methods) + "\n")
+    write_whole(out / "planted.md", format_views(result.scores, result.scores.methods) + "\n")
     with whole_file(out / "planted.png") as file:
         figure = result.scores.figure()
         figure.savefig(
             file, format="png", facecolor="white", dpi=120, metadata={"Software": None}, pil_kwargs={"optimize": True}
         )
-
-
-def tables_of(table: PlantedTable, methods: Sequence[str]) -> str:
-    """Both views as Markdown, for those of these methods that have an answer in the view."""
-    titles = {
-        "nontarget": "**Non-target view**: what holds the unit down?",
-        "reference": "**Reference view**: what is missing?",
-    }
-    blocks = []
-    for view in table.views:
-        answered = {one.method for one in table.scores if one.view == view and not one.note}
-        shown = [name for name in methods if name in answered]
-        blocks.append(f"{titles[view]}\n\n{table.markdown(view, shown)}")
-    return "\n\n".join(blocks)
-
-
-def inserted(page: str, table: PlantedTable) -> str:
-    r"""The page with the tables between its markers.
-
-    >>> inserted("<!-- bench planted: begin -->\nold\n<!-- bench planted: end -->", PlantedTable((), {}))
-    '<!-- bench planted: begin -->\n\n\n\n<!-- bench planted: end -->'
-    """
-    page = replaced(page, MARK, lambda: tables_of(table, SHOWN))
-    return replaced(page, MARK_ALL, lambda: tables_of(table, table.methods))

@@ -93,6 +93,10 @@ def bench(
     into: Annotated[
         list[Path] | None, typer.Option(help="Markdown file whose marked tables are replaced (planted, models).")
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--from", help="planted.json of an earlier run: write its tables, measure nothing (planted)."),
+    ] = None,
 ) -> None:
     """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
 
@@ -112,6 +116,9 @@ def bench(
         options = {name: value for name, value in (("out", out), ("into", into)) if value}
         if options and host not in ("planted", "models"):
             raise ValueError(f"--{next(iter(options))} belongs to bench planted and bench models")
+        if measured is not None and host != "planted":
+            raise ValueError("--from belongs to bench planted")
+        options |= {"measured": measured} if measured is not None else {}
         result = BENCHES[host](rounds=rounds, quick=quick, device=device, **options)
     typer.echo(result.table())
     raise typer.Exit(0 if result.ok else 1)

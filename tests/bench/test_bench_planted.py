@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from typer.testing import CliRunner
 
 from absence_plugins.bench import planted as bench
 from absence_plugins.bench import planted_rivals as rivals
-from absence_plugins.bench.planted import PlantedResult, inserted, run_planted_bench, tables_of
+from absence_plugins.bench.planted import PlantedResult, run_planted_bench
 from absence_plugins.bench.planted_methods import all_methods
+from absence_plugins.bench.planted_pages import FEW, format_few, insert_tables
 from absence_plugins.bench.planted_relevance import relevance_methods
 from absence_plugins.cli import app
 from absence_plugins.data.planted import PROBLEMS
@@ -43,7 +46,7 @@ def test_every_class_and_composite_is_asked() -> None:
     for name, kind in COMPOSITES.items():
         own = kind.__name__
         assert own in methods if name.startswith("absence_") else {f"{own} +1", f"{own} logit"} <= set(methods)
-    assert set(bench.SHOWN) <= {*bench.CHANCE, *methods, *NEWER}
+    assert {*bench.QUICK, *FEW} <= {*bench.CHANCE, *methods, *NEWER}
 
 
 def test_quick_run_writes_table_figure_and_page(tmp_path: Path) -> None:
@@ -65,8 +68,8 @@ def test_quick_run_writes_table_figure_and_page(tmp_path: Path) -> None:
     assert "former" not in text
     assert text.startswith("# Mine\n")
     assert text.endswith("<!-- bench planted: end -->\n\nmore\n")
-    assert table.markdown("reference", ["DeepLift"]).splitlines()[-1] in text
-    assert inserted(text, table) == text  # once more changes nothing
+    assert format_few(table) in text
+    assert insert_tables(text, table) == text  # once more changes nothing
 
     kept = (out / "planted-shape_missing.json").stat().st_mtime_ns
     assert CliRunner().invoke(app, arguments).exit_code == 0
@@ -128,11 +131,45 @@ def published() -> PlantedTable:
     return PlantedTable.from_dict(json.loads((ROOT / "docs" / "_static" / "planted.json").read_text()))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/faithfulness.md"])
-def test_the_pages_hold_the_tables_of_the_command(published: PlantedTable, page: str) -> None:
+@pytest.mark.parametrize(("page", "rows"), [("README.md", len(FEW)), ("docs/planted.md", 100)])
+def test_the_pages_hold_the_tables_of_the_command(published: PlantedTable, page: str, rows: int) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert inserted(text, published) == text
-    assert tables_of(published, bench.SHOWN[:1]).splitlines()[-1] in text
+    assert insert_tables(text, published) == text
+    between = re.search(r"<!-- bench planted( all)?: begin -->(.*)<!--", text, re.DOTALL)
+    assert between is not None
+    assert len(re.findall(r"^\| .*\d", between[2], re.MULTILINE)) >= min(rows, len(set(FEW) & set(published.methods)))
+
+
+def test_the_small_table_counts_wrong_signs_and_means_known_places() -> None:
+    """Two networks, one of them with a guessed place: it counts for the sign only."""
+    scores = [
+        score("IntegratedGradients", 0.2, -0.5, sign=0.0),
+        score("IntegratedGradients", 0.9, 0.9, sign=0.4, problem="stroke_missing"),
+        score("AbsenceIntegratedGradients", 0.8, 0.6, sign=0.5),
+        score("AbsenceIntegratedGradients", None, None, sign=None, problem="green_missing"),
+    ]
+    scores[1] = replace(scores[1], is_exact=False)
+    text = format_few(PlantedTable(tuple(scores), {}))
+    assert "Captum's default points the wrong way on 2 of 2, the changed import on 0 of 2 planted networks." in text
+    assert "| Captum, as one calls it: `IntegratedGradients` | 2 of 2 | .20 | -.50 | - | - | - |" in text
+    assert text.endswith("| 0 of 2 | .80 | .60 | - | - | - |")
+
+
+def test_tables_are_written_from_an_earlier_run(tmp_path: Path, published: PlantedTable) -> None:
+    page, broken = tmp_path / "page.md", tmp_path / "broken.json"
+    page.write_text("<!-- bench planted: begin -->\n<!-- bench planted: end -->\n")
+    broken.write_text("{}")
+    kept = ROOT / "docs" / "_static" / "planted.json"
+    result = CliRunner().invoke(app, ["bench", "planted", "--from", str(kept), "--into", str(page)])
+    assert result.exit_code == 0, result.output
+    assert format_few(published) in page.read_text()
+    for arguments, words in (
+        (["planted", "--from", str(broken)], "is no planted.json of bench planted"),
+        (["models", "--from", str(kept)], "--from belongs to bench planted"),
+    ):
+        result = CliRunner().invoke(app, ["bench", *arguments])
+        assert result.exit_code == 2
+        assert words in result.output
 
 
 def test_the_published_table_is_complete_and_ours_is_not_behind(published: PlantedTable) -> None:
