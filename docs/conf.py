@@ -5,9 +5,10 @@ import re
 import warnings
 from pathlib import Path
 
-import absence_plugins
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
+
+import absence_plugins
 
 project = "absence_plugins"
 author = "The absence_plugins authors"
