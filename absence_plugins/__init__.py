@@ -13,16 +13,20 @@ import absence_plugins.core  # noqa: F401  (so that absence_plugins.core is an a
 if TYPE_CHECKING:
     from absence_plugins.core.direction import Direction
     from absence_plugins.core.explanation import Explanation
+    from absence_plugins.core.feature_space import FeatureSpace
+    from absence_plugins.core.made_references import MadeReferences
     from absence_plugins.core.references import ReferenceSet
     from absence_plugins.core.units import Layer, Unit
 
 __version__ = "0.1.0"
-__all__ = ["Direction", "Explanation", "Layer", "ReferenceSet", "Unit", "__version__"]
+__all__ = ["Direction", "Explanation", "FeatureSpace", "Layer", "MadeReferences", "ReferenceSet", "Unit", "__version__"]
 
 _MODULES = {
     "Direction": "direction",
     "Explanation": "explanation",
+    "FeatureSpace": "feature_space",
     "Layer": "units",
+    "MadeReferences": "made_references",
     "ReferenceSet": "references",
     "Unit": "units",
 }

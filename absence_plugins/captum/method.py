@@ -66,11 +66,12 @@ class AbsenceMethod:
         nontarget: which output is explained instead of the target: "runner_up" (highest of the others),
             "others" (their mean), a class index, one per sample, or ``f(outputs, target) -> [B]``; "target": the
             target itself; "margin": the target minus its runner-up (R > 0 speaks for the decision); "negated": minus
-            the target; "auto": the target if a reference is given, the model has a single output, or ends in a sigmoid
+            the target; "auto": the target if a reference is given (not one made from the image itself), the model has a single output, or ends in a sigmoid
             over several (independent labels), else "runner_up"; None: the target as Captum explains it, without a reference bit for bit.
         reference: a :class:`~absence_plugins.ReferenceSet` that supplies the baselines (and the mean
             over them) when the caller passes none: for a target (its margin, its negative, the mean of the others)
-            its contrast classes, for a non-target k the samples of class k.
+            its contrast classes, for a non-target k the samples of class k. A
+            :class:`~absence_plugins.MadeReferences` takes the place of a blank.
         evidence: "signed", the host's map: R > 0 raises the explained output, R < 0 holds it down.
             "absence", a magnitude >= 0: for a non-target max(-R, 0), content of x that holds it down;
             for a target against references max(R, 0) where they have content and x has none.
@@ -130,7 +131,7 @@ class AbsenceMethod:
         elif not self._has("target"):
             if nontarget is not None and not (isinstance(nontarget, str) and nontarget == "auto"):
                 raise ValueError(f"{name} explains one neuron, which has no non-target; leave nontarget out")
-        elif isinstance(nontarget, str) and nontarget == "auto" and reference is not None:
+        elif isinstance(nontarget, str) and nontarget == "auto" and reference is not None and not reference.is_made:
             self.nontarget = "target"
         if reference is not None and self._traits.no_reference:
             raise ValueError(f"{name} takes no reference: {self._traits.no_reference}")
@@ -191,7 +192,8 @@ class AbsenceMethod:
         given = arguments.get(self._traits.baselines)
         if self.reference is not None and given is None:
             plan.references = self._draw(plan, self.reference)
-        compared = plan.references is not None or is_reference(given)
+        plan.is_made = plan.references is not None and self.reference is not None and self.reference.is_made
+        compared = (plan.references is not None and not plan.is_made) or is_reference(given)
         if plan.choice is not None:
             plan.view = plan.choice.view
         else:  # without a reference, a neuron is asked what holds it down, as a non-target is
@@ -310,6 +312,7 @@ class AbsenceMethod:
         wants_parts = full or self.evidence != "signed"
         plan = self._plan(arguments, wants_parts=wants_parts)
         by_content = wants_parts and not plan.is_blank and (plan.view == "target" or plan.references is not None)
+        by_content = by_content and not plan.is_made  # all that differs is content of x
         signed = present = absent = first = None
         maps, deltas, values = [], [], []
         for number, reference in enumerate(plan.each_reference()):

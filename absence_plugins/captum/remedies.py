@@ -124,7 +124,7 @@ def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, lev
             warnings.warn(SIGMOID_NOTE, AbsenceWarning, stacklevel=level)
         elif plan.is_blank:
             warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
-    if plan.references is not None and values is not None:
+    if plan.references is not None and values is not None and not plan.is_made:
         warn_unsuitable(plan.view, plan.output, values, level + 1)
     if method._traits.local:
         warn_dead(method, signed, level + 1)

@@ -73,7 +73,7 @@ class FolderReferences(ReferenceSet):
         pool = is_other.nonzero().flatten()
         by_model = self.predicted[pool] == target
         left = pool[~by_model]
-        order = self._rank(self._inputs(x), 0, left) if len(left) else left
+        order = self._ranked(self._inputs(x), [left])[0] if len(left) else left
         nearest, same = self._take_nearest(x, order)
         left_out = {
             "the model itself gives them the explained class": pool[by_model].tolist(),

@@ -22,6 +22,7 @@ from absence_plugins.core.dataset_items import (
     single_samples,
     stack_labels,
 )
+from absence_plugins.core.feature_space import FeatureSpace
 from absence_plugins.core.randomness import seeded
 
 Images = Tensor | tuple[Tensor, ...]
@@ -43,6 +44,8 @@ class ReferenceSet:
             None: every class but the target's. Of labels [N, K]: samples that have the contrast label and lack the
             target's; None: samples that lack the target's.
         seed: for :meth:`random`.
+        nearest_in: a :class:`~absence_plugins.FeatureSpace`, a network's features, in which the nearest are searched;
+            None: pixels. On photographs the nearest in pixels share little more than brightness (docs/references.md).
 
     Raises:
         ValueError: no samples, NaN, a number of labels that is not N, labels [N, K] other than 0 and 1, a contrast
@@ -56,6 +59,8 @@ class ReferenceSet:
     (tensor([[[0.]]]), True)
     """
 
+    is_made = False  # from the inputs themselves, so that nothing can be missing compared with them
+
     def __init__(
         self,
         images: Images,
@@ -65,7 +70,15 @@ class ReferenceSet:
         k: int = 8,
         contrast: int | Mapping[int, int] | None = None,
         seed: int = 0,
+        nearest_in: FeatureSpace | None = None,
     ) -> None:
+        if nearest_in is not None and not isinstance(nearest_in, FeatureSpace):
+            raise TypeError(
+                f"nearest_in must be a FeatureSpace, got a {type(nearest_in).__name__}; write "
+                "nearest_in=FeatureSpace(model, layer)"
+            )
+        self.nearest_in = nearest_in
+        self._features: tuple[Any, Tensor] | None = None
         self.is_tuple = isinstance(images, tuple)
         self.images: tuple[Tensor, ...] = images if isinstance(images, tuple) else (images,)
         for part in self.images:
@@ -113,7 +126,8 @@ class ReferenceSet:
             classes = f"{self.labels.shape[1]} independent labels"
         elif self.labels is not None:
             classes = f"{len(set(self.labels.tolist()))} classes"
-        return f"ReferenceSet({len(self)} samples of shape {shapes}, {classes}, k={self.k}, contrast={self.contrast})"
+        space = "" if self.nearest_in is None else ", nearest in features"
+        return f"ReferenceSet({len(self)} samples of shape {shapes}, {classes}, k={self.k}, contrast={self.contrast}{space})"
 
     @classmethod
     def from_dataset(
@@ -153,7 +167,8 @@ class ReferenceSet:
         return cls(images, known, empty=0.0 if empty is None else empty, seed=seed, **options)
 
     def nearest(self, x: Images, target: Any = None, *, label: Any = None) -> Images:
-        """The k references nearest to every sample of x in input space (squared Euclidean distance).
+        """The k references nearest to every sample of x: in input space (squared Euclidean distance), or by
+        ``nearest_in`` in a network's features.
 
         They are of the contrast class if one is named, else of any class but ``target``'s, else (no
         target, or no labels) any sample; ``label`` (one class, or one per sample) asks for that very class instead.
@@ -178,14 +193,27 @@ class ReferenceSet:
     def nearest_indices(self, x: Images, target: Any = None, *, label: Any = None) -> Tensor:
         """Indices [B, k] into the set, as :meth:`nearest` draws them."""
         inputs = self._inputs(x)
-        pools = self._pools(inputs[0].shape[0], target, label)
-        return torch.stack([self._rank(inputs, row, pool)[: self.k] for row, pool in enumerate(pools)])
+        orders = self._ranked(inputs, self._pools(inputs[0].shape[0], target, label))
+        return torch.stack([order[: self.k] for order in orders])
 
-    def _rank(self, inputs: tuple[Tensor, ...], row: int, pool: Tensor) -> Tensor:
-        """The indices of a pool, nearest to one sample of the inputs first."""
-        distance = sum(_distances(part[row], own, pool) for part, own in zip(inputs, self.images, strict=True))
-        assert isinstance(distance, Tensor)
-        return pool[distance.sort(stable=True).indices]
+    def _ranked(self, inputs: tuple[Tensor, ...], pools: Sequence[Tensor]) -> list[Tensor]:
+        """Each pool's indices, nearest to the sample it belongs to first."""
+        points, own = (inputs, self.images) if self.nearest_in is None else self._in_features(inputs)
+        orders = []
+        for row, pool in enumerate(pools):
+            distance = sum(_distances(part[row], there, pool) for part, there in zip(points, own, strict=True))
+            assert isinstance(distance, Tensor)
+            orders.append(pool[distance.sort(stable=True).indices])
+        return orders
+
+    def _in_features(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The features of inputs and references; the latter are kept until the model's weights change."""
+        assert self.nearest_in is not None
+        key = (self.nearest_in.state(), tuple(part.dtype for part in inputs))
+        if self._features is None or self._features[0] != key:
+            own = tuple(part.to(given.dtype) for part, given in zip(self.images, inputs, strict=True))
+            self._features = (key, self.nearest_in.points(*own))
+        return (self.nearest_in.points(*inputs),), (self._features[1],)
 
     def _inputs(self, x: Images) -> tuple[Tensor, ...]:
         inputs = x if isinstance(x, tuple) else (x,)

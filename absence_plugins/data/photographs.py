@@ -7,6 +7,7 @@ architecture; the photographs are those that scikit-image ships. Neither needs t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,19 +58,45 @@ def photograph(name: str, *, side: int = 224) -> Tensor:
     Traceback (most recent call last):
     ValueError: there is no photograph 'tea'; there are: astronaut, camera, cat, coffee, coins, clock, horse, motorcycle, rocket
     """
+    picture = _open_photograph(name)
+    width, height = picture.size
+    square = min(width, height)
+    return _network_input(picture, (width - square) // 2, (height - square) // 2, square, side)
+
+
+def photograph_crops(name: str, count: int, *, side: int = 224, seed: int = 0) -> Tensor:
+    """Squares of a photograph of scikit-image at random places, from half to all of its shorter side.
+
+    Returns [count, 3, side, side], as :func:`photograph`; raises as it does.
+    """
+    picture = _open_photograph(name)
+    width, height = picture.size
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for share, right, down in torch.rand(count, 3, generator=generator).tolist():
+        square = round((0.5 + 0.5 * share) * min(width, height))
+        found.append(
+            _network_input(picture, round(right * (width - square)), round(down * (height - square)), square, side)
+        )
+    return torch.cat(found)
+
+
+def _open_photograph(name: str) -> Any:
     if name not in PHOTOGRAPHS:
         raise ValueError(f"there is no photograph {name!r}; there are: {', '.join(PHOTOGRAPHS)}")
     try:
-        import numpy as np
         import skimage.data
         from PIL import Image
     except ImportError as error:
         raise ImportError(f'the photographs are optional ({error}); pip install "absence-plugins[photos]"') from error
     with Image.open(Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]) as opened:
-        picture = opened.convert("RGB")
-    width, height = picture.size
-    square = min(width, height)
-    left, top = (width - square) // 2, (height - square) // 2
-    picture = picture.crop((left, top, left + square, top + square)).resize((side, side), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float()
+        return opened.convert("RGB")
+
+
+def _network_input(picture: Any, left: int, top: int, square: int, side: int) -> Tensor:
+    import numpy as np
+    from PIL import Image
+
+    cut = picture.crop((left, top, left + square, top + square)).resize((side, side), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1).float()
     return ((pixels - MEAN) / STD)[None]

@@ -76,7 +76,8 @@ class AbsenceAttributor:
             ``torch.eye(K)[[k]]``, a function, or ``nontarget(...)``; the seed that suits the composite is computed
             here.
         reference: what the input is compared with: a :class:`~absence_plugins.ReferenceSet` (its nearest samples:
-            of the contrast classes, with a non-target k of class k; the mean over them), or a tensor that broadcasts
+            of the contrast classes, with a non-target k of class k; the mean over them; of a
+            :class:`~absence_plugins.MadeReferences` the input without its content, a blank), or a tensor that broadcasts
             to the input. For ``Absence*`` composites without one: zeros, where nothing missing can show.
         nontarget: explain instead of the output that ``attr_output`` names: "runner_up" (the highest other one),
             "others" (their mean), a class, one per sample [B], or ``f(outputs, target) -> [B]``; or "negated" (minus
@@ -212,10 +213,15 @@ class AbsenceAttributor:
             return [None]
         if isinstance(self.reference, Tensor):
             return [expanded_reference(self.reference, x)]
-        classes, label = compared_classes(weights, choice)
+        classes, label = (None, None) if self._is_made else compared_classes(weights, choice)
         drawn = self.reference.nearest(x, classes, label=label)
         assert isinstance(drawn, Tensor)
         return list(drawn.unbind(1))
+
+    @property
+    def _is_made(self) -> bool:
+        """Whether the references are the inputs themselves without their content."""
+        return isinstance(self.reference, ReferenceSet) and self.reference.is_made
 
     # -- the maps -------------------------------------------------------------------------------------------------
 
@@ -245,7 +251,7 @@ class AbsenceAttributor:
         attribution = maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
         measured = None if values[0] is None else torch.stack([each for each in values if each is not None], 1)
         u = plan.value(plan.outputs)
-        if measured is not None:
+        if measured is not None and not self._is_made:
             warn_unsuitable(plan.view, u, measured, 6 if full else 7)
         error = None
         if self._is_complete(root) and measured is not None:
@@ -332,7 +338,7 @@ class AbsenceAttributor:
 
     def _parts(self, plan: Plan, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Evidence for what is there and for what is missing, both >= 0 (as in :class:`Explanation`)."""
-        if self.reference is None:
+        if self.reference is None or self._is_made:
             if plan.view == "target":
                 raise ValueError(
                     "against a blank image the target's map shows only what is present; pass "

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from absence_plugins import MadeReferences
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.faithfulness.cells import Cells
@@ -238,3 +239,18 @@ def test_one_logit_has_two_neurons() -> None:
     for unit, sign in ((0, 1.0), (1, -1.0)):
         assert absence_scores(model, x, unit, sign * weights.expand(3, 4)).score == pytest.approx(1)
     assert math.isnan(absence_scores(model, x[:1], 0, weights).interval[0])  # one sample has no spread
+
+
+def test_made_references_take_the_place_of_blank_in_the_nontarget_view() -> None:
+    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    weights = torch.linspace(-2, 1, 16).double()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1, bias=False)).double()
+    model[1].weight.data = weights[None]
+    made = MadeReferences("grey")
+    signed = weights.view(1, 1, 4, 4) * (x - x.mean((2, 3), keepdim=True))
+    found = absence_scores(model, x, 0, signed, reference=made, progress=False)
+    assert found.score == pytest.approx(1.0)
+    gains = (-signed.flatten(1)).clamp(min=0).sum(1)  # what holds the unit down is replaced by grey
+    assert found.curves["map"][-1].item() == pytest.approx(gains.mean().item())
+    with pytest.raises(ValueError, match="nothing is missing compared with MadeReferences"):
+        absence_scores(model, x, 0, signed, view="reference", reference=made)

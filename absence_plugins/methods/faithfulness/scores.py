@@ -82,7 +82,8 @@ def absence_scores(
             reference view also one per reference, [N, k, C or 1, H, W]. The sign: R > 0 raises u, R < 0 holds it down.
         view: "nontarget" or "reference", which of the two is checked.
         reference: for the reference view: real inputs [N, C, H, W] or [N, k, C, H, W], or a :class:`ReferenceSet`,
-            whose nearest are taken (of its contrast class, or of any class but the unit's).
+            whose nearest are taken (of its contrast class, or of any class but the unit's). For the non-target view a
+            :class:`~absence_plugins.MadeReferences`, whose images then take the place of blank.
         empty: value of a blank pixel, as ``ReferenceSet`` takes it; None: the set's, else 0.
         standard: the map the host shows by default (target, blank baseline), to compare with; as ``attribution``.
         steps: points of the curve.
@@ -127,7 +128,7 @@ def absence_scores(
         maps = {"map": _evaluate(attribution, x)}
         if standard is not None:
             maps["standard"] = _evaluate(standard, x)
-    blank = blank_value(_empty(empty, reference), detached).to(detached)
+    blank = _blank(view, empty, reference, detached)
     if not bool(torch.isfinite(blank).all()):
         raise ValueError(f"empty={empty!r} is NaN or infinite; pass the value of a blank pixel")
     with tqdm(
@@ -152,10 +153,24 @@ def absence_scores(
             return summarize(view, curves, found, best)
 
 
-def _empty(empty: Any, reference: Any) -> Any:
+def _blank(view: View, empty: Any, reference: Any, x: Tensor) -> Tensor:
+    """What stands for no content: an image or a part of one, or of made references one image per input.
+
+    Raises:
+        ValueError: made references in the reference view, or together with ``empty``.
+    """
+    if isinstance(reference, ReferenceSet) and reference.is_made:
+        if view == "reference" or empty is not None:
+            raise ValueError(
+                f"nothing is missing compared with {reference!r}, which stands for blank; pass it with view='nontarget' "
+                "and without empty"
+            )
+        made = reference.nearest(x)
+        assert isinstance(made, Tensor)
+        return made[:, 0]
     if empty is None:
-        return reference.empty[0] if isinstance(reference, ReferenceSet) else 0.0
-    return empty
+        empty = reference.empty[0] if isinstance(reference, ReferenceSet) else 0.0
+    return blank_value(empty, x).to(x)
 
 
 def _evaluate(attribution: Attribution, x: Tensor) -> Any:
