@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.pooling import PHOTOGRAPH, spread_cells, sum_cells
+from absence_plugins.methods.regions import place_elsewhere
 
 Output = Callable[[Tensor], Tensor]
 RANDOM_DRAWS = 32
@@ -156,25 +157,6 @@ def strongest(magnitude: Tensor, share: float = PIXEL_SHARE, *, cell: int = 1) -
 def cell_side(x: Tensor) -> int:
     """The side of the cells in which an image [..., H, W] is tested: of photographs ``CELL``, else 1, a pixel."""
     return CELL if max(x.shape[-2:]) > PHOTOGRAPH else 1
-
-
-def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, int]]:
-    """Shifts (down, right) that move a region [H, W] to random places: around the edges, and beside itself.
-
-    All shifts after which the region and its image share no pixel are equally likely; where there is none, those that
-    share the fewest.
-
-    >>> place_elsewhere(torch.tensor([[True, False]]), 2, 0)
-    [(0, 1), (0, 1)]
-    """
-    mask = where.double().cpu()
-    spectrum = torch.fft.fft2(mask)
-    shared = torch.fft.ifft2(spectrum.abs() ** 2).real.round().flatten()  # pixels in common, of every shift
-    shared[0] = torch.inf  # not moved at all
-    candidates = (shared == shared.min()).nonzero().flatten()
-    generator = torch.Generator().manual_seed(seed)
-    drawn = candidates[torch.randint(len(candidates), (draws,), generator=generator)]
-    return [divmod(int(shift), mask.shape[1]) for shift in drawn]
 
 
 def _against_random(output: Output, x: Tensor, source: Tensor, evidence: Tensor, seed: int, draws: int) -> PixelTest:

@@ -18,9 +18,10 @@ from absence_plugins.cli import app
 from absence_plugins.commands import explain
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.models import LoadedModel, Preprocessing
-from absence_plugins.commands.pasting import CELL, PixelTest, insert_missing, place_elsewhere, remove_suppressor
+from absence_plugins.commands.pasting import CELL, PixelTest, insert_missing, remove_suppressor
 from absence_plugins.commands.references import describe_references, load_references
 from absence_plugins.commands.same_photograph import show_same
+from absence_plugins.methods.regions import place_elsewhere
 
 NETS = """
 import torch

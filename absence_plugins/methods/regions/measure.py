@@ -1,0 +1,159 @@
+"""Is what a map says of a region true? Change the region, read the output; the same elsewhere as a control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from absence_plugins.core.checks import check_integers
+from absence_plugins.core.filling import FILLINGS, Filling, fill
+from absence_plugins.methods.regions.places import place_elsewhere
+from absence_plugins.methods.regions.result import RegionTest, RegionTests
+
+Output = Callable[[Tensor], Tensor]
+DRAWS = 19  # the fewest with which p can be 0.05
+AT_ONCE = 8  # images in a forward
+DEFAULT: Filling = "inpainted"
+
+
+def measure_regions(
+    output: Output,
+    x: Tensor,
+    regions: Tensor,
+    source: Tensor | Filling = DEFAULT,
+    *,
+    rises: bool = True,
+    columns: Sequence[int] | None = None,
+    target: int | None = None,
+    others: Sequence[Filling] = (),
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> RegionTests:
+    """Change every region of x on its own, and regions of its shape elsewhere, and read the output.
+
+    Sign: ``rises`` is what the map says. Content that suppresses u is blanked: u must rise. Content that is missing is
+    pasted: u must fall (``rises=False``).
+
+    Args:
+        output: images [B, C, H, W] -> u [B], or several outputs [B, K]; no gradient is asked for.
+        x: [C, H, W], as the model takes it.
+        regions: boolean [N, H, W], as of :func:`strongest_regions`.
+        source: what takes a region's place: an image [C, H, W], such as a reference (the control pastes the same
+            content at another place); or a filling of :func:`~absence_plugins.core.filling.fill`, made anew at every
+            place.
+        rises: whether the map says that u rises, or falls.
+        columns: of several outputs, the one that each region is about [N]; default: 0.
+        target: the number of another output to report beside u.
+        others: fillings whose change of u is reported, too, without a control.
+        draws: other places per region, drawn by ``seed``: beside the region, around the edges of the image.
+        seed: of the places.
+
+    Raises:
+        TypeError: regions that are not boolean, a ``source`` that is neither.
+        ValueError: shapes that do not fit, a filling, a column or a target that does not exist.
+
+    >>> x = torch.ones(1, 4, 4)
+    >>> regions = torch.zeros(1, 4, 4, dtype=torch.bool)
+    >>> regions[0, 0, 0] = True  # holds u down; all other pixels raise it
+    >>> measure_regions(lambda images: images.flatten(1).sum(1) - 6 * images[:, 0, 0, 0], x, regions, x * 0)
+    RegionTests(1 regions, pasted; p = 0.05)
+    region  of the image  before  after  change     elsewhere  target  borne out
+    1               6.2%   10.00  15.00   +5.00  -1.00 ± 0.00                yes
+    """
+    about = _checked(x, regions, source, columns, others)
+    check_integers(draws=draws)
+    changes = _Changes(x, source)
+    shifts = [place_elsewhere(where, draws, seed + number) for number, where in enumerate(regions)]
+    own = torch.stack([x, *changes.make(regions, [(0, 0)] * len(regions))]) if len(regions) else x[None]
+    read = _read(output, own)
+    for column in (*about, *([] if target is None else [target])):
+        if not -read.shape[1] <= column < read.shape[1]:
+            raise ValueError(f"output {column} does not exist; there are {read.shape[1]}")
+    places = [(where, shift) for where, own_shifts in zip(regions, shifts, strict=True) for shift in own_shifts]
+    parts = [_read(output, changes.make(*_columns(part))) for part in _batches(places)]
+    random = torch.cat(parts).view(len(regions), draws, -1) if parts else read.new_zeros(0, draws, read.shape[1])
+    under = {kind: _read(output, _Changes(x, kind).make(regions, [(0, 0)] * len(regions))) for kind in others if about}
+    tests = tuple(
+        RegionTest(
+            where=regions[i].cpu(),
+            image=own[i + 1],
+            rises=rises,
+            before=float(read[0, column]),
+            after=float(read[i + 1, column]),
+            random_values=random[i, :, column],
+            target_before=None if target is None else float(read[0, target]),
+            target_after=None if target is None else float(read[i + 1, target]),
+            target_random=None if target is None else random[i, :, target],
+            column=column,
+            others={kind: float(values[i, column] - read[0, column]) for kind, values in under.items()},
+        )
+        for i, column in enumerate(about)
+    )
+    return RegionTests(tests, source if isinstance(source, str) else "pasted")
+
+
+@dataclass(frozen=True, eq=False)
+class _Changes:
+    """Copies of an image with a region changed."""
+
+    x: Tensor
+    source: Tensor | Filling
+
+    def make(self, regions: Sequence[Tensor] | Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
+        """One copy per region and shift [N, C, H, W]."""
+        masks = torch.stack([w.roll(s, (0, 1)) for w, s in zip(regions, shifts, strict=True)]).to(self.x.device)[
+            :, None
+        ]
+        if isinstance(self.source, str):
+            return fill(self.x.expand(len(masks), *self.x.shape), masks, self.source)
+        sources = torch.stack([self.source.to(self.x).roll(shift, (1, 2)) for shift in shifts])
+        return torch.where(masks, sources, self.x)
+
+
+def _read(output: Output, images: Tensor) -> Tensor:
+    """The outputs [B, K] of images, float64 on the CPU; a few images at a time."""
+    with torch.no_grad():
+        found = torch.cat([output(part).detach().double().cpu() for part in torch.split(images, AT_ONCE)])
+    if found.dim() not in (1, 2) or len(found) != len(images):
+        raise ValueError(
+            f"output returned shape {tuple(found.shape)} for {len(images)} images; it must be [B] or [B, K]"
+        )
+    return found[:, None] if found.dim() == 1 else found
+
+
+def _batches(places: Sequence[tuple[Tensor, tuple[int, int]]]) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:
+    waiting = iter(places)
+    while part := list(islice(waiting, AT_ONCE)):
+        yield part
+
+
+def _columns(part: list[tuple[Tensor, tuple[int, int]]]) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    return [where for where, _ in part], [shift for _, shift in part]
+
+
+def _checked(
+    x: Tensor, regions: Tensor, source: Tensor | str, columns: Sequence[int] | None, others: Sequence[str]
+) -> list[int]:
+    """The output that each region is about."""
+    if x.dim() != 3:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be one image [C, H, W]")
+    if regions.dtype != torch.bool:
+        raise TypeError(f"regions must be boolean, True inside, got {regions.dtype}")
+    if regions.dim() != 3 or regions.shape[1:] != x.shape[1:]:
+        raise ValueError(f"regions have shape {tuple(regions.shape)}, x {tuple(x.shape)}; they must be [N, H, W]")
+    for kind in (source, *others):
+        if isinstance(kind, str) and kind not in FILLINGS:
+            raise ValueError(f"source={kind!r} must be an image, or one of {', '.join(FILLINGS)}")
+    if isinstance(source, Tensor):
+        if source.shape != x.shape:
+            raise ValueError(f"source has shape {tuple(source.shape)}, x {tuple(x.shape)}; they must be the same")
+    elif not isinstance(source, str):
+        raise TypeError(f"source must be an image or a filling, got {type(source).__name__}")
+    about = [0] * len(regions) if columns is None else [int(column) for column in columns]
+    if len(about) != len(regions):
+        raise ValueError(f"{len(about)} columns for {len(regions)} regions; pass one for each")
+    return about

@@ -1,0 +1,230 @@
+"""What changing regions of an image does to an output, and whether that bears out what a map says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from absence_plugins.core.table import align
+
+BEYOND = 2  # standard deviations of the control
+LEVEL = 0.05  # of the p value of the strongest of several regions
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RegionTest:
+    """The explained output before and after changing a region, and after changing regions of its shape elsewhere.
+
+    Attributes:
+        where: the region, boolean [H, W].
+        image: the changed image [C, H, W].
+        rises: what the map says of the output: it rises, or (False) falls.
+        before, after: the explained output u.
+        random_values: u after the same change at other places, one value per draw [D] float64.
+        target_before, target_after, target_random: the same of the target, where that is another output.
+        column: which of several outputs u is.
+        others: the change of u under other fillings, by their names.
+    """
+
+    where: Tensor
+    image: Tensor
+    rises: bool
+    before: float
+    after: float
+    random_values: Tensor
+    target_before: float | None = None
+    target_after: float | None = None
+    target_random: Tensor | None = None
+    column: int = 0
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels were changed."""
+        return int(self.where.sum())
+
+    @property
+    def share(self) -> float:
+        """The part of the image that was changed."""
+        return self.pixels / self.where.numel()
+
+    @property
+    def change(self) -> float:
+        """u after minus u before: negative if the output fell."""
+        return self.after - self.before
+
+    @property
+    def random_change(self) -> float:
+        """The same elsewhere, the mean over the draws."""
+        return float(self.random_values.mean()) - self.before
+
+    @property
+    def random_sd(self) -> float:
+        """The standard deviation of u over the draws; 0 for a single one."""
+        return float(self.random_values.std(correction=int(len(self.random_values) > 1)))
+
+    @property
+    def target_change(self) -> float | None:
+        """The target after minus before."""
+        if self.target_after is None or self.target_before is None:
+            return None
+        return self.target_after - self.target_before
+
+    @property
+    def gains(self) -> Tensor:
+        """How far u moved the way the map says, elsewhere [D]."""
+        return (1 if self.rises else -1) * (self.random_values - self.before)
+
+    @property
+    def gain(self) -> float:
+        """How far u moved the way the map says: negative if it moved the other way."""
+        return self.change if self.rises else -self.change
+
+    @property
+    def moved(self) -> bool:
+        """Whether u moved the way the map says."""
+        return self.gain > 0
+
+    @property
+    def went_further(self) -> bool:
+        """Whether u moved further that way than elsewhere, by two standard deviations of the control."""
+        return self.gain - float(self.gains.mean()) > BEYOND * self.random_sd
+
+    @property
+    def is_borne(self) -> bool:
+        """Whether the network bears the map out: u moved the claimed way, and further than elsewhere."""
+        return bool(self.pixels) and self.moved and self.went_further
+
+    @property
+    def disagreeing(self) -> tuple[str, ...]:
+        """The other fillings under which u moves the other way, or not at all."""
+        sign = 1 if self.rises else -1
+        return tuple(name for name, change in self.others.items() if (sign * change > 0) != self.moved)
+
+    def verdict(self) -> str:
+        """In a sentence; of a map that is not borne out, which of the two conditions failed.
+
+        >>> RegionTest(torch.ones(3, 3, dtype=torch.bool), torch.zeros(3, 3, 3), True, 9.0, 7.93,
+        ...            torch.tensor([6.83, 7.03, 7.23])).verdict()  # doctest: +ELLIPSIS
+        'The network does not bear the map out: the output fell, and the map says that it rises ...
+        """
+        if not self.pixels:
+            return "The map names no place, so there is nothing to test."
+        if self.is_borne:
+            return "The network bears the map out."
+        if self.moved:
+            return (
+                "That is no more than chance: the output moves as the map says, but not further than at random places."
+            )
+        claimed, opposite = ("rises", "fell") if self.rises else ("falls", "rose")
+        way = f"the output {opposite if self.change else 'did not move'}, and the map says that it {claimed}"
+        if self.went_further:
+            return f"The network does not bear the map out: {way} (at random places it {opposite} further)."
+        return f"The network does not bear the map out: {way}, and against random places it is no more than chance."
+
+    def __repr__(self) -> str:
+        return (
+            f"RegionTest({self.share:.1%} of the image: {self.before:.2f} -> {self.after:.2f}, elsewhere "
+            f"{self.random_change:+.2f} ± {self.random_sd:.2f}; {'borne out' if self.is_borne else 'not borne out'})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, without the images."""
+        found = {
+            name: getattr(self, name)
+            for name in ("pixels", "share", "before", "after", "change", "random_change", "random_sd", "rises")
+        }
+        return found | {
+            "random": float(self.random_values.mean()),
+            "target_before": self.target_before,
+            "target_after": self.target_after,
+            "target_change": self.target_change,
+            "column": self.column,
+            "others": dict(self.others),
+            "is_borne": self.is_borne,
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RegionTests:
+    """Several regions, changed one by one; the control of the strongest of them looked for the strongest as well.
+
+    Attributes:
+        tests: one per region, in the order in which they were passed.
+        how: what was done to them: a filling, or "pasted".
+    """
+
+    tests: tuple[RegionTest, ...]
+    how: str
+
+    @property
+    def best(self) -> int | None:
+        """The number of the region that moved its output furthest the claimed way; None without regions."""
+        gains = [test.gain for test in self.tests]
+        return gains.index(max(gains)) if gains else None
+
+    @property
+    def p(self) -> float:
+        """How often the strongest of as many regions elsewhere moves its output as far as the strongest one here.
+
+        Every draw moves all regions and takes the largest movement among them: so the choice of the strongest of
+        several is in the control, too. (1 + draws that reach it) / (1 + draws): 0.05 at least with 19 draws.
+        """
+        if not self.tests:
+            return 1.0
+        strongest = torch.stack([test.gains for test in self.tests]).amax(0)
+        reached = int((strongest >= max(test.gain for test in self.tests)).sum())
+        return (1 + reached) / (1 + len(strongest))
+
+    @property
+    def is_borne(self) -> bool:
+        """Whether the network bears out the strongest region, as one of several: with p of at most 0.05."""
+        return self.best is not None and self.tests[self.best].is_borne and self.p <= LEVEL
+
+    def verdict(self) -> str:
+        """On the strongest region, in a sentence."""
+        if self.best is None:
+            return "The map names no region, so there is nothing to test."
+        own = self.tests[self.best]
+        if not own.is_borne or self.is_borne or len(self.tests) == 1:
+            return own.verdict()
+        return (
+            f"That is no more than chance: the strongest of {len(self.tests)} regions elsewhere moves its output as far "
+            f"(p = {self.p:.2f})."
+        )
+
+    def table(self) -> str:
+        """One line per region."""
+        rows = [("region", "of the image", "before", "after", "change", "elsewhere", "target", "borne out")]
+        for number, test in enumerate(self.tests, 1):
+            target = "" if test.target_change is None else f"{test.target_change:+.2f}"
+            rows.append(
+                (
+                    str(number),
+                    f"{test.share:.1%}",
+                    f"{test.before:.2f}",
+                    f"{test.after:.2f}",
+                    f"{test.change:+.2f}",
+                    f"{test.random_change:+.2f} ± {test.random_sd:.2f}",
+                    target,
+                    "yes" if test.is_borne else "no",
+                )
+            )
+        return "\n".join(align(rows))
+
+    def __repr__(self) -> str:
+        return f"RegionTests({len(self.tests)} regions, {self.how}; p = {self.p:.2f})\n{self.table()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, without the images."""
+        return {
+            "how": self.how,
+            "p": self.p,
+            "best": self.best,
+            "is_borne": self.is_borne,
+            "tests": [test.to_dict() for test in self.tests],
+        }
