@@ -5,10 +5,13 @@ import re
 import warnings
 from pathlib import Path
 
+import typer
+from docutils import nodes
 from docutils.nodes import SkipNode
+from docutils.parsers.rst import Directive
 from docutils.utils.math.latex2mathml import tex2mathml
 
-import absence_plugins
+import absence_plugins.cli
 
 project = "absence_plugins"
 author = "The absence_plugins authors"
@@ -29,6 +32,7 @@ autodoc_typehints_description_target = "documented"
 autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False
 
+smartquotes = False  # "--mean" stays two hyphens
 html_theme = "furo"
 html_title = "absence_plugins"
 html_show_copyright = False
@@ -64,6 +68,32 @@ def write_math(translator, node):
     raise SkipNode
 
 
+class Commands(Directive):
+    """Every command of the package with its arguments and options, from the program itself."""
+
+    def run(self):
+        group = typer.main.get_command(absence_plugins.cli.app)
+        return [self.describe(name, command) for name, command in group.commands.items()]
+
+    def describe(self, name, command):
+        section = nodes.section(ids=[name], names=[name])
+        words = [one.name.upper() for one in command.params if one.param_type_name == "argument"]
+        section += nodes.title(text=name)
+        section += [nodes.paragraph(text=" ".join(part.split())) for part in command.help.split("\n\n")]
+        usage = " ".join(["absence-plugins", name, *words, "[OPTIONS]"])
+        section += nodes.literal_block(usage, usage, language="text")
+        options = nodes.definition_list()
+        for one in command.params:
+            is_word = one.param_type_name == "argument"
+            title = one.name.upper() if is_word else ", ".join([*one.opts, *one.secondary_opts])
+            default = "" if is_word or one.default in (None, False) else f" Default: {one.default}."
+            said = nodes.definition("", nodes.paragraph(text=f"{one.help or ''}{default}"))
+            options += nodes.definition_list_item("", nodes.term("", "", nodes.literal(text=title)), said)
+        section += options
+        return section
+
+
 def setup(app):
+    app.add_directive("commands", Commands)
     app.add_html_math_renderer("mathml", inline_renderers=(write_math, None), block_renderers=(write_math, None))
     app.connect("builder-inited", draw_galleries)
