@@ -104,6 +104,10 @@ class Choice(Output):
         """What is explained, in words, of every sample: as "logit 3 (cup), which is not the target 7 (espresso)"."""
         return [self.wording(sample).long(names) for sample in range(samples)]
 
+    def heading(self, sample: int = 0, names: Names = None) -> str:
+        """The title of a map of one sample: as "What holds 'cup' down"."""
+        return self.wording(sample).heading(names)
+
     def legend(self, sample: int = 0, names: Names = None) -> tuple[str, str]:
         """What red and blue mean in a map of one sample."""
         return self.wording(sample).legend(names)

@@ -58,8 +58,10 @@ class Explanation:
         return ["the explained output"] * samples if self.explained is None else self.explained.words(samples, names)
 
     def title(self, sample: int = 0, names: Names = None) -> str:
-        """The title of a figure of one sample's map."""
-        return self.words(names)[sample]
+        """The title of a figure of one sample's map: as "What holds 'cup' down"; :meth:`words` is exact."""
+        if self.explained is None:
+            return "What raises the explained output or holds it down"
+        return self.explained.heading(sample, names)
 
     def legend(self, sample: int = 0, names: Names = None) -> tuple[str, str]:
         """What red and blue mean in one sample's map: as ("raises logit 3 (cup)", "holds logit 3 (cup) down")."""

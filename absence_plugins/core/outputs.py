@@ -67,6 +67,10 @@ class Output:
         """The output in words, for every sample; ``names`` of the classes where it names one."""
         return [self.describe()] * samples
 
+    def heading(self, sample: int = 0, names: Names = None) -> str:
+        """The title of a map of one sample."""
+        return f"What raises {self.describe()} or holds it down"
+
     def legend(self, sample: int = 0, names: Names = None) -> tuple[str, str]:
         """What red and blue mean in a map of one sample."""
         return f"raises {self.describe()}", f"holds {self.describe()} down"

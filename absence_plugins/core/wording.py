@@ -55,6 +55,28 @@ class Wording:
             return f"{self.short(names)}, which is not the target {named_class(self.target, names)}"
         return self.short(names)
 
+    def heading(self, names: Names = None) -> str:
+        """The title of a map, as a person would say what to look at; :meth:`long` names the outputs exactly.
+
+        >>> cup = {3: "cup", 7: "espresso"}
+        >>> Wording("nontarget", 7, 3).heading(cup), Wording("nontarget", 7, 3).heading()
+        ("What holds 'cup' down", 'What holds logit 3 down')
+        >>> Wording("margin", 7, 3).heading(cup)
+        "What speaks for 'espresso' rather than 'cup'"
+        """
+        said = self._asked(names)
+        return f"{said}, summed over the image" if self.summed else said
+
+    def _asked(self, names: Names) -> str:
+        own = self._called(self.target, names)
+        if self.other is not None and self.kind == "nontarget":
+            return f"What holds {self._called(self.other, names)} down"
+        if self.other is not None and self.kind == "margin":
+            return f"What speaks for {own} rather than {self._called(self.other, names)}"
+        if self.kind == "others":
+            return f"What holds all outputs but {own} down"
+        return f"What holds {own} down" if self.kind == "negated" else f"What raises {own} or holds it down"
+
     def legend(self, names: Names = None) -> tuple[str, str]:
         """What red and blue mean."""
         own = self._output(self.target, names)
@@ -81,6 +103,11 @@ class Wording:
     def _output(self, index: int, names: Names) -> str:
         return "the output" if self.single else f"logit {named_class(index, names)}{self._where}"
 
+    def _called(self, index: int, names: Names) -> str:
+        """A class by its name alone, where it has one."""
+        name = name_of_class(index, names)
+        return self._output(index, names) if self.single or name is None else f"'{name}'{self._where}"
+
     @property
     def _where(self) -> str:
         if not self.position or self.single:
@@ -94,6 +121,16 @@ def named_class(index: int, names: Names) -> str:
     >>> named_class(3, ["a", "b", "c", "cup"]), named_class(3, {1: "b"}), named_class(3, None)
     ('3 (cup)', '3', '3')
     """
+    name = name_of_class(index, names)
+    return str(index) if name is None else f"{index} ({name})"
+
+
+def name_of_class(index: int, names: Names) -> str | None:
+    """A class's name; None where there is none.
+
+    >>> name_of_class(1, ["a", "b"]), name_of_class(2, ["a", "b"])
+    ('b', None)
+    """
     if isinstance(names, Mapping):
-        return f"{index} ({names[index]})" if index in names else str(index)
-    return f"{index} ({names[index]})" if names is not None and index < len(names) else str(index)
+        return names.get(index)
+    return names[index] if names is not None and index < len(names) else None

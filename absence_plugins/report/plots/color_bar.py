@@ -13,10 +13,12 @@ from matplotlib.transforms import ScaledTranslation
 from absence_plugins.report.plots.lettering import FONT, LABEL, LINE, wrap
 from absence_plugins.report.plots.palette import BLUES, MUTED, REDS, SIGNED_COLORS
 from absence_plugins.report.plots.panel import Panel
-from absence_plugins.report.plots.picture import EXACT, GROUND, blend
+from absence_plugins.report.plots.picture import EXACT, GROUND, color_by_strength
 
 BAR = 0.10  # height, inches
+SMALL = LABEL - 1  # points
 _GAP = 0.05  # to the numbers below
+_SHARES = (0.5, 0.58, 0.42, 0.66, 0.34)
 
 
 class ColorBar:
@@ -27,9 +29,11 @@ class ColorBar:
 
     def __init__(self, panel: Panel, width: float, limit: float) -> None:
         self.panel, self.limit = panel, limit
-        half = width / 2 - 0.04
-        self.negative, self.positive = wrap(panel.negative, half, LABEL), wrap(panel.positive, half, LABEL)
-        self.notes = [line for note in panel.notes for line in wrap(note, width, LABEL)]
+        room = width - 0.08
+        # The longer text may take more than half of the width, where that saves a line.
+        shares = [(wrap(panel.negative, s * room, LABEL), wrap(panel.positive, (1 - s) * room, LABEL)) for s in _SHARES]
+        self.negative, self.positive = min(shares, key=lambda both: max(map(len, both)))
+        self.notes = [line for note in panel.notes for line in wrap(note, width, SMALL)]
 
     @property
     def lines(self) -> int:
@@ -49,28 +53,42 @@ class ColorBar:
         if panel.photograph is None:
             axes.imshow(steps, cmap=SIGNED_COLORS, norm=CenteredNorm(0, limit), **EXACT)
         else:
-            axes.imshow(blend(steps, GROUND, limit), **EXACT)
-        # A limit smaller than the largest value shown cuts it off, and the bar says so.
-        shown = panel.shown
-        least = "≤ " if float(shown.min()) < low else ""
-        most = "≥ " if float(shown.max()) > limit else ""
-        zero = "0" if panel.photograph is None else "0: the photo"
-        small: dict[str, Any] = {"fontsize": LABEL - 1, "color": MUTED}
+            axes.set_facecolor(GROUND)
+            axes.imshow(color_by_strength(steps, limit), **EXACT)
+        left, middle, right = bar_ends(panel, limit)
+        small: dict[str, Any] = {"fontsize": SMALL, "color": MUTED}
         y = BAR + _GAP
-        _write(axes, 0, y, [f"{least}−{limit:.3g}" if signed else zero], **small)
-        _write(axes, 1, y, [f"{most}{'+' if signed else ''}{limit:.3g}"], ha="right", **small)
-        if signed:
-            _write(axes, 0.5, y, [zero], ha="center", **small)
+        write_below(axes, 0, y, [left], **small)
+        write_below(axes, 0.5, y, [middle], ha="center", **small)
+        write_below(axes, 1, y, [right], ha="right", **small)
         y += LINE
-        _write(axes, 0, y, self.negative, fontsize=LABEL, color=BLUES[-1] if signed else MUTED)
-        _write(axes, 1, y, self.positive, fontsize=LABEL, color=REDS[-1], ha="right")
+        write_below(axes, 0, y, self.negative, fontsize=LABEL, color=BLUES[-1] if signed else MUTED)
+        write_below(axes, 1, y, self.positive, fontsize=LABEL, color=REDS[-1], ha="right")
         y += LINE * max(len(self.negative), len(self.positive))
-        _write(axes, 0, y, self.notes, fontsize=LABEL, color=MUTED)
+        write_below(axes, 0, y, self.notes, fontsize=SMALL, color=MUTED)
 
 
-def _write(axes: Axes, x: float, inches: float, lines: Sequence[str], **style: Any) -> None:
-    """Lines of text at a share x of the axes' width, so many inches below their upper end."""
+def bar_ends(panel: Panel, limit: float) -> tuple[str, str, str]:
+    """What stands under a color bar: left, in the middle, and right.
+
+    Example:
+        >>> import torch
+        >>> bar_ends(Panel("signed", torch.tensor([[1.0, -3.0]]), "map"), 2.0)
+        ('≤ −2', '0', '+2')
+    """
+    # A limit smaller than the largest value shown cuts it off, and the bar says so.
+    shown = panel.shown
+    most = "≥ " if float(shown.max()) > limit else ""
+    zero = "0" if panel.photograph is None else "0: the photo"
+    if panel.kind != "signed":
+        return zero, "", f"{most}{limit:.3g}"
+    least = "≤ " if float(shown.min()) < -limit else ""
+    return f"{least}−{limit:.3g}", zero, f"{most}+{limit:.3g}"
+
+
+def write_below(axes: Axes, x: float, inches: float, lines: Sequence[str], *, y: float = 1, **style: Any) -> None:
+    """Lines of text at a share x of the axes' width, so many inches below their share y of the height."""
     style |= {"va": "top", "parse_math": False, "usetex": False, "family": FONT}
     for i, line in enumerate(lines):
         below = ScaledTranslation(0, -(inches + i * LINE), axes.figure.dpi_scale_trans)
-        axes.text(x, 1, line, transform=axes.transAxes + below, **style)
+        axes.text(x, y, line, transform=axes.transAxes + below, **style)

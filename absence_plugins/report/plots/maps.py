@@ -5,13 +5,16 @@ Every function that makes a :class:`matplotlib.figure.Figure` leaves pyplot and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axes._base import _AxesBase
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
-from absence_plugins.report.plots.color_bar import BAR, ColorBar
+from absence_plugins.report.plots.color_bar import BAR, ColorBar, write_below
 from absence_plugins.report.plots.lettering import FONT, HEADING, LABEL, LINE, TITLE, wrap
 from absence_plugins.report.plots.palette import FRAME, INK, MUTED
 from absence_plugins.report.plots.panel import Kind, Panel, check_limit
@@ -98,28 +101,38 @@ def draw_panel(axes: Axes, panel: Panel, *, limit: float | None = None, labels: 
     _clear_frame(axes)
     chosen = panel.range if limit is None else limit
     rows, columns = panel.data.shape[-2:]
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect=max(1.0, columns / rows * 0.1))
+    aspect = max(1.0, columns / rows * 0.1)  # a row of numbers gets some height
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect=aspect)
     axes.apply_aspect()
     draw_picture(axes, panel, chosen)
-    axes.set_aspect(max(1.0, columns / rows * 0.1))
-    frame = axes.get_window_extent()
-    width, height = (side / axes.figure.dpi for side in (frame.width, frame.height))
-    plain: dict[str, Any] = {"parse_math": False, "usetex": False, "family": FONT}
+    axes.set_aspect(aspect)
+    width = axes.get_window_extent().width / axes.figure.dpi
     below = 0.0
     if panel.kind != "image":
         bar = ColorBar(panel, width, chosen)
-        place = axes.inset_axes((0, -(_ABOVE_BAR + BAR) / height, 1, BAR / height))
+        place = axes.inset_axes((0, 0, 1, 0.1))
+        place.set_axes_locator(_below(axes, _ABOVE_BAR, BAR))
         _clear_frame(place)
         bar.draw(place)
         below = _ABOVE_BAR + bar.height
     if labels:
+        plain: dict[str, Any] = {"parse_math": False, "usetex": False, "family": FONT}
         title = "\n".join(wrap(panel.title, width, TITLE, "bold"))
         axes.set_title(title, loc="left", fontsize=TITLE, weight="bold", color=INK, **plain)
-        caption = "\n".join(wrap(panel.caption, width, LABEL))
-        axes.text(
-            0, -(below + _ABOVE_CAPTION) / height, caption, transform=axes.transAxes, va="top", fontsize=LABEL,
-            color=MUTED, **plain,
-        )  # fmt: skip
+        caption = wrap(panel.caption, width, LABEL)
+        write_below(axes, 0, below + _ABOVE_CAPTION, caption, y=0, fontsize=LABEL, color=MUTED)
+
+
+def _below(axes: Axes, gap: float, height: float) -> Callable[[_AxesBase, RendererBase], Bbox]:
+    """Where axes as wide as these stand, so many inches below them, whatever a layout makes of their size."""
+
+    def place(inner: _AxesBase, renderer: RendererBase) -> Bbox:
+        figure = inner.figure
+        frame, inch = axes.get_window_extent(), figure.dpi
+        top = frame.y0 - gap * inch
+        return Bbox([[frame.x0, top - height * inch], [frame.x1, top]]).transformed(figure.transSubfigure.inverted())
+
+    return place
 
 
 class _Sheet:
@@ -145,7 +158,7 @@ class _Sheet:
 def _clear_frame(axes: Axes) -> None:
     """A thin frame around white, without ticks, whatever the settings are."""
     axes.set_facecolor("white")
-    axes.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
+    axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set(color=FRAME, linewidth=0.6, visible=True)

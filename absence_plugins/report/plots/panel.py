@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from absence_plugins.core.maps import split_by_sign, sum_channels, symmetric_range
 from absence_plugins.core.pooling import (
     check_cell,
+    choose_resolution,
     find_strongest,
     number_regions,
     spread_cells,
@@ -21,6 +22,7 @@ from absence_plugins.core.pooling import (
 
 Kind = Literal["image", "signed", "absence"]
 
+_OUTLINED = 64 * 64  # cells or regions at most, of an outlined map
 _ROUNDING = 1e-3  # by which resizing may leave [0, 1]
 _DEFAULT_WORDS: dict[str, dict[str, str]] = {
     "image": {},
@@ -84,6 +86,46 @@ class Panel:
     resolution: int = 1
     photograph: Tensor | None = None
     regions: Tensor | None = None
+
+    @classmethod
+    def over(
+        cls, picture: Tensor | None, kind: Kind, data: Tensor, title: str, caption: str = "", **options: Any
+    ) -> Panel:
+        """A map and the image that was explained, drawn as its size asks for.
+
+        Up to 64 pixels a side the map is shown at its pixels, with the image in outline; above, in cells over the photograph.
+
+        Args:
+            picture: ``[H, W]`` or ``[C, H, W]`` in [0, 1], or None. One that is no gray or color image of the map's size is
+                drawn in outline.
+            kind: As of the class.
+            data: The map.
+            title: As of the class.
+            caption: As of the class.
+            options: Further fields of the class; ``resolution`` replaces the one that is chosen.
+
+        Raises:
+            TypeError: As the class.
+            ValueError: As the class.
+
+        Example:
+            >>> panel = Panel.over(torch.ones(3, 224, 224), "signed", torch.zeros(3, 224, 224), "logit 3")
+            >>> panel.resolution, panel.photograph is None
+            (16, False)
+        """
+        _check_tensor(data, "data", title)
+        rows, columns = data.shape[-2:]
+        chosen = choose_resolution(rows, columns)
+        regions = options.get("regions")
+        if regions is None:
+            options = {"resolution": chosen, **options}
+        if picture is not None:
+            _check_tensor(picture, "picture", title)
+            is_coarse = regions is not None or chosen > 1 or options["resolution"] > 1
+            is_image = picture.dim() == 2 or picture.shape[0] in (1, 3)
+            is_below = is_coarse and is_image and picture.shape[-2:] == data.shape[-2:]
+            options["photograph" if is_below else "underlay"] = picture
+        return cls(kind, data, title, caption, **options)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -175,6 +217,14 @@ class Panel:
         """The value of the strongest color: ``limit``, or the largest magnitude that is shown."""
         return symmetric_range(self.shown) if self.limit is None else self.limit
 
+    @property
+    def outlined(self) -> bool:
+        """Whether the strongest places are outlined: over a photograph, where they are not single pixels by thousands."""
+        if self.photograph is None:
+            return False
+        places = self.shown.numel() if self.regions is None else len(number_regions(self.regions)[1])
+        return places <= _OUTLINED
+
     def strongest(self) -> tuple[Tensor, Tensor]:
         """Where a photograph's map is outlined: the fewest cells, or regions, with half of what raises, and of what lowers.
 
@@ -207,10 +257,10 @@ class Panel:
             found.append(f"Each square: the sum over {self.resolution} x {self.resolution} pixels.")
         if not bool(self.shown.any()):
             found.append("There is no evidence: the map is 0 everywhere.")
-        elif self.photograph is not None:
+        elif self.outlined:
             red, blue = (bool(where.any()) for where in self.strongest())
-            which = " or ".join([*["solid: red"] * red, *["dashed: blue"] * blue])
-            found.append(f"Outlined: where half of the evidence is ({which}).")
+            signs = ["of all red (solid)"] * red + ["of all blue (dashed)"] * blue
+            found.append(f"Outlined: half {', '.join(signs)}.")
         return tuple(found)
 
 

@@ -13,14 +13,15 @@ from matplotlib.colors import CenteredNorm
 from numpy.typing import NDArray
 from torch import Tensor
 
-from absence_plugins.core.pooling import spread_cells
+from absence_plugins.core.pooling import choose_resolution, spread_cells
 from absence_plugins.report.plots.palette import BLUES, MUTED, REDS, SIGNED_COLORS
 from absence_plugins.report.plots.panel import Panel
 
 EXACT: dict[str, Any] = {"origin": "upper", "aspect": "auto", "interpolation": "nearest"}
-GROUND = 0.75  # the gray of the color bar, in place of a photograph
+GROUND = "#cccccc"  # of the color bar, in place of a photograph
+_LUMINANCE = (0.299, 0.587, 0.114)
 _FINE = 256  # points along an outlined mask, at least
-_LINE, _HALO = 1.1, 2.9  # points
+_LINE, _HALO = 1.0, 2.2  # points
 _DASHES = (0, (4.0, 1.6))
 
 Colors = NDArray[np.float64]
@@ -32,53 +33,55 @@ def draw_picture(axes: Axes, panel: Panel, limit: float) -> None:
     Coordinates are pixels of the map, the center of the first one at (0, 0).
     """
     rows, columns = panel.data.shape[-2:]
-    # Shrinking averages, enlarging keeps the pixels that were computed.
-    shrinks = max(columns, rows) > max(axes.get_window_extent().width, axes.get_window_extent().height)
-    style = EXACT | ({"interpolation": "antialiased"} if shrinks else {})
+    frame = axes.get_window_extent()
+    # Shrinking averages. Enlarging keeps the pixels that were computed, of a map and of a digit.
+    shrinks = max(columns, rows) > max(frame.width, frame.height)
+    exact = EXACT | ({"interpolation": "antialiased"} if shrinks else {})
+    smooth = exact if shrinks or choose_resolution(rows, columns) == 1 else EXACT | {"interpolation": "bilinear"}
     if panel.kind == "image":
-        axes.imshow(_as_rgb(panel.data).numpy(), **style)
+        axes.imshow(as_rgb(panel.data).numpy(), **smooth)
         return
-    values = panel.at_pixels
+    values = panel.at_pixels.numpy()
     if panel.photograph is None:
-        axes.imshow(values.numpy(), cmap=SIGNED_COLORS, norm=CenteredNorm(0, limit), **style)
+        axes.imshow(values, cmap=SIGNED_COLORS, norm=CenteredNorm(0, limit), **exact)
     else:
-        axes.imshow(blend(values.numpy(), mute(panel.photograph), limit), **style)
-        for where, color, dashes in zip(panel.strongest(), (REDS[4], BLUES[4]), ("solid", _DASHES), strict=True):
-            _draw_edges(axes, where, color, dashes)
+        axes.imshow(mute(panel.photograph), **smooth)
+        axes.imshow(color_by_strength(values, limit), **exact)
+        if panel.outlined:
+            for where, color, dashes in zip(panel.strongest(), (REDS[4], BLUES[4]), ("solid", _DASHES), strict=True):
+                _draw_edges(axes, where, color, dashes)
     if panel.underlay is not None:
         _draw_outline(axes, panel.underlay, rows, columns)
 
 
 def mute(photograph: Tensor) -> Colors:
-    """A photograph in [0, 1] as light gray [H, W], so that red and blue are the map's alone and stand out from it.
+    """A photograph in [0, 1] as light gray [H, W, 3], so that red and blue are the map's alone and stand out from it.
 
     Example:
-        >>> mute(torch.tensor([[0.0, 1.0]])).round(2).tolist()
-        [[0.3, 0.95]]
+        >>> mute(torch.tensor([[0.0, 1.0]]))[..., 0].round(2).tolist()
+        [[0.4, 0.98]]
     """
-    red, green, blue = _as_rgb(photograph).double().unbind(-1)
-    gray: Colors = (0.299 * red + 0.587 * green + 0.114 * blue).numpy()
-    return 0.3 + 0.65 * gray
+    gray = (as_rgb(photograph).double() @ torch.tensor(_LUMINANCE, dtype=torch.float64)).numpy()
+    return np.repeat(0.4 + 0.58 * gray[..., None], 3, -1)
 
 
-def blend(values: Colors, gray: Colors | float, limit: float) -> Colors:
-    """Colors [H, W, 3] of map values [H, W] over a gray image: the stronger |value| / limit, the more opaque.
+def color_by_strength(values: Colors, limit: float) -> Colors:
+    """Red, green, blue and opacity [H, W, 4] of map values [H, W]: the stronger |value| / limit, the more opaque.
 
-    0 shows the gray itself.
+    0 is transparent.
 
     Example:
-        >>> blend(np.array([[0.0, -1.0]]), 0.75, 1.0).round(2).tolist()
-        [[[0.75, 0.75, 0.75], [0.12, 0.29, 0.55]]]
+        >>> color_by_strength(np.array([[0.0, -1.0]]), 1.0)[..., 3].tolist()
+        [[0.0, 0.9]]
     """
-    strength = np.clip(np.abs(values) / limit, 0, 1)[..., None]
-    color = SIGNED_COLORS(0.5 + 0.5 * np.sign(values) * (0.5 + 0.5 * strength[..., 0]))[..., :3]
-    opacity = 0.88 * strength**0.6
-    ground = np.broadcast_to(np.asarray(gray, dtype=float), values.shape)[..., None]
-    found: Colors = ground * (1 - opacity) + color * opacity
+    strength = np.clip(np.abs(values) / limit, 0, 1)
+    found: Colors = np.array(SIGNED_COLORS(0.5 + 0.5 * np.sign(values) * (0.5 + 0.5 * strength)), dtype=np.float64)
+    found[..., 3] = 0.9 * strength**1.2
     return found
 
 
-def _as_rgb(image: Tensor) -> Tensor:
+def as_rgb(image: Tensor) -> Tensor:
+    """An image in [0, 1], of one or three channels, as [H, W, 3]."""
     data = image.detach().cpu().float().clamp(0, 1)
     data = data.permute(1, 2, 0) if data.dim() == 3 else data[..., None]
     return data.expand(*data.shape[:2], 3)
@@ -86,6 +89,8 @@ def _as_rgb(image: Tensor) -> Tensor:
 
 def _draw_edges(axes: Axes, where: Tensor, color: str, dashes: Any) -> None:
     """The outline of a mask [H, W]: a line with a white halo, visible on any photograph, inside the frame."""
+    if not bool(where.any()):
+        return
     rows, columns = where.shape
     fine = max(1, -(-_FINE // max(rows, columns)))
     mask = torch.nn.functional.pad(spread_cells(where, fine, (rows * fine, columns * fine)).float(), (1, 1, 1, 1))

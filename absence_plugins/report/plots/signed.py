@@ -24,21 +24,24 @@ def signed_figure(
     limit: float | None = None,
     sample: int = 0,
     names: Names = None,
+    resolution: int | None = None,
 ) -> Figure:
     """Draw any signed map, such as Captum's ``attribute`` returns it, in red, white and blue.
 
     Args:
         attribution: ``[H, W]``, ``[C, H, W]`` (summed over C) or one-sample ``[1, C, H, W]``, in
-            units of the explained output; or what ``explain(...)`` returns, which also says what is explained: title and
-            color bar are taken from it.
-        image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``; drawn beside the map and, in
-            outline, over it. A normalized one (outside [0, 1]) is stretched to [0, 1].
+            units of the explained output; or what ``explain(...)`` returns, which also says what is explained: title,
+            caption and color bar are taken from it.
+        image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``; drawn beside the map, and in outline over it, or
+            above 64 pixels a side in gray under it. A normalized one (outside [0, 1]) is stretched to [0, 1].
         title: Over the map.
         positive: What red means, for the color bar.
         negative: What blue means.
         limit: The value of the strongest color; by default the largest magnitude.
         sample: Of an explanation of several samples, which one; a batch of images is indexed alike.
         names: Of the classes, for an explanation: a list, or a mapping from class indices.
+        resolution: The side of the cells in which the map is shown, in pixels; by default 1 up to 64 pixels a side, and
+            above it such that about 14 cells lie along the shorter side. Each shows the sum over its pixels.
 
     The sign: above 0 is red and raises the output, below 0 is blue and holds it down.
 
@@ -54,7 +57,9 @@ def signed_figure(
         >>> figure.axes[0].images[0].get_clim()
         (-2.0, 2.0)
     """
+    caption = ""
     if isinstance(attribution, Explanation):
+        caption = "" if title else f"Explained: {attribution.words(names)[sample]}."
         words = (title, positive, negative)
         found = (attribution.title(sample, names), *attribution.legend(sample, names))
         title, positive, negative = (given or said for given, said in zip(words, found, strict=True))
@@ -66,7 +71,10 @@ def signed_figure(
     negative = negative or "holds the output down"
     picture = None if image is None else _stretch(_one_sample(image, "image"))
     one = _one_sample(attribution, "attribution")
-    signed = Panel("signed", one, title, "", picture, positive, negative, limit)
+    chosen = {} if resolution is None else {"resolution": resolution}
+    signed = Panel.over(
+        picture, "signed", one, title, caption, positive=positive, negative=negative, limit=limit, **chosen
+    )
     beside = [] if picture is None else [Panel("image", picture, "input")]
     return row_figure([*beside, signed])
 

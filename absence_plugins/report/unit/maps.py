@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.hooks import evaluating
-from absence_plugins.core.maps import absence_part, sum_channels, symmetric_range
+from absence_plugins.core.maps import absence_part, sum_channels
 from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.unit.plugins import NotAvailable, provider
 from absence_plugins.report.unit.references import compared
@@ -19,7 +19,6 @@ from absence_plugins.report.unit.study import Study
 HIGH, HIGH_HEADING = "maps_high", "Where it is high: what is missing there"
 LOW, LOW_HEADING = "maps_low", "Where it is low: what holds it down"
 UP, DOWN = "raises the unit", "holds the unit down"
-OUTLYING = 0.995  # above this share of pixels a map's color saturates
 
 Maps = Callable[..., Any]  # a tensor, or a pair of it and the method's name
 
@@ -58,9 +57,9 @@ def high_section(study: Study, unit: int) -> Section:
             _signed(blank, picture, "Against blank", "Only what is there can show."),
             Panel("image", study.picture(references[0]), "Nearest reference", f"the unit: {float(lower[0]):.3g}"),
             _signed(signed, picture, "Against references", f"Mean over {len(each)}; their mean value: {mean:.3g}."),
-            Panel(
-                "absence", sum_channels(missing.mean(0).clamp(min=0).cpu()), "Of it, what is missing",
-                f"{share:.0%} of what raises it.", picture, positive="its absence raises the unit",
+            Panel.over(
+                picture, "absence", sum_channels(missing.mean(0).clamp(min=0).cpu()), "Of it, what is missing",
+                f"{share:.0%} of what raises it.", positive="its absence raises the unit",
             ),
         ]  # fmt: skip
         examples.append(
@@ -150,9 +149,7 @@ def drawn_by(study: Study, unit: int, maps: Maps, inputs: Tensor, baselines: Ten
 
 
 def _signed(signed: Tensor, picture: Tensor, title: str, caption: str) -> Panel:
-    flat = sum_channels(signed.cpu())
-    limit = symmetric_range(flat, OUTLYING) if flat.numel() > 64 * 64 else None
-    return Panel("signed", flat, title, caption, picture, UP, DOWN, limit)
+    return Panel.over(picture, "signed", sum_channels(signed.cpu()), title, caption, positive=UP, negative=DOWN)
 
 
 def _once(methods: list[str]) -> list[str]:
