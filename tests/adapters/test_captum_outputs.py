@@ -211,7 +211,8 @@ class Summed(nn.Module):
 def test_a_figure_can_take_its_words_from_the_explanation() -> None:
     x = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
     found = adapters.AbsenceIntegratedGradients(linear([[1.0, 0.0], [0.0, 1.0]])).explain(x, target=1)
-    assert found.title(0, ["normal", "ill"]) == "logit 0 (normal), which is not the target 1 (ill)"
+    assert found.words(["normal", "ill"])[0] == "logit 0 (normal), which is not the target 1 (ill)"
+    assert found.title(0, ["normal", "ill"]) == "What holds 'normal' down"
     assert found.legend(0, ["normal", "ill"]) == ("raises logit 0 (normal)", "holds logit 0 (normal) down")
     assert "explained: logit 0, which is not the target 1,\n  red raises logit 0, blue holds logit 0 down" in repr(
         found
