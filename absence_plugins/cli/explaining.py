@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from absence_plugins.cli.app import app, clear_errors, command_line, load, numbers
 from absence_plugins.cli.options import Channels, Mean, Model, Page, Quiet, Seed, Size, Std, Weights
-from absence_plugins.commands.early_checks import check_folder, check_images, check_model_words, check_numbers
+from absence_plugins.commands.early_checks import (
+    MADE_KINDS,
+    check_folder,
+    check_images,
+    check_model_words,
+    check_numbers,
+    check_reference_kind,
+)
 from absence_plugins.core.files import require_folder
+
+if TYPE_CHECKING:
+    from absence_plugins import ReferenceSet
 
 
 @app.command()
@@ -42,6 +52,14 @@ def explain(
             "the explained one."
         ),
     ] = None,
+    reference_kind: Annotated[
+        str,
+        typer.Option(
+            help="How the references are chosen: features (nearest in what the model's classifier sees) or pixels; "
+            "without --references made from the image itself: blurred, grey, inpainted; none. auto: by measurement, "
+            "for images over 64 pixels features, or blurred; else pixels, or none."
+        ),
+    ] = "auto",
     method: Annotated[
         str,
         typer.Option(
@@ -81,22 +99,28 @@ def explain(
     """
     with clear_errors():
         _check_words(images, model, weights, references, contrast, method, target, out)
+        check_reference_kind(reference_kind, has_folder=references is not None or contrast is not None)
         check_numbers(k=k, size=size, channels=channels, steps=steps)
         for option, text in (("--mean", mean), ("--std", std)):
             numbers(option, text)
         from absence_plugins.commands.explain import explain_images
         from absence_plugins.commands.maps.explainers import check_method
-        from absence_plugins.commands.references import describe_references, load_references
+        from absence_plugins.commands.references import describe_references, load_references, make_references
 
-        check_method(method, steps, has_references=references is not None or contrast is not None)
+        is_asked = references is not None or contrast is not None or reference_kind in MADE_KINDS
+        check_method(method, steps, has_references=is_asked)
         loaded = load(model, weights, size, channels, mean, std)
         notes = list(loaded.notes)
-        compared = None
-        if references is not None or contrast is not None:
+        compared: ReferenceSet | None = None
+        if references is None and contrast is None:
+            compared = make_references(loaded, reference_kind)
+        else:
             folder = Path(str(contrast)) if references is None else references
             named = None if references is None else contrast
-            compared = load_references(folder, loaded, k=k, contrast=named, seed=seed, progress=not quiet)
-            notes.append(f"References: {describe_references(compared, loaded)}")
+            compared = found_references = load_references(
+                folder, loaded, k=k, contrast=named, seed=seed, kind=reference_kind, progress=not quiet
+            )
+            notes.append(f"References: {describe_references(found_references, loaded)}")
             if not quiet:
                 typer.echo(notes[-1], err=True)
         found = explain_images(

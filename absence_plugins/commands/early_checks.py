@@ -12,6 +12,8 @@ from absence_plugins.core.checks import check_integer
 
 SOURCES = ("torchvision", "timm", "hf")  # of models; anything else in front of the colon is a Python module
 SHOWN = 3
+REFERENCE_KINDS = ("auto", "features", "pixels", "blurred", "grey", "inpainted", "none")
+MADE_KINDS = REFERENCE_KINDS[3:6]
 
 
 def check_images(paths: Sequence[Path]) -> None:
@@ -59,6 +61,27 @@ def check_folder(option: str, folder: Path | None) -> None:
     """Raise ValueError unless a folder that is named exists."""
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{option} folder {folder} {'is a file' if folder.exists() else 'does not exist'}")
+
+
+def check_reference_kind(kind: str, *, has_folder: bool) -> None:
+    """Raise ValueError for a ``--reference-kind`` that does not exist, or does not go with what is compared.
+
+    >>> check_reference_kind("pixels", has_folder=False)
+    Traceback (most recent call last):
+    ValueError: --reference-kind pixels says how the nearest of a folder are searched; it needs --references FOLDER
+    """
+    if kind not in REFERENCE_KINDS:
+        near = difflib.get_close_matches(kind, REFERENCE_KINDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"--reference-kind {kind!r} must be one of {', '.join(REFERENCE_KINDS)}{hint}")
+    if kind in ("features", "pixels") and not has_folder:
+        raise ValueError(
+            f"--reference-kind {kind} says how the nearest of a folder are searched; it needs --references FOLDER"
+        )
+    if kind in (*MADE_KINDS, "none") and has_folder:
+        raise ValueError(
+            f"--reference-kind {kind} takes no --references: it makes them from each image itself, or none"
+        )
 
 
 def check_numbers(**values: int | None) -> None:

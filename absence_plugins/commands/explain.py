@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from absence_plugins import ReferenceSet
+from absence_plugins import MadeReferences, ReferenceSet
 from absence_plugins.commands.check import recommend_method
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.image_row import Question, explain_row
@@ -20,7 +20,7 @@ from absence_plugins.commands.maps.explainers import CaptumMaps, Explainer, chec
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import Pace, Passes, say_expected, show_forwards
 from absence_plugins.commands.pasting import BEYOND, CELL, RANDOM_DRAWS
-from absence_plugins.commands.predictions import read_outputs
+from absence_plugins.commands.predictions import class_of, read_outputs
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.commands.references import choose_references
 from absence_plugins.commands.rows import add_warnings, is_of_the_system
@@ -43,13 +43,13 @@ HOW_TO_READ = (
     ),
     (
         "Reference map",
-        "The target's output on the image, against the nearest reference images. It sums to the difference of the "
-        "outputs.",
+        "The target's output on the image, against the nearest reference images; without any, against the image itself "
+        "with its content taken out (blurred, grey, or inpainted). It sums to the difference of the outputs.",
     ),
     (
         "Absence part",
         "Of the reference map, the places where the references have content and the image has none: evidence for an "
-        "absence.",
+        "absence. Of an image's own reference: what holds the target down.",
     ),
     (
         "Tests in the network",
@@ -122,7 +122,9 @@ def explain_images(
         loaded: the model; it and the random state are as before.
         out: folder of the page.
         references: what to compare with; of a :class:`~absence_plugins.commands.references.FolderReferences` those
-            are left out that the model itself gives the explained class, and crops of the same photograph.
+            are left out that the model itself gives the explained class, and crops of the same photograph. A
+            :class:`~absence_plugins.MadeReferences` compares each image with itself. A method that takes none goes
+            without.
         method: as in :func:`~absence_plugins.commands.maps.explainers.explainer`; "auto": the first that is right on
             this model, by :func:`~absence_plugins.commands.check.recommend_method`.
         target: class by number or name; None: the predicted class.
@@ -139,16 +141,19 @@ def explain_images(
         ValueError: a class that does not exist, a method that cannot show absences, references that do not fit, or
             no image that can be explained, with the reasons.
     """
+    is_made = references is not None and references.is_made
     if method.lower().startswith("lucent:"):
+        references = None if is_made else references
         page = write_unit_page(images, loaded, out, references, method, steps, seed, command, notes, progress=progress)
         return ExplainedImages(page, len(images))
-    check_method(method, steps, has_references=references is not None)
+    check_method(method, steps, has_references=references is not None and not is_made)
     require_folder(out)
     with seeded(seed):
         first, unreadable = _first_readable(images, loaded)
         if method == AUTO:
             method = recommend_method(loaded.model, first, loaded.preprocessing.empty.expand_as(first))
         chosen = explainer(method, steps)
+        references = None if is_made and chosen.refuse_references() else references
         wanted = _Wanted.read(loaded, first, target, nontarget, references)
         made = _Work(loaded, chosen, references, wanted, seed, Path(out), command, tuple(notes))
         passes = TESTS + chosen.count_passes(first, references.k if references is not None else 0)
@@ -280,7 +285,9 @@ class _Work:
             asked = Question.ask(picture, self.loaded, self.wanted.target, self.wanted.nontarget)
             chosen = None
             if self.references is not None:
-                chosen = choose_references(self.references, asked.x, int(asked.own.contrast()[0][0]))
+                chosen = choose_references(
+                    self.references, asked.x, int(asked.own.contrast()[0][0]), int(class_of(asked.outputs)[0])
+                )
             if progress:
                 for line in (f"{path.name}: {asked.described}", *(chosen.notes if chosen else ())):
                     tqdm.write(line, file=sys.stderr)
@@ -304,6 +311,11 @@ class _Work:
             lead += f" Every square of a map is the sum over {CELL} x {CELL} pixels."
         if self.references is None:
             lead += " Without --references FOLDER only the non-target map can show an absence."
+        elif isinstance(self.references, MadeReferences):
+            lead += (
+                f" There are no --references, so each image is compared with itself, {self.references.kind}: that shows "
+                "what holds an output down, not what is missing."
+            )
         if missing:
             lead += f" The command was stopped in front of the other{'s' if missing > 1 else ''}."
         if self.failed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from absence_plugins.commands.maps.explainers import Explainer
+from absence_plugins.commands.maps.explainers import Explainer, Found
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pasting import (
     PixelTest,
@@ -174,13 +174,18 @@ def explain_row(
     if chosen is not None:
         found, test = _compare(asked, method, chosen, seed)
         panels += found
-        verdicts["reference"], said = test.verdict(rises=False)
+        made = chosen.made
+        verdicts["reference"], said = test.verdict(rises=bool(made))
         source = chosen.nearest or "the nearest reference"
+        does = f"pasting in the {test.region} that the absence part names, from {source}, changes"
+        if made:
+            does = f"replacing the {test.region} that hold {label} down most by {made} ones changes"
         sentences.append(
-            f"Reference map: pasting in the {test.region} that the absence part names, from {source}, changes the "
+            f"Reference map: {does} the "
             f"output of {label} by {test.change:+.2f}; {CONTROL} {test.random_change:+.2f} ± {test.random_sd:.2f}. {said}"
         )
-        facts.append(("Pasting what is missing", f"{test.change:+.2f}, elsewhere {test.random_change:+.2f}"))
+        done = f"What holds the target down, {made}" if made else "Pasting what is missing"
+        facts.append((done, f"{test.change:+.2f}, elsewhere {test.random_change:+.2f}"))
     return Row(f"{name}: {label}", " ".join(sentences), tuple(panels), tuple(facts + last))
 
 
@@ -212,6 +217,8 @@ def _compare(
     found = method.against(loaded.model, asked.x, asked.target, references)
     nearest = references.nearest(asked.x, asked.own.contrast()[0])
     assert isinstance(nearest, Tensor)
+    if chosen.made:
+        return _compare_made(asked, found, chosen.made, nearest[0, 0], seed)
     test = insert_missing(asked.read_target, asked.x[0], nearest[0, 0], found.absence[0], seed=seed)
     count = f"the {references.k} nearest references" if references.k > 1 else "the nearest reference"
     nearest_caption = (
@@ -225,6 +232,32 @@ def _compare(
             asked.in_cells(found.absence[0]),
             "Its absence part",
             "Red: what the references have and this lacks, where the map says that its absence raises the output.",
+            underlay=asked.picture,
+            positive=f"its absence raises {label}",
+        ),
+    )
+    return panels, test
+
+
+def _compare_made(
+    asked: Question, found: Found, kind: str, made: Tensor, seed: int
+) -> tuple[tuple[Panel, ...], PixelTest]:
+    """As :func:`_compare`, against the image itself without its content: nothing of it is missing, but some of what is
+    there holds the target down.
+    """
+    label = asked.label
+    absence = asked.in_cells(found.absence[0])
+    test = remove_suppressor(asked.read_target, asked.x[0], absence, made, seed=seed)
+    panels = (
+        Panel(
+            "image", denormalize(made, asked.loaded), f"The image, {kind}", "Made from the image itself: no references."
+        ),
+        asked.signed(found.attribution, "Reference", f"Against the image itself, {kind}.", asked.own),
+        Panel(
+            "absence",
+            absence,
+            f"What holds {label} down",
+            "Red: content of the image that holds the output down, so that its absence raises it.",
             underlay=asked.picture,
             positive=f"its absence raises {label}",
         ),

@@ -33,6 +33,16 @@ def ends_in_sigmoid(model: nn.Module, x: Tensor) -> bool:
     return run_scores(model, (x,), samples=len(x))[1] == "sigmoid"
 
 
+def class_of(outputs: Tensor) -> Tensor:
+    """The predicted class [N] in outputs [N, K, ...]; of a single output 1 where it is above 0.
+
+    >>> class_of(torch.tensor([[-1.0], [2.0]]))
+    tensor([0, 1])
+    """
+    columns = class_scores(outputs)
+    return columns.argmax(1) if columns.shape[1] > 1 else (columns[:, 0] > 0).long()
+
+
 def predict_classes(model: nn.Module, images: Tensor, *, progress: bool = False) -> tuple[Tensor, int]:
     """The class that the model predicts for every image [N], and the number of its outputs.
 
@@ -45,8 +55,8 @@ def predict_classes(model: nn.Module, images: Tensor, *, progress: bool = False)
     bar = tqdm(total=len(images), desc="asking the model about the references", unit="image", disable=not progress)
     with torch.no_grad(), bar:
         for part in torch.split(images, BATCH):
-            columns = class_scores(read_outputs(model, part))
-            count = columns.shape[1]
-            found.append(columns.argmax(1) if count > 1 else (columns[:, 0] > 0).long())
+            outputs = read_outputs(model, part)
+            count = class_scores(outputs).shape[1]
+            found.append(class_of(outputs))
             bar.update(len(part))
     return torch.cat(found).cpu(), count

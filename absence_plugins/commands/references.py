@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from absence_plugins import ReferenceSet
+from absence_plugins import FeatureSpace, MadeReferences, ReferenceSet
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.models import LoadedModel, image_files
+from absence_plugins.commands.pace import show_forwards
 from absence_plugins.commands.predictions import predict_classes
 from absence_plugins.commands.same_photograph import show_same
 from absence_plugins.core.pooling import PHOTOGRAPH
 
 SHOWN = 6  # folders in a line
 NAMED = 3  # files in a sentence
+MADE = "blurred"  # how a photograph's own reference is made where there are no others, by measurement (docs/how-to/references.md)
 
 
 class FolderReferences(ReferenceSet):
@@ -52,11 +54,12 @@ class FolderReferences(ReferenceSet):
         self.files, self.folder, self.classes, self.predicted = tuple(files), folder, dict(classes), predicted
         self.is_named, self.is_contrast = is_named, is_contrast
 
-    def choose_for(self, x: Tensor, target: int) -> ChosenReferences:
+    def choose_for(self, x: Tensor, target: int, predicted: int | None = None) -> ChosenReferences:
         """The nearest references of one image [1, C, H, W]: not of the class that is explained, nor of its photograph.
 
-        Left out are those that the model itself predicts to be ``target``, whatever their folder is called, and, of
-        photographs, those that show the same scene as x in another crop.
+        Left out are those that the model itself predicts to be ``target``, whatever their folder is called, those of
+        the class that it predicts for x (unless there are no others, or they are the contrast), and, of photographs,
+        those that show the same scene as x in another crop.
 
         Raises:
             ValueError: nothing is left; the contrast class is the target.
@@ -73,17 +76,37 @@ class FolderReferences(ReferenceSet):
         pool = is_other.nonzero().flatten()
         by_model = self.predicted[pool] == target
         left = pool[~by_model]
+        by_image = torch.zeros_like(left, dtype=torch.bool)
+        if predicted is not None and predicted != target and contrast is None and not self.is_contrast:
+            by_image = self.predicted[left] == predicted
+            by_image = torch.zeros_like(by_image) if bool(by_image.all()) else by_image
+        alike = left[by_image].tolist()
+        left = left[~by_image]
         order = self._ranked(self._inputs(x), [left])[0] if len(left) else left
         nearest, same = self._take_nearest(x, order)
         left_out = {
             "the model itself gives them the explained class": pool[by_model].tolist(),
+            "the model itself gives them the class that it predicts for the image": alike,
             "they show the same photograph": same,
         }
         if not nearest:
             reasons = "; ".join(f"{len(rows)}: {why}" for why, rows in left_out.items() if rows)
             raise ValueError(f"no reference of {self.folder} is left to compare with ({reasons}); add other images")
-        chosen = ReferenceSet(self.images[0][nearest], empty=self.empty[0], k=len(nearest), seed=self.seed)
+        chosen = ReferenceSet(
+            self.images[0][nearest],
+            empty=self.empty[0],
+            k=len(nearest),
+            seed=self.seed,
+            nearest_in=self.nearest_in,  # the same order
+        )
         return ChosenReferences(chosen, self._sentences(left_out, len(nearest)), self.files[nearest[0]].name)
+
+    def read_features(self, *, progress: bool) -> None:
+        """Read the features of all references now, with a bar; later they are known."""
+        if self.nearest_in is not None:
+            model, first = self.nearest_in.model, self.images[0][:1]
+            with show_forwards(model, len(self) + 1, "features of the references", progress=progress):
+                self._in_features((first,))
 
     def _take_nearest(self, x: Tensor, order: Tensor) -> tuple[list[int], list[int]]:
         """The first k of a list that are no crops of the same photograph, and those that are."""
@@ -120,12 +143,33 @@ class ChosenReferences:
     notes: tuple[str, ...] = ()
     nearest: str = ""
 
+    @property
+    def made(self) -> str:
+        """How the reference was made from the image itself: "blurred", "grey", "inpainted"; "" of real ones."""
+        return self.references.kind if isinstance(self.references, MadeReferences) else ""
 
-def choose_references(references: ReferenceSet, x: Tensor, target: int) -> ChosenReferences:
+
+def choose_references(
+    references: ReferenceSet, x: Tensor, target: int, predicted: int | None = None
+) -> ChosenReferences:
     """As :meth:`FolderReferences.choose_for`; other sets are taken as they are."""
     if isinstance(references, FolderReferences):
-        return references.choose_for(x, target)
+        return references.choose_for(x, target, predicted)
     return ChosenReferences(references)
+
+
+def make_references(loaded: LoadedModel, kind: str = "auto") -> MadeReferences | None:
+    """References made from each image itself, where there are no others.
+
+    kind: "blurred", "grey", "inpainted"; "auto": of photographs (over 64 pixels) what was measured to be the truest,
+    of smaller images none; "none".
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind == "auto":
+        kind = MADE if loaded.preprocessing.size > PHOTOGRAPH else "none"
+    return None if kind == "none" else MadeReferences(kind, empty=loaded.preprocessing.empty)  # type: ignore[arg-type]
 
 
 def load_references(
@@ -136,6 +180,7 @@ def load_references(
     contrast: int | str | None = None,
     max_samples: int = 2000,
     seed: int = 0,
+    kind: str = "auto",
     progress: bool = False,
 ) -> FolderReferences:
     """References from a folder of images; its subfolders, if any, are classes (:func:`folder_classes`).
@@ -151,6 +196,8 @@ def load_references(
             place of ``folder``. None: every class but the target's.
         max_samples: so many images at most, drawn by ``seed``.
         seed: for the draw.
+        kind: "features": the nearest are those in what the model's classifier sees; "pixels"; "auto": "features" for
+            images over 64 pixels.
         progress: show progress bars.
 
     Raises:
@@ -176,16 +223,20 @@ def load_references(
     own = [classes[file.relative_to(folder).parts[0]] if classes else None for file in files]
     is_named = torch.tensor([label is not None for label in own])
     labels = torch.where(is_named, torch.tensor([label or 0 for label in own]), predicted)
+    in_features = kind == "features" or (kind == "auto" and loaded.preprocessing.size > PHOTOGRAPH)
     options: dict[str, Any] = {
+        "nearest_in": FeatureSpace(loaded.model) if in_features else None,
         "is_contrast": folder != whole,
         "empty": loaded.preprocessing.empty,
         "k": k,
         "contrast": contrast,
         "seed": seed,
     }
-    return FolderReferences(
+    references = FolderReferences(
         images, labels, files=files, folder=folder, classes=classes, predicted=predicted, is_named=is_named, **options
     )
+    references.read_features(progress=progress)
+    return references
 
 
 def folder_classes(folder: Path, categories: Sequence[str], count: int | None = None) -> dict[str, int | None]:
@@ -225,9 +276,11 @@ def describe_references(references: FolderReferences, loaded: LoadedModel) -> st
         named = references.is_named
         agree = int((references.labels == references.predicted)[named].sum())
         said += f"; the model predicts the folder's class for {agree} of {int(named.sum())}"
+    near = "pixels" if references.nearest_in is None else "the model's features"
+    compared = "all of them" if references.is_contrast else "every class but the explained one"
     if isinstance(references.contrast, int):
-        return f"{said}; compared with {loaded.name(references.contrast)} only."
-    return f"{said}; compared with {'all of them' if references.is_contrast else 'every class but the explained one'}."
+        compared = f"{loaded.name(references.contrast)} only"
+    return f"{said}; compared with {compared}, the nearest in {near}."
 
 
 def _list(words: Sequence[str]) -> str:

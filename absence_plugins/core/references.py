@@ -45,7 +45,7 @@ class ReferenceSet:
             target's; None: samples that lack the target's.
         seed: for :meth:`random`.
         nearest_in: a :class:`~absence_plugins.FeatureSpace`, a network's features, in which the nearest are searched;
-            None: pixels. On photographs the nearest in pixels share little more than brightness (docs/references.md).
+            None: pixels. On photographs the nearest in pixels share little more than brightness (docs/how-to/references.md).
 
     Raises:
         ValueError: no samples, NaN, a number of labels that is not N, labels [N, K] other than 0 and 1, a contrast

@@ -172,7 +172,10 @@ def test_the_terminal_says_what_is_compared_and_quiet_says_nothing_but_the_path(
     code, said = run("photos/0/red.png", *options)
     assert code == 0
     assert "References: 3 images of photos; folders: 0 is class 0, 1 is class 1, 2 is class 2" in said
-    assert "the model predicts the folder's class for 3 of 3; compared with every class but the explained one." in said
+    assert (
+        "the model predicts the folder's class for 3 of 3; compared with every class but the explained one, the nearest in pixels."
+        in said
+    )
     assert re.search(r"explaining with \S+: about (a second|\d+ seconds)", said)
     assert "red.png: class 0 is explained" in said
     assert "References: 3 images of photos" in page()

@@ -58,7 +58,7 @@ class Explainer(Protocol):
         """The map of another output (a class, or a word: "others", "negated", "margin")."""
 
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
-        """The target's map against the nearest references."""
+        """The target's map against the nearest references; of made ones its absence is what holds the target down."""
 
 
 def explainer(name: str, steps: int | None = None) -> Explainer:
@@ -222,8 +222,11 @@ class CaptumMaps:
 
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
         """The target against the nearest references."""
-        method = self.method(model, reference=references)
-        return _found(method.explain(x, target=target, **method_arguments(self.method, x), **self.steps))
+        method = self.method(model, reference=references, nontarget="target")
+        explained = method.explain(x, target=target, **method_arguments(self.method, x), **self.steps)
+        if references.is_made:
+            return signed_parts(explained.attribution, float(explained.output[0]))
+        return _found(explained)
 
     def arguments(self, x: Tensor, blank: Tensor) -> dict[str, Any]:
         """What the method is called with beyond input and target: an empty image as baseline, windows, batch size."""

@@ -72,6 +72,8 @@ class RelevanceMaps:
         assert isinstance(nearest, Tensor)
         others = list(nearest.unbind(1))
         found = relevance(model, x, others, own, rule=self.rule)
+        if references.is_made:
+            return signed_parts(found.attribution, float(found.output[0]))
         blank = references.empty[0].to(x).expand_as(x)
         absent = [
             split_by_content(signed, x, other, blank)[1]

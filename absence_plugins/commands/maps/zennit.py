@@ -103,11 +103,7 @@ class ZennitMaps:
 
     def nontarget(self, model: nn.Module, x: Tensor, target: int, other: int | str, blank: Tensor) -> Found:
         """The other output against blank."""
-        with warnings.catch_warnings():
-            # no user chooses a blank image as a reference, and the page asks the network itself
-            warnings.filterwarnings("ignore", message=r"samples \[0\] have references", category=AbsenceWarning)
-            explained = self._attributor(model, target, x, nontarget=other, reference=blank).explain(x)
-        return signed_parts(explained.attribution.detach(), float(explained.output[0]))
+        return self._against_blank(model, target, x, nontarget=other, reference=blank)
 
     def nontarget_against(
         self, model: nn.Module, x: Tensor, target: int, other: int, references: ReferenceSet
@@ -118,8 +114,19 @@ class ZennitMaps:
 
     def against(self, model: nn.Module, x: Tensor, target: int, references: ReferenceSet) -> Found:
         """The target against the nearest references."""
+        if references.is_made:
+            made = references.nearest(x)
+            assert isinstance(made, Tensor)
+            return self._against_blank(model, target, x, reference=made[:, 0])
         explained = self._attributor(model, target, x, reference=references).explain(x)
         return Found(explained.attribution.detach(), explained.absence.detach(), float(explained.output[0]))
+
+    def _against_blank(self, model: nn.Module, target: int, x: Tensor, **options: Any) -> Found:
+        with warnings.catch_warnings():
+            # no user chooses a blank image as a reference, and the page asks the network itself
+            warnings.filterwarnings("ignore", message=r"samples \[0\] have references", category=AbsenceWarning)
+            explained = self._attributor(model, target, x, **options).explain(x)
+        return signed_parts(explained.attribution.detach(), float(explained.output[0]))
 
     def _attributor(self, model: nn.Module, target: int, x: Tensor, **options: Any) -> adapters.AbsenceGradient:
         def names(output: Tensor) -> Tensor:
