@@ -1,10 +1,11 @@
 """The command line ``absence-plugins``: arguments -> experiments -> pages."""
 
-from absence_plugins.cli import checking, explaining, measuring, reporting, units  # noqa: F401  (they register their commands)
+# The modules register their commands.
+from absence_plugins.cli import checking, explaining, measuring, reporting, units  # noqa: F401
 from absence_plugins.cli.app import app
-from absence_plugins.cli.endings import Command
+from absence_plugins.cli.early import CheckedCommand
 
 for _registered in app.registered_commands:
-    _registered.cls = Command
+    _registered.cls = CheckedCommand
 
 __all__ = ["app"]

@@ -17,7 +17,6 @@ import typer
 
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
-from absence_plugins.commands.early_checks import check_model_words, check_numbers
 
 if TYPE_CHECKING:
     from absence_plugins.commands.models import LoadedModel
@@ -85,8 +84,6 @@ def load(
 
     Which weights these are, and how its images are made, is said on stderr, also with --quiet.
     """
-    check_numbers(size=size, channels=channels)
-    check_model_words(model, weights)
     from absence_plugins.commands.models import load_model
 
     means, stds = numbers("--mean", mean), numbers("--std", std)

@@ -115,7 +115,7 @@ def _known(words: tuple[str, ...], options: dict[str, Any]) -> Running:
         return Running(words, options, ("state/**/*", "unit-*.json"), options.get("out"))
     if words[:1] != ("experiment",):
         return Running(words, options, state=options.get("checkpoint"))
-    from absence_plugins.experiments.registry import KEPT_IN_OUT, taken
+    from absence_plugins.experiments.registry import KEPT_IN_OUT, taken  # loads no torch
 
     name = options["name"]
     out = options["out"] or Path(f"absence-{name}")

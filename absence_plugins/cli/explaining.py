@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, command_line, load, numbers
+from absence_plugins.cli.app import app, clear_errors, command_line, load
 from absence_plugins.cli.options import Channels, Mean, Model, Page, Quiet, Seed, Size, Std, Weights
-from absence_plugins.commands.early_checks import (
-    MADE_KINDS,
-    check_folder,
-    check_images,
-    check_model_words,
-    check_numbers,
-    check_reference_kind,
-)
-from absence_plugins.core.files import require_folder
+from absence_plugins.commands.early_checks import MADE_KINDS
 
 if TYPE_CHECKING:
     from absence_plugins import ReferenceSet
@@ -98,11 +90,6 @@ def explain(
     sides.
     """
     with clear_errors():
-        _check_words(images, model, weights, references, contrast, method, target, out)
-        check_reference_kind(reference_kind, has_folder=references is not None or contrast is not None)
-        check_numbers(k=k, size=size, channels=channels, steps=steps)
-        for option, text in (("--mean", mean), ("--std", std)):
-            numbers(option, text)
         from absence_plugins.commands.explain import explain_images
         from absence_plugins.commands.maps.explainers import check_method
         from absence_plugins.commands.references import describe_references, load_references, make_references
@@ -140,24 +127,3 @@ def explain(
         if not quiet:
             typer.echo(found.summary(), err=True)
         typer.echo(found.page.resolve())
-
-
-def _check_words(
-    images: list[Path],
-    model: str,
-    weights: str,
-    references: Path | None,
-    contrast: str | None,
-    method: str,
-    target: str | None,
-    out: Path,
-) -> None:
-    """What can be known before torch is imported."""
-    check_images(images)
-    check_folder("references", references)
-    require_folder(out)
-    check_model_words(model, weights)
-    if contrast is not None and references is None and not Path(contrast).is_dir():
-        raise ValueError(f"--contrast {contrast!r} needs --references FOLDER, or must be a folder itself")
-    if method.lower().startswith("lucent:") and (target is not None or contrast is not None):
-        raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
-SHOWN = 5  # names in a message
+from absence_plugins.core.nearest import find_nearest, plain_name
 
 
 def find_class(option: str, text: str, categories: Sequence[str], count: int | None = None) -> int:
@@ -33,11 +32,11 @@ def find_class(option: str, text: str, categories: Sequence[str], count: int | N
             known = f": the model has {count} outputs, class indices go from 0 to {count - 1}" if count else ""
             raise ValueError(f"{option} {number} does not exist{known or '; class indices go from 0'}")
         return number
-    wanted = _plain(text)
-    names = [_plain(name) for name in categories]
+    wanted = plain_name(text)
+    names = [plain_name(name) for name in categories]
     found = [index for index, name in enumerate(names) if name == wanted]
     # as in "tabby, tabby cat": any of the names of one class
-    found = found or [i for i, name in enumerate(categories) if wanted in map(_plain, name.split(","))]
+    found = found or [i for i, name in enumerate(categories) if wanted in map(plain_name, name.split(","))]
     if len(found) > 1:
         raise ValueError(f"{option} {text!r} is the name of classes {', '.join(map(str, found))}; pass the number")
     if found:
@@ -51,19 +50,9 @@ def nearest_names(text: str, categories: Sequence[str]) -> str:
     """The names that are nearest to what was typed, with their numbers, as the end of a message.
 
     >>> nearest_names("tiger cot", ["tiger", "tiger cat", "lamp"])
-    'the nearest names are: tiger cat (1), tiger (0)'
+    'the nearest names are: tiger cat (1), tiger (0), lamp (2)'
     """
-    wanted = _plain(text)
-    plain: dict[str, int] = {}
+    places: dict[str, int] = {}
     for index, name in enumerate(categories):
-        plain.setdefault(_plain(name), index)
-    containing = sorted((name for name in plain if wanted and wanted in name), key=len)
-    words = [name for name in plain if set(wanted.split()) & set(name.split())]
-    close = [*difflib.get_close_matches(wanted, list(plain), SHOWN, 0.5), *containing, *words]
-    shown = list(dict.fromkeys(close))[:SHOWN] or list(plain)[:SHOWN]
-    start = "the nearest names are" if close else "there are, for example"
-    return f"{start}: {', '.join(f'{categories[plain[name]]} ({plain[name]})' for name in shown)}"
-
-
-def _plain(name: str) -> str:
-    return " ".join(re.sub(r"[_\-]+", " ", name).casefold().split())
+        places.setdefault(name, index)
+    return f"the nearest names are: {', '.join(f'{name} ({places[name]})' for name in find_nearest(text, places))}"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absence_plugins.core.checks import check_integer
+from absence_plugins.commands.known_words import METHODS, REFUSED, RULES, ZENNIT
+from absence_plugins.commands.model_names import check_model_name
+from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.nearest import describe_nearest, find_nearest
 
 SOURCES = ("torchvision", "timm", "hf")  # of models; anything else in front of the colon is a Python module
+DIGITS, LITE = BUNDLED = ("digits", "efficientnet-lite0")
 SHOWN = 3
 REFERENCE_KINDS = ("auto", "features", "pixels", "blurred", "grey", "inpainted", "none")
 MADE_KINDS = REFERENCE_KINDS[3:6]
+LIKE = 0.6  # names beside a path that does not exist are shown from this likeness on
 
 
 def check_images(paths: Sequence[Path]) -> None:
@@ -23,24 +27,76 @@ def check_images(paths: Sequence[Path]) -> None:
         raise ValueError(f"{folders[0]} is a folder; name image files, for example {folders[0]}/*.png")
     missing = [path for path in paths if not path.is_file()]
     if len(missing) == 1:
-        raise ValueError(f"image {missing[0]} does not exist")
+        raise ValueError(f"image {missing[0]} does not exist{_beside(missing[0])}")
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise ValueError(f"images {', '.join(map(str, missing[:SHOWN]))}{more} do not exist")
 
 
 def check_model_words(model: str, weights: str = "none") -> None:
-    """Raise ValueError for a ``--model`` whose source does not exist, and a weights file that does not exist."""
+    """Raise ValueError for a ``--model`` that does not exist, and a weights file that does not exist; ImportError for a
+    package that is not installed.
+    """
     source, separator, name = model.partition(":")
-    if separator and source not in SOURCES:
+    if not separator:
+        if model not in BUNDLED:
+            raise ValueError(
+                f"--model {model!r} must be torchvision:NAME, timm:NAME, hf:FOLDER, module:factory, or "
+                f"{' or '.join(BUNDLED)}"
+            )
+    elif source == "hf":
+        check_hugging_face_folder(name)
+        check_model_name(source, name)
+    elif source in SOURCES:
+        check_model_name(source, name)
+    else:
         check_module_name(source, name)
-    if separator and source not in SOURCES and not _is_module(source.partition(".")[0]):
-        near = difflib.get_close_matches(source, SOURCES, 1)
-        hint = f"; did you mean {near[0]}:{model.partition(':')[2]}?" if near else ""
-        raise ValueError(f"module {source!r} cannot be imported: there is no such module{hint}")
+        if not _is_module(source.partition(".")[0]):
+            near = find_nearest(source, SOURCES, 1, 0.6)
+            hint = f"; did you mean {near[0]}:{name}?" if near else ""
+            raise ValueError(f"module {source!r} cannot be imported: there is no such module{hint}")
     looks_like_file = "/" in weights or Path(weights).suffix in (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
     if looks_like_file and not Path(weights).exists():
-        raise ValueError(f"weights file {weights} does not exist")
+        raise ValueError(f"weights file {weights} does not exist{_beside(Path(weights))}")
+
+
+def check_hugging_face_folder(folder: str) -> Path:
+    """The folder of ``hf:FOLDER``. Raises ValueError unless it is one of ``save_pretrained``."""
+    path = Path(folder).expanduser()
+    if not (path / "config.json").is_file():
+        what = "has no config.json" if path.is_dir() else "is no folder"
+        raise ValueError(f"hf:{folder}: {path} {what}; it takes a folder of save_pretrained, nothing is downloaded")
+    return path
+
+
+def check_method_name(name: str) -> None:
+    """Raise ValueError for a ``--method`` that does not exist, with the nearest names.
+
+    >>> check_method_name("oclusion")
+    Traceback (most recent call last):
+    ValueError: --method 'oclusion' is not a method that shows absences on inputs; there are: Occlusion, Saliency, ShapleyValueSampling and 23 more (these are the nearest names)
+    """
+    kind, _, rest = name.lower().removeprefix("captum:").partition(":")
+    if kind in ("lucent", "gradcam"):
+        return
+    if kind == "zennit":
+        wanted = rest.replace("_", "").removeprefix("absence")
+        known = {each.replace("_", "").lower() for each in (*ZENNIT, *REFUSED)}
+        if wanted not in known:
+            raise ValueError(
+                f"--method {name!r} is no composite that shows absences; there are: "
+                f"{describe_nearest(name, (f'zennit:{each}' for each in ZENNIT))}"
+            )
+    elif kind == "relevance" and rest:
+        if rest not in RULES:
+            raise ValueError(
+                f"--method {name!r}: there is no rule {rest!r}; there are: {describe_nearest(rest, RULES)}"
+            )
+    elif kind.removeprefix("absence") not in {each.lower() for each in METHODS}:
+        raise ValueError(
+            f"--method {name!r} is not a method that shows absences on inputs; there are: "
+            f"{describe_nearest(name.partition(':')[2] or name, METHODS)}"
+        )
 
 
 def check_module_name(module: str, name: str) -> None:
@@ -60,7 +116,8 @@ def check_module_name(module: str, name: str) -> None:
 def check_folder(option: str, folder: Path | None) -> None:
     """Raise ValueError unless a folder that is named exists."""
     if folder is not None and not folder.is_dir():
-        raise ValueError(f"{option} folder {folder} {'is a file' if folder.exists() else 'does not exist'}")
+        why = "is a file" if folder.exists() else f"does not exist{_beside(folder)}"
+        raise ValueError(f"{option} folder {folder} {why}")
 
 
 def check_reference_kind(kind: str, *, has_folder: bool) -> None:
@@ -70,10 +127,7 @@ def check_reference_kind(kind: str, *, has_folder: bool) -> None:
     Traceback (most recent call last):
     ValueError: --reference-kind pixels says how the nearest of a folder are searched; it needs --references FOLDER
     """
-    if kind not in REFERENCE_KINDS:
-        near = difflib.get_close_matches(kind, REFERENCE_KINDS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"--reference-kind {kind!r} must be one of {', '.join(REFERENCE_KINDS)}{hint}")
+    check_choice("--reference-kind", kind, REFERENCE_KINDS)
     if kind in ("features", "pixels") and not has_folder:
         raise ValueError(
             f"--reference-kind {kind} says how the nearest of a folder are searched; it needs --references FOLDER"
@@ -84,8 +138,15 @@ def check_reference_kind(kind: str, *, has_folder: bool) -> None:
         )
 
 
-def check_numbers(**values: int | None) -> None:
-    """Raise ValueError for a number below 1, by the option's name; None is "not given".
+def check_file(option: str, path: Path | None) -> None:
+    """Raise ValueError unless a file that is named exists."""
+    if path is not None and not path.is_file():
+        why = "is a folder" if path.is_dir() else f"does not exist{_beside(path)}"
+        raise ValueError(f"{option} file {path} {why}")
+
+
+def check_numbers(least: int = 1, **values: int | None) -> None:
+    """Raise ValueError for a number below ``least``, by the option's name; None is "not given".
 
     >>> check_numbers(size=None, steps=0)
     Traceback (most recent call last):
@@ -93,7 +154,7 @@ def check_numbers(**values: int | None) -> None:
     """
     for name, value in values.items():
         if value is not None:
-            check_integer(f"--{name.replace('_', '-')}", value)
+            check_integer(f"--{name.replace('_', '-')}", value, least)
 
 
 def _is_module(name: str) -> bool:
@@ -104,3 +165,13 @@ def _is_module(name: str) -> bool:
         return False
     finally:
         sys.path.remove("")
+
+
+def _beside(path: Path) -> str:
+    """The names beside a path that does not exist which are like it, as the end of a message."""
+    try:
+        stems = {each.stem: each for each in sorted(path.parent.iterdir())}
+    except OSError:
+        return f": there is no folder {path.parent}" if not path.parent.exists() else ""
+    near = find_nearest(path.stem, stems, least=LIKE)
+    return f"; there is {' and '.join(str(stems[each]) for each in near)}" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -15,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from absence_plugins.commands.early_checks import check_module_name
+from absence_plugins.core.nearest import describe_nearest
 from absence_plugins.core.places import describe_place
 
 
@@ -31,7 +31,7 @@ def build_model(module: str, name: str) -> nn.Module:
     Identity()
     >>> build_model("torch.nn", "Identty")
     Traceback (most recent call last):
-    ValueError: module 'torch.nn' has no 'Identty'; did you mean Identity?
+    ValueError: module 'torch.nn' has no 'Identty'; it has: Identity, init, MultiheadAttention and ... more (these are the nearest names)
     """
     check_module_name(module, name)
     sys.path.insert(0, "")
@@ -58,9 +58,8 @@ def _import(module: str) -> ModuleType:
 
 def _attribute(module: ModuleType, name: str) -> Any:
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, vars(module), n=1)
-        also = f"; did you mean {near[0]}?" if near else ""
-        raise _Said(f"module {module.__name__!r} has no {name!r}{also}")
+        public = [each for each in vars(module) if not each.startswith("_")]
+        raise _Said(f"module {module.__name__!r} has no {name!r}; it has: {describe_nearest(name, public)}")
     return getattr(module, name)
 
 

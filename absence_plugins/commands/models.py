@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from absence_plugins.commands.early_checks import DIGITS, LITE, check_model_words
 from absence_plugins.commands.preprocessing import Overrides, Preprocessing, UnreadableImage, decoded
 from absence_plugins.commands.sources import (
-    DIGITS,
-    LITE,
     LoadedModel,
     Wanted,
     load_digits_cnn,
@@ -70,9 +69,7 @@ def load_model(
         return BUNDLED[spec](wanted)
     source, separator, name = spec.partition(":")
     if not separator or not name:
-        raise ValueError(
-            f"--model {spec!r} must be torchvision:NAME, timm:NAME, hf:FOLDER, module:factory, or {' or '.join(BUNDLED)}"
-        )
+        check_model_words(spec)
     return NAMED[source](name, wanted) if source in NAMED else load_module(source, name, wanted)
 
 

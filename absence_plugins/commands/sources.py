@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +13,15 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from absence_plugins.commands.early_checks import check_hugging_face_folder
 from absence_plugins.commands.factories import build_model
+from absence_plugins.commands.model_names import unknown_model
 from absence_plugins.commands.preprocessing import Overrides, Preprocessing, input_dtype
 from absence_plugins.commands.published import read_categories, read_model, read_processor, read_timm, read_transforms
 from absence_plugins.commands.weights import OtherClasses, load_weights
 from absence_plugins.core.randomness import seeded
 
 NONE, DEFAULT = "none", "DEFAULT"  # of --weights
-DIGITS, LITE = "digits", "efficientnet-lite0"
 PLAIN_SIZE = 224  # of the images of a model of which nothing is known
 LITE_IMAGES = {"input_size": (3, 224, 224), "crop_pct": 0.875, "interpolation": "bicubic"}
 RANDOM = "The weights of {name} are random (no --weights was given): the maps show how it works, nothing learned."
@@ -126,8 +126,7 @@ def load_torchvision(name: str, wanted: Wanted) -> LoadedModel:
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        close = [other for other in known if other.startswith(name[:3])][:8] or known[:8]
-        raise ValueError(f"torchvision has no classification model {name!r}; for example: {', '.join(close)}")
+        raise unknown_model("torchvision", name, known)
     if wanted.images.channels not in (None, 3):
         raise ValueError(f"--channels {wanted.images.channels}: torchvision's {name} takes 3; pass a module:factory")
     published = torchvision.models.get_model_weights(name).DEFAULT
@@ -187,8 +186,7 @@ def load_timm(name: str, wanted: Wanted) -> LoadedModel:
     """
     timm = _require("timm", "timm:NAME")
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4) or timm.list_models()[:4]
-        raise ValueError(f"timm has no model {name!r}; for example: {', '.join(close)}")
+        raise unknown_model("timm", name, timm.list_models())
     config = timm.get_pretrained_cfg(name)
     config = {} if config is None else config.to_dict()
     options: dict[str, Any] = {}
@@ -242,10 +240,7 @@ def load_hugging_face(folder: str, wanted: Wanted) -> LoadedModel:
         ImportError: transformers is missing.
         ValueError: no such folder, no image classifier in it, weights that do not fit.
     """
-    path = Path(folder).expanduser()
-    if not (path / "config.json").is_file():
-        what = "has no config.json" if path.is_dir() else "is no folder"
-        raise ValueError(f"hf:{folder}: {path} {what}; it takes a folder of save_pretrained, nothing is downloaded")
+    path = check_hugging_face_folder(folder)
     if wanted.weights == DEFAULT:
         raise ValueError("--weights DEFAULT is for torchvision models and timm's; an hf: folder has its own")
     transformers = _require("transformers", "hf:FOLDER")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from absence_plugins.core.nearest import describe_nearest
+
+FEW = 6  # words that a message lists; of more, the nearest
+
 
 class NotAnIntegerError(TypeError, ValueError):
     """An argument of the wrong type; callers that expect a ``ValueError`` for bad numbers catch it as well."""
@@ -66,4 +70,5 @@ def check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
     known = tuple(known)
     if value not in known:
         shown = f"{name} {value!r}" if name.startswith("-") else f"{name}={value!r}"
-        raise ValueError(f"{shown} must be one of {', '.join(map(str, known))}")
+        words = ", ".join(map(str, known)) if len(known) <= FEW else describe_nearest(str(value), map(str, known))
+        raise ValueError(f"{shown} must be one of {words}")

@@ -10,7 +10,6 @@ model itself a softmax or sigmoid that is called as a function counts, too (:mod
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.hooks import unchanged
+from absence_plugins.core.nearest import describe_nearest
 from absence_plugins.core.running import EXPORTED, SCRIPTED, as_written, explained_running
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardtanh)
@@ -30,7 +30,6 @@ ACTIVATIONS = (
 )
 ACTIVATION_WORDS = ("relu", "gelu", "silu", "swish", "mish", "sigmoid", "softplus", "softmax", "tanh")
 SIDES = ("auto", "input", "output")
-NEAREST = 3  # layer names that an error shows
 PREFERRED = ("last_hidden_state", "logits", "out")  # of a layer's output with several fields
 
 
@@ -90,19 +89,7 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
         return modules[joined[0]]
     if joined:
         raise ValueError(f"layer {name!r} may be {' or '.join(joined)}; write its name with dots")
-    raise ValueError(f"the model has no layer {name!r}; it has: {_nearest(name, [n for n in modules if n])}")
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    matcher = difflib.SequenceMatcher(b=name)
-
-    def likeness(other: str) -> float:
-        matcher.set_seq1(other)
-        return matcher.ratio()
-
-    shown = sorted(names, key=likeness, reverse=True)[:NEAREST]
-    rest = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more (these are the nearest names)" if rest > 0 else "")
+    raise ValueError(f"the model has no layer {name!r}; it has: {describe_nearest(name, [n for n in modules if n])}")
 
 
 def tensor_of(value: Any, name: str) -> Tensor:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from absence_plugins.core.files import require_folder
+from absence_plugins.core.nearest import describe_nearest
+
+# By the name on the command line: where the function is, and the options that it takes. The modules load torch, and
+# what was typed wrong is said before that.
+EXPERIMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "reichardt": ("toys:run_reichardt", ("seed",)),
+    "colored-pixels": ("toys:run_colored_pixels", ("seed",)),
+    "imagenet": (
+        "imagenet:run_imagenet",
+        ("data", "weights", "model", "protocol", "units", "images_per_unit", "stride", "batch_size", "workers",
+         "checkpoint", "seed"),
+    ),
+    "digits": ("digits:run_digits", ("checkpoint", "seed")),
+    "debias": (
+        "debias.digits:run_debias",
+        ("data", "model", "weights", "epochs", "strengths", "size", "batch_size", "workers", "seed"),
+    ),
+    "directions-synthetic": ("directions.synthetic:run_synthetic", ("seeds",)),
+    "directions-digits": ("directions.digits:run_digits", ("seed", "directions")),
+}  # fmt: skip
+SHOW_COMMAND = ("directions-synthetic", "directions-digits")  # their pages end with the command
 
 
-def experiments() -> dict[str, Callable[..., Path]]:
-    """Every experiment by the name on the command line; a function of a folder and options to the page's path."""
-    from absence_plugins.experiments.debias.digits import run_debias
-    from absence_plugins.experiments.digits import run_digits
-    from absence_plugins.experiments.directions.digits import run_digits as run_direction_digits
-    from absence_plugins.experiments.directions.synthetic import run_synthetic
-    from absence_plugins.experiments.imagenet import run_imagenet
-    from absence_plugins.experiments.toys import run_colored_pixels, run_reichardt
-
-    return {
-        "reichardt": run_reichardt,
-        "colored-pixels": run_colored_pixels,
-        "imagenet": run_imagenet,
-        "digits": run_digits,
-        "debias": run_debias,
-        "directions-synthetic": run_synthetic,
-        "directions-digits": run_direction_digits,
-    }
+def find_experiment(name: str) -> Callable[..., Path]:
+    """A function of a folder and options to the page's path. Raises ValueError for a name that does not exist."""
+    check_experiment(name)
+    module, _, function = EXPERIMENTS[name][0].partition(":")
+    found: Callable[..., Path] = getattr(import_module(f"absence_plugins.experiments.{module}"), function)
+    return found
 
 
 # Experiments that keep what is done beside their page, as these files; others take --checkpoint, or are short.
@@ -40,32 +49,37 @@ def taken(name: str) -> tuple[str, ...]:
     >>> taken("reichardt")
     ('seed',)
     """
-    known = experiments()
-    parameters = inspect.signature(known[name]).parameters if name in known else ()
-    return tuple(option for option in parameters if option not in ("out", "progress", "command", "quick"))
+    return EXPERIMENTS[name][1] if name in EXPERIMENTS else ()
 
 
-def run_experiment(name: str, out: Path, **options: Any) -> Path:
+def check_experiment(name: str, **options: Any) -> None:
+    """Raise ValueError for a name that does not exist, and an option that the experiment does not take (None: not given).
+
+    >>> check_experiment("reichardt", seed=1, weights="file")
+    Traceback (most recent call last):
+    ValueError: experiment reichardt takes no --weights; it takes: --seed
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"experiment {name!r} does not exist; there are: {describe_nearest(name, EXPERIMENTS)}")
+    for option, value in options.items():
+        if value is not None and option not in taken(name):
+            shown = ", ".join(f"--{other.replace('_', '-')}" for other in taken(name))
+            raise ValueError(f"experiment {name} takes no --{option.replace('_', '-')}; it takes: {shown}")
+
+
+def run_experiment(name: str, out: Path, *, progress: bool = True, **options: Any) -> Path:
     """Run one; options that are None were not given.
 
-    Raises ValueError for a name that does not exist, an option that the experiment does not take, a file in the way.
+    Raises ValueError for what :func:`check_experiment` rejects, and a file in the way.
 
     >>> run_experiment("reichardt", Path("page"), weights="file")
     Traceback (most recent call last):
     ValueError: experiment reichardt takes no --weights; it takes: --seed
     """
-    known = experiments()
-    if name not in known:
-        raise ValueError(f"experiment {name!r} does not exist; there are: {', '.join(known)}")
-    parameters = inspect.signature(known[name]).parameters
-    takes = taken(name)
-    given = {option: value for option, value in options.items() if value is not None}
-    for option in given:
-        if option not in (*takes, "progress"):
-            shown = ", ".join(f"--{other.replace('_', '-')}" for other in takes)
-            raise ValueError(f"experiment {name} takes no --{option.replace('_', '-')}; it takes: {shown}")
+    check_experiment(name, **options)
     require_folder(out)
-    if "command" in parameters:
-        words = (f" --{option.replace('_', '-')} {value}" for option, value in given.items() if option != "progress")
+    given = {option: value for option, value in options.items() if value is not None}
+    if name in SHOW_COMMAND:
+        words = (f" --{option.replace('_', '-')} {value}" for option, value in given.items())
         given["command"] = f"absence-plugins experiment {name}{''.join(words)}"
-    return known[name](out, **given)
+    return find_experiment(name)(out, progress=progress, **given)

@@ -91,7 +91,7 @@ def test_words_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "Oclusion"], "did you mean Occlusion"),
+        (["--method", "Oclusion"], "there are: Occlusion, "),
         (["--method", "relevance", "--steps", "9"], "--steps is for IntegratedGradients"),
         (["--method", "DeepLift", "--steps", "9"], "DeepLift has none"),
         (["--target", "3"], "--target 3 does not exist: the model has 3 outputs"),

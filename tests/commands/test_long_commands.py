@@ -30,7 +30,7 @@ from absence_plugins.core.units import Layer
 from absence_plugins.experiments import digits as digit_absences
 from absence_plugins.experiments.debias import digits as debias
 from absence_plugins.experiments.debias.digits import Setting
-from absence_plugins.experiments.registry import experiments, taken
+from absence_plugins.experiments.registry import EXPERIMENTS, taken
 from absence_plugins.methods.directions import DirectionPairs
 
 FACTORY = """
@@ -299,7 +299,7 @@ def test_every_remedy_is_an_option_of_its_command() -> None:
         callback: Any = registered.callback
         name = callback.__name__
         shown = " ".join(run(name, "--help")[1].split())
-        for words in [(name,)] if name != "experiment" else [(name, one) for one in experiments()]:
+        for words in [(name,)] if name != "experiment" else [(name, one) for one in EXPERIMENTS]:
             options = taken(words[1]) if name == "experiment" else inspect.signature(callback).parameters
             found = ending(MemoryError(), Running(words, dict.fromkeys(options)))
             assert found is not None

@@ -271,7 +271,10 @@ def test_the_input_has_the_dtype_of_the_model(folder: Path, name: str, dtype: to
     ("spec", "options", "message"),
     [
         pytest.param(
-            "timm:vit_tinny", {}, "timm has no model 'vit_tinny'; for example: ", marks=pytest.mark.needs("timm")
+            "timm:vit_tinny",
+            {},
+            "timm has no model 'vit_tinny'; it has: vit_tiny_patch16_224",
+            marks=pytest.mark.needs("timm"),
         ),
         ("hf:google/vit", {}, "google/vit is no folder; it takes a folder of save_pretrained, nothing is downloaded"),
         ("hf:.", {}, "has no config.json"),

@@ -17,7 +17,7 @@ from absence_plugins.cli import app
 from absence_plugins.commands.layers import layers_of
 from absence_plugins.data import digits_cnn
 from absence_plugins.experiments.imagenet import NETWORKS, Network
-from absence_plugins.experiments.registry import experiments
+from absence_plugins.experiments.registry import EXPERIMENTS
 
 SMALL = ["--units", "0-2", "--images-per-unit", "4", "--quiet"]
 
@@ -89,8 +89,8 @@ def test_patches_of_a_users_model_on_a_folder(photos: Path, tmp_path: Path) -> N
         (["--layer", "conv9"], "no layer 'conv9'"),
         (["--layer", "conv3", "--units", "1-x"], "--units '1-x' must be unit numbers"),
         (["--layer", "conv3", "--units", "99"], "has units 0 to 31"),
-        (["--layer", "conv3", "--mode", "cut"], "mode='cut' must be one of"),
-        (["--layer", "conv3", "--protocol", "mine"], "protocol='mine' must be one of"),
+        (["--layer", "conv3", "--mode", "cut"], "--mode 'cut' must be one of"),
+        (["--layer", "conv3", "--protocol", "mine"], "--protocol 'mine' must be one of"),
         (["missing", "--layer", "conv3"], "folder missing does not exist"),
         (["--layer", "x", "--model", "torchvision:resnet18"], "name a folder of images"),
     ],
@@ -179,7 +179,7 @@ def test_both_protocols_on_folders(
         (["reichardt", "--weights", "w"], "experiment reichardt takes no --weights; it takes: --seed"),
         (
             ["nothing"],
-            "experiment 'nothing' does not exist; there are: reichardt, colored-pixels, imagenet, digits, debias, directions-",
+            "experiment 'nothing' does not exist; there are: ",
         ),
     ],
 )
@@ -199,7 +199,7 @@ def test_clear_errors_of_experiments(
 
 def test_the_command_names_every_experiment() -> None:
     help_text = run("experiment", "--help")[1]
-    assert all(name in help_text for name in experiments())
+    assert all(name in help_text for name in EXPERIMENTS)
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ def test_another_kind_or_none(photograph: list[str]) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--reference-kind", "blured"), "did you mean blurred?"),
+        (("--reference-kind", "blured"), "must be one of blurred, "),
         (("--reference-kind", "features"), "it needs --references FOLDER"),
         (("--reference-kind", "grey", "--references", "."), "takes no --references"),
         (("--reference-kind", "grey", "--method", "Saliency"), "takes no --references"),

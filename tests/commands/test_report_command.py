@@ -159,9 +159,12 @@ def test_ctrl_c_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -
         (["--scored", "-1"], "--scored -1 must be at least 0"),
         (["--attributes", "a.csv"], "name that folder too"),
         (["missing"], "folder missing does not exist"),
-        (["--model", "torchvision:resnet18"], "--layer is missing; layers whose output is a pre-activation are: conv1"),
+        (
+            ["photos", "--model", "torchvision:resnet18"],
+            "--layer is missing; layers whose output is a pre-activation are: conv1",
+        ),
         (["--model", "torchvision:resnet18", "--layer", "conv1"], "name a folder of images"),
-        (["photos", "--attributes", "a.csv"], "table a.csv does not exist"),
+        (["photos", "--attributes", "a.csv"], "attributes file a.csv does not exist"),
     ],
 )
 def test_clear_errors(arguments: list[str], message: str, photos: Path, here: Path) -> None:

@@ -220,7 +220,7 @@ MODULES = {
     "fails": ("def build():\n    return {}['weights']\n", "KeyError: 'weights'", "fails.py, line 2, in build"),
     "wants": ("def build(k): pass\n", "called without arguments, which fails: missing a required argument: 'k'", ""),
     "number": ("build = 3\n", "must be a torch.nn.Module or a function that returns one, got int", ""),
-    "near": ("def builds(): pass\n", "has no 'build'; did you mean builds?", ""),
+    "near": ("def builds(): pass\n", "has no 'build'; it has: builds", ""),
 }
 
 

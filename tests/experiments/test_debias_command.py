@@ -21,7 +21,7 @@ from absence_plugins.experiments.debias.digits import (
     train,
 )
 from absence_plugins.experiments.debias.page import class_chart, signed_map
-from absence_plugins.experiments.registry import experiments, run_experiment
+from absence_plugins.experiments.registry import find_experiment, run_experiment
 
 TINY = Setting(epochs=2, weights=(10.0, 100.0))
 
@@ -30,7 +30,7 @@ def test_page_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(debias, "SEEDS", 2)
     monkeypatch.setattr(debias, "Setting", partial(Setting, epochs=1, weights=(10.0,), modes=("both",)))
     random = torch.get_rng_state()
-    assert experiments()["debias"] is run_debias
+    assert find_experiment("debias") is run_debias
     page = run_experiment("debias", tmp_path / "out", seed=3, progress=False).read_text(encoding="utf-8")
     assert torch.equal(torch.get_rng_state(), random)
     assert (tmp_path / "out" / "accuracy.png").is_file()

@@ -161,7 +161,7 @@ def test_what_is_no_formula_is_shown_its_place(text: str, message: str) -> None:
 
 
 def test_bad_formulas_are_refused() -> None:
-    with pytest.raises(ValueError, match="concept 'dgo' of dgo is not among the names; close ones: dog"):
+    with pytest.raises(ValueError, match="concept 'dgo' of dgo is not among the names; there are: dog"):
         Formula("dgo").evaluate([[1, 0]], ["dog", "leash"])
     with pytest.raises(TypeError, match="name must be a string, got 3"):
         Formula(3)  # type: ignore[arg-type]

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 import absence_plugins.captum as captum_adapters
 from absence_plugins import ReferenceSet
 from absence_plugins.captum.method import AbsenceMethod
+from absence_plugins.commands.early_checks import check_method_name
 from absence_plugins.commands.pace import Passes
 from absence_plugins.core.maps import split_by_sign
 
@@ -121,14 +121,8 @@ def input_method(name: str) -> type[Any]:
             if not plain.startswith(("Layer", "Neuron", "Internal", "LimeBase")) and not found._traits.refuses:
                 usable[plain.lower()] = found
     if wanted not in usable:
-        names = sorted(found.__name__.removeprefix("Absence") for found in usable.values())
-        by_word = {each.lower(): each for each in ("relevance", "GradCam", *names)}
-        near = [by_word[each] for each in difflib.get_close_matches(wanted, list(by_word), 3, 0.5)]
-        hint = f"did you mean {' or '.join(near)}? There are" if near else "there are"
-        raise ValueError(
-            f"--method {name!r} is not a method that shows absences on inputs; {hint}: relevance, GradCam, "
-            f"{', '.join(names)}, and Zennit's composites as zennit:NAME, for example zennit:epsilon_gamma"
-        )
+        check_method_name(name)  # with the nearest names
+        raise ValueError(f"--method {name!r} is not a method that shows absences on inputs")
     return usable[wanted]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
+from absence_plugins.commands.early_checks import check_method_name
 from absence_plugins.commands.maps.explainers import Found, signed_parts
 from absence_plugins.commands.pace import Passes
 from absence_plugins.core.choices import Choice, choose
@@ -15,7 +16,6 @@ from absence_plugins.core.maps import split_by_content
 from absence_plugins.core.outputs import Logit, Output
 from absence_plugins.core.scores import run_scores
 from absence_plugins.relevance import relevance
-from absence_plugins.relevance.rules import LOWER, RULES
 
 DEFAULT_RULE = "lower_gamma"  # the best on a trained network and photographs, see docs/relevance.md
 
@@ -42,11 +42,8 @@ class RelevanceMaps:
         >>> RelevanceMaps.named("relevance:epsilon").name
         'Relevance (epsilon)'
         """
-        rule = name.partition(":")[2] or DEFAULT_RULE
-        known = [*LOWER, *RULES]
-        if rule not in known:
-            raise ValueError(f"--method {name!r}: there is no rule {rule!r}; there are: {', '.join(known)}")
-        return cls(rule)
+        check_method_name(name)
+        return cls(name.partition(":")[2] or DEFAULT_RULE)
 
     def refuse_references(self) -> str:
         """It takes references."""

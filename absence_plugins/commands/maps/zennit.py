@@ -13,6 +13,7 @@ from zennit.composites import COMPOSITES, EpsilonGammaBox
 
 import absence_plugins.zennit as adapters
 from absence_plugins import ReferenceSet
+from absence_plugins.commands.early_checks import check_method_name
 from absence_plugins.commands.maps.explainers import Found, signed_parts
 from absence_plugins.commands.pace import Passes
 from absence_plugins.core import AbsenceWarning
@@ -67,10 +68,8 @@ class ZennitMaps:
             if wanted == rejected.lower():
                 raise ValueError(f"{rejected} cannot show absences: {reason}")
         if wanted not in keys:
-            raise ValueError(
-                f"--method {name!r} is no composite that shows absences; there are: "
-                f"zennit:{', zennit:'.join(sorted(keys.values()))}"
-            )
+            check_method_name(name)
+            raise ValueError(f"--method {name!r} is no composite that shows absences")
         return cls(keys[wanted])
 
     def refuse_references(self) -> str:

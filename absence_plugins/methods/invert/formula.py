@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.nearest import describe_nearest
 from absence_plugins.methods.invert.inputs import as_labels, check_names
 
 AND, OR, NOT = "AND", "OR", "NOT"
@@ -144,8 +144,9 @@ class Formula:
         place = {name: k for k, name in enumerate(check_names(names, labels.shape[1]))}
         for name in self.names:
             if name not in place:
-                close = difflib.get_close_matches(name, place, 3) or list(place)[:5]
-                raise ValueError(f"concept {name!r} of {self} is not among the names; close ones: {', '.join(close)}")
+                raise ValueError(
+                    f"concept {name!r} of {self} is not among the names; there are: {describe_nearest(name, place)}"
+                )
         result: Tensor = self.fold(lambda name: labels[:, place[name]])
         return result
 

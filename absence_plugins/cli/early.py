@@ -1,0 +1,216 @@
+"""What is wrong with a command's words, said before torch is imported: in two seconds, not after the model is loaded.
+
+An option has the same meaning in every command, so the checks go by its name; a new command has them without asking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absence_plugins.cli.app import clear_errors, numbers, two_channels, unit_numbers
+from absence_plugins.cli.endings import Command
+from absence_plugins.commands import known_words as words
+from absence_plugins.commands.early_checks import (
+    DIGITS,
+    SOURCES,
+    check_file,
+    check_folder,
+    check_images,
+    check_method_name,
+    check_model_words,
+    check_numbers,
+    check_reference_kind,
+)
+from absence_plugins.commands.model_names import check_model_name
+from absence_plugins.core.checks import check_choice
+from absence_plugins.core.files import require_folder
+from absence_plugins.core.nearest import describe_nearest
+from absence_plugins.experiments.registry import check_experiment
+
+Values = Mapping[str, Any]
+# The smallest value of every whole number.
+LEAST = {
+    "size": 1, "k": 1, "steps": 1, "patch": 1, "stride": 1, "batch_size": 1, "show": 1, "length": 1, "beam": 1,
+    "top": 1, "most": 1, "count": 2, "images_per_unit": 3, "rounds": 1, "epochs": 1, "seeds": 1, "pairs": 1, "scored": 0,
+    "workers": 0, "seed": 0,
+}  # fmt: skip
+SHARES = ("min_fraction", "max_fraction", "holdout")
+FOLDERS = ("folder", "images", "references", "data")
+FILES = ("image", "attributes", "hypernyms", "measured")
+WRITTEN = ("out", "checkpoint")
+CHOICES = {
+    "reduce": words.REDUCES,
+    "protocol": words.PROTOCOLS,
+    "background": words.BACKGROUNDS,
+    "recipe": words.RECIPES,
+    "device": words.DEVICES,
+}
+MODES = {"label": words.NAME_MODES, "patches": words.SCAN_MODES, "report": words.SCAN_MODES}
+
+
+class CheckedCommand(Command):
+    """A command whose words are checked before it runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check, then run."""
+        with clear_errors():
+            check_call(str(ctx.info_name), ctx.params)
+        return super().invoke(ctx)
+
+
+def check_call(command: str, values: Values) -> None:
+    """Raise ValueError for what can be known of a command's options at once, by the name of the command.
+
+    Args:
+        command: such as ``patches``.
+        values: of its options and arguments by name; None: not given.
+
+    Raises:
+        ValueError: a path that does not exist, a name or word that does not exist (with the nearest), a number out of
+            range.
+        ImportError: a package that a model needs is not installed.
+
+    >>> check_call("patches", {"model": "digits", "reduce": "mena"})
+    Traceback (most recent call last):
+    ValueError: --reduce 'mena' must be one of mean, max, min, sum, cls
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    if command in SPECIFIC:
+        SPECIFIC[command](given)
+    for name, value in given.items():
+        if name in LEAST:
+            check_numbers(LEAST[name], **{name: value})
+        elif name in SHARES and not 0 <= value <= 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be between 0 and 1")
+        elif name in FOLDERS and isinstance(value, Path):
+            check_folder(name, value)
+        elif name in FILES and isinstance(value, Path):
+            check_file(name, value)
+        elif name in WRITTEN:
+            require_folder(value)
+        elif name in CHOICES:
+            check_choice(f"--{name}", value, CHOICES[name])
+        elif name in TEXTS:
+            TEXTS[name](value)
+    if command in MODES and "mode" in given:
+        check_choice("--mode", given["mode"], MODES[command])
+    if command != "experiment" and "model" in given:
+        check_model_words(given["model"], given.get("weights", "none"))
+
+
+def _check_channels(value: int | str) -> None:
+    if isinstance(value, str):
+        two_channels(value)
+    else:
+        check_numbers(channels=value)
+
+
+def _check_skip(text: str) -> None:
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        if name not in words.SKIPPED:
+            raise ValueError(f"--skip {name!r} is not known; there are: {', '.join(words.SKIPPED)}")
+
+
+# Texts that are read, each by the function that the command reads it with.
+TEXTS: dict[str, Callable[[Any], object]] = {
+    "units": unit_numbers,
+    "channels": _check_channels,
+    "mean": lambda text: numbers("--mean", text),
+    "std": lambda text: numbers("--std", text),
+    "strengths": lambda text: numbers("--strengths", text),
+    "method": check_method_name,
+    "skip": _check_skip,
+}
+
+
+def _check_explain(given: Values) -> None:
+    check_images(given["images"])
+    contrast, method = given.get("contrast"), str(given.get("method", "auto"))
+    if contrast is not None and "references" not in given and not Path(contrast).is_dir():
+        raise ValueError(f"--contrast {contrast!r} needs --references FOLDER, or must be a folder itself")
+    if method.lower().startswith("lucent:") and (contrast is not None or "target" in given):
+        raise ValueError(f"--method {method} names its unit itself; leave --target and --contrast out")
+    has_folder = contrast is not None or "references" in given
+    check_reference_kind(given.get("reference_kind", "auto"), has_folder=has_folder)
+    if method == "auto" and "steps" in given:
+        raise ValueError("--steps needs --method, such as IntegratedGradients")
+
+
+def _check_images_of(argument: str, what: str) -> Callable[[Values], None]:
+    def check(given: Values) -> None:
+        if argument not in given and given["model"] != DIGITS:
+            raise ValueError(f"{what}; only --model digits brings its own")
+
+    return check
+
+
+def _check_patches(given: Values) -> None:
+    if "folder" not in given and given["model"].partition(":")[0] in SOURCES:
+        raise ValueError("name a folder of images; the bundled digits are for --model digits")
+
+
+def _check_label(given: Values) -> None:
+    _check_images_of("images", "--images must name a folder with one subfolder of images per class")(given)
+    if "images" not in given and ("attributes" in given or "hypernyms" in given):
+        raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
+
+
+def _check_report(given: Values) -> None:
+    _check_images_of("folder", "name a folder of images")(given)
+    if "attributes" in given and "folder" not in given:
+        raise ValueError("--attributes describe the classes of a folder of images; name that folder too")
+    directions = given.get("directions", 0)
+    if directions < 0 or directions == 1:
+        raise ValueError(f"--directions {directions} must be 0 (none), or 2 or more")
+    if "directions_layer" in given and not directions:
+        raise ValueError("--directions-layer says where directions are fitted; pass --directions N, too")
+
+
+def _check_check(given: Values) -> None:
+    if not (given["budget"] > 0 and math.isfinite(given["budget"])):
+        raise ValueError(f"--budget {given['budget']:g} must be above 0, in seconds")
+
+
+def _check_experiment(given: Values) -> None:
+    own = ("name", "out", "quiet")
+    name, model = given["name"], given.get("model")
+    check_experiment(name, **{option: value for option, value in given.items() if option not in own})
+    if name == "imagenet":
+        if model is not None and model not in words.PUBLISHED:
+            raise ValueError(f"--model {model!r} is none of the published networks: {', '.join(words.PUBLISHED)}")
+        if "data" not in given:
+            raise ValueError(
+                "experiment imagenet needs --data FOLDER, a folder of images such as ImageNet's validation set"
+            )
+    elif model is not None:
+        source, _, plain = str(model).rpartition(":")
+        if source in ("", *SOURCES[:1]):
+            check_model_name(SOURCES[0], plain)
+    check_model_words(DIGITS, given.get("weights", "none"))
+
+
+def _check_bench(given: Values) -> None:
+    host = given["host"]
+    if host not in words.BENCHES:
+        raise ValueError(f"bench {host!r} does not exist; there are: {describe_nearest(host, words.BENCHES)}")
+    named = [name for name in ("out", "into") if given.get(name)]
+    if named and host not in ("planted", "models"):
+        raise ValueError(f"--{named[0]} belongs to bench planted and bench models")
+    if "measured" in given and host != "planted":
+        raise ValueError("--from belongs to bench planted")
+    for path in given.get("into", ()):
+        check_file("into", path)
+
+
+SPECIFIC: dict[str, Callable[[Values], None]] = {
+    "explain": _check_explain,
+    "patches": _check_patches,
+    "label": _check_label,
+    "report": _check_report,
+    "check": _check_check,
+    "experiment": _check_experiment,
+    "bench": _check_bench,
+}

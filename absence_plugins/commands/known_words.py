@@ -1,0 +1,28 @@
+"""Words that options take, known before torch is imported; a test compares them with the modules that use them."""
+
+from __future__ import annotations
+
+PROTOCOLS = ("controlled", "paper")
+REDUCES = ("mean", "max", "min", "sum", "cls")
+SCAN_MODES = ("crop", "mask")
+NAME_MODES = ("positive", "negative")
+BACKGROUNDS = ("none", "virtual", "detectors")
+RECIPES = ("robust", "paper")
+DEVICES = ("auto", "cpu", "cuda")
+SKIPPED = ("maps", "pictures", "name", "faithfulness")
+PUBLISHED = ("vgg19", "resnet50", "vit_b_16")  # networks of experiment imagenet
+BENCHES = (
+    "captum", "zennit", "lucent", "patches", "invert", "directions", "debias", "planted", "relevance", "models"
+)  # fmt: skip
+RULES = ("lower_gamma", "lower_zplus", "epsilon", "gamma", "zplus", "alpha_beta")
+CAPTUM = (
+    "DeepLift", "DeepLiftShap", "FeatureAblation", "FeaturePermutation", "GradientShap", "GuidedBackprop",
+    "InputXGradient", "IntegratedGradients", "KernelShap", "LRP", "Lime", "Occlusion", "Saliency",
+    "ShapleyValueSampling", "ShapleyValues",
+)  # fmt: skip
+ZENNIT = (
+    "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat", "epsilon_gamma", "epsilon_gamma_box", "epsilon_plus",
+    "epsilon_plus_flat", "excitation_backprop", "guided_backprop",
+)  # fmt: skip
+REFUSED = ("DeconvNet", "BetaSmooth")  # composites that exist and cannot show absences: Zennit's side says why
+METHODS = ("auto", "relevance", "GradCam", *CAPTUM, *(f"zennit:{name}" for name in ZENNIT))
