@@ -99,6 +99,16 @@ def test_the_outline_holds_half_of_each_sign_and_no_cell_too_many() -> None:
     assert outlines(panel_figure(panel).axes[0]) == {REDS[4]: False, BLUES[4]: True}
 
 
+@pytest.mark.parametrize(("weak", "is_outlined"), [(0.06, True), (0.04, False)])
+def test_a_sign_with_next_to_no_evidence_is_told_and_not_outlined(weak: float, is_outlined: bool) -> None:
+    data = torch.tensor([[0.5, 0.5 - weak, -weak]])
+    panel = Panel("signed", data, "map", photograph=torch.rand(3, 1, 3))
+    assert bool(panel.strongest()[1].any()) == is_outlined
+    said = texts(panel_figure(panel))
+    assert ("half of all red (solid), of all blue (dashed)" in said) == is_outlined
+    assert ("Blue is 4.0% of the evidence." in said) == (not is_outlined)
+
+
 def test_an_outline_runs_along_the_edges_of_its_cells() -> None:
     data = torch.zeros(80, 80)
     data[20, 45] = 1.0

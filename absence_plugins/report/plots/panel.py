@@ -23,6 +23,7 @@ from absence_plugins.core.pooling import (
 Kind = Literal["image", "signed", "absence"]
 
 _OUTLINED = 64 * 64  # cells or regions at most, of an outlined map
+_WEAK = 0.05  # a sign with a smaller share of the evidence is not outlined
 _ROUNDING = 1e-3  # by which resizing may leave [0, 1]
 _DEFAULT_WORDS: dict[str, dict[str, str]] = {
     "image": {},
@@ -55,7 +56,8 @@ class Panel:
             :func:`~absence_plugins.core.pooling.choose_resolution` chooses it for a size. The figure states it.
         photograph: An image in [0, 1] of the map's height and width. It lies under the map in gray, the map is the more
             opaque the stronger it is, and its zero shows the photograph. Outlines surround the strongest cells that
-            together hold half of the evidence of a sign: solid for red, dashed for blue.
+            together hold half of the evidence of a sign: solid for red, dashed for blue; none for a sign with less than
+            a 20th of the evidence.
         regions: Integer labels ``[H, W]``, such as of superpixels, in place of square cells. A region's sum is divided
             among its pixels, so that a large region is no stronger than its evidence.
 
@@ -228,14 +230,17 @@ class Panel:
     def strongest(self) -> tuple[Tensor, Tensor]:
         """Where a photograph's map is outlined: the fewest cells, or regions, with half of what raises, and of what lowers.
 
-        Two boolean masks [H, W], at the pixels.
+        Two boolean masks [H, W], at the pixels. That of a sign with less than a 20th of all evidence is empty.
 
         Example:
             >>> [where.tolist() for where in Panel("signed", torch.tensor([[4.0, 3.0, -1.0]]), "map").strongest()]
             [[[True, False, False]], [[False, False, True]]]
         """
         halves = []
-        for magnitude in split_by_sign(self.totals):
+        for magnitude, share in zip(split_by_sign(self.totals), self._shares, strict=True):
+            if share < _WEAK:
+                halves.append(torch.zeros(self.data.shape[-2:], dtype=torch.bool))
+                continue
             if self.regions is None:
                 halves.append(spread_cells(find_strongest(magnitude), self.resolution, self.data.shape[-2:]))
                 continue
@@ -244,6 +249,12 @@ class Panel:
             each[number.flatten()] = magnitude.flatten()
             halves.append(find_strongest(each)[number])
         return halves[0], halves[1]
+
+    @property
+    def _shares(self) -> tuple[float, float]:
+        """How much of all evidence that is shown raises, and how much lowers."""
+        up, down = (float(part.sum()) for part in split_by_sign(self.shown))
+        return (up / (up + down), down / (up + down)) if up + down > 0 else (0.0, 0.0)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -258,9 +269,13 @@ class Panel:
         if not bool(self.shown.any()):
             found.append("There is no evidence: the map is 0 everywhere.")
         elif self.outlined:
-            red, blue = (bool(where.any()) for where in self.strongest())
-            signs = ["of all red (solid)"] * red + ["of all blue (dashed)"] * blue
+            red, blue = self._shares
+            signs = ["of all red (solid)"] * (red >= _WEAK) + ["of all blue (dashed)"] * (blue >= _WEAK)
             found.append(f"Outlined: half {', '.join(signs)}.")
+            for name, share in (("Red", red), ("Blue", blue)):
+                if 0 < share < _WEAK:
+                    said = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+                    found.append(f"{name} is {said} of the evidence.")
         return tuple(found)
 
 
