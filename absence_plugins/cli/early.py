@@ -78,12 +78,13 @@ def check_call(command: str, values: Values) -> None:
     ValueError: --reduce 'mena' must be one of mean, max, min, sum, cls
     """
     given = {name: value for name, value in values.items() if value is not None}
-    if command in SPECIFIC:
-        SPECIFIC[command](given)
     for name, value in given.items():
         if name in LEAST:
             check_numbers(LEAST[name], **{name: value})
-        elif name in SHARES and not 0 <= value <= 1:
+    if command in SPECIFIC:
+        SPECIFIC[command](given)
+    for name, value in given.items():
+        if name in SHARES and not 0 <= value <= 1:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be between 0 and 1")
         elif name in FOLDERS and isinstance(value, Path):
             check_folder(name, value)
