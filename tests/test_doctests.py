@@ -85,6 +85,7 @@ WITH_EXAMPLES = {
         "panel_figure",
         "row_figure",
         "signed_figure",
+        "signed_panels",
         "unit_figure",
         "unit_panels",
         "write_page",

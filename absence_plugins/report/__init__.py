@@ -17,7 +17,7 @@ from absence_plugins.report.pages.page import Page, Row, Table, page_html, write
 from absence_plugins.report.plots.maps import draw_panel, panel_figure, row_figure
 from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.sides import Side, unit_figure, unit_panels
-from absence_plugins.report.plots.signed import signed_figure
+from absence_plugins.report.plots.signed import signed_figure, signed_panels
 from absence_plugins.report.unit import UnitReport, explain_unit
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "panel_figure",
     "row_figure",
     "signed_figure",
+    "signed_panels",
     "unit_figure",
     "unit_panels",
     "write_page",

@@ -57,6 +57,33 @@ def signed_figure(
         >>> figure.axes[0].images[0].get_clim()
         (-2.0, 2.0)
     """
+    panels = signed_panels(
+        attribution, image, title=title, positive=positive, negative=negative, limit=limit, sample=sample, names=names,
+        resolution=resolution,
+    )  # fmt: skip
+    return row_figure(panels)
+
+
+def signed_panels(
+    attribution: Tensor | Explanation,
+    image: Tensor | None = None,
+    *,
+    title: str | None = None,
+    positive: str | None = None,
+    negative: str | None = None,
+    limit: float | None = None,
+    sample: int = 0,
+    names: Names = None,
+    resolution: int | None = None,
+) -> list[Panel]:
+    """The panels of :func:`signed_figure`, the map last: for a page, or for ``draw_panel`` into axes of one's own.
+
+    Arguments, sign and errors are those of :func:`signed_figure`.
+
+    Example:
+        >>> signed_panels(torch.ones(1, 1, 80, 80), torch.zeros(1, 3, 80, 80), title="logit 3")
+        [Panel('image', 'input', 3x80x80, 0 to 0), Panel('signed', 'logit 3', 1x80x80, 1 to 1)]
+    """
     caption = ""
     if isinstance(attribution, Explanation):
         caption = "" if title else f"Explained: {attribution.words(names)[sample]}."
@@ -76,7 +103,7 @@ def signed_figure(
         picture, "signed", one, title, caption, positive=positive, negative=negative, limit=limit, **chosen
     )
     beside = [] if picture is None else [Panel("image", picture, "input")]
-    return row_figure([*beside, signed])
+    return [*beside, signed]
 
 
 def _stretch(image: Tensor) -> Tensor:
