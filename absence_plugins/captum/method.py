@@ -41,6 +41,7 @@ from absence_plugins.captum.noise import adopt_tunnels, is_news, real_inputs
 from absence_plugins.captum.plan import Plan, every, name_neuron
 from absence_plugins.captum.points import Lookout
 from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, warn_limits, warn_unsigned
+from absence_plugins.captum.shown import ShownMethod
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
 from absence_plugins.core import AbsenceWarning
@@ -59,7 +60,7 @@ from absence_plugins.core.units import Layer
 Evidence = Literal["signed", "absence", "presence"]
 
 
-class AbsenceMethod:
+class AbsenceMethod(ShownMethod):
     """What all ``Absence*`` classes share: three keyword-only options behind the host's own arguments.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,11 @@ from absence_plugins.commands.check_structure import (
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.reading import plain_model
+from absence_plugins.core.results import Result
 from absence_plugins.core.table import align
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["LayerCheck", "MethodCheck", "ModelCheck", "OutputCheck", "check_loaded", "check_model", "recommend_method"]
 
@@ -46,7 +50,7 @@ BUDGET = 20.0  # seconds
 
 
 @dataclass(frozen=True)
-class ModelCheck:
+class ModelCheck(Result):
     """What :func:`check_model` found.
 
     Attributes:
@@ -86,6 +90,22 @@ class ModelCheck:
             self.advice,
         ]
         return "\n".join(parts)
+
+    def _heading(self) -> str:
+        return f"ModelCheck of {self.model}"
+
+    def figure(self, ax: Any = None) -> Figure:
+        """Seconds per map of every method that works; dark: the recommended one. Needs matplotlib.
+
+        ax: axes to draw into.
+        """
+        from absence_plugins.report.plots.palette import INK, PALE
+        from absence_plugins.report.plots.placing import draw_bars
+
+        working = [one for one in self.methods if one.works == "yes" and one.seconds is not None]
+        colors = [INK if one.method == self.recommended else PALE for one in working]
+        names = [f"{one.family}: {one.method}" for one in working]
+        return draw_bars(ax, names, [one.seconds or 0.0 for one in working], "seconds per map", colors=colors)
 
     @property
     def advice(self) -> str:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from absence_plugins.core.outputs import Output
+from absence_plugins.core.results import Result, load_registered
+from absence_plugins.core.table import Grid
 from absence_plugins.core.wording import Names
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHOWN = 3  # different outputs that a repr names
+ROWS = 20  # samples that a table shows
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(Result):
     """A signed map with its two readings, and the numbers to judge it by. B samples, k references.
 
     Maps have the host's form: a tensor, or a tuple of one per input (or layer output).
@@ -82,10 +89,102 @@ class Explanation:
                 lines.append(f"{field.name}=[{shown}{', ...' if value.numel() > 6 else ''}]")
         return ",\n  ".join(lines) + ")"
 
+    def _heading(self) -> str:
+        samples = len(self.output)
+        return f"Explanation of {samples} sample{'s' * (samples != 1)}, {VIEWS[self.view]}"
+
+    def _grid(self) -> Grid:
+        columns: dict[str, list[str]] = {
+            "sample": [str(number) for number in range(len(self.output))],
+            "explained": self.words(),
+            "u(x)": _numbers(self.output),
+        }
+        if self.reference_output is not None:
+            columns["mean u(r)"] = _numbers(self.reference_output.flatten(1).mean(1))
+        sums = _sums(self.attribution, len(self.output))
+        if sums is not None:
+            columns["sum of the map"] = _numbers(sums)
+        if self.completeness_error is not None:
+            columns["error"] = _numbers(self.completeness_error)
+        shown = tuple(zip(*(column[:ROWS] for column in columns.values()), strict=True))
+        legends = {self.legend(sample) for sample in range(min(ROWS, len(self.output)))}
+        foot = [f"and {len(self.output) - ROWS} more samples"] if len(self.output) > ROWS else []
+        if len(legends) == 1:
+            foot.append("red (above 0) {}, blue (below 0) {}".format(*legends.pop()))
+        else:
+            foot.append("red (above 0) raises what is explained, blue (below 0) holds it down")
+        return Grid((tuple(columns), *shown), left=(1,), foot=tuple(foot))
+
+    def figure(
+        self, ax: Any = None, *, sample: int = 0, part: int = 0, image: Tensor | None = None, names: Names = None
+    ) -> Figure:
+        """One sample's signed map in red, white and blue; needs matplotlib.
+
+        Args:
+            ax: matplotlib's axes to draw the map into; None: a new figure.
+            sample: which sample.
+            part: of several inputs (or layer outputs), which one.
+            image: the input, [C, H, W] or a batch; drawn beside the map and in outline over it.
+            names: of the classes, for title and color bar.
+
+        The sign: red raises the explained output, blue holds it down.
+
+        Raises:
+            ImportError: matplotlib is missing.
+            ValueError: no such sample or part, a map that is no vector, image or [C, H, W].
+        """
+        drawn: Figure = load_registered("explanation.figure")(
+            self, ax=ax, sample=sample, part=part, image=image, names=names
+        )
+        return drawn
+
+    def save(self, folder: Path | str, *, image: Tensor | None = None, names: Names = None) -> Path:
+        """Write tensors (``explanation.safetensors``), words (``explanation.json``) and figures; returns the folder.
+
+        Args:
+            folder: made where it is missing; an explanation that was saved there is overwritten.
+            image: the inputs, for the figures.
+            names: of the classes, for the figures.
+
+        Figures are ``sample-0.png``, ... of the first 20 samples, where matplotlib is installed and the map can be
+        drawn. :meth:`load` reads the rest.
+
+        Raises:
+            ValueError: the folder is an existing file.
+        """
+        written: Path = load_registered("explanation.save")(self, folder, image=image, names=names)
+        return written
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Explanation:
+        """Read what :meth:`save` wrote; :meth:`words` and :meth:`legend` say the same, with names of classes, too.
+
+        Raises:
+            ValueError: there is none, or a damaged one.
+        """
+        found: Explanation = load_registered("explanation.load")(folder)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for JSON."""
         found = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         return {**found, "explained": self.words()}
+
+
+VIEWS = {"target": "target view", "nontarget": "non-target view"}
+
+
+def _numbers(values: Tensor) -> list[str]:
+    return [f"{number:.4g}" for number in values.tolist()]
+
+
+def _sums(maps: Any, samples: int) -> Tensor | None:
+    """The sum of every sample's map [B]; None where the maps' first axis does not count the samples."""
+    parts = list(maps) if isinstance(maps, (tuple, list)) else [maps]
+    if not all(isinstance(part, Tensor) and part.dim() and len(part) == samples for part in parts):
+        return None
+    total: Tensor = sum(part.reshape(samples, -1).double().sum(1) for part in parts)
+    return total
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["target", "nontarget", "others", "negated", "margin"]
 Names = Sequence[str] | Mapping[int, str] | None  # of the classes
@@ -113,6 +113,41 @@ class Wording:
         if not self.position or self.single:
             return ""
         return f" at {self.position[0] if len(self.position) == 1 else self.position}"
+
+
+QUESTIONS: dict[str, str] = {
+    "runner_up": "the non-target: the highest output but the target",
+    "auto": "the non-target: the highest output but the target (with a reference, or of a single output: the target)",
+    **{kind: GENERAL[kind] for kind in ("target", "others", "negated", "margin")},
+}
+
+
+def describe_question(nontarget: Any) -> str:
+    """What an adapter explains, in words: of its option ``nontarget``.
+
+    >>> describe_question("margin"), describe_question(3), describe_question(None)
+    ('the target minus its runner-up', 'the non-target: logit 3', 'the target')
+    """
+    if nontarget is None:
+        return "the target"
+    if isinstance(nontarget, str):
+        return QUESTIONS.get(nontarget, nontarget)
+    if callable(nontarget):
+        return f"the non-target that {getattr(nontarget, '__name__', 'a function')} chooses"
+    return f"the non-target: logit {nontarget}" if isinstance(nontarget, int) else "the non-target: one per sample"
+
+
+def describe_signs(nontarget: Any) -> tuple[str, str]:
+    """What red and blue mean, whatever the classes are.
+
+    >>> describe_signs("margin"), describe_signs("runner_up")
+    (('speaks for the target', 'speaks for its runner-up'), ('raises the explained output', 'holds it down'))
+    """
+    if isinstance(nontarget, str) and nontarget == "margin":
+        return "speaks for the target", "speaks for its runner-up"
+    if isinstance(nontarget, str) and nontarget == "negated":
+        return "holds the target down", "raises the target"
+    return "raises the explained output", "holds it down"
 
 
 def named_class(index: int, names: Names) -> str:

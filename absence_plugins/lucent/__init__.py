@@ -32,7 +32,8 @@ from absence_plugins.lucent.objectives import (
     contrast,
 )
 from absence_plugins.lucent.registration import register, unregister
-from absence_plugins.lucent.render import Reached, Rendering, render_vis
+from absence_plugins.lucent.render import render_vis
+from absence_plugins.lucent.rendering import Reached, Rendering
 from absence_plugins.lucent.values import unit_values
 
 __all__ = [

@@ -17,6 +17,8 @@ from torch import Tensor, nn  # noqa: F401  (nn: examples)
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.rectified import looks_rectified
+from absence_plugins.core.results import Shown
+from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer, Unit
 from absence_plugins.lucent.layers import LABELS, Activations, as_layer
 
@@ -48,7 +50,7 @@ class Term:
         return value if self.batch is None else value[self.batch : self.batch + 1]
 
 
-class AbsenceObjective(host.Objective):
+class AbsenceObjective(Shown, host.Objective):
     """An objective of Lucent's that knows what it drives; its algebra (``+ - * /``) gives such objectives again.
 
     ``terms``: what is driven; ``same_start``: all images of the batch begin alike.
@@ -67,6 +69,18 @@ class AbsenceObjective(host.Objective):
     ) -> None:
         super().__init__(objective_func, name, description)
         self.terms, self.same_start = terms, same_start
+
+    def __repr__(self) -> str:
+        return f"AbsenceObjective({' '.join(self.description.split())})"
+
+    def _grid(self) -> Grid:
+        rows = [
+            (one.description, one.layer, "down" if one.sign > 0 else "up", f"{abs(one.sign):g}",
+             "all" if one.batch is None else str(one.batch))
+            for one in self.terms
+        ]  # fmt: skip
+        foot = "driven down: the picture shows what holds the value down; values are read before the nonlinearity"
+        return Grid((("term", "layer", "driven", "weight", "pictures"), *rows), left=(0, 1, 2, 4), foot=(foot,))
 
     def __add__(self, other: Any) -> AbsenceObjective:
         return self._with(super().__add__(other), 1.0, other)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,51 +21,12 @@ from absence_plugins.core.units import Layer
 from absence_plugins.lucent.layers import Activations, LayerNotComputed
 from absence_plugins.lucent.objectives import Term, as_objective, note_rectified
 from absence_plugins.lucent.parameters import belong_to_images, make_images
+from absence_plugins.lucent.rendering import Reached, Rendering
 from absence_plugins.lucent.surroundings import frozen, on_device
 from absence_plugins.lucent.unstick import dead_images, redirected
 
 SMALLEST = 224  # Lucent enlarges smaller images to this
 DEFAULT_SIZE = 128
-
-
-@dataclass(frozen=True)
-class Reached:
-    """What one part of the objective has come to, on the rendered images as they are (no jitter, no rotation).
-
-    Attributes:
-        description: of the objective, such as ``Absence_Channel [conv1, 3]``.
-        layer: the layer whose pre-activation was driven.
-        lowered: whether rendering drove the value down (else up).
-        values: [thresholds][images], in the units of the pre-activation.
-        below: the share of the data whose value lies below, of the same form; None without a data range.
-        data: lowest and highest value in the data; None without a data range.
-    """
-
-    description: str
-    layer: str
-    lowered: bool
-    values: tuple[tuple[float, ...], ...]
-    below: tuple[tuple[float, ...], ...] | None
-    data: tuple[float, float] | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
-        return {**vars(self), "values": [list(row) for row in self.values]}
-
-
-class Rendering(list[np.ndarray]):
-    """What :func:`render_vis` returns: Lucent's list of arrays [B, H, W, C], one per threshold, and what was
-    reached.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[np.ndarray],
-        reached: tuple[Reached, ...],
-        interrupted: bool,
-    ) -> None:
-        super().__init__(images)
-        self.reached, self.interrupted = reached, interrupted
 
 
 def render_vis(

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from absence_plugins.core.results import Result, load_registered
+from absence_plugins.core.table import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROWS = 20  # samples that a table shows
+
 
 @dataclass(frozen=True)
-class Relevance:
+class Relevance(Result):
     """How the difference u(x) - u(r) is divided among the inputs. **Sign**: positive raises u on x compared with r.
 
     Negative relevance where x has content is content that suppresses u; relevance where only r has content is what is
@@ -52,6 +60,34 @@ class Relevance:
                 f"relevance at {layer!r} was not asked for; pass layers=[{layer!r}]. There is: {list(self.layers)}"
             )
         return self.layers[layer].mean(0)
+
+    def _heading(self) -> str:
+        return "Relevance: u(x) - u(r), divided among the inputs"
+
+    def _grid(self) -> Grid:
+        rows = [("sample", "u(x)", "mean u(r)", "references", "conservation error")]
+        for sample in range(min(ROWS, len(self.output))):
+            worst = float(self.conservation_error[:, sample].max())
+            mean = float(self.reference_output[:, sample].mean())
+            value, count = float(self.output[sample]), str(len(self.reference_output))
+            rows.append((str(sample), f"{value:.4g}", f"{mean:.4g}", count, f"{worst:.1e}"))
+        more = (f"and {len(self.output) - ROWS} more samples",) if len(self.output) > ROWS else ()
+        return Grid(
+            tuple(rows), left=(), foot=(*more, "above 0: raises u on x compared with r; below 0: holds it down")
+        )
+
+    def figure(self, ax: Any = None, *, sample: int = 0, part: int | str = 0, image: Tensor | None = None) -> Figure:
+        """One sample's relevance, averaged over the references, in red, white and blue; needs matplotlib.
+
+        ax: axes to draw into; part: of several inputs, which one (a number, or the key of a dictionary); image: the
+        input, [C, H, W] or a batch, drawn beside the map.
+
+        Raises:
+            ImportError: matplotlib is missing.
+            ValueError: no such sample or part, a map that is no vector, image or [C, H, W].
+        """
+        drawn: Figure = load_registered("relevance.figure")(self, ax=ax, sample=sample, part=part, image=image)
+        return drawn
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers of the result, for JSON."""

@@ -47,6 +47,7 @@ from absence_plugins.zennit.seeds import (
     explained_output,
     named_classes,
 )
+from absence_plugins.zennit.shown import ShownAttributor
 
 Reference = ReferenceSet | Tensor | None
 OutputFunction = Callable[[Tensor], Tensor]
@@ -68,7 +69,7 @@ class Plan:
         return weighted(self.weights, outputs).reshape(len(outputs), -1).sum(1)
 
 
-class AbsenceAttributor:
+class AbsenceAttributor(ShownAttributor):
     """What all ``Absence*`` attributors share: two keyword-only options behind Zennit's own arguments.
 
     Args:

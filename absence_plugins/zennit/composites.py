@@ -41,11 +41,12 @@ from absence_plugins.zennit.rules import (
     AbsenceReduction,
     AbsenceZPlus,
 )
+from absence_plugins.zennit.shown import ShownComposite
 
 LayerMap = list[tuple[Any, Any]]
 
 
-class AbsenceComposite:
+class AbsenceComposite(ShownComposite):
     """What all ``Absence*`` composites share: the root hook, and a registration that is whole or not at all."""
 
     _root_hook: ClassVar[type[RootHook]] = Pair

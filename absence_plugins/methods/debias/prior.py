@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from absence_plugins.core.choices import Nontarget, choose_nontarget
 from absence_plugins.core.combining import combine, others_weights
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.outputs import as_columns, check_explained, check_logits, select
+from absence_plugins.core.results import Result
 from absence_plugins.core.scores import announce
+from absence_plugins.core.table import Grid
 from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
 from absence_plugins.methods.debias.checks import (
     check_classes,
@@ -26,11 +28,14 @@ from absence_plugins.methods.debias.checks import (
 )
 from absence_plugins.methods.debias.trial import try_second_derivatives, watch_gradients
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Mode = Literal["presence", "absence", "both"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Parts:
+class Parts(Result):
     """What the last call of a prior measured, sample by sample, detached.
 
     Attributes:
@@ -52,6 +57,27 @@ class Parts:
         named = {"presence": self.presence, "absence": self.absence, "value": self.value}
         means = ", ".join(f"{name} {float(part.mean()):.3g}" for name, part in named.items() if part is not None)
         return f"Parts({len(self.value)} samples, mean {means})"
+
+    def _heading(self) -> str:
+        return f"Parts of the attribution prior, {len(self.value)} samples"
+
+    def _means(self) -> dict[str, float]:
+        named = {"presence (the target)": self.presence, "absence (the non-target)": self.absence, "value": self.value}
+        return {name: float(part.mean()) for name, part in named.items() if part is not None}
+
+    def _grid(self) -> Grid:
+        rows = [(name, f"{mean:.4g}") for name, mean in self._means().items()]
+        foot = "how much the masked content moves each output; 0: not at all"
+        return Grid((("part", "mean over the samples"), *rows), foot=(foot,))
+
+    def figure(self, ax: Any = None) -> Figure:
+        """The means as bars; needs matplotlib. ax: axes to draw into."""
+        from absence_plugins.report.plots.palette import GRAY
+        from absence_plugins.report.plots.placing import draw_bars
+
+        means = self._means()
+        label = "mean influence of the masked content"
+        return draw_bars(ax, list(means), list(means.values()), label, colors=[GRAY] * len(means))
 
     def to_dict(self) -> dict[str, list[float] | list[int] | None]:
         """Plain lists, ready for JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from scipy import stats
@@ -15,6 +15,8 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.outputs import Logit, Output, as_columns
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer, Unit
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.directions.heads import (
@@ -28,6 +30,10 @@ from absence_plugins.methods.directions.heads import (
 )
 from absence_plugins.methods.directions.pairs import DirectionPairs
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROWS = 20  # encoded absences that a notebook shows
 Test = Literal["step", "rcav"]
 Correction = Literal["bh", "bonferroni"]
 
@@ -46,7 +52,7 @@ class EncodedAbsence:
 
 
 @dataclass(frozen=True, eq=False)
-class Influence:
+class Influence(Result):
     """Signed effect of I directions on K outputs; see :func:`influence`.
 
     Attributes:
@@ -107,6 +113,24 @@ class Influence:
             f"Influence({directions} directions on {outputs} outputs, {self.n_samples} images, test {self.test!r}: "
             f"SDC {self.sdc}, SCDP {self.scdp}, {len(self.encoded_absences)} encoded absences)"
         )
+
+    def _heading(self) -> str:
+        return repr(self)
+
+    def _table_html(self) -> str:
+        rows = [(one.output, str(one.direction), f"{one.effect:+.3f}", f"{one.q:.2g}") for one in self.encoded_absences]
+        foot = f"encoded absences: outputs that the concept suppresses; {len(rows)} of {self.effect.numel()} pairs"
+        more = (f"and {len(rows) - ROWS} more",) if len(rows) > ROWS else ()
+        return Grid((("output", "direction", "effect", "q"), *rows[:ROWS]), foot=(*more, foot)).html()
+
+    def figure(self, ax: Any = None) -> Figure:
+        """Effects of all directions (rows) on all outputs (columns); needs matplotlib. ax: axes to draw into.
+
+        The sign: red raises the output, blue holds it down; a dot: significant.
+        """
+        from absence_plugins.report.plots.influence import influence_figure
+
+        return influence_figure(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""

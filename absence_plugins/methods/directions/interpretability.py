@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
 from absence_plugins.methods.directions.features import Features, as_features, chunks
 from absence_plugins.methods.directions.pairs import DirectionPairs
 from absence_plugins.methods.invert import label_units
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True, eq=False)
-class Interpretability:
+class Interpretability(Result):
     """Agreement of I detectors with C labelled concepts; see :func:`interpretability`.
 
     Attributes:
@@ -40,6 +45,23 @@ class Interpretability:
             for i, (c, value) in enumerate(zip(self.best, self.held_out, strict=True))
         ]
         return "\n".join([f"Interpretability(S1 {self.s1:.2f}, S2 {self.s2:.2f})", *rows])
+
+    def _heading(self) -> str:
+        return f"Interpretability of {len(self.best)} directions (S1 {self.s1:.2f}, S2 {self.s2:.2f})"
+
+    def _grid(self) -> Grid:
+        pairs = zip(self.best, self.held_out, strict=True)
+        rows = [(str(i), self.names[c], f"{value:.2f}") for i, (c, value) in enumerate(pairs)]
+        foot = "IoU: intersection over union of where the detector fires and where the concept is"
+        return Grid((("direction", "concept", "IoU held out"), *rows), left=(0, 1), foot=(foot,))
+
+    def figure(self, ax: Any = None) -> Figure:
+        """Each direction's best concept with its held-out IoU; needs matplotlib. ax: axes to draw into."""
+        from absence_plugins.report.plots.palette import INK
+        from absence_plugins.report.plots.placing import draw_bars
+
+        names = [f"direction {i}: {self.names[c]}" for i, c in enumerate(self.best)]
+        return draw_bars(ax, names, self.held_out, "IoU, held out", colors=[INK] * len(names))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.direction import Direction
-from absence_plugins.core.files import write_whole
+from absence_plugins.core.files import write_json
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank
@@ -22,15 +24,18 @@ from absence_plugins.methods.directions.features import Features, FeatureStore, 
 from absence_plugins.methods.directions.heads import head_of, images_of, layer_features, layer_of
 from absence_plugins.methods.directions.paper import paper
 from absence_plugins.methods.directions.recipe import Background, Head, Options, Solution, robust
-from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe
+from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe, note_directions
 from absence_plugins.methods.directions.signals import FEWEST, Moments, Signal, selected
 from absence_plugins.methods.directions.whitening import Whitening, fit_whitening
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FORMAT = "absence_plugins.directions/1"
 _TENSORS = ("decoding", "threshold", "encoding", "typical")
 
 
-class DirectionPairs:
+class DirectionPairs(Result):
     """Concepts that a layer writes and reads: directions with which each is encoded, detectors that decode it.
 
     x_p = S a_p + D b_p + constant: features x_p at position p hold I concepts with strengths a along *encoding*
@@ -143,6 +148,24 @@ class DirectionPairs:
             f"{aligned}; {counts})"
         )
 
+    def _heading(self) -> str:
+        return repr(self)
+
+    def _grid(self) -> Grid:
+        fitted = hasattr(self, "report_")
+        return self.report_.grid(self.notes_) if fitted else Grid((("direction",),), foot=("not fitted yet",))
+
+    def figure(self, ax: Any = None) -> Figure:
+        """How often each direction's detector fires, and how often alone; needs matplotlib. ax: axes to draw into."""
+        self._check_fitted()
+        return self.report_.figure(ax)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was asked for and what became of every direction, ready for JSON; tensors are in :meth:`save`'s."""
+        self._check_fitted()
+        plain = {"format": _FORMAT, "recipe": self.recipe, "options": asdict(self.options), "losses": self.losses_}
+        return plain | {"report": self.report_.to_dict(), "notes": list(self.notes_)}
+
     @property
     def n_directions(self) -> int:
         """I."""
@@ -170,7 +193,7 @@ class DirectionPairs:
             solution = train(source, whitening, head, self.options)
         self._read(source, whitening, solution)
         self.losses_ = solution.history
-        self.notes_ = self._notes(head)
+        self.notes_ = note_directions(self.report_, has_head=head is not None)
         return self
 
     def fit_model(
@@ -282,15 +305,7 @@ class DirectionPairs:
         tensors = {name: getattr(self, name) for name in _TENSORS}
         whitening = {f"whitening_{name}": getattr(self.whitening_, name) for name in ("mean", "forward", "backward")}
         write_tensors(folder / "pairs.safetensors", tensors | whitening)
-        plain = {
-            "format": _FORMAT,
-            "recipe": self.recipe,
-            "options": asdict(self.options),
-            "losses": self.losses_,
-            "report": self.report_.to_dict(),
-            "notes": list(self.notes_),
-        }
-        write_whole(folder / "pairs.json", json.dumps(plain, indent=1))
+        write_json(folder / "pairs.json", self.to_dict())
         return folder
 
     @classmethod
@@ -355,25 +370,6 @@ class DirectionPairs:
         self.whitening_ = whitening
         fires, alone, used = (count[order].cpu() for count in (fires, alone, used * usable))
         self.report_ = describe(fires, alone, used, self.encoding.cpu(), positions)
-
-    def _notes(self, head: Head | None) -> tuple[str, ...]:
-        notes = []
-        if head is None:
-            notes.append(
-                "no head was given: the directions follow the features' structure, whether or not the network uses them"
-            )
-        inactive = [i for i, status in enumerate(self.report_.status) if status == "inactive"]
-        if inactive:
-            notes.append(f"inactive directions: {', '.join(map(str, inactive))}; the layer may hold fewer concepts")
-        split = [i for i, status in enumerate(self.report_.status) if status == "split"]
-        split = [i for i in split if not any(i in group for group in self.report_.groups)]
-        if split:
-            notes.append(
-                f"directions that hardly ever fire alone: {', '.join(map(str, split))}; they read parts of what others "
-                "read"
-            )
-        notes += [f"directions {', '.join(map(str, group))} split one concept" for group in self.report_.groups]
-        return tuple(notes)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "encoding"):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Status = Literal["active", "inactive", "split"]
 INACTIVE_BELOW = 0.005  # share of positions
@@ -15,7 +21,7 @@ ALONE_BELOW = 0.1  # of the positions at which a detector fires
 
 
 @dataclass(frozen=True)
-class DirectionReport:
+class DirectionReport(Result):
     """Whether each direction is used, and whether some share one concept.
 
     Attributes:
@@ -47,6 +53,32 @@ class DirectionReport:
         return "\n".join(
             [f"DirectionReport({len(self.status)} directions, {self.n_positions} positions)", *lines, *groups]
         )
+
+    def _heading(self) -> str:
+        return f"DirectionReport of {len(self.status)} directions, {self.n_positions} positions"
+
+    def _grid(self) -> Grid:
+        return self.grid()
+
+    def grid(self, notes: tuple[str, ...] = ()) -> Grid:
+        """One line per direction; below it groups that split one concept, or the notes of a fit, which name them."""
+        shares = zip(self.status, self.active_share, self.exclusive_share, strict=True)
+        rows = [(str(i), status, f"{share:.1%}", f"{alone:.1%}") for i, (status, share, alone) in enumerate(shares)]
+        groups = tuple(f"directions {', '.join(map(str, group))} split one concept" for group in self.groups)
+        head = ("direction", "status", "fires at", "alone at")
+        return Grid((head, *rows), left=(0, 1), foot=notes or groups)
+
+    def figure(self, ax: Any = None) -> Figure:
+        """The share of positions at which each direction's detector fires; gray: it hardly ever fires alone, or at all.
+
+        Needs matplotlib. ax: axes to draw into.
+        """
+        from absence_plugins.report.plots.palette import INK, PALE
+        from absence_plugins.report.plots.placing import draw_bars
+
+        names = [f"direction {i} ({status})" for i, status in enumerate(self.status)]
+        colors = [INK if status == "active" else PALE for status in self.status]
+        return draw_bars(ax, names, self.active_share, "share of positions at which it fires", colors=colors)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""
@@ -89,3 +121,23 @@ def describe(fires: Tensor, alone: Tensor, used: Tensor, encoding: Tensor, posit
         tuple(groups),
         positions,
     )
+
+
+def note_directions(report: DirectionReport, *, has_head: bool) -> tuple[str, ...]:
+    """What the reader of a fit must know: no head, directions that stay inactive or split a concept."""
+    notes = []
+    if not has_head:
+        notes.append(
+            "no head was given: the directions follow the features' structure, whether or not the network uses them"
+        )
+    inactive = [i for i, status in enumerate(report.status) if status == "inactive"]
+    if inactive:
+        notes.append(f"inactive directions: {', '.join(map(str, inactive))}; the layer may hold fewer concepts")
+    split = [i for i, status in enumerate(report.status) if status == "split"]
+    split = [i for i in split if not any(i in group for group in report.groups)]
+    if split:
+        notes.append(
+            f"directions that hardly ever fire alone: {', '.join(map(str, split))}; they read parts of what others read"
+        )
+    notes += [f"directions {', '.join(map(str, group))} split one concept" for group in report.groups]
+    return tuple(notes)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch  # noqa: F401  (examples)
 from torch import Tensor
 
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -16,6 +19,14 @@ View = Literal["nontarget", "reference"]
 WORDS = {
     "nontarget": ("blanking", "content in the order of the map's most negative relevance", "rise", "fall"),
     "reference": ("copying in", "what is missing in the order of the map's largest absence evidence", "fall", "rise"),
+}
+
+ORDERS = {
+    "map": "this map",
+    "placebo": "this map where it says nothing",
+    "standard": "the standard map",
+    "random": "a random order",
+    "best": "the best order found",
 }
 
 
@@ -32,7 +43,7 @@ class Ratio:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AbsenceScores:
+class AbsenceScores(Result):
     """How much of a map's absence evidence is true, measured on the network. N samples.
 
     The sign: 1 as good as the best order found, 0 as good as a random order, below 0 the map points away from what it
@@ -103,6 +114,22 @@ class AbsenceScores:
     def __repr__(self) -> str:
         return f"AbsenceScores({self.view}: {self.sentence()})"
 
+    def _heading(self) -> str:
+        return f"AbsenceScores, {'non-target' if self.view == 'nontarget' else 'reference'} view"
+
+    def _grid(self) -> Grid:
+        rows = [("order of the cells", "score", "interval", "mean gain")]
+        scores = {
+            "map": (self.score, self.interval), "placebo": (self.placebo_score, None),
+            "standard": (self.standard_score, self.standard_interval), "random": (0.0, None), "best": (1.0, None),
+        }  # fmt: skip
+        for name, (score, interval) in scores.items():
+            if score is not None:
+                gain = f"{float(self.areas[name].mean()):.4g}" if name in self.areas else "-"
+                spread = "-" if interval is None or math.isnan(interval[0]) else "[{:.2f}, {:.2f}]".format(*interval)
+                rows.append((ORDERS[name], f"{score:.2f}", spread, gain))
+        return Grid(tuple(rows), foot=(self.sentence(),))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON (NaN as None)."""
 
@@ -119,8 +146,8 @@ class AbsenceScores:
 
         return {name: plain(value) for name, value in vars(self).items()}
 
-    def figure(self) -> Figure:
-        """The curves: the map's between the best and a random order; needs matplotlib."""
+    def figure(self, ax: Any = None) -> Figure:
+        """The curves: the map's between the best and a random order; needs matplotlib. ax: axes to draw into."""
         from absence_plugins.report.plots.faithfulness import curves_figure
 
-        return curves_figure(self)
+        return curves_figure(self, ax)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from absence_plugins.core.results import Result
 from absence_plugins.core.table import align
 from absence_plugins.methods.faithfulness.result import View
 
@@ -53,7 +54,7 @@ class PlantedScore:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PlantedTable:
+class PlantedTable(Result):
     """All scores of a benchmark.
 
     Attributes:
@@ -149,14 +150,18 @@ class PlantedTable:
         ]
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
-    def figure(self) -> Figure:
-        """Heat maps, one per view: share of the evidence in the true region; needs matplotlib."""
+    def figure(self, ax: Any = None) -> Figure:
+        """Heat maps, one per view: share of the evidence in the true region; needs matplotlib. ax: axes to draw into."""
         from absence_plugins.report.plots.faithfulness import planted_figure
+        from absence_plugins.report.plots.placing import place_figure
 
-        return planted_figure(self)
+        return place_figure(planted_figure(self), ax)
 
     def __repr__(self) -> str:
-        return f"PlantedTable of {len(self.methods)} methods on {len(self.problems)} problems\n{self.table()}"
+        return f"{self._heading()}\n{self.table()}"
+
+    def _heading(self) -> str:
+        return f"PlantedTable of {len(self.methods)} methods on {len(self.problems)} problems"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from absence_plugins.core.table import align
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
 from absence_plugins.methods.patches import ExtremePatches
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class UnitInsertion:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class InsertionResult(Sequence[UnitInsertion]):
+class InsertionResult(Result, Sequence[UnitInsertion]):
     """All units' results, in the order of the scan.
 
     Attributes:
@@ -111,6 +112,12 @@ class InsertionResult(Sequence[UnitInsertion]):
 
     def table(self, most: int = 20) -> str:
         """One line per unit, the most certain first; below it the totals."""
+        return self._grid(most).text()
+
+    def _heading(self) -> str:
+        return f"InsertionResult of {len(self.units)} units of {self.layer!r}"
+
+    def _grid(self, most: int = 20) -> Grid:
         shown = sorted(self.units, key=lambda one: (not one.flagged, one.q, -one.d))[:most]
         head = ["unit", *self.arms, "d", "p", "q", "mirror", ""]
         rows = [head]
@@ -128,23 +135,25 @@ class InsertionResult(Sequence[UnitInsertion]):
                     "*" if one.flagged else "",
                 ]
             )
-        lines = align(rows, left=())
         level = f"p <= {self.alpha}" if self.protocol == "paper" else f"q <= {self.alpha} and the mirror test"
         total = self.overall
         averages = ", ".join(f"{arm} {value:.4g}" for arm, value in total["means"].items())
-        lines += ["", f"{total['flagged']} of {total['units']} units flagged ({level}); means over units: {averages}"]
-        return "\n".join(lines)
+        flagged = f"{total['flagged']} of {total['units']} units flagged ({level}); means over units: {averages}"
+        return Grid(tuple(map(tuple, rows)), left=(), foot=("", flagged))
 
     def __repr__(self) -> str:
-        return f"InsertionResult of {len(self.units)} units of {self.layer!r}\n{self.table(5)}"
+        return f"{self._heading()}\n{self.table(5)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""
         return {"layer": self.layer, "overall": self.overall, "units": [one.to_dict() for one in self.units]}
 
-    def figure(self, most: int = 12) -> Figure:
-        """The most certain units: mean value under every arm, with the lowest patch's in blue; needs matplotlib."""
+    def figure(self, most: int = 12, ax: Any = None) -> Figure:
+        """The most certain units: mean value under every arm, with the lowest patch's in blue; needs matplotlib.
+
+        most: units shown; ax: axes to draw into.
+        """
         from absence_plugins.report.plots.insertion import insertion_figure
 
         shown = sorted(self.units, key=lambda one: (not one.flagged, one.q, -one.d))[:most]
-        return insertion_figure(shown, self.arms, self.layer)
+        return insertion_figure(shown, self.arms, self.layer, ax=ax)

@@ -8,12 +8,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from absence_plugins.core.files import write_whole
-from absence_plugins.core.table import align
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
 from absence_plugins.methods.invert.formula import Formula
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST = 30  # units that a notebook shows
+HEAD = ("unit", "formula", "AUC", "on", "held out", "q", "what a NOT is worth")
 COLUMNS = (
     "unit", "rank", "formula", "length", "auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q", "not", "not_worth", "not_heldout_worth",
 )  # fmt: skip
@@ -82,7 +88,7 @@ class ScoredFormula:
 
 
 @dataclass(frozen=True, repr=False)
-class UnitLabel:
+class UnitLabel(Result):
     """The names of one unit, best first; no two hold on the same samples.
 
     Attributes:
@@ -110,13 +116,30 @@ class UnitLabel:
         low = ", low where it holds" * (self.mode == "negative")
         return f"UnitLabel({self.unit}{low}: {self.best!r} and {len(self.formulas) - 1} more)"
 
+    def _heading(self) -> str:
+        return f"Names of unit {self.unit}" + ", which is low where they hold" * (self.mode == "negative")
+
+    def _grid(self) -> Grid:
+        names = [_cells(self.unit, one) for one in self.formulas]
+        return Grid((HEAD, *names), left=(1, 6))
+
+    def figure(self, ax: Any = None) -> Figure:
+        """The formulas with their AUC and the share of samples on which they hold; needs matplotlib.
+
+        ax: axes to draw into. With activations: ``absence_plugins.report.labels.label_figure``.
+        """
+        from absence_plugins.report.plots.labels import label_figure
+        from absence_plugins.report.plots.placing import place_figure
+
+        return place_figure(label_figure(self), ax)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings."""
         return {"unit": self.unit, "mode": self.mode, "formulas": [one.to_dict() for one in self.formulas]}
 
 
 @dataclass(frozen=True, repr=False)
-class UnitLabels(Sequence[UnitLabel]):
+class UnitLabels(Result, Sequence[UnitLabel]):
     """All units' labels, a sequence in the order of the units.
 
     Attributes:
@@ -153,15 +176,35 @@ class UnitLabels(Sequence[UnitLabel]):
 
     def table(self) -> str:
         """One line per unit: its best formula, the scores, and what each NOT is worth."""
-        head = ("unit", "formula", "AUC", "on", "held out", "q", "what a NOT is worth")
-        lines = align([head, *(_cells(one) for one in self.units)], left=(1, 6))
+        return self._grid().text()
+
+    def _heading(self) -> str:
+        return f"UnitLabels of {len(self)} units"
+
+    def _grid(self, most: int | None = None) -> Grid:
+        names = [_cells(one.unit, one.best) for one in self.units[:most]]
         where = "low" if self.settings.get("mode") == "negative" else "high"
         foot = f"{self.searched} samples searched, {self.heldout} held out; a unit is {where} where its formula holds"
         foot += "" if self.heldout else "; nothing was held out, so there are no p- and q-values"
-        return "\n".join([*lines, foot])
+        more = () if most is None or len(self) <= most else (f"and {len(self) - most} more units",)
+        return Grid((HEAD, *names), left=(1, 6), foot=(*more, foot))
+
+    def _table_html(self) -> str:
+        return self._grid(MOST).html()
+
+    def figure(self, ax: Any = None) -> Figure:
+        """The AUC of the first 30 units' best formulas; needs matplotlib. ax: axes to draw into.
+
+        Red: the unit is higher (mode "negative": lower) where the formula holds; blue: the other way round.
+        """
+        from absence_plugins.report.plots.placing import draw_bars
+
+        shown = self.units[:MOST]
+        names, scores = [f"{one.unit}: {one.best.formula}" for one in shown], [one.best.auc for one in shown]
+        return draw_bars(ax, names, scores, "AUC (0.5: chance)", base=0.5, title="how well the best names fit")
 
     def __repr__(self) -> str:
-        return f"UnitLabels of {len(self)} units\n{self.table()}"
+        return f"{self._heading()}\n{self.table()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""
@@ -187,12 +230,11 @@ class UnitLabels(Sequence[UnitLabel]):
         return _written(buffer.getvalue(), path)
 
 
-def _cells(label: UnitLabel) -> tuple[str, ...]:
-    best = label.best
+def _cells(unit: int, best: ScoredFormula) -> tuple[str, ...]:
     heldout = "-" if best.heldout_auc is None else f"{best.heldout_auc:.3f}"
     q = "-" if best.q is None else f"{best.q:.2g}"
     nots = ", ".join(f"NOT {one.concept} {one.evidence:+.3f}" for one in best.negations)
-    return (str(label.unit), str(best.formula), f"{best.auc:.3f}", f"{best.fraction:.1%}", heldout, q, nots)
+    return (str(unit), str(best.formula), f"{best.auc:.3f}", f"{best.fraction:.1%}", heldout, q, nots)
 
 
 def _written(text: str, path: str | Path | None) -> str:

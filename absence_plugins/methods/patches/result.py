@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.patches.images import image_at
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PARTS = ("highest", "lowest", "highest_apart", "lowest_apart", "sample")
 TENSORS, SETTINGS = "patches.safetensors", "patches.json"
+ROWS = 20  # units that a table shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ class Extremes:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExtremePatches:
+class ExtremePatches(Result):
     """The result of :func:`find_extreme_patches`.
 
     Attributes:
@@ -82,6 +85,23 @@ class ExtremePatches:
         units, k = self.highest.scores.shape
         scanned = "all images" if self.images is None else f"{len(self.images)} images"
         return f"ExtremePatches({units} units of {self.layer!r}, {k} highest and lowest of {scanned}, {self.settings})"
+
+    def _heading(self) -> str:
+        units, k = self.highest.scores.shape
+        scanned = "all images" if self.images is None else f"{len(self.images)} images"
+        return f"ExtremePatches: {units} units of {self.layer!r}, {k} highest and lowest patches of {scanned}"
+
+    def _grid(self) -> Grid:
+        rows: list[tuple[str, ...]] = [("unit", "highest", "median", "lowest", "of image", "at y, x")]
+        for row, unit in enumerate(self.units[:ROWS]):
+            image, y, x = self.lowest.positions[row, 0].tolist()
+            ends = (self.highest.scores[row, 0], self.sample.scores[row].median(), self.lowest.scores[row, 0])
+            rows.append((str(unit), *(f"{float(value):.4g}" for value in ends), str(image), f"{y}, {x}"))
+        more = (f"and {len(self.units) - ROWS} more units",) if len(self.units) > ROWS else ()
+        foot = (
+            "values of the unit on its highest, a typical and its lowest patch; image and place are those of the lowest"
+        )
+        return Grid(tuple(rows), left=(), foot=(*more, foot))
 
     @property
     def at(self) -> Layer:
@@ -154,16 +174,19 @@ class ExtremePatches:
             images=None if images is None else tuple(images),
         )
 
-    def figure(self, unit: int, dataset: Any = None) -> Figure:
+    def figure(self, unit: int | None = None, dataset: Any = None, ax: Any = None) -> Figure:
         """A unit's highest and lowest patches with their values; needs matplotlib.
 
-        dataset: the one that was scanned; needed after :meth:`load`. Pixels outside [0, 1] are scaled together.
+        unit: its number; None: the first that was scanned. dataset: the one that was scanned; needed after
+        :meth:`load`. ax: axes to draw into. Pixels outside [0, 1] are scaled together.
         """
         from absence_plugins.report.plots.patches import patches_figure
+        from absence_plugins.report.plots.placing import place_figure
 
+        unit = self.units[0] if unit is None else unit
         row, scanned = self.row(unit), self._scanned(dataset)
         sides = [(part.cut(scanned, [row])[0], part.scores[row]) for part in (self.highest, self.lowest)]
-        return patches_figure(sides[0], sides[1], f"{self.layer or 'output'}, unit {unit}")
+        return place_figure(patches_figure(sides[0], sides[1], f"{self.layer or 'output'}, unit {unit}"), ax)
 
     def _scanned(self, dataset: Any) -> Any:
         chosen = self._dataset if dataset is None else dataset

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from absence_plugins.report.plots.palette import EMPTY, INK, MUTED, ORDERS, SHARE_COLORS
+from absence_plugins.report.plots.placing import take_axes
 
 if TYPE_CHECKING:
     from absence_plugins.methods.faithfulness.result import AbsenceScores
@@ -19,10 +20,9 @@ AXES = {
 }
 
 
-def curves_figure(scores: AbsenceScores) -> Figure:
+def curves_figure(scores: AbsenceScores, ax: Any = None) -> Figure:
     """Mean gain over the samples against the share of changed cells, one line per order."""
-    figure = Figure(figsize=(4.6, 3.0), dpi=160, layout="constrained")
-    axis = figure.subplots()
+    figure, axis = take_axes(ax, (4.6, 3.0))
     for name, (label, color, style, width) in ORDERS.items():
         if name in scores.curves:
             curve = scores.curves[name].cpu().numpy()

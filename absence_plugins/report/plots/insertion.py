@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
 from absence_plugins.report.plots.palette import DOWN, GRAY, GRID, INK, UP
+from absence_plugins.report.plots.placing import take_axes
 
 if TYPE_CHECKING:
     from absence_plugins.methods.insertion.result import UnitInsertion
@@ -22,10 +23,9 @@ MARKS = {
 }
 
 
-def insertion_figure(units: Sequence[UnitInsertion], arms: Sequence[str], layer: str) -> Figure:
+def insertion_figure(units: Sequence[UnitInsertion], arms: Sequence[str], layer: str, ax: Any = None) -> Figure:
     """Mean value of each unit (rows) under every arm; flagged units in bold."""
-    figure = Figure(figsize=(6.4, 0.32 * len(units) + 1.3), dpi=160, layout="constrained")
-    axis = figure.subplots()
+    figure, axis = take_axes(ax, (6.4, 0.32 * len(units) + 1.3))
     for arm in sorted(arms, key=list(MARKS).index):
         color, marker, size = MARKS[arm]
         axis.scatter(
@@ -41,5 +41,8 @@ def insertion_figure(units: Sequence[UnitInsertion], arms: Sequence[str], layer:
     axis.tick_params(axis="y", length=0)
     axis.set_xlabel("mean value of the unit with a patch of this kind pasted in")
     axis.set_title(f"{layer or 'output'}: does the lowest patch pull the unit down?", fontsize=10, loc="left")
-    figure.legend(loc="outside lower center", ncols=len(arms), frameon=False, fontsize=8)
+    if ax is None:
+        figure.legend(loc="outside lower center", ncols=len(arms), frameon=False, fontsize=8)
+    else:  # the figure may hold other axes, whose legend this is not
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False, fontsize=8)
     return figure

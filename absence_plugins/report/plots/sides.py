@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from absence_plugins.report.plots.maps import row_figure
 from absence_plugins.report.plots.panel import Panel
+from absence_plugins.report.plots.placing import place_figure
 
 MOST = 4  # real patches per side, in two columns
 
@@ -91,6 +92,19 @@ def unit_panels(
             values = ", ".join(f"{float(value):.3g}" for value in real.values[: len(shown)])
             panels.append(Panel("image", tiled(shown), f"Real, {extreme}", f"real: {values}"))
     return panels
+
+
+def pictures_figure(images: Any, titles: Sequence[str], captions: Sequence[str], ax: Any = None) -> Figure:
+    """Pictures in [0, 1] side by side, [N, C, H, W] or arrays [N, H, W, C], with a title and a line below each.
+
+    Example:
+        >>> len(pictures_figure(torch.zeros(2, 1, 4, 4), ["a", "b"], ["", ""]).axes)
+        2
+    """
+    rows = zip(batched(images), titles, captions, strict=False)
+    return place_figure(
+        row_figure([Panel("image", image.clamp(0, 1), title, caption) for image, title, caption in rows]), ax
+    )
 
 
 def what_they_show(up: float, down: float, low: float, high: float, remedy: str) -> str:

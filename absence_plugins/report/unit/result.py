@@ -8,14 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.core.results import Result
+from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Unit
 from absence_plugins.report.pages.page import Page, Row, page_html
 from absence_plugins.report.pages.patch_rows import HOW_TO_READ
+from absence_plugins.report.plots.maps import row_figure
+from absence_plugins.report.plots.placing import place_figure
 from absence_plugins.report.unit.section import Section, plain
 from absence_plugins.report.unit.truth import mean_score
 from absence_plugins.report.unit.verdict import heading_of
 
+PANELS = 6  # of a figure
 SCHEMA = "absence_plugins.unit_report/1"
 TERMS = (
     *HOW_TO_READ,
@@ -29,7 +36,7 @@ TERMS = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnitReport:
+class UnitReport(Result):
     """Everything about one unit; see :func:`~absence_plugins.report.explain_unit`.
 
     Attributes:
@@ -77,6 +84,24 @@ class UnitReport:
         ran = [one.key for one in self.sections if one.ran]
         missing = [one.key for one in self.sections if not one.ran]
         return f"UnitReport({self.verdict}\n  ran: {', '.join(ran)}; not run: {', '.join(missing) or 'none'})"
+
+    def _heading(self) -> str:
+        return f"Report of {self.name}"
+
+    def _grid(self) -> Grid:
+        rows = [(one.heading, one.sentence) for one in self.sections]
+        return Grid((("section", "what was found"), *rows), left=(0, 1), foot=(self.verdict, *self.notes))
+
+    def figure(self, ax: Any = None) -> Figure:
+        """The first panels of its sections side by side, under the verdict; the page has all. ax: axes to draw into.
+
+        Raises:
+            ValueError: no section has a picture.
+        """
+        panels = [panel for one in self.sections if not one.wide for panel in one.panels[:2]][:PANELS]
+        if not panels:
+            raise ValueError("no section of this report has a picture")
+        return place_figure(row_figure(panels, title=self.verdict), ax)
 
     def rows(self) -> tuple[Row, ...]:
         """For a page of several units: the verdict, then one row per section, all under the unit's name."""
