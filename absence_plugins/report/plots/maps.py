@@ -173,17 +173,19 @@ def _draw(panels: Sequence[Panel], title: str | None, limit: float | None, label
     captions = [wrap(p.caption, _INNER, LABEL) if labels else [] for p in panels]
     limits = [limit if limit is not None else 1.0 if p.kind == "image" else p.range for p in panels]
     bars = [None if p.kind == "image" else ColorBar(p, _INNER, v) for p, v in zip(panels, limits, strict=True)]
-    highest = max((bar.height for bar in bars if bar), default=0.0)
     picture = _INNER * max(_ratio(panel) for panel in panels)
 
     top = _PAD + (len(heading) * 1.2 * LINE + 0.08 if heading else 0.0)
     most = max(map(len, titles))
     below_titles = top + most * LINE + (0.04 if most else 0.0)
     below_picture = below_titles + picture
-    below_bars = below_picture + (_ABOVE_BAR + highest + _BELOW_BAR if highest else 0.0)
-    below_captions = below_bars + (_ABOVE_CAPTION + max(map(len, captions)) * LINE if any(captions) else 0.0)
+    # A caption stands below its own panel.
+    ends = [below_picture + (_ABOVE_BAR + bar.height + _BELOW_BAR if bar else 0.0) for bar in bars]
+    lowest = max(
+        end + (_ABOVE_CAPTION + len(lines) * LINE if lines else 0.0) for end, lines in zip(ends, captions, strict=True)
+    )
 
-    sheet = _Sheet(whole, below_captions + _PAD)
+    sheet = _Sheet(whole, lowest + _PAD)
     sheet.text(_PAD, _PAD, heading, fontsize=HEADING, weight="bold", color=INK)
     for i, (panel, bar) in enumerate(zip(panels, bars, strict=True)):
         x = _PAD + i * (_WIDTH + gap)
@@ -195,7 +197,7 @@ def _draw(panels: Sequence[Panel], title: str | None, limit: float | None, label
         draw_picture(sheet.axes(middle, below_titles, columns * scale, rows * scale), panel, limits[i])
         if bar is not None:
             bar.draw(sheet.axes(x, below_picture + _ABOVE_BAR, _INNER, BAR))
-        sheet.text(x, below_bars + _ABOVE_CAPTION, captions[i], fontsize=LABEL, color=MUTED)
+        sheet.text(x, ends[i] + _ABOVE_CAPTION, captions[i], fontsize=LABEL, color=MUTED)
     return sheet.figure
 
 
