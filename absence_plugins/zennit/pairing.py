@@ -2,8 +2,8 @@
 
 Before the forward the input x enters the engine's graph; behind it the reference runs over the same graph, and the
 caller gets the outputs of x, whose gradient is the relevance of the difference: m (x - r), which sums to u(x) - u(r)
-(docs/relevance.md). The rules on modules (:mod:`absence_plugins.zennit.rules`) only name the redistribution in force
-inside of them.
+(docs/relevance-mathematics.md). The rules on modules (:mod:`absence_plugins.zennit.rules`) only name the
+redistribution in force inside of them.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class AbsencePass(AbsenceRule):
     """Pass: relevance goes through as it is, for activations and batch norm, which work on every value alone.
 
     R_in = R_out: m (f(a) - f(r)) / (a - r). It is the engine's for every operation, and Epsilon inside: the hook only
-    says that no other rule is in force here. Source: docs/from-zennit.md, step 3.
+    says that no other rule is in force here. Source: docs/zennit-rules.md, step 3.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceEpsilon, AbsenceGradient
@@ -127,7 +127,7 @@ class AbsenceEpsilon(_Weighted):
 
     R_i = sum_j w_ij da_i / (change_j + epsilon sign) R_j, da = a(x) - a(r).
 
-    Source: Bach et al., PLoS ONE 2015, eq. 58, on differences (docs/from-zennit.md).
+    Source: Bach et al., PLoS ONE 2015, eq. 58, on differences (docs/zennit-rules.md).
 
     Args:
         epsilon: what is added to the denominator, as upstream; 0 by default, since a difference of zero carries
@@ -152,7 +152,7 @@ class AbsenceNorm(AbsenceRule):
     """Norm: in proportion to the differences, for average pooling and sums, which have no weights.
 
     R_i = v_ij da_i / change_j R_j, v the pooling's own factors. It is the engine's for every linear operation; on
-    anything else (a max pooling) the hook changes nothing. Source: docs/from-zennit.md, step 3.
+    anything else (a max pooling) the hook changes nothing. Source: docs/zennit-rules.md, step 3.
 
     Args:
         stabilizer: of the module's output; above 0 it absorbs relevance, of which the check of the sum is told.
@@ -181,7 +181,7 @@ class AbsenceGamma(_Weighted):
     """Gamma: the contributions of the side that wins (raises, or lowers) count 1 + gamma times. Mirrored.
 
     R_i = sum_j ((1 + gamma) z+_ij - z-_ij) / ((1 + gamma) p_j - n_j) R_j where p_j >= n_j, plus and minus exchanged
-    elsewhere. Source: Montavon et al. 2019, section 10.2, on differences and mirrored (docs/from-zennit.md).
+    elsewhere. Source: Montavon et al. 2019, section 10.2, on differences and mirrored (docs/zennit-rules.md).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -207,7 +207,7 @@ class AbsenceZBox(AbsenceGamma):
     ZBox compares x with the lowest and highest values, z_ij = w_ij x_i - w+_ij low_i - w-_ij high_i. On a difference
     that would break R(x; r) = -R(r; x), as exchanging x and r leaves low and high where they are. Here x is compared
     with the reference, so ``low`` and ``high`` have no effect. Source: Montavon et al., Pattern Recognition 2017 (z^B
-    rule); docs/from-zennit.md.
+    rule); docs/zennit-rules.md.
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -235,7 +235,7 @@ class AbsenceZPlus(_Weighted):
     """ZPlus: only the contributions of the side that wins count. Mirrored.
 
     R_i = sum_j z+_ij / p_j R_j where p_j >= n_j, z-_ij / n_j R_j elsewhere.
-    Source: Montavon et al., Pattern Recognition 2017 (z+ rule), on differences and mirrored (docs/from-zennit.md).
+    Source: Montavon et al., Pattern Recognition 2017 (z+ rule), on differences and mirrored (docs/zennit-rules.md).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -256,7 +256,7 @@ class AbsenceAlphaBeta(_Weighted):
     R_i = sum_j ((1 + beta_j) z+_ij / p_j - beta_j z-_ij / n_j) R_j, beta_j = min(n_j / (p_j - n_j), beta), where p_j >=
     n_j.
     The minimum keeps an output that hardly anything holds down from getting as much negative as positive relevance.
-    Source: Bach et al., PLoS ONE 2015, eq. 60, on differences (docs/from-zennit.md).
+    Source: Bach et al., PLoS ONE 2015, eq. 60, on differences (docs/zennit-rules.md).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient
@@ -325,7 +325,7 @@ class AbsenceMaxPool(AbsenceRule):
 
     R_i = sum of R_j over the windows whose maximum is higher on x and stands at i on x, and over those whose maximum
     is higher on r and stands at i on r. It is the engine's for every max pooling, with this hook or without. Source:
-    docs/from-zennit.md, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
+    docs/zennit-rules.md, step 3; DeepLIFT (Shrikumar et al., ICML 2017).
 
     >>> from zennit.composites import LayerMapComposite
     >>> from absence_plugins.zennit import AbsenceGradient

@@ -1,4 +1,4 @@
-"""The rules of docs/from-zennit.md a second time: slow loops over dense matrices, in float64. `import zennit_algebra`.
+"""The rules of docs/zennit-rules.md a second time: slow loops over dense matrices, in float64. `import zennit_algebra`.
 
 The matrix of a layer comes from pushing unit vectors through it. Nothing of ``absence_plugins`` is imported.
 """
@@ -18,7 +18,7 @@ Beta = Callable[[float, float], float]  # (p, n) -> beta, for p >= n
 
 
 def alpha_beta(cap: float) -> Beta:
-    """As in docs/from-zennit.md: min(n / (p - n), cap); p = n is the limit, the cap."""
+    """As in docs/zennit-rules.md: min(n / (p - n), cap); p = n is the limit, the cap."""
     return lambda p, n: min(n / (p - n), cap) if p > n else cap
 
 

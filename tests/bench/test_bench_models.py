@@ -231,7 +231,7 @@ def test_quick_is_a_model_of_each_package(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_page_holds_the_table_of_the_command() -> None:
     published = ModelsResult.from_dict(json.loads((ROOT / "docs" / "_static" / "models.json").read_text()))
-    text = (ROOT / "docs" / "relevance.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "models-benchmark.md").read_text(encoding="utf-8")
     assert replaced(text, MARK, published.markdown) == text
     assert published.markdown() in text
     assert published.ok
