@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 import sklearn.linear_model  # noqa: F401  (imported late it draws from Python's random state)
 import torch
 from captum import attr
@@ -150,6 +151,21 @@ ROWS = [
     for setting, _ in settings_of(name)
     for evidence in ("signed", "absence", "presence")
 ]
+# Every setting and every kind of evidence once; the other combinations are slow tests, as each test runs over all classes.
+QUICK = {
+    ("default", "signed"),
+    ("default", "absence"),
+    ("others", "signed"),
+    ("reference", "absence"),
+    ("both", "presence"),
+}
+
+
+def marked(rows: Iterable[tuple[str, str, str]]) -> list[Any]:
+    """Rows as parameters: those beside ``QUICK`` are slow."""
+    return [pytest.param(row, marks=[] if row[1:] in QUICK else pytest.mark.slow) for row in rows]
+
+
 PUBLIC = [getattr(attr, name) for name in attr.__all__]
 
 

@@ -23,6 +23,7 @@ from adapter_table import (
     call,
     has_target,
     images,
+    marked,
     marked_net,
     method,
     random_states,
@@ -35,7 +36,7 @@ from captum import attr
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("row", ROWS, ids="-".join)
+@pytest.mark.parametrize("row", marked(ROWS), ids="-".join)
 def test_nothing_is_left_behind(row: tuple[str, str, str]) -> None:
     """Normal use, a wrong target (or neuron), a module that raises at its first and its second forward."""
     samples = 1 if row[0] == "AbsenceLimeBase" else 3
@@ -69,7 +70,7 @@ def test_nothing_is_left_behind(row: tuple[str, str, str]) -> None:
             assert random_states() == start, accident
 
 
-@pytest.mark.parametrize("row", DETERMINISTIC, ids="-".join)
+@pytest.mark.parametrize("row", marked(DETERMINISTIC), ids="-".join)
 def test_a_batch_is_its_samples(row: tuple[str, str, str]) -> None:
     net, x, options = Net(), images(3), call(row, 3)
     whole = method(row, net).attribute(x, **options)
@@ -83,7 +84,7 @@ def test_a_batch_is_its_samples(row: tuple[str, str, str]) -> None:
         assert torch.allclose(whole[sample : sample + 1], alone, **tolerance)
 
 
-@pytest.mark.parametrize("row", ROWS, ids="-".join)
+@pytest.mark.parametrize("row", marked(ROWS), ids="-".join)
 def test_copies_and_pickles_give_the_same_bits_and_the_same_draws(row: tuple[str, str, str]) -> None:
     samples = 1 if row[0] == "AbsenceLimeBase" else 2
     explainer = method(row, Net())

@@ -39,7 +39,7 @@ PROBLEMS = {
     "hidden": planted.hidden_unit,
     "green": planted.green_missing,
 }
-SLOW = {"AND NOT", "green"}
+SLOW = {"AND NOT", "hidden", "green"}
 
 
 @pytest.fixture(
@@ -149,6 +149,7 @@ def test_paths_and_windows_see_through_attention(
     assert sign >= 0.95
 
 
+@pytest.mark.slow
 def test_deep_lift_is_right_on_attention() -> None:
     """Softmax, layer norm and GELU have their secants."""
     part, sign, mean_part = reference_view(planted.shape_missing_attention(0), AbsenceDeepLift, {})

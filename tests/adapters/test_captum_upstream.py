@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,11 +114,23 @@ def _own_rows() -> Iterator[dict[str, Any]]:
     }
 
 
-ROWS = [
-    pytest.param(row, host, id=f"{row['name']}-{host.__name__}")
-    for row in [*config, *_own_rows()]
-    for host in row["algorithms"]
-]
+QUICK = 2  # rows of a class in the fast tests; Captum's table has up to thirty of each
+HEAVY = "multi"  # in the name of rows of many samples
+
+
+def _rows() -> Iterator[Any]:
+    """Every row and class of the table; all but a few of each class are slow."""
+    seen: Counter[str] = Counter()
+    for row in [*config, *_own_rows()]:
+        for host in row["algorithms"]:
+            is_heavy = HEAVY in row["name"] and "Shap" in host.__name__
+            seen[host.__name__] += not is_heavy
+            is_slow = is_heavy or seen[host.__name__] > QUICK
+            marks = [pytest.mark.slow] if is_slow else []
+            yield pytest.param(row, host, id=f"{row['name']}-{host.__name__}", marks=marks)
+
+
+ROWS = list(_rows())
 
 
 def _variants(method: Any, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:

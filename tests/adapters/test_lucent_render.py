@@ -88,14 +88,19 @@ def test_preactivations_of_a_resnet(name: str, dotted: str, side: str) -> None:
     assert name in ("fc", "labels") or bool((found < 0).any())
 
 
-@pytest.mark.parametrize(("name", "dotted", "side"), [("features_0", "features.0", "output"), ("features_1", "features.1", "input"),
-                                                      ("features_4", "features.4", "input"), ("classifier_1", "classifier.1", "input")])  # fmt: skip
-def test_preactivations_of_a_vgg(name: str, dotted: str, side: str) -> None:
+@pytest.fixture(scope="module")
+def vgg() -> nn.Module:
     from torchvision.models import vgg11
 
     torch.manual_seed(0)
-    model, x = vgg11(weights=None).eval(), torch.randn(1, 3, 32, 32)
-    assert torch.equal(captured(model, name, x), clean(model, dotted, x, side))
+    return vgg11(weights=None).eval()
+
+
+@pytest.mark.parametrize(("name", "dotted", "side"), [("features_0", "features.0", "output"), ("features_1", "features.1", "input"),
+                                                      ("features_4", "features.4", "input"), ("classifier_1", "classifier.1", "input")])  # fmt: skip
+def test_preactivations_of_a_vgg(vgg: nn.Module, name: str, dotted: str, side: str) -> None:
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(captured(vgg, name, x), clean(vgg, dotted, x, side))
 
 
 def test_preactivations_of_a_vision_transformer() -> None:

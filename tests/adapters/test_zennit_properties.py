@@ -46,7 +46,7 @@ from absence_plugins.zennit import (
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+FEW = settings(max_examples=10, deadline=None, derandomize=True, database=None)
 SEEDS = st.integers(0, 10**6)
 NETS = st.builds(
     conv_net,

@@ -74,7 +74,7 @@ NETS = [
 CASES = [
     pytest.param(name, canonizers, size, id=f"{name}-{number}-{size}", marks=[pytest.mark.slow] if slow else [])
     for number, (name, canonizers) in enumerate(NETS)
-    for size, slow in ((64, "vgg" in name), (224, True))
+    for size, slow in ((64, "vgg" in name or number == 3), (224, True))
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,6 +13,12 @@ from absence_plugins.data.planted import ATTENTION, PROBLEMS, Planted, Sum, dila
 from absence_plugins.data.planted.transformer import SelfAttention
 
 EXACT = [name for name in PROBLEMS if name != "stroke_missing"]
+SLOW = {"conjunction", "hidden_unit", "green_missing", *ATTENTION}  # they train for longer
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """Names of problems as parameters: those that train for longer are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
 
 
 def erased(problem: Planted, images: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
@@ -20,12 +27,13 @@ def erased(problem: Planted, images: torch.Tensor, regions: torch.Tensor) -> tor
     return torch.where(regions, blank, images)
 
 
+@pytest.mark.slow
 def test_all_but_one_have_known_regions() -> None:
     assert len(EXACT) >= 9
     assert all(PROBLEMS[name](0).is_exact == (name in EXACT) for name in PROBLEMS)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", marked(PROBLEMS))
 def test_labels_regions_and_pixels_fit(name: str) -> None:
     problem = PROBLEMS[name](0)
     low, high = problem.pixels
@@ -47,7 +55,7 @@ def test_labels_regions_and_pixels_fit(name: str) -> None:
     assert "key missing" in repr(problem)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", marked(EXACT))
 def test_removing_the_key_raises_the_absence_unit(name: str) -> None:
     """The definition of an encoded absence, checked without any attribution; away from the key erasing does not."""
     problem = PROBLEMS[name](0)
@@ -69,6 +77,7 @@ def with_and_without(problem: Planted) -> tuple[torch.Tensor, torch.Tensor]:
     ]
 
 
+@pytest.mark.slow
 def test_the_conjunction_needs_the_ring_and_needs_the_cross_missing() -> None:
     """ "ring AND NOT cross": without the ring logit 1 falls, with and without the cross; without the cross it rises."""
     problem = planted.conjunction(0)
@@ -86,6 +95,7 @@ def test_the_conjunction_needs_the_ring_and_needs_the_cross_missing() -> None:
     assert all(problem_.needed is None for problem_ in (planted.shape_missing(0), planted.hidden_unit(0)))
 
 
+@pytest.mark.slow
 def test_the_last_logit_is_the_hidden_unit() -> None:
     problem = planted.hidden_unit(0)
     full, unit = problem.full_model, problem.unit
@@ -100,6 +110,7 @@ def test_the_last_logit_is_the_hidden_unit() -> None:
     assert problem.model.get_submodule("block2_norm1") is full.get_submodule(unit.layer)
 
 
+@pytest.mark.slow
 def test_the_layers_behind_the_hidden_unit_use_it() -> None:
     """Images without the key get the channel of images with it, all else unchanged: the answer follows the channel."""
     problem = planted.hidden_unit(0)
@@ -121,6 +132,7 @@ def test_the_layers_behind_the_hidden_unit_use_it() -> None:
     assert (after.argmax(1) == problem.presence_unit).float().mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_the_transformer_block_is_that_of_torch() -> None:
     """Written a second time by torch: the same weights give the same tokens, and heads and scaling are right."""
     ours = planted.shape_missing_attention(0).model.get_submodule("block1")
@@ -144,12 +156,14 @@ def test_the_transformer_block_is_that_of_torch() -> None:
         assert torch.allclose(ours(tokens), theirs(tokens), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_the_named_problems_have_attention() -> None:
     for name in PROBLEMS:
         has_attention = any(isinstance(module, SelfAttention) for module in PROBLEMS[name](0).model.modules())
         assert has_attention == (name in ATTENTION)
 
 
+@pytest.mark.slow
 def test_a_counterfactual_differs_by_the_green_pixel() -> None:
     problem = planted.green_missing(0)
     assert (problem.regions.flatten(1).sum(1) == (problem.labels == problem.presence_unit)).all()

@@ -29,7 +29,7 @@ def net() -> Weighted:
 # -- the scale: 1, 0, below 0 -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", [0, 1])
+@pytest.mark.parametrize("unit", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("view", ["nontarget", "reference"])
 def test_the_true_effect_scores_one_noise_zero_and_the_negated_map_below(net: Weighted, view: str, unit: int) -> None:
     x = images()

@@ -136,6 +136,7 @@ def test_a_method_cannot_reach_the_others(table: PlantedTable) -> None:
     assert not PROBLEMS["shape_missing"](0).model.training
 
 
+@pytest.mark.slow
 def test_training_seeds_are_pooled() -> None:
     both = planted_benchmark({"truth": truth}, **{**SMALL, "views": ["nontarget"]}, seeds=(0, 1))  # type: ignore[arg-type]
     each = [
