@@ -151,7 +151,7 @@ def test_the_imagenet_quantification_on_small_generated_images(network: str, pho
     assert "are random" not in page
 
 
-@pytest.mark.parametrize("protocol", ["controlled", "paper"])
+@pytest.mark.parametrize("protocol", ["controlled", pytest.param("paper", marks=pytest.mark.slow)])
 def test_both_protocols_on_folders(
     protocol: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

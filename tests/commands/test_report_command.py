@@ -112,7 +112,7 @@ def test_a_users_model_on_a_folder_then_again(photos: Path, here: Path, monkeypa
     assert list(json.loads((out / "unreadable.json").read_text())) == ["car/broken.png"]
 
 
-@pytest.mark.parametrize("command", ["report", "patches"])
+@pytest.mark.parametrize("command", [pytest.param("report", marks=pytest.mark.slow), "patches"])
 def test_a_block_that_joins_rectified_maps_is_said_to_look_rectified(command: str, photos: Path, here: Path) -> None:
     options = ["photos", "--model", "torchvision:squeezenet1_1", "--layer", "features.3", "--size", "32", "--patch", "16", "--stride", "16",
                "--images-per-unit", "3", "--units", "3", "--quiet", "--out", "page"]  # fmt: skip
