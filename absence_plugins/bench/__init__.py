@@ -9,6 +9,7 @@ Against Captum both sides do the same work, which is checked on their numbers be
 attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of differences
 (:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and reference;
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
+:mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -27,6 +28,7 @@ from absence_plugins.bench.models import run_models_bench
 from absence_plugins.bench.models_result import ModelScore, ModelsResult
 from absence_plugins.bench.patches import run_patches_bench
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
+from absence_plugins.bench.references import ReferencesResult, run_references_bench
 from absence_plugins.bench.relevance import RelevanceResult, run_relevance_bench
 from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.run import Run
@@ -42,6 +44,7 @@ __all__ = [
     "Measurement",
     "ModelScore",
     "ModelsResult",
+    "ReferencesResult",
     "RelevanceResult",
     "ZennitResult",
     "run_bench",
@@ -51,6 +54,7 @@ __all__ = [
     "run_lucent_bench",
     "run_models_bench",
     "run_patches_bench",
+    "run_references_bench",
     "run_relevance_bench",
     "run_zennit_bench",
 ]
@@ -84,7 +88,16 @@ def run_bench(*, rounds: int = 5, quick: bool = False, device: str = "auto", pro
     return BenchResult(tuple(measured), describe_environment("captum", run, run.networks))
 
 
-Result = BenchResult | ZennitResult | InvertResult | DirectionsResult | PlantedResult | RelevanceResult | ModelsResult
+Result = (
+    BenchResult
+    | ZennitResult
+    | InvertResult
+    | DirectionsResult
+    | PlantedResult
+    | RelevanceResult
+    | ModelsResult
+    | ReferencesResult
+)
 BENCHES: dict[str, Callable[..., Result]] = {
     "captum": run_bench,
     "zennit": run_zennit_bench,
@@ -96,4 +109,5 @@ BENCHES: dict[str, Callable[..., Result]] = {
     "planted": run_planted_bench,
     "relevance": run_relevance_bench,
     "models": run_models_bench,
+    "references": run_references_bench,
 }

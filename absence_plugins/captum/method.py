@@ -368,7 +368,11 @@ class AbsenceMethod(ShownMethod):
         if reference is None:
             return None
         with quiet_forward(reference), unchanged(self._model):
-            return self._value(plan, reference)
+            if plan.choice is None:
+                return self._value(plan, reference)
+            outputs = self._forward(plan, reference)
+            plan.reference_outputs = outputs if plan.reference_outputs is None else plan.reference_outputs
+            return plan.choice.values(outputs)
 
     @property
     def _is_checked(self) -> bool:

@@ -29,6 +29,7 @@ class Plan:
     columns: int = 1  # outputs the host can select from
     view: Literal["target", "nontarget"] = "target"
     is_blank: bool = False  # the target against a blank baseline, where nothing missing can show
+    reference_outputs: Tensor | None = None  # of the nearest references [B, K, ...]
     is_made: bool = False  # the references are the inputs themselves without their content
     references: tuple[Tensor, ...] | None = None  # per input [copies * B, k, ...]
     ending: str = ""  # the softmax or sigmoid that the user's model ends in, whose input is explained

@@ -22,7 +22,7 @@ from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import SIGMOID_NOTE, SINGLE_NOTE
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.references import warn_unsuitable
+from absence_plugins.core.suitability import warn_alike, warn_unsuitable
 
 NO_BASELINE = "its method has no baseline to compare with; use AbsenceIntegratedGradients or AbsenceDeepLift"
 DECONVOLUTION = (
@@ -126,6 +126,8 @@ def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, lev
             warnings.warn(SINGLE_NOTE, AbsenceWarning, stacklevel=level)
     if plan.references is not None and values is not None and not plan.is_made:
         warn_unsuitable(plan.view, plan.output, values, level + 1)
+        if plan.choice is not None and plan.choice.kind == "target" and plan.reference_outputs is not None:
+            warn_alike(plan.choice.classes, plan.reference_outputs, level + 1)
     if method._traits.local:
         warn_dead(method, signed, level + 1)
 

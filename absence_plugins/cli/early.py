@@ -198,8 +198,8 @@ def _check_bench(given: Values) -> None:
     if host not in words.BENCHES:
         raise ValueError(f"bench {host!r} does not exist; there are: {describe_nearest(host, words.BENCHES)}")
     named = [name for name in ("out", "into") if given.get(name)]
-    if named and host not in ("planted", "models"):
-        raise ValueError(f"--{named[0]} belongs to bench planted and bench models")
+    if named and host not in ("planted", "models", "references"):
+        raise ValueError(f"--{named[0]} belongs to bench planted, bench models and bench references")
     if "measured" in given and host != "planted":
         raise ValueError("--from belongs to bench planted")
     for path in given.get("into", ()):

@@ -80,7 +80,7 @@ def bench(
     host: Annotated[
         str,
         typer.Argument(
-            help="captum, zennit, lucent, patches, invert, directions, debias, planted, relevance, or models."
+            help="captum, zennit, lucent, patches, invert, directions, debias, planted, relevance, models, or references."
         ),
     ] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
@@ -88,10 +88,13 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for table and figure; run the command again to resume (planted, models)."),
+        typer.Option(
+            help="Folder for table and figure; run the command again to resume (planted, models, references)."
+        ),
     ] = None,
     into: Annotated[
-        list[Path] | None, typer.Option(help="Markdown file whose marked tables are replaced (planted, models).")
+        list[Path] | None,
+        typer.Option(help="Markdown file whose marked tables are replaced (planted, models, references)."),
     ] = None,
     measured: Annotated[
         Path | None,
@@ -105,7 +108,7 @@ def bench(
     invert: time next to a straightforward search. directions: which method recovers known ones.
     debias: time of a training step next to a plain one. planted: which method finds absences that are known.
     relevance: time and memory next to forward and backward of input and reference. models: on which models a method
-    runs, and whether its sum is right. Exits with 1 if a ratio is above its limit, an Absence composite misses an
+    runs, and whether its sum is right. references: which references give the truest evidence on photographs. Exits with 1 if a ratio is above its limit, an Absence composite misses an
     absence, or a sum of relevance is wrong.
     """
     with clear_errors():

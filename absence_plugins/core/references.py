@@ -6,14 +6,12 @@ image of a contrasting class can, and the nearest ones differ from x in little e
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.dataset_items import (
     find_normalization,
@@ -296,23 +294,6 @@ class ReferenceSet:
             for own, part in zip(self.images, inputs, strict=True)
         )
         return parts if isinstance(x, tuple) else parts[0]
-
-
-def warn_unsuitable(view: Literal["target", "nontarget"], output: Tensor, values: Tensor, level: int) -> None:
-    """Say so where references cannot show an absence: u(r) must be below u(x) for a target, above for a non-target.
-
-    output: u(x) [B]; values: u(r) [B, k]; ``level``: frames up to the user's call.
-    """
-    higher = view == "nontarget"
-    wrong = (values <= output[:, None]) if higher else (values >= output[:, None])
-    if bool(wrong.any()):
-        warnings.warn(
-            f"samples {wrong.any(1).nonzero().flatten()[:8].tolist()} have references on which the explained output "
-            f"is not {'higher' if higher else 'lower'} than on the sample itself, so the sign of their map is not "
-            "about an absence; choose another contrast class, or more references",
-            AbsenceWarning,
-            stacklevel=level,
-        )
 
 
 def blank_value(empty: Any, images: Tensor) -> Tensor:

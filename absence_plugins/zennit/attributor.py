@@ -25,9 +25,10 @@ from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, rewritten
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
-from absence_plugins.core.references import ReferenceSet, warn_unsuitable
+from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.running import as_written, check_heard, explained_running
 from absence_plugins.core.scores import announce
+from absence_plugins.core.suitability import warn_alike, warn_unsuitable
 from absence_plugins.core.training import Draws
 from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
 from absence_plugins.zennit.guided import Triple
@@ -245,8 +246,11 @@ class AbsenceAttributor(ShownAttributor):
             plan = self._plan(input, attr_output_fn)
             output = plan.outputs
         input = input.clone()
+        nearest = None
         for reference in plan.references[len(maps) :]:
             output, signed, value = self._one(input, plan, reference, root)
+            if not maps and isinstance(root, Pair) and isinstance(self.reference, ReferenceSet):
+                nearest = root.outputs[get_ident()][1]
             maps.append(signed)
             values.append(value)
         attribution = maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
@@ -254,6 +258,9 @@ class AbsenceAttributor(ShownAttributor):
         u = plan.value(plan.outputs)
         if measured is not None and not self._is_made:
             warn_unsuitable(plan.view, u, measured, 6 if full else 7)
+            classes = named_classes(plan.weights) if plan.choice is None else None
+            if nearest is not None and classes is not None:
+                warn_alike(classes, nearest, 6 if full else 7)
         error = None
         if self._is_complete(root) and measured is not None:
             wide = torch.float32 if u.device.type == "mps" else torch.float64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -61,3 +63,26 @@ def test_made_references_at_a_layer() -> None:
     plain = AbsenceLayerIntegratedGradients(net, net[0]).explain(x, baselines=make_reference(x, "grey"), target=1)
     assert torch.equal(found.attribution, plain.attribution)
     assert torch.equal(found.absence, (-found.attribution).clamp(min=0))
+
+
+def by_color() -> nn.Sequential:
+    """Class 0, 1, 2: how high the mean of channel 0, 1, 2 is."""
+    last = nn.Linear(3, 3)
+    last.weight.data, last.bias.data = torch.eye(3), torch.zeros(3)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+
+
+def test_references_of_the_explained_class_in_the_networks_eyes_are_warned_of() -> None:
+    """The labels say 1 and 2 (folder numbers, say), the network says 0 of the first: less red, but red."""
+    images = torch.zeros(2, 3, 4, 4)
+    images[0, 0], images[1, 2] = 0.5, 0.9
+    x = torch.zeros(1, 3, 4, 4)
+    x[:, 0] = 0.8
+    for labels, expected in (([1, 2], True), ([0, 2], False)):
+        method = AbsenceIntegratedGradients(by_color(), reference=ReferenceSet(images, labels, k=1))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            method.attribute(x, target=0)
+        said = [str(one.message) for one in caught if "predicts to be of the explained class" in str(one.message)]
+        assert [one.startswith("samples [0] have references") for one in said] == [True] * expected
+        assert all(one.filename == __file__ for one in caught)

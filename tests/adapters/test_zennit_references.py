@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -48,3 +50,21 @@ def test_the_nearest_in_features_are_compared_with() -> None:
         signed = attributor(x, seed)[1]
     with AbsenceGradient(net, AbsenceEpsilonGamma(), reference=drawn[:, 0]) as plain:
         assert torch.equal(signed, plain(x, seed)[1])
+
+
+def test_references_of_the_explained_class_in_the_networks_eyes_are_warned_of() -> None:
+    last = nn.Linear(3, 3)
+    last.weight.data, last.bias.data = torch.eye(3), torch.zeros(3)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+    net.get_parameter("0.weight").data = torch.eye(3)[..., None, None]
+    images, x = torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    images[0, 0], images[1, 2], x[:, 0] = 0.5, 0.9, 0.8
+    for labels, expected in (([1, 2], True), ([0, 2], False)):
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            AbsenceGradient(net, AbsenceEpsilonGamma(), reference=ReferenceSet(images, labels, k=1)) as attributor,
+        ):
+            warnings.simplefilter("always")
+            attributor(x, torch.eye(3)[[0]])
+        said = [one for one in caught if "predicts to be of the explained class" in str(one.message)]
+        assert len(said) == expected

@@ -205,7 +205,10 @@ def test_the_zoo() -> None:
     ("arguments", "words"),
     [
         (["bench", "models", "--quick", "--into", "nowhere.md"], "holds no <!-- bench models: begin -->"),
-        (["bench", "relevance", "--quick", "--out", "folder"], "--out belongs to bench planted and bench models"),
+        (
+            ["bench", "relevance", "--quick", "--out", "folder"],
+            "--out belongs to bench planted, bench models and bench references",
+        ),
     ],
 )
 def test_wrong_options_are_named(arguments: list[str], words: str) -> None:

@@ -18,7 +18,8 @@ from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output
 from absence_plugins.core.randomness import seeded
-from absence_plugins.core.references import ReferenceSet, blank_value, warn_unsuitable
+from absence_plugins.core.references import ReferenceSet, blank_value
+from absence_plugins.core.suitability import warn_unsuitable
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells
 from absence_plugins.methods.faithfulness.claims import deletion, insertion
@@ -84,7 +85,8 @@ def absence_scores(
         reference: for the reference view: real inputs [N, C, H, W] or [N, k, C, H, W], or a :class:`ReferenceSet`,
             whose nearest are taken (of its contrast class, or of any class but the unit's). For the non-target view a
             :class:`~absence_plugins.MadeReferences`, whose images then take the place of blank.
-        empty: value of a blank pixel, as ``ReferenceSet`` takes it; None: the set's, else 0.
+        empty: value of a blank pixel, as ``ReferenceSet`` takes it; or one blank image per input [N, C, H, W]; None:
+            the set's, else 0.
         standard: the map the host shows by default (target, blank baseline), to compare with; as ``attribution``.
         steps: points of the curve.
         draws: random orders.
@@ -170,6 +172,8 @@ def _blank(view: View, empty: Any, reference: Any, x: Tensor) -> Tensor:
         return made[:, 0]
     if empty is None:
         empty = reference.empty[0] if isinstance(reference, ReferenceSet) else 0.0
+    if isinstance(empty, Tensor) and empty.shape == x.shape and view == "nontarget":
+        return empty.detach().to(x)
     return blank_value(empty, x).to(x)
 
 
