@@ -1,6 +1,7 @@
 """Sphinx configuration: ``sphinx-build -W docs docs/_build/html``."""
 
 import contextlib
+import os
 import re
 import warnings
 from pathlib import Path
@@ -12,6 +13,8 @@ from docutils.parsers.rst import Directive
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import absence_plugins.cli
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # no bars in the log of a build
 
 project = "absence_plugins"
 author = "The absence_plugins authors"
