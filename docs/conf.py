@@ -1,7 +1,7 @@
 """Sphinx configuration: ``sphinx-build -W docs docs/_build/html``."""
 
 import contextlib
-import os
+import io
 import re
 import warnings
 from pathlib import Path
@@ -13,8 +13,6 @@ from docutils.parsers.rst import Directive
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import absence_plugins.cli
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # no bars in the log of a build
 
 project = "absence_plugins"
 author = "The absence_plugins authors"
@@ -58,7 +56,8 @@ def draw_galleries(app):
         for block in re.finditer(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
             # Blank lines in front, so that a traceback shows the line of the page.
             code = "\n" * page.count("\n", 0, block.start(1)) + block[1]
-            with contextlib.chdir(folder), warnings.catch_warnings():
+            bars = contextlib.redirect_stderr(io.StringIO())
+            with contextlib.chdir(folder), warnings.catch_warnings(), bars:
                 warnings.simplefilter("ignore")
                 exec(compile(code, name, "exec"), namespace)
 
