@@ -14,7 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium")
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe about:blank"
@@ -54,7 +57,7 @@ class Browser:
         self._events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         return self
 
@@ -89,12 +92,15 @@ class Browser:
                 self._buffer += os.read(self._in, 1 << 20)
         raise TimeoutError("Chromium did not answer")
 
-    def open(self, page: Path, width: int = 360, *, height: int = 800, dark: bool = False) -> dict[str, Any]:
+    def open(
+        self, page: Path, width: int = 360, *, height: int = 800, dark: bool = False, media: str = ""
+    ) -> dict[str, Any]:
         """Show a page and measure it: number of images and of broken ones, widths, elements that stick out."""
         self._events.clear()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # no smooth scrolling
+        self.call("Emulation.setEmulatedMedia", media=media, features=[scheme, still])
         self.call("Page.navigate", url=page.as_uri())
         self._until(lambda one: one.get("method") == "Page.loadEventFired")
         return self.run(PROBE)
@@ -109,11 +115,34 @@ class Browser:
         names = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(one["params"]) for one in self._events if one.get("method") in names]
 
+    def requests(self) -> list[str]:
+        """The addresses that the page asked for since it was opened, itself included."""
+        sent = [one["params"] for one in self._events if one.get("method") == "Network.requestWillBeSent"]
+        return [one["request"]["url"] for one in sent]
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press and release a key: "Tab", "Enter", "Escape", "ArrowLeft", or a letter."""
+        number = {
+            "Tab": 9,
+            "Enter": 13,
+            "Escape": 27,
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+        }
+        text = {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": number.get(key, 0), "modifiers": 8 * shift}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        """``kind``: "mouseMoved", "mousePressed", "mouseReleased", "mouseWheel", at a place of the window."""
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
     def tab(self) -> str:
         """Press Tab; the text of what has the focus then."""
-        key = {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, **key)
+        self.press("Tab")
         found: str = self.run(FOCUSED)
         return found
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from browser import CHROMIUM, Browser
+from browser import Browser, in_a_browser
 from unit_subjects import HOSTILE, SMALL, Files, images, linear_maps, net, plain_pictures
 
 from absence_plugins.report import Panel, UnitReport
@@ -22,7 +22,6 @@ from absence_plugins.report.unit.many import FEW, Texts, page_name, write_report
 from absence_plugins.report.unit.section import Section
 
 TEXTS = Texts("Units of conv", "All of them.", ("A note.",), {"command": "absence-plugins report"})
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +91,16 @@ def test_many_units_get_a_page_each_and_an_index(study: Any, tmp_path: Path) -> 
     assert "4 of these 9 units encode an absence" in html
 
 
+def test_the_index_shows_thumbnails_also_of_units_that_were_done_before(study: Any, tmp_path: Path) -> None:
+    def make(study: Any, unit: int, **texts: Any) -> UnitReport:
+        return light(study, unit, picture=unit != 4, **texts)
+
+    for units, few in (([0, 1], FEW), (range(9), FEW), (range(9), FEW)):  # the last one reads what is there
+        html = write_reports(study, list(units), tmp_path / str(len(units)), TEXTS, make=make, few=few).read_text()
+        assert html.count('src="data:image/jpeg') == sum(unit != 4 for unit in units)
+    assert 'alt="Highest and lowest patches of unit 4' not in html
+
+
 class Counting:
     """A report maker that counts, and can fail at one unit."""
 
@@ -140,7 +149,7 @@ def test_a_run_that_ends_early_keeps_what_was_done(
     rest = Counting()
     write(make=rest)
     assert rest.made == [4, 5, 6, 7, 8, 9]
-    assert "missing" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "units are missing" not in (tmp_path / "index.html").read_text(encoding="utf-8")
     missing = {target for target in Links(tmp_path / "index.html").targets if not target.startswith("#")}
     assert len(missing) == 10
 
@@ -214,9 +223,11 @@ def test_a_units_page_in_a_browser(browser: Browser, study: Any, tmp_path: Path)
         colors.add((found["background"], found["ink"]))
     assert len(colors) == 2  # dark is dark
     assert "encodes an absence" in found["text"]
-    order = [browser.tab() for _ in range(3)]
+    order = [browser.tab() for _ in range(5)]
     assert order == [
         "Skip to the findings",
+        "Dark colors",
+        "",  # the field of the filter
         "Its highest and lowest patches",
         "Insertion test: do they really hold it down?",
     ]
@@ -229,7 +240,7 @@ def test_index_and_pages_in_a_browser(browser: Browser, study: Any, tmp_path: Pa
 
     index = write_reports(study, list(range(200)), tmp_path / "out", TEXTS, make=make)
     one = tmp_path / "out" / page_name(5)
-    for page, there in ((index, 0), (one, 5)):
+    for page, there in ((index, 1), (one, 5)):
         found = browser.open(page)
         assert (found["images"], found["broken"]) == (there, 0)
         assert found["scroll"] <= 360, found["beyond"]
@@ -250,7 +261,7 @@ def test_hostile_names_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     study = study_of(net(layer), layer, [0], files, concepts=concepts, maps=linear_maps, pictures=None, **SMALL)
     index = write_reports(study, [0], tmp_path / "out", Texts(HOSTILE, HOSTILE, (HOSTILE,), {HOSTILE: HOSTILE}))
     found = browser.open(index)
-    assert found["scripts"] == 0
+    assert found["scripts"] == 1  # our own
     assert found["broken"] == 0
     assert found["scroll"] <= 360, found["beyond"]
     assert browser.console() == []

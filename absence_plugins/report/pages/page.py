@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, StrictUndefined, Template
-from PIL import Image
 
 from absence_plugins.core.files import require_folder, write_whole
-from absence_plugins.report.plots.maps import Panel, panel_figure
-from absence_plugins.report.plots.palette import BLUES, REDS
+from absence_plugins.report.pages.pictures import draw_for_page, draw_png
+from absence_plugins.report.pages.rendering import render, row_id
+from absence_plugins.report.plots.maps import panel_figure
+from absence_plugins.report.plots.panel import Panel
 
-SUMMARY_FROM = 4  # rows from which on the page opens with a table of them
-INDEXED_FROM = 60_000  # bytes of a PNG from which on it gets a palette; photographs, not digits
+__all__ = ["Page", "Row", "Table", "page_html", "row_id", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +26,7 @@ class Row:
         panels: In reading order; shapes, units and the sign are those of :class:`Panel`.
         facts: Pairs of label and value. The first is the key fact that the summary repeats.
         wide: Whether panels stand one below the other on a phone, as diagrams must to be read.
+        code: Python or a command line that makes this row; without it the page's own command is copied.
 
     Example:
         >>> Row("Logit 3", "Nothing on the left.", (), facts=(("u(x)", "2.1"),)).facts[0]
@@ -44,6 +38,7 @@ class Row:
     panels: tuple[Panel, ...]
     facts: tuple[tuple[str, str], ...] = ()
     wide: bool = False
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,11 @@ class Table:
         rows: one text per column.
         links: per row where its first cell leads: "#row-01" on this page (:func:`row_id`), or a file beside it; "" for
             nowhere.
+        thumbnails: per row a JPEG (:func:`~absence_plugins.report.pages.pictures.thumbnail`), or b""; () for none.
+        thumbnails_title: what the thumbnails show.
 
     Raises:
-        ValueError: another number of cells or links, or a link to elsewhere.
+        ValueError: another number of cells, links or thumbnails, or a link to elsewhere.
 
     Example:
         >>> Table("Units", ("unit", "q"), (("3", "0.01"),), ("unit-003.html",)).columns
@@ -69,8 +66,15 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     links: tuple[str, ...]
+    thumbnails: tuple[bytes, ...] = ()
+    thumbnails_title: str = ""
 
     def __post_init__(self) -> None:
+        if self.thumbnails and len(self.thumbnails) != len(self.rows):
+            raise ValueError(
+                f"table {self.title!r} has {len(self.rows)} rows and {len(self.thumbnails)} thumbnails; every row needs "
+                'one, b"" where there is none'
+            )
         if len(self.links) != len(self.rows) or any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(
                 f"table {self.title!r} has {len(self.columns)} columns, {len(self.rows)} rows and {len(self.links)} "
@@ -115,15 +119,6 @@ class Page:
         _check_links([target for _, target in self.links])
 
 
-def row_id(number: int) -> str:
-    """The anchor of the row of this number, from 1.
-
-    >>> row_id(3)
-    'row-03'
-    """
-    return f"row-{number:02d}"
-
-
 def _check_links(targets: Sequence[str]) -> None:
     for target in targets:
         if target and not re.fullmatch(r"#?[A-Za-z0-9][A-Za-z0-9._-]*", target):
@@ -135,8 +130,8 @@ def _check_links(targets: Sequence[str]) -> None:
 def write_page(page: Page, out: Path | str) -> Path:
     """Write ``out/index.html``, and every panel as ``out/figures/row-01-panel-01-title.png``.
 
-    The page embeds its figures and refers to no other file or address. Everything is drawn before
-    the first file is touched, each file replaces its predecessor in one step, and the page comes
+    The page embeds its pictures, with the values of its maps, and refers to no other file or address; the files are the
+    same panels with their color bars, for papers. Everything is drawn before the first file is touched, each file replaces its predecessor in one step, and the page comes
     last: a run that fails or is killed leaves the former page whole.
 
     Args:
@@ -159,11 +154,11 @@ def write_page(page: Page, out: Path | str) -> Path:
     out = require_folder(out)
     figures = require_folder(out / "figures")
     pictures = {
-        _file_name(i, j, panel.title): _png(panel)
+        _file_name(i, j, panel.title): draw_png(panel_figure(panel, labels=False))
         for i, row in enumerate(page.rows, 1)
         for j, panel in enumerate(row.panels, 1)
     }
-    html = _render(page, list(pictures.values()))
+    html = _render(page)
     figures.mkdir(parents=True, exist_ok=True)
     for name, content in pictures.items():
         write_whole(figures / name, content)
@@ -181,82 +176,11 @@ def page_html(page: Page) -> str:
         >>> page_html(Page("Digits", "Ten digits.", rows=())).startswith("<!doctype html>")
         True
     """
-    return _render(page, [_png(panel) for row in page.rows for panel in row.panels])
+    return _render(page)
 
 
-def _render(page: Page, pictures: Sequence[bytes]) -> str:
-    source = iter(pictures)
-    rows = []
-    for i, row in enumerate(page.rows, 1):
-        lines = -(-len(row.panels) // 7)
-        across = -(-len(row.panels) // max(1, lines))  # on a wide screen; half of that on a middling one
-        half = across if across <= 3 else (across + 1) // 2
-        most = "22rem" if across <= 3 else "13.75rem"
-        panels = [_shown(panel, next(source)) for panel in row.panels]
-        rows.append({"row": row, "id": row_id(i), "panels": panels, "across": across, "half": half, "most": most})
-    kinds = {panel.kind for row in page.rows for panel in row.panels}
-    return _template().render(
-        page=page,
-        paragraphs=[p for p in re.split(r"\n\s*\n", page.lead.strip()) if p],
-        rows=rows,
-        summary=len(rows) >= SUMMARY_FROM and page.table is None,
-        keyed=any(row.facts for row in page.rows),
-        kinds=kinds,
-        has_maps=bool(kinds - {"image"}),
-        explains=bool(page.how_to_read or kinds - {"image"}),
-        signed_gradient=", ".join([*BLUES[:0:-1], *REDS]),
-        absence_gradient=", ".join(REDS),
-    )
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    text = resources.files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(text)
-
-
-def _shown(panel: Panel, png: bytes) -> dict[str, Any]:
-    # Width and height, from the file's header, keep the page from jumping while it loads.
-    width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
-    return {
-        "title": panel.title,
-        "caption": panel.caption,
-        "alt": _alt(panel),
-        "uri": "data:image/png;base64," + base64.b64encode(png).decode(),
-        "width": width,
-        "height": height,
-    }
-
-
-def _alt(panel: Panel) -> str:
-    if panel.kind == "image":
-        return f"Picture: {panel.title}"
-    values = panel.map
-    extent = f"values from {float(values.min()):.3g} to {float(values.max()):.3g}"
-    if panel.kind == "absence":
-        return f"Absence map: {panel.title}; red: {panel.positive}; {extent}"
-    return f"Signed map: {panel.title}; red {panel.positive}, blue {panel.negative}; {extent}"
-
-
-def _png(panel: Panel) -> bytes:
-    buffer = io.BytesIO()
-    # Title and caption are text of the page, where they can be read aloud, searched and copied.
-    figure = panel_figure(panel, labels=False)
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue() if buffer.tell() <= INDEXED_FROM else _index_colors(buffer)
-
-
-def _index_colors(png: io.BytesIO) -> bytes:
-    """The picture in 256 colors, a third of the size, with white still white."""
-    picture = Image.open(png).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT)
-    palette = picture.getpalette() or []
-    margin = picture.tobytes()[0]  # white before, as is every zero of a map
-    palette[3 * margin : 3 * margin + 3] = [255, 255, 255]
-    picture.putpalette(palette)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+def _render(page: Page) -> str:
+    return render(page, [[draw_for_page(panel) for panel in row.panels] for row in page.rows])
 
 
 def _file_name(row: int, panel: int, title: str) -> str:

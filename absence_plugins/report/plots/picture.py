@@ -65,6 +65,17 @@ def mute(photograph: Tensor) -> Colors:
     return np.repeat(0.4 + 0.58 * gray[..., None], 3, -1)
 
 
+def paint(values: Colors, limit: float) -> Colors:
+    """Colors [H, W, 3] of map values [H, W] on white, whose strongest color is that of ``limit``.
+
+    Example:
+        >>> paint(np.array([[0.0, -1.0]]), 1.0).round(2).tolist()
+        [[[1.0, 1.0, 1.0], [0.04, 0.23, 0.53]]]
+    """
+    found: Colors = SIGNED_COLORS(CenteredNorm(0, limit)(values))[..., :3]
+    return found
+
+
 def color_by_strength(values: Colors, limit: float) -> Colors:
     """Red, green, blue and opacity [H, W, 4] of map values [H, W]: the stronger |value| / limit, the more opaque.
 

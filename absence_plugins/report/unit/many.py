@@ -19,6 +19,7 @@ from absence_plugins.core.durations import LONG, describe_time
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.methods.checkpoint import read_record
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, row_id
+from absence_plugins.report.pages.pictures import thumbnail
 from absence_plugins.report.unit.explain import report_of
 from absence_plugins.report.unit.interrupt import interruptions
 from absence_plugins.report.unit.result import SCHEMA, TERMS, UnitReport, json_text
@@ -64,8 +65,8 @@ def write_reports(
 ) -> Path:
     """Write the reports of these units of a study; returns the path of ``index.html``.
 
-    Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html`` and
-    ``unit-000.json`` each, with links back, to the one before and the one after, ``index.html`` with a table of all,
+    Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html``,
+    ``unit-000.json`` and ``unit-000.jpg`` (for the index) each, with links back, to the one before and the one after, ``index.html`` with a table of all,
     and ``units.json``. A unit whose JSON carries the same ``fingerprint`` is not made again. Every page is
     self-contained; links are relative.
 
@@ -133,7 +134,11 @@ def _say_rest(seconds: float, others: int, said: bool, progress: bool) -> None:
 
 
 def _write(report: UnitReport, found: Mapping[str, Any], links: tuple[tuple[str, str], ...], out: Path) -> None:
-    """A unit's page, and then its JSON: that says that the page is done."""
+    """A unit's page and its thumbnail, and then its JSON: that says that they are done."""
+    if small := _thumbnail(report):
+        write_whole(out / thumbnail_name(report.index), small)
+    else:
+        (out / thumbnail_name(report.index)).unlink(missing_ok=True)
     write_whole(out / page_name(report.index), page_html(report.page(links)))
     write_whole(out / f"unit-{report.index:03d}.json", json_text(found))
 
@@ -145,6 +150,30 @@ def page_name(unit: int) -> str:
     'unit-007.html'
     """
     return f"unit-{unit:03d}.html"
+
+
+def thumbnail_name(unit: int) -> str:
+    """The file of a unit's highest and lowest patches, for the index.
+
+    >>> thumbnail_name(7)
+    'unit-007.jpg'
+    """
+    return f"unit-{unit:03d}.jpg"
+
+
+def _thumbnail(report: UnitReport) -> bytes:
+    """The unit's first two pictures: its highest and its lowest patches; b"" where these were not looked for."""
+    panels = report.section("patches").panels
+    return thumbnail([panel for panel in panels if panel.kind == "image"][:2])
+
+
+def _thumbnails(units: Sequence[int], reports: Mapping[int, UnitReport], out: Path) -> tuple[bytes, ...]:
+    """One per unit, of its report or of its file; () where there is none at all."""
+    found = []
+    for unit in units:
+        file = out / thumbnail_name(unit)
+        found.append(_thumbnail(reports[unit]) if unit in reports else file.read_bytes() if file.is_file() else b"")
+    return tuple(found) if any(found) else ()
 
 
 def _mark(fingerprint: str, texts: Texts, units: Sequence[int]) -> str:
@@ -195,7 +224,12 @@ def _write_index(
         how_to_read=tuple({**dict(COLUMN_TERMS), **dict(TERMS), **terms}.items()) if reports else COLUMN_TERMS,
         provenance=texts.provenance or {},
         table=Table(
-            "Units", COLUMNS, tuple(_cells(done[unit]) for unit in units), tuple(anchors[unit] for unit in units)
+            "Units",
+            COLUMNS,
+            tuple(_cells(done[unit]) for unit in units),
+            tuple(anchors[unit] for unit in units),
+            _thumbnails(units, reports, out),
+            "Highest and lowest patches",
         ),
     )
     write_whole(
