@@ -10,10 +10,9 @@ from torch import Tensor
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.wording import Names
 from absence_plugins.relevance.result import Relevance
-from absence_plugins.report.plots.maps import draw_panel
-from absence_plugins.report.plots.panel import Panel
+from absence_plugins.report.plots.maps import draw_panel, row_figure
 from absence_plugins.report.plots.placing import draw_bars, take_axes
-from absence_plugins.report.plots.signed import signed_figure
+from absence_plugins.report.plots.signed import signed_panels
 
 MOST = 20  # entries of a vector
 
@@ -59,10 +58,11 @@ def _draw(maps: Tensor, ax: Any, sample: int, image: Tensor | None, title: str, 
         )
     if image is not None and image.dim() == 4:
         image = image[min(sample, len(image) - 1)]
+    panels = signed_panels(one, image, title=title, positive=positive, negative=negative)
     if ax is None:
-        return signed_figure(one, image, title=title, positive=positive, negative=negative)
+        return row_figure(panels)
     figure, axes = take_axes(ax, (1.0, 1.0))
-    draw_panel(axes, Panel("signed", one, title, positive=positive, negative=negative))
+    draw_panel(axes, panels[-1])
     return figure
 
 
