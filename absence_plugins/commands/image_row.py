@@ -23,6 +23,7 @@ from absence_plugins.core.maps import split_by_sign
 from absence_plugins.core.outputs import class_scores, shrunk
 from absence_plugins.core.pooling import spread_cells, sum_cells
 from absence_plugins.report import Panel, Row
+from absence_plugins.report.plots.panel import Kind
 
 CONTROL = "at random places the same shape changes it on average by"
 
@@ -123,11 +124,14 @@ class Question:
         if choice.kind == "nontarget":
             title += f", which is not the target {self.label}"
         positive, negative = self.colors(choice)
-        shown = self.in_cells(attribution[0])
-        return Panel("signed", shown, title, caption, underlay=self.picture, positive=positive, negative=negative)
+        return self.over("signed", attribution[0], title, caption, positive=positive, negative=negative)
+
+    def over(self, kind: Kind, values: Tensor, title: str, caption: str, **words: str) -> Panel:
+        """A map [C, H, W] over the picture, shown in the cells in which it is tested."""
+        return Panel.over(self.picture, kind, values, title, caption, resolution=cell_side(self.x), **words)
 
     def in_cells(self, values: Tensor) -> Tensor:
-        """A map [C, H, W] as it is shown and tested: of a photograph the sum of every cell, at its pixels [1, H, W]."""
+        """A map [C, H, W] as it is tested: of a photograph the sum of every cell, at its pixels [1, H, W]."""
         cell = cell_side(self.x)
         return values if cell == 1 else spread_cells(sum_cells(values.sum(0), cell), cell, values.shape[-2:])[None]
 
@@ -227,12 +231,11 @@ def _compare(
     panels = (
         Panel("image", denormalize(nearest[0, 0], loaded), "The nearest reference", nearest_caption),
         asked.signed(found.attribution, "Reference", f"Against {count}.", asked.own),
-        Panel(
+        asked.over(
             "absence",
-            asked.in_cells(found.absence[0]),
+            found.absence[0],
             "Its absence part",
             "Red: what the references have and this lacks, where the map says that its absence raises the output.",
-            underlay=asked.picture,
             positive=f"its absence raises {label}",
         ),
     )
@@ -253,12 +256,11 @@ def _compare_made(
             "image", denormalize(made, asked.loaded), f"The image, {kind}", "Made from the image itself: no references."
         ),
         asked.signed(found.attribution, "Reference", f"Against the image itself, {kind}.", asked.own),
-        Panel(
+        asked.over(
             "absence",
-            absence,
+            found.absence[0],
             f"What holds {label} down",
             "Red: content of the image that holds the output down, so that its absence raises it.",
-            underlay=asked.picture,
             positive=f"its absence raises {label}",
         ),
     )
