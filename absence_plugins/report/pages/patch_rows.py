@@ -11,7 +11,7 @@ from torch import Tensor
 from absence_plugins.methods.insertion import InsertionResult, UnitInsertion
 from absence_plugins.methods.patches import ExtremePatches, Extremes
 from absence_plugins.report.pages.page import Row
-from absence_plugins.report.plots.maps import Panel
+from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.sides import tiled
 
 SHOWN = 8  # patches per side, in four columns

@@ -17,10 +17,8 @@ from matplotlib.transforms import Bbox
 from absence_plugins.report.plots.color_bar import BAR, ColorBar, write_below
 from absence_plugins.report.plots.lettering import FONT, HEADING, LABEL, LINE, TITLE, wrap
 from absence_plugins.report.plots.palette import FRAME, INK, MUTED
-from absence_plugins.report.plots.panel import Kind, Panel, check_limit
+from absence_plugins.report.plots.panel import Panel, check_limit
 from absence_plugins.report.plots.picture import draw_picture
-
-__all__ = ["Kind", "Panel", "draw_panel", "panel_figure", "row_figure"]
 
 _DPI = 240
 _WIDTH, _PAD = 2.45, 0.02  # of one panel, and of the margin around everything; inches
