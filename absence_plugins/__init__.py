@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from absence_plugins.core.references import ReferenceSet
     from absence_plugins.core.units import Layer, Unit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Direction", "Explanation", "FeatureSpace", "Layer", "MadeReferences", "ReferenceSet", "Unit", "__version__"]
 
 _MODULES = {

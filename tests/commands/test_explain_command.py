@@ -15,6 +15,7 @@ from torch import nn
 from torchvision.utils import save_image
 from typer.testing import CliRunner
 
+from absence_plugins import __version__
 from absence_plugins.cli import app
 from absence_plugins.commands.explain import explain_images
 from absence_plugins.commands.maps.explainers import CaptumMaps, explainer, input_method, method_arguments
@@ -315,7 +316,7 @@ def test_windows_and_blocks_cover_the_image() -> None:
 
 
 def test_help_is_quick_and_version_is_printed() -> None:
-    assert run("--version") == (0, "absence-plugins 0.1.0\n")
+    assert run("--version") == (0, f"absence-plugins {__version__}\n")
     code, output = run("--help")
     assert code == 0
     for command in ("demo", "explain", "bench"):
