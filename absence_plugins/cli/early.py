@@ -15,6 +15,7 @@ from absence_plugins.cli.endings import Command
 from absence_plugins.commands import known_words as words
 from absence_plugins.commands.early_checks import (
     DIGITS,
+    PHOTOS,
     SOURCES,
     check_file,
     check_folder,
@@ -22,6 +23,7 @@ from absence_plugins.commands.early_checks import (
     check_method_name,
     check_model_words,
     check_numbers,
+    check_packages,
     check_reference_kind,
 )
 from absence_plugins.commands.model_names import check_model_name
@@ -34,7 +36,7 @@ Values = Mapping[str, Any]
 # The smallest value of every whole number.
 LEAST = {
     "size": 1, "k": 1, "steps": 1, "patch": 1, "stride": 1, "batch_size": 1, "show": 1, "length": 1, "beam": 1,
-    "top": 1, "most": 1, "count": 2, "images_per_unit": 3, "rounds": 1, "epochs": 1, "seeds": 1, "pairs": 1, "scored": 0,
+    "top": 1, "most": 1, "count": 2, "images_per_unit": 3, "rounds": 1, "epochs": 1, "seeds": 1, "pairs": 1, "findings": 1, "scored": 0,
     "workers": 0, "seed": 0,
 }  # fmt: skip
 SHARES = ("min_fraction", "max_fraction", "holdout")
@@ -175,6 +177,15 @@ def _check_check(given: Values) -> None:
         raise ValueError(f"--budget {given['budget']:g} must be above 0, in seconds")
 
 
+def _check_demo(given: Values) -> None:
+    if given["photos"]:
+        if "pairs" in given:
+            raise ValueError("--pairs belongs to the demo on digits; with --photos it is --findings")
+        check_packages("photos", PHOTOS)
+    elif "findings" in given:
+        raise ValueError("--findings belongs to demo --photos; of digits it is --pairs")
+
+
 def _check_experiment(given: Values) -> None:
     own = ("name", "out", "quiet")
     name, model = given["name"], given.get("model")
@@ -207,6 +218,7 @@ def _check_bench(given: Values) -> None:
 
 
 SPECIFIC: dict[str, Callable[[Values], None]] = {
+    "demo": _check_demo,
     "explain": _check_explain,
     "patches": _check_patches,
     "label": _check_label,

@@ -18,15 +18,27 @@ if TYPE_CHECKING:
 @app.command()
 def demo(
     out: Page = Path("absence-demo"),
-    pairs: Annotated[int, typer.Option(help="How many digits to show.")] = 6,
+    photos: Annotated[
+        bool, typer.Option("--photos", help="Photographs and a trained ImageNet network instead; three minutes.")
+    ] = False,
+    pairs: Annotated[int | None, typer.Option(help="How many digits to show. Default: 3.", show_default=False)] = None,
+    findings: Annotated[
+        int | None, typer.Option(help="With --photos: how many findings to show. Default: 5.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random controls.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Encoded absences in real handwritten digits, as one page. No internet, under a minute."""
+    """Encoded absences in real handwritten digits, or in photographs, as one page. No internet; digits take seconds."""
     with clear_errors():
-        from absence_plugins.commands.demo import run_demo
+        if photos:
+            from absence_plugins.commands.demo_photos import run_demo_photos
 
-        typer.echo(run_demo(out, pairs=pairs, seed=seed, progress=not quiet).resolve())
+            page = run_demo_photos(out, findings=5 if findings is None else findings, seed=seed, progress=not quiet)
+        else:
+            from absence_plugins.commands.demo import run_demo
+
+            page = run_demo(out, pairs=3 if pairs is None else pairs, seed=seed, progress=not quiet)
+        typer.echo(page.resolve())
 
 
 @app.command()

@@ -23,21 +23,24 @@ from absence_plugins.commands.pasting import PixelTest, insert_missing
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import require_folder, write_json
 from absence_plugins.data import DigitData, digits_cnn, load_digits
-from absence_plugins.report import Page, Panel, Row, write_page
+from absence_plugins.report import Page, Panel, Row, Table, write_page
+from absence_plugins.report.pages.page import row_id
 
 CANDIDATES = 6  # held-out images of a class in which a pair is measured
 RANKING_DRAWS = 8  # random controls per image while ranking; the page's own tests draw more
-STEPS = 50
+STEPS = 256
 
-LEAD = """A network that says "{a}" has also looked for what a {a} must not have. This page shows it for
-the {pairs} digits for which it matters most to the bundled network, each with the counterpart whose missing strokes it
-counts most (all 90 pairs were measured; the order is that of the mean effect beyond the control
-over {candidates} held-out images, of which the one with the median effect is shown). Red are strokes that are not in the image, and whose absence raises the
-output.
+LEAD = """A network that says "{a}" has also looked for what a {a} must not have. This page shows it on the {pairs}
+for which it matters most to the bundled network. Red are strokes that are not in the image, and whose absence raises
+the output.
 
 Standard attribution compares the image with a black one. Where the image is black nothing differs, so nothing
 missing can appear. Compared with the nearest real images of another digit, the missing strokes stand out; and on an
-image that has them, the same logit shows them in blue, holding it down."""
+image that has them, the same logit shows them in blue, holding it down.
+
+Order: all 90 pairs of digits were measured on {candidates} held-out images each, and the table begins with the pair for which the
+logit falls furthest beyond the control; no digit is explained twice, and of each pair the image with the median effect
+is shown."""
 
 HOW_TO_READ = (
     (
@@ -48,20 +51,15 @@ HOW_TO_READ = (
     ),
     ("Non-target map", "The same logit, explained on an image of the other digit. Blue: ink that holds it down."),
     (
-        "Reference map",
-        "The logit on the image, against the 8 nearest real images of the other digit. It sums to the difference of "
-        "the logits.",
-    ),
-    (
-        "Absence part",
-        "Of the reference map, the places where the references have ink and the image has none: evidence for an "
-        "absence.",
+        "Missing strokes",
+        "The logit on the image, compared with the 8 nearest real images of the other digit. Shown are the places where "
+        "the references have ink and the image has none: evidence for an absence.",
     ),
     (
         "Zennit's maps",
-        "The same questions, answered by layer-wise relevance propagation instead of integrated gradients: first "
-        "Zennit's own composite, then AbsenceEpsilonGamma, which propagates the difference between the image and its "
-        "8 nearest references.",
+        "The same questions about the first pair, answered by layer-wise relevance propagation instead of integrated "
+        "gradients: first Zennit's own composite, then AbsenceEpsilonGamma, which propagates the difference between the "
+        "image and its 8 nearest references.",
     ),
     (
         "From both sides",
@@ -70,7 +68,7 @@ HOW_TO_READ = (
     ),
     (
         "Pasting test",
-        "The strongest pixels of the absence part are copied from the nearest reference into the image; the control "
+        "The strongest pixels of the missing strokes are copied from the nearest reference into the image; the control "
         "copies the same shape, with its content, to random other places, 32 times. Logits are compared by "
         "how far they fall. "
         "The network was trained with random bright pixels as noise, so it tolerates the control more than strokes.",
@@ -144,12 +142,21 @@ def distinct(pairs: list[Pair], count: int) -> list[Pair]:
 class _Case:
     """What a row is about: an image x [1, 1, 32, 32] of digit a, the nearest one of digit b, and the pixel test."""
 
-    a: int
-    b: int
+    pair: Pair
     x: Tensor
     other: Tensor
     found: Explanation
     test: PixelTest
+
+    @property
+    def a(self) -> int:
+        """The digit that is explained."""
+        return self.pair.digit
+
+    @property
+    def b(self) -> int:
+        """The digit whose strokes it lacks."""
+        return self.pair.other
 
     @property
     def article(self) -> str:
@@ -167,43 +174,69 @@ class _Case:
         return Panel("absence", absence[0], title, caption, underlay=self.x[0], positive=positive)
 
 
-def pair_row(model: nn.Module, data: DigitData, pair: Pair, *, seed: int = 0) -> tuple[Row, PixelTest]:
-    """The page's row for a pair, on the image whose effect is the median one."""
+def examine(model: nn.Module, data: DigitData, pair: Pair, *, seed: int = 0) -> _Case:
+    """A pair on the image whose effect is the median one: its nearest other digit, its map and the pixel test."""
     a, b, index = pair.digit, pair.other, pair.samples[0]
     x = data.test_images[index : index + 1]
     references = ReferenceSet(data.train_images, data.train_labels, contrast=b)
     nearest = references.nearest(x)
     assert isinstance(nearest, Tensor)
-    other = nearest[:, 0]
     found = AbsenceIntegratedGradients(model, reference=references).explain(x, target=a, n_steps=STEPS)
-    test = insert_missing(logit(model, a), x[0], other[0], found.absence[0], seed=seed)
-    case = _Case(a, b, x, other, found, test)
-    panels = (*_captum_panels(model, case, index), *_zennit_panels(model, data, case))
-    return Row(f"{a}, because not {b}", _sentence(case), panels, _facts(case, pair)), test
+    test = insert_missing(logit(model, a), x[0], nearest[0, 0], found.absence[0], seed=seed)
+    return _Case(pair, x, nearest[:, 0], found, test)
+
+
+def pair_row(model: nn.Module, case: _Case) -> Row:
+    """The page's row for a pair, by integrated gradients."""
+    return Row(_heading(case.pair), _sentence(case), digit_panels(model, case), _facts(case))
+
+
+def zennit_row(model: nn.Module, data: DigitData, case: _Case) -> Row:
+    """The first pair once more, by layer-wise relevance propagation."""
+    sentence = (
+        f"The {case.a} and the {case.b} of the first row, explained by relevance propagation: Zennit's own map shows ink "
+        "that is there; with the absence part of this package the same strokes appear that integrated gradients found."
+    )
+    return Row("The same by Zennit", sentence, _zennit_panels(model, data, case))
+
+
+def order_table(pairs: list[Pair]) -> Table:
+    """The pairs that are shown, in their order, with the numbers that it goes by."""
+    rows = tuple(
+        (_heading(p), f"{-p.change:.1f}", f"{-p.random_change:.1f}", f"{p.effect:.1f}", f"{CANDIDATES} images")
+        for p in pairs
+    )
+    return Table(
+        "The pairs, the largest difference first",
+        ("pair", "fall: missing strokes", "fall: the same shape elsewhere", "difference", "mean over"),
+        rows,
+        tuple(f"#{row_id(number)}" for number in range(1, len(pairs) + 1)),
+    )
+
+
+def _heading(pair: Pair) -> str:
+    return f"{pair.digit}, because not {pair.other}"
 
 
 def _article(digit: int) -> str:
     return "an" if digit == 8 else "a"
 
 
-def _captum_panels(model: nn.Module, case: _Case, index: int) -> tuple[Panel, ...]:
+def digit_panels(model: nn.Module, case: _Case) -> tuple[Panel, ...]:
     """The images and their maps by integrated gradients, and the image with the missing strokes."""
-    a, b, found, test = case.a, case.b, case.found, case.test
+    a, b, test = case.a, case.b, case.test
     standard = AbsenceIntegratedGradients(model, nontarget=None).attribute(case.x, target=a, n_steps=STEPS)
     nontarget = AbsenceIntegratedGradients(model, nontarget=a).attribute(case.other, target=b, n_steps=STEPS)
     missing = f"Red: missing here, there in {case.article} {b}; its absence raises logit {a}."
-    against = f"The {a} against its 8 nearest {b}s."
     blue = f"Blue: ink of the {b} that holds logit {a} down."
+    pasted = f"Logit {a}: {test.before:.1f} becomes {test.after:.1f}."
     return (
-        Panel("image", case.x[0], f"The image: {_article(a)} {a}", f"held-out image {index}"),
+        Panel("image", case.x[0], f"The image: {_article(a)} {a}", f"held-out image {case.pair.samples[0]}"),
         case.signed(standard, f"Standard map of logit {a}", "Against black: only ink that is there.", case.x),
         Panel("image", case.other[0], f"The nearest {b}", "It has the strokes in question."),
         case.signed(nontarget, f"Non-target map: logit {a} on the {b}", blue, case.other),
-        case.signed(found.attribution, f"Reference map of logit {a}", against, case.x),
-        case.absence(found.absence, "Its absence part", missing),
-        Panel(
-            "image", test.image, "Missing strokes pasted in", f"Logit {a}: {test.before:.1f} becomes {test.after:.1f}."
-        ),
+        case.absence(case.found.absence, f"Missing strokes that raise logit {a}", missing),
+        Panel("image", test.image, "Missing strokes pasted in", pasted),
     )
 
 
@@ -236,8 +269,8 @@ def _sentence(case: _Case) -> str:
     )
 
 
-def _facts(case: _Case, pair: Pair) -> tuple[tuple[str, str], ...]:
-    found, test = case.found, case.test
+def _facts(case: _Case) -> tuple[tuple[str, str], ...]:
+    pair, found, test = case.pair, case.found, case.test
     outputs = ""
     if found.reference_output is not None:
         outputs = f"{float(found.output[0]):.1f} / {float(found.reference_output.mean()):.1f}"
@@ -251,7 +284,7 @@ def _facts(case: _Case, pair: Pair) -> tuple[tuple[str, str], ...]:
     )
 
 
-def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool = True) -> Path:
+def run_demo(out: Path | str, *, pairs: int = 3, seed: int = 0, progress: bool = True) -> Path:
     """Measure, explain and write the page; returns the path of ``index.html``.
 
     Beside it: ``results.json`` with all 90 measurements. Raises ValueError if ``out`` is a file.
@@ -262,7 +295,7 @@ def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool =
     model, data = digits_cnn(), load_digits()
     ranked = rank_pairs(model, data, seed=seed, progress=progress)
     chosen = distinct(ranked, pairs)
-    rows = [pair_row(model, data, pair, seed=seed) for pair in tqdm(chosen, desc="explaining", disable=not progress)]
+    cases = [examine(model, data, pair, seed=seed) for pair in tqdm(chosen, desc="explaining", disable=not progress)]
     sides = unit_row(
         model,
         UnitName("labels", chosen[0].digit),
@@ -273,14 +306,15 @@ def run_demo(out: Path | str, *, pairs: int = 6, seed: int = 0, progress: bool =
     )
     page = Page(
         title="What is missing counts: encoded absences in handwritten digits",
-        lead=LEAD.format(a=chosen[0].digit, pairs=len(chosen), candidates=CANDIDATES),
-        rows=(*(row for row, _ in rows), sides),
+        lead=LEAD.format(a=chosen[0].digit, pairs="digit" if pairs == 1 else f"{pairs} digits", candidates=CANDIDATES),
+        rows=(*(pair_row(model, case) for case in cases), zennit_row(model, data, cases[0]), sides),
         how_to_read=HOW_TO_READ,
         footer="Real digits (scikit-learn), the network that ships with absence_plugins, nothing retouched.",
         provenance=provenance(seed=seed, command=f"absence-plugins demo --pairs {pairs} --seed {seed}"),
+        table=order_table(chosen),
     )
     path = write_page(page, out)
-    _write_results(out / "results.json", ranked, chosen, [test for _, test in rows])
+    _write_results(out / "results.json", ranked, chosen, [case.test for case in cases])
     return path
 
 

