@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from absence_plugins.report.plots.color_bar import bar_ends
-from absence_plugins.report.plots.palette import BLUES, REDS
+from absence_plugins.report.plots.palette import BLUES, GRAY, REDS
 from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.picture import as_rgb, color_by_strength, draw_picture, paint
 
@@ -156,7 +156,7 @@ def thumbnail(panels: Sequence[Panel]) -> bytes:
     if not shrunk:
         return b""
     gap = 6
-    whole = Image.new("RGB", (sum(one.width for one in shrunk) + gap * (len(shrunk) - 1), TALL), "white")
+    whole = Image.new("RGB", (sum(one.width for one in shrunk) + gap * (len(shrunk) - 1), TALL), GRAY)
     across = 0
     for one in shrunk:
         whole.paste(one, (across, 0))

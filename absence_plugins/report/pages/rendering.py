@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from absence_plugins.report.pages.page import Page
 
 SUMMARY_FROM = 4  # rows from which on the page opens with a table of them
+BRIEF = 12  # characters up to which a cell of a table stays in one line
 MANY = 5  # rows above which they can be filtered and sorted
 
 
@@ -54,6 +55,7 @@ def render(page: Page, pictures: Iterable[Sequence[PagePicture]]) -> str:
         paragraphs=[p for p in re.split(r"\n\s*\n", page.lead.strip()) if p],
         rows=rows,
         many=MANY,
+        brief=BRIEF,
         thumbnails=["data:image/jpeg;base64," + base64.b64encode(one).decode() if one else "" for one in thumbnails],
         summary=len(rows) >= SUMMARY_FROM and page.table is None,
         keyed=any(row.facts for row in page.rows),
