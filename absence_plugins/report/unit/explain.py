@@ -91,7 +91,7 @@ def explain_unit(
         progress: show progress bars.
         **settings: of :class:`~absence_plugins.report.unit.study.Settings`: the patches' ``size``, ``stride``,
             ``mode``, ``k``; ``reduce``, ``channels`` and ``side`` of the layer; ``images_per_unit`` and ``protocol`` of
-            the test; ``examples``, ``references``, ``scored``, ``batch_size``, ``workers``, ``seed``.
+            the test; ``examples``, ``references``, ``nearest_in``, ``scored``, ``batch_size``, ``workers``, ``seed``.
 
     Returns:
         A :class:`UnitReport`: ``verdict``, ``page()``, ``to_dict()``, ``write(folder)``.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from absence_plugins import ReferenceSet
+from absence_plugins import FeatureSpace, ReferenceSet
 from absence_plugins.report.unit.study import Study
 
 POOL = 400  # images among which the nearest ones are searched
@@ -49,6 +49,7 @@ def compared(study: Study, unit: int, numbers: list[int]) -> Compared:
     count = study.settings.references
     drawn, kept = [], []
     named: set[int] = set()
+    space = FeatureSpace(study.model) if study.settings.nearest_in == "features" else None
     for number in numbers:
         allowed = values < values[number]
         if labels is None:
@@ -64,7 +65,9 @@ def compared(study: Study, unit: int, numbers: list[int]) -> Compared:
         generator = torch.Generator().manual_seed(study.settings.seed)
         pool = pool[torch.randperm(len(pool), generator=generator)[:POOL].sort().values]
         images = study.images(pool.tolist())
-        near = ReferenceSet(images, k=min(count, len(pool))).nearest_indices(study.images([number]))[0]
+        near = ReferenceSet(images, k=min(count, len(pool)), nearest_in=space).nearest_indices(study.images([number]))[
+            0
+        ]
         drawn.append(images[near.to(images.device)])
         kept.append(values[pool[near]])
     fewest = min(len(one) for one in drawn)

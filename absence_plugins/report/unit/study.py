@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.checks import check_integer, check_integers
+from absence_plugins.core.checks import check_choice, check_integer, check_integers
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer, UnitModel
@@ -41,6 +41,8 @@ class Settings:
         images_per_unit, protocol: of the insertion test.
         examples: images whose maps are shown, on either side.
         references: with which an image is compared.
+        nearest_in: where the nearest of them are searched: "pixels", or "features", what the model's last module with
+            weights sees (a forward more of up to 400 images per example).
         scored: images on either side on which the maps' faithfulness is measured; 0 for none.
         batch_size, workers: images per forward, processes that read ahead.
         seed: of everything that is drawn.
@@ -57,6 +59,7 @@ class Settings:
     protocol: str = "controlled"
     examples: int = 2
     references: int = 8
+    nearest_in: str = "pixels"
     scored: int = 8
     batch_size: int = 64
     workers: int = 0
@@ -65,6 +68,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_integers(examples=self.examples, references=self.references)
         check_integer("scored", self.scored, least=0)
+        check_choice("nearest_in", self.nearest_in, ("pixels", "features"))
 
 
 @dataclass(frozen=True, eq=False)
