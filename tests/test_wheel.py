@@ -73,7 +73,8 @@ def test_every_file_of_the_package_is_in_it(wheel: Path) -> None:
     wanted = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
     assert held == wanted
     assert {"absence_plugins/py.typed", "absence_plugins/data/digits_cnn.safetensors"} <= held
-    assert any(name.endswith(".jinja") for name in held)
+    templates = {name.rpartition("/")[2] for name in held if "/report/pages/templates/" in name}
+    assert {"page.html.jinja", "page.css", "page.js"} <= templates
 
 
 def test_nothing_else_is_in_it(wheel: Path) -> None:
