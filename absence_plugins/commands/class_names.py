@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from absence_plugins.core.choices import count_index
 from absence_plugins.core.nearest import find_nearest, plain_name
 
 
@@ -20,7 +21,7 @@ def find_class(option: str, text: str, categories: Sequence[str], count: int | N
     Raises:
         ValueError: there is no such class, with the nearest names; a name that several classes have.
 
-    >>> find_class("--target", "Red_Fox", ["red fox", "grey fox"]), find_class("--target", "1", [], 2)
+    >>> find_class("--target", "Red_Fox", ["red fox", "grey fox"]), find_class("--target", "-1", [], 2)
     (0, 1)
     >>> find_class("--target", "gray fox", ["red fox", "grey fox"])
     Traceback (most recent call last):
@@ -28,10 +29,11 @@ def find_class(option: str, text: str, categories: Sequence[str], count: int | N
     """
     if re.fullmatch(r"-?\d+", text.strip()):
         number = int(text)
-        if number < 0 or (count is not None and number >= count):
-            known = f": the model has {count} outputs, class indices go from 0 to {count - 1}" if count else ""
-            raise ValueError(f"{option} {number} does not exist{known or '; class indices go from 0'}")
-        return number
+        place = (number if number >= 0 else None) if count is None else count_index(number, count)
+        if place is None:
+            known = f": the model has {count} outputs, class indices go from 0 to {count - 1}, or from -1 backwards"
+            raise ValueError(f"{option} {number} does not exist{known if count else '; class indices go from 0'}")
+        return place
     wanted = plain_name(text)
     names = [plain_name(name) for name in categories]
     found = [index for index, name in enumerate(names) if name == wanted]

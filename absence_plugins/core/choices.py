@@ -152,6 +152,15 @@ def resolve_auto(nontarget: Any, outputs: Tensor, ending: str) -> Any:
     return "target" if is_auto and ending == "sigmoid" and as_columns(outputs).shape[1] > 1 else nontarget
 
 
+def count_index(index: int, size: int) -> int | None:
+    """An index among ``size``; negative ones count from the end, as Captum's do. None: it does not exist.
+
+    >>> count_index(-1, 10), count_index(9, 10), count_index(10, 10)
+    (9, 9, None)
+    """
+    return index % size if -size <= index < size else None
+
+
 def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:
     """Captum's ``target`` as class indices [B] and, for outputs of more than two axes, the rest of each tuple.
 
@@ -178,12 +187,12 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
                 f"axes behind the batch: {tuple(outputs.shape[1:])}"
             )
         for index, size in zip(entry, outputs.shape[1:], strict=True):
-            if not -size <= index < size:
+            if count_index(index, size) is None:
                 raise ValueError(
                     f"target {entry if len(entry) > 1 else index} of sample {row} does not exist: indices go from 0 to "
                     f"{size - 1}, or from -1 to -{size} counted from the end"
                 )
-        tuples[row] = tuple(index % size for index, size in zip(entry, outputs.shape[1:], strict=True))
+        tuples[row] = tuple(count_index(index, size) or 0 for index, size in zip(entry, outputs.shape[1:], strict=True))
     indices = torch.tensor([entry[0] for entry in tuples], dtype=torch.long, device=outputs.device)
     return indices, ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
 

@@ -95,7 +95,7 @@ def test_words_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
         (["--method", "relevance", "--steps", "9"], "--steps is for IntegratedGradients"),
         (["--method", "DeepLift", "--steps", "9"], "DeepLift has none"),
         (["--target", "3"], "--target 3 does not exist: the model has 3 outputs"),
-        (["--target", "-1"], "--target -1 does not exist"),
+        (["--target", "-4"], "--target -4 does not exist"),
         (["--target", "fox"], "the model's classes have no names here; pass the number"),
         (["--nontarget", "fox"], "--nontarget 'fox' must be a class index, runner_up, others, margin, or negated"),
         (["--references", "photos", "--contrast", "fox"], "the folders of photos are: 0, 1, 2"),

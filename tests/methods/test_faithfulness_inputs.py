@@ -177,7 +177,7 @@ BAD: list[tuple[dict[str, object], type[Exception], str]] = [
     ({"view": "reference", "reference": [1]}, TypeError, "got list"),
     ({"view": "reference", "reference": X.clone()}, ValueError, "only its reference has content"),
     ({"unit": 2}, ValueError, "unit=2 does not exist"),
-    ({"unit": -1}, ValueError, "unit=-1 does not exist"),
+    ({"unit": -9}, ValueError, "unit=-9 does not exist"),
     ({"unit": None}, ValueError, "unit=None must be a logit's number"),
     ({"unit": "0"}, ValueError, "unit='0' must be"),
     ({"unit": lambda z: z}, ValueError, "there must be one each"),
@@ -225,3 +225,12 @@ def test_references_of_a_single_output_are_of_the_other_label() -> None:
         signed = torch.tensor([[0.0, 3.0, 2.0, 0.0]])
         found = absence_scores(net, x, 0, signed, view="reference", reference=pool, steps=2, progress=False)
     assert found.score == pytest.approx(1.0)
+
+
+def test_logits_count_from_the_end() -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval(), torch.rand(2, 1, 4, 4)
+    signed = torch.randn(2, 1, 4, 4)
+    for unit, same in ((-1, 2), (torch.tensor([-3, -1]), torch.tensor([0, 2]))):
+        found, wanted = (absence_scores(net, x, one, signed, steps=4, draws=2, progress=False) for one in (unit, same))
+        assert found.score == wanted.score

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.choices import count_index
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output, as_columns, check_logits, class_scores
@@ -86,10 +87,20 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
             f"the model has outputs of shape {tuple(outputs.shape[1:])}; pass as unit a callable from inputs to values "
             "[N]"
         )
-    wrong = (unit < 0) | (unit >= outputs.shape[1])
-    if bool(wrong.any()):
-        raise ValueError(f"unit={int(unit[wrong][0])} does not exist: the model has {outputs.shape[1]} outputs")
-    return lambda images, samples: outputs_of(images).gather(1, unit.to(images.device)[samples, None])[:, 0]
+    index = _counted(unit, outputs.shape[1])
+    return lambda images, samples: outputs_of(images).gather(1, index.to(images.device)[samples, None])[:, 0]
+
+
+def _counted(unit: Tensor, outputs: int) -> Tensor:
+    """Logits [N] that count from the start. Raises ValueError for those that do not exist."""
+    found = [count_index(index, outputs) for index in unit.tolist()]
+    for index, place in zip(unit.tolist(), found, strict=True):
+        if place is None:
+            raise ValueError(
+                f"unit={index} does not exist: the model has {outputs} outputs, from 0 to {outputs - 1}, or from -1 to "
+                f"-{outputs} counted from the end"
+            )
+    return torch.tensor(found, device=unit.device)
 
 
 def _scores(model: Any, images: Tensor) -> Tensor:
@@ -107,8 +118,8 @@ def class_of(model: Any, unit: Any, x: Tensor) -> Tensor | None:
     if not isinstance(unit, Tensor):
         return None
     with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):
-        is_single = class_scores(_scores(model, x[:1])).shape[1] == 1
-    return 1 - unit if is_single else unit
+        outputs = class_scores(_scores(model, x[:1])).shape[1]
+    return 1 - _counted(unit, 2) if outputs == 1 else _counted(unit, outputs)
 
 
 def nearest(reference: Any, x: Tensor, classes: Tensor | None) -> Tensor:
