@@ -31,8 +31,10 @@ def find_class(option: str, text: str, categories: Sequence[str], count: int | N
         number = int(text)
         place = (number if number >= 0 else None) if count is None else count_index(number, count)
         if place is None:
-            known = f": the model has {count} outputs, class indices go from 0 to {count - 1}, or from -1 backwards"
-            raise ValueError(f"{option} {number} does not exist{known if count else '; class indices go from 0'}")
+            known = "; class indices go from 0"
+            if count is not None:
+                known = f": the model has {count} outputs, class indices go from 0 to {count - 1}, or from -1 backwards"
+            raise ValueError(f"{option} {number} does not exist{known}")
         return place
     wanted = plain_name(text)
     names = [plain_name(name) for name in categories]
