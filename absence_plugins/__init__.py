@@ -5,10 +5,14 @@ anything heavier than torch, and torch only when a name that needs it is used, s
 check its arguments first; each adapter imports its one host when it is itself imported.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import absence_plugins.core  # noqa: F401  (so that absence_plugins.core is an attribute)
+
+# In a notebook without ipywidgets, tqdm.auto warns when it is first imported, and then shows the bars as text, which is right.
+warnings.filterwarnings("ignore", message="IProgress not found", module=r"tqdm\.auto")
 
 if TYPE_CHECKING:
     from absence_plugins.core.direction import Direction

@@ -18,9 +18,16 @@ project = "absence_plugins"
 author = "The absence_plugins authors"
 release = version = absence_plugins.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-source_suffix = {".md": "markdown"}
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "myst-nb"}
 exclude_patterns = ["_build", "_generated"]
+
+# Only tutorials are notebooks (their first lines say so); each is run in a folder of its own when the docs are built.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_execution_show_tb = True
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3

