@@ -33,7 +33,7 @@ def photograph_row() -> Figure:
     picture, found, region, grey = finding_panels(finding, loaded)
     test, rival = finding.test, short_name(loaded, finding.rival)
     said = f"Made grey: '{rival}' {test.before:.1f} → {test.after:.1f} (elsewhere {test.random_change:+.1f})"
-    return title_row([picture, found, region, grey], picture.caption, found.title, region.title, said)
+    return title_row([picture, found, region, grey], picture.caption.rstrip("."), found.title, region.title, said)
 
 
 def digit_row() -> Figure:

@@ -128,6 +128,19 @@ def measure_all(
     return sorted(found, key=lambda finding: -finding.lead)
 
 
+def lead_elsewhere(found: Sequence[Finding]) -> Tensor:
+    """The control of the choice itself: the largest lead among all claims if another place takes the region's part.
+
+    One value for every place of the control [DRAWS]: each claim's place against its 18 others, the largest over claims.
+    """
+    leads = []
+    for finding in found:
+        first, second = finding.test.gains.topk(2).values
+        others = torch.where(finding.test.gains == first, second, first)
+        leads.append(finding.test.gains - others)
+    return torch.stack(leads).amax(0)
+
+
 def choose_findings(found: Sequence[Finding], count: int) -> list[Finding]:
     """The first ``count`` that hold, one of each photograph."""
     chosen: dict[str, Finding] = {}

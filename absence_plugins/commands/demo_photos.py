@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from absence_plugins.commands.demo_findings import DRAWS, RIVALS, Finding, choose_findings, measure_all
+from absence_plugins.commands.demo_findings import DRAWS, RIVALS, Finding, choose_findings, lead_elsewhere, measure_all
 from absence_plugins.commands.models import LoadedModel, load_model
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.commands.rows import denormalize
@@ -36,7 +36,9 @@ when the same shape is made grey at any of {draws} other places; and it rises, t
 
 Chosen by measurement: on each of {photographs} photographs one region was named for each of the {rivals} classes behind the
 winner, by relevance of differences. Of these {claims} claims {held} hold, where at most {chance:.1f} would by chance. The table begins
-with the class that rises furthest beyond the most favorable other place; every photograph is shown once.{few}"""
+with the class that rises furthest beyond the most favorable other place; every photograph is shown once.{few} That is a choice
+among {claims}, and so has its control: where another place takes the part of each claim's region, the largest lead among all of
+them is {largest:.2f} on average and {most:.2f} at most."""
 
 HOW_TO_READ = (
     (
@@ -99,7 +101,13 @@ def run_demo_photos(out: Path | str, *, findings: int = 5, seed: int = 0, progre
         for one in (c.to_dict() for c in claims)
     ]
     shown = [(finding.name, finding.rival) for finding in chosen]
-    results = {"claims": described, "shown": shown, "unit": {"layer": LAYER, "shown": unit, **tested.to_dict()}}
+    control = lead_elsewhere(claims).tolist()
+    results = {
+        "claims": described,
+        "lead_elsewhere": control,
+        "shown": shown,
+        "unit": {"layer": LAYER, "shown": unit, **tested.to_dict()},
+    }
     write_json(out / "results.json", results)
     return path
 
@@ -111,6 +119,7 @@ def short_name(loaded: LoadedModel, index: int) -> str:
 
 def _lead(claims: Sequence[Finding], chosen: Sequence[Finding], asked: int, loaded: LoadedModel) -> str:
     few = f" No more than {len(chosen)} photographs have one that holds." if len(chosen) < asked else ""
+    elsewhere = lead_elsewhere(claims)
     example = chosen[0] if chosen else claims[0]
     return LEAD.format(
         winner=short_name(loaded, example.winner),
@@ -122,6 +131,8 @@ def _lead(claims: Sequence[Finding], chosen: Sequence[Finding], asked: int, load
         held=sum(claim.holds for claim in claims),
         chance=len(claims) / (DRAWS + 1),
         few=few,
+        largest=float(elsewhere.mean()),
+        most=float(elsewhere.max()),
     )
 
 

@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from absence_plugins.commands import demo_photos
-from absence_plugins.commands.demo_findings import DRAWS, Finding, choose_findings, draw_maps, measure_all
+from absence_plugins.commands.demo_findings import (
+    DRAWS,
+    Finding,
+    choose_findings,
+    draw_maps,
+    lead_elsewhere,
+    measure_all,
+)
 from absence_plugins.commands.demo_photos import MOST, outline_region, run_demo_photos
 from absence_plugins.commands.early_checks import check_packages
 from absence_plugins.methods.regions import RegionTest
@@ -44,6 +51,14 @@ def test_a_photograph_is_shown_once_and_what_fails_is_not() -> None:
     ]
     assert [(one.name, one.test.change) for one in choose_findings(claims, 2)] == [("a", 3.0), ("c", 1.0)]
     assert len(choose_findings(claims, 9)) == 3
+
+
+def test_the_choice_has_a_control_of_its_own() -> None:
+    """The best place of each claim leads by a step of its line; all others trail the best one."""
+    found = lead_elsewhere([finding("a", 3.0), finding("b", 3.0, 2.0)])
+    step = 1 / (DRAWS - 1)
+    expected = torch.tensor([*(-(DRAWS - 1 - place) * step for place in range(DRAWS - 1)), step]).double()
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_maps_add_what_every_part_does() -> None:
@@ -103,6 +118,10 @@ def test_page_holds_what_was_measured(page: Path) -> None:
     assert soup["after"] == pytest.approx(7.60, abs=0.1)
     assert soup["largest_elsewhere"] < 1
     assert soup["others"]["inpainted"] > 1
+    control = results["lead_elsewhere"]
+    assert len(control) == DRAWS
+    assert soup["lead"] > max(control)
+    assert f"{max(control):.2f} at most" in " ".join(text.split())
     assert f"{soup['before']:.1f} → {soup['after']:.1f}" in text
     assert results["shown"][0] == ["coffee", soup["rival"]]
     assert len(re.findall(r"<img ", text)) == 2 * 4 + 2
