@@ -31,7 +31,7 @@ def test_bars_and_results_in_a_kernel() -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    cells = [nbformat.v4.new_code_cell(source) for source in (CODE, "found", LINES)]
+    cells = [nbformat.v4.new_code_cell(source) for source in (CODE, "found", LINES, "found.figure()")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     bar = text_of(cells[0])
@@ -44,6 +44,7 @@ def test_bars_and_results_in_a_kernel() -> None:
     assert "data:image/png;base64" in shown
     assert "written beside a bar" in text_of(cells[2])
     assert "not interrupted" in text_of(cells[2])
+    assert "image/png" in cells[3]["outputs"][0]["data"]
 
 
 def text_of(cell: Any) -> str:
