@@ -19,10 +19,11 @@ from absence_plugins import Explanation, ReferenceSet
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
 from absence_plugins.commands.maps.lucent import UnitName, unit_row
 from absence_plugins.commands.maps.zennit import ZennitMaps
-from absence_plugins.commands.pasting import PixelTest, insert_missing
+from absence_plugins.commands.pasting import insert_missing
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import require_folder, write_json
 from absence_plugins.data import DigitData, digits_cnn, load_digits
+from absence_plugins.methods.regions import RegionTest
 from absence_plugins.report import Page, Panel, Row, Table, write_page
 from absence_plugins.report.pages.page import row_id
 
@@ -146,7 +147,7 @@ class _Case:
     x: Tensor
     other: Tensor
     found: Explanation
-    test: PixelTest
+    test: RegionTest
 
     @property
     def a(self) -> int:
@@ -318,7 +319,7 @@ def run_demo(out: Path | str, *, pairs: int = 3, seed: int = 0, progress: bool =
     return path
 
 
-def _write_results(path: Path, ranked: list[Pair], chosen: list[Pair], tests: list[PixelTest]) -> None:
+def _write_results(path: Path, ranked: list[Pair], chosen: list[Pair], tests: list[RegionTest]) -> None:
     results: dict[str, Any] = {
         "pairs": [
             {"digit": p.digit, "other": p.other, "change": p.change, "random_change": p.random_change} for p in ranked

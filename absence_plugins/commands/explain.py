@@ -15,19 +15,23 @@ from tqdm.auto import tqdm
 from absence_plugins import MadeReferences, ReferenceSet
 from absence_plugins.commands.check import recommend_method
 from absence_plugins.commands.class_names import find_class
-from absence_plugins.commands.image_row import Question, explain_row
+from absence_plugins.commands.image_row import explain_row
 from absence_plugins.commands.maps.explainers import CaptumMaps, Explainer, check_method, explainer
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import Pace, Passes, say_expected, show_forwards
-from absence_plugins.commands.pasting import BEYOND, CELL, RANDOM_DRAWS
+from absence_plugins.commands.pasting import RANDOM_DRAWS
+from absence_plugins.commands.photograph_row import RIVALS, count_forwards
 from absence_plugins.commands.predictions import class_of, read_outputs
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.commands.question import Question
 from absence_plugins.commands.references import choose_references
 from absence_plugins.commands.rows import add_warnings, is_of_the_system
 from absence_plugins.commands.unit_page import write_unit_page
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.pooling import PHOTOGRAPH
 from absence_plugins.core.randomness import seeded
+from absence_plugins.methods.regions.measure import DRAWS
+from absence_plugins.methods.regions.result import BEYOND
 from absence_plugins.report import Page, Row, write_page
 from absence_plugins.report.unit.interrupt import interruptions
 
@@ -53,17 +57,19 @@ HOW_TO_READ = (
     ),
     (
         "Tests in the network",
-        "What the map names is copied from the nearest reference, or blanked: the strongest pixels, on photographs the "
-        f"strongest cells of {CELL} x {CELL} pixels. The control does the same with the same shape at random places, "
-        f"{RANDOM_DRAWS} times. The network bears a map out if the output moves the claimed way, and "
-        f"further than in the control by {BEYOND} standard deviations.",
+        "What the map names is copied from the nearest reference, or blanked: the strongest pixels, in photographs the "
+        "strongest connected regions, one by one. The control does the same with the same shape at other places, "
+        f"{RANDOM_DRAWS} times ({DRAWS} times in photographs). The network bears a map out if the output moves the "
+        f"claimed way, and further than in the control by {BEYOND} standard deviations; the strongest of several regions "
+        "also further than the strongest of as many regions elsewhere (p of at most 0.05).",
     ),
 )
 AUTO = "auto"
 NONTARGETS = ("runner_up", "others", "margin", "negated")  # words for --nontarget
 FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, OSError)  # of one image; the others get their maps
 REWRITE = 60.0  # seconds after which a page of what is done so far is written
-TESTS = Passes(2 * (RANDOM_DRAWS + 2), 0)  # of the two maps
+PIXEL_TESTS = Passes(2 * (RANDOM_DRAWS + 2), 0)  # of the two maps of a small image
+CHEAP = 10  # passes of a map; only of such methods several non-targets are asked about
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,12 +161,24 @@ def explain_images(
         chosen = explainer(method, steps)
         references = None if is_made and chosen.refuse_references() else references
         wanted = _Wanted.read(loaded, first, target, nontarget, references)
-        made = _Work(loaded, chosen, references, wanted, seed, Path(out), command, tuple(notes))
-        passes = TESTS + chosen.count_passes(first, references.k if references is not None else 0)
+        rivals, passes = _plan(chosen, first, wanted, references)
+        made = _Work(loaded, chosen, references, wanted, seed, Path(out), command, tuple(notes), rivals)
         if progress:
             seconds = Pace.measure(loaded.model, first).seconds(passes, len(images) - unreadable)
             say_expected(seconds, f"explaining with {chosen.name}", _shorter(chosen, method, len(images), references))
         return made.explain(images, passes.total, progress=progress)
+
+
+def _plan(chosen: Explainer, first: Tensor, wanted: _Wanted, references: ReferenceSet | None) -> tuple[int, Passes]:
+    """How many non-targets are asked about, and about how many passes one image takes."""
+    two = chosen.count_passes(first, 0)
+    maps = chosen.count_passes(first, references.k if references is not None else 0)
+    if max(first.shape[-2:]) <= PHOTOGRAPH:
+        return 1, PIXEL_TESTS + maps
+    rivals = RIVALS if wanted.nontarget is None and two.total <= 2 * CHEAP else 1
+    more = Passes((rivals - 1) * two.forward // 2, (rivals - 1) * two.backward // 2)
+    is_made = references is not None and references.is_made
+    return rivals, maps + more + Passes(count_forwards(rivals, references is not None, is_made), 0)
 
 
 def _first_readable(images: Sequence[Path], loaded: LoadedModel) -> tuple[Tensor, int]:
@@ -249,6 +267,7 @@ class _Work:
     out: Path
     command: str
     notes: tuple[str, ...]
+    rivals: int
     rows: list[Row] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
     borne: dict[str, int] = field(default_factory=dict)
@@ -291,7 +310,9 @@ class _Work:
             if progress:
                 for line in (f"{path.name}: {asked.described}", *(chosen.notes if chosen else ())):
                     tqdm.write(line, file=sys.stderr)
-            self.rows.append(add_warnings(explain_row, path.name, asked, self.method, chosen, self.seed, verdicts))
+            self.rows.append(
+                add_warnings(explain_row, path.name, asked, self.method, chosen, self.seed, verdicts, self.rivals)
+            )
         except FAILURES as error:
             if is_of_the_system(error):
                 raise
@@ -307,8 +328,6 @@ class _Work:
         done, missing = len(self.rows), total - len(self.rows) - len(self.failed)
         count = f"{done} image{'s' if done != 1 else ''}" if done == total else f"{done} of {total} images"
         lead = f"{count}, explained with {self.method.name}. Red raises the explained output, blue holds it down."
-        if self.loaded.preprocessing.size > PHOTOGRAPH:
-            lead += f" Every square of a map is the sum over {CELL} x {CELL} pixels."
         if self.references is None:
             lead += " Without --references FOLDER only the non-target map can show an absence."
         elif isinstance(self.references, MadeReferences):

@@ -18,10 +18,10 @@ from absence_plugins.cli import app
 from absence_plugins.commands import explain
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.models import LoadedModel, Preprocessing
-from absence_plugins.commands.pasting import CELL, PixelTest, insert_missing, remove_suppressor
+from absence_plugins.commands.pasting import insert_missing, remove_suppressor
 from absence_plugins.commands.references import describe_references, load_references
 from absence_plugins.commands.same_photograph import show_same
-from absence_plugins.methods.regions import place_elsewhere
+from absence_plugins.methods.regions import RegionTest, place_elsewhere
 
 NETS = """
 import torch
@@ -307,19 +307,22 @@ def test_the_same_photograph_is_no_reference(tmp_path: Path) -> None:
 def test_the_verdict_needs_the_claimed_way_and_more_than_the_control(
     after: float, random: float, sd: float, rises: bool, expected: str
 ) -> None:
-    is_borne, said = PixelTest(5, 0.0, after, random, sd, torch.zeros(1, 2, 2)).verdict(rises=rises)
-    assert expected in said
-    assert is_borne == said.startswith("The network bears")
+    elsewhere = torch.tensor([random - sd, random, random + sd])  # with the standard deviation sd
+    where = torch.ones(2, 2, dtype=torch.bool)
+    test = RegionTest(where, torch.zeros(1, 2, 2), rises, 0.0, after, elsewhere)
+    assert expected in test.verdict()
+    assert test.is_borne == test.verdict().startswith("The network bears")
 
 
 def test_a_map_that_names_nothing_is_not_borne_out() -> None:
     test = remove_suppressor(lambda x: x.flatten(1).sum(1), torch.ones(1, 6, 6), torch.zeros(1, 6, 6), 0.0)
-    assert test.verdict(rises=True) == (False, "The map names no place, so there is nothing to test.")
+    assert test.verdict() == "The map names no place, so there is nothing to test."
+    assert not test.is_borne
 
 
-def test_photographs_are_tested_in_cells_and_the_control_keeps_their_shape() -> None:
+def test_the_control_keeps_the_shape_of_scattered_pixels() -> None:
     x, reference, absence = torch.zeros(1, 96, 96), torch.ones(1, 96, 96), torch.zeros(1, 96, 96)
-    absence[0, 3, 5] = 1.0  # one pixel each, in the cells (0, 0) and (1, 1)
+    absence[0, 3, 5] = 1.0
     absence[0, 20, 20] = 2.0
     seen = []
 
@@ -328,10 +331,9 @@ def test_photographs_are_tested_in_cells_and_the_control_keeps_their_shape() -> 
         return images.flatten(1).sum(1)
 
     test = insert_missing(output, x, reference, absence)
-    assert (test.cells, test.pixels, test.change, test.random_change) == (2, 2 * CELL**2, 512.0, 512.0)
-    assert test.region == "2 cells of 16 x 16 pixels"
+    assert (test.pixels, test.change, test.random_change) == (2, 2.0, 2.0)
     changed = test.image[0].bool()
-    assert changed.nonzero().amin(0).tolist() == [0, 0]
+    assert changed.nonzero().tolist() == [[3, 5], [20, 20]]
     for variant in torch.cat(seen[1:])[:, 0].bool():
         shifts = [
             (row, column)

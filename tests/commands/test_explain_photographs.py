@@ -47,7 +47,8 @@ def test_photographs_against_a_folder_of_references(photographs: Path) -> None:
     assert "2 of 2 images explained; the network bears out" in said
     page = (photographs / "page" / "index.html").read_text(encoding="utf-8")
     assert "1 reference was left out, as it shows the same photograph: cats/chelsea.png." in page
-    assert "12 cells of 16 x 16 pixels" in page
+    assert "Looked at: 9 regions for 3 outputs" in page
+    assert "has in the outlined region is missing here" in page
     assert "mean 0.498" in page
 
 

@@ -183,16 +183,43 @@ def test_the_strongest_of_many_needs_more_than_one_alone() -> None:
     """Elsewhere each region moves its output far in one of twenty draws: never together, so the maximum does often."""
     quiet = make(1.0, [3.0 * (draw == 0) for draw in range(19)])
     assert RegionTests((quiet,), "grey").p == pytest.approx(2 / 20)
-    several = [make(0.9, [3.0 * (draw == place) for draw in range(19)]) for place in range(1, 10)]
-    found = RegionTests((make(2.5, [0.0] * 19), *several), "grey")
-    assert found.tests[0].is_borne
+    own = make(1.0, [0.4 * (-1) ** draw for draw in range(19)])
+    several = [make(0.1, [3.0 * (draw == place) for draw in range(19)]) for place in range(1, 10)]
+    found = RegionTests((own, *several), "grey")
+    assert own.is_borne
     assert found.best == 0
     assert found.p == pytest.approx(10 / 20)
     assert not found.is_borne
     assert "the strongest of 10 regions elsewhere" in found.verdict()
-    alone = RegionTests((make(2.5, [0.0] * 19),), "grey")
+    alone = RegionTests((own,), "grey")
     assert alone.is_borne
     assert alone.verdict() == "The network bears the map out."
+
+
+def test_p_values_written_a_second_time() -> None:
+    generator = torch.Generator().manual_seed(4)
+    tests = [make(float(gain), torch.randn(29, generator=generator).tolist()) for gain in (0.5, 2.0, 3.5)]
+    expected = []
+    for test in tests:
+        reached = 0
+        for draw in range(29):
+            scores = []
+            for other in tests:
+                values = np.array([other.gain, *other.gains.tolist()])
+                scores.append((values[draw + 1] - values.mean()) / values.std())
+            values = np.array([test.gain, *test.gains.tolist()])
+            reached += max(scores) >= (test.gain - values.mean()) / values.std()
+        expected.append((1 + reached) / 30)
+    assert RegionTests(tuple(tests), "grey").p_values == pytest.approx(expected)
+    assert expected[0] > expected[2]
+
+
+def test_under_the_null_few_are_borne_out() -> None:
+    """Of 200 images whose regions are like any others, about one in twenty has a region with p of 0.05."""
+    generator = torch.Generator().manual_seed(5)
+    values = torch.randn(200, 4, 20, generator=generator).exp()
+    found = [RegionTests(tuple(make(float(row[0]), row[1:].tolist()) for row in image), "grey") for image in values]
+    assert 2 <= sum(min(tests.p_values) <= 0.05 for tests in found) <= 18
 
 
 def test_no_region() -> None:

@@ -17,7 +17,7 @@ from absence_plugins.methods.regions.result import RegionTest, RegionTests
 Output = Callable[[Tensor], Tensor]
 DRAWS = 19  # the fewest with which p can be 0.05
 AT_ONCE = 8  # images in a forward
-DEFAULT: Filling = "inpainted"
+DEFAULT: Filling = "blurred"  # at random places nearly the least destructive, and made once for all of them
 
 
 def measure_regions(
@@ -66,7 +66,7 @@ def measure_regions(
     """
     about = _checked(x, regions, source, columns, others)
     check_integers(draws=draws)
-    changes = _Changes(x, source)
+    changes = _Changes.of(x, source)
     shifts = [place_elsewhere(where, draws, seed + number) for number, where in enumerate(regions)]
     own = torch.stack([x, *changes.make(regions, [(0, 0)] * len(regions))]) if len(regions) else x[None]
     read = _read(output, own)
@@ -76,7 +76,9 @@ def measure_regions(
     places = [(where, shift) for where, own_shifts in zip(regions, shifts, strict=True) for shift in own_shifts]
     parts = [_read(output, changes.make(*_columns(part))) for part in _batches(places)]
     random = torch.cat(parts).view(len(regions), draws, -1) if parts else read.new_zeros(0, draws, read.shape[1])
-    under = {kind: _read(output, _Changes(x, kind).make(regions, [(0, 0)] * len(regions))) for kind in others if about}
+    under = {
+        kind: _read(output, _Changes.of(x, kind).make(regions, [(0, 0)] * len(regions))) for kind in others if about
+    }
     tests = tuple(
         RegionTest(
             where=regions[i].cpu(),
@@ -102,16 +104,23 @@ class _Changes:
 
     x: Tensor
     source: Tensor | Filling
+    is_moved: bool  # the source moves with the region
+
+    @classmethod
+    def of(cls, x: Tensor, source: Tensor | Filling) -> _Changes:
+        """From what was passed: a filling that is the same wherever the region lies is made once."""
+        if isinstance(source, str) and source != "inpainted":
+            return cls(x, fill(x, torch.ones_like(x[0], dtype=torch.bool), source), is_moved=False)
+        return cls(x, source, is_moved=True)
 
     def make(self, regions: Sequence[Tensor] | Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
         """One copy per region and shift [N, C, H, W]."""
-        masks = torch.stack([w.roll(s, (0, 1)) for w, s in zip(regions, shifts, strict=True)]).to(self.x.device)[
-            :, None
-        ]
+        masks = torch.stack([w.roll(s, (0, 1)) for w, s in zip(regions, shifts, strict=True)]).to(self.x.device)
         if isinstance(self.source, str):
-            return fill(self.x.expand(len(masks), *self.x.shape), masks, self.source)
-        sources = torch.stack([self.source.to(self.x).roll(shift, (1, 2)) for shift in shifts])
-        return torch.where(masks, sources, self.x)
+            return torch.stack([fill(self.x, mask, self.source) for mask in masks])
+        source = self.source.to(self.x)
+        sources = torch.stack([source.roll(shift, (1, 2)) for shift in shifts]) if self.is_moved else source
+        return torch.where(masks[:, None], sources, self.x)
 
 
 def _read(output: Output, images: Tensor) -> Tensor:

@@ -163,27 +163,48 @@ class RegionTests:
 
     @property
     def best(self) -> int | None:
-        """The number of the region that moved its output furthest the claimed way; None without regions."""
-        gains = [test.gain for test in self.tests]
-        return gains.index(max(gains)) if gains else None
+        """The number of the region that moved its output furthest the claimed way; None without regions.
+
+        Of those that are borne out, if there are any.
+        """
+        order = [(*borne, test.gain) for borne, test in zip(self._borne, self.tests, strict=True)]
+        return order.index(max(order)) if order else None
+
+    @property
+    def p_values(self) -> tuple[float, ...]:
+        """One per region: how often the strongest of as many regions elsewhere goes as far as this one does here.
+
+        Every draw moves all regions and takes the largest movement among them, in standard deviations of each region's
+        own movements: so that several regions were looked at is in the control, too (Westfall and Young's maxT). (1 +
+        draws that reach it) / (1 + draws): 0.05 at least with 19 draws.
+        """
+        if not self.tests:
+            return ()
+        gains = torch.stack([torch.cat([torch.tensor([test.gain]).double(), test.gains]) for test in self.tests])
+        z = (gains - gains.mean(1, keepdim=True)) / gains.std(1, correction=0, keepdim=True).clamp(min=1e-12)
+        strongest = z[:, 1:].amax(0)
+        return tuple((1 + int((strongest >= own - 1e-9).sum())) / z.shape[1] for own in z[:, 0])
 
     @property
     def p(self) -> float:
-        """How often the strongest of as many regions elsewhere moves its output as far as the strongest one here.
+        """The p value of the best region; 1 without regions."""
+        return 1.0 if self.best is None else self.p_values[self.best]
 
-        Every draw moves all regions and takes the largest movement among them: so the choice of the strongest of
-        several is in the control, too. (1 + draws that reach it) / (1 + draws): 0.05 at least with 19 draws.
-        """
-        if not self.tests:
-            return 1.0
-        strongest = torch.stack([test.gains for test in self.tests]).amax(0)
-        reached = int((strongest >= max(test.gain for test in self.tests)).sum())
-        return (1 + reached) / (1 + len(strongest))
+    @property
+    def borne(self) -> tuple[bool, ...]:
+        """Of every region whether the network bears it out, as one of several: its p value is at most 0.05, too."""
+        return tuple(each for each, _ in self._borne)
 
     @property
     def is_borne(self) -> bool:
-        """Whether the network bears out the strongest region, as one of several: with p of at most 0.05."""
-        return self.best is not None and self.tests[self.best].is_borne and self.p <= LEVEL
+        """Whether the network bears out the best region."""
+        return self.best is not None and self.borne[self.best]
+
+    @property
+    def _borne(self) -> list[tuple[bool, bool]]:
+        return [
+            (test.is_borne and p <= LEVEL, test.is_borne) for test, p in zip(self.tests, self.p_values, strict=True)
+        ]
 
     def verdict(self) -> str:
         """On the strongest region, in a sentence."""
@@ -193,14 +214,14 @@ class RegionTests:
         if not own.is_borne or self.is_borne or len(self.tests) == 1:
             return own.verdict()
         return (
-            f"That is no more than chance: the strongest of {len(self.tests)} regions elsewhere moves its output as far "
-            f"(p = {self.p:.2f})."
+            f"That is no more than chance: the strongest of {len(self.tests)} regions elsewhere moves its output as far, by "
+            f"its own standard (p = {self.p:.2f})."
         )
 
     def table(self) -> str:
         """One line per region."""
         rows = [("region", "of the image", "before", "after", "change", "elsewhere", "target", "borne out")]
-        for number, test in enumerate(self.tests, 1):
+        for number, (test, is_borne) in enumerate(zip(self.tests, self.borne, strict=True), 1):
             target = "" if test.target_change is None else f"{test.target_change:+.2f}"
             rows.append(
                 (
@@ -211,7 +232,7 @@ class RegionTests:
                     f"{test.change:+.2f}",
                     f"{test.random_change:+.2f} ± {test.random_sd:.2f}",
                     target,
-                    "yes" if test.is_borne else "no",
+                    "yes" if is_borne else "no",
                 )
             )
         return "\n".join(align(rows))
