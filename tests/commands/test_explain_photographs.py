@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,12 @@ def test_a_class_by_name_and_grad_cam(photographs: Path) -> None:
     code, said = run("chelsea.png", "--target", "egypt cat")
     assert code == 2
     assert "the nearest names are: Egyptian cat (285)" in said
+
+
+def test_a_region_of_the_coffee_holds_consomme_down(photographs: Path) -> None:
+    code, said = run("coffee.png", "--method", "relevance")
+    assert code == 0
+    assert "the network bears out 1 of 1 non-target maps" in said
+    page = html.unescape((photographs / "page" / "index.html").read_text(encoding="utf-8"))
+    assert "The outlined region holds 'consomme' down; blurred: 'consomme' rises from 6.6 to 8.0" in page
+    assert "in 0 of 19 draws (p = 0.05)" in page
