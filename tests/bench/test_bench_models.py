@@ -204,7 +204,7 @@ def test_the_zoo() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["bench", "models", "--quick", "--into", "nowhere.md"], "holds no <!-- bench models: begin -->"),
+        (["bench", "models", "--quick", "--into", "nowhere.md"], "into file nowhere.md does not exist"),
         (
             ["bench", "relevance", "--quick", "--out", "folder"],
             "--out belongs to bench planted, bench models and bench references",

@@ -113,7 +113,7 @@ def test_the_verdict_counts_where_ours_is_behind() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["bench", "planted", "--quick", "--into", "nowhere.md"], "holds no <!-- bench planted: begin -->"),
+        (["bench", "planted", "--quick", "--into", "nowhere.md"], "into file nowhere.md does not exist"),
         (["bench", "captum", "--quick", "--out", "folder"], "--out belongs to bench planted"),
     ],
 )
