@@ -58,8 +58,9 @@ def explain_row(
         found = _compare(asked, method, chosen, seed)
         found.add_to(panels, facts, sentences, last)
         verdicts["reference"] = found.is_borne
-        sentences += chosen.notes
-    return Row(f"{name}: {label}", " ".join(sentences), tuple(panels), tuple(facts + last))
+        sentences.append(" ".join(chosen.notes))
+    between = "\n\n" if asked.is_photograph else " "
+    return Row(f"{name}: {label}", between.join(filter(None, sentences)), tuple(panels), tuple(facts + last))
 
 
 def _other(asked: Question, method: Explainer, seed: int) -> Findings:

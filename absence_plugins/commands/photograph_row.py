@@ -165,7 +165,7 @@ def _sentence(asked: Question, tests: RegionTests, name: str, claim: str, done: 
     test = tests.tests[tests.best]
     way = "rises" if test.change > 0 else "falls"
     measured = (
-        f"{done}: {name} {way} from {test.before:.1f} to {test.after:.1f} (elsewhere {test.random_change:+.1f} ± "
+        f"with it {done}, {name} {way} from {test.before:.1f} to {test.after:.1f} (elsewhere {test.random_change:+.1f} ± "
         f"{test.random_sd:.1f})"
     )
     if test.target_before is not None and test.target_after is not None:
@@ -180,14 +180,13 @@ def _sentence(asked: Question, tests: RegionTests, name: str, claim: str, done: 
     )
     reached = round(tests.p * (DRAWS + 1)) - 1
     said = [
-        first,
         f"{looked}; {compared} in {reached} of {DRAWS} draws (p = {tests.p:.2f}).",
         *([] if tests.is_borne else [tests.verdict()]),
     ]
     if test.disagreeing:
         changes = ", ".join(f"{kind} {test.others[kind]:+.1f}" for kind in test.disagreeing)
         said.append(f"The fillings disagree: {changes}.")
-    return " ".join(said)
+    return "\n\n".join((first, " ".join(said)))
 
 
 def _fact(title: str, tests: RegionTests) -> tuple[str, str] | None:

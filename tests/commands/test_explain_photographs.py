@@ -67,5 +67,5 @@ def test_a_region_of_the_coffee_holds_consomme_down(photographs: Path) -> None:
     assert code == 0
     assert "the network bears out 1 of 1 non-target maps" in said
     page = html.unescape((photographs / "page" / "index.html").read_text(encoding="utf-8"))
-    assert "The outlined region holds 'consomme' down; blurred: 'consomme' rises from 6.6 to 8.0" in page
+    assert "The outlined region holds 'consomme' down; with it blurred, 'consomme' rises from 6.6 to 8.0" in page
     assert "in 0 of 19 draws (p = 0.05)" in page

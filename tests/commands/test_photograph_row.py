@@ -52,7 +52,9 @@ def ask(photo: Path, loaded: LoadedModel, nontarget: int | None = None) -> Quest
 def test_the_suppressed_output_is_found_among_several(photo: Path, loaded: LoadedModel) -> None:
     found = find_held_down(ask(photo, loaded), explainer("relevance"), 3, 0)
     assert found.is_borne
-    assert found.sentence.startswith("The outlined region holds 'green' down; blurred: 'green' rises from -5.3 to ")
+    assert found.sentence.startswith(
+        "The outlined region holds 'green' down; with it blurred, 'green' rises from -5.3 to "
+    )
     assert "'red' goes from 13.4 to 13." in found.sentence
     assert "Looked at: 9 regions for 3 outputs" in found.sentence
     assert "in 0 of 19 draws (p = 0.05)" in found.sentence

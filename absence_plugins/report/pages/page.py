@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         heading: A few words; also the row's name in the summary.
-        sentence: What the panels show.
+        sentence: What the panels show. Of several paragraphs (a blank line between them) the first is set large.
         panels: In reading order; shapes, units and the sign are those of :class:`Panel`.
         facts: Pairs of label and value. The first is the key fact that the summary repeats.
         wide: Whether panels stand one below the other on a phone, as diagrams must to be read.

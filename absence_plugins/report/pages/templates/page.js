@@ -466,4 +466,6 @@
   for (const panel of panels) panel.box.addEventListener("click", () => show(panel));
 
   for (const control of all(".theme, .copy, .hint")) control.hidden = false;
+  // On paper nothing can be unfolded.
+  addEventListener("beforeprint", () => { for (const folded of all(".reading")) folded.open = true; });
 })();
