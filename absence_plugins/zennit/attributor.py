@@ -249,7 +249,8 @@ class AbsenceAttributor(ShownAttributor):
         nearest = None
         for reference in plan.references[len(maps) :]:
             output, signed, value = self._one(input, plan, reference, root)
-            if not maps and isinstance(root, Pair) and isinstance(self.reference, ReferenceSet):
+            is_paired = root is not None and root.active and not self._needs_no_rules
+            if not maps and is_paired and isinstance(root, Pair) and isinstance(self.reference, ReferenceSet):
                 nearest = root.outputs[get_ident()][1]
             maps.append(signed)
             values.append(value)
