@@ -173,8 +173,8 @@ def _check_report(given: Values) -> None:
 
 
 def _check_check(given: Values) -> None:
-    if not (given["budget"] > 0 and math.isfinite(given["budget"])):
-        raise ValueError(f"--budget {given['budget']:g} must be above 0, in seconds")
+    if not (given["budget"] >= 0 and math.isfinite(given["budget"])):
+        raise ValueError(f"--budget {given['budget']:g} must be at least 0, in seconds")
 
 
 def _check_demo(given: Values) -> None:

@@ -14,6 +14,7 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
+from absence_plugins.commands import known_words
 from absence_plugins.commands.layers import layers_of
 from absence_plugins.data import digits_cnn
 from absence_plugins.experiments.imagenet import NETWORKS, Network
@@ -156,6 +157,7 @@ def test_both_protocols_on_folders(
     protocol: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NETWORKS, "resnet18", Network(("conv1", "layer1.0.conv2")))
+    monkeypatch.setattr(known_words, "PUBLISHED", ("resnet18",))
     options = ["--model", "resnet18", "--data", "photos", "--protocol", protocol, "--out", "page", "--stride", "80"]
     code, output = run("experiment", "imagenet", *options, "--units", "0,1", "--images-per-unit", "3", "--quiet")
     assert code == 0, output

@@ -111,7 +111,7 @@ def test_the_command_for_a_users_model(tmp_path: Path) -> None:
     assert "reading conv3: 8 channels x 32 x 8 positions, each a sample" in done.output
     for bad, words in (
         (["directions", str(tmp_path / "none"), "--layer", "conv3", "--model", "digits"], "does not exist"),
-        ([*arguments, "--count", "1"], "n_directions=1"),
+        ([*arguments, "--count", "1"], "--count 1 must be at least 2"),
         ([*arguments, "--channels", "middle"], "auto, first or last"),
         ([*arguments[:3], "conv9", *arguments[4:]], "conv9"),
     ):
