@@ -218,7 +218,10 @@ def test_torchvision_models_build_without_weights(name: str) -> None:
         (["three.png", "--model", "own_models:broken"], "own_models:broken fails with KeyError: 'no file'"),
         (["three.png", "--model", "own_models:text"], "must return a torch.nn.Module, got str"),
         (["photo.png", "--model", "own_models:averaged", "--size", "24"], "drop the softmax"),
-        (["three.png", "--method", "relevance:delta"], "there is no rule 'delta'; there are: alpha_beta, epsilon, lower_gamma"),
+        (
+            ["three.png", "--method", "relevance:delta"],
+            "there is no rule 'delta'; there are: alpha_beta, epsilon, lower_gamma",
+        ),
         (["three.png", "--out", "three.png"], "existing file"),
     ],
 )
