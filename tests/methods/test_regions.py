@@ -222,6 +222,68 @@ def test_under_the_null_few_are_borne_out() -> None:
     assert 2 <= sum(min(tests.p_values) <= 0.05 for tests in found) <= 18
 
 
+def test_the_verdict_on_one_region_goes_by_its_p_value() -> None:
+    """Far beyond two standard deviations, but one of 19 places goes further: p = 0.1."""
+    found = RegionTests((make(3.0, [5.0] + [0.0] * 18),), "grey")
+    assert found.tests[0].is_borne
+    assert (found.p, found.is_borne) == (pytest.approx(0.1), False)
+    assert found.verdict().startswith("That is no more than chance")
+    few = RegionTests((make(3.0, [0.1 * draw for draw in range(10)]),) * 2, "grey")
+    assert (few.p, few.is_borne) == (pytest.approx(1 / 11), False)
+    assert few.verdict() == "Undecided: with 10 other places p cannot be 0.05 (p = 0.09)."
+
+
+def test_a_place_is_drawn_once() -> None:
+    where = torch.rand(12, 12, generator=torch.Generator().manual_seed(0)) < 0.1  # nearly every shift shares a pixel
+    shifts = place_elsewhere(where, 100, 0)
+    assert len(set(shifts)) == 100
+    shared = [int((where & where.roll(shift, (0, 1))).sum()) for shift in shifts]
+    assert shared == sorted(shared)
+    rows = box(slice(0, 2), slice(0, 4), 4)
+    assert sorted({down for down, _ in place_elsewhere(rows, 99, 0)}) == [1, 2, 3]  # sideways the rows stay the same
+    assert place_elsewhere(torch.ones(4, 4, dtype=torch.bool), 9, 0) == [(0, 0)]
+
+
+def test_few_places_cannot_bear_a_map_out() -> None:
+    """Of 15 other places on 4 x 4 pixels, each once: p = 1/16, where 19 draws of them would have said 1/20."""
+    x = torch.ones(1, 4, 4)
+    found = measure_regions(
+        lambda images: -images[:, 0, 0, 0], x, box(slice(0, 1), slice(0, 1), 4)[None], x * 0, draws=99
+    )
+    assert len(found.tests[0].random_values) == 15
+    assert (found.p, found.is_borne) == (1 / 16, False)
+
+
+def test_a_change_of_rounding_bears_nothing_out() -> None:
+    """The output hangs on the region alone, by a hundred-thousandth of its value."""
+    x = torch.ones(1, 32, 32)
+
+    def output(size: float) -> RegionTests:
+        return measure_regions(
+            lambda images: 10 - size * images[:, 0, *SUPPRESSOR].flatten(1).mean(1), x, box(*SUPPRESSOR)[None], x * 0
+        )
+
+    assert not output(1e-4).is_borne
+    assert "the output did not move" in output(1e-4).verdict()
+    assert output(0.1).is_borne
+    assert output(0.1).tests[0].least == pytest.approx(1e-3 * 10)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_outputs_that_are_no_numbers_are_refused(value: float) -> None:
+    """A NaN of one region made every other one of the same image significant."""
+    x = torch.ones(1, 32, 32)
+
+    def output(images: Tensor) -> Tensor:
+        values = images.flatten(1).sum(1)
+        return torch.stack([values, torch.where(images[:, 0, 0, 0] == 0, value, values)], 1)
+
+    regions = torch.stack([box(slice(0, 8), slice(0, 8)), box(*SUPPRESSOR)])
+    assert len(measure_regions(output, x, regions, x * 0).tests) == 2  # the second output is not asked for
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        measure_regions(output, x, regions, x * 0, columns=[1, 0])
+
+
 def test_no_region() -> None:
     x = torch.zeros(1, 8, 8)
     found = measure_regions(lambda images: images.sum((1, 2, 3)), x, torch.zeros(0, 8, 8, dtype=torch.bool), x)

@@ -17,6 +17,8 @@ from absence_plugins.methods.regions.result import RegionTest, RegionTests
 Output = Callable[[Tensor], Tensor]
 DRAWS = 19  # the fewest with which p can be 0.05
 AT_ONCE = 8  # images in a forward
+LEAST = 1e-3  # of the largest output that was read: a smaller change counts as none
+STEPS = 8  # of the output's number format, in which it counts as none, too
 DEFAULT: Filling = "blurred"  # at random places nearly the least destructive, and made once for all of them
 
 
@@ -49,36 +51,46 @@ def measure_regions(
         columns: of several outputs, the one that each region is about [N]; default: 0.
         target: the number of another output to report beside u.
         others: fillings whose change of u is reported, too, without a control.
-        draws: other places per region, drawn by ``seed``: beside the region, around the edges of the image.
+        draws: other places per region, drawn by ``seed``: beside the region, around the edges of the image; as many as
+            there are on an image of fewer pixels. With fewer than 19 no region is borne out.
         seed: of the places.
 
     Raises:
         TypeError: regions that are not boolean, a ``source`` that is neither.
-        ValueError: shapes that do not fit, a filling, a column or a target that does not exist.
+        ValueError: shapes that do not fit, a filling, a column or a target that does not exist, outputs that are NaN or
+            infinite.
 
-    >>> x = torch.ones(1, 4, 4)
-    >>> regions = torch.zeros(1, 4, 4, dtype=torch.bool)
+    >>> x = torch.ones(1, 5, 5)
+    >>> regions = torch.zeros(1, 5, 5, dtype=torch.bool)
     >>> regions[0, 0, 0] = True  # holds u down; all other pixels raise it
     >>> measure_regions(lambda images: images.flatten(1).sum(1) - 6 * images[:, 0, 0, 0], x, regions, x * 0)
     RegionTests(1 regions, pasted; p = 0.05)
     region  of the image  before  after  change     elsewhere  target  borne out
-    1               6.2%   10.00  15.00   +5.00  -1.00 ± 0.00                yes
+    1               4.0%   19.00  24.00   +5.00  -1.00 ± 0.00                yes
     """
     about = _checked(x, regions, source, columns, others)
     check_integers(draws=draws)
     changes = _Changes.of(x, source)
     shifts = [place_elsewhere(where, draws, seed + number) for number, where in enumerate(regions)]
+    draws = min(map(len, shifts), default=draws)
+    shifts = [own_shifts[:draws] for own_shifts in shifts]
     own = torch.stack([x, *changes.make(regions, [(0, 0)] * len(regions))]) if len(regions) else x[None]
-    read = _read(output, own)
-    for column in (*about, *([] if target is None else [target])):
+    read, step = _read(output, own)
+    used = [*about, *([] if target is None else [target])]
+    for column in used:
         if not -read.shape[1] <= column < read.shape[1]:
             raise ValueError(f"output {column} does not exist; there are {read.shape[1]}")
     places = [(where, shift) for where, own_shifts in zip(regions, shifts, strict=True) for shift in own_shifts]
-    parts = [_read(output, changes.make(*_columns(part))) for part in _batches(places)]
+    parts = [_read(output, changes.make(*_columns(part)))[0] for part in _batches(places)]
     random = torch.cat(parts).view(len(regions), draws, -1) if parts else read.new_zeros(0, draws, read.shape[1])
     under = {
-        kind: _read(output, _Changes.of(x, kind).make(regions, [(0, 0)] * len(regions))) for kind in others if about
+        kind: _read(output, _Changes.of(x, kind).make(regions, [(0, 0)] * len(regions)))[0] for kind in others if about
     }
+    for values in (read, random, *under.values()):
+        if not bool(torch.isfinite(values[..., used]).all()):
+            raise ValueError(
+                "the output is NaN or infinite on the image or on a changed one, so nothing can be compared"
+            )
     tests = tuple(
         RegionTest(
             where=regions[i].cpu(),
@@ -92,6 +104,7 @@ def measure_regions(
             target_random=None if target is None else random[i, :, target],
             column=column,
             others={kind: float(values[i, column] - read[0, column]) for kind, values in under.items()},
+            least=max(LEAST, step) * float(torch.cat([read[[0, i + 1], column], random[i, :, column]]).abs().max()),
         )
         for i, column in enumerate(about)
     )
@@ -123,15 +136,17 @@ class _Changes:
         return torch.where(masks[:, None], sources, self.x)
 
 
-def _read(output: Output, images: Tensor) -> Tensor:
-    """The outputs [B, K] of images, float64 on the CPU; a few images at a time."""
+def _read(output: Output, images: Tensor) -> tuple[Tensor, float]:
+    """The outputs [B, K] of images, float64 on the CPU, a few images at a time; and the relative size of their rounding."""
     with torch.no_grad():
-        found = torch.cat([output(part).detach().double().cpu() for part in torch.split(images, AT_ONCE)])
+        parts = [output(part).detach() for part in torch.split(images, AT_ONCE)]
+    step = STEPS * torch.finfo(parts[0].dtype).eps if parts[0].is_floating_point() else 0.0
+    found = torch.cat([part.double().cpu() for part in parts])
     if found.dim() not in (1, 2) or len(found) != len(images):
         raise ValueError(
             f"output returned shape {tuple(found.shape)} for {len(images)} images; it must be [B] or [B, K]"
         )
-    return found[:, None] if found.dim() == 1 else found
+    return (found[:, None] if found.dim() == 1 else found), step
 
 
 def _batches(places: Sequence[tuple[Tensor, tuple[int, int]]]) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:

@@ -7,19 +7,21 @@ from torch import Tensor
 
 
 def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, int]]:
-    """Shifts (down, right) that move a region [H, W] to random places: around the edges, and beside itself.
+    """Shifts (down, right) that move a region [H, W] to different random places: around the edges, and beside itself.
 
-    All shifts after which the region and its image share no pixel are equally likely; where there is none, those that
-    share the fewest.
+    All shifts after which the region and its image share no pixel are equally likely, and each is drawn once; where there
+    are fewer than ``draws``, those that share the fewest pixels follow. Small images have fewer places than that: then the
+    list is shorter, since a place that is drawn twice is no second observation.
 
-    >>> place_elsewhere(torch.tensor([[True, False]]), 2, 0)
-    [(0, 1), (0, 1)]
+    >>> place_elsewhere(torch.tensor([[True, False, False]]), 5, 0)
+    [(0, 1), (0, 2)]
     """
     mask = where.double().cpu()
     spectrum = torch.fft.fft2(mask)
     shared = torch.fft.ifft2(spectrum.abs() ** 2).real.round().flatten()  # pixels in common, of every shift
-    shared[0] = torch.inf  # not moved at all
-    candidates = (shared == shared.min()).nonzero().flatten()
-    generator = torch.Generator().manual_seed(seed)
-    drawn = candidates[torch.randint(len(candidates), (draws,), generator=generator)]
+    moves = (shared < mask.sum()).nonzero().flatten()  # the others leave the region where it is
+    if not len(moves):
+        return [(0, 0)]
+    moves = moves[torch.randperm(len(moves), generator=torch.Generator().manual_seed(seed))]
+    drawn = moves[shared[moves].sort(stable=True).indices][:draws]
     return [divmod(int(shift), mask.shape[1]) for shift in drawn]

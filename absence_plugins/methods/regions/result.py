@@ -28,6 +28,7 @@ class RegionTest:
         target_before, target_after, target_random: the same of the target, where that is another output.
         column: which of several outputs u is.
         others: the change of u under other fillings, by their names.
+        least: a change of u that is not larger counts as none, such as rounding.
     """
 
     where: Tensor
@@ -41,6 +42,7 @@ class RegionTest:
     target_random: Tensor | None = None
     column: int = 0
     others: Mapping[str, float] = field(default_factory=dict)
+    least: float = 0.0
 
     @property
     def pixels(self) -> int:
@@ -86,13 +88,13 @@ class RegionTest:
 
     @property
     def moved(self) -> bool:
-        """Whether u moved the way the map says."""
-        return self.gain > 0
+        """Whether u moved the way the map says, by more than ``least``."""
+        return self.gain > self.least
 
     @property
     def went_further(self) -> bool:
         """Whether u moved further that way than elsewhere, by two standard deviations of the control."""
-        return self.gain - float(self.gains.mean()) > BEYOND * self.random_sd
+        return self.gain - float(self.gains.mean()) > max(BEYOND * self.random_sd, self.least)
 
     @property
     def is_borne(self) -> bool:
@@ -103,7 +105,7 @@ class RegionTest:
     def disagreeing(self) -> tuple[str, ...]:
         """The other fillings under which u moves the other way, or not at all."""
         sign = 1 if self.rises else -1
-        return tuple(name for name, change in self.others.items() if (sign * change > 0) != self.moved)
+        return tuple(name for name, change in self.others.items() if (sign * change > self.least) != self.moved)
 
     def verdict(self) -> str:
         """In a sentence; of a map that is not borne out, which of the two conditions failed.
@@ -121,7 +123,7 @@ class RegionTest:
                 "That is no more than chance: the output moves as the map says, but not further than at random places."
             )
         claimed, opposite = ("rises", "fell") if self.rises else ("falls", "rose")
-        way = f"the output {opposite if self.change else 'did not move'}, and the map says that it {claimed}"
+        way = f"the output {opposite if abs(self.change) > self.least else 'did not move'}, and the map says that it {claimed}"
         if self.went_further:
             return f"The network does not bear the map out: {way} (at random places it {opposite} further)."
         return f"The network does not bear the map out: {way}, and against random places it is no more than chance."
@@ -144,6 +146,7 @@ class RegionTest:
             "target_after": self.target_after,
             "target_change": self.target_change,
             "column": self.column,
+            "least": self.least,
             "others": dict(self.others),
             "is_borne": self.is_borne,
         }
@@ -211,8 +214,13 @@ class RegionTests:
         if self.best is None:
             return "The map names no region, so there is nothing to test."
         own = self.tests[self.best]
-        if not own.is_borne or self.is_borne or len(self.tests) == 1:
+        if not own.is_borne or self.is_borne:
             return own.verdict()
+        draws = len(own.random_values)
+        if (1 + draws) * LEVEL < 1:
+            return f"Undecided: with {draws} other place{'s' * (draws > 1)} p cannot be {LEVEL} (p = {self.p:.2f})."
+        if len(self.tests) == 1:
+            return f"That is no more than chance: elsewhere the output moves as far too often (p = {self.p:.2f})."
         return (
             f"That is no more than chance: the strongest of {len(self.tests)} regions elsewhere moves its output as far, by "
             f"its own standard (p = {self.p:.2f})."
