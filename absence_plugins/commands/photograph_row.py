@@ -88,7 +88,8 @@ def find_held_down(asked: Question, method: Explainer, rivals: int, seed: int) -
     panel = shown.signed(found.attribution, f"What holds {name} down", caption, shown.other)
     panels = (panel, *_pictures(asked, tests, name, number))
     said = (f"The outlined region holds {name} down", DEFAULT, len(questions))
-    sentence = _sentence(asked, tests, name, *said)
+    nothing = f"No region of the image holds {name} down in the map, so there is nothing to test."
+    sentence = _sentence(asked, tests, name, *said) if tests.tests else nothing
     output = (f"Output of {shown.other_label}", f"{found.output:.2f}")
     return Findings(panels, sentence, tests.is_borne, output, _fact("Blanking what suppresses", tests))
 
@@ -100,7 +101,9 @@ def find_target_held_down(asked: Question, found: Found, panels: tuple[Panel, ..
     tests = measure_regions(asked.read_target, asked.x[0], regions, DEFAULT, others=OTHERS, seed=seed)
     name = asked.brief
     pictures = _pictures(asked, tests, name)
-    sentence = _sentence(asked, tests, name, f"A region holds {name} itself down", DEFAULT, 1)
+    nothing = f"No region of the image holds {name} itself down in the map, so there is nothing to test."
+    claim = f"A region holds {name} itself down"
+    sentence = _sentence(asked, tests, name, claim, DEFAULT, 1) if tests.tests else nothing
     return Findings((*panels, *pictures), sentence, tests.is_borne, tested=_fact("Blanking, target", tests))
 
 
@@ -113,7 +116,8 @@ def find_missing(
     name = asked.brief
     pictures = _pictures(asked, tests, name)
     claim = f"What {source} has in the outlined region is missing here, and that raises {name}"
-    sentence = _sentence(asked, tests, name, claim, "pasted in", 1)
+    nothing = f"The map names no region of {source} whose absence here raises {name}, so there is nothing to test."
+    sentence = _sentence(asked, tests, name, claim, "pasted in", 1) if tests.tests else nothing
     return Findings((*panels, *pictures), sentence, tests.is_borne, tested=_fact("Pasting what is missing", tests))
 
 
@@ -160,14 +164,11 @@ def _numbers(asked: Question, test: RegionTest, name: str) -> str:
 
 def _sentence(asked: Question, tests: RegionTests, name: str, claim: str, done: str, outputs: int) -> str:
     """What the network says of the strongest region, first in few words, then how it was measured."""
-    if tests.best is None:
-        return f"No region of the image holds {name} down in the map, so there is nothing to test."
+    assert tests.best is not None
     test = tests.tests[tests.best]
-    way = "rises" if test.change > 0 else "falls"
-    measured = (
-        f"with it {done}, {name} {way} from {test.before:.1f} to {test.after:.1f} (elsewhere {test.random_change:+.1f} ± "
-        f"{test.random_sd:.1f})"
-    )
+    way = "stays" if abs(test.change) <= test.least else "rises" if test.change > 0 else "falls"
+    moved = f"at {test.before:.1f}" if way == "stays" else f"from {test.before:.1f} to {test.after:.1f}"
+    measured = f"with it {done}, {name} {way} {moved} (elsewhere {test.random_change:+.1f} ± {test.random_sd:.1f})"
     if test.target_before is not None and test.target_after is not None:
         measured += f", {asked.brief} goes from {test.target_before:.1f} to {test.target_after:.1f}"
     first = f"{claim}; {measured}." if tests.is_borne else f"Not borne out: {claim[0].lower()}{claim[1:]}; {measured}."
@@ -178,9 +179,10 @@ def _sentence(asked: Question, tests: RegionTests, name: str, claim: str, done: 
         if count > 1
         else "elsewhere it goes as far"
     )
-    reached = round(tests.p * (DRAWS + 1)) - 1
+    draws = len(test.random_values)
+    reached = round(tests.p * (draws + 1)) - 1
     said = [
-        f"{looked}; {compared} in {reached} of {DRAWS} draws (p = {tests.p:.2f}).",
+        f"{looked}; {compared} in {reached} of {draws} draws (p = {tests.p:.2f}).",
         *([] if tests.is_borne else [tests.verdict()]),
     ]
     if test.disagreeing:

@@ -13,7 +13,7 @@ from torch import nn
 from absence_plugins.commands.explain import explain_images
 from absence_plugins.commands.maps.explainers import Found, explainer
 from absence_plugins.commands.models import LoadedModel, Preprocessing
-from absence_plugins.commands.photograph_row import find_held_down, find_missing, outline
+from absence_plugins.commands.photograph_row import find_held_down, find_missing, find_target_held_down, outline
 from absence_plugins.commands.question import Question
 
 SIDE = 80
@@ -84,6 +84,27 @@ def test_missing_content_is_pasted_region_by_region(photo: Path, loaded: LoadedM
     assert "'green' falls from" in found.sentence
     assert not found.is_borne, "the network looks at colors alone, so blue content does the same elsewhere"
     assert "not further than at random places" in found.sentence
+
+
+def test_maps_that_name_nothing_say_what_was_looked_for(photo: Path, loaded: LoadedModel) -> None:
+    asked = ask(photo, loaded)
+    nothing = Found(torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE), 0.0)
+    missing = find_missing(asked, nothing, asked.x[0], "other.png", (), 0)
+    assert missing.sentence.startswith("The map names no region of other.png whose absence here raises 'red'")
+    held = find_target_held_down(asked, nothing, (), 0)
+    assert held.sentence.startswith("No region of the image holds 'red' itself down")
+    assert not missing.is_borne
+    assert not held.is_borne
+
+
+def test_an_output_that_does_not_move_stays(photo: Path, loaded: LoadedModel) -> None:
+    """The region that the map names is the same in the reference."""
+    asked = ask(photo, loaded)
+    absence = torch.zeros(1, 3, SIDE, SIDE)
+    absence[:, :, 44:64, 44:64] = 1.0
+    found = find_missing(asked, Found(absence, absence, 0.0), asked.x[0], "other.png", (), 0)
+    assert "'red' stays at 13.4 (elsewhere" in found.sentence
+    assert not found.is_borne
 
 
 @pytest.mark.slow
