@@ -60,7 +60,8 @@ class FeatureSpace:
         found = []
         with torch.inference_mode(False), torch.no_grad():
             own = tuple(part.clone() if part.is_inference() else part for part in images)
-            layer = Layer.of(self._in_front_of_last(*own) if self.layer is None else self.layer)
+            first = tuple(part[:1].to(place.device) for part in own)
+            layer = Layer.of(self._in_front_of_last(*first) if self.layer is None else self.layer)
             with layer.reading(self.model) as read:
                 for start in range(0, len(own[0]), self.batch_size):
                     batch = (part[start : start + self.batch_size].to(place.device) for part in own)
@@ -72,9 +73,12 @@ class FeatureSpace:
         return F.normalize(points, dim=1) if self.distance == "cosine" else points
 
     def state(self) -> tuple[Any, ...]:
-        """What changes with every change of the model's weights."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        return tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors)
+        """What changes with every change of the model's weights, those of ``weight.data`` included."""
+        tensors = [one.detach() for one in (*self.model.parameters(), *self.model.buffers())]
+        places = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors)
+        real = [one.flatten() for one in tensors if one.numel() and one.is_floating_point()]
+        # torch counts no change of weight.data: sums and norms tell
+        return places, tuple((float(one.sum(dtype=torch.float64)), float(one.float().norm())) for one in real)
 
     def _in_front_of_last(self, *images: Tensor) -> Layer:
         """The input of the last module with a matrix or filters that runs; without any, the model's output."""
@@ -88,7 +92,7 @@ class FeatureSpace:
         handles = [one.register_forward_hook(lambda module, *_call: ran.append(module)) for one in weighted]
         try:
             with quiet_forward(images), evaluating(model):
-                run_model(model, tuple(part[:1] for part in images))
+                run_model(model, images)
         finally:
             for handle in handles:
                 handle.remove()

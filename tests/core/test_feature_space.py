@@ -148,3 +148,33 @@ def test_features_that_are_no_numbers_are_named() -> None:
         net.get_parameter("0.weight").fill_(torch.nan)
     with pytest.raises(ValueError, match="image 0 at layer 5 are NaN"):
         ReferenceSet(images, k=1, nearest_in=FeatureSpace(net)).nearest(images)
+
+
+def test_weights_changed_behind_the_back_of_autograd_are_noticed() -> None:
+    """``weight.data`` has no version: the features of the old network were kept, and other references drawn."""
+    net, images, x = network().eval(), noise(40, 1, 6, 6), noise(2, 1, 6, 6, seed=1)
+    references = ReferenceSet(images, k=5, nearest_in=FeatureSpace(net))
+    before = references.nearest_indices(x)
+    net[0].weight.data.mul_(-1)
+    after = references.nearest_indices(x)
+    assert after.tolist() == ReferenceSet(images, k=5, nearest_in=FeatureSpace(net)).nearest_indices(x).tolist()
+    assert after.tolist() != before.tolist()
+
+
+class Elsewhere(nn.Module):
+    """A model on another device, which notes where its inputs are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+        self.seen: list[str] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.device.type)
+        return torch.zeros(len(x), 2)
+
+
+def test_images_follow_the_model_to_its_device() -> None:
+    net = Elsewhere()
+    assert FeatureSpace(net, distance="euclidean").points(noise(3, 1, 6, 6)).shape == (3, 2)
+    assert set(net.seen) == {"meta"}
