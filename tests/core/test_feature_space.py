@@ -155,7 +155,7 @@ def test_weights_changed_behind_the_back_of_autograd_are_noticed() -> None:
     net, images, x = network().eval(), noise(40, 1, 6, 6), noise(2, 1, 6, 6, seed=1)
     references = ReferenceSet(images, k=5, nearest_in=FeatureSpace(net))
     before = references.nearest_indices(x)
-    net[0].weight.data.mul_(-1)
+    next(net.parameters()).data.mul_(-1)
     after = references.nearest_indices(x)
     assert after.tolist() == ReferenceSet(images, k=5, nearest_in=FeatureSpace(net)).nearest_indices(x).tolist()
     assert after.tolist() != before.tolist()
