@@ -70,7 +70,7 @@ class AbsenceIntegratedGradients(AbsenceMethod, IntegratedGradients, complete=Tr
         for steps in AUTO_STEPS:
             result = run_host(IntegratedGradients, host, {**call, "n_steps": steps})
             signed = result[0] if call["return_convergence_delta"] else result
-            if difference is None or not bool(is_off(signed, difference).any()):
+            if difference is None or not bool(is_off(plan, signed, difference).any()):
                 break
         return result
 

@@ -40,6 +40,7 @@ from absence_plugins.captum.evidence import content_parts, is_gradient, magnitud
 from absence_plugins.captum.noise import adopt_tunnels, is_news, real_inputs
 from absence_plugins.captum.plan import Plan, every, name_neuron
 from absence_plugins.captum.points import Lookout
+from absence_plugins.captum.precision import in_own_type, settle_precision
 from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, warn_limits, warn_unsigned
 from absence_plugins.captum.shown import ShownMethod
 from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
@@ -51,6 +52,7 @@ from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.outputs import shrunk
+from absence_plugins.core.precision import is_coarse
 from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scores import Scores, announce
@@ -190,6 +192,7 @@ class AbsenceMethod(ShownMethod):
                 if looks_rectified(plan.points[0].value):
                     warnings.warn(rectified_note(type(self.layer).__name__), AbsenceWarning, stacklevel=5)
                 plan.output = self._value(plan, real)
+        settle_precision(plan, outputs, self._model)
         given = arguments.get(self._traits.baselines)
         if self.reference is not None and given is None:
             plan.references = self._draw(plan, self.reference)
@@ -293,7 +296,7 @@ class AbsenceMethod(ShownMethod):
             stack.enter_context(explained_gradients(self))
             result = self._run(host, call, plan, paired=reference is not None)
         signed, delta = result if call.get("return_convergence_delta") else (result, None)
-        return tree_map(Tensor.detach, signed), delta
+        return in_own_type(plan, signed), delta
 
     def _as_baselines(self, plan: Plan, reference: tuple[Tensor, ...]) -> Any:
         return reference if plan.is_tuple else reference[0]
@@ -326,7 +329,9 @@ class AbsenceMethod(ShownMethod):
                 deltas.append(delta)
             if full:
                 maps.append(one)
-            if full or (number == 0 and (reference is not None or self._is_checked)):  # the nearest one stands for all
+            if full or (
+                number == 0 and (reference is not None or self._is_checked or is_coarse(plan.dtype))
+            ):  # the nearest one stands for all
                 values.append(self._reference_value(plan, reference))
         count = 1 if plan.references is None else plan.references[0].shape[1]
         scaled = (None if tree is None else tree_map(lambda r: r / count, tree) for tree in (signed, present, absent))

@@ -26,6 +26,8 @@ class Plan:
     copies: int = 1
     choice: Choice | None = None
     output: Tensor = field(default_factory=lambda: torch.empty(0))  # u(x) of the real samples [B]
+    size: Tensor = field(default_factory=lambda: torch.empty(0))  # of the outputs behind u [B], in half precision
+    dtype: torch.dtype = torch.float32  # the least exact one of the call
     columns: int = 1  # outputs the host can select from
     view: Literal["target", "nontarget"] = "target"
     is_blank: bool = False  # the target against a blank baseline, where nothing missing can show
@@ -41,6 +43,11 @@ class Plan:
     def is_tuple(self) -> bool:
         """Whether the caller passed a tuple of inputs, and gets a tuple of maps."""
         return isinstance(self.arguments["inputs"], tuple)
+
+    @property
+    def step(self) -> Tensor | float:
+        """What rounding in half precision can take from or add to u(x) - u(r) [B]; 0 in other types."""
+        return torch.finfo(self.dtype).eps * self.size if self.size.numel() else 0.0
 
     @property
     def real_repeated(self) -> tuple[Tensor, ...]:

@@ -22,6 +22,7 @@ from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import SIGMOID_NOTE, SINGLE_NOTE
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.precision import warn_unresolved
 from absence_plugins.core.suitability import warn_alike, warn_unsuitable
 
 NO_BASELINE = "its method has no baseline to compare with; use AbsenceIntegratedGradients or AbsenceDeepLift"
@@ -51,12 +52,12 @@ def without_relus(instance: Any) -> Any:
     return closed
 
 
-def is_off(signed: Any, difference: Tensor) -> Tensor:
-    """Which samples' maps do not sum to the difference of the outputs, by more than 5 % of it [B]."""
+def is_off(plan: Plan, signed: Any, difference: Tensor) -> Tensor:
+    """Which samples' maps do not sum to the difference of the outputs, by more than 5 % of it and than rounding [B]."""
     flat = torch.cat([part.reshape(len(part), -1) for part in leaves(signed)], 1)
     off = (flat.sum(1) - difference).abs()
     rounding = max(ROUNDING, torch.finfo(flat.dtype).eps)
-    return off > INCOMPLETE * difference.abs() + rounding * flat.abs().sum(1)
+    return off > INCOMPLETE * difference.abs() + rounding * flat.abs().sum(1) + plan.step
 
 
 def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: int) -> None:
@@ -67,7 +68,7 @@ def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: 
     difference = plan.output - value
     if any(len(part) != len(difference) for part in leaves(signed)):
         return
-    off = is_off(signed, difference)
+    off = is_off(plan, signed, difference)
     if not bool(off.any()):
         return
     has_steps = "n_steps" in plan.arguments
@@ -119,6 +120,8 @@ def warn_unsigned(method: Any, wants_parts: bool) -> None:
 def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
     """Say where the map cannot show what was asked for; ``values``: u of the references."""
     warn_drawing(plan.drawing, level)
+    if values is not None:
+        warn_unresolved(plan.output, values, plan.size, plan.dtype, level + 1)
     if method._is_auto and plan.choice is not None and plan.choice.kind == "target":
         if not plan.choice.single:
             warnings.warn(SIGMOID_NOTE, AbsenceWarning, stacklevel=level)

@@ -139,6 +139,8 @@ class ModelCheck(Result):
             ("explained", f"{self.outputs.count}, {self.outputs.kind}"),
             ("predicted", f"{self.outputs.name or f'output {self.outputs.predicted}'}, {self.outputs.score:.4g}"),
         ]
+        if self.outputs.caution:
+            rows.append(("caution", self.outputs.caution))
         if self.outputs.reason:
             rows.append(("rejected", self.outputs.reason))
         return align(rows, left=(0, 1))

@@ -20,6 +20,7 @@ from absence_plugins.core.units import Layer, LayerShape
 
 ROWS = 25  # layers that are shown
 SIDES = (224, 32, 64, 28, 299, 384, 128, 96, 16)  # of a made image, tried in this order
+FEW = range(2, 21)  # outputs that may be quantities: classes without names are usually more
 EMPTY = (nn.Identity, nn.Dropout, nn.modules.dropout._DropoutNd, nn.ModuleList, nn.ModuleDict)
 
 
@@ -50,6 +51,14 @@ class OutputCheck:
         if len(self.shape) > 1:
             return f"{self.shape[0]} outputs at {' x '.join(map(str, self.shape[1:]))} places each"
         return "one output" if not self.shape or self.shape[0] == 1 else f"{self.shape[0]} outputs"
+
+    @property
+    def caution(self) -> str:
+        """What to do where nothing tells scores of classes from quantities; "" where it is known."""
+        is_named = self.name not in ("", f"class {self.predicted}")
+        if self.kind != "logits" or is_named or len(self.shape) != 1 or self.shape[0] not in FEW:
+            return ""
+        return "if these outputs are quantities, not scores of classes, there is no runner-up: use nontarget=None"
 
 
 @dataclass(frozen=True)

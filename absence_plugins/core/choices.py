@@ -77,6 +77,11 @@ class Choice(Output):
         columns = class_sums(outputs) if self.summed else as_columns(outputs)
         return select(columns if self.weights is None else combine(columns, self.weights), self.index)
 
+    def sizes(self, outputs: Tensor) -> Tensor:
+        """How large the outputs are that u is computed from [B]: of a difference of logits the sum of their amounts."""
+        weights = None if self.weights is None else self.weights.abs()
+        return replace(self, weights=weights).values(outputs.abs())
+
     def around(self, model: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """The model from whose outputs ``index`` selects: the model itself, or :class:`CombinedOutputs` of it."""
         if self.weights is None and not self.summed and not self.flat:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.outputs import check_explained
+from absence_plugins.core.precision import warn_unresolved
 from absence_plugins.core.running import EXPORTED, is_exported
 from absence_plugins.core.scores import announce
 from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pulled
@@ -102,7 +103,9 @@ def relevance(
         found.append(pulled)
         outputs.append(others)
         errors.append(error)
-    return _result(structure, found, u.detach(), torch.stack(outputs), torch.stack(errors))
+    on_references = torch.stack(outputs)
+    warn_unresolved(u.detach(), on_references.T, u.detach().abs(), comparison.coarsest, level=3)
+    return _result(structure, found, u.detach(), on_references, torch.stack(errors))
 
 
 def _result(structure: Structure, found: list[Pulled], u: Tensor, outputs: Tensor, errors: Tensor) -> Relevance:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.hooks import rewritten
 from absence_plugins.core.module_calls import running_modules
+from absence_plugins.core.precision import coarsest
 from absence_plugins.core.running import as_written
 from absence_plugins.core.training import Draws, describe_training, find_drawing, find_training
 from absence_plugins.relevance.graph import check_graph, last_reached
@@ -160,8 +161,7 @@ class Comparison:
     @property
     def coarsest(self) -> torch.dtype:
         """The least exact type of numbers that the input passes through (some models compute in float32 inside)."""
-        found = {dtype for dtype in self._mode.dtypes if dtype.is_floating_point or dtype.is_complex}
-        return max(found, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
+        return coarsest(self._mode.dtypes)
 
     @torch.inference_mode(False)
     def against(self, reference: Sequence[Any]) -> Any:

@@ -37,7 +37,7 @@ from absence_plugins.zennit.refused import REFUSALS
 from absence_plugins.zennit.registration import register_whole, remove_whole
 from absence_plugins.zennit.root_hook import Question, RootHook, expanded_reference, hooks_on
 from absence_plugins.zennit.rules import AbsenceRule
-from absence_plugins.zennit.scores import check_values, scores_only, weighted
+from absence_plugins.zennit.scores import check_values, scores_only, warn_rounding, weighted
 from absence_plugins.zennit.seeds import (
     NontargetOutput,
     asked_weights,
@@ -257,6 +257,8 @@ class AbsenceAttributor(ShownAttributor):
         attribution = maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
         measured = None if values[0] is None else torch.stack([each for each in values if each is not None], 1)
         u = plan.value(plan.outputs)
+        if measured is not None:
+            step = warn_rounding(self.model, plan.x, plan.weights, plan.outputs, measured, 6 if full else 7)
         if measured is not None and not self._is_made:
             warn_unsuitable(plan.view, u, measured, 6 if full else 7)
             classes = named_classes(plan.weights) if plan.choice is None else None
@@ -266,7 +268,7 @@ class AbsenceAttributor(ShownAttributor):
         if self._is_complete(root) and measured is not None:
             wide = torch.float32 if u.device.type == "mps" else torch.float64
             error = attribution.detach().reshape(len(u), -1).sum(1, dtype=wide) - (u - measured.mean(1)).to(wide)
-            self._warn_incomplete(error, u - measured.mean(1))
+            self._warn_incomplete(error, u - measured.mean(1), step)
         present, absent = self._parts(plan, maps) if full else (attribution, attribution)
         return output, Explanation(
             attribution=attribution,
@@ -342,7 +344,7 @@ class AbsenceAttributor(ShownAttributor):
     def _is_complete(self, root: RootHook | None) -> bool:
         return isinstance(root, Pair)
 
-    def _warn_incomplete(self, error: Tensor, difference: Tensor) -> None:
+    def _warn_incomplete(self, error: Tensor, difference: Tensor, step: Tensor) -> None:
         """Nothing: the pair has checked every map."""
 
     def _parts(self, plan: Plan, maps: list[Tensor]) -> tuple[Tensor, Tensor]:

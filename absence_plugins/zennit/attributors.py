@@ -169,8 +169,8 @@ class AbsenceIntegratedGradients(AbsenceAttributor, IntegratedGradients):
     def _is_complete(self, root: RootHook | None) -> bool:
         return self.composite is None
 
-    def _warn_incomplete(self, error: Tensor, difference: Tensor) -> None:
-        if bool((error.abs() > INCOMPLETE * difference.abs() + 1e-3).any()):
+    def _warn_incomplete(self, error: Tensor, difference: Tensor, step: Tensor) -> None:
+        if bool((error.abs() > INCOMPLETE * difference.abs() + step + 1e-3).any()):
             warnings.warn(
                 f"the integrated gradients miss up to {float(error.abs().max()):.2g} of u(x) - u(r); raise n_iter (now "
                 f"{self.n_iter})",

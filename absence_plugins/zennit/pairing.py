@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from zennit.core import BasicHook
 
 from absence_plugins.core.endings import LastOperation
+from absence_plugins.core.precision import is_coarse, warn_unresolved
 from absence_plugins.core.scores import logits_of, read_scores
 from absence_plugins.relevance.comparison import Comparison
 from absence_plugins.relevance.operation import RelevanceError
@@ -27,7 +28,7 @@ from absence_plugins.relevance.result import conservation
 from absence_plugins.zennit import rules
 from absence_plugins.zennit.checks import check_input, check_mode
 from absence_plugins.zennit.root_hook import Question, RootHook, hook_owners, hooks_on
-from absence_plugins.zennit.scores import check_values
+from absence_plugins.zennit.scores import check_values, weighted
 
 # What the engine rejects, and a sum that is not u(x) - u(r): one class, by the name that it has here.
 ConservationError = RelevanceError
@@ -180,7 +181,16 @@ class Pair(RootHook):
                     f"the relevance of sample {row} does not sum to u(x) - u(r): it is off by {float(error[row]):.1e} "
                     "of it. Part of the model is not seen as torch operations, or its numbers overflow; try float64"
                 )
+        if not call.question.takes_weights and is_coarse(call.comparison.coarsest):  # our attributors say it themselves
+            _warn_rounding(call, weights)
         return found
+
+
+def _warn_rounding(call: _Call, weights: Tensor) -> None:
+    """Say so where the difference of the explained outputs is below the resolution of half precision."""
+    assert call.outputs is not None
+    u, other = (weighted(weights, values).reshape(len(values), -1) for values in call.outputs)
+    warn_unresolved(u.sum(1), other.sum(1, keepdim=True), u.abs().sum(1), call.comparison.coarsest, level=3)
 
 
 class _Compared(torch.autograd.Function):

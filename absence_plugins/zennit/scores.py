@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.outputs import check_explained
+from absence_plugins.core.precision import coarsest, is_coarse, warn_unresolved
 from absence_plugins.core.scores import logits_of
 
 
@@ -100,6 +101,21 @@ def weighted(weights: Tensor, outputs: Tensor) -> Tensor:
     [3.0, 0.0]
     """
     return torch.where(weights == 0, torch.zeros_like(outputs), weights * outputs)
+
+
+def warn_rounding(model: Any, x: Tensor, weights: Tensor, outputs: Tensor, values: Tensor, level: int) -> Tensor:
+    """Say so where u(x) - u(r) is below the resolution of the numbers; ``outputs`` of x, ``values``: u(r) [B, k].
+
+    Returns what rounding in half precision can take from or add to that difference [B], 0 in other types.
+    """
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    dtype = coarsest(one.dtype for one in (x, outputs, *parameters))
+    if not is_coarse(dtype):
+        return torch.zeros(len(outputs), device=outputs.device)
+    terms = weighted(weights, outputs).reshape(len(outputs), -1)
+    size = terms.abs().sum(1)
+    warn_unresolved(terms.sum(1), values, size, dtype, level + 1)
+    return torch.finfo(dtype).eps * size
 
 
 def check_values(weights: Tensor, outputs: Tensor) -> None:

@@ -13,7 +13,7 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
-from absence_plugins.commands.check import MethodCheck, ModelCheck, check_model, recommend_method
+from absence_plugins.commands.check import MethodCheck, ModelCheck, OutputCheck, check_model, recommend_method
 from absence_plugins.commands.check_candidates import Candidate, Subject
 from absence_plugins.commands.check_methods import NOT_TRIED, REJECTED, WORKS, recommended, try_method
 from absence_plugins.data import digits_cnn
@@ -197,6 +197,27 @@ def test_a_softmax_at_the_end_is_left_out_and_said() -> None:
     assert found.recommended == "relevance"
 
 
+@pytest.mark.parametrize(
+    ("outputs", "is_said"),
+    [
+        (OutputCheck("tensor", (2,), "logits", 0, 1.0), True),
+        (OutputCheck("tensor", (20,), "logits", 0, 1.0), True),
+        (OutputCheck("tensor", (1,), "logits", 0, 1.0), False),
+        (OutputCheck("tensor", (21,), "logits", 0, 1.0), False),
+        (OutputCheck("tensor", (3, 8, 8), "logits", 0, 1.0), False),
+        (OutputCheck("tensor", (3,), "logits", 0, 1.0, name="class 0 (cat)"), False),
+        (OutputCheck("tensor", (3,), "logits", 0, 1.0, name="class 0"), True),  # as a model without class names says
+        (OutputCheck("tensor", (3,), "logits, in front of the softmax at the model's end", 0, 1.0), False),
+        (OutputCheck("tensor", (3,), "probabilities", 0, 1.0, "they sum to 1"), False),
+    ],
+)
+def test_outputs_that_may_be_quantities_are_said_in_a_line(outputs: OutputCheck, is_said: bool) -> None:
+    table = ModelCheck("net", "an image", outputs, (), 0, (), "", 0.1).table()
+    lines = [line for line in table.splitlines() if "quantities, not scores of classes" in line]
+    assert len(lines) == is_said
+    assert all("no runner-up: use nontarget=None" in line for line in lines)
+
+
 class Mixture(nn.Module):
     """A mean of two softmaxes: probabilities without logits."""
 
@@ -276,6 +297,9 @@ def failing():
         def forward(self, x):
             return {}["nothing"]
     return Fails(2, 2)
+
+def prices():
+    return softmax()[:-1]
 """
 
 
@@ -304,6 +328,12 @@ def test_the_command_prints_tables_or_json(folder: Path) -> None:
     found = json.loads(result.stdout)
     assert found["outputs"]["shape"] == [3]
     assert {one["method"] for one in found["methods"]} >= {"relevance", "zennit:epsilon_gamma", "lucent:LAYER:UNIT"}
+
+
+def test_the_command_says_what_to_do_with_quantities(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["check", "checked_nets:prices", "photo.png", "--size", "8", "--budget", "0"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("if these outputs are quantities, not scores of classes, there is no runner-up") == 1
 
 
 def test_a_model_that_does_not_run_is_one_line(folder: Path) -> None:
