@@ -35,9 +35,10 @@ class that the network nearly says, and the region that holds this class down: m
 when the same shape is made grey at any of {draws} other places; and it rises, too, when the region is inpainted.
 
 Chosen by measurement: on each of {photographs} photographs one region was named for each of the {rivals} classes behind the
-winner, by relevance of differences. Of these {claims} claims {held} hold, where at most {chance:.1f} would by chance. The table begins
-with the class that rises furthest beyond the most favorable other place; every photograph is shown once.{few} That is a choice
-among {claims}, and so has its control: where another place takes the part of each claim's region, the largest lead among all of
+winner, by relevance of differences. Of these {claims} claims {held} hold, where at most {chance:.1f} would if every region were like
+its shape elsewhere. Superpixels follow objects and the shifted shape does not, so by chance it is more. The table begins with
+the class that rises furthest beyond the most favorable other place; every photograph is shown once.{few} That is a choice among
+{claims}, and so has its control: where another place takes the part of each claim's region, the largest lead among all of
 them is {largest:.2f} on average and {most:.2f} at most."""
 
 HOW_TO_READ = (
