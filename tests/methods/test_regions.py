@@ -323,6 +323,13 @@ def test_bad_questions(options: dict[str, object], message: str) -> None:
         measure_regions(suppressed, x, **arguments)  # type: ignore[arg-type]
 
 
+def test_no_gradient_hangs_on_the_result() -> None:
+    x = torch.ones(1, 32, 32, requires_grad=True)
+    test = measure_regions(suppressed, x, box(*SUPPRESSOR)[None], "inpainted").tests[0]
+    assert not test.image.requires_grad
+    assert x.grad is None
+
+
 def test_inputs_and_random_state_are_as_before() -> None:
     x = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
     kept, state, numpy_state = x.clone(), torch.random.get_rng_state(), np.random.get_state()[1].tolist()

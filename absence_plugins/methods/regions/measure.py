@@ -70,6 +70,7 @@ def measure_regions(
     """
     about = _checked(x, regions, source, columns, others)
     check_integers(draws=draws)
+    x = x.detach()
     changes = _Changes.of(x, source)
     shifts = [place_elsewhere(where, draws, seed + number) for number, where in enumerate(regions)]
     draws = min(map(len, shifts), default=draws)
