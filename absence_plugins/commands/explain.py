@@ -308,7 +308,7 @@ class _Work:
                     self.references, asked.x, int(asked.own.contrast()[0][0]), int(class_of(asked.outputs)[0])
                 )
             if progress:
-                for line in (f"{path.name}: {asked.described}", *(chosen.notes if chosen else ())):
+                for line in (f"{path.name}: {asked.describe(self.rivals)}", *(chosen.notes if chosen else ())):
                     tqdm.write(line, file=sys.stderr)
             self.rows.append(
                 add_warnings(explain_row, path.name, asked, self.method, chosen, self.seed, verdicts, self.rivals)
@@ -332,7 +332,7 @@ class _Work:
             lead += " Without --references FOLDER only the non-target map can show an absence."
         elif isinstance(self.references, MadeReferences):
             lead += (
-                f" There are no --references, so each image is compared with itself, {self.references.kind}: that shows "
+                f" Without --references, each image is compared with itself, {self.references.kind}: that shows "
                 "what holds an output down, not what is missing."
             )
         if missing:

@@ -148,7 +148,7 @@ def _pictures(asked: Question, tests: RegionTests, name: str, column: int = 0) -
             caption = f"{test.share:.0%} of the image."
             panels.append(Panel("image", outline(asked.picture, test.where), "The strongest region", caption))
         changed = denormalize(test.image, asked.loaded)
-        caption = f"{_numbers(asked, test, name)}; the same shape elsewhere {test.random_change:+.1f} ± {test.random_sd:.1f}. "
+        caption = f"{_numbers(asked, test, name)}; the same shape elsewhere {_elsewhere(test)}. "
         caption += "Borne out." if is_borne else "Not borne out."
         title = "The region" if number == 1 else f"Region {number}"
         panels.append(Panel("image", outline(changed, test.where), f"{title}, {tests.how}", caption))
@@ -156,21 +156,35 @@ def _pictures(asked: Question, tests: RegionTests, name: str, column: int = 0) -
 
 
 def _numbers(asked: Question, test: RegionTest, name: str) -> str:
-    said = f"{name} {test.before:.1f} → {test.after:.1f}"
+    digits = _digits(test)
+    said = f"{name} {test.before:.{digits}f} → {test.after:.{digits}f}"
     if test.target_before is not None and test.target_after is not None:
-        said += f"; {asked.brief} {test.target_before:.1f} → {test.target_after:.1f}"
+        said += f"; {asked.brief} {test.target_before:.{digits}f} → {test.target_after:.{digits}f}"
     return said
+
+
+def _digits(test: RegionTest) -> int:
+    """Decimals that tell the output before from the output after: one, up to four where they are close."""
+    if abs(test.change) <= test.least:
+        return 1
+    return next((n for n in range(1, 4) if round(test.before, n) != round(test.after, n)), 4)
+
+
+def _elsewhere(test: RegionTest) -> str:
+    digits = _digits(test)
+    return f"{test.random_change:+z.{digits}f} ± {test.random_sd:.{digits}f}"
 
 
 def _sentence(asked: Question, tests: RegionTests, name: str, claim: str, done: str, outputs: int) -> str:
     """What the network says of the strongest region, first in few words, then how it was measured."""
     assert tests.best is not None
     test = tests.tests[tests.best]
+    digits = _digits(test)
     way = "stays" if abs(test.change) <= test.least else "rises" if test.change > 0 else "falls"
-    moved = f"at {test.before:.1f}" if way == "stays" else f"from {test.before:.1f} to {test.after:.1f}"
-    measured = f"with it {done}, {name} {way} {moved} (elsewhere {test.random_change:+.1f} ± {test.random_sd:.1f})"
+    moved = f"at {test.before:.1f}" if way == "stays" else f"from {test.before:.{digits}f} to {test.after:.{digits}f}"
+    measured = f"with it {done}, {name} {way} {moved} (elsewhere {_elsewhere(test)})"
     if test.target_before is not None and test.target_after is not None:
-        measured += f", {asked.brief} goes from {test.target_before:.1f} to {test.target_after:.1f}"
+        measured += f", {asked.brief} goes from {test.target_before:.{digits}f} to {test.target_after:.{digits}f}"
     first = f"{claim}; {measured}." if tests.is_borne else f"Not borne out: {claim[0].lower()}{claim[1:]}; {measured}."
     count = len(tests.tests)
     looked = f"Looked at: {count} region{'s' * (count > 1)}" + (f" for {outputs} outputs" if outputs > 1 else "")
@@ -186,7 +200,7 @@ def _sentence(asked: Question, tests: RegionTests, name: str, claim: str, done: 
         *([] if tests.is_borne else [tests.verdict()]),
     ]
     if test.disagreeing:
-        changes = ", ".join(f"{kind} {test.others[kind]:+.1f}" for kind in test.disagreeing)
+        changes = ", ".join(f"{kind} {test.others[kind]:+z.{digits}f}" for kind in test.disagreeing)
         said.append(f"The fillings disagree: {changes}.")
     return "\n\n".join((first, " ".join(said)))
 

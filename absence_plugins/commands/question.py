@@ -77,9 +77,10 @@ class Question:
         classes = scores.topk(min(count, len(scores) - 1)).indices.tolist()
         return [replace(self, other=choose(self.outputs, self.target, k), asked=k) for k in classes]
 
-    @property
-    def described(self) -> str:
-        """The explained outputs in a line, for the terminal."""
+    def describe(self, rivals: int = 1) -> str:
+        """The explained outputs in a line, for the terminal; of several ``rivals`` one is chosen by measurement."""
+        if self.other is not None and self.is_photograph and rivals > 1:
+            return f"{self.label} is explained, and the one of the next {rivals} classes that a region holds down most"
         return f"{self.label} is explained{'' if self.other is None else f', and {self.other_label}'}"
 
     @property

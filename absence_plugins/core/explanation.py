@@ -79,7 +79,8 @@ class Explanation(Result):
     def __repr__(self) -> str:
         words = list(dict.fromkeys(self.words()))
         said = "; ".join(words[:SHOWN]) + ("; ..." if len(words) > SHOWN else "")
-        lines = [f"Explanation({self.view} view of {len(self.output)} samples", f"explained: {said}"]
+        samples = len(self.output)
+        lines = [f"Explanation({self.view} view of {samples} sample{'s' * (samples != 1)}", f"explained: {said}"]
         if len(words) == 1:
             lines.append("red {}, blue {}".format(*self.legend()))
         for field in fields(self)[4:]:

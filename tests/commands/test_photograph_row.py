@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -13,8 +14,16 @@ from torch import nn
 from absence_plugins.commands.explain import explain_images
 from absence_plugins.commands.maps.explainers import Found, explainer
 from absence_plugins.commands.models import LoadedModel, Preprocessing
-from absence_plugins.commands.photograph_row import find_held_down, find_missing, find_target_held_down, outline
+from absence_plugins.commands.photograph_row import (
+    _elsewhere,
+    _numbers,
+    find_held_down,
+    find_missing,
+    find_target_held_down,
+    outline,
+)
 from absence_plugins.commands.question import Question
+from absence_plugins.methods.regions import RegionTest
 
 SIDE = 80
 
@@ -105,6 +114,19 @@ def test_an_output_that_does_not_move_stays(photo: Path, loaded: LoadedModel) ->
     found = find_missing(asked, Found(absence, absence, 0.0), asked.x[0], "other.png", (), 0)
     assert "'red' stays at 13.4 (elsewhere" in found.sentence
     assert not found.is_borne
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(11.44, "11.40 → 11.44"), (9.2, "11.4 → 9.2"), (11.4, "11.4 → 11.4"), (11.37, "11.40 → 11.37")],
+)
+def test_a_small_change_shows_in_the_numbers(after: float, said: str) -> None:
+    test = RegionTest(
+        torch.ones(3, 3, dtype=torch.bool), torch.zeros(3, 3, 3), True, 11.4, after, torch.full((2,), 11.399)
+    )
+    asked = cast("Question", None)
+    assert _numbers(asked, test, "'cup'") == f"'cup' {said}"
+    assert "-0.0 " not in _elsewhere(test)
 
 
 @pytest.mark.slow
