@@ -15,6 +15,7 @@ from absence_plugins.commands.directions_page import Texts, directions_page
 from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.layers import say
 from absence_plugins.commands.models import LoadedModel, image_files
+from absence_plugins.commands.pace import Pace, Passes, estimating, say_expected
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
@@ -140,11 +141,17 @@ def _fit_pairs(
 ) -> tuple[DirectionPairs, Checkpoint | None]:
     """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds; and what keeps their effects."""
     pairs = DirectionPairs(fit.count, progress=progress, **fit.settings)
-    if checkpoint is None:
-        return pairs.fit_model(model, layer, inputs, batch_size=fit.batch_size, use_head=fit.use_head), None
     work = {"layer": layer.name, "channels": layer.channels, "side": layer.side, "batch_size": fit.batch_size}
     work |= {"files": files} | fingerprint(model, inputs[0])
-    features = compute_features(model, layer, inputs, Checkpoint(checkpoint, work, "run"), progress=progress)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, work, "run")
+    if progress:
+        is_fitted = checkpoint is not None and (checkpoint / "pairs" / "pairs.json").is_file()
+        _say_expected(model, layer, inputs, fit, None if is_fitted else pairs)
+    features = compute_features(model, layer, inputs, kept, batch_size=fit.batch_size, progress=progress)
+    if checkpoint is None:
+        return pairs.fit(
+            features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None
+        ), None
     named = {name: str(value) for name, value in fit.settings.items()}
     keeper = Checkpoint(checkpoint, {**work, "count": fit.count, "use_head": fit.use_head, **named}, "fit")
     effects = Checkpoint(checkpoint, keeper.settings, "influence")
@@ -155,12 +162,34 @@ def _fit_pairs(
     return pairs, effects
 
 
+def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pairs: DirectionPairs | None) -> None:
+    """How long all takes, as the first image does; ``pairs``: to be fitted, None if they are kept. Steps without the
+    network behind the layer are not known before the first ones.
+    """
+    with estimating():
+        first = inputs[:1].to(device_of(model, inputs))
+        features = layer_features(model, layer, first)
+        whole = Pace.measure_forward(lambda x: layer_features(model, layer, x), first)
+        behind = Pace.measure(head_of(model, layer, first), features)
+        seconds = whole.seconds(Passes(4, 0), len(inputs))  # for the fit, the effects (twice) and the page
+        seconds += behind.seconds(Passes(1 + 2 * fit.count, 0), len(inputs))
+        what, shorter = f"effects of {fit.count} directions on {len(inputs):,} images", ["a smaller --most"]
+        if pairs is not None and fit.use_head:
+            options = pairs.options
+            starts = 3 if pairs.recipe == "paper" else options.starts + options.finalists  # of all stages
+            images = min(options.head_batch, options.batch_size, len(inputs))
+            seconds += behind.seconds(Passes(0, starts * images), options.steps)
+            what = f"fit and {what}"
+            shorter = [f"fewer --steps (now {options.steps})", "--no-head", *shorter]
+        say_expected(seconds, what, [*shorter, f"a smaller --count (now {fit.count})", "a smaller --size"])
+
+
 def compute_features(
-    model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint, *, progress: bool
+    model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint | None, *, batch_size: int, progress: bool
 ) -> Tensor:
     """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again."""
     kept = KeptRows(checkpoint)
-    parts = torch.split(inputs[len(kept) :], int(checkpoint.settings["batch_size"]))
+    parts = torch.split(inputs[len(kept) :], batch_size)
     device = device_of(model, inputs)
     bar = tqdm(parts, desc=f"running {layer}", disable=not progress)
     with bar, kept:

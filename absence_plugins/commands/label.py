@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.layers import named_layer, say
 from absence_plugins.commands.models import LoadedModel
+from absence_plugins.commands.pace import estimating, say_expected, time_forward
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
@@ -204,8 +206,20 @@ def read_layer(
         how = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
         settings = {"layer": at.name, **how, "images": len(samples), "read": samples.identity}
         kept = KeptRows(Checkpoint(checkpoint, settings | fingerprint(model, first), "labelling"))
+    if progress and len(kept) < len(samples):
+        _say_expected(model, at, samples, len(samples) - len(kept))
     batches = samples.batches(len(kept)) if len(kept) else samples.batches()
     return layer_values(model, at, batches, total=len(samples), kept=kept, progress=progress)
+
+
+def _say_expected(model: nn.Module, layer: Layer, samples: Samples, count: int) -> None:
+    """How long ``count`` images take, as the first batch does."""
+    with estimating(), layer.reading(model) as run:
+        start = time.perf_counter()
+        batch = next(samples.batches())
+        seconds = (time.perf_counter() - start) / len(batch) + time_forward(run, batch.to(device_of(model)))
+        shorter = ["fewer images", "a smaller --size"]
+        say_expected(count * seconds, f"running {layer} on {count:,} images", shorter)
 
 
 def _page(

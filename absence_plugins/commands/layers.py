@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.pace import AT_ONCE, estimating, is_first_rank, say_expected, time_forward
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_choice
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
-from absence_plugins.methods.insertion.statistics import PROTOCOLS
+from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
+from absence_plugins.methods.patches.images import image_at
+from absence_plugins.methods.patches.windows import corners, windows_of
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.pages.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.report.unit.neuron import Look, look_at
@@ -91,16 +95,27 @@ class Texts:
     notes: tuple[str, ...] = field(default=())
 
 
-def scan_layer(subject: Subject, layer: str, scan: Scan, *, look: Look | None = None, progress: bool) -> LayerResult:
+def scan_layer(
+    subject: Subject,
+    layer: str,
+    scan: Scan,
+    *,
+    look: Look | None = None,
+    shorter: Sequence[str] = (),
+    progress: bool,
+) -> LayerResult:
     """Patches of one half of the data (of all, in the paper's protocol), tested on the other.
 
-    look: what ``look_at`` found of it before. Says what was read, and warns where a layer's values look rectified.
+    look: what ``look_at`` found of it before. Says what was read and how long it will take, with the options that make
+    it ``shorter``, and warns where a layer's values look rectified.
     """
     at = named_layer(subject.model, layer, scan.reduce, scan.channels)
     if look is None:
         look = look_at(subject.model, at, subject.dataset)
     if look.shape is not None:
         say(look.shape)
+    if progress:
+        _say_expected(subject, at, scan, len(scan.units) if scan.units else look.units, shorter)
     selection = None if scan.protocol == "paper" else halves(subject.dataset, scan.seed)[0]
     checkpoint = None if scan.checkpoint is None else scan.checkpoint / (layer or "output")
     patches = find_extreme_patches(
@@ -136,6 +151,30 @@ def scan_layer(subject: Subject, layer: str, scan: Scan, *, look: Look | None = 
     return LayerResult(patches, tested, look)
 
 
+def _say_expected(subject: Subject, at: Layer, scan: Scan, units: int, shorter: Sequence[str]) -> None:
+    """How long :func:`scan_layer` takes for so many units, as the windows of the first image do."""
+    with estimating(), at.reading(subject.model) as run:
+        start = time.perf_counter()
+        image = image_at(subject.dataset, 0)
+        reading = time.perf_counter() - start
+        places = corners(int(image.shape[1]), int(image.shape[2]), scan.size, scan.stride)
+        device = device_of(subject.model, image)
+        window = time_forward(run, windows_of(image, places[: scan.batch_size], scan.size, scan.mode).to(device))
+        whole = time_forward(run, image.expand(AT_ONCE, *image.shape).to(device))
+        arms, is_paper = ARMS[scan.protocol], scan.protocol == "paper"
+        scanned = len(subject.dataset) if is_paper else len(subject.dataset) // 2  # and the other half is tested
+        tested = scanned if is_paper else len(subject.dataset) - scanned
+        runs = tested + units * (min(scan.images_per_unit, tested) * len(arms) + (0 if is_paper else 2 * scan.k))
+        seconds = (scanned + 2 * tested) * reading + scanned * len(places) * window + runs * whole
+        say_expected(seconds, f"scanning and testing {units} units of {at.name or 'the output'}", shorter)
+
+
+def shorten(scan: Scan) -> list[str]:
+    """Options that shorten a scan with its test, the most useful first."""
+    stride, images = f"a larger --stride (now {scan.stride})", f"fewer --images-per-unit (now {scan.images_per_unit})"
+    return [stride, images, "fewer --units"]
+
+
 def layers_page(
     subject: Subject,
     layers: Sequence[str],
@@ -144,19 +183,20 @@ def layers_page(
     texts: Texts,
     *,
     shown: int = 4,
+    shorter: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
     """Scan and test every layer; write the page and ``results.json``. Returns the page's path.
 
     With a checkpoint in ``scan``, what was done of each layer is kept there, and done once.
 
-    shown: units per layer on the page, the encoded absences first.
+    shown: units per layer on the page, the encoded absences first. shorter: options that shorten the work.
 
     Raises:
         ValueError: ``out`` is a file; no such layer.
     """
     out = require_folder(out)
-    results = {layer: scan_layer(subject, layer, scan, progress=progress) for layer in layers}
+    results = {layer: scan_layer(subject, layer, scan, shorter=shorter, progress=progress) for layer in layers}
     rows: list[Row] = []
     for layer, result in results.items():
         rows.append(_summary(layer, result))
@@ -223,7 +263,7 @@ def say(shape: LayerShape) -> None:
     """One line on stderr, also with ``--quiet``: which channels and positions are read. Of several ranks the first says
     it.
     """
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_rank():
         tqdm.write(f"reading {shape}", file=sys.stderr)
 
 

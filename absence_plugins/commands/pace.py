@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core.durations import LONG, describe_time
 from absence_plugins.core.hooks import counting
+from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scores import logits_of
 
 AT_ONCE = 4  # images in a forward
@@ -47,13 +51,9 @@ class Pace:
     backward: float
 
     @classmethod
-    def measure(cls, model: nn.Module, x: Tensor) -> Pace:
+    def measure(cls, model: Callable[[Tensor], Any], x: Tensor) -> Pace:
         """Of the model on x [1, ...]; the first forward, which warms up, does not count."""
-        with torch.no_grad():
-            model(x.clone())
-            start = time.perf_counter()
-            model(x.repeat(AT_ONCE, *[1] * (x.dim() - 1)))
-            forward = (time.perf_counter() - start) / AT_ONCE
+        forward = time_forward(model, x.repeat(AT_ONCE, *[1] * (x.dim() - 1)))
         with torch.enable_grad():
             start = time.perf_counter()
             leaf = x.clone().requires_grad_(x.is_floating_point())
@@ -61,6 +61,11 @@ class Pace:
             if outputs.requires_grad and leaf.requires_grad:
                 torch.autograd.grad(outputs.sum(), leaf, allow_unused=True)
         return cls(forward, time.perf_counter() - start)
+
+    @classmethod
+    def measure_forward(cls, run: Callable[[Tensor], Any], x: Tensor) -> Pace:
+        """As :meth:`measure`, of what runs forward only."""
+        return cls(time_forward(run, x.repeat(AT_ONCE, *[1] * (x.dim() - 1))), 0.0)
 
     def seconds(self, passes: Passes, count: int = 1) -> float:
         """Of ``count`` images.
@@ -71,8 +76,36 @@ class Pace:
         return count * (passes.forward * self.forward + passes.backward * self.backward)
 
 
+def time_forward(run: Callable[[Tensor], Any], batch: Tensor) -> float:
+    """Seconds of one image's forward in a batch [B, ...]; a first forward, which warms up, does not count."""
+    with torch.no_grad():
+        run(batch[:1].clone())
+        start = time.perf_counter()
+        run(batch.clone())
+        return (time.perf_counter() - start) / len(batch)
+
+
+@contextmanager
+def estimating() -> Iterator[None]:
+    """Leave no trace: random states are as before, and what warns or fails in the block is left to the work itself,
+    which says it in its own words.
+    """
+    with suppress(Exception), seeded(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def is_first_rank() -> bool:
+    """Of several processes the first one speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say_expected(seconds: float, what: str, shorter: Sequence[str]) -> None:
-    """One line on stderr, before the work; above a minute with the options that shorten it."""
+    """One line on stderr, before the work; above a minute with the options that shorten it. Of several ranks the first
+    says it.
+    """
+    if not is_first_rank():
+        return
     hint = f"; shorter with {', '.join(shorter)}" if seconds > LONG and shorter else ""
     tqdm.write(f"{what}: about {describe_time(seconds)}{hint}", file=sys.stderr)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from absence_plugins.commands.image_folder import FolderImages
-from absence_plugins.commands.layers import DIGITS_SCAN, Scan, Subject, Texts, layers_of, layers_page
+from absence_plugins.commands.layers import DIGITS_SCAN, Scan, Subject, Texts, layers_of, layers_page, shorten
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.data import load_digits
 from absence_plugins.report.pages.patch_rows import normalized_to_picture
@@ -53,7 +53,7 @@ def patches_page(
         command,
         notes=loaded.notes,
     )
-    return layers_page(subject, [layer], scan, out, texts, shown=shown, progress=progress)
+    return layers_page(subject, [layer], scan, out, texts, shown=shown, shorter=shorten(scan), progress=progress)
 
 
 def default_scan(is_digits: bool) -> Scan:

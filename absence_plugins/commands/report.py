@@ -13,7 +13,7 @@ from torch import Tensor
 
 from absence_plugins import __version__
 from absence_plugins.commands.image_folder import FolderImages
-from absence_plugins.commands.layers import Scan, Subject, layers_of, named_layer, scan_layer
+from absence_plugins.commands.layers import Scan, Subject, layers_of, named_layer, scan_layer, shorten
 from absence_plugins.commands.maps.unit import default_maps, default_pictures
 from absence_plugins.commands.models import LoadedModel, Preprocessing, image_files
 from absence_plugins.commands.provenance import provenance
@@ -130,9 +130,8 @@ def run_report(
     look = study_of(loaded.model, layer, first, samples.dataset, **options).look
     subject = Subject(loaded.model, samples.dataset, options["show"], 0.0, "")
     kept = out / "state" / mark["test"]  # beside it there may be that of other settings
-    tested = scan_layer(
-        subject, layer, replace(scan, units=wanted.units, checkpoint=kept), look=look, progress=progress
-    ).tested
+    asked = replace(scan, units=wanted.units, checkpoint=kept)
+    tested = scan_layer(subject, layer, asked, look=look, shorter=shorten(asked), progress=progress).tested
     units = list(wanted.units) if wanted.units else strongest(tested, wanted.top)
     study = study_of(loaded.model, layer, units, samples.dataset, tested=tested, look=look, **options)
     uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -234,22 +234,23 @@ def influence(
     kept, seen = KeptRows(checkpoint), 0
     done = len(kept)
     places: Tensor | None = None
-    total = len(dataset) if isinstance(dataset, Tensor) else None
-    with torch.no_grad(), kept, tqdm(total=total, desc="influence", unit="images", disable=not progress) as bar:
+    count = ways.shape[1]
+    total = len(dataset) * count if isinstance(dataset, Tensor) else None  # an effect: of a direction on an image
+    with torch.no_grad(), kept, tqdm(total=total, desc="influence", unit="effect", disable=not progress) as bar:
         positions = _count_positions(model, at, first) if done and test == "step" else 0
         for images in chain([first], batches):
             seen += len(images)
             if seen <= done:
-                _skip_draws(generator, len(images), positions, ways.shape[1])
+                _skip_draws(generator, len(images), positions, count)
+                bar.update(len(images) * count)
             else:
                 features = layer_features(model, at, images)
                 if test == "step":
                     if places is None:
-                        places = _places(pairs, model, at, dataset, batch_size)
-                    kept.append(_step_effects(pairs, read, features, ways.to(features), places, generator))
+                        places = _places(pairs, model, at, dataset, batch_size, progress=progress)
+                    kept.append(_step_effects(pairs, read, features, ways.to(features), places, generator, bar.update))
                 else:
-                    kept.append(_rcav_scores(read, features, ways.to(features)))
-            bar.update(len(images))
+                    kept.append(_rcav_scores(read, features, ways.to(features), bar.update))
     each = kept.joined().double().cpu()  # [N, I, K], for "rcav" [N, I + permutations, K]
     if test == "step":
         effect, p = _sign_flips(each, n_permutations, generator)
@@ -321,13 +322,19 @@ def _name(output: Output | Unit | Direction) -> str:
     return output.describe()
 
 
-def _places(pairs: DirectionPairs, model: nn.Module, layer: Layer, dataset: Any, batch_size: int) -> Tensor:
+def _places(
+    pairs: DirectionPairs, model: nn.Module, layer: Layer, dataset: Any, batch_size: int, *, progress: bool
+) -> Tensor:
     """How often a direction's detector fires at each position, [H * W, I] float64, all above 0."""
     times, count = torch.zeros(()), 0
-    for images in images_of(dataset, batch_size, model):
-        fires = pairs.logits(layer_features(model, layer, images)) > 0
-        times = times.to(fires.device) + fires.flatten(1, 2).sum(0)
-        count += len(images)
+    total = len(dataset) if isinstance(dataset, Tensor) else None
+    shown = tqdm(total=total, desc="where directions fire", unit="image", leave=False, disable=not progress)
+    with shown as bar:
+        for images in images_of(dataset, batch_size, model):
+            fires = pairs.logits(layer_features(model, layer, images)) > 0
+            times = times.to(fires.device) + fires.flatten(1, 2).sum(0)
+            count += len(images)
+            bar.update(len(images))
     return (times.double() + 0.01) / count
 
 
@@ -343,9 +350,12 @@ def _skip_draws(generator: torch.Generator, images: int, positions: int, directi
 
 
 def _step_effects(
-    pairs: DirectionPairs, read: _Outputs, features: Tensor, ways: Tensor, places: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Change of every output towards presence, [n, I, K]; places [H * W, I]: how often a detector fires there."""
+    pairs: DirectionPairs, read: _Outputs, features: Tensor, ways: Tensor, places: Tensor, generator: torch.Generator,
+    tick: Callable[[int], object],
+) -> Tensor:  # fmt: skip
+    """Change of every output towards presence, [n, I, K]; places [H * W, I]: how often a detector fires there; ``tick``
+    is told of n effects more after each direction.
+    """
     n, h, w, d = features.shape
     before = read(features)
     fires = (pairs.logits(features) > 0).reshape(n, h * w, -1)
@@ -362,13 +372,17 @@ def _step_effects(
             total += sign * (read(moved.reshape(features.shape)) - before) * any_
             parts += any_
         effects.append(total / parts.clamp(min=1))
+        tick(n)
     return torch.stack(effects, 1)
 
 
-def _rcav_scores(read: _Outputs, features: Tensor, ways: Tensor) -> Tensor:
-    """+1 where a class's probability rises, -1 where it falls, [n, I, K]."""
-    before = read(features).softmax(1)
-    return torch.stack([(read(features + way).softmax(1) - before).sign() for way in ways.T], 1)
+def _rcav_scores(read: _Outputs, features: Tensor, ways: Tensor, tick: Callable[[int], object]) -> Tensor:
+    """+1 where a class's probability rises, -1 where it falls, [n, I, K]; ``tick`` as in :func:`_step_effects`."""
+    before, signs = read(features).softmax(1), []
+    for way in ways.T:
+        signs.append((read(features + way).softmax(1) - before).sign())
+        tick(len(features))
+    return torch.stack(signs, 1)
 
 
 def _sign_flips(each: Tensor, n_permutations: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.hooks import counting
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import InsertionResult
@@ -19,11 +22,13 @@ from absence_plugins.report.unit.naming import name_section, naming_labels
 from absence_plugins.report.unit.neuron import Look
 from absence_plugins.report.unit.pushes import directions_section
 from absence_plugins.report.unit.result import UnitReport
+from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.sketches import pictures_section
 from absence_plugins.report.unit.study import Settings, Study
 from absence_plugins.report.unit.truth import faithfulness_section
 from absence_plugins.report.unit.verdict import verdict_sentence
 
+REDRAW = 0.1  # seconds, at least
 SECTIONS = (
     patches_section, insertion_section, high_section, low_section, pictures_section, name_section,
     directions_section, faithfulness_section,
@@ -168,7 +173,6 @@ def report_of(
 ) -> UnitReport:
     """One unit's report."""
     one = study.tested.of(unit)
-    bar = tqdm(SECTIONS, desc=f"unit {unit}", unit="section", leave=False, disable=not study.progress)
     labels = naming_labels(study, unit)
     silent = bool((study.peaks(unit) <= 0).all())
     has_places = not torch.equal(study.peaks(unit), study.values(unit))
@@ -187,11 +191,33 @@ def report_of(
         flagged=one.flagged,
         q=one.q,
         effect=one.effect,
-        sections=tuple(section(study, unit) for section in bar),
+        sections=_sections(study, unit),
         notes=tuple(dict.fromkeys((*notes, *study.notes))),
         terms=study_terms(study),
         provenance=dict(provenance or {}),
     )
+
+
+def _sections(study: Study, unit: int) -> tuple[Section, ...]:
+    """All of them; the bar shows which one is made, and moves with every forward of the model."""
+    found: list[Section] = []
+    passes, shown = 0, time.monotonic()
+    with tqdm(total=len(SECTIONS), desc=f"unit {unit}", unit="section", leave=False, disable=not study.progress) as bar:
+
+        def tick(samples: int) -> None:
+            nonlocal passes, shown
+            passes += samples
+            if time.monotonic() - shown > REDRAW:
+                shown = time.monotonic()
+                bar.set_postfix_str(f"{passes:,} passes")
+
+        with counting(study.model, tick) if study.progress else nullcontext():
+            for section in SECTIONS:
+                name = section.__name__.removesuffix("_section").replace("_", " ")
+                bar.set_description(f"unit {unit}: {name}")
+                found.append(section(study, unit))
+                bar.update()
+    return tuple(found)
 
 
 def study_terms(study: Study) -> tuple[tuple[str, str], ...]:
