@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from unit_subjects import HOSTILE, SIDE, SMALL, Files, images, linear_maps, net, plain_pictures
+from unit_subjects import HOSTILE, SIDE, SMALL, Files, explained, images, linear_maps, net
 
 from absence_plugins import FeatureSpace
 from absence_plugins.core import AbsenceWarning
@@ -22,7 +20,6 @@ from absence_plugins.report import UnitReport, explain_unit
 from absence_plugins.report.pages.page import page_html
 from absence_plugins.report.unit import report_of, study_of
 from absence_plugins.report.unit.neuron import Look, look_at
-from absence_plugins.report.unit.plugins import GROUP, provider
 from absence_plugins.report.unit.references import compared
 from absence_plugins.report.unit.section import plain
 from absence_plugins.report.unit.truth import both_scores
@@ -36,13 +33,6 @@ def tested() -> Any:
     pixels, _ = images()
     patches = find_extreme_patches(net(), "conv", pixels, k=4, size=4, stride=2, images=range(30), progress=False)
     return insertion_test(net(), "conv", pixels, patches, images_per_unit=20, progress=False)
-
-
-def explained(index: int = 0, model: nn.Module | None = None, layer: str = "conv", **options: Any) -> UnitReport:
-    pixels, block = images()
-    given: dict[str, Any] = {"maps": linear_maps, "pictures": plain_pictures, "labels": block.long(), **SMALL}
-    concepts = (torch.stack([block, ~block], 1), ["block", "nothing in the middle"])
-    return explain_unit(model or net(), layer, index, pixels, **{"concepts": concepts, **given, **options})
 
 
 @pytest.fixture(scope="module")
@@ -243,52 +233,6 @@ def test_a_unit_that_never_fires_says_so() -> None:
 
 
 # -- where maps and pictures come from by default ----------------------------------------------------------------------
-
-
-def register(folder: Path, monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
-    """An installed package that registers these entry points, and no other is there."""
-    info = folder / "somebody-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebody\nVersion: 1.0\n")
-    lines = "".join(f"{name} = {value}\n" for name, value in points.items())
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
-    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    import importlib.metadata as metadata
-
-    own = next(iter(metadata.distributions(path=[str(folder)]))).entry_points
-    monkeypatch.setattr(
-        "absence_plugins.report.unit.plugins.entry_points", lambda **wanted: metadata.EntryPoints(own).select(**wanted)
-    )
-
-
-def test_maps_and_pictures_are_found_as_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    register(tmp_path, monkeypatch, maps="unit_subjects:linear_maps", pictures="missing_host:draw")
-    assert provider("maps", "auto") is linear_maps
-    found = explained(0, maps="auto", pictures="auto")
-    assert found.section("maps_low").ran
-    pictures = found.section("pictures")
-    assert not pictures.ran
-    assert pictures.sentence.startswith('Not run: pip install "absence-plugins[lucent]" (No module named')
-
-
-def test_without_any_registered_provider_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    register(tmp_path, monkeypatch)
-    said = explained(0, maps="auto").section("maps_high").sentence  # captum is there: the package itself is not
-    assert "absence_plugins is not installed as a package" in said
-    assert "or pass maps=absence_plugins.commands.maps.unit.default_maps" in said
-    monkeypatch.setattr("absence_plugins.report.unit.plugins.find_spec", lambda name: None)
-    found = explained(0, maps="auto")
-    assert 'pip install "absence-plugins[captum]", or pass maps=' in found.section("maps_high").sentence
-
-
-def test_the_project_registers_its_own_maps_and_pictures() -> None:
-    from importlib.metadata import EntryPoint
-
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    points = project["entry-points"][GROUP]
-    assert set(points) == {"maps", "pictures"}
-    for name, value in points.items():
-        assert callable(EntryPoint(name, value, GROUP).load())
 
 
 def test_names_that_want_to_be_html_stay_text(tmp_path: Path) -> None:

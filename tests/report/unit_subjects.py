@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.report import UnitReport, explain_unit
+
 SIDE = 12
 SMALL: dict[str, Any] = {
     "size": 4, "stride": 2, "k": 4, "images_per_unit": 20, "examples": 1, "references": 3, "scored": 0, "progress": False,
@@ -63,3 +65,10 @@ def linear_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> Tensor:
 def plain_pictures(unit: Any, shape: tuple[int, ...], prepare: Any, seed: int) -> tuple[Tensor, Tensor]:
     """Black drives unit 0 up, white down."""
     return torch.zeros(shape), torch.ones(shape)
+
+
+def explained(index: int = 0, model: nn.Module | None = None, layer: str = "conv", **options: Any) -> UnitReport:
+    pixels, block = images()
+    given: dict[str, Any] = {"maps": linear_maps, "pictures": plain_pictures, "labels": block.long(), **SMALL}
+    concepts = (torch.stack([block, ~block], 1), ["block", "nothing in the middle"])
+    return explain_unit(model or net(), layer, index, pixels, **{"concepts": concepts, **given, **options})
