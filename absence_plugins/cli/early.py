@@ -59,8 +59,20 @@ class CheckedCommand(Command):
     def invoke(self, ctx: Any) -> Any:
         """Check, then run."""
         with clear_errors():
-            check_call(str(ctx.info_name), ctx.params)
+            check_call(str(ctx.info_name), {**ctx.params, **_read_paths(self, ctx.params)})
         return super().invoke(ctx)
+
+
+def _read_paths(command: Any, values: Values) -> dict[str, Any]:
+    """The options that are paths as paths: older versions of typer make them so only at the call."""
+    found: dict[str, Any] = {}
+    for option in command.params:
+        value = values.get(option.name)
+        kind = getattr(getattr(option, "type", None), "name", "")
+        if kind in ("path", "file", "directory") and value is not None:
+            several = isinstance(value, (list, tuple))
+            found[option.name] = [Path(each) for each in value] if several else Path(value)
+    return found
 
 
 def check_call(command: str, values: Values) -> None:
