@@ -28,7 +28,7 @@ def choose_resolution(height: int, width: int) -> int:
 
 
 def check_cell(cell: int) -> int:
-    """A cell's side. Raises TypeError for what is no whole number, ValueError below 1."""
+    """Check a cell's side and return it. Raises TypeError for a value that is not an integer, ValueError below 1."""
     if isinstance(cell, bool) or not isinstance(cell, int):
         raise TypeError(f"a cell of {cell!r} pixels is a {type(cell).__name__}; pass a whole number of pixels a side")
     if cell < 1:
