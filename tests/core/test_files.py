@@ -1,16 +1,15 @@
-"""Files that are whole or not there, and steps that Ctrl-C does not cut in two."""
+"""Files that are whole or not there."""
 
 from __future__ import annotations
 
 import errno
-import signal
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 import torch
 
-from absence_plugins.core.files import uncut, whole_file, write_whole
+from absence_plugins.core.files import whole_file, write_whole
 
 
 class Full:
@@ -69,34 +68,3 @@ def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path, durable: bo
         write_whole(tmp_path / "file", content, durable=durable)
         assert (tmp_path / "file").read_text(encoding="utf-8") == content
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_ctrl_c_waits_for_the_end_of_a_step_and_works_again_behind_it() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    steps = []
-
-    def step() -> None:
-        with uncut():
-            signal.raise_signal(signal.SIGINT)
-            steps.append("one")
-            signal.raise_signal(signal.SIGINT)
-            steps.append("two")
-
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            step()
-    assert steps == ["one", "two"] * 2
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_an_error_in_a_step_is_not_hidden_and_a_program_s_own_handler_stays() -> None:
-    with pytest.raises(ValueError, match="mine"), uncut():
-        raise ValueError("mine")
-    seen: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
-    try:
-        with uncut():
-            signal.raise_signal(signal.SIGINT)
-            assert seen == [signal.SIGINT]
-    finally:
-        signal.signal(signal.SIGINT, before)

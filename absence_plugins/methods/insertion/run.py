@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.devices import device_of
-from absence_plugins.core.files import uncut
+from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint, digest_of, fingerprint, keep_state

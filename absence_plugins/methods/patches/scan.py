@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.devices import device_of
-from absence_plugins.core.files import uncut
+from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import fingerprint, keep_state
 from absence_plugins.methods.patches.images import checked, image_at, read
