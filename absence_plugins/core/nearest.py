@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 SHOWN = 3
@@ -56,9 +57,13 @@ def describe_nearest(name: str, known: Iterable[str]) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A name for comparison: lower case, one blank for underscores, hyphens, dots and blanks.
+    """A name for comparison: lower case, one blank for underscores, hyphens, dots and blanks, and an accented letter as
+    one character (NFC), as file systems differ in that.
 
     >>> plain_name("Red_Fox"), plain_name("tabby  cat"), plain_name("layer4.0.conv1")
     ('red fox', 'tabby cat', 'layer4 0 conv1')
+    >>> plain_name("Cafe" + chr(0x301)) == plain_name("caf" + chr(0xE9))
+    True
     """
-    return " ".join(re.sub(r"[_\-.]+", " ", name).casefold().split())
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return " ".join(re.sub(r"[_\-.]+", " ", text).split())

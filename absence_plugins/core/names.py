@@ -1,0 +1,34 @@
+"""Names that come from files and from users: how they are spelled in a text, compared, and read as numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+LONGEST = 18  # digits of a number; more are no index
+
+
+def read_number(text: str) -> int | None:
+    """The whole number that a text is, spelled as Python spells it; None for any other text, which is a name.
+
+    >>> [read_number(text) for text in ("7", "-1", "07", "+7", "1_000", "7 ", "²", "①", "٣", "")]
+    [7, -1, None, None, None, None, None, None, None, None]
+    """
+    return int(text) if re.fullmatch(rf"0|-?[1-9][0-9]{{0,{LONGEST - 1}}}", text) else None
+
+
+def spell_name(name: str | Path) -> str:
+    r"""A name of the file system as text that can be written anywhere: bytes that are no UTF-8, and control characters,
+    are spelled as in Python, and letters with accents are single characters (NFC).
+
+    >>> spell_name(os.fsdecode(b"caf\xe9.jpg")), spell_name("cafe" + chr(0x301)), spell_name("two" + chr(10) + "lines")
+    ('caf\\xe9.jpg', 'café', 'two\\nlines')
+    """
+    try:
+        text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that is no byte of a file's name
+        text = str(name).encode("utf-8", "backslashreplace").decode()
+    text = "".join(repr(each)[1:-1] if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text)
+    return unicodedata.normalize("NFC", text)
