@@ -17,15 +17,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from torch import distributed
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import remove_drafts, require_folder
 from absence_plugins.core.locks import try_lock
-from absence_plugins.core import AbsenceWarning
 
 FILE = ".owner"
 PATIENCE = 0.3  # seconds until an owner that is just starting has said who it is
@@ -165,10 +165,9 @@ def _try_own(descriptor: int, path: Path, me: Owner) -> Owner | None:
 def _try_without_locks(descriptor: int, file: Path, me: Owner) -> Owner | None:
     """The same where there are no locks: by what the file says."""
     owner = _read(descriptor)
-    if owner is not None and not (me.group and owner.group == me.group):
-        if owner.host != me.host or _is_running(owner.pid):
-            command = f"{owner.command} (if it has ended, delete {file})"
-            return Owner(owner.pid, owner.host, command, owner.since, owner.group)
+    is_other = owner is not None and not (me.group and owner.group == me.group)
+    if owner is not None and is_other and (owner.host != me.host or _is_running(owner.pid)):
+        return replace(owner, command=f"{owner.command} (if it has ended, delete {file})")
     warnings.warn(
         f"the file system of {file.parent} has no locks; {FILE} in it says who works there, and after a kill on "
         "another host it has to be deleted",

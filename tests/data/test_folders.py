@@ -168,7 +168,9 @@ def test_a_pipe_with_the_name_of_an_image_is_not_waited_for(tmp_path: Path) -> N
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("text", ["²", "①", "٣", "٣٣", "01", "+1", "1_000", "1.0", " 1", "1 ", "", "--1", "-0", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["²", "①", "٣", "٣٣", "01", "+1", "1_000", "1.0", " 1", "1 ", "", "--1", "-0", "9" * 5000]
+)
 def test_what_is_no_number_is_a_name(text: str) -> None:
     assert read_number(text) is None
 
