@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from absence_plugins.commands.models import Preprocessing, UnreadableImage, decoded, image_files
+from absence_plugins.commands.models import Preprocessing, image_files
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import write_json, write_whole
+from absence_plugins.data.pictures import UnreadableImage, read_picture
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
 LISTED = "unreadable.json"  # beside a page: the files that were left out
@@ -103,7 +104,7 @@ def readable(
 
     def tried(path: Path) -> str | None:
         try:
-            decoded(path, channels)
+            read_picture(path, channels)
         except UnreadableImage as error:
             return error.why
         return None

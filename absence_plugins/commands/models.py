@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absence_plugins.commands.early_checks import DIGITS, LITE, check_model_words
-from absence_plugins.commands.preprocessing import Overrides, Preprocessing, UnreadableImage, decoded
+from absence_plugins.commands.preprocessing import Overrides, Preprocessing
 from absence_plugins.commands.sources import (
     LoadedModel,
     Wanted,
@@ -21,8 +21,6 @@ from absence_plugins.commands.sources import (
 __all__ = [
     "LoadedModel",
     "Preprocessing",
-    "UnreadableImage",
-    "decoded",
     "image_files",
     "load_model",
 ]

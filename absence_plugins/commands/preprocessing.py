@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.checks import check_integer
+from absence_plugins.data.pictures import WHITE, Color, read_picture
 
 try:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
     from torchvision import transforms
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as F
@@ -23,43 +23,8 @@ except ImportError as error:
     ) from error
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # too many open files, no memory: no fault of the image
 CROP, SQUASH, PAD = "crop", "squash", "pad"
 INTERPOLATIONS = tuple(mode.value for mode in InterpolationMode)
-
-
-class UnreadableImage(ValueError):
-    """A file that is no image, or half of one; ``why`` says how in a few words."""
-
-    def __init__(self, text: str, why: str = "") -> None:  # with one argument, workers of a DataLoader can pass it on
-        super().__init__(text)
-        self.why = why
-
-
-def decoded(path: Path, channels: int) -> Image.Image:
-    """A file's picture, all of it read: in gray (``channels=1``) or RGB.
-
-    Raises:
-        UnreadableImage: whatever is wrong with the file.
-    """
-    if path.is_dir():
-        raise UnreadableImage(f"{path} is a folder; name image files, for example {path}/*.png", "a folder")
-    if not path.is_file():
-        raise UnreadableImage(f"image {path} does not exist", "no file")
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("L" if channels == 1 else "RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # OSError, SyntaxError, struct.error, ...: whatever the bytes of a foreign file lead to
-        if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
-            raise
-        why = (
-            "not an image"
-            if isinstance(error, UnidentifiedImageError)
-            else (str(error) or type(error).__name__).splitlines()[0]
-        )
-        raise UnreadableImage(f"{path} is not an image that Pillow can read ({error})", why) from None
 
 
 @dataclass(frozen=True)
@@ -78,6 +43,7 @@ class Preprocessing:
             to even.
         dtype: of the model's parameters, and so of its input.
         source: who publishes it; "" if nothing is known.
+        background: color on which transparent images are composed.
 
     >>> Preprocessing(224, 1, (0.5,), (0.25,), 256, "bicubic").describe()
     'shorter side to 256 pixels (bicubic), the middle 224 x 224, mean 0.5, std 0.25'
@@ -95,14 +61,15 @@ class Preprocessing:
     floors: bool = False
     dtype: torch.dtype = torch.float32
     source: str = ""
+    background: Color = WHITE
 
     def picture(self, path: Path) -> Tensor:
-        """The image as a person sees it: [C, size, size] in [0, 1].
+        """The image as a viewer shows it: [C, size, size] in [0, 1].
 
         Raises:
             UnreadableImage: no such file, or not an image.
         """
-        return self.cut(decoded(path, self.channels))
+        return self.cut(read_picture(path, self.channels, side=self.resize or self.size, background=self.background))
 
     def cut(self, image: Image.Image) -> Tensor:
         """A picture of Pillow, resized and cropped: [C, size, size] in [0, 1]."""

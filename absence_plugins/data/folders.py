@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from absence_plugins.core.names import spell_name
@@ -167,13 +166,10 @@ def find_images(folder: str | Path, called: str = "folder") -> FoundImages:
     return found
 
 
-@cache
 def _suffixes() -> frozenset[str]:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(f'folders of images need Pillow ({error}); pip install "absence-plugins[report]"') from error
-    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    from absence_plugins.data.pictures import SUFFIXES  # which needs Pillow
+
+    return SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torchvision.utils import save_image
 
 from absence_plugins.commands import image_folder as module
 from absence_plugins.commands.image_folder import FolderImages, readable
-from absence_plugins.commands.models import Preprocessing, UnreadableImage, image_files, load_model
+from absence_plugins.commands.models import Preprocessing, image_files, load_model
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.data.pictures import UnreadableImage
 from absence_plugins.experiments.debias import folder as debias_folder
 from absence_plugins.experiments.debias.folder import COLUMNS, FolderSetting, Pictures, run_folder
 from absence_plugins.methods.patches.images import read
@@ -81,13 +82,13 @@ def test_what_was_decoded_is_remembered_until_it_changes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    real = module.decoded
+    real = module.read_picture
 
     def counted(path: Path, channels: int) -> Image.Image:
         looked.append(path.name)
         return real(path, channels)
 
-    monkeypatch.setattr(module, "decoded", counted)
+    monkeypatch.setattr(module, "read_picture", counted)
     files = image_files(photos)
     state = tmp_path / "state"
     first = readable(files, photos, known=state, progress=False)
@@ -112,10 +113,10 @@ def test_no_memory_and_too_many_open_files_are_no_fault_of_an_image(
 ) -> None:
     for error in (MemoryError(), OSError(24, "Too many open files")):
 
-        def fails(path: Path, error: Exception = error) -> Image.Image:
+        def fails(path: Path, mode: str, error: Exception = error) -> Image.Image:
             raise error
 
-        monkeypatch.setattr(Image, "open", fails)
+        monkeypatch.setattr(Path, "open", fails)
         with pytest.raises(type(error)):
             FolderImages(photos, PREPARED)
 
