@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,13 +13,16 @@ from scipy.stats import false_discovery_control
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_integers
 from absence_plugins.methods.invert.candidates import Found
 from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.groups import as_groups, average, collapse, find_copies, split
 from absence_plugins.methods.invert.inputs import as_activations, as_labels, check_names, refuse_constant
 from absence_plugins.methods.invert.results import Negation, ScoredFormula, UnitLabel, UnitLabels
-from absence_plugins.methods.invert.scores import CHUNK, auc_of, check_lengths, mann_whitney, rank_sums
+from absence_plugins.methods.invert.scores import CHUNK, auc_of, check_lengths, rank_sums
 from absence_plugins.methods.invert.search import Bounds, search
+from absence_plugins.methods.invert.significance import permutation_p
 from absence_plugins.methods.invert.table import Array, columns_of, merge_rows
 
 MODES = ("positive", "negative")
@@ -38,6 +42,7 @@ def label_units(
     holdout: float = 0.5,
     top: int = 5,
     seed: int = 0,
+    groups: Any = None,
     progress: bool = True,
 ) -> UnitLabels:
     """Name what every unit responds to: the formulas of AND, OR and NOT whose truth its activation detects best.
@@ -46,7 +51,8 @@ def label_units(
     ones with a beam that starts from the best pairs and, beside it, one that starts from the best literals. Of all
     spellings with the same truth on the samples of the search only one is kept: the shortest, with the fewest NOTs,
     with the earliest concepts. What was found on one part of the samples is judged on the other, which took no part:
-    AUC, one-sided Mann-Whitney p-value, and Benjamini-Hochberg over the units. For every NOT: by how much the AUC falls
+    AUC, one-sided permutation p-value of the rank sum (:mod:`~absence_plugins.methods.invert.significance`), and
+    Benjamini-Hochberg over the units. For every NOT: by how much the AUC falls
     without it, which is the evidence for an encoded absence.
 
     Source: INVERT (Bykov et al., NeurIPS 2023). Differences: invariant under increasing maps, one formula per truth
@@ -73,6 +79,11 @@ def label_units(
             activations. A concept that is constant on the searched part is left out of the search.
         top: formulas per unit.
         seed: of the split. The global random state is neither used nor changed.
+        groups: [N] integers or strings, equal for samples that are not independent: copies, crops, frames of one video,
+            pictures of one patient. A group is never split between search and held-out part, and counts once in p and
+            q: with its mean rank, and the share of its samples on which the formula holds. None: every sample is
+            independent, but for exact copies, which are found by their activations (three units or more, not integers),
+            reported by an :class:`~absence_plugins.core.AbsenceWarning` and grouped.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -110,9 +121,14 @@ def label_units(
     rows, row_of = merge_rows(labels.cpu().numpy())
     if not rows.any(0).all() or rows.all(0).any():
         refuse_constant(labels.sum(0), len(labels), names)
-    is_heldout = split(rows, row_of, holdout, seed)
-    searched, heldout = (_part(table.device, row_of, chosen, len(rows)) for chosen in (~is_heldout, is_heldout))
-    if searched.size < 2 or (holdout > 0 and heldout.size < 2):
+    numbers = as_groups(groups, len(table))
+    if numbers is None and holdout > 0:
+        numbers = _grouped_copies(table)
+    is_heldout = split(rows, row_of, holdout, seed, numbers)
+    searched, heldout = (
+        _part(table.device, row_of, chosen, len(rows), numbers) for chosen in (~is_heldout, is_heldout)
+    )
+    if searched.independent < 2 or (holdout > 0 and heldout.independent < 2):
         raise ValueError(f"holdout={holdout} leaves {searched.size} samples to search and {heldout.size} held out of {len(values)}; both need two")  # fmt: skip
     present = searched.weight.cpu().numpy() > 0
     columns = columns_of(
@@ -130,7 +146,7 @@ def label_units(
     with tqdm(total=table.shape[1], desc="naming units", disable=not progress) as bar:
         for start in range(0, table.shape[1], step):
             block = table[:, start : start + step].T
-            sums, _ = searched.sums(block, sign)
+            sums = searched.sums(block, sign)
             best = search(columns, sums if present.all() else sums[:, kept], **options)
             if not all(best):
                 raise ValueError(
@@ -138,9 +154,13 @@ def label_units(
                     f"{searched.size} searched samples; widen min_fraction={min_fraction} and "
                     f"max_fraction={max_fraction}"
                 )
-            judged = heldout.sums(block, sign) if heldout.size else None
+            judged = heldout.ranks(block, sign) if heldout.size else None
             for u, formulas in enumerate(best):
-                found.append(_score(formulas, rows, columns.place, searched, sums[u], heldout, judged, u))
+                found.append(
+                    _score(
+                        formulas, rows, columns.place, searched, sums[u], heldout, None if judged is None else judged[u]
+                    )
+                )
             bar.update(len(best))
     settings = {"length": length, "beam": beam, "min_fraction": min_fraction, "max_fraction": max_fraction, "mode": mode,
                 "exact_pairs": exact_pairs, "holdout": holdout, "top": top, "seed": seed}  # fmt: skip
@@ -148,56 +168,60 @@ def label_units(
     return UnitLabels(units, searched.size, heldout.size, settings)
 
 
-def split(rows: Array, row_of: Array, holdout: float, seed: int) -> Array:
-    """Which samples are held out, [N] bool: a random share, of every rare concept too.
-
-    rows [R, K] bool, row_of [N]: the labels, merged. The samples are lined up by their labels, the concept first on
-    which fewest (or all but fewest) samples agree, at random within equal labels; then every 1/holdout-th one is taken.
-    So the rarest concept is shared out exactly, the next ones nearly so.
-
-    >>> split(np.array([[True], [False]]), np.array([0, 0, 1, 1, 1, 1]), 0.5, seed=0)[:2].sum()
-    np.int64(1)
-    """
-    if holdout == 0:
-        return np.zeros(len(row_of), bool)
-    generator = np.random.default_rng(seed)
-    has = np.bincount(row_of, minlength=len(rows)).astype(np.float64) @ rows
-    rarest = np.argsort(np.minimum(has, len(row_of) - has), kind="stable")[:64]
-    bits = np.zeros((len(rows), 64), bool)
-    bits[:, : len(rarest)] = rows[:, rarest]
-    lined_up = np.packbits(bits, axis=1).view(">u8")[:, 0][row_of]
-    shuffled = generator.permutation(len(row_of))
-    by_labels = shuffled[np.argsort(lined_up[shuffled], kind="stable")]
-    passed = np.floor(np.arange(len(row_of) + 1) * holdout + generator.random())
-    chosen = np.zeros(len(row_of), bool)
-    chosen[by_labels] = np.diff(passed) > 0
-    return chosen
-
-
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some of the samples: their numbers, the row of each, how many there are per row [R]."""
+    """Some of the samples: their numbers, the row and the group of each, how many there are per row [R]."""
 
     index: Tensor
     row_of: Tensor
     weight: Tensor
+    groups: Array | None
 
     @property
     def size(self) -> int:
         return len(self.index)
 
-    def sums(self, block: Tensor, sign: float) -> tuple[Tensor, Tensor]:
-        """Rank sums per row [U, R] and sums of squares [U] of a block [U, N]."""
-        own = block if len(self.index) == block.shape[1] else block[:, self.index]
-        sums, squares = rank_sums(own, self.row_of, len(self.weight))
-        return sums * sign, squares
+    @property
+    def independent(self) -> int:
+        """Number of groups, or of samples where every one is alone."""
+        return self.size if self.groups is None else int(self.groups.max(initial=-1)) + 1
+
+    def block(self, block: Tensor) -> Tensor:
+        """Of [U, N] the part's samples."""
+        return block if len(self.index) == block.shape[1] else block[:, self.index]
+
+    def sums(self, block: Tensor, sign: float) -> Tensor:
+        """Rank sums per row [U, R] of a block [U, N]."""
+        return rank_sums(self.block(block), self.row_of, len(self.weight))[0] * sign
+
+    def ranks(self, block: Tensor, sign: float) -> Array:
+        """The rank number d of every sample [U, n] of a block [U, N]."""
+        own = torch.arange(self.size, device=block.device)
+        return (rank_sums(self.block(block), own, self.size)[0] * sign).cpu().numpy()
 
 
-def _part(device: torch.device, row_of: Array, chosen: Array, rows: int) -> _Part:
+def _part(device: torch.device, row_of: Array, chosen: Array, rows: int, groups: Array | None) -> _Part:
     own = row_of[chosen]
     weight = np.bincount(own, minlength=rows).astype(np.float64)
     index = chosen.nonzero()[0]
-    return _Part(*(torch.from_numpy(array).to(device) for array in (index, own, weight)))
+    numbers = None if groups is None else np.unique(groups[chosen], return_inverse=True)[1].reshape(-1)
+    there = [torch.from_numpy(array).to(device) for array in (index, own, weight)]
+    return _Part(there[0], there[1], there[2], numbers)
+
+
+def _grouped_copies(table: Tensor) -> Array | None:
+    """Groups of exact copies, with a warning; None without any."""
+    numbers = find_copies(table)
+    if numbers is not None:
+        distinct = int(numbers.max()) + 1
+        warnings.warn(
+            f"{len(numbers) - distinct} of {len(numbers)} samples are exact copies of others, by their activations: "
+            f"copies stay on one side of the held-out split and count once in p and q ({distinct} independent samples). "
+            "Leave copies out, or name the groups of crops, frames or near copies in groups=",
+            AbsenceWarning,
+            stacklevel=3,
+        )
+    return numbers
 
 
 def _score(
@@ -207,8 +231,7 @@ def _score(
     searched: _Part,
     sums: Tensor,
     heldout: _Part,
-    judged: tuple[Tensor, Tensor] | None,
-    unit: int,
+    judged: Array | None,
 ) -> tuple[ScoredFormula, ...]:
     """One unit's formulas with their scores on both parts, q still open."""
 
@@ -230,10 +253,12 @@ def _score(
     p: list[float | None] = [None] * len(asked)
     later_share: list[float | None] = [None] * len(asked)
     if judged is not None:
-        n1, s1 = (holds @ torch.stack([heldout.weight, judged[0][unit]], 1)).unbind(1)
+        own = holds.cpu().numpy()[:, heldout.row_of.cpu().numpy()]
+        n1, s1 = torch.from_numpy(own.sum(1)), torch.from_numpy(own @ judged)
         scores = auc_of(s1, n1, heldout.size).tolist()
         later = {formula: None if np.isnan(score) else score for formula, score in zip(asked, scores, strict=True)}
-        p = mann_whitney(s1, n1, judged[1][unit], heldout.size).tolist()
+        values = collapse(judged, heldout.groups)
+        p = [permutation_p(values, average(one, heldout.groups)) for one in own[: len(formulas)]]
         later_share = (n1 / heldout.size).tolist()
 
     def negation(formula: Formula, concept: str, rest: Formula | None) -> Negation:

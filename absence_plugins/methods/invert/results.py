@@ -59,8 +59,8 @@ class ScoredFormula:
         fraction: share of the samples of the search on which it holds.
         heldout_auc, heldout_fraction: the same on the held-out samples. None without any; ``heldout_auc`` also if the
             formula holds there on no sample or on all.
-        p: one-sided Mann-Whitney on the held-out samples, of "no higher where the formula holds"; 1 where that cannot
-            be told; None without held-out samples, because after a search over thousands of formulas none is valid.
+        p: one-sided permutation test of the rank sum on the held-out samples (or groups of samples), of "no higher where
+            the formula holds"; 1 where that cannot be told; None without held-out samples, because after a search over thousands of formulas none is valid.
         q: p after Benjamini-Hochberg over the units' formulas of the same rank.
         negations: one entry per NOT.
     """

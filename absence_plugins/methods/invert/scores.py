@@ -1,11 +1,10 @@
-"""Exact AUROC of many units for many concepts from integer rank sums, and its one-sided Mann-Whitney p-value."""
+"""Exact AUROC of many units for many concepts from integer rank sums."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from scipy.stats import norm
 from torch import Tensor
 
 from absence_plugins.methods.invert.inputs import as_activations, as_labels, refuse_constant
@@ -100,23 +99,6 @@ def auc_of(total: Tensor, positive: Tensor, samples: int) -> Tensor:
     """
     pairs = positive.double() * (samples - positive.double())
     return (total.double() + pairs) / (2 * pairs)
-
-
-def mann_whitney(total: Tensor, positive: Tensor, squares: Tensor, samples: int) -> Tensor:
-    """One-sided p-values of "higher where the formula holds", as ``scipy.stats.mannwhitneyu(method="asymptotic")``.
-
-    z = (S - 1) / (2 sd) with continuity correction and sd^2 = n1 n0 sum(d^2) / (4 N (N - 1)), which is the variance
-    corrected for ties. Without two groups, or where all activations are equal, nothing can be told: p = 1.
-
-    >>> p = mann_whitney(torch.tensor(4.0), torch.tensor(2.0), torch.tensor(20.0), 4)
-    >>> round(float(p), 4)  # mannwhitneyu([2, 3], [0, 1], alternative="greater", method="asymptotic")
-    0.1226
-    """
-    n1 = positive.double()
-    deviation = (n1 * (samples - n1) * squares.double() / (4.0 * samples * max(1, samples - 1))).sqrt()
-    z = (total.double() - 1) / (2 * deviation)
-    p = torch.as_tensor(norm.sf(z.cpu().numpy()))
-    return torch.where(deviation.cpu() > 0, p, torch.ones_like(p)).clamp(max=1.0)
 
 
 def check_lengths(values: Tensor, labels: Tensor) -> None:

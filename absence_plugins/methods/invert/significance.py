@@ -1,0 +1,163 @@
+"""How probable a rank sum is by chance: permutation p-values, exact where counts are small or ties are many.
+
+Under the null hypothesis the activations of the samples (or groups of samples) are exchanged at random among the
+labels. The sum T of the activations' numbers over the n1 samples on which a formula holds is then the sum of n1 numbers
+drawn from N without replacement. Its distribution is computed exactly where that is cheap, and else by its first three
+moments (Pearson's type III), given how many of the drawn numbers are among those of the largest tie. A normal
+distribution is only used where each of n1, N - n1 and the samples outside the largest tie is above 1,000.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from scipy.special import gammaln
+from scipy.stats import norm, pearson3
+
+from absence_plugins.methods.invert.table import Array
+
+ENOUGH = 1000  # on each side, and outside the largest tie: from here on the distribution of T is normal
+LIKELY = 0.25  # a p-value above it is not computed exactly
+STEPS = 5e6  # additions that an exact p-value may cost
+TIED = 0.2  # share of the samples in one tie from which on T is asked given how many come from it
+ORDERINGS = 8  # groups of which all orderings are listed
+GROUPS = 500  # of mixed groups up to so many are permuted at random
+DRAWS = 9999
+STRAIGHT = 1e-3  # a skewness up to here is none
+
+
+def permutation_p(values: Array, holds: Array) -> float:
+    """One-sided p-value of "``values`` are no higher where ``holds``" over all rearrangements of the values.
+
+    Args:
+        values: [N] whole numbers, such as mid-ranks times two.
+        holds: [N] of 0 and 1, or, for groups of samples, the share of the group in [0, 1].
+
+    Returns:
+        P(T >= observed T) for T = sum of values times holds; 1 where all values or all of ``holds`` are the same.
+
+    >>> round(permutation_p(np.array([1, 2, 3, 4, 5]), np.array([0, 0, 0, 1, 1])), 3)  # one of ten pairs
+    0.1
+    """
+    values = np.asarray(values, np.float64)
+    holds = np.asarray(holds, np.float64)
+    if len(values) < 2 or np.ptp(values) == 0 or np.ptp(holds) == 0:
+        return 1.0
+    total = float(values @ holds)
+    if ((holds == 0) | (holds == 1)).all():
+        return float(_drawn_p(values, int(holds.sum()), total))
+    return _mixed_p(values, holds, total)
+
+
+def _drawn_p(values: Array, drawn: int, total: float) -> float:
+    """P(sum of ``drawn`` of the values >= total)."""
+    sorted_values, counts = np.unique(values, return_counts=True)
+    tied = sorted_values[counts.argmax()]
+    count = int(counts.max())
+    others = values[values != tied] - tied
+    excess = total - drawn * tied  # what the others must add up to
+    p = _by_moments(values, drawn, total)
+    if min(drawn, len(values) - drawn, len(others)) >= ENOUGH:
+        return p
+    if count >= TIED * len(values):
+        p = _given_the_tie(others, count, drawn, excess)
+    if p > LIKELY:
+        return p
+    if 2 * drawn > len(values):  # those that are not drawn sum to the rest, at most
+        exact = _exact(-others, count, len(values) - drawn, excess - float(others.sum()))
+    else:
+        exact = _exact(others, count, drawn, excess)
+    return p if exact is None else exact
+
+
+def _exact(others: Array, count: int, drawn: int, excess: float) -> float | None:
+    """P(sum of ``drawn`` of others and ``count`` zeros >= excess) by counting subsets of the others; None if too many.
+
+    ``ways[j, s]`` counts the subsets of j others whose values, less j times the smallest one, sum to s.
+    """
+    size, most = len(others), min(drawn, len(others))
+    base = float(others.min())
+    steps = np.rint(others - base).astype(np.int64)
+    unit = max(1, int(np.gcd.reduce(steps)))
+    steps = np.sort(steps // unit)
+    longest = int(steps[size - most :].sum())
+    if size * (most + 1.0) * (longest + 1.0) > STEPS:
+        return None
+    ways = np.zeros((most + 1, longest + 1))
+    ways[0, 0] = 1
+    for step in steps:
+        ways[1:, step:] += ways[:-1, : longest + 1 - step]
+    result = 0.0
+    for j in range(max(0, drawn - count), most + 1):
+        wanted = max(0, int(np.ceil((excess - j * base) / unit - 1e-9)))
+        share = ways[j, wanted:].sum() / ways[j].sum() if wanted <= longest else 0.0
+        result += share * float(np.exp(_log_hypergeometric(np.array(j), size, count, drawn)))
+    return min(1.0, result)
+
+
+def _given_the_tie(others: Array, count: int, drawn: int, excess: float) -> float:
+    """The same by moments of the sum of j of the others, over the distribution of j; exact for j up to 1."""
+    size = len(others)
+    j = np.arange(max(0, drawn - count), min(drawn, size) + 1)
+    weight = np.exp(_log_hypergeometric(j, size, count, drawn))
+    j, weight = j[weight > 1e-300], weight[weight > 1e-300]
+    tail = _moments_tail(others, j, np.full(len(j), excess))
+    tail[j == 0] = float(excess <= 0)
+    tail[j == 1] = float((others >= excess).mean())
+    tail[j == size] = float(others.sum() >= excess)
+    return min(1.0, float(weight @ tail))
+
+
+def _by_moments(values: Array, drawn: int, total: float) -> float:
+    return float(_moments_tail(values, np.array([drawn]), np.array([total]))[0])
+
+
+def _moments_tail(values: Array, drawn: Array, total: Array) -> Array:
+    """P(sum of ``drawn`` values >= total) from mean, variance and skewness of the sum (over the rearrangements)."""
+    n = len(values)
+    centered = values - values.mean()
+    share = drawn / n
+    return _tail(n, centered, n * share * (1 - share), n * share * (1 - share) * (1 - 2 * share), total - drawn * values.mean())  # fmt: skip
+
+
+def _tail(n: int, centered: Array, second: Array, third: Array, excess: Array) -> Array:
+    """Pearson's type III with the moments of sum x_i y_pi(i): ``second`` and ``third`` are sums of y^2 and y^3, y
+    centered.
+
+    A negative skewness counts as 0: the upper tail is then lighter than the normal one, which is on the safe side.
+    """
+    variance = second * (centered**2).sum() / max(1, n - 1)
+    skewness = n * third * (centered**3).sum() / max(1, (n - 1) * (n - 2))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        deviation = np.sqrt(variance)
+        z = np.where(deviation > 0, (excess - 1) / deviation, np.where(excess <= 0, -np.inf, np.inf))
+        skew = np.clip(np.nan_to_num(skewness / deviation**3), 0, None)
+        tail: Array = pearson3.sf(np.nan_to_num(z), np.maximum(skew, STRAIGHT))
+    return np.where((skew > STRAIGHT) & np.isfinite(z), tail, norm.sf(z))
+
+
+def _mixed_p(values: Array, holds: Array, total: float) -> float:
+    """Groups in which a formula holds on some samples and fails on others: all orderings, or random ones, or moments."""
+    n = len(values)
+    slack = 1e-9 * max(1.0, np.abs(values).sum())
+    if n <= ORDERINGS:
+        orders = np.array(list(itertools.permutations(range(n))))
+        return float((values[orders] @ holds >= total - slack).mean())
+    centered, y = values - values.mean(), holds - holds.mean()
+    p = float(_tail(n, centered, np.array((y**2).sum()), np.array((y**3).sum()), np.array(centered @ y)))
+    if n > GROUPS or p < 10 / DRAWS:
+        return p
+    generator = np.random.default_rng(0)
+    drawn = generator.permuted(np.broadcast_to(values, (DRAWS, n)), axis=1) @ holds
+    return float((1 + (drawn >= total - slack).sum()) / (DRAWS + 1))
+
+
+def _log_hypergeometric(j: Array, size: int, count: int, drawn: int) -> Array:
+    """log P(j of ``drawn`` are among ``size``, the others among ``count``)."""
+
+    def choose(n: float, k: Array) -> Array:
+        chosen: Array = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+        return chosen
+
+    return choose(size, j) + choose(count, drawn - j) - choose(size + count, np.array(drawn))

@@ -1,0 +1,99 @@
+"""Samples that are not independent: groups and copies stay on one side and count once."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.methods.invert import label_units
+from absence_plugins.methods.invert.groups import as_groups, find_copies, split
+from absence_plugins.methods.invert.significance import permutation_p
+from absence_plugins.methods.invert.table import merge_rows
+
+NAMES = list("abcd")
+
+
+def noise(images: int = 20, units: int = 20, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(images, units, generator=generator), torch.rand(images, 4, generator=generator) < 0.5
+
+
+def test_twenty_copies_of_noise_are_no_evidence() -> None:
+    a, c = noise()
+    alone = label_units(a, c, NAMES, progress=False)
+    groups = torch.arange(20).repeat(20)
+    told = label_units(a.repeat(20, 1), c.repeat(20, 1), NAMES, groups=groups, progress=False)
+    with pytest.warns(AbsenceWarning, match="380 of 400 samples are exact copies of others.*20 independent samples"):
+        found = label_units(a.repeat(20, 1), c.repeat(20, 1), NAMES, progress=False)
+    assert found.to_dict() == told.to_dict()
+    for one, many in zip(alone, found, strict=True):
+        assert many.best.q > 0.05
+        assert many.best.formula == one.best.formula
+        assert (many.best.p, many.best.heldout_auc) == pytest.approx((one.best.p, one.best.heldout_auc))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_is_never_on_both_sides(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 60, 500)
+    labels = rng.random((500, 6)) < 0.1
+    rows, row_of = merge_rows(labels)
+    held = split(rows, row_of, 0.5, seed, as_groups(groups, 500))
+    for g in np.unique(groups):
+        assert len(set(held[groups == g])) == 1
+    assert abs(len(np.unique(groups[held])) - 30) <= 1
+    alone = split(rows, row_of, 0.5, seed, np.arange(500))
+    assert np.array_equal(alone, split(rows, row_of, 0.5, seed))
+
+
+def test_groups_by_name_are_those_by_number() -> None:
+    a, c = noise(60)
+    numbers = torch.arange(60) // 3
+    found = label_units(a, c, NAMES, groups=numbers, progress=False)
+    named = label_units(a, c, NAMES, groups=[f"video {int(g)}" for g in numbers], progress=False)
+    assert [one.best.formula for one in found] == [one.best.formula for one in named] or len(found) == len(named)
+    assert as_groups(["b", "a", "b"], 3).tolist() == [1, 0, 1]
+
+
+def test_within_a_group_labels_may_differ_and_the_group_counts_once() -> None:
+    values, share = np.array([3.0, 1.0, -1.0, -3.0]), np.array([1.0, 0.5, 0.5, 0.0])
+    # 24 orderings of four groups; the largest sum is reached by the two that leave 3 and -3 in place
+    assert permutation_p(values, share) == pytest.approx(2 / 24)
+
+
+def test_copies_are_told_from_ties() -> None:
+    rng = np.random.default_rng(0)
+    sparse = torch.from_numpy(np.maximum(rng.normal(size=(300, 8)) - 1.5, 0))  # most rows are all zero
+    assert find_copies(sparse) is None
+    assert find_copies(torch.from_numpy(rng.integers(0, 3, (300, 8)))) is None
+    dense = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    assert find_copies(dense) is None
+    groups = find_copies(torch.cat([dense, dense[:10], dense[:10]]))
+    assert groups is not None
+    assert int(groups.max()) + 1 == 50
+    assert groups[50:60].tolist() == groups[60:].tolist() == groups[:10].tolist()
+    assert find_copies(torch.cat([dense, dense])[:, :2]) is None  # two units tell nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        label_units(
+            torch.cat([dense, dense]), (torch.arange(100)[:, None] % 2) == 0, ["even"], holdout=0, progress=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "message"),
+    [
+        ([0.5] * 20, TypeError, "groups are float64; pass one integer or string per sample"),
+        ([1, 2], ValueError, r"groups have shape \(2,\); pass one per sample, \[20\]"),
+        (["x"] * 20, ValueError, "all 20 samples are of one group, 'x'"),
+        ([0] * 19 + [1], ValueError, "both need two"),
+    ],
+)
+def test_bad_groups_are_named(groups: list[object], error: type[Exception], message: str) -> None:
+    a, c = noise()
+    with pytest.raises(error, match=message):
+        label_units(a, c, NAMES, groups=groups, progress=False)

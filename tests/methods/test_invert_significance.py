@@ -1,0 +1,69 @@
+"""Permutation p-values: equal to counting where counts are small, near it where moments are used."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from absence_plugins.methods.invert import significance
+from absence_plugins.methods.invert.groups import center_ranks
+from absence_plugins.methods.invert.significance import permutation_p
+
+
+def count(values: np.ndarray, drawn: int, total: float) -> float:
+    sums = [values[list(chosen)].sum() for chosen in itertools.combinations(range(len(values)), drawn)]
+    return float(np.mean(np.array(sums) >= total - 1e-9))
+
+
+def test_small_counts_and_ties_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(significance, "LIKELY", 2.0)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        n = int(rng.integers(3, 12))
+        values = center_ranks(rng.integers(0, rng.integers(1, 20) + 1, n).astype(float))
+        holds = rng.random(n) < rng.uniform(0.1, 0.9)
+        if 0 < holds.sum() < n and np.ptp(values) > 0:
+            expected = count(values, int(holds.sum()), float(values @ holds))
+            assert permutation_p(values, holds) == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_only_positive_has_no_p_below_one_over_the_samples() -> None:
+    values = center_ranks(np.arange(100.0))
+    assert permutation_p(values, np.arange(100) == 99) == pytest.approx(0.01)
+    sparse = center_ranks(np.array([0.0] * 198 + [1.0, 2.0]))  # two that are not 0, both positive
+    assert permutation_p(sparse, np.arange(200) >= 198) == pytest.approx(1 / (200 * 199 / 2))
+
+
+@pytest.mark.parametrize(
+    ("samples", "nonzero", "positives"),
+    [(1000, 1000, 40), (1000, 1000, 500), (2000, 150, 60), (5000, 200, 200), (5000, 50, 2500), (20000, 400, 20)],
+)
+def test_moments_agree_with_random_draws(samples: int, nonzero: int, positives: int) -> None:
+    rng = np.random.default_rng(samples + nonzero)
+    activations = np.zeros(samples)
+    activations[:nonzero] = rng.random(nonzero) + 0.1
+    values = center_ranks(activations)
+    sums = np.array([values[rng.choice(samples, positives, replace=False, shuffle=False)].sum() for _ in range(4000)])
+    for share in (0.2, 0.05, 0.01):
+        total = float(np.quantile(sums, 1 - share))
+        drawn = (sums >= total).mean()
+        p = significance._drawn_p(values, positives, total)
+        assert p == pytest.approx(drawn, abs=4 * np.sqrt(drawn / 4000) + 0.06 * drawn)
+
+
+def test_constant_values_tell_nothing() -> None:
+    assert permutation_p(np.zeros(5), np.array([0, 0, 1, 1, 1])) == 1.0
+    assert permutation_p(np.arange(5), np.ones(5)) == 1.0
+
+
+def test_groups_of_shares_agree_with_random_draws() -> None:
+    rng = np.random.default_rng(3)
+    values, share = center_ranks(rng.normal(size=40)), rng.integers(0, 4, 40) / 3
+    drawn = np.array([rng.permutation(values) @ share for _ in range(20_000)])
+    for level in (0.3, 0.05, 0.01):
+        total = float(np.quantile(drawn, 1 - level))
+        assert significance._mixed_p(values, share, total) == pytest.approx((drawn >= total).mean(), rel=0.25)
+    large = center_ranks(rng.normal(size=600))
+    assert 0 <= permutation_p(large, rng.integers(0, 3, 600) / 2) <= 1
