@@ -39,7 +39,9 @@ ScanMode = Annotated[
     str | None, typer.Option(help="crop, or mask for networks of a fixed input size; default crop (digits mask).")
 ]
 Reduce = Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min, sum or cls.")]
-Attributes = Annotated[Path | None, typer.Option(help="CSV: class,ATTRIBUTE,... with 0 or 1 per class.")]
+Attributes = Annotated[
+    Path | None, typer.Option(help="Table (CSV, TSV, JSON): class,ATTRIBUTE,... with 0 or 1 per class.")
+]
 Page = Annotated[Path, typer.Option(help="Folder for the page.")]
 Workers = Annotated[int, typer.Option(help="Processes that read images ahead.")]
 Seed = Annotated[int, typer.Option(help="Seed.")]

@@ -98,7 +98,9 @@ def label(
         Path | None, typer.Option(help="Folder with a subfolder of images per class; the digits model brings its own.")
     ] = None,
     attributes: Attributes = None,
-    hypernyms: Annotated[Path | None, typer.Option(help="CSV: child,parent per line; parents become concepts.")] = None,
+    hypernyms: Annotated[
+        Path | None, typer.Option(help="Table (CSV, TSV, JSON): child,parent per line; parents become concepts.")
+    ] = None,
     weights: Weights = "none",
     length: Annotated[int, typer.Option(help="Most concepts in a name.")] = 3,
     beam: Annotated[int, typer.Option(help="Width of the search beyond pairs of concepts.")] = 5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_attributes_of_classes_become_concepts(folder: Path) -> None:
     ("text", "message"),
     [
         ("class,furry\nzebra,1\ncat,1\n", "lacks the class 'Dog'"),
-        ("class,furry\nzebra,yes\n", "line 2: furry of 'zebra' is 'yes'; write 0 or 1"),
+        ("class,furry\nzebra,maybe\n", "line 2: furry of 'zebra' is 'maybe'; write 0 or 1"),
         ("class,furry\nzebra,1\nzebra,0\n", "line 3: class 'zebra' comes a second time"),
         ("class,furry\nzebra,1,0\n", "line 2: 3 cells under a header of 2"),
         ("class,furry,furry\nzebra,1,0\n", "'furry' is empty, repeated or a class's name"),
@@ -114,6 +115,37 @@ def test_parents_hold_where_one_of_their_children_does(tmp_path: Path) -> None:
         assert rows["vehicle"] == [0, 0, 1, 0]
         assert rows["poodle"] == [1, 0, 0, 0]
     assert int(LABELS.sum()) == 4  # the input is as before
+
+
+def test_a_table_of_parents_without_a_header_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "parents.csv"
+    eye = torch.eye(3, dtype=torch.bool)
+    for text in (
+        "cat,pet\ntruck,vehicle\ncar,vehicle\n",
+        "child;parent\r\nCAT;pet\r\ntruck;Vehicle\r\ncar;vehicle\r\n",
+    ):
+        path.write_text(text)
+        labels, names = expand_hypernyms(eye, ["cat", "truck", "car"], path)
+        assert [name.casefold() for name in names] == ["cat", "truck", "car", "pet", "vehicle"]
+        assert labels[:, 3:].int().tolist() == [[1, 0], [0, 1], [0, 1]]
+    path = path.with_suffix(".json")
+    path.write_text('{"cat": ["pet", "feline"], "truck": "vehicle"}')
+    assert expand_hypernyms(eye, ["cat", "truck", "car"], path)[1][3:] == ("pet", "feline", "vehicle")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "mac_roman", "cp850"])
+def test_a_table_and_folders_of_different_systems_fit(tmp_path: Path, encoding: str) -> None:
+    for name in ("cat", "Lo\u0308we"):  # composed from two characters, as some systems store names
+        (tmp_path / "f" / name).mkdir(parents=True)
+        save_image(torch.rand(3, 4, 4), tmp_path / "f" / name / "1.png")
+    path = tmp_path / "a.csv"
+    path.write_bytes("class,big\nCat,no\nLöwe,yes\n".encode(encoding))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = concepts_from_folder(tmp_path / "f", path)
+    assert found.names[2] == "big"
+    assert found.concepts[:, 2].tolist() == [name != "cat" for name in found.names[:2]]
+    assert ["Löwe" in str(one.message) for one in said] == [True] * (encoding != "utf-16")
 
 
 def test_networkx_graphs_are_taken() -> None:

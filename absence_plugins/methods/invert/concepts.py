@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.data.same_names import describe_missing, match_names, unify_names
+from absence_plugins.data.tables import read_columns, read_pairs, read_truth
 from absence_plugins.methods.invert.inputs import as_labels, check_names
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as ImageFolder
@@ -58,11 +60,13 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
     Args:
         folder: as torchvision's ``ImageFolder`` reads it: one subfolder per class, images in it or below it. The
             samples come in the same order, so activations collected with an ``ImageFolder`` fit.
-        attributes: CSV with a header; the first column names the class, every other one is an attribute, 0 or 1. Rows
-            of classes that are not in the folder are passed over.
+        attributes: a table with a header (CSV, TSV or JSON in any usual encoding:
+            :func:`~absence_plugins.data.tables.read_table`); the first column names the class, every other one is an
+            attribute: 0 or 1, true or false, yes or no. Names may differ from the folders' in case and composition.
+            Rows of classes that are not in the folder are passed over.
 
     Raises:
-        ValueError: no such folder, a class without images, an attribute that is not 0 or 1 or has a class's name, a
+        ValueError: no such folder, a class without images, an attribute that is not understood or has a class's name, a
             class that the table lacks or has twice.
 
     >>> import tempfile
@@ -103,9 +107,8 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
     Args:
         concepts: [N, K] of 0 and 1.
         names: of the K concepts.
-        parents: a mapping from child to its parent or parents; or a CSV file with a header and the columns child,
-            parent (one
-            pair per line, the first two columns); or a NetworkX graph with edges from child to parent. It may know more
+        parents: a mapping from child to its parent or parents; or a table (CSV, TSV or JSON) of child,parent, one pair
+            per line, with or without a header; or a NetworkX graph with edges from child to parent. It may know more
             concepts than ``names``.
 
     Returns:
@@ -122,7 +125,7 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
     """
     labels = as_labels(concepts)
     known = check_names(names, labels.shape[1])
-    graph = _parents(parents)
+    graph = _parents(parents, known)
     column = {name: k for k, name in enumerate(known)}
     members: dict[str, set[int]] = {}
     for name in known:
@@ -141,16 +144,6 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
     return torch.cat([result, *(c[:, None] for c in columns)], 1), (*known, *added)
 
 
-def read_parents(path: str | Path) -> dict[str, list[str]]:
-    """A CSV of child and parent as a mapping. Raises ValueError for a line that lacks one of them."""
-    graph: dict[str, list[str]] = {}
-    for number, row in _lines(Path(path), "child,parent"):
-        if len(row) < 2 or not row[0].strip() or not row[1].strip():
-            raise ValueError(f"{path}, line {number}: {','.join(row)!r} must read child,parent")
-        graph.setdefault(row[0].strip(), []).append(row[1].strip())
-    return graph
-
-
 def _images(folder: Path) -> list[Path]:
     found = []
     for root, _, names in sorted(os.walk(folder, followlinks=True)):
@@ -158,49 +151,34 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _lines(path: Path, header: str) -> list[tuple[int, list[str]]]:
-    """Numbered lines of a CSV file behind its header; empty ones are passed over."""
-    if not path.is_file():
-        raise ValueError(f"table {path} does not exist")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)]
-    if len(rows) < 2:
-        raise ValueError(f"table {path} has no lines behind its header; it must begin with {header}")
-    return rows if header.startswith("class") else rows[1:]
-
-
 def _attributes(path: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     """Names of the attributes and their values, [classes, attributes] bool."""
-    (_, header), *rows = _lines(path, "class,attribute,...")
-    columns = [cell.strip() for cell in header[1:]]
-    twice = [name for k, name in enumerate(columns) if name in columns[:k] or name in classes or not name]
-    if not columns or twice:
-        wrong = f"the column {twice[0]!r} is empty, repeated or a class's name" if twice else "there is no attribute"
-        raise ValueError(f"table {path}: {wrong}; the header must read class,ATTRIBUTE,... with distinct names")
-    values: dict[str, list[bool]] = {}
-    for number, row in rows:
-        cells = [cell.strip() for cell in row]
-        if len(cells) != len(header):
-            raise ValueError(f"{path}, line {number}: {len(cells)} cells under a header of {len(header)}")
-        if cells[0] in values:
-            raise ValueError(f"{path}, line {number}: class {cells[0]!r} comes a second time")
-        for name, cell in zip(columns, cells[1:], strict=True):
-            if cell not in ("0", "1"):
-                raise ValueError(f"{path}, line {number}: {name} of {cells[0]!r} is {cell!r}; write 0 or 1")
-        values[cells[0]] = [cell == "1" for cell in cells[1:]]
+    table = read_columns(path, "class", classes, what="attribute")
+    values = {}
+    for key, cells in table.cells.items():  # of classes that are not in the folder, too: a slip there is a slip here
+        values[key] = [read_truth(cell, partial(table.where, key, column)) for column, cell in enumerate(cells)]
+        if None in values[key]:
+            where = table.where(key, values[key].index(None))
+            raise ValueError(f"{where} is {cells[values[key].index(None)]!r}, unknown; write 0 or 1")
+    rows = match_names(classes, table.cells)
     for name in classes:
-        if name not in values:
-            raise ValueError(f"table {path} lacks the class {name!r}; add its line, or remove its folder")
-    return columns, torch.tensor([values[name] for name in classes])
+        if name not in rows:
+            near = describe_missing(name, table.cells)
+            raise ValueError(f"table {path} lacks the class {name!r}; {near}; add its line, or remove its folder")
+    table.table.warn()
+    return list(table.names), torch.tensor([values[rows[name]] for name in classes], dtype=torch.bool)
 
 
-def _parents(parents: Any) -> dict[str, list[str]]:
+def _parents(parents: Any, names: Sequence[str]) -> dict[str, list[str]]:
     if isinstance(parents, (str, Path)):
-        return read_parents(parents)
+        graph: dict[str, list[str]] = {}
+        for child, parent in unify_names(read_pairs(parents, "child", "parent", names), names):
+            graph.setdefault(child, []).append(parent)
+        return graph
     if isinstance(parents, Mapping):
         return {child: [own] if isinstance(own, str) else list(own) for child, own in parents.items()}
     if hasattr(parents, "edges"):  # a NetworkX graph
-        graph: dict[str, list[str]] = {}
+        graph = {}
         for child, parent in parents.edges():
             graph.setdefault(child, []).append(parent)
         return graph
