@@ -15,7 +15,7 @@ from torch import Tensor
 
 from absence_plugins.data.same_names import describe_missing, match_names, unify_names
 from absence_plugins.data.tables import read_columns, read_pairs, read_truth
-from absence_plugins.methods.invert.inputs import as_labels, check_names
+from absence_plugins.methods.invert.inputs import Truth, as_truth, check_names
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as ImageFolder
 Parents = Mapping[str, str | Iterable[str]]
@@ -40,8 +40,8 @@ class FolderConcepts:
 
     def varying(self) -> FolderConcepts:
         """Only the concepts that hold on some images and not on all, which is what ``label_units`` takes."""
-        count = self.concepts.sum(0)
-        kept = ((count > 0) & (count < len(self.concepts))).nonzero()[:, 0].tolist()
+        truth = as_truth(self.concepts)
+        kept = (truth.true.any(0) & truth.false.any(0)).nonzero()[:, 0].tolist()
         return replace(self, concepts=self.concepts[:, kept], names=tuple(self.names[k] for k in kept))
 
     def expanded(self, parents: Any) -> FolderConcepts:
@@ -104,27 +104,29 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
 def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple[Tensor, tuple[str, ...]]:
     """Add what the concepts are kinds of: a parent holds wherever one of its children does, over all generations.
 
+    Where none of its children is known to hold and one is unknown, the parent is unknown, unless it has a label itself.
+
     Args:
-        concepts: [N, K] of 0 and 1.
+        concepts: [N, K] of 0, 1 and, where unknown, NaN.
         names: of the K concepts.
         parents: a mapping from child to its parent or parents; or a table (CSV, TSV or JSON) of child,parent, one pair
             per line, with or without a header; or a NetworkX graph with edges from child to parent. It may know more
             concepts than ``names``.
 
     Returns:
-        Labels [N, K + M] bool and names. The parents follow the concepts, those of the first concept first, nearest
-        first. A parent that is itself among
-        ``names`` gains its children's samples. Parents that would hold on every sample, such as "entity", are left out.
+        Labels [N, K + M], bool if all are known, and names. The parents follow the concepts, those of the first concept
+        first, nearest first. A parent that is itself among ``names`` gains its children's samples. Parents that fail on
+        no sample, such as "entity", are left out.
 
     Raises:
-        ValueError: a cycle, a line without child and parent, labels other than 0 and 1.
+        ValueError: a cycle, a line without child and parent, labels other than 0, 1 and NaN.
 
     >>> labels, names = expand_hypernyms([[1, 0, 0], [0, 1, 0], [0, 0, 1]], ["cat", "dog", "car"], {"cat": "pet", "dog": "pet"})
     >>> names, labels[:, 3].tolist()
     (('cat', 'dog', 'car', 'pet'), [True, True, False])
     """
-    labels = as_labels(concepts)
-    known = check_names(names, labels.shape[1])
+    labels = as_truth(concepts)
+    known = check_names(names, labels.true.shape[1])
     graph = _parents(parents, known)
     column = {name: k for k, name in enumerate(known)}
     members: dict[str, set[int]] = {}
@@ -132,16 +134,18 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
         for ancestor in _ancestors(name, graph):
             members.setdefault(ancestor, set()).add(column[name])
     added: list[str] = []
-    columns: list[Tensor] = []
-    result = labels.clone()
+    true, false = list(labels.true.T), list(labels.false.T)
     for ancestor, children in members.items():
-        holds = labels[:, sorted(children)].any(1)
+        below = labels[:, sorted(children)]
+        holds, fails = below.true.any(1), below.false.all(1)
         if ancestor in column:
-            result[:, column[ancestor]] |= holds
-        elif not bool(holds.all()):
+            own = column[ancestor]
+            true[own], false[own] = true[own] | holds, false[own] & ~holds
+        elif bool(fails.any()):
             added.append(ancestor)
-            columns.append(holds)
-    return torch.cat([result, *(c[:, None] for c in columns)], 1), (*known, *added)
+            true.append(holds)
+            false.append(fails)
+    return Truth(torch.stack(true, 1), torch.stack(false, 1)).values(), (*known, *added)
 
 
 def _images(folder: Path) -> list[Path]:

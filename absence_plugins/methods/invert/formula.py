@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.nearest import describe_nearest
-from absence_plugins.methods.invert.inputs import as_labels, check_names
+from absence_plugins.methods.invert.inputs import Truth, as_truth, check_names
 
 AND, OR, NOT = "AND", "OR", "NOT"
 _OTHER = {AND: OR, OR: AND}
@@ -122,7 +122,9 @@ class Formula:
         return Formula(operator=self.operator, parts=tuple(parts))
 
     def fold(self, column: Callable[[str], Any]) -> Any:
-        """The formula's value from its concepts' values, which have ``&``, ``|`` and ``~`` (arrays, tensors)."""
+        """The formula's value from its concepts' values, which have ``&``, ``|`` and ``~`` (arrays, tensors,
+        truths).
+        """
         if not self.operator:
             value = column(self.name)
             return ~value if self.negated else value
@@ -134,30 +136,44 @@ class Formula:
     def evaluate(self, concepts: Any, names: Sequence[str]) -> Tensor:
         """Where the formula holds: concepts [N, K] of 0 and 1 -> [N] bool, on their device.
 
+        With unknown labels (NaN): [N] float64 of 0, 1 and, where the formula is unknown, NaN.
+
         Raises:
-            ValueError: labels other than 0 and 1, a number of names that is not K, a concept that is not among them.
+            ValueError: labels other than 0, 1 and NaN, a number of names that is not K, a concept that is not among them.
 
         >>> Formula.parse("dog AND NOT leash").evaluate(torch.tensor([[1, 0], [1, 1]]), ["dog", "leash"])
         tensor([ True, False])
         """
-        labels = as_labels(concepts)
-        place = {name: k for k, name in enumerate(check_names(names, labels.shape[1]))}
+        return self.truth(concepts, names).values()
+
+    def truth(self, concepts: Any, names: Sequence[str]) -> Truth:
+        """Where it holds and where it fails, two masks [N]: concepts [N, K] of 0, 1 and NaN (unknown), Kleene's logic.
+
+        Raises:
+            ValueError: as :meth:`evaluate`.
+
+        >>> Formula.parse("dog AND leash").truth([[0, None], [1, None]], ["dog", "leash"]).known
+        tensor([ True, False])
+        """
+        labels = as_truth(concepts)
+        place = {name: k for k, name in enumerate(check_names(names, labels.true.shape[1]))}
         for name in self.names:
             if name not in place:
                 raise ValueError(
                     f"concept {name!r} of {self} is not among the names; there are: {describe_nearest(name, place)}"
                 )
-        result: Tensor = self.fold(lambda name: labels[:, place[name]])
+        result: Truth = self.fold(lambda name: labels[:, place[name]])
         return result
 
     def same_truth(self, other: Formula, concepts: Any, names: Sequence[str]) -> bool:
-        """Whether both hold on the same samples of ``concepts`` [N, K].
+        """Whether both hold, and fail, on the same samples of ``concepts`` [N, K].
 
         >>> labels = torch.tensor([[1, 1], [0, 0]])
         >>> Formula("dog").same_truth(Formula("dog") & Formula("pet"), labels, ["dog", "pet"])
         True
         """
-        return bool(torch.equal(self.evaluate(concepts, names), other.evaluate(concepts, names)))
+        one, two = self.truth(concepts, names), other.truth(concepts, names)
+        return bool(torch.equal(one.true, two.true) and torch.equal(one.false, two.false))
 
     @classmethod
     def parse(cls, text: str) -> Formula:

@@ -1,10 +1,19 @@
-"""What goes in: activations without NaN, labels of 0 and 1, distinct names."""
+"""What goes in: activations without NaN, labels of 0, 1 and unknown, distinct names.
+
+Labels are **three-valued**: a concept is present on a sample (1), absent (0), or *unknown* (NaN). So ``concepts`` is a
+bool or integer tensor where everything is known, and a floating one with NaN where something is not; ``None`` in nested
+lists counts as NaN. -1 is rejected, as it means "absent" in some data sets (CelebA) and "uncertain" in others
+(CheXpert): write 0 or NaN. Unknown is never absent: formulas follow Kleene's logic (:class:`Truth`), and a sample on
+which a formula is unknown takes no part in that formula's score, support, bounds, p-value, and the worth of its NOTs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,27 +44,71 @@ def as_activations(activations: Any) -> Tensor:
     return values.to(torch.uint8) if values.dtype == torch.bool else values
 
 
-def as_labels(concepts: Any) -> Tensor:
-    """[N, K] of 0 and 1 in any dtype -> the same as bool.
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Three-valued truth, as two masks (tensors or arrays) of one shape; unknown where neither holds.
+
+    ``&``, ``|`` and ``~`` are Kleene's: a AND b is false as soon as one of them is, and unknown only if that leaves it
+    open.
+
+    Attributes:
+        true: where it holds.
+        false: where it does not.
+
+    >>> a, b = (as_truth([[1.0], [0.0], [float("nan")]]), as_truth([[float("nan")]] * 3))
+    >>> (a & b).true[:, 0].tolist(), (a & b).false[:, 0].tolist()
+    ([False, False, False], [False, True, False])
+    """
+
+    true: Any
+    false: Any
+
+    @property
+    def known(self) -> Any:
+        """Where it is true or false."""
+        return self.true | self.false
+
+    def __and__(self, other: Truth) -> Truth:
+        return Truth(self.true & other.true, self.false | other.false)
+
+    def __or__(self, other: Truth) -> Truth:
+        return Truth(self.true | other.true, self.false & other.false)
+
+    def __invert__(self) -> Truth:
+        return Truth(self.false, self.true)
+
+    def __getitem__(self, index: Any) -> Truth:
+        return Truth(self.true[index], self.false[index])
+
+    def values(self) -> Tensor:
+        """As labels: bool if everything is known, else float64 with NaN where unknown."""
+        if bool(self.known.all()):
+            result: Tensor = self.true
+            return result
+        return torch.where(self.known, self.true.double(), torch.nan)
+
+
+def as_truth(concepts: Any) -> Truth:
+    """[N, K] of 0, 1 and NaN (unknown) in any dtype -> two masks [N, K].
 
     Raises:
-        ValueError: another shape, a value that is neither 0 nor 1.
+        ValueError: another shape, a value that is neither 0 nor 1 nor NaN.
 
-    >>> as_labels([[0, 1.0]])
-    tensor([[False,  True]])
+    >>> as_truth([[0, 1, None]]).known
+    tensor([[ True,  True, False]])
     """
     labels = _as_tensor(concepts, "concepts").detach()
     if labels.dim() != 2 or labels.numel() == 0:
         raise ValueError(f"concepts have shape {tuple(labels.shape)}; pass [N, K], one row per sample")
     if labels.dtype == torch.bool:
-        return labels
-    truth = labels != 0
-    wrong = truth & (labels != 1)
+        return Truth(labels, ~labels)
+    truth = Truth(labels == 1, labels == 0)
+    wrong = ~truth.known & ~labels.isnan()
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"concepts[{row}, {column}] is {labels[row, column].item()}; labels must be 0 or 1 "
-            "(threshold scores, for example scores > 0.5; leave out samples of unknown label)"
+            f"concepts[{row}, {column}] is {labels[row, column].item()}; labels must be 0 or 1, and NaN where they are "
+            "unknown (threshold scores, for example scores > 0.5)"
         )
     return truth
 
@@ -80,23 +133,35 @@ def check_names(names: Sequence[str], count: int) -> list[str]:
     return listed
 
 
-def refuse_constant(count: Tensor, samples: int, names: Sequence[str] | None = None) -> None:
-    """Raise ValueError for a concept that holds on no sample, or on all: count [K] of the samples that have it."""
-    constant = (count == 0) | (count == samples)
+def refuse_constant(truth: Truth, names: Sequence[str] | None = None) -> None:
+    """Raise ValueError for a concept [N, K] that holds, where it is known, on no sample, or on all."""
+    present, absent = truth.true.any(0), truth.false.any(0)
+    constant = ~(present & absent)
     if bool(constant.any()):
         k = int(constant.nonzero()[0])
         which = f"concept {k}" if names is None else f"concept {names[k]!r} (column {k})"
-        extent = "no sample" if int(count[k]) == 0 else "every sample"
+        known = "" if bool(truth.known[:, k].all()) else " on which it is known"
+        extent = f"holds on every sample{known}" if bool(present[k]) else f"holds on no sample{known}"
+        extent = extent if bool(present[k]) or bool(absent[k]) else "is unknown on every sample"
         more = int(constant.sum()) - 1
         others = f" ({more} more {'is' if more == 1 else 'are'} constant)" if more else ""
-        raise ValueError(f"{which} holds on {extent}{others}: there is nothing to tell apart; leave it out")
+        raise ValueError(f"{which} {extent}{others}: there is nothing to tell apart; leave it out")
 
 
 def _as_tensor(values: Any, what: str) -> Tensor:
     try:
-        tensor = torch.as_tensor(values)
+        tensor = torch.as_tensor(_without_none(values))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{what} must be a tensor or array of numbers, got {type(values).__name__} ({error})") from None
     if tensor.is_complex():
         raise TypeError(f"{what} are {tensor.dtype}; pass real numbers")
     return tensor
+
+
+def _without_none(values: Any) -> Any:
+    """Nested lists and object arrays with ``None`` as floats with NaN; anything else as it is."""
+    if isinstance(values, (list, tuple)) and any(isinstance(row, (list, tuple)) and None in row for row in values):
+        return np.array(values, dtype=np.float64)
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        return values.astype(np.float64)
+    return values

@@ -18,7 +18,7 @@ from absence_plugins.core.checks import check_integers
 from absence_plugins.methods.invert.candidates import Found
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import as_groups, average, collapse, find_copies, split
-from absence_plugins.methods.invert.inputs import as_activations, as_labels, check_names, refuse_constant
+from absence_plugins.methods.invert.inputs import as_activations, as_truth, check_names, refuse_constant
 from absence_plugins.methods.invert.results import Negation, ScoredFormula, UnitLabel, UnitLabels
 from absence_plugins.methods.invert.scores import CHUNK, auc_of, check_lengths, rank_sums
 from absence_plugins.methods.invert.search import Bounds, search
@@ -107,8 +107,14 @@ def label_units(
     >>> found[0].best.heldout_auc
     1.0
     """
-    values, labels = as_activations(activations), as_labels(concepts)
+    values, told = as_activations(activations), as_truth(concepts)
+    labels = told.true
     check_lengths(values, labels)
+    if not bool(told.known.all()):
+        row, column = (~told.known).nonzero()[0].tolist()
+        raise ValueError(
+            f"concepts[{row}, {column}] is nan; labels must be 0 or 1 here: leave out that sample or concept"
+        )
     names = check_names(names, labels.shape[1])
     check_integers(length=length, beam=beam, top=top)
     _check_shares(min_fraction, max_fraction, holdout)
@@ -120,7 +126,7 @@ def label_units(
 
     rows, row_of = merge_rows(labels.cpu().numpy())
     if not rows.any(0).all() or rows.all(0).any():
-        refuse_constant(labels.sum(0), len(labels), names)
+        refuse_constant(told, names)
     numbers = as_groups(groups, len(table))
     if numbers is None and holdout > 0:
         numbers = _grouped_copies(table)

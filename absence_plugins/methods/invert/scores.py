@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from absence_plugins.methods.invert.inputs import as_activations, as_labels, refuse_constant
+from absence_plugins.methods.invert.inputs import as_activations, as_truth, refuse_constant
 
 CHUNK = 2**22  # numbers held at a time; a float64 table of so many takes 32 MB
 MOST_SAMPLES = 94_906_265  # rank sums reach N^2, and float64 counts exactly to 2^53
@@ -25,7 +26,8 @@ def auroc(activations: Any, concepts: Any) -> Tensor:
     Args:
         activations: [N] or [N, U], any real dtype, on any device; only their order counts, so every strictly increasing
             map leaves the result as it is. Infinite values are the highest and lowest.
-        concepts: [N, K] of 0 and 1, any dtype.
+        concepts: [N, K] of 0, 1 and, where a concept is unknown, NaN; any dtype. A concept's AUC is taken over the samples
+            on which it is known.
 
     Returns:
         float64 [K], or [U, K] for activations [N, U], on the activations' device.
@@ -33,22 +35,26 @@ def auroc(activations: Any, concepts: Any) -> Tensor:
     Sign: above 0.5 the unit is higher where the concept is; below 0.5 higher where it is absent.
 
     Raises:
-        ValueError: NaN, labels other than 0 and 1, lengths that differ, a concept on no sample or on all.
+        ValueError: activations that are NaN, other labels, lengths that differ, a concept on no sample or on all.
 
     >>> auroc([0.1, 0.4, 0.4, 0.9], [[0], [0], [1], [1]])
     tensor([0.8750], dtype=torch.float64)
     """
-    values, labels = as_activations(activations), as_labels(concepts)
-    check_lengths(values, labels)
-    labels = labels.to(values.device)
-    count = labels.sum(0)
-    refuse_constant(count, len(labels))
+    values, truth = as_activations(activations), as_truth(concepts)
+    check_lengths(values, truth.true)
+    refuse_constant(truth)
     table = values[:, None] if values.dim() == 1 else values
+    labels: Tensor = truth.true.to(values.device)
+    if not bool(truth.known.all()):
+        planes = labels.T, truth.false.to(values.device).T
+        known: Tensor = torch.stack([known_auc(Order.of(column), *planes) for column in table.T])
+        return torch.as_tensor(known[0] if values.dim() == 1 else known)
+    count = labels.sum(0)
     samples, units = table.shape
     own_row = torch.arange(samples, device=values.device)
     positive = count.double()
     pairs = positive * (samples - positive)
-    result = torch.empty(units, labels.shape[1], dtype=torch.float64, device=values.device)
+    result: Tensor = torch.empty(units, labels.shape[1], dtype=torch.float64, device=values.device)
     step, across = max(1, CHUNK // samples), max(1, CHUNK // samples)
     for u in range(0, units, step):
         sums, _ = rank_sums(table[:, u : u + step].T, own_row, samples)
@@ -74,21 +80,62 @@ def rank_sums(values: Tensor, row_of: Tensor, rows: int) -> tuple[Tensor, Tensor
     """
     samples = values.shape[1]
     ordered, order = values.contiguous().sort(dim=1)
-    place = torch.arange(samples, device=values.device)
-    equal = ordered[:, 1:] == ordered[:, :-1]
-    if bool(equal.any()):
-        opens = torch.ones_like(ordered, dtype=torch.bool)
-        opens[:, 1:] = ~equal
-        first = (place * opens).cummax(1).values
-        closes = torch.ones_like(opens)
-        closes[:, :-1] = opens[:, 1:]
-        after = torch.where(closes, place, samples - 1).flip(1).cummin(1).values.flip(1)
-        centered = (first + after + (1 - samples)).double()
-    else:
-        centered = (2 * place + (1 - samples)).double().expand(ordered.shape)
+    first, last = _ties(ordered)
+    centered = (first + last + (1 - samples)).double().expand(ordered.shape)
     sums = torch.zeros(len(values), rows, dtype=torch.float64, device=values.device)
     sums.scatter_add_(1, row_of[order], centered)
     return sums, centered.square().sum(1)
+
+
+def _ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last place of the equal values around each place of sorted rows [U, N]: [U, N], or [N] without ties."""
+    samples = ordered.shape[1]
+    place = torch.arange(samples, device=ordered.device)
+    equal = ordered[:, 1:] == ordered[:, :-1]
+    if not bool(equal.any()):
+        return place, place
+    opens = torch.ones_like(ordered, dtype=torch.bool)
+    opens[:, 1:] = ~equal
+    first = (place * opens).cummax(1).values
+    closes = torch.ones_like(opens)
+    closes[:, :-1] = opens[:, 1:]
+    return first, torch.where(closes, place, samples - 1).flip(1).cummin(1).values.flip(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """One unit's samples in the order of their activations: sample numbers, first and last place of each one's tie."""
+
+    samples: Tensor
+    first: Tensor
+    last: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> Order:
+        """Of activations [N]."""
+        ordered, order = values.sort()
+        first, last = _ties(ordered[None])
+        return cls(order, first.reshape(-1), last.reshape(-1))
+
+
+def known_auc(order: Order, true: Tensor, false: Tensor) -> Tensor:
+    """AUC of formulas that hold on ``true`` [M, N] and fail on ``false`` [M, N], unknown elsewhere: float64 [M].
+
+    The mean over all pairs of a sample where it holds and one where it fails; NaN where there is no such pair. Exact:
+    sums of whole numbers. Costs O(M N).
+
+    >>> masks = torch.tensor([[False, True, True]]), torch.tensor([[True, False, False]])
+    >>> known_auc(Order.of(torch.tensor([1.0, 2.0, 1.0])), *masks)
+    tensor([0.7500], dtype=torch.float64)
+    """
+    n1, n0 = true.sum(1).double(), false.sum(1).double()
+    total = torch.empty_like(n1)
+    step = max(1, CHUNK // max(1, true.shape[1]))
+    for at in range(0, len(true), step):
+        failed = torch.nn.functional.pad(false[at : at + step, order.samples].cumsum(1, dtype=torch.float64), (1, 0))
+        beaten = failed[:, order.first] + failed[:, order.last + 1]
+        total[at : at + step] = (beaten * true[at : at + step, order.samples]).sum(1)
+    return total / (2 * n1 * n0)
 
 
 def auc_of(total: Tensor, positive: Tensor, samples: int) -> Tensor:

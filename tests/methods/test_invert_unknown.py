@@ -1,0 +1,77 @@
+"""Three-valued labels: unknown is never absent."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from absence_plugins.methods.invert import Formula, auroc, expand_hypernyms
+from absence_plugins.methods.invert.inputs import Truth, as_truth
+
+NAN = float("nan")
+
+
+def test_formulas_follow_kleenes_logic() -> None:
+    rows = torch.tensor(list(itertools.product([0.0, 1.0, NAN], repeat=2)))
+    for text, function in (
+        ("a AND b", lambda a, b: False if False in (a, b) else None if None in (a, b) else True),
+        ("a OR b", lambda a, b: True if True in (a, b) else None if None in (a, b) else False),
+        ("NOT a", lambda a, b: None if a is None else not a),
+        ("a AND NOT b", lambda a, b: False if a is False or b is True else None if None in (a, b) else True),
+    ):
+        truth = Formula.parse(text).truth(rows, ["a", "b"])
+        for row, is_true, is_false in zip(rows.tolist(), truth.true.tolist(), truth.false.tolist(), strict=True):
+            expected = function(*(None if v != v else bool(v) for v in row))
+            assert (is_true, is_false) == (expected is True, expected is False), (text, row)
+
+
+def test_a_formula_of_unknown_labels_is_evaluated_to_nan() -> None:
+    values = Formula("a").evaluate([[1, 0], [None, 0], [0, 1]], ["a", "b"])
+    assert values.tolist()[::2] == [1.0, 0.0]
+    assert values[1].isnan()
+    assert Formula("b").evaluate([[1, 0], [None, 1]], ["a", "b"]).dtype == torch.bool  # all of b is known
+    assert not Formula("a").same_truth(Formula("b"), [[1, 1], [0, None]], ["a", "b"])
+
+
+def test_auroc_leaves_unknown_samples_out() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        values = torch.from_numpy(np.round(rng.normal(size=(40, 2)), seed % 2))
+        labels = torch.from_numpy(rng.choice([0.0, 1.0, NAN], (40, 3)))
+        labels[:2] = torch.tensor([[0.0], [1.0]])
+        scores = auroc(values, labels)
+        for k in range(3):
+            known = ~labels[:, k].isnan()
+            torch.testing.assert_close(
+                scores[:, k], auroc(values[known], labels[known, k : k + 1])[:, 0], rtol=0, atol=0
+            )
+
+
+def test_a_parent_is_present_if_a_child_is_and_unknown_if_one_is_unknown() -> None:
+    rows = [[1, NAN], [0, NAN], [0, 0], [NAN, NAN], [0, 1]]
+    labels, names = expand_hypernyms(rows, ["cat", "dog"], {"cat": "pet", "dog": "pet"})
+    assert names == ("cat", "dog", "pet")
+    assert str(labels[:, 2].tolist()) == "[1.0, nan, 0.0, nan, 1.0]"
+    own, _ = expand_hypernyms([[1, 0], [0, NAN], [NAN, 0]], ["cat", "pet"], {"cat": "pet"})
+    assert str(own[:, 1].tolist()) == "[1.0, nan, 0.0]"  # a parent that is known to be absent stays so
+    assert expand_hypernyms([[1, 0], [0, 0]], ["cat", "dog"], {"cat": "pet"})[0].dtype == torch.bool
+
+
+def test_what_is_no_label_is_named() -> None:
+    for wrong, message in (
+        ([[0, -1]], r"concepts\[0, 1\] is -1; labels must be 0 or 1, and NaN where they are unknown"),
+        ([[0.5, 1.0]], "is 0.5"),
+        ([["a", 1]], "concepts must be a tensor or array of numbers"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            as_truth(wrong)
+    with pytest.raises(ValueError, match="concept 1 is unknown on every sample"):
+        auroc([1.0, 2.0], [[0, NAN], [1, NAN]])
+    with pytest.raises(ValueError, match="concept 1 holds on every sample on which it is known"):
+        auroc([1.0, 2.0], [[0, NAN], [1, 1]])
+    truth = as_truth(np.array([[1, None], [0, 1]], dtype=object))
+    assert isinstance(truth, Truth)
+    assert truth.known.tolist() == [[True, False], [True, True]]
