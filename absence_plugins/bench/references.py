@@ -42,7 +42,7 @@ STEPS, DRAWS = 8, 2
 MARK = "bench references"
 HEAD = ("claim", "references", "score lower_gamma", "score epsilon", "placebo", "3 strongest windows", "claimed way")
 LEGEND = (
-    "score: 1 as good as the best order of windows found, 0 as good as random, in brackets the bootstrap interval over "
+    "score: 1 as good as the best order of windows found, 0 as good as random, in brackets the 95 % interval over "
     "the photographs; placebo: the lower_gamma map of another photograph; strongest windows: their mean effect, each changed "
     "alone, above that of all windows, in standard deviations of all windows (lower_gamma; standard error over the "
     "photographs); claimed way: share of them that move the output as the map says."

@@ -41,7 +41,7 @@ def test_the_true_effect_scores_one_noise_zero_and_the_negated_map_below(net: We
     options = {"view": view, "reference": references, "steps": 16}
     right = absence_scores(net, x, unit, true, **options)  # type: ignore[arg-type]
     assert right.score == pytest.approx(1, abs=0.02)
-    assert right.interval[0] >= 0.98
+    assert 0.8 < right.interval[0] < right.interval[1] == 1  # 24 samples at 1 do not exclude that 1 in 10 is not
     wrong = absence_scores(net, x, unit, -true, **options)  # type: ignore[arg-type]
     assert wrong.score < -0.3
     assert wrong.interval[1] < 0

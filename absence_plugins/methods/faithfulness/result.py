@@ -11,6 +11,7 @@ from torch import Tensor
 
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
+from absence_plugins.methods.faithfulness.intervals import Ratio, format_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,18 +31,6 @@ ORDERS = {
 }
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A number and its bootstrap interval over the inputs (2.5 % to 97.5 %); NaN where it does not exist."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class AbsenceScores(Result):
     """How much of a map's absence evidence is true, measured on the network. N samples.
@@ -53,7 +42,8 @@ class AbsenceScores(Result):
         view: "nontarget" (deletion of suppressors: u must rise) or "reference" (insertion of the missing: u must fall).
         score: (A - A_random) / (A_best - A_random), A the mean gain along the curve, summed over the samples before
             dividing.
-        interval: its bootstrap interval over the samples (2.5 %, 97.5 %); NaN with one sample.
+        interval: its 95 % interval over the samples; (-inf, 1) where they are too few, or one weighs too much, to bound it;
+            NaN with one sample.
         placebo_score: the score of the same map where it says nothing (shifted at random, another sample's): what its
             smoothness alone is worth.
         standard_score: the same of the standard map; None where none was given.
@@ -67,7 +57,7 @@ class AbsenceScores(Result):
         samples: how many samples count.
         empty_samples: numbers of those without anything to change; they do not count.
         cell: side of a cell in pixels.
-        seed: of the random orders and the bootstrap.
+        seed: of the random orders and of the interval.
     """
 
     view: View
@@ -99,9 +89,7 @@ class AbsenceScores(Result):
         samples = f"{self.samples} sample{'s' * (self.samples != 1)}"
         if math.isnan(self.score):
             return f"{title}: no order of the cells makes the unit {way} (further than a random one) on {samples}, so there is no score."
-        low, high = self.interval
-        spread = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-        text = f"{title}: {self.score:.2f}{spread} over {samples} (1: the best order found, 0: a random one"
+        text = f"{title}: {self.score:.2f}{format_interval(self.interval)} over {samples} (1: the best order found, 0: a random one"
         text += (
             ")" if self.placebo_score is None else f", {self.placebo_score:.2f}: the same map where it says nothing)"
         )
@@ -126,12 +114,12 @@ class AbsenceScores(Result):
         for name, (score, interval) in scores.items():
             if score is not None:
                 gain = f"{float(self.areas[name].mean()):.4g}" if name in self.areas else "-"
-                spread = "-" if interval is None or math.isnan(interval[0]) else "[{:.2f}, {:.2f}]".format(*interval)
-                rows.append((ORDERS[name], f"{score:.2f}", spread, gain))
+                spread = "" if interval is None else format_interval(interval).strip()
+                rows.append((ORDERS[name], f"{score:.2f}", spread or "-", gain))
         return Grid(tuple(rows), foot=(self.sentence(),))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, ready for JSON (NaN as None)."""
+        """Plain lists, numbers and strings, ready for JSON (NaN and infinite as None)."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -142,7 +130,7 @@ class AbsenceScores(Result):
                 return {name: plain(own) for name, own in value.items()}
             if isinstance(value, (tuple, list)):
                 return [plain(own) for own in value]
-            return None if isinstance(value, float) and math.isnan(value) else value
+            return None if isinstance(value, float) and not math.isfinite(value) else value
 
         return {name: plain(value) for name, value in vars(self).items()}
 

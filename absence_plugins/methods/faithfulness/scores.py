@@ -93,7 +93,7 @@ def absence_scores(
         cell: side in pixels of what is changed at once; None: so that at most 32 cells (over 64 pixels: 14) fit on a
             side.
         batch_size: inputs per forward; None: 256, and 32 for images over 64 pixels.
-        seed: of random orders, ties and bootstrap.
+        seed: of random orders, ties and the interval.
         progress: show a progress bar on stderr if it takes more than three seconds.
 
     Forwards: about N k (4 cells + 240) to find the best order, and N k steps x (2 draws + 7) for the curves, draws more

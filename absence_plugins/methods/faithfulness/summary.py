@@ -1,4 +1,4 @@
-"""From curves to scores: rows of one sample averaged, areas put between random and best, bootstrap over the samples."""
+"""From curves to scores: rows of one sample averaged, areas put between random and best, intervals over the samples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from torch import Tensor
 
 from absence_plugins.methods.faithfulness.claims import area
 from absence_plugins.methods.faithfulness.curves import Curves
-from absence_plugins.methods.faithfulness.result import AbsenceScores, Ratio, View
-
-RESAMPLES = 2000
+from absence_plugins.methods.faithfulness.intervals import RESAMPLES, Ratio, bound_ratio
+from absence_plugins.methods.faithfulness.result import AbsenceScores, View
 
 
 def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[str, Tensor]) -> AbsenceScores:
@@ -48,7 +47,7 @@ def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[s
     def score(name: str, top: Tensor) -> Ratio:
         # where even the best order does not move the unit the claimed way, nothing can be said of any
         room = torch.where(top.sum() > tiny * len(top), top - areas["random"], torch.nan)
-        return ratio(areas[name] - areas["random"], room, drawn, tiny)
+        return bound_ratio(areas[name] - areas["random"], room, drawn, tiny, top=1.0)
 
     own = score("map", areas["best"])
     other = score("standard", area(by_sample(best["standard"]))) if "standard" in areas else None
@@ -63,8 +62,8 @@ def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[s
         placebo_score=None if placebo is None else placebo.value,
         standard_score=None if other is None else other.value,
         standard_interval=None if other is None else (other.low, other.high),
-        over_random=ratio(areas["map"], areas["random"], drawn, tiny),
-        over_standard=ratio(areas["map"], areas["standard"], drawn, tiny) if "standard" in areas else None,
+        over_random=bound_ratio(areas["map"], areas["random"], drawn, tiny),
+        over_standard=bound_ratio(areas["map"], areas["standard"], drawn, tiny) if "standard" in areas else None,
         per_sample=per_sample,
         areas=areas,
         curves={name: curve.mean(0) for name, curve in every.items()},
@@ -73,21 +72,3 @@ def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[s
         cell=claim.cells.size,
         seed=curves.seed,
     )
-
-
-def ratio(above: Tensor, below: Tensor, drawn: Tensor, tiny: float) -> Ratio:
-    """sum(above) / sum(below) with its bootstrap interval; NaN where the sum below is not above rounding.
-
-    tiny: what one sample's value may be off by rounding. Fewer than two samples have no interval.
-    """
-
-    def divide(top: Tensor, bottom: Tensor) -> Tensor:
-        return torch.where(bottom > tiny * len(below), top / bottom, torch.nan)
-
-    value = float(divide(above.sum(), below.sum()))
-    many = divide(above[drawn].sum(1), below[drawn].sum(1))
-    many = many[torch.isfinite(many)]
-    if value != value or not len(many) or len(above) < 2:
-        return Ratio(value, torch.nan, torch.nan)
-    low, high = many.quantile(torch.tensor([0.025, 0.975], dtype=many.dtype)).tolist()
-    return Ratio(value, low, high)

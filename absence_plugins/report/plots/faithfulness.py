@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from absence_plugins.methods.faithfulness.intervals import format_interval
 from absence_plugins.report.plots.palette import EMPTY, INK, MUTED, ORDERS, SHARE_COLORS
 from absence_plugins.report.plots.placing import take_axes
 
@@ -35,8 +36,7 @@ def curves_figure(scores: AbsenceScores, ax: Any = None) -> Figure:
     axis.set_xlim(0, 1)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=7)
-    low, high = scores.interval
-    score = f"{scores.score:.2f}" + ("" if np.isnan(low) else f"  [{low:.2f}, {high:.2f}]")
+    score = f"{scores.score:.2f}{format_interval(scores.interval)}"
     axis.set_title(f"score {score}   (1: best, 0: random)", fontsize=8.5, loc="left")
     return figure
 

@@ -85,10 +85,11 @@ def scores_section(found: Mapping[str, AbsenceScores], rejected: Mapping[str, st
     panels, facts, sentences = [], [], []
     for view, scores in found.items():
         low, high = scores.interval
+        spread = f"{low:.2f} to {high:.2f}" if math.isfinite(low) and math.isfinite(high) else "none, too few images"
         said = "no score" if math.isnan(scores.score) else f"{scores.score:.2f}"
-        caption = "" if math.isnan(scores.score) else f"95 % interval {low:.2f} to {high:.2f}, {scores.samples} images."
+        caption = "" if math.isnan(scores.score) else f"95 % interval: {spread}; {scores.samples} images."
         panels.append(Panel("image", pixels_of(curves_figure(scores)), f"{NAMES[view]}: {said}", caption))
-        facts.append((NAMES[view], said if math.isnan(scores.score) else f"{said} ({low:.2f} to {high:.2f})"))
+        facts.append((NAMES[view], said if math.isnan(scores.score) else f"{said} ({spread})"))
         if scores.standard_score is not None and not math.isnan(scores.standard_score):
             facts.append((f"{NAMES[view]}, map against blank", f"{scores.standard_score:.2f}"))
         if scores.placebo_score is not None and not math.isnan(scores.placebo_score):
