@@ -17,6 +17,7 @@ import typer
 
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
+from absence_plugins.core.names import read_number
 
 if TYPE_CHECKING:
     from absence_plugins.commands.models import LoadedModel
@@ -110,10 +111,12 @@ def unit_numbers(text: str | None) -> list[int] | None:
         return None
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        ends = [
+            number for one in part.strip().split("-", 1) if (number := read_number(one)) is not None and number >= 0
+        ]
+        if len(ends) != 1 + part.count("-"):
             raise ValueError(f"--units {text!r} must be unit numbers such as 0,5,8-15")
-        numbers += range(int(first), int(last or first) + 1)
+        numbers += range(ends[0], ends[-1] + 1)
     return numbers
 
 
@@ -128,8 +131,9 @@ def two_channels(text: str) -> tuple[int | None, str]:
     """
     images, axis = None, "auto"
     for part in (one.strip() for one in text.split(",")):
-        if part.isdigit() and int(part):
-            images = int(part)
+        number = read_number(part)
+        if number is not None and number > 0:
+            images = number
         elif part in ("auto", "first", "last"):
             axis = part
         else:

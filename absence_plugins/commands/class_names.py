@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from absence_plugins.core.choices import count_index
+from absence_plugins.core.names import read_number
 from absence_plugins.core.nearest import find_nearest, plain_name
 
 
@@ -27,15 +27,32 @@ def find_class(option: str, text: str, categories: Sequence[str], count: int | N
     Traceback (most recent call last):
     ValueError: --target 'gray fox' is no class of the model; the nearest names are: grey fox (1), red fox (0)
     """
-    if re.fullmatch(r"-?\d+", text.strip()):
-        number = int(text)
-        place = (number if number >= 0 else None) if count is None else count_index(number, count)
-        if place is None:
-            known = "; class indices go from 0"
-            if count is not None:
-                known = f": the model has {count} outputs, class indices go from 0 to {count - 1}, or from -1 backwards"
-            raise ValueError(f"{option} {number} does not exist{known}")
-        return place
+    number = read_number(text.strip())
+    if number is None:
+        return find_named(option, text, categories)
+    place = (number if number >= 0 else None) if count is None else count_index(number, count)
+    if place is None:
+        known = "; class indices go from 0"
+        if count is not None:
+            known = f": the model has {count} outputs, class indices go from 0 to {count - 1}, or from -1 backwards"
+        raise ValueError(f"{option} {number} does not exist{known}")
+    return place
+
+
+def find_named(option: str, text: str, categories: Sequence[str]) -> int:
+    """The number of the class that has a name, in any case; a number is a name like any other here.
+
+    Args:
+        option: for messages.
+        text: the name.
+        categories: the classes' names in the order of the outputs; empty where they are not known.
+
+    Raises:
+        ValueError: there is no such class, with the nearest names; a name that several classes have.
+
+    >>> find_named("folder", "3", ["2", "3", "4"])
+    1
+    """
     wanted = plain_name(text)
     names = [plain_name(name) for name in categories]
     found = [index for index, name in enumerate(names) if name == wanted]

@@ -14,12 +14,13 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 from absence_plugins.commands.directions_page import Texts, directions_page
 from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.layers import say
-from absence_plugins.commands.models import LoadedModel, image_files
+from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import Pace, Passes, estimating, say_expected
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Layer
+from absence_plugins.data.folders import find_images
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
 
@@ -126,14 +127,9 @@ def model_directions(
 
 def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path | None, *, progress: bool) -> Readable:
     """At most ``fit.most`` images of a folder, those that can be read."""
-    if not folder.is_dir():
-        raise ValueError(f"folder {folder} does not exist; name a folder of images")
-    files = image_files(folder)
-    if not files:
-        raise ValueError(f"folder {folder} holds no images")
-    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(fit.seed))[: fit.most].sort().values
-    drawn = [files[int(i)] for i in chosen]
-    return readable(drawn, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)
+    found = find_images(folder)
+    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(fit.seed))[: fit.most].sort().values
+    return readable(found.take(chosen.tolist()), loaded.preprocessing.channels, known=checkpoint, progress=progress)
 
 
 def _fit_pairs(

@@ -22,11 +22,8 @@ LIKE = 0.6  # names beside a path that does not exist are shown from this likene
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """Raise ValueError unless every path is a file; what the files hold is seen when they are read."""
-    folders = [path for path in paths if path.is_dir()]
-    if folders:
-        raise ValueError(f"{folders[0]} is a folder; name image files, for example {folders[0]}/*.png")
-    missing = [path for path in paths if not path.is_file()]
+    """Raise ValueError unless every path is a file or a folder; what they hold is seen when they are read."""
+    missing = [path for path in paths if not path.is_file() and not path.is_dir()]
     if len(missing) == 1:
         raise ValueError(f"image {missing[0]} does not exist{_beside(missing[0])}")
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +25,15 @@ from absence_plugins.commands.photograph_row import RIVALS, count_forwards
 from absence_plugins.commands.predictions import class_of, read_outputs
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.commands.question import Question
-from absence_plugins.commands.references import choose_references
+from absence_plugins.commands.references import FolderReferences, choose_references
 from absence_plugins.commands.rows import add_warnings, is_of_the_system
 from absence_plugins.commands.unit_page import write_unit_page
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import require_folder
+from absence_plugins.core.names import read_number, spell_name
 from absence_plugins.core.pooling import PHOTOGRAPH
 from absence_plugins.core.randomness import seeded
+from absence_plugins.data.folders import find_images
 from absence_plugins.methods.regions.measure import DRAWS
 from absence_plugins.methods.regions.result import BEYOND
 from absence_plugins.report import Page, Row, write_page
@@ -124,7 +128,7 @@ def explain_images(
     references) on which it is highest and lowest.
 
     Args:
-        images: files.
+        images: files, or folders of them.
         loaded: the model; it and the random state are as before.
         out: folder of the page.
         references: what to compare with; of a :class:`~absence_plugins.commands.references.FolderReferences` those
@@ -148,6 +152,9 @@ def explain_images(
             no image that can be explained, with the reasons.
     """
     is_made = references is not None and references.is_made
+    read = references.read if isinstance(references, FolderReferences) else None
+    images, left_out = _list_images(images)
+    notes = (*notes, *(read.notes if read else ()), *left_out)
     if method.lower().startswith("lucent:"):
         references = None if is_made else references
         page = write_unit_page(images, loaded, out, references, method, steps, seed, command, notes, progress=progress)
@@ -166,7 +173,26 @@ def explain_images(
         if progress:
             seconds = Pace.measure(loaded.model, first).seconds(passes, len(images) - unreadable)
             say_expected(seconds, f"explaining with {chosen.name}", _shorter(chosen, method, len(images), references))
-        return made.explain(images, passes.total, progress=progress)
+        found = made.explain(images, passes.total, progress=progress)
+    if read is not None:
+        read.write(Path(out))
+    return found
+
+
+def _list_images(named: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Of files and folders the files, and what was left out of the folders, in sentences that are warned of, too."""
+    files: list[Path] = []
+    notes: list[str] = []
+    for path in named:
+        if path.is_dir():
+            found = find_images(path)
+            files += found.files
+            notes += found.notes
+        else:
+            files.append(path)
+    for note in notes:
+        warnings.warn(note, AbsenceWarning, stacklevel=3)
+    return files, notes
 
 
 def _plan(chosen: Explainer, first: Tensor, wanted: _Wanted, references: ReferenceSet | None) -> tuple[int, Passes]:
@@ -204,7 +230,8 @@ def _reasons(failed: Sequence[tuple[Path, str]]) -> str:
 
 def _without_path(why: str, path: Path) -> str:
     """A reason behind the image's name: as in "a.png: not an image" for "photos/a.png is not an image"."""
-    return why.removeprefix(f"{path} is ").removeprefix(f"{path} ")
+    named = spell_name(path)
+    return why.removeprefix(f"{named} is ").removeprefix(f"{named} ")
 
 
 def _shorter(chosen: Explainer, method: str, count: int, references: ReferenceSet | None) -> list[str]:
@@ -240,7 +267,7 @@ class _Wanted:
             try:
                 other = find_class("--nontarget", str(nontarget), loaded.categories, count)
             except ValueError as error:
-                if str(nontarget).lstrip("-").isdigit():
+                if read_number(str(nontarget)) is not None:
                     raise
                 why = str(error).partition(repr(nontarget))[2].lstrip(": ")
                 raise ValueError(
@@ -279,7 +306,7 @@ class _Work:
         try:
             with interruptions() as stopped, bar as shown:
                 for number, path in enumerate(images, 1):
-                    shown.set_description(f"explaining {path.name}")
+                    shown.set_description(f"explaining {spell_name(path.name)}")
                     self._explain_one(path, say_so=len(images) > 1, progress=progress)
                     if stopped:
                         raise KeyboardInterrupt
@@ -299,6 +326,7 @@ class _Work:
 
     def _explain_one(self, path: Path, *, say_so: bool, progress: bool) -> None:
         verdicts: dict[str, bool] = {}
+        name = spell_name(path.name)
         try:
             picture = self.loaded.preprocessing.picture(path)
             asked = Question.ask(picture, self.loaded, self.wanted.target, self.wanted.nontarget)
@@ -308,18 +336,18 @@ class _Work:
                     self.references, asked.x, int(asked.own.contrast()[0][0]), int(class_of(asked.outputs)[0])
                 )
             if progress:
-                for line in (f"{path.name}: {asked.describe(self.rivals)}", *(chosen.notes if chosen else ())):
+                for line in (f"{name}: {asked.describe(self.rivals)}", *(chosen.notes if chosen else ())):
                     tqdm.write(line, file=sys.stderr)
             self.rows.append(
-                add_warnings(explain_row, path.name, asked, self.method, chosen, self.seed, verdicts, self.rivals)
+                add_warnings(explain_row, name, asked, self.method, chosen, self.seed, verdicts, self.rivals)
             )
         except FAILURES as error:
             if is_of_the_system(error):
                 raise
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = spell_name(" ".join(str(error).split())) or type(error).__name__
             self.failed.append((path, why))
             if say_so:
-                tqdm.write(f"skipped {path.name}: {_without_path(why, path)}", file=sys.stderr)
+                tqdm.write(f"skipped {name}: {_without_path(why, path)}", file=sys.stderr)
             return
         for kind, is_borne in verdicts.items():
             self.borne[kind] = self.borne.get(kind, 0) + is_borne
@@ -338,7 +366,7 @@ class _Work:
         if missing:
             lead += f" The command was stopped in front of the other{'s' if missing > 1 else ''}."
         if self.failed:
-            named = "; ".join(f"{path.name}: {_without_path(why, path)}" for path, why in self.failed)
+            named = "; ".join(f"{spell_name(path.name)}: {_without_path(why, path)}" for path, why in self.failed)
             lead += f"\n\nNot explained: {named.rstrip('.')}."
         has_references = self.references is not None
         page = Page(

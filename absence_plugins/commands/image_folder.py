@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +16,78 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from absence_plugins.commands.models import Preprocessing, image_files
+from absence_plugins.commands.models import Preprocessing
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import write_json, write_whole
+from absence_plugins.core.names import spell_name
+from absence_plugins.data.folders import FoundImages, find_images, list_names
 from absence_plugins.data.pictures import UnreadableImage, read_picture
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
 LISTED = "unreadable.json"  # beside a page: the files that were left out
-SHOWN = 3  # of them in a warning and on the page
 SAVED_EVERY = 2000  # files
+MARKED = 3  # numbers by which a file is known
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without Python's lock
 
 
 @dataclass(frozen=True)
 class Readable:
-    """The files that can be read, in their order, and those that cannot, with the reason.
+    """The images of a folder that can be read, in their order, and those that cannot, with the reason.
 
     Attributes:
-        files: that can be read.
-        places: of these among all that were looked at.
-        unreadable: path and reason of the others.
-        folder: that all lie in, for messages.
+        found: the images that can be read; its ``unreadable`` are the others.
+        places: of the images among all that were looked at.
+        has_classes: whether they are used by class, so that the notes speak of that.
+        frames: how many an image has, of which the first is read, where there are several.
     """
 
-    files: tuple[Path, ...]
+    found: FoundImages
     places: tuple[int, ...]
-    unreadable: tuple[tuple[Path, str], ...]
-    folder: Path
+    has_classes: bool = False
+    frames: tuple[tuple[Path, int], ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """That can be read."""
+        return self.found.files
+
+    @property
+    def folder(self) -> Path:
+        """That all lie in."""
+        return self.found.folder
+
+    @property
+    def unreadable(self) -> tuple[tuple[Path, str], ...]:
+        """Path and reason of the files that cannot be read."""
+        return self.found.unreadable
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a page says of the files that were left out: a sentence, or nothing."""
-        if not self.unreadable:
-            return ()
-        shown = "; ".join(f"{path.relative_to(self.folder)} ({why})" for path, why in self.unreadable[:SHOWN])
-        others = len(self.unreadable) - SHOWN
-        more = f"; and {others} more, all in {LISTED}" if others > 0 else ""
+        """What a page says of what was left out, in sentences; what cannot be read comes first."""
+        classes = self.found.class_notes if self.has_classes else ()
         return (
-            f"{len(self.unreadable)} of {len(self.files) + len(self.unreadable)} files of {self.folder} cannot be read "
-            f"as images and were left out: {shown}{more}.",
+            *self.found.explain_unreadable(LISTED),
+            *self._say_frames(),
+            *self.found.explain_passed_over(),
+            *classes,
         )
+
+    def _say_frames(self) -> Iterator[str]:
+        if self.frames:
+            one = len(self.frames) == 1
+            shown = [f"{self.found.relative(path)} ({count})" for path, count in self.frames]
+            yield (
+                f"{len(self.frames)} file{'' if one else 's'} of {spell_name(self.folder)} {'has' if one else 'have'} "
+                f"several frames or pages, of which the first is taken: {list_names(shown)}."
+            )
 
     @property
     def identity(self) -> str:
         """A hash of the files' names and sizes, by which a checkpoint knows them."""
         digest = hashlib.sha256()
         for path in self.files:
-            digest.update(f"{path.relative_to(self.folder).as_posix()} {path.stat().st_size}\n".encode())
+            name = os.fsencode(path.relative_to(self.folder).as_posix())
+            digest.update(name + f" {path.stat().st_size}\n".encode())
         return digest.hexdigest()[:16]
 
     def write(self, out: Path) -> None:
@@ -70,14 +95,18 @@ class Readable:
         list.
         """
         if self.unreadable:
-            named = {str(path.relative_to(self.folder)): why for path, why in self.unreadable}
-            write_json(out / LISTED, named)
+            write_json(out / LISTED, {self.found.relative(path): why for path, why in self.unreadable})
         else:
             (out / LISTED).unlink(missing_ok=True)
 
 
 def readable(
-    files: Sequence[Path], folder: Path, channels: int = 3, *, known: Path | None = None, progress: bool = True
+    found: FoundImages,
+    channels: int = 3,
+    *,
+    known: Path | None = None,
+    has_classes: bool = False,
+    progress: bool = True,
 ) -> Readable:
     """Decode every file once, before hours of work on them, and leave out files that are not complete images, with a warning.
 
@@ -86,40 +115,42 @@ def readable(
     as long as the list does, so the list is settled first. Only decoding finds a file that was cut off; it costs a few
     milliseconds a file, in several threads, which is little next to a network that runs on a hundred windows of each.
 
+    What the walk passed over is said in the same way, after the files that cannot be read.
+
     Args:
-        files: paths below ``folder``.
-        folder: for messages.
+        found: the images, by :func:`~absence_plugins.data.folders.find_images`.
         channels: 1 for gray.
         known: a folder that remembers what was decoded, by name, size and time of change, so that resuming stopped
             work does not decode again. Only what can be read is remembered: the others are tried anew.
+        has_classes: the images are used by class.
         progress: show a progress bar.
 
     Raises:
         ValueError: none of the files can be read.
         UnreadableImage: (when an image is read later) the file has changed since.
     """
-    memory = _Memory(folder, channels, known)
+    files = found.files
+    memory = _Memory(found.folder, channels, known)
     fresh = [path for path in files if not memory.has(path)]
     failures: dict[Path, str] = {}
 
-    def tried(path: Path) -> str | None:
+    def tried(path: Path) -> int | str:
         try:
-            read_picture(path, channels)
+            return int(read_picture(path, channels).info.get("frames", 1))
         except UnreadableImage as error:
-            return error.why
-        return None
+            return spell_name(error.why)
 
     with ThreadPoolExecutor(THREADS) as threads:
         bar = tqdm(total=len(fresh), desc="checking images", unit="image", disable=not progress)
         try:
             for start in range(0, len(fresh), SAVED_EVERY):  # what was decoded is remembered now and then
                 part = fresh[start : start + SAVED_EVERY]
-                for path, why in zip(part, threads.map(tried, part), strict=True):
+                for path, answer in zip(part, threads.map(tried, part), strict=True):
                     bar.update()
-                    if why is None:
-                        memory.add(path)
+                    if isinstance(answer, str):
+                        failures[path] = answer
                     else:
-                        failures[path] = why
+                        memory.add(path, answer)
                 memory.save()
         except BaseException:
             threads.shutdown(cancel_futures=True)
@@ -128,17 +159,22 @@ def readable(
             bar.close()
             memory.save()
     places = tuple(place for place, path in enumerate(files) if path not in failures)
-    found = Readable(tuple(files[place] for place in places), places, tuple(failures.items()), folder)
+    unreadable = tuple(sorted((*found.unreadable, *failures.items())))
     if failures and not places:
-        path, why = found.unreadable[0]
-        raise ValueError(f"none of the {len(files)} files of {folder} is an image that can be read; {path}: {why}")
-    for note in found.notes:
+        path, why = unreadable[0]
+        raise ValueError(
+            f"none of the {len(unreadable)} files of {spell_name(found.folder)} is an image that can be read; "
+            f"{spell_name(path)}: {why}"
+        )
+    frames = tuple((files[place], count) for place in places if (count := memory.frames(files[place])) > 1)
+    kept = Readable(replace(found.take(places), unreadable=unreadable), places, has_classes, frames)
+    for note in kept.notes:
         warnings.warn(note, AbsenceWarning, stacklevel=2)
-    return found
+    return kept
 
 
 class _Memory:
-    """Files that were decoded, by name, size and time of change."""
+    """Files that were decoded, by name: size, times of change, and frames if they are several."""
 
     def __init__(self, folder: Path, channels: int, known: Path | None) -> None:
         self.folder, self.path, self.is_new = folder, None if known is None else known / KNOWN, False
@@ -153,12 +189,14 @@ class _Memory:
 
     def has(self, path: Path) -> bool:
         name = str(path.relative_to(self.folder))
-        return name in self.marks and self.marks[name] == _mark(path)
+        return name in self.marks and self.marks[name][:MARKED] == _mark(path)
 
-    def add(self, path: Path) -> None:
-        if self.path is not None:
-            self.marks[str(path.relative_to(self.folder))] = _mark(path)
-            self.is_new = True
+    def add(self, path: Path, frames: int) -> None:
+        self.marks[str(path.relative_to(self.folder))] = [*_mark(path), *([frames] if frames > 1 else [])]
+        self.is_new = True
+
+    def frames(self, path: Path) -> int:
+        return (self.marks[str(path.relative_to(self.folder))][MARKED:] or [1])[0]
 
     def save(self) -> None:
         if self.path is not None and self.is_new:
@@ -181,7 +219,7 @@ class FolderImages(torch.utils.data.Dataset[Any]):
     Files that are no images are left out from the start, with a warning: see :func:`readable`.
 
     Args:
-        folder: of images, read recursively.
+        folder: of images, read recursively; or what was found in it, and then classes are of interest.
         preprocessing: of the model.
         known: as in :func:`readable`.
         progress: likewise.
@@ -197,16 +235,18 @@ class FolderImages(torch.utils.data.Dataset[Any]):
     """
 
     def __init__(
-        self, folder: Path, preprocessing: Preprocessing, *, known: Path | None = None, progress: bool = False
+        self,
+        folder: Path | FoundImages,
+        preprocessing: Preprocessing,
+        *,
+        known: Path | None = None,
+        progress: bool = False,
     ) -> None:
-        if not folder.is_dir():
-            raise ValueError(f"folder {folder} does not exist")
-        files = image_files(folder)
-        if not files:
-            raise ValueError(f"folder {folder} holds no images")
-        self.found = readable(files, folder, preprocessing.channels, known=known, progress=progress)
+        has_classes = isinstance(folder, FoundImages)
+        found = folder if isinstance(folder, FoundImages) else find_images(folder)
+        self.found = readable(found, preprocessing.channels, known=known, has_classes=has_classes, progress=progress)
         self.files = list(self.found.files)
-        self.folder = folder
+        self.folder = found.folder
         self.identity = self.found.identity
         self.preprocessing = preprocessing
 

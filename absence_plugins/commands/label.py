@@ -19,9 +19,12 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.core.names import spell_name
 from absence_plugins.core.units import Layer, LayerShape
+from absence_plugins.data.folders import find_images
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
-from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, concepts_from_folder, label_units
+from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, label_units
+from absence_plugins.methods.invert.concepts import concepts_of
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.plots.labels import label_panels
@@ -141,15 +144,18 @@ def folder_samples(
 
     So are files that are no images, with a warning (:func:`~absence_plugins.commands.image_folder.readable`).
     """
-    found = concepts_from_folder(folder, attributes)
-    files = readable(found.files, folder, loaded.preprocessing.channels, known=checkpoint, progress=progress)
-    found = replace(found, concepts=found.concepts[list(files.places)], files=files.files)
+    walked = find_images(folder, "image folder")
+    concepts_of(walked, attributes)  # rejects a folder without classes, and a bad table, before anything is decoded
+    files = readable(
+        walked.with_class(), loaded.preprocessing.channels, known=checkpoint, has_classes=True, progress=progress
+    )
+    found = concepts_of(files.found, attributes)
     if hypernyms is not None:
         found = found.expanded(hypernyms)
     varying = found.varying()
     if not varying.names:
         raise ValueError(
-            f"{folder} has one class only, so no concept varies; add a second class folder or --attributes"
+            f"{spell_name(folder)} has one class only, so no concept varies; add a second class folder or --attributes"
         )
     left_out = [name for name in found.names if name not in varying.names]
     note = f"; left out, as the same for all: {', '.join(left_out)}" if left_out else ""
@@ -160,7 +166,7 @@ def folder_samples(
             part = [prepared.normalize(prepared.picture(file)) for file in found.files[start : start + batch_size]]
             yield torch.stack(part)
 
-    source = f"{len(found.files):,} images of {folder}, {len(varying.names)} concepts{note}"
+    source = f"{len(found.files):,} images of {spell_name(folder)}, {len(varying.names)} concepts{note}"
     identity = f"{files.identity}, {batch_size} at a time"
     pictures = (batches, lambda i: prepared.picture(found.files[i]))
     return Samples(*pictures, varying.concepts, varying.names, source, files, identity)

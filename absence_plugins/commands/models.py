@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absence_plugins.commands.early_checks import DIGITS, LITE, check_model_words
 from absence_plugins.commands.preprocessing import Overrides, Preprocessing
@@ -21,11 +20,9 @@ from absence_plugins.commands.sources import (
 __all__ = [
     "LoadedModel",
     "Preprocessing",
-    "image_files",
     "load_model",
 ]
 
-IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 BUNDLED = {DIGITS: load_digits_cnn, LITE: load_lite}
 NAMED = {"torchvision": load_torchvision, "timm": load_timm, "hf": load_hugging_face}
 
@@ -69,8 +66,3 @@ def load_model(
     if not separator or not name:
         check_model_words(spec)
     return NAMED[source](name, wanted) if source in NAMED else load_module(source, name, wanted)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, in order. A folder of such a name is none; what lies in it counts."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES and not path.is_dir())

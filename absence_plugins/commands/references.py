@@ -12,12 +12,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from absence_plugins import FeatureSpace, MadeReferences, ReferenceSet
+from absence_plugins.commands.class_folders import ClassFolders, match_folders
 from absence_plugins.commands.class_names import find_class
-from absence_plugins.commands.models import LoadedModel, image_files
+from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import show_forwards
 from absence_plugins.commands.predictions import predict_classes
 from absence_plugins.commands.same_photograph import show_same
+from absence_plugins.core.names import normal_name, read_number, spell_name
 from absence_plugins.core.pooling import PHOTOGRAPH
+from absence_plugins.data.folders import FoundImages, find_images
 
 SHOWN = 6  # folders in a line
 NAMED = 3  # files in a sentence
@@ -35,6 +39,8 @@ class FolderReferences(ReferenceSet):
         predicted: the class that the model itself predicts for every image [N].
         is_named: whether the label is that of the image's folder [N]; the others are what the model predicts.
         is_contrast: whether the folder itself is what was asked for as the contrast.
+        folders: how the class of every subfolder was read; None: ``classes`` as they are.
+        read: which files were read, and which were left out.
     """
 
     def __init__(
@@ -48,9 +54,12 @@ class FolderReferences(ReferenceSet):
         predicted: Tensor,
         is_named: Tensor,
         is_contrast: bool = False,
+        folders: ClassFolders | None = None,
+        read: Readable | None = None,
         **options: Any,
     ) -> None:
         super().__init__(images, labels, **options)
+        self.folders, self.read = folders or ClassFolders(dict(classes)), read
         self.files, self.folder, self.classes, self.predicted = tuple(files), folder, dict(classes), predicted
         self.is_named, self.is_contrast = is_named, is_contrast
 
@@ -91,7 +100,9 @@ class FolderReferences(ReferenceSet):
         }
         if not nearest:
             reasons = "; ".join(f"{len(rows)}: {why}" for why, rows in left_out.items() if rows)
-            raise ValueError(f"no reference of {self.folder} is left to compare with ({reasons}); add other images")
+            raise ValueError(
+                f"no reference of {spell_name(self.folder)} is left to compare with ({reasons}); add other images"
+            )
         chosen = ReferenceSet(
             self.images[0][nearest],
             empty=self.empty[0],
@@ -99,7 +110,9 @@ class FolderReferences(ReferenceSet):
             seed=self.seed,
             nearest_in=self.nearest_in,  # the same order
         )
-        return ChosenReferences(chosen, self._sentences(left_out, len(nearest)), self.files[nearest[0]].name)
+        return ChosenReferences(
+            chosen, self._sentences(left_out, len(nearest)), spell_name(self.files[nearest[0]].name)
+        )
 
     def read_features(self, *, progress: bool) -> None:
         """Read the features of all references now, with a bar; later they are known."""
@@ -125,7 +138,7 @@ class FolderReferences(ReferenceSet):
         said = []
         for why, rows in left_out.items():
             if rows:
-                names = ", ".join(str(self.files[row].relative_to(self.folder)) for row in rows[:NAMED])
+                names = ", ".join(spell_name(self.files[row].relative_to(self.folder)) for row in rows[:NAMED])
                 more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
                 were = "reference was" if len(rows) == 1 else "references were"
                 reason = why.replace("them", "it").replace("they show", "it shows") if len(rows) == 1 else why
@@ -183,7 +196,10 @@ def load_references(
     kind: str = "auto",
     progress: bool = False,
 ) -> FolderReferences:
-    """References from a folder of images; its subfolders, if any, are classes (:func:`folder_classes`).
+    """References from a folder of images; its subfolders, if any, are classes
+    (:func:`~absence_plugins.commands.class_folders.match_folders`).
+
+    Files that cannot be read are left out, with a warning (:func:`~absence_plugins.commands.image_folder.readable`).
 
     Images in a folder that is no class of the model count as what the model predicts for them, and so do all images
     of a folder without subfolders.
@@ -203,69 +219,60 @@ def load_references(
     Raises:
         ValueError: no such folder, no images, no such contrast.
     """
-    whole = folder
-    folder, contrast = _find_contrast(folder, contrast, loaded)
-    files = image_files(folder)
-    if not files:
-        raise ValueError(f"references folder {folder} holds no images")
-    chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:max_samples].sort().values
-    files = [files[int(index)] for index in chosen]
+    walked = find_images(folder, "references folder")
+    found, contrast_class = _find_contrast(walked, contrast, loaded)
+    if found.classes and None in found.labels:
+        raise ValueError(
+            f"references folder {spell_name(found.folder)} holds images beside its class folders; move them into one"
+        )
+    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:max_samples].sort().values
+    read = readable(
+        found.take(chosen.tolist()), loaded.preprocessing.channels, has_classes=bool(found.classes), progress=progress
+    )
     images = torch.stack(
         [
             loaded.preprocessing.normalize(loaded.preprocessing.picture(file))
-            for file in tqdm(files, desc="reading references", unit="image", disable=not progress)
+            for file in tqdm(read.files, desc="reading references", unit="image", disable=not progress)
         ]
     )
     predicted, count = predict_classes(loaded.model, images, progress=progress)
-    classes = folder_classes(folder, loaded.categories, count)
-    if classes and any(file.parent == folder for file in files):
-        raise ValueError(f"references folder {folder} holds images beside its class folders; move them into one")
-    own = [classes[file.relative_to(folder).parts[0]] if classes else None for file in files]
+    folders = match_folders(found.classes, loaded.categories, count)
+    _check_numbered(contrast, contrast_class, folders, walked)
+    own = [None if label is None else folders.classes[found.classes[label]] for label in read.found.labels]
     is_named = torch.tensor([label is not None for label in own])
     labels = torch.where(is_named, torch.tensor([label or 0 for label in own]), predicted)
     in_features = kind == "features" or (kind == "auto" and loaded.preprocessing.size > PHOTOGRAPH)
     options: dict[str, Any] = {
         "nearest_in": FeatureSpace(loaded.model) if in_features else None,
-        "is_contrast": folder != whole,
+        "is_contrast": found is not walked,
         "empty": loaded.preprocessing.empty,
         "k": k,
-        "contrast": contrast,
+        "contrast": contrast_class,
         "seed": seed,
     }
     references = FolderReferences(
-        images, labels, files=files, folder=folder, classes=classes, predicted=predicted, is_named=is_named, **options
+        images,
+        labels,
+        files=read.files,
+        folder=found.folder,
+        classes=folders.classes,
+        predicted=predicted,
+        is_named=is_named,
+        folders=folders,
+        read=read,
+        **options,
     )
     references.read_features(progress=progress)
     return references
-
-
-def folder_classes(folder: Path, categories: Sequence[str], count: int | None = None) -> dict[str, int | None]:
-    """The class of every subfolder that holds images; {} if there are none.
-
-    A folder's name is the number of a class, or its name in any case. Where none of the names is one, and there are as
-    many folders as the model has outputs, they are counted in alphabetical order, as torchvision's ``ImageFolder``
-    does. Any other folder is None: no class of the model.
-    """
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and image_files(path))
-    found: dict[str, int | None] = {}
-    for name in names:
-        try:
-            found[name] = find_class("folder", name, categories, count)
-        except ValueError:
-            found[name] = None
-    if names and not any(value is not None for value in found.values()) and len(names) == count:
-        return {name: index for index, name in enumerate(names)}
-    return found
 
 
 def describe_references(references: FolderReferences, loaded: LoadedModel) -> str:
     """In a sentence: how many, which folder is which class, whether the model agrees, and what is compared."""
     total, known = len(references), {n: index for n, index in references.classes.items() if index is not None}
     unknown = [name for name, index in references.classes.items() if index is None]
-    said = f"{total} image{'s' * (total != 1)} of {references.folder}"
+    said = f"{total} image{'s' * (total != 1)} of {spell_name(references.folder)}"
     if known:
-        counted = not any(_says(name, index, loaded) for name, index in known.items())
-        how = "folders, counted in alphabetical order as there are as many as outputs" if counted else "folders"
+        how = f"folders{', ' if references.folders.note else ''}{references.folders.note}"
         said += f"; {how}: {_list([f'{name} is {loaded.name(index)}' for name, index in known.items()])}"
     if unknown:
         said += f"; no class of the model, so that their images count as what it predicts: {_list(unknown)}"
@@ -287,24 +294,33 @@ def _list(words: Sequence[str]) -> str:
     return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
 
 
-def _says(name: str, index: int, loaded: LoadedModel) -> bool:
-    try:
-        return find_class("folder", name, loaded.categories) == index
-    except ValueError:
-        return False
-
-
-def _find_contrast(folder: Path, contrast: int | str | None, loaded: LoadedModel) -> tuple[Path, int | None]:
-    """The folder to read, and the class to compare with, from what ``--contrast`` says."""
+def _find_contrast(
+    walked: FoundImages, contrast: int | str | None, loaded: LoadedModel
+) -> tuple[FoundImages, int | None]:
+    """The images to read, and the class to compare with, from what ``--contrast`` says."""
     if contrast is None or isinstance(contrast, int):
-        return folder, contrast
-    if (folder / contrast).is_dir() and not contrast.isdigit() and image_files(folder / contrast):
-        return folder / contrast, None
+        return walked, contrast
+    is_number = read_number(contrast) is not None
+    if not is_number and normal_name(contrast) in walked.classes:
+        return walked.of_class(normal_name(contrast)), None
+    if not is_number and (walked.folder / contrast).is_dir():
+        return find_images(walked.folder / contrast, "--contrast folder"), None
     try:
-        return folder, find_class("--contrast", contrast, loaded.categories)
+        return walked, find_class("--contrast", contrast, loaded.categories)
     except ValueError as error:
         if Path(contrast).is_dir():
-            return Path(contrast), None
-        folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        near = f"; the folders of {folder} are: {', '.join(folders[:SHOWN])}" if folders else ""
+            return find_images(contrast, "--contrast folder"), None
+        near = f"; the folders of {spell_name(walked.folder)} are: {_list(walked.classes)}" if walked.classes else ""
         raise ValueError(f"{error}{near}") from None
+
+
+def _check_numbered(contrast: int | str | None, number: int | None, folders: ClassFolders, walked: FoundImages) -> None:
+    """Raise ValueError where a contrast is a number that a folder has as its name, and the folder is another class."""
+    name = str(contrast)
+    if number is not None and name == str(number) and folders.classes.get(name, number) != number:
+        own = folders.classes[name]
+        is_class = "no class of the model" if own is None else f"class {own}"
+        raise ValueError(
+            f"--contrast {name}: class {number} of the model, or the folder {name}, which is {is_class}? Name the folder "
+            f"as {spell_name(walked.folder / name)}, or the class by its name"
+        )

@@ -9,21 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from absence_plugins import __version__
 from absence_plugins.commands.image_folder import FolderImages
 from absence_plugins.commands.layers import Scan, Subject, layers_of, named_layer, scan_layer, shorten
 from absence_plugins.commands.maps.unit import default_maps, default_pictures
-from absence_plugins.commands.models import LoadedModel, Preprocessing, image_files
+from absence_plugins.commands.models import LoadedModel, Preprocessing
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.files import require_folder
+from absence_plugins.core.names import spell_name
 from absence_plugins.data import load_digits
 from absence_plugins.data.digit_strokes import stroke_concepts
+from absence_plugins.data.folders import find_images
 from absence_plugins.methods.checkpoint import fingerprint
 from absence_plugins.methods.insertion import InsertionResult
-from absence_plugins.methods.invert import concepts_from_folder
+from absence_plugins.methods.invert.concepts import concepts_of
 from absence_plugins.methods.patches.images import image_at
 from absence_plugins.report.pages.patch_rows import normalized_to_picture
 from absence_plugins.report.unit import study_of
@@ -225,28 +228,22 @@ def folder_samples(
     Raises:
         ValueError: no such folder, no images, attributes without class folders, what ``concepts_from_folder`` rejects.
     """
-    dataset = FolderImages(folder, prepared, known=known, progress=progress)
-    if not any(path.is_dir() and image_files(path) for path in folder.iterdir()):
+    walked, named = find_images(folder), spell_name(folder)
+    if not walked.classes:
         if attributes is not None:
-            raise ValueError(
-                f"--attributes describe classes, but {folder} has no subfolders; every class needs its own"
-            )
-        return Samples(dataset, None, None, f"{len(dataset):,} images of {folder}", dataset.found.notes)
-    found = concepts_from_folder(folder, attributes)
-    row_of = {file: row for row, file in enumerate(found.files)}
-    dataset.files = [
-        file for file in dataset.files if file in row_of
-    ]  # what lies beside the class folders has no class
-    rows = [row_of[file] for file in dataset.files]
-    found = replace(found, concepts=found.concepts[rows], files=tuple(dataset.files))
-    varying = found.varying()
-    classes = len({file.relative_to(folder).parts[0] for file in found.files})
-    count = sum(path.is_dir() for path in folder.iterdir())
+            raise ValueError(f"--attributes describe classes, but {named} has no subfolders; every class needs its own")
+        dataset = FolderImages(walked, prepared, known=known, progress=progress)
+        return Samples(dataset, None, None, f"{len(dataset):,} images of {named}", dataset.found.notes)
+    concepts_of(walked, attributes)  # rejects a bad table before anything is decoded
+    dataset = FolderImages(walked.with_class(), prepared, known=known, progress=progress)
+    labels = torch.tensor([label for label in dataset.found.found.labels if label is not None])
+    varying = concepts_of(dataset.found.found, attributes).varying()
+    classes = len(set(labels.tolist()))
     return Samples(
         dataset,
-        found.concepts[:, :count].int().argmax(1) if classes > 1 else None,
+        labels if classes > 1 else None,
         (varying.concepts, varying.names) if varying.names else None,
-        f"{len(dataset):,} images of {folder} in {classes} class folders, {len(varying.names)} concepts",
+        f"{len(dataset):,} images of {named} in {classes} class folders, {len(varying.names)} concepts",
         dataset.found.notes,
     )
 

@@ -21,14 +21,23 @@ def read_number(text: str) -> int | None:
 
 def spell_name(name: str | Path) -> str:
     r"""A name of the file system as text that can be written anywhere: bytes that are no UTF-8, and control characters,
-    are spelled as in Python, and letters with accents are single characters (NFC).
+    are spelled as in Python.
 
-    >>> spell_name(os.fsdecode(b"caf\xe9.jpg")), spell_name("cafe" + chr(0x301)), spell_name("two" + chr(10) + "lines")
+    >>> spell_name(os.fsdecode(b"caf\xe9.jpg")), spell_name("café"), spell_name("two" + chr(10) + "lines")
     ('caf\\xe9.jpg', 'café', 'two\\nlines')
     """
     try:
         text = os.fsencode(name).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a lone surrogate that is no byte of a file's name
         text = str(name).encode("utf-8", "backslashreplace").decode()
-    text = "".join(repr(each)[1:-1] if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text)
-    return unicodedata.normalize("NFC", text)
+    return "".join(repr(each)[1:-1] if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text)
+
+
+def normal_name(name: str | Path) -> str:
+    """A name by which others are equal: spelled, and with accented letters as single characters (NFC), as file systems
+    differ in that.
+
+    >>> normal_name("cafe" + chr(0x301)) == normal_name("caf" + chr(0xE9))
+    True
+    """
+    return unicodedata.normalize("NFC", spell_name(name))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.layouts import Axes, batch_axis, channel_axis
+from absence_plugins.core.names import read_number
 from absence_plugins.core.reading import (
     SIDES,
     Watch,
@@ -330,9 +331,10 @@ class Unit(Readable):
         Unit('features.3', 12)
         """
         layer, separator, index = text.rpartition(":")
-        if not separator or not index.isdigit():
+        number = read_number(index)
+        if not separator or number is None or number < 0:
             raise ValueError(f"unit {text!r} must read LAYER:INDEX, for example features.3:12")
-        return cls(layer, int(index), **options)
+        return cls(layer, number, **options)
 
     @property
     def at(self) -> Layer:

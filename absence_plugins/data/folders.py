@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from absence_plugins.core.names import spell_name
+from absence_plugins.core.names import normal_name, spell_name
 
 SHOWN = 3  # names in a sentence
 # What operating systems, file servers and tools leave in folders, in lower case. So does any name with a dot in front.
@@ -52,7 +52,7 @@ class FoundImages:
         folder: that all lie in.
         files: the images' paths, each below ``folder``, in the order of torchvision's ``ImageFolder``; images beside
             the class folders stand where their names do among those of the folders.
-        classes: the subfolders that hold images, by their names (:func:`~absence_plugins.core.names.spell_name`), in
+        classes: the subfolders that hold images, by their names (:func:`~absence_plugins.core.names.normal_name`), in
             the order of ``ImageFolder``; none where all images lie in the folder itself.
         labels: for every file the index of its class; None for an image beside the class folders.
         passed_over: what else is there, with the reason: "hidden", "other" (extension), "again" (a link to what is
@@ -91,6 +91,18 @@ class FoundImages:
         """Only the images that have a class."""
         return self.take(place for place, label in enumerate(self.labels) if label is not None)
 
+    def join(self, other: FoundImages, folder: Path) -> FoundImages:
+        """These and others of the same classes, all below ``folder``: first these, then those."""
+        return FoundImages(
+            folder,
+            self.files + other.files,
+            self.classes,
+            self.labels + other.labels,
+            self.passed_over + other.passed_over,
+            self.unreadable + other.unreadable,
+            self.class_notes + other.class_notes,
+        )
+
     def relative(self, path: Path) -> str:
         """A path as it is named in a text: below the folder, spelled."""
         return spell_name(path.relative_to(self.folder))
@@ -114,7 +126,9 @@ class FoundImages:
             names = [self.relative(path) for path, why in self.passed_over if why == kind]
             if names:
                 form = one if len(names) == 1 else several
-                found.append(form.format(folder=spell_name(self.folder), count=f"{len(names):,}", names=_list(names)))
+                found.append(
+                    form.format(folder=spell_name(self.folder), count=f"{len(names):,}", names=list_names(names))
+                )
         return tuple(found)
 
     @property
@@ -196,7 +210,7 @@ class _Walk:
         own = self._once([each for each in top if not each.is_folder])
         classes: dict[str, list[_Entry]] = {}
         for each in sorted((each for each in top if each.is_folder), key=lambda each: each.path):
-            classes.setdefault(spell_name(os.path.basename(each.path)), []).append(each)
+            classes.setdefault(normal_name(os.path.basename(each.path)), []).append(each)
         below = {name: self._below(folders) for name, folders in classes.items()}
         notes = [
             _say_one_class(name, classes[name]) for name, found in below.items() if found and len(classes[name]) > 1
@@ -297,11 +311,11 @@ class _Walk:
         if empty:
             were = "1 folder of {} holds no images and is no class" if len(empty) == 1 else None
             were = were or f"{len(empty)} folders of {{}} hold no images and are no classes"
-            yield f"{were.format(folder)}: {_list(empty)}."
+            yield f"{were.format(folder)}: {list_names(empty)}."
         lying = [spell_name(os.path.basename(path)) for path in beside]
         if lying:
             are = "1 image lies" if len(lying) == 1 else f"{len(lying):,} images lie"
-            yield f"{are} beside the class folders of {folder} and belong{'s' * (len(lying) == 1)} to no class: {_list(lying)}."
+            yield f"{are} beside the class folders of {folder} and belong{'s' * (len(lying) == 1)} to no class: {list_names(lying)}."
         shared = {real: names for real, names in owners.items() if len(names) > 1}
         if shared:
             real, names = min(shared.items())
@@ -331,6 +345,11 @@ def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _list(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
+    """The first few names, and how many others there are.
+
+    >>> list_names(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -18,7 +18,6 @@ CASES: dict[str, str] = {
     "explain a.png --refrences photos": r"No such option: --refrences.*--references",
     "explain b.png": r"image b.png does not exist",
     "explain a.jpg": r"image a.jpg does not exist; there is a.png$",
-    "explain photos": r"photos is a folder; name image files",
     "explain a.png --references photo": r"references folder photo does not exist; there is photos",
     "explain a.png --model torchvision:resnet81": r"no classification model 'resnet81'; it has: resnet18, .* and \d+ more",
     "explain a.png --model torchvison:resnet18": r"no such module; did you mean torchvision:resnet18",

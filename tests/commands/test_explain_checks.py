@@ -61,7 +61,6 @@ def page() -> str:
 
 EARLY = [
     (["none.png", "nor this.png"], "images none.png, nor this.png do not exist"),
-    (["."], ". is a folder; name image files"),
     (["a.png", "--references", "nowhere"], "references folder nowhere does not exist"),
     (["a.png", "--contrast", "coffee"], "--contrast 'coffee' needs --references FOLDER"),
     (["a.png", "--weights", "no/weights.pth"], "weights file no/weights.pth does not exist"),
@@ -171,7 +170,10 @@ def test_the_terminal_says_what_is_compared_and_quiet_says_nothing_but_the_path(
     options = [*photos, "--references", "photos", "--k", "1"]
     code, said = run("photos/0/red.png", *options)
     assert code == 0
-    assert "References: 3 images of photos; folders: 0 is class 0, 1 is class 1, 2 is class 2" in said
+    assert (
+        "References: 3 images of photos; folders, read as numbers of outputs, from 0: 0 is class 0, 1 is class 1, 2 is class 2"
+        in said
+    )
     assert (
         "the model predicts the folder's class for 3 of 3; compared with every class but the explained one, the nearest in pixels."
         in said

@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 
 from absence_plugins import __version__
 from absence_plugins.cli import app
+from absence_plugins.commands.class_folders import match_folders
 from absence_plugins.commands.explain import explain_images
 from absence_plugins.commands.maps.explainers import CaptumMaps, explainer, input_method, method_arguments
 from absence_plugins.commands.models import load_model
-from absence_plugins.commands.references import folder_classes, load_references
+from absence_plugins.commands.references import load_references
 from absence_plugins.data import digits_cnn, load_digits
+from absence_plugins.data.folders import find_images
 
 FACTORY = """
 import torch
@@ -271,10 +273,11 @@ def test_folder_names_are_numbers_categories_or_an_order(tmp_path: Path) -> None
     for name in ("dog", "cat"):
         (tmp_path / name).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / name / "a.png")
-    assert folder_classes(tmp_path, (), 2) == {"cat": 0, "dog": 1}
-    assert folder_classes(tmp_path, (), 3) == {"cat": None, "dog": None}, "not as many folders as outputs"
-    assert folder_classes(tmp_path, ("dog", "eel", "Cat")) == {"cat": 2, "dog": 0}
-    assert folder_classes(tmp_path, ("dog", "eel"), 2) == {"cat": None, "dog": 0}
+    names = find_images(tmp_path).classes
+    assert match_folders(names, (), 2).classes == {"cat": 0, "dog": 1}
+    assert match_folders(names, (), 3).classes == {"cat": None, "dog": None}, "not as many folders as outputs"
+    assert match_folders(names, ("dog", "eel", "Cat")).classes == {"cat": 2, "dog": 0}
+    assert match_folders(names, ("dog", "eel"), 2).classes == {"cat": None, "dog": 0}
 
 
 @pytest.mark.parametrize(

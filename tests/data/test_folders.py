@@ -151,11 +151,11 @@ def test_a_folder_that_cannot_be_opened_is_listed(tmp_path: Path, monkeypatch: p
 
 def test_what_is_no_folder_of_images_is_refused(tmp_path: Path) -> None:
     make(tmp_path, "a/b.txt")
-    with pytest.raises(ValueError, match="references folder .*nowhere does not exist"):
+    with pytest.raises(ValueError, match=r"references folder .*nowhere does not exist"):
         find_images(tmp_path / "nowhere", "references folder")
-    with pytest.raises(ValueError, match="b.txt is a file"):
+    with pytest.raises(ValueError, match=r"b\.txt is a file"):
         find_images(tmp_path / "a" / "b.txt")
-    with pytest.raises(ValueError, match="folder .*a holds no images. 1 file of .*a does not end as an image"):
+    with pytest.raises(ValueError, match=r"folder .*a holds no images\. 1 file of .*a does not end as an image"):
         find_images(tmp_path / "a")
 
 

@@ -10,6 +10,7 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.utils import save_image
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.digit_strokes import STROKES, stroke_concepts
 from absence_plugins.methods.invert import Formula, concepts_from_folder, expand_hypernyms
 
@@ -81,9 +82,9 @@ def test_a_bad_folder_is_refused(folder: Path) -> None:
         concepts_from_folder(folder / "nowhere")
     with pytest.raises(ValueError, match="has no subfolders"):
         concepts_from_folder(folder / "images" / "Dog")
-    (folder / "images" / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty holds no images"):
-        concepts_from_folder(folder / "images")
+    (folder / "images" / "empty").mkdir()  # no class, as in every command
+    with pytest.warns(AbsenceWarning, match="1 folder of .*images holds no images and is no class: empty"):
+        assert concepts_from_folder(folder / "images").names == ("Dog", "cat", "zebra")
     (folder / "images" / "empty").rmdir()
     with pytest.raises(ValueError, match=r"nowhere\.csv does not exist"):
         concepts_from_folder(folder / "images", folder / "nowhere.csv")

@@ -10,6 +10,7 @@ import torch
 from lucent.optvis import param
 from torch import Tensor, nn
 
+from absence_plugins.core.names import read_number
 from absence_plugins.lucent import AbsenceObjective, absence_contrast, render_vis, unit_values
 from absence_plugins.report import Row, Side
 from absence_plugins.report.plots.sides import MOST, unit_panels, what_they_show
@@ -37,12 +38,13 @@ class UnitName:
         UnitName(layer='layer3.0', index=7)
         """
         layer, _, index = text[len(PREFIX) :].rpartition(":")
-        if not layer or not index.isdigit():
+        number = read_number(index)
+        if not layer or number is None or number < 0:
             raise ValueError(
                 f"--method {text!r} must read lucent:LAYER:UNIT, for example lucent:layer3:7, or lucent:{OUTPUTS}:0 "
                 "for a logit"
             )
-        return cls(layer, int(index))
+        return cls(layer, number)
 
     @property
     def shown(self) -> str:

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.commands.image_folder import Readable, readable
-from absence_plugins.commands.models import LoadedModel, image_files, load_model
+from absence_plugins.commands.models import LoadedModel, load_model
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_json, write_whole
+from absence_plugins.core.names import spell_name
 from absence_plugins.core.randomness import seeded
+from absence_plugins.data.folders import FoundImages, find_images
 from absence_plugins.experiments.debias.training import (
     NONE,
     SETS,
@@ -38,6 +40,7 @@ from absence_plugins.report import Page, Row, write_page
 
 COLUMNS = ("epoch", "loss", "prior", *(f"{name} {k}" for name in SETS for k in (0, 1)), "inside")
 STATE = "state"
+SHOWN = 6  # classes in a message
 VALIDATION = 0.2  # of the images, where the folder has no train and val
 
 
@@ -113,30 +116,39 @@ def _parts(data: Path, seed: int, out: Path, *, progress: bool) -> tuple[Files, 
     if not data.is_dir():
         raise ValueError(f"folder {data} does not exist")
     if (data / "train").is_dir() and (data / "val").is_dir():
-        train, classes = _list_classes(data / "train")
-        validation, others = _list_classes(data / "val")
-        if classes != others:
-            raise ValueError(f"train has the classes {classes}, val {others}; they must be the same two")
-        found = readable([path for path, _ in (*train, *validation)], data, known=out, progress=progress)
-        kept = set(found.files)
-        parts = [[pair for pair in part if pair[0] in kept] for part in (train, validation)]
-        return parts[0], parts[1], classes, found
-    files, classes = _list_classes(data)
-    found = readable([path for path, _ in files], data, known=out, progress=progress)
-    files = [files[place] for place in found.places]
+        train, validation = _find_classes(data / "train"), _find_classes(data / "val")
+        if train.classes != validation.classes:
+            raise ValueError(
+                f"train has the classes {_list(train)}, val {_list(validation)}; they must be the same two"
+            )
+        found = readable(train.join(validation, data), known=out, has_classes=True, progress=progress)
+        files, split = _pairs(found), sum(place < len(train) for place in found.places)
+        return files[:split], files[split:], list(train.classes), found
+    found = readable(_find_classes(data), known=out, has_classes=True, progress=progress)
+    files, classes = _pairs(found), list(found.found.classes)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = sorted(order[: max(1, int(VALIDATION * len(files)))])
     rest = sorted(set(order) - set(held_out))
     return [files[i] for i in rest], [files[i] for i in held_out], classes, found
 
 
-def _list_classes(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and image_files(path))
-    if len(classes) != 2:
+def _find_classes(folder: Path) -> FoundImages:
+    found = find_images(folder)
+    if len(found.classes) != 2:
         raise ValueError(
-            f"{folder} must have two subfolders of images, one per class; it has {len(classes)}: {classes}"
+            f"{spell_name(folder)} must have two subfolders of images, one per class; it has {len(found.classes)}"
+            f"{': ' if found.classes else ''}{_list(found)}"
         )
-    return [(path, label) for label, name in enumerate(classes) for path in image_files(folder / name)], classes
+    return found.with_class()
+
+
+def _list(found: FoundImages) -> str:
+    return ", ".join(found.classes[:SHOWN]) + (", ..." if len(found.classes) > SHOWN else "")
+
+
+def _pairs(found: Readable) -> Files:
+    labels = found.found.labels
+    return [(path, label) for path, label in zip(found.files, labels, strict=True) if label is not None]
 
 
 def _train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.names import spell_name
+from absence_plugins.data.folders import FoundImages, find_images
 from absence_plugins.data.same_names import describe_missing, match_names, unify_names
 from absence_plugins.data.tables import read_columns, read_pairs, read_truth
 from absence_plugins.methods.invert.inputs import Truth, as_truth, check_names
 
-IMAGE_FILES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as ImageFolder
 Parents = Mapping[str, str | Iterable[str]]
 
 
@@ -58,15 +60,19 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
     """Every subfolder is a class and a concept; a table of attributes adds one concept per column.
 
     Args:
-        folder: as torchvision's ``ImageFolder`` reads it: one subfolder per class, images in it or below it. The
-            samples come in the same order, so activations collected with an ``ImageFolder`` fit.
+        folder: one subfolder per class, images in it or below it: see
+            :func:`~absence_plugins.data.folders.find_images`. The samples come in the order of torchvision's
+            ``ImageFolder``, so activations collected with it fit where nothing is left out.
         attributes: a table with a header (CSV, TSV or JSON in any usual encoding:
             :func:`~absence_plugins.data.tables.read_table`); the first column names the class, every other one is an
             attribute: 0 or 1, true or false, yes or no. Names may differ from the folders' in case and composition.
             Rows of classes that are not in the folder are passed over.
 
+    Warns:
+        AbsenceWarning: what was left out: hidden folders, other files, images beside the class folders, ...
+
     Raises:
-        ValueError: no such folder, a class without images, an attribute that is not understood or has a class's name, a
+        ValueError: no such folder, no subfolders of images, an attribute that is not understood or has a class's name, a
             class that the table lacks or has twice.
 
     >>> import tempfile
@@ -77,28 +83,31 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
     >>> found.names, found.concepts.int().tolist()
     (('cat', 'dog'), [[1, 0], [0, 1]])
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"image folder {folder} does not exist")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if not classes:
-        raise ValueError(f"image folder {folder} has no subfolders; every class needs its own")
-    files: list[Path] = []
-    index: list[int] = []
-    for number, name in enumerate(classes):
-        own = _images(folder / name)
-        if not own:
-            raise ValueError(f"class folder {folder / name} holds no images ({', '.join(IMAGE_FILES)}); remove it")
-        files += own
-        index += [number] * len(own)
-    member = torch.tensor(index)
-    concepts = member[:, None] == torch.arange(len(classes))
-    names = list(classes)
+    found = find_images(folder, "image folder")
+    concepts = concepts_of(found, attributes)
+    for note in (*found.notes, *found.class_notes):
+        warnings.warn(note, AbsenceWarning, stacklevel=2)
+    return concepts
+
+
+def concepts_of(found: FoundImages, attributes: str | Path | None = None) -> FolderConcepts:
+    """As :func:`concepts_from_folder`, of the images that were found in a folder, without a warning.
+
+    Raises ValueError if none of them lies in a subfolder, and for a bad table of attributes.
+    """
+    if not found.classes:
+        raise ValueError(
+            f"image folder {spell_name(found.folder)} has no subfolders of images; every class needs its own"
+        )
+    found = found.with_class()
+    member = torch.tensor([label for label in found.labels if label is not None])
+    concepts = member[:, None] == torch.arange(len(found.classes))
+    names = list(found.classes)
     if attributes is not None:
-        columns, table = _attributes(Path(attributes), classes)
+        columns, table = _attributes(Path(attributes), found.classes)
         concepts = torch.cat([concepts, table[member]], 1)
         names += columns
-    return FolderConcepts(concepts, tuple(names), tuple(files))
+    return FolderConcepts(concepts, tuple(names), found.files)
 
 
 def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple[Tensor, tuple[str, ...]]:
@@ -146,13 +155,6 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
             true.append(holds)
             false.append(fails)
     return Truth(torch.stack(true, 1), torch.stack(false, 1)).values(), (*known, *added)
-
-
-def _images(folder: Path) -> list[Path]:
-    found = []
-    for root, _, names in sorted(os.walk(folder, followlinks=True)):
-        found += [Path(root) / name for name in sorted(names) if name.lower().endswith(IMAGE_FILES)]
-    return found
 
 
 def _attributes(path: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
