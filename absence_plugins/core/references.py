@@ -12,15 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.blank import find_blanks, settle_blanks
 from absence_plugins.core.checks import check_integer
-from absence_plugins.core.dataset_items import (
-    find_normalization,
-    image_and_label,
-    reservoir,
-    single_samples,
-    stack_labels,
-)
+from absence_plugins.core.dataset_items import has_several_inputs, image_and_label, reservoir, single_samples
 from absence_plugins.core.feature_space import FeatureSpace
+from absence_plugins.core.labels import check_labels, stack_labels
 from absence_plugins.core.randomness import seeded
 
 Images = Tensor | tuple[Tensor, ...]
@@ -93,7 +89,7 @@ class ReferenceSet:
             if part.is_floating_point() and not torch.isfinite(part).all():
                 bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(1).nonzero()[0])
                 raise ValueError(f"reference image {bad} holds NaN or infinite values; leave it out")
-        self.labels = None if labels is None else _checked_labels(torch.as_tensor(labels).detach().cpu(), len(self))
+        self.labels = None if labels is None else check_labels(labels, len(self))
         self.k, self.seed, self.contrast = check_integer("k", k), seed, contrast
         empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
         if len(empties) != len(self.images):
@@ -133,10 +129,16 @@ class ReferenceSet:
     ) -> ReferenceSet:
         """A seeded random sample of a torch Dataset, or of what a DataLoader yields.
 
-        Items are ``image`` or ``(image, label)``; with several inputs ``(image, ..., label)`` is written
-        ``((image, image), label)``. ``empty=None`` takes the blank value from the torchvision
-        ``Normalize`` of ``dataset.transform`` if there is one, else 0. A loader is read once and
-        reservoir-sampled, so only ``max_samples`` images are held; ``options`` as in the constructor.
+        Items are ``image``, ``(image, label)`` or a dictionary of them, as the data sets of Hugging Face have; with
+        several inputs ``(image, ..., label)`` is written ``((image, image), label)``. Labels are class indices, or 0 and
+        1 for each of K. ``empty=None`` takes for a blank pixel what a black picture becomes on its way through this
+        data set, wherever it is normalized; where that cannot be found out, 0, with a warning if the images say
+        otherwise. A loader is read once and reservoir-sampled, so only ``max_samples`` images are held; ``options`` as
+        in the constructor.
+
+        Raises:
+            ValueError: an empty data set; labels that are no class indices (the sample is named).
+            TypeError: items that are no tensors.
 
         >>> data = torch.utils.data.TensorDataset(torch.zeros(5, 1, 2, 2), torch.arange(5))
         >>> ReferenceSet.from_dataset(data, max_samples=3)
@@ -145,24 +147,26 @@ class ReferenceSet:
         check_integer("max_samples", max_samples)
         generator = torch.Generator().manual_seed(seed)
         is_loader = isinstance(dataset, torch.utils.data.DataLoader)
-        if empty is None:
-            empty = find_normalization(dataset.dataset if is_loader else dataset)
         is_stream = isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__getitem__")
+        found = find_blanks(dataset) if empty is None else ()
         with seeded(seed):  # loaders and augmentations draw from the global random states
             if is_loader or is_stream:
-                items = reservoir(single_samples(dataset) if is_loader else iter(dataset), max_samples, generator)
+                items = reservoir(single_samples(dataset) if is_loader else dataset, max_samples, generator)
             else:
                 order = torch.randperm(len(dataset), generator=generator)[:max_samples].sort().values
-                items = [dataset[int(index)] for index in order]
+                items = [(int(index), dataset[int(index)]) for index in order]
         if not items:
             raise ValueError("the dataset is empty; references need samples")
-        inputs, labels = zip(*(image_and_label(item) for item in items), strict=True)
-        known = None if any(label is None for label in labels) else stack_labels(labels)
-        parts = tuple(torch.stack(part) for part in zip(*inputs, strict=True))
-        images: Images = (
-            parts if isinstance(items[0], (tuple, list)) and isinstance(items[0][0], (tuple, list)) else parts[0]
+        names = [f"sample {place}" for place, _ in items]
+        inputs, labels = zip(
+            *(image_and_label(item, name) for (_, item), name in zip(items, names, strict=True)), strict=True
         )
-        return cls(images, known, empty=0.0 if empty is None else empty, seed=seed, **options)
+        parts = tuple(torch.stack(part) for part in zip(*inputs, strict=True))
+        images: Images = parts if has_several_inputs(items[0][1]) else parts[0]
+        if empty is None:
+            empty = settle_blanks(dataset, found, parts)
+            empty = empty if isinstance(images, tuple) else empty[0]
+        return cls(images, stack_labels(labels, names), empty=empty, seed=seed, **options)
 
     def nearest(self, x: Images, target: Any = None, *, label: Any = None) -> Images:
         """The k references nearest to every sample of x: in input space (squared Euclidean distance), or by
@@ -345,25 +349,3 @@ def _per_sample(value: Any, samples: int) -> list[int | None]:
     if len(entries) != samples:
         raise ValueError(f"{len(entries)} classes for {samples} samples; pass one per sample, or one for all")
     return entries
-
-
-def _checked_labels(labels: Tensor, samples: int) -> Tensor:
-    """Class indices [N], or 0 and 1 for several labels [N, K]; rows with exactly one 1 each are class indices.
-
-    Raises:
-        ValueError: another number of rows, or other numbers.
-    """
-    if labels.dim() not in (1, 2) or len(labels) != samples or (labels.dim() == 2 and labels.shape[1] < 2):
-        raise ValueError(
-            f"{samples} reference images but labels of shape {tuple(labels.shape)}; pass one class index per image, or "
-            "0 or 1 for each of K labels [N, K]"
-        )
-    if labels.dim() == 1:
-        return labels.long()
-    wrong = ((labels != 0) & (labels != 1)).nonzero()
-    if len(wrong):
-        row, column = wrong[0].tolist()
-        raise ValueError(
-            f"labels [N, K] must be 0 or 1, got {labels[row, column].item()} for label {column} of reference image {row}"
-        )
-    return labels.long().argmax(1) if bool((labels.sum(1) == 1).all()) else labels.long()
