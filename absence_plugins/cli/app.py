@@ -5,8 +5,8 @@ Commands import what they need when they run, so that ``--help`` is quick and a 
 
 from __future__ import annotations
 
+import io
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,15 +14,30 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
 from absence_plugins.core.names import read_number
+from absence_plugins.core.printable import make_printable
 
 if TYPE_CHECKING:
     from absence_plugins.commands.models import LoadedModel
 
+
+class Group(TyperGroup):
+    """All commands; what a terminal cannot show is written to it as an escape, so that no work is lost at its end."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+
 app = typer.Typer(
+    cls=Group,
     name="absence-plugins",
     help="See what a vision network computes from what is missing in an image.",
     no_args_is_help=True,
@@ -50,12 +65,12 @@ def clear_errors() -> Iterator[None]:
             raise
         code, lines = found
         if code != STOPPED or os.environ.get("RANK", "0") == "0":  # Ctrl-C reaches all ranks; one says it
-            typer.secho("\n".join(lines), fg=typer.colors.RED, err=True)
+            typer.secho(make_printable("\n".join(lines)), fg=typer.colors.RED, err=True)
         raise typer.Exit(code) from None
 
 
 def _shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    typer.secho(f"warning: {message}", fg=typer.colors.YELLOW, err=True)
+    typer.secho(make_printable(f"warning: {message}"), fg=typer.colors.YELLOW, err=True)
 
 
 def _version(wanted: bool) -> None:
@@ -74,8 +89,8 @@ def main(
 
 
 def command_line() -> str:
-    """The words of this call, for the foot of a page."""
-    return shlex.join(["absence-plugins", *sys.argv[1:]])
+    """This call, for the foot of a page: what is pasted into a shell makes the page again."""
+    return running().line
 
 
 def load(
@@ -91,7 +106,7 @@ def load(
     loaded = load_model(model, weights, size=size, channels=channels, mean=means, std=stds)
     if os.environ.get("RANK", "0") == "0":
         for note in loaded.notes:
-            typer.echo(note, err=True)
+            typer.echo(make_printable(note), err=True)
     return loaded
 
 

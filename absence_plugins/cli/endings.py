@@ -6,7 +6,6 @@ The one place that decides it, for all commands: an exit code, and lines that sa
 from __future__ import annotations
 
 import errno
-import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from absence_plugins.core.places import describe_place
+from absence_plugins.core.shell import join_command
 
 STOPPED = 130  # as shells say of what Ctrl-C ended
 FAILED = 2
@@ -58,7 +58,16 @@ class Running:
         >>> Running(("patches", "my photos"), {}).line
         "absence-plugins patches 'my photos'"
         """
-        return shlex.join(["absence-plugins", *self.words])
+        return join_command(["absence-plugins", *self.words])
+
+    def line_with(self, *more: str) -> str:
+        """To type again with further options, in front of a ``--`` behind which no option is read.
+
+        >>> Running(("patches", "--", "-photos"), {}).line_with("--checkpoint", "state")
+        'absence-plugins patches --checkpoint state -- -photos'
+        """
+        end = self.words.index("--") if "--" in self.words else len(self.words)
+        return join_command(["absence-plugins", *self.words[:end], *more, *self.words[end:]])
 
     @property
     def is_kept(self) -> bool:
@@ -75,11 +84,11 @@ class Running:
             return [f"What was done is kept in {self.state}. The same command resumes from there:", f"  {self.line}"]
         if "checkpoint" in self.options and self.state is None:
             folder = Path(str(self.options.get("out") or "absence"))
-            again = shlex.join(["--checkpoint", str(folder.with_name(f"{folder.name}-state"))])
+            state = str(folder.with_name(f"{folder.name}-state"))
             return [
                 "Nothing of the work is kept. With --checkpoint FOLDER a stopped command resumes when it is called "
                 "again:",
-                f"  {self.line} {again}",
+                f"  {self.line_with('--checkpoint', state)}",
             ]
         return ["Nothing of the work is kept. To begin again:", f"  {self.line}"]
 

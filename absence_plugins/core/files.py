@@ -120,9 +120,9 @@ def _host() -> str:
 
 
 def write_whole(path: Path | str, content: bytes | str, *, durable: bool = False) -> None:
-    """Write a whole file by :func:`whole_file`; text in UTF-8."""
+    """Write a whole file by :func:`whole_file`; text in UTF-8, bytes of a name that are none as an escape."""
     with whole_file(path, durable=durable) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_json(path: Path | str, data: Any) -> None:

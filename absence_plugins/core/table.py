@@ -1,13 +1,26 @@
-"""Tables: as aligned text, and as HTML for notebooks."""
+"""Tables: as aligned text, as HTML for notebooks, and as CSV that no spreadsheet computes."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from absence_plugins.core.printable import make_printable
 
 _CELL = "padding:2px 12px 2px 0;vertical-align:top;text-align:"
 _SIDES = {"left": "left;max-width:44em;overflow-wrap:break-word", "right": "right;white-space:nowrap"}
+# What a spreadsheet takes for a formula: a sign, also its full-width form, behind quotes, blanks and invisible letters.
+_FORMULA = re.compile(
+    "[\\s\"'`\u00b4\u2018-\u201f\uff07\uff02\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\x00-\x1f]*"
+    "[=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]"
+)
+_BLANK = re.compile("'*[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
+_SPLITS = re.compile(r"([;|\t\r\n])")  # what separates cells in a spreadsheet of another country
+_QUOTED = re.compile(r'[,;|\t\r\n"]')
 
 
 def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
@@ -74,3 +87,50 @@ class Grid:
         sides = ["left" if place in self.left else "right" for place in range(len(row))]
         pairs = zip(row, sides, strict=True)
         return [f'<{tag} style="{_CELL}{_SIDES[side]}">{html.escape(cell)}</{tag}>' for cell, side in pairs]
+
+
+def guard_cell(cell: str) -> str:
+    """The text of a CSV cell, with an apostrophe in front where a spreadsheet would compute it.
+
+    Formulas begin with ``= + - @``, a tab or a line break, also behind quotes, blanks and in full-width forms, and
+    behind a semicolon, where a spreadsheet of another country begins the next cell. Numbers stay as they are.
+    :func:`restore_cell` gives the text back.
+
+    >>> [guard_cell(cell) for cell in ("=1+1", " @SUM(A1)", "cat", "-0.5", "-a", "a;=1")]
+    ["'=1+1", "' @SUM(A1)", 'cat', '-0.5', "'-a", "a;'=1"]
+    """
+    guarded = "".join(f"'{part}" if _is_formula(part) else part for part in _SPLITS.split(cell))
+    return f"'{guarded}" if _BLANK.match(guarded) else guarded
+
+
+def restore_cell(cell: str) -> str:
+    """What :func:`guard_cell` was given.
+
+    >>> [restore_cell(cell) for cell in ("'=1+1", "'cat'", "-0.5")]
+    ['=1+1', "'cat'", '-0.5']
+    """
+    guarded = cell[1:] if cell.startswith("'") and _BLANK.match(cell[1:]) else cell
+    parts = _SPLITS.split(guarded)
+    return "".join(part[1:] if part.startswith("'") and _is_formula(part[1:]) else part for part in parts)
+
+
+def _is_formula(part: str) -> bool:
+    return _FORMULA.match(part) is not None and not _NUMBER.fullmatch(part)
+
+
+def write_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of cells as CSV: commas, a line feed at the end of each, text by :func:`guard_cell`, None as an empty cell.
+
+    A cell with a comma, semicolon, bar, tab, quote or line break is quoted.
+
+    >>> print(write_csv([("unit", "name"), (3, "a;b"), (-0.5, "=cmd|' /C calc'!A0")]), end="")
+    unit,name
+    3,"a;b"
+    -0.5,"'=cmd|' /C calc'!A0"
+    """
+    return "".join(",".join(map(_write_cell, row)) + "\n" for row in rows)
+
+
+def _write_cell(cell: Any) -> str:
+    text = "" if cell is None else make_printable(guard_cell(cell), "\n\t\r") if isinstance(cell, str) else str(cell)
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text

@@ -42,6 +42,7 @@ def run_imagenet(
     checkpoint: Path | None = None,
     seed: int = 0,
     progress: bool = True,
+    command: str = "absence-plugins experiment imagenet",
 ) -> Path:
     """Patches of 64x64 pixels on a grid of ``stride``, the 8 lowest of each unit pasted into its 100 highest images.
 
@@ -76,14 +77,11 @@ def run_imagenet(
         checkpoint=checkpoint,
         seed=seed,
     )
-    given = "".join(
-        f" --{name} {value}" for name, value in (("weights", weights), ("data", data), ("protocol", protocol))
-    )
     texts = Texts(
         f"Encoded absences in {model}",
         f"{len(subject.dataset):,} images, patches of 64x64 pixels on a grid of {stride}: the published layers, before "
         "their nonlinearity.",
-        f"absence-plugins experiment imagenet --model {model}{given} --seed {seed}",
+        command,
         "Set-up: Hesse et al., ICML 2026.",
         loaded.notes,
     )

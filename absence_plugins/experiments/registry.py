@@ -9,6 +9,7 @@ from typing import Any
 
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.nearest import describe_nearest
+from absence_plugins.core.shell import write_command
 
 # By the name on the command line: where the function is, and the options that it takes. The modules load torch, and
 # what was typed wrong is said before that.
@@ -28,7 +29,7 @@ EXPERIMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "directions-synthetic": ("directions.synthetic:run_synthetic", ("seeds",)),
     "directions-digits": ("directions.digits:run_digits", ("seed", "directions")),
 }  # fmt: skip
-SHOW_COMMAND = ("directions-synthetic", "directions-digits")  # their pages end with the command
+SHOW_COMMAND = ("imagenet", "directions-synthetic", "directions-digits")  # whose functions take their command
 
 
 def find_experiment(name: str) -> Callable[..., Path]:
@@ -80,6 +81,5 @@ def run_experiment(name: str, out: Path, *, progress: bool = True, **options: An
     require_folder(out)
     given = {option: value for option, value in options.items() if value is not None}
     if name in SHOW_COMMAND:
-        words = (f" --{option.replace('_', '-')} {value}" for option, value in given.items())
-        given["command"] = f"absence-plugins experiment {name}{''.join(words)}"
+        given["command"] = write_command("experiment", name, **given)
     return find_experiment(name)(out, progress=progress, **given)

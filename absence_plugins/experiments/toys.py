@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_json
+from absence_plugins.core.shell import write_command
 from absence_plugins.data.colored_pixels import colored_pixel_net, colored_pixels
 from absence_plugins.data.reichardt import reichardt_detector, reichardt_frames
 from absence_plugins.methods.insertion import insertion_test
@@ -42,7 +43,7 @@ def run_reichardt(out: Path, *, seed: int = 0, progress: bool = True) -> Path:
         how_to_read=HOW_TO_READ,
         footer="Weights by hand: Hesse et al., ICML 2026. Published extremes with 6x6 patches: unit 0 0.142857 and -0.142857, unit 1 "
         "0.142857 and 0.",
-        provenance=provenance(seed=seed, command=f"absence-plugins experiment reichardt --seed {seed}"),
+        provenance=provenance(seed=seed, command=write_command("experiment", "reichardt", seed=seed)),
     )
     path = write_page(page, out)
     _write(out, {"patches": patches.to_dict(), "insertion": tested.to_dict()})
@@ -75,7 +76,7 @@ def run_colored_pixels(out: Path, *, seed: int = 0, progress: bool = True) -> Pa
         rows=tuple(rows),
         how_to_read=HOW_TO_READ,
         footer="Set-up: Hesse et al., ICML 2026. Shown: the first seed.",
-        provenance=provenance(seed=seed, command=f"absence-plugins experiment colored-pixels --seed {seed}"),
+        provenance=provenance(seed=seed, command=write_command("experiment", "colored-pixels", seed=seed)),
     )
     path = write_page(page, out)
     numbers = [

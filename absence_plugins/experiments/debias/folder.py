@@ -6,8 +6,6 @@ resumed.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,8 @@ from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.names import spell_name
 from absence_plugins.core.randomness import seeded
 from absence_plugins.data.folders import FoundImages, find_images
+from absence_plugins.core.shell import write_command
+from absence_plugins.core.table import write_csv
 from absence_plugins.experiments.debias.training import (
     NONE,
     SETS,
@@ -250,11 +250,15 @@ def _resume(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
 
 
 def _write_log(path: Path, log: Sequence[Mapping[str, float]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(log)
-    write_whole(path, text.getvalue())
+    write_whole(path, write_csv([COLUMNS, *([row[name] for name in COLUMNS] for row in log)]))
+
+
+def _given(setting: FolderSetting) -> dict[str, Any]:
+    """The options of the command line for a setting, without those that it need not say."""
+    usual = FolderSetting()
+    names = ("model", "weights", "epochs", "strengths", "size", "batch_size", "workers", "seed")
+    given = {name: getattr(setting, name) for name in names}
+    return {name: value for name, value in given.items() if name == "model" or value != getattr(usual, name)}
 
 
 def _mean(row: dict[str, float], name: str) -> float:
@@ -293,6 +297,7 @@ def _page(
         rows=tuple(rows),
         footer="Setting: Hesse et al., ICML 2026, section 6. Every epoch is in log.csv.",
         provenance=provenance(
-            seed=setting.seed, command=f"absence-plugins experiment debias --data {data} --model {setting.model}"
+            seed=setting.seed,
+            command=write_command("experiment", "debias", data=data, **_given(setting)),
         ),
     )

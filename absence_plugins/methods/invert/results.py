@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from absence_plugins.core.files import write_whole
 from absence_plugins.core.results import Result
-from absence_plugins.core.table import Grid
+from absence_plugins.core.table import Grid, write_csv
 from absence_plugins.methods.invert.formula import Formula
 
 if TYPE_CHECKING:
@@ -216,18 +214,19 @@ class UnitLabels(Result, Sequence[UnitLabel]):
         return _written(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), path)
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """One line per unit and formula, several NOTs separated by ``;``; also written to ``path``."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        """One line per unit and formula, several NOTs separated by ``;``; also written to ``path``.
+
+        Names that a spreadsheet would compute, such as ``=1+1``, have an apostrophe in front.
+        """
+        rows: list[tuple[Any, ...]] = [COLUMNS]
         for label in self.units:
             for rank, one in enumerate(label.formulas, 1):
                 scores = (one.auc, one.fraction, one.heldout_auc, one.heldout_fraction, one.p, one.q)
                 nots = one.negations
                 worth = (";".join(n.concept for n in nots), ";".join(f"{n.worth:.6f}" for n in nots),
                          ";".join("" if n.heldout_worth is None else f"{n.heldout_worth:.6f}" for n in nots))  # fmt: skip
-                writer.writerow((label.unit, rank, one.formula, one.formula.length, *scores, *worth))
-        return _written(buffer.getvalue(), path)
+                rows.append((label.unit, rank, str(one.formula), one.formula.length, *scores, *worth))
+        return _written(write_csv(rows), path)
 
 
 def _cells(unit: int, best: ScoredFormula) -> tuple[str, ...]:

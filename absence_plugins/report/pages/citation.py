@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from absence_plugins import __version__
+from absence_plugins.core.printable import is_shown
 
 # Without an address: a page names none.
 PAPER = """\
@@ -43,5 +44,5 @@ def code_of_row(command: str, number: int, heading: str) -> str:
     if not command:
         return ""
     # A file's name can hold a line break, and what follows it would be run where the text is pasted.
-    said = "".join(letter if letter.isprintable() else " " for letter in heading)
+    said = "".join(letter if is_shown(letter) else " " for letter in heading)
     return f"{command}  # row {number}: {' '.join(said.split())}"

@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from absence_plugins.core.printable import make_printable
 from absence_plugins.report.pages.citation import citation, code_of_row
 from absence_plugins.report.pages.pictures import PagePicture
 from absence_plugins.report.plots.palette import BLUES, REDS
@@ -83,8 +84,15 @@ def _across(panels: int, most: int) -> int:
 
 @lru_cache(maxsize=1)
 def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_show
+    )
     return environment.from_string(_text("page.html.jinja"))
+
+
+def _show(value: Any) -> Any:
+    """Names may hold what no page can show: control characters, bytes that are no text, marks that turn the direction."""
+    return make_printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @lru_cache(maxsize=4)

@@ -155,4 +155,6 @@ class UnitReport(Result):
 
 def json_text(data: Any) -> bytes:
     """As JSON that every reader takes: no NaN."""
-    return (json.dumps(plain(data), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(data), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode(
+        errors="backslashreplace"
+    )
