@@ -7,6 +7,7 @@ import io
 import re
 from pathlib import Path
 
+from absence_plugins.core.table import restore_cell
 from absence_plugins.data.encodings import REMEDY
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -14,6 +15,8 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 def split_cells(path: Path, text: str) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
     r"""Rows of cells and the lines they begin on, with the delimiter that all lines have; blank lines are left out.
+
+    Cells that :func:`~absence_plugins.core.table.guard_cell` made text, so that no spreadsheet computes them, are as before.
 
     Raises:
         ValueError: several delimiters would do, or a quote is left open, with the line.
@@ -58,7 +61,7 @@ def _rows(path: Path, text: str, delimiter: str, skipped: int = 0) -> tuple[list
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
-                rows.append([cell.strip() for cell in row])
+                rows.append([restore_cell(cell.strip()) for cell in row])
                 lines.append(line)
             line = reader.line_num + 1 + skipped
     except csv.Error as error:

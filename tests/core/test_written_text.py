@@ -17,6 +17,7 @@ from absence_plugins.core.files import write_whole
 from absence_plugins.core.printable import make_printable
 from absence_plugins.core.shell import join_command, write_command
 from absence_plugins.core.table import guard_cell, restore_cell, write_csv
+from absence_plugins.data.tables import read_table
 
 FORMULAS = [
     "=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", ' =HYPERLINK("http://a")', "\u00a0=1", '"=1', "'=1", "''=1",
@@ -67,6 +68,13 @@ def test_a_table_comes_back(rows: list[list[str]]) -> None:
     rows = [[cell for cell in row if make_printable(cell) == cell] or ["a"] for row in rows]
     read = csv.reader(io.StringIO(write_csv(rows), newline=""))
     assert [[restore_cell(cell) for cell in row] or [""] for row in read] == rows
+
+
+def test_our_reader_gives_back_what_a_table_was_written_from(tmp_path: Path) -> None:
+    names = [name.strip() for name in (*FORMULAS, *HARMLESS) if name.strip() and not {"\u200b", "\ufeff"} & {*name}]
+    rows = [("class", "worth"), *((name, "-0.5") for name in names)]
+    (tmp_path / "labels.csv").write_text(write_csv(rows), encoding="utf-8", newline="")
+    assert read_table(tmp_path / "labels.csv").rows == tuple(rows)
 
 
 def test_no_cell_of_a_written_table_is_a_formula_in_any_country() -> None:

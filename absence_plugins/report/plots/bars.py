@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import GRID, INK, SERIES
+from absence_plugins.report.plots.placing import cut
 
 
 def bars(groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]], label: str) -> Figure:
@@ -32,16 +34,19 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[Sequence[float]]],
     for number, ((name, values), color) in enumerate(zip(series.items(), SERIES, strict=False)):
         places = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
         means = [float(np.mean(own)) for own in values]
-        axis.bar(places, means, width * 0.9, color=color, label=name, zorder=2)
+        axis.bar(places, means, width * 0.9, color=color, label=spell(name), zorder=2)
         for place, own, mean in zip(places, values, means, strict=True):
             axis.plot([place, place], [min(own), max(own)], color=INK, linewidth=0.8, zorder=3)
             axis.text(place, 0.02, f"{mean:.2f}", ha="center", va="bottom", fontsize=6, color="white", zorder=4)
-    axis.set_xticks(range(len(groups)), [textwrap.fill(name, 16) for name in groups], fontsize=7)
+    names = [textwrap.fill(cut(spell(name)), 16) for name in groups]
+    axis.set_xticks(range(len(groups)), names, fontsize=7, **set_letters(*names, always=False))
     axis.set_ylim(0, 1.02)
-    axis.set_ylabel(label, fontsize=8)
+    axis.set_ylabel(spell(label), fontsize=8, **set_letters(spell(label), always=False))
     axis.tick_params(axis="y", labelsize=7)
     axis.grid(axis="y", color=GRID, zorder=0)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper right", ncols=len(series), frameon=False, fontsize=7)
+    legend = figure.legend(loc="outside upper right", ncols=len(series), frameon=False, fontsize=7)
+    for text in legend.get_texts():
+        text.set(**set_letters(text.get_text(), always=False))
     return figure

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
 from matplotlib.transforms import ScaledTranslation
 
-from absence_plugins.report.plots.lettering import FONT, LABEL, LINE, wrap
+from absence_plugins.report.plots.lettering import LABEL, LINE, set_letters, wrap
 from absence_plugins.report.plots.palette import BLUES, MUTED, REDS, SIGNED_COLORS
 from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.picture import EXACT, GROUND, color_by_strength
@@ -87,8 +87,8 @@ def bar_ends(panel: Panel, limit: float) -> tuple[str, str, str]:
 
 
 def write_below(axes: Axes, x: float, inches: float, lines: Sequence[str], *, y: float = 1, **style: Any) -> None:
-    """Lines of text at a share x of the axes' width, so many inches below their share y of the height."""
-    style |= {"va": "top", "parse_math": False, "usetex": False, "family": FONT}
+    """Spelled lines of text at a share x of the axes' width, so many inches below their share y of the height."""
+    style |= {"va": "top", **set_letters(*lines)}
     for i, line in enumerate(lines):
         below = ScaledTranslation(0, -(inches + i * LINE), axes.figure.dpi_scale_trans)
         axes.text(x, y, line, transform=axes.transAxes + below, **style)

@@ -9,8 +9,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
 from absence_plugins.report.plots.panel import Panel
+from absence_plugins.report.plots.placing import cut
 
 MOST_PATCHES = 8
 _PATCH, _BARS, _ROW, _FOOT = 0.62, 2.6, 0.95, 0.45  # inches
@@ -92,12 +94,15 @@ def gallery_figure(entries: Sequence[GalleryEntry], *, most: int = 3, title: str
     width, height = count * (_PATCH + 0.04) + _BARS + 1.1, len(entries) * row + head + _FOOT
     figure = Figure(figsize=(width, height), dpi=160)
     if title:
-        figure.text(0.08 / width, 1 - 0.2 / height, title, fontsize=10.5, color=INK, va="center", weight="bold")
+        said = spell(title, "bold")
+        plain = set_letters(said, weight="bold", always=False)
+        figure.text(0.08 / width, 1 - 0.2 / height, said, fontsize=10.5, color=INK, va="center", weight="bold", **plain)
     limit = max((abs(value) for bars in shown for _, value in bars), default=1.0) or 1.0
     for number, (entry, bars) in enumerate(zip(entries, shown, strict=True)):
         top = height - head - number * row
-        heading = entry.name + (f"   {entry.caption}" if entry.caption else "")
-        figure.text(0.08 / width, (top - 0.13) / height, heading, fontsize=8.5, color=INK, va="center")
+        heading = spell(entry.name + (f"   {entry.caption}" if entry.caption else ""))
+        plain = set_letters(heading, always=False)
+        figure.text(0.08 / width, (top - 0.13) / height, heading, fontsize=8.5, color=INK, va="center", **plain)
         for place, patch in enumerate(entry.patches[:MOST_PATCHES]):
             left = 0.08 + place * (_PATCH + 0.04)
             axes = figure.add_axes((left / width, (top - 0.26 - _PATCH) / height, _PATCH / width, _PATCH / height))
@@ -115,7 +120,8 @@ def gallery_figure(entries: Sequence[GalleryEntry], *, most: int = 3, title: str
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlim(-1.25 * limit, 1.25 * limit)
         axes.set_ylim(-0.6, max(len(bars), 1) - 0.4)
-        axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=7, color=INK)
+        names = [cut(spell(name), 24) for name, _ in bars]
+        axes.set_yticks(range(len(bars)), names, fontsize=7, color=INK, **set_letters(*names, always=False))
         axes.tick_params(axis="y", length=0)
         axes.set_xticks([])
         for place, value in enumerate(values):

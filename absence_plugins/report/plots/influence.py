@@ -9,6 +9,7 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 
 from absence_plugins.core.maps import symmetric_range
+from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import INK, SIGNED_COLORS
 from absence_plugins.report.plots.placing import cut, take_axes
 
@@ -27,14 +28,9 @@ def influence_figure(found: Influence, ax: Any = None) -> Figure:
     axes.scatter(columns.numpy(), rows.numpy(), s=5, c=INK, marker=".")
     axes.set_yticks(range(directions), [f"direction {i}" for i in range(directions)], fontsize=6.5)
     if outputs <= 40:
-        axes.set_xticks(
-            range(outputs),
-            [cut(name, 24) for name in found.outputs],
-            rotation=40,
-            ha="right",
-            fontsize=6.5,
-            parse_math=False,
-        )
+        names = [cut(spell(name), 24) for name in found.outputs]
+        plain = set_letters(*names, always=False)
+        axes.set_xticks(range(outputs), names, rotation=40, ha="right", fontsize=6.5, **plain)
     axes.tick_params(length=0)
     bar = figure.colorbar(picture, ax=axes, fraction=0.05, pad=0.02)
     bar.set_label("blue: holds the output down, red: raises it", fontsize=6.5)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import DOWN, GRAY, GRID, INK, UP
 from absence_plugins.report.plots.placing import take_axes
 
@@ -40,7 +41,8 @@ def insertion_figure(units: Sequence[UnitInsertion], arms: Sequence[str], layer:
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
     axis.set_xlabel("mean value of the unit with a patch of this kind pasted in")
-    axis.set_title(f"{layer or 'output'}: does the lowest patch pull the unit down?", fontsize=10, loc="left")
+    title = spell(f"{layer or 'output'}: does the lowest patch pull the unit down?")
+    axis.set_title(title, fontsize=10, loc="left", **set_letters(title, always=False))
     if ax is None:
         figure.legend(loc="outside lower center", ncols=len(arms), frameon=False, fontsize=8)
     else:  # the figure may hold other axes, whose legend this is not

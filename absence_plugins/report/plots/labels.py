@@ -12,13 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
 from absence_plugins.report.plots.panel import Panel
+from absence_plugins.report.plots.placing import cut
 
 if TYPE_CHECKING:
     from absence_plugins.methods.invert.results import UnitLabel
 
-_TEXT: dict[str, Any] = {"family": "DejaVu Sans", "parse_math": False, "color": INK}
 _PANEL = (1.76, 1.5)  # inches, as wide as a panel of the page is drawn
 _LONGEST = 48  # characters of a formula in the figure
 
@@ -66,9 +67,8 @@ def label_figure(
     _draw_scores(axes[0], label, size=8.5)
     if split:
         _draw_split(axes[1], label, activations, concepts, names, size=8.5)
-    figure.suptitle(
-        title or f"Unit {label.unit}: {_short(str(label.best.formula), 90)}", fontsize=10.5, weight="bold", **_TEXT
-    )
+    said = spell(title, "bold") if title else f"Unit {label.unit}: {cut(spell(str(label.best.formula), 'bold'), 90)}"
+    figure.suptitle(said, fontsize=10.5, weight="bold", color=INK, **set_letters(said, weight="bold"))
     return figure
 
 
@@ -103,10 +103,9 @@ def _draw_scores(axes: Axes, label: UnitLabel, *, size: float, longest: int = _L
     for i, one in enumerate(label.formulas):
         if one.heldout_auc is not None:
             axes.plot([one.heldout_auc], [i], "o", color=INK, markersize=size * 0.45, zorder=3)
-        text = f"{_short(str(one.formula), longest)} ({one.fraction:.0%})"
-        axes.text(
-            0.0, i - 0.26, text, fontsize=size, va="bottom", ha="left", transform=axes.get_yaxis_transform(), **_TEXT
-        )
+        text = f"{cut(spell(str(one.formula)), longest)} ({one.fraction:.0%})"
+        style = {"fontsize": size, "va": "bottom", "color": INK, **set_letters(text)}
+        axes.text(0.0, i - 0.26, text, ha="left", transform=axes.get_yaxis_transform(), **style)
     low = min(0.5, *scores, *(one.heldout_auc for one in label.formulas if one.heldout_auc is not None))
     axes.set(xlim=(np.floor(low * 10) / 10, 1.0), ylim=(len(at) - 0.5, -0.85), yticks=[])
     _style_axes(axes, "AUC (0.5: chance)", size)
@@ -144,16 +143,12 @@ def _draw_split(
 
 
 def _style_axes(axes: Axes, label: str, size: float) -> None:
-    axes.set_xlabel(label, fontsize=size, family="DejaVu Sans", color=MUTED)
+    axes.set_xlabel(label, fontsize=size, color=MUTED, **set_letters(label))
     axes.tick_params(axis="x", labelsize=size, colors=MUTED, length=2, width=0.5)
     axes.grid(axis="x", color=FRAME, linewidth=0.4, zorder=0)
     axes.set_axisbelow(True)
     for name, spine in axes.spines.items():
         spine.set(visible=name == "bottom", color=FRAME, linewidth=0.6)
-
-
-def _short(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
 def pixels_of(figure: Figure) -> Tensor:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from absence_plugins.report.plots.color_bar import BAR, ColorBar, write_below
-from absence_plugins.report.plots.lettering import FONT, HEADING, LABEL, LINE, TITLE, wrap
+from absence_plugins.report.plots.lettering import HEADING, LABEL, LINE, TITLE, set_letters, wrap
 from absence_plugins.report.plots.palette import FRAME, INK, MUTED
 from absence_plugins.report.plots.panel import Panel, check_limit
 from absence_plugins.report.plots.picture import draw_picture
@@ -114,9 +114,8 @@ def draw_panel(axes: Axes, panel: Panel, *, limit: float | None = None, labels: 
         bar.draw(place)
         below = _ABOVE_BAR + bar.height
     if labels:
-        plain: dict[str, Any] = {"parse_math": False, "usetex": False, "family": FONT}
         title = "\n".join(wrap(panel.title, width, TITLE, "bold"))
-        axes.set_title(title, loc="left", fontsize=TITLE, weight="bold", color=INK, **plain)
+        axes.set_title(title, loc="left", fontsize=TITLE, weight="bold", color=INK, **set_letters(title, weight="bold"))
         caption = wrap(panel.caption, width, LABEL)
         write_below(axes, 0, below + _ABOVE_CAPTION, caption, y=0, fontsize=LABEL, color=MUTED)
 
@@ -141,8 +140,7 @@ class _Sheet:
         self.figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
 
     def text(self, x: float, y: float, lines: Sequence[str], **style: Any) -> None:
-        # parse_math off: a title may hold a dollar sign and must not be taken for TeX
-        style |= {"va": "top", "parse_math": False, "usetex": False, "family": FONT}
+        style |= {"va": "top", **set_letters(*lines, weight=style.get("weight", "normal"))}
         for i, line in enumerate(lines):
             self.figure.text(x / self.width, 1 - (y + i * LINE) / self.height, line, **style)
 

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import EMPTY, GREEN, INK, OCHRE, PALE
 
 GRADES = {
@@ -31,7 +32,8 @@ def matrix_figure(rows: Sequence[Sequence[str]], methods: Sequence[str], grades:
             axis.text(j, i, text, ha="center", va="center", fontsize=6, color=INK)
     axis.set_xticks(range(len(methods)), methods, rotation=30, ha="left", fontsize=6.5)
     axis.xaxis.tick_top()
-    axis.set_yticks(range(len(rows)), [f"{row[0]} {row[1]}" for row in rows], fontsize=6)
+    names = [spell(f"{row[0]} {row[1]}") for row in rows]
+    axis.set_yticks(range(len(rows)), names, fontsize=6, **set_letters(*names, always=False))
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     handles = [Patch(facecolor=color, label=label) for label, color in GRADES.items()]

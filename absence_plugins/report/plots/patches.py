@@ -6,6 +6,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from absence_plugins.report.plots.lettering import set_letters, spell
+
 _SIDE = 1.1  # inches
 
 
@@ -15,7 +17,7 @@ def patches_figure(highest: tuple[Tensor, Tensor], lowest: tuple[Tensor, Tensor]
     low, high = min(0.0, float(both.min())), max(1.0, float(both.max()))
     columns = len(highest[1])
     figure = Figure(figsize=(_SIDE * columns + 0.9, 2 * (_SIDE + 0.25) + 0.35), dpi=160, layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(spell(title), fontsize=10, **set_letters(spell(title), always=False))
     axes = figure.subplots(2, columns, squeeze=False)
     for row, (name, (patches, values)) in enumerate((("highest", highest), ("lowest", lowest))):
         for column, axis in enumerate(axes[row]):

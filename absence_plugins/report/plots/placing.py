@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import DOWN, INK, MUTED, UP
 
 
@@ -76,14 +77,18 @@ def draw_bars(
     places = range(len(names))
     axes.barh(places, [value - base for value in values], left=base, color=chosen, height=0.7, zorder=2)
     axes.axvline(base, color=MUTED, linewidth=0.7, zorder=3)
-    axes.set_yticks(places, [cut(name) for name in names], fontsize=7.5, color=INK, parse_math=False)
+    shown, said = [cut(spell(name)) for name in names], [spell(label), spell(title)]
+    axes.set_yticks(places, shown, fontsize=7.5, color=INK, **set_letters(*shown, always=False))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=7, colors=MUTED)
-    axes.set_xlabel("\n".join(textwrap.wrap(label, 90)), fontsize=8, color=MUTED, parse_math=False)
+    axes.set_xlabel(
+        "\n".join(textwrap.wrap(said[0], 90)), fontsize=8, color=MUTED, **set_letters(said[0], always=False)
+    )
     axes.spines[["top", "right", "left"]].set_visible(False)
     if title:
-        axes.set_title("\n".join(textwrap.wrap(title, 80)), fontsize=9, loc="left", color=INK, parse_math=False)
+        plain = set_letters(said[1], always=False)
+        axes.set_title("\n".join(textwrap.wrap(said[1], 80)), fontsize=9, loc="left", color=INK, **plain)
     return figure
 
 
