@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from absence_plugins.core.printable import make_printable
+
 LONGEST = 18  # digits of a number; more are no index
 
 
@@ -21,16 +23,12 @@ def read_number(text: str) -> int | None:
 
 def spell_name(name: str | Path) -> str:
     r"""A name of the file system as text that can be written anywhere: bytes that are no UTF-8, and control characters,
-    are spelled as in Python.
+    are spelled as in Python, as are marks of direction.
 
     >>> spell_name(os.fsdecode(b"caf\xe9.jpg")), spell_name("café"), spell_name("two" + chr(10) + "lines")
     ('caf\\xe9.jpg', 'café', 'two\\nlines')
     """
-    try:
-        text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a lone surrogate that is no byte of a file's name
-        text = str(name).encode("utf-8", "backslashreplace").decode()
-    return "".join(repr(each)[1:-1] if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text)
+    return make_printable(os.fspath(name), keep="")
 
 
 def normal_name(name: str | Path) -> str:

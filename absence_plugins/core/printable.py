@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+_NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 # Marks that turn the direction of all text behind them; and line breaks that a browser or a terminal may not know.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
 
@@ -35,6 +36,8 @@ def make_printable(text: str, keep: str = "\n\t") -> str:
 
 
 def _escape(letter: str) -> str:
+    if letter in _NAMED:
+        return _NAMED[letter]
     number = ord(letter)
     if 0xDC80 <= number <= 0xDCFF:  # a byte of a name in the file system
         return f"\\x{number - 0xDC00:02x}"

@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absence_plugins.core.printable import make_printable
-
 _CELL = "padding:2px 12px 2px 0;vertical-align:top;text-align:"
 _SIDES = {"left": "left;max-width:44em;overflow-wrap:break-word", "right": "right;white-space:nowrap"}
 # What a spreadsheet takes for a formula: a sign, also its full-width form, behind quotes, blanks and invisible letters.
@@ -132,5 +130,5 @@ def write_csv(rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _write_cell(cell: Any) -> str:
-    text = "" if cell is None else make_printable(guard_cell(cell), "\n\t\r") if isinstance(cell, str) else str(cell)
+    text = "" if cell is None else guard_cell(cell) if isinstance(cell, str) else str(cell)
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text

@@ -119,4 +119,4 @@ def test_what_cannot_be_shown_is_an_escape() -> None:
         make_printable("a\x00\x1b[31m\n\u2066b\u2069 \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
         == "a\\x00\\x1b[31m\n\\u2066b\\u2069 \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
     )
-    assert make_printable("a\nb", keep="") == "a\\x0ab"
+    assert make_printable("a\nb", keep="") == "a\\nb"

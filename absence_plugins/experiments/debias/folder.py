@@ -21,9 +21,9 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.names import spell_name
 from absence_plugins.core.randomness import seeded
-from absence_plugins.data.folders import FoundImages, find_images
 from absence_plugins.core.shell import write_command
 from absence_plugins.core.table import write_csv
+from absence_plugins.data.folders import FoundImages, find_images
 from absence_plugins.experiments.debias.training import (
     NONE,
     SETS,
