@@ -19,10 +19,12 @@ from absence_plugins.commands.pace import Pace, Passes, estimating, say_expected
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import Layer
 from absence_plugins.data.folders import find_images
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
+from absence_plugins.methods.identity import NOTHING, Identity, digest_of, identify_data, identify_model
 
 LEAD = """{count} directions of layer {layer}, found in {images} images without labels{head}. Each is a concept that the layer
 writes; an output that a concept holds down encodes its absence. Read: {read}.
@@ -98,12 +100,28 @@ def model_directions(
     """
     at = Layer.of(layer)
     at.module(loaded.model)
+    with own_folder(checkpoint):
+        return _write_directions(folder, loaded, at, Path(out), fit, checkpoint, command, progress=progress)
+
+
+def _write_directions(
+    folder: Path,
+    loaded: LoadedModel,
+    at: Layer,
+    out: Path,
+    fit: Fit,
+    checkpoint: Path | None,
+    command: str,
+    *,
+    progress: bool,
+) -> Path:
     found = _read_images(folder, loaded, fit, checkpoint, progress=progress)
     pictures = torch.stack([loaded.preprocessing.picture(file) for file in found.files])
     inputs = loaded.preprocessing.normalize(pictures)
     read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
     say(read)
-    pairs, keeper = _fit_pairs(loaded.model, at, inputs, found.identity, fit, checkpoint, progress=progress)
+    data = NOTHING if checkpoint is None else identify_data(found, pixels=inputs)
+    pairs, keeper = _fit_pairs(loaded.model, at, inputs, data, fit, checkpoint, progress=progress)
     head = ", and with what the network behind the layer uses"
     head = head if fit.use_head else "; not aligned with the network behind it"
     lead = LEAD.format(count=fit.count, layer=at, images=len(pictures), head=head, read=read)
@@ -121,7 +139,7 @@ def model_directions(
         checkpoint=keeper,
         progress=progress,
     )
-    found.write(Path(out))
+    found.write(out)
     return path
 
 
@@ -133,29 +151,34 @@ def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path |
 
 
 def _fit_pairs(
-    model: nn.Module, layer: Layer, inputs: Tensor, files: Any, fit: Fit, checkpoint: Path | None, *, progress: bool
+    model: nn.Module, layer: Layer, inputs: Tensor, data: Identity, fit: Fit, checkpoint: Path | None, *, progress: bool
 ) -> tuple[DirectionPairs, Checkpoint | None]:
     """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds; and what keeps their effects."""
     pairs = DirectionPairs(fit.count, progress=progress, **fit.settings)
-    work = {"layer": layer.name, "channels": layer.channels, "side": layer.side, "batch_size": fit.batch_size}
-    work |= {"files": files} | fingerprint(model, inputs[0])
-    kept = None if checkpoint is None else Checkpoint(checkpoint, work, "run")
+    kept = keeper = None
+    if checkpoint is not None:
+        work = {"layer": layer.name, "channels": layer.channels, "side": layer.side, "batch_size": fit.batch_size}
+        belongs = data | identify_model(model, inputs[:1], layer)
+        kept = Checkpoint(checkpoint, work, "run", belongs=belongs)
+        named = {name: str(value) for name, value in fit.settings.items()}
+        fitting = {**work, "count": fit.count, "use_head": fit.use_head, **named}
+        keeper = Checkpoint(checkpoint, fitting, "fit", belongs=belongs)
+    files = [] if keeper is None else [keeper.folder / "pairs" / name for name in ("pairs.safetensors", "pairs.json")]
+    is_fitted = keeper is not None and keeper.has_files("pairs", files)
     if progress:
-        is_fitted = checkpoint is not None and (checkpoint / "pairs" / "pairs.json").is_file()
         _say_expected(model, layer, inputs, fit, None if is_fitted else pairs)
     features = compute_features(model, layer, inputs, kept, batch_size=fit.batch_size, progress=progress)
-    if checkpoint is None:
-        return pairs.fit(
-            features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None
-        ), None
-    named = {name: str(value) for name, value in fit.settings.items()}
-    keeper = Checkpoint(checkpoint, {**work, "count": fit.count, "use_head": fit.use_head, **named}, "fit")
-    effects = Checkpoint(checkpoint, keeper.settings, "influence")
-    if (keeper.folder / "pairs" / "pairs.json").is_file():
-        return DirectionPairs.load(keeper.folder / "pairs"), effects
-    pairs.fit(features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None)
-    pairs.save(keeper.folder / "pairs")
-    return pairs, effects
+    if keeper is not None and is_fitted:
+        pairs = DirectionPairs.load(keeper.folder / "pairs")
+    else:
+        pairs.fit(features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None)
+    if keeper is None:
+        return pairs, None
+    if not is_fitted:
+        pairs.save(keeper.folder / "pairs")
+        keeper.save_files("pairs", files)
+    effects = {**fitting, "pairs": digest_of(pairs.decoding, pairs.encoding, pairs.step)}
+    return pairs, Checkpoint(keeper.folder, effects, "influence", belongs=belongs)
 
 
 def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pairs: DirectionPairs | None) -> None:
@@ -189,6 +212,9 @@ def compute_features(
     device = device_of(model, inputs)
     bar = tqdm(parts, desc=f"running {layer}", disable=not progress)
     with bar, kept:
+        seen = len(kept)
         for part in bar if len(kept) < len(inputs) else ():
-            kept.append(layer_features(model, layer, part.to(device)))
+            seen += len(part)
+            if seen > len(kept):  # else they are in a file behind one that was made again
+                kept.append(layer_features(model, layer, part.to(device)))
     return kept.joined().to(device)

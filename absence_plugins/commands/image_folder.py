@@ -26,7 +26,7 @@ from absence_plugins.data.pictures import UnreadableImage, read_picture
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
 LISTED = "unreadable.json"  # beside a page: the files that were left out
 SAVED_EVERY = 2000  # files
-MARKED = 3  # numbers by which a file is known
+MARKED = 3  # numbers by which an unchanged file is known
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without Python's lock
 
 
@@ -39,12 +39,14 @@ class Readable:
         places: of the images among all that were looked at.
         has_classes: whether they are used by class, so that the notes speak of that.
         frames: how many an image has, of which the first is read, where there are several.
+        digests: a hash of the content of each of ``files``.
     """
 
     found: FoundImages
     places: tuple[int, ...]
     has_classes: bool = False
     frames: tuple[tuple[Path, int], ...] = ()
+    digests: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -60,6 +62,17 @@ class Readable:
     def unreadable(self) -> tuple[tuple[Path, str], ...]:
         """Path and reason of the files that cannot be read."""
         return self.found.unreadable
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def item_name(self, number: int) -> str:
+        """A file's path below the folder."""
+        return self.found.relative(self.files[number])
+
+    def item_identity(self, number: int) -> str:
+        """A file's path and content, by which a checkpoint knows it."""
+        return f"{self.item_name(number)} {self.digests[number]}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -80,15 +93,6 @@ class Readable:
                 f"{len(self.frames)} file{'' if one else 's'} of {spell_name(self.folder)} {'has' if one else 'have'} "
                 f"several frames or pages, of which the first is taken: {list_names(shown)}."
             )
-
-    @property
-    def identity(self) -> str:
-        """A hash of the files' names and sizes, by which a checkpoint knows them."""
-        digest = hashlib.sha256()
-        for path in self.files:
-            name = os.fsencode(path.relative_to(self.folder).as_posix())
-            digest.update(name + f" {path.stat().st_size}\n".encode())
-        return digest.hexdigest()[:16]
 
     def write(self, out: Path) -> None:
         """List all that were left out in ``unreadable.json`` beside a page; where there are none, remove such a
@@ -120,8 +124,8 @@ def readable(
     Args:
         found: the images, by :func:`~absence_plugins.data.folders.find_images`.
         channels: 1 for gray.
-        known: a folder that remembers what was decoded, by name, size and time of change, so that resuming stopped
-            work does not decode again. Only what can be read is remembered: the others are tried anew.
+        known: a folder that remembers what was decoded and what it held, by name, size and times of change, so that
+            resuming stopped work does not read it again. Only what can be read is remembered: the others are tried anew.
         has_classes: the images are used by class.
         progress: show a progress bar.
 
@@ -134,11 +138,13 @@ def readable(
     fresh = [path for path in files if not memory.has(path)]
     failures: dict[Path, str] = {}
 
-    def tried(path: Path) -> int | str:
+    def tried(path: Path) -> str | list[Any]:
+        mark = _mark(path)  # before it is read: what changes meanwhile is read again the next time
         try:
-            return int(read_picture(path, channels).info.get("frames", 1))
+            frames = int(read_picture(path, channels).info.get("frames", 1))
         except UnreadableImage as error:
             return spell_name(error.why)
+        return [*mark, _digest(path), *([frames] if frames > 1 else [])]
 
     with ThreadPoolExecutor(THREADS) as threads:
         bar = tqdm(total=len(fresh), desc="checking images", unit="image", disable=not progress)
@@ -166,37 +172,46 @@ def readable(
             f"none of the {len(unreadable)} files of {spell_name(found.folder)} is an image that can be read; "
             f"{spell_name(path)}: {why}"
         )
-    frames = tuple((files[place], count) for place in places if (count := memory.frames(files[place])) > 1)
-    kept = Readable(replace(found.take(places), unreadable=unreadable), places, has_classes, frames)
+    usable = [files[place] for place in places]
+    frames = tuple((path, count) for path in usable if (count := memory.frames(path)) > 1)
+    taken = replace(found.take(places), unreadable=unreadable)
+    kept = Readable(taken, places, has_classes, frames, tuple(map(memory.digest, usable)))
     for note in kept.notes:
         warnings.warn(note, AbsenceWarning, stacklevel=2)
     return kept
 
 
 class _Memory:
-    """Files that were decoded, by name: size, times of change, and frames if they are several."""
+    """Files that were decoded, by name: size, times of change, a hash of the content, and frames if they are several."""
 
     def __init__(self, folder: Path, channels: int, known: Path | None) -> None:
         self.folder, self.path, self.is_new = folder, None if known is None else known / KNOWN, False
         self.setting = f"{folder.resolve()} {channels}"
-        self.marks: dict[str, list[int]] = {}
+        self.marks: dict[str, list[Any]] = {}
         if self.path is not None and self.path.is_file():
             try:
                 read = json.loads(self.path.read_text(encoding="utf-8"))
-                self.marks = read["files"] if read["of"] == self.setting else {}
-            except (ValueError, KeyError, TypeError):  # a damaged file: decoding again does no harm
-                self.marks = {}
+                self.marks = dict(read["files"]) if read["of"] == self.setting else {}
+            except (ValueError, KeyError, TypeError) as error:
+                words = f"{self.path} is damaged ({error}): all images are read again"
+                warnings.warn(words, AbsenceWarning, stacklevel=3)
 
     def has(self, path: Path) -> bool:
-        name = str(path.relative_to(self.folder))
-        return name in self.marks and self.marks[name][:MARKED] == _mark(path)
+        known = self.marks.get(self._name(path), [])
+        return len(known) > MARKED and isinstance(known[MARKED], str) and known[:MARKED] == _mark(path)
 
-    def add(self, path: Path, frames: int) -> None:
-        self.marks[str(path.relative_to(self.folder))] = [*_mark(path), *([frames] if frames > 1 else [])]
+    def add(self, path: Path, mark: list[Any]) -> None:
+        self.marks[self._name(path)] = mark
         self.is_new = True
 
+    def digest(self, path: Path) -> str:
+        return str(self.marks[self._name(path)][MARKED])
+
     def frames(self, path: Path) -> int:
-        return (self.marks[str(path.relative_to(self.folder))][MARKED:] or [1])[0]
+        return int((self.marks[self._name(path)][MARKED + 1 :] or [1])[0])
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self.folder))
 
     def save(self) -> None:
         if self.path is not None and self.is_new:
@@ -211,6 +226,11 @@ def _mark(path: Path) -> list[int]:
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]  # the last one also sees a change of permissions
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 class FolderImages(torch.utils.data.Dataset[Any]):
@@ -231,7 +251,7 @@ class FolderImages(torch.utils.data.Dataset[Any]):
         files: the images' paths.
         folder: that all lie in.
         found: what was left out, and how to say so.
-        identity: by which a checkpoint knows the files.
+        identity: how files become model inputs, by which a checkpoint knows it.
     """
 
     def __init__(
@@ -247,11 +267,19 @@ class FolderImages(torch.utils.data.Dataset[Any]):
         self.found = readable(found, preprocessing.channels, known=known, has_classes=has_classes, progress=progress)
         self.files = list(self.found.files)
         self.folder = found.folder
-        self.identity = self.found.identity
         self.preprocessing = preprocessing
+        self.identity = repr(replace(preprocessing, source=""))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
         return self.preprocessing.normalize(self.preprocessing.picture(self.files[index]))
+
+    def item_name(self, number: int) -> str:
+        """A file's path below the folder."""
+        return self.found.item_name(number)
+
+    def item_identity(self, number: int) -> str:
+        """A file's path and content, by which a checkpoint knows it."""
+        return self.found.item_identity(number)

@@ -20,9 +20,11 @@ from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.names import spell_name
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.data.folders import find_images
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, fingerprint
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
+from absence_plugins.methods.identity import NOTHING, Identity, digest_of, identify_data, identify_model
 from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, label_units
 from absence_plugins.methods.invert.concepts import concepts_of
 from absence_plugins.methods.layer_values import layer_values
@@ -53,7 +55,7 @@ class Samples:
         names: of the concepts.
         source: what they are, for the page.
         left_out: what the page says of files that cannot be read; None if the images are not files.
-        identity: by which a checkpoint knows them.
+        data: by which a checkpoint knows them.
     """
 
     batches: Callable[..., Iterator[Tensor]]
@@ -62,7 +64,7 @@ class Samples:
     names: tuple[str, ...]
     source: str
     left_out: Readable | None = None
-    identity: str = ""
+    data: Identity = NOTHING
 
     def __len__(self) -> int:
         return len(self.concepts)
@@ -167,9 +169,9 @@ def folder_samples(
             yield torch.stack(part)
 
     source = f"{len(found.files):,} images of {spell_name(folder)}, {len(varying.names)} concepts{note}"
-    identity = f"{files.identity}, {batch_size} at a time"
+    data = identify_data(files) | Identity({"batch_size": batch_size})
     pictures = (batches, lambda i: prepared.picture(found.files[i]))
-    return Samples(*pictures, varying.concepts, varying.names, source, files, identity)
+    return Samples(*pictures, varying.concepts, varying.names, source, files, data)
 
 
 def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
@@ -188,7 +190,7 @@ def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
         concepts,
         tuple(names),
         source,
-        identity=f"digits, {batch_size} at a time",
+        data=identify_data(images) | Identity({"batch_size": batch_size}),
     )
 
 
@@ -207,15 +209,17 @@ def read_layer(
     """
     at = Layer.of(layer)
     kept = KeptRows()
-    if checkpoint is not None:
-        first = next(samples.batches())[0]
-        how = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
-        settings = {"layer": at.name, **how, "images": len(samples), "read": samples.identity}
-        kept = KeptRows(Checkpoint(checkpoint, settings | fingerprint(model, first), "labelling"))
-    if progress and len(kept) < len(samples):
-        _say_expected(model, at, samples, len(samples) - len(kept))
-    batches = samples.batches(len(kept)) if len(kept) else samples.batches()
-    return layer_values(model, at, batches, total=len(samples), kept=kept, progress=progress)
+    with own_folder(checkpoint):
+        if checkpoint is not None:
+            first = next(samples.batches())
+            how = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
+            settings = {"layer": at.name, **how, "images": len(samples)}
+            belongs = samples.data | Identity({"pixels": digest_of(first)}) | identify_model(model, first[:1], at)
+            kept = KeptRows(Checkpoint(checkpoint, settings, "labelling", belongs=belongs))
+        if progress and len(kept) < len(samples):
+            _say_expected(model, at, samples, len(samples) - len(kept))
+        batches = samples.batches(len(kept)) if len(kept) else samples.batches()
+        return layer_values(model, at, batches, total=len(samples), kept=kept, progress=progress)
 
 
 def _say_expected(model: nn.Module, layer: Layer, samples: Samples, count: int) -> None:

@@ -19,6 +19,7 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_choice
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS
@@ -196,7 +197,8 @@ def layers_page(
         ValueError: ``out`` is a file; no such layer.
     """
     out = require_folder(out)
-    results = {layer: scan_layer(subject, layer, scan, shorter=shorter, progress=progress) for layer in layers}
+    with own_folder(scan.checkpoint):
+        results = {layer: scan_layer(subject, layer, scan, shorter=shorter, progress=progress) for layer in layers}
     rows: list[Row] = []
     for layer, result in results.items():
         rows.append(_summary(layer, result))

@@ -21,10 +21,11 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.names import spell_name
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.data import load_digits
 from absence_plugins.data.digit_strokes import stroke_concepts
 from absence_plugins.data.folders import find_images
-from absence_plugins.methods.checkpoint import fingerprint
+from absence_plugins.methods.identity import identify_data, identify_model
 from absence_plugins.methods.insertion import InsertionResult
 from absence_plugins.methods.invert.concepts import concepts_of
 from absence_plugins.methods.patches.images import image_at
@@ -122,7 +123,25 @@ def run_report(
                 f"{', '.join(layers_of(loaded.model)[:-1])}"
             )
         layer = DIGITS_LAYER
-    out = require_folder(out)
+    with own_folder(require_folder(out)):
+        return _write_report(
+            loaded, layer, scan, wanted, out, folder, attributes, is_digits, command=command, progress=progress
+        )
+
+
+def _write_report(
+    loaded: LoadedModel,
+    layer: str,
+    scan: Scan,
+    wanted: Wanted,
+    out: Path,
+    folder: Path | None,
+    attributes: Path | None,
+    is_digits: bool,
+    *,
+    command: str,
+    progress: bool,
+) -> Path:
     samples = _samples(loaded, folder, attributes, is_digits, known=out / "state", progress=progress)
     mark = _fingerprint(loaded, samples, layer, scan, wanted)
     named_layer(loaded.model, layer, scan.reduce, scan.channels)  # rejects a wrong layer or unit before the scan
@@ -256,14 +275,14 @@ def _in_front(loaded: LoadedModel, layer: str) -> str | None:
 
 
 def _fingerprint(loaded: LoadedModel, samples: Samples, layer: str, scan: Scan, wanted: Wanted) -> dict[str, str]:
-    """Of the test, and of the reports: model, images, settings."""
+    """Of the test, and of the reports: model, images, settings. What the model computes is compared by the scan."""
     first = image_at(samples.dataset, 0)
+    known = identify_model(loaded.model, first[None], layer) | identify_data(samples.dataset, pixels=first)
     seen = {name: value for name, value in vars(scan).items() if name not in ("checkpoint", "workers", "units")}
     units = None if wanted.units is None else list(wanted.units)
     test = {
-        **fingerprint(loaded.model, first), "version": __version__, "layer": layer, "scan": seen, "units": units,
-        "images": [len(samples.dataset), getattr(samples.dataset, "identity", "")],
-        "preprocessing": repr(loaded.preprocessing),
+        **{name: value for name, value in known.settings.items() if name != "outputs"}, "version": __version__,
+        "layer": layer, "scan": seen, "units": units, "preprocessing": repr(loaded.preprocessing),
     }  # fmt: skip
     concepts = None
     if samples.concepts is not None:

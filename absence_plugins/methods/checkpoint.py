@@ -1,42 +1,61 @@
-"""The one saver of long work: what a folder belongs to, tensors saved now and then, rows in order, JSON records."""
+"""The one saver of long work: what a folder belongs to, tensors saved now and then, rows in order, JSON records.
+
+What work belongs to is said in :mod:`absence_plugins.methods.identity`.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.core.interrupts import uncut
+from absence_plugins.core.ownership import own_folder
+from absence_plugins.methods.identity import NOTHING, Identity, describe_differences, digest_of
+
+FORMAT, VERSION = "format", 2  # of a folder: files of the first format did not say whose they are
+DETAILS, CONTENT = "details", "content"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Checkpoint:
     """A folder with the settings of some work, and tensors by file name. All files are whole, whatever ends the work.
 
+    Every file says whose work it is. What is damaged is named in a warning, set aside under another name, and made
+    again. That one process works in the folder at a time is up to its user:
+    :func:`~absence_plugins.core.ownership.own_folder`.
+
     Args:
         folder: made where it is missing.
         settings: what the work depends on, ready for JSON; other settings are rejected.
         work: what it is, for messages; also the name of the file of settings, as in ``scan.json``.
+        belongs: the model and the data of the work.
         writes: False for ranks that only read.
         save_every: seconds between two saves of :meth:`save_if_due`.
 
     Raises:
-        ValueError: the folder is a file, holds the state of other work, or a damaged file.
+        ValueError: the folder is a file, or holds the state of other work; says what differs.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
     >>> Checkpoint(folder, {"seed": 0}, "scan").save("table", {"values": torch.ones(2)})
     >>> Checkpoint(folder, {"seed": 0}, "scan").load("table")
     {'values': tensor([1., 1.])}
-    >>> Checkpoint("state", {"seed": 0}, "scan")._compare({"seed": 1})
+    >>> Checkpoint(folder, {"seed": 1}, "scan")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: checkpoint state belongs to another scan: seed is 1 there and 0 here; name another folder, or delete it
+    ValueError: checkpoint ... belongs to another scan: seed is 0 there and 1 here; name another folder, or delete it
     """
 
     def __init__(
@@ -45,40 +64,136 @@ class Checkpoint:
         settings: Mapping[str, Any],
         work: str,
         *,
+        belongs: Identity = NOTHING,
         writes: bool = True,
         save_every: float = 60.0,
     ) -> None:
         self.folder, self.work, self.writes = require_folder(folder, make=True), work, writes
         self.save_every, self.saved = save_every, time.monotonic()
-        self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))  # as they will be read again
+        plain = {FORMAT: VERSION, **settings, **belongs.settings}
+        self.settings: dict[str, Any] = json.loads(json.dumps(plain))  # as they will be read again
+        self.details: dict[str, Any] = json.loads(json.dumps(dict(belongs.details)))
         known = self.folder / f"{work}.json"
-        if known.is_file():
-            try:
-                before = json.loads(known.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(_describe_damage(known, error)) from None
-            self._compare(before)
-        elif writes:
-            write_whole(known, json.dumps(self.settings, indent=1), durable=True)
+        self.before = self._read_settings(known) if known.is_file() else None
+        if self.before is not None:
+            self._compare(self.before, self.folder)
+            return
+        for path in sorted(self.folder.glob("*.safetensors")):  # the settings are gone, and every part has them
+            self._own(path, read_metadata(path))
+        if writes:
+            write_whole(known, json.dumps({**self.settings, DETAILS: self.details}, indent=1), durable=True)
 
-    def _compare(self, before: dict[str, Any]) -> None:
-        for name in {**before, **self.settings}:
-            if before.get(name) != self.settings.get(name):
-                raise ValueError(
-                    f"checkpoint {self.folder} belongs to another {self.work}: {name} is {before.get(name)!r} there "
-                    f"and {self.settings.get(name)!r} here; name another folder, or delete it"
-                )
+    def has_compared(self, *names: str) -> bool:
+        """Whether one of these settings was there, is here, and is the same."""
+        return self.before is not None and any(name in self.before and name in self.settings for name in names)
+
+    def _read_settings(self, path: Path) -> dict[str, Any] | None:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError(f"it holds a {type(found).__name__}")
+            return found
+        except ValueError as error:
+            self._set_aside(path, error, "it is written again, as every other file says whose work it is")
+            return None
+
+    def _compare(self, before: Mapping[str, Any], where: Path) -> None:
+        """Raise ValueError if the settings of a file are those of other work."""
+        rest = "name another folder, or delete it"
+        if FORMAT not in before:
+            raise ValueError(
+                f"checkpoint {where} was written by an older version, which did not know images by content and models "
+                f"by what they compute; {rest}"
+            )
+        there = Identity({name: value for name, value in before.items() if name != DETAILS}, before.get(DETAILS, {}))
+        if different := describe_differences(there, Identity(self.settings, self.details)):
+            raise ValueError(f"checkpoint {where} belongs to another {self.work}: {'; '.join(different)}; {rest}")
+
+    def _own(self, path: Path, metadata: Mapping[str, str]) -> bool:
+        """Whether a file says that it is part of this kind of work; raises ValueError if it is part of another run."""
+        if metadata.get("work") != self.work:
+            return False
+        self._compare(json.loads(metadata["settings"]), path)
+        return True
+
+    def _set_aside(self, path: Path, error: object, then: str) -> None:
+        """Name a damaged file in a warning, and move it out of the way."""
+        aside = path.with_name(path.name + ".damaged")
+        if self.writes:
+            with suppress(FileNotFoundError):  # another rank was first
+                os.replace(path, aside)
+        moved = f"; it is kept as {aside.name}" if self.writes else ""
+        warnings.warn(f"{path} is damaged ({error}): {then}{moved}", AbsenceWarning, stacklevel=2)
 
     def load(self, name: str) -> dict[str, Tensor]:
-        """The tensors of ``name``.safetensors, {} if there are none. Raises ValueError for a damaged file."""
+        """The tensors of ``name``.safetensors; {} if there are none, or if the file is damaged, with a warning.
+
+        Raises:
+            ValueError: the file is part of other work.
+        """
         path = self.folder / f"{name}.safetensors"
-        return read_tensors(path) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        try:
+            tensors, metadata = _read_checked(path)
+            if "work" not in metadata:
+                raise ValueError("it does not say whose work it is")
+        except ValueError as error:
+            self._set_aside(path, error, "what it held is computed again")
+            return {}
+        if not self._own(path, metadata):
+            raise ValueError(
+                f"{path} is part of another kind of work ({metadata['work']}, not {self.work}); name another folder, "
+                "or delete it"
+            )
+        return tensors
+
+    def load_all(self, prefix: str) -> Iterator[dict[str, Tensor]]:
+        """The tensors of every file whose name begins with ``prefix``, as :meth:`load`, in the order of the names."""
+        for path in sorted(self.folder.glob(f"{prefix}*.safetensors")):
+            if found := self.load(path.stem):
+                yield found
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write ``name``.safetensors in one step: a kill leaves the former file or the new one."""
+        """Write ``name``.safetensors in one step: a kill or a full disk leaves the former file or the new one.
+
+        Raises:
+            OSError: what the system says, with the file's name; of a full disk also what to do.
+        """
         if self.writes:
-            write_tensors(self.folder / f"{name}.safetensors", tensors, durable=True)
+            plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            metadata = {"work": self.work, "settings": json.dumps(self.settings), CONTENT: _content(plain)}
+            try:
+                write_tensors(self.folder / f"{name}.safetensors", plain, durable=True, metadata=metadata)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                words = f"{error.strerror}; what was saved before is whole: make space, and the same call resumes"
+                raise type(error)(error.errno, words, error.filename) from error
         self.saved = time.monotonic()
+
+    def save_files(self, name: str, paths: Sequence[Path]) -> None:
+        """Say in ``name``.safetensors that these files, which something else wrote, are part of the work."""
+        self.save(name, {"content": torch.tensor([_number_of_file(path) for path in paths])})
+
+    def has_files(self, name: str, paths: Sequence[Path]) -> bool:
+        """Whether the files are there as :meth:`save_files` saw them; a changed one is named in a warning.
+
+        Raises:
+            ValueError: they are part of other work.
+        """
+        wanted = self.load(name)
+        if not wanted:
+            return False
+        changed = [
+            path
+            for path, number in zip(paths, wanted["content"].tolist(), strict=True)
+            if not path.is_file() or _number_of_file(path) != number
+        ]
+        for path in changed:
+            words = f"{path} is damaged or missing: what it held is made again"
+            warnings.warn(words, AbsenceWarning, stacklevel=2)
+        return not changed
 
     @property
     def is_due(self) -> bool:
@@ -120,7 +235,10 @@ def keep_state(
 class KeptRows:
     """Rows that are computed in order: in memory, and with a checkpoint also in files, so that they are computed once.
 
-    As a context: what was appended is saved when it is due, and when the block ends in whatever way.
+    As a context, which owns the folder: what was appended is saved when it is due, and when the block ends in whatever
+    way. ``len`` is the
+    number of rows from the first one on; it jumps over a file of later rows as soon as those in front of it, which a
+    damaged file held, were made again.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -133,45 +251,59 @@ class KeptRows:
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:
         self.checkpoint = checkpoint
-        self.rows: list[Tensor] = []
+        self.parts: dict[int, Tensor] = {}  # by their first row
         self.pending: list[Tensor] = []
-        while checkpoint is not None and (part := checkpoint.load(self._name(checkpoint))):
-            self.rows.append(part["rows"])
+        self.first = 0  # of the pending rows
+        self.owned = own_folder(None if checkpoint is None else checkpoint.folder)
+        for part in checkpoint.load_all(f"{checkpoint.work}-") if checkpoint is not None else ():
+            self.parts[int(part["first"])] = part["rows"]
+        self._advance()
 
     def __len__(self) -> int:
-        return sum(len(part) for part in (*self.rows, *self.pending))
+        return self.first + sum(map(len, self.pending))
 
     def __enter__(self) -> KeptRows:
+        self.owned.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._save()
+        try:
+            self._save()
+        finally:
+            self.owned.__exit__(None, None, None)
 
     def append(self, rows: Tensor) -> None:
         """Add rows [n, ...] of the next samples."""
         self.pending.append(rows)
-        if self.checkpoint is not None and self.checkpoint.is_due:
+        if (self.checkpoint is not None and self.checkpoint.is_due) or len(self) in self.parts:
             self._save()
 
     def joined(self) -> Tensor:
         """All rows [N, ...]."""
-        return torch.cat([*self.rows, *self.pending])
+        before: list[Tensor] = []
+        while (at := sum(map(len, before))) < self.first:
+            before.append(self.parts[at])
+        return torch.cat([*before, *self.pending])
 
     def _save(self) -> None:
         """Move what is pending into a file of its own."""
         moved = list(self.pending)
         if moved and self.checkpoint is not None:
             joined = torch.cat(moved).cpu().contiguous()
-            self.checkpoint.save(self._name(self.checkpoint), {"rows": joined})
-            self.rows.append(joined)
-            del self.pending[: len(moved)]
+            name = f"{self.checkpoint.work}-{self.first:09d}"
+            self.checkpoint.save(name, {"rows": joined, "first": torch.tensor(self.first)})
+            with uncut():
+                self.parts[self.first] = joined
+                del self.pending[: len(moved)]
+                self._advance()
 
-    def _name(self, checkpoint: Checkpoint) -> str:
-        return f"{checkpoint.work}-{len(self.rows):05d}"
+    def _advance(self) -> None:
+        while self.first in self.parts and len(self.parts[self.first]):
+            self.first += len(self.parts[self.first])
 
 
 def read_record(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The JSON object that :func:`write_record` wrote; None for none, a damaged one, and that of other work.
+    """The JSON object that :func:`write_record` wrote; None for none, a damaged one (with a warning), and that of other work.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "unit.json"
@@ -181,9 +313,14 @@ def read_record(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+    except FileNotFoundError:
         return None
-    return found if isinstance(found, dict) and found.get("fingerprint") == fingerprint else None
+    except ValueError as error:
+        warnings.warn(f"{path} is damaged ({error}): what it held is made again", AbsenceWarning, stacklevel=2)
+        return None
+    return found if found.get("fingerprint") == fingerprint else None
 
 
 def write_record(path: Path, fingerprint: str, record: Mapping[str, Any]) -> None:
@@ -194,53 +331,51 @@ def write_record(path: Path, fingerprint: str, record: Mapping[str, Any]) -> Non
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A safetensors file. Raises ValueError for a damaged one, with its name."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    try:
+        return _read_checked(path)[0]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, and what it held is computed again") from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; {} for a damaged one."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(_describe_damage(path, error)) from None
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, durable: bool = False) -> None:
-    """A safetensors file, whole or not at all."""
+def _read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata. Raises ValueError if the file is damaged, as far as it can be told."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error) or "it is empty") from None
+    if CONTENT in metadata and metadata[CONTENT] != _content(tensors):
+        raise ValueError("its tensors are not those that were written")
+    return tensors, metadata
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], *, durable: bool = False, metadata: Mapping[str, str] | None = None
+) -> None:
+    """A safetensors file, whole or not at all; ``metadata``: what it says of itself."""
     from safetensors.torch import save
 
-    write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}), durable=durable)
+    plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, save(plain, None if metadata is None else dict(metadata)), durable=durable)
 
 
-def fingerprint(model: nn.Module, first: Tensor, dataset: Any = None) -> dict[str, str]:
-    """What tells this model and these images from others: hashes of the weights, of the first image, and of the files.
-
-    dataset: one with an ``identity``, such as a folder's names and sizes; others are told apart by their first image.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(_bytes(tensor))
-    found = {"model": digest.hexdigest()[:16], "first image": digest_of(first)}
-    identity = getattr(dataset, "identity", None)
-    return found if identity is None else {**found, "files": str(identity)}
+def _number_of_file(path: Path) -> int:
+    return int(hashlib.sha256(path.read_bytes()).hexdigest()[:15], 16)
 
 
-def digest_of(*tensors: Tensor) -> str:
-    """A short hash of tensors' values and shapes.
-
-    >>> digest_of(torch.zeros(2)) == digest_of(torch.zeros(2)), digest_of(torch.zeros(2)) == digest_of(torch.ones(2))
-    (True, False)
-    """
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    found: bytes = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    return found
-
-
-def _describe_damage(path: Path, error: Exception) -> str:
-    return f"{path} is damaged ({error}); delete it, and what it held is computed again"
+def _content(tensors: Mapping[str, Tensor]) -> str:
+    return " ".join(f"{name}:{digest_of(tensors[name])}" for name in sorted(tensors))

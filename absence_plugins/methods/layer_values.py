@@ -53,8 +53,11 @@ def layer_values(
     kept = KeptRows() if kept is None else kept
     shown = tqdm(total=total, initial=len(kept), desc=f"running {at}", disable=not progress)
     with shown as bar, kept, at.reading(model) as run:
+        seen = len(kept)
         for batch in batches:
-            kept.append(read(run(batch.to(device))).cpu())
+            seen += len(batch)
+            if seen > len(kept):  # else they are in a file behind one that was made again
+                kept.append(read(run(batch.to(device))).cpu())
             bar.update(len(batch))
     if not len(kept):
         raise ValueError("there are no samples to read the layer on")

@@ -1,4 +1,4 @@
-"""A stopped insertion test goes on to the same bits; another test's state, or a damaged one, is refused."""
+"""A stopped insertion test goes on to the same bits; another test's state is refused, a damaged one made again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from insertion_nets import SIZE, planted, scenes
 from torch import Tensor, nn
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.insertion import InsertionResult, insertion_test, progress, run
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 
@@ -17,7 +18,9 @@ COUNT = 24
 
 
 class Stopping(torch.utils.data.Dataset[Any]):
-    """Ends with KeyboardInterrupt when ``stop`` images were read."""
+    """Ends with KeyboardInterrupt when ``stop`` images were read; says what it is, so that none is read to know it."""
+
+    identity = "scenes"
 
     def __init__(self, images: Tensor, stop: int = -1) -> None:
         self.images, self.stop, self.read = images, stop, 0
@@ -63,7 +66,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(
     monkeypatch.setattr(run, "UNITS_AT_ONCE", 3)
     whole = Stopping(images)
     expected = pasted_in(whole, patches, None, protocol=protocol)
-    assert same(pasted_in(images, patches, tmp_path / "whole", protocol=protocol), expected)
+    assert same(pasted_in(Stopping(images), patches, tmp_path / "whole", protocol=protocol), expected)
     for stop in range(1, whole.read, 41):
         folder = tmp_path / str(stop)
         with pytest.raises(KeyboardInterrupt):
@@ -125,9 +128,9 @@ def test_the_state_of_another_test_is_refused(
 def test_other_weights_images_or_patches_are_refused(images: Tensor, patches: ExtremePatches, tmp_path: Path) -> None:
     pasted_in(images, patches, tmp_path)
     options: dict[str, Any] = {"images_per_unit": 8, "batch_size": 5, "checkpoint": tmp_path, "progress": False}
-    with pytest.raises(ValueError, match="another insertion: model is"):
+    with pytest.raises(ValueError, match="another insertion: the weights of the model differ"):
         insertion_test(other_weights(), "2", images, patches, **options)
-    with pytest.raises(ValueError, match="another insertion: first image is"):
+    with pytest.raises(ValueError, match="another insertion: the images differ: image 0 is another one, and 23 more"):
         insertion_test(planted(), "2", images + 0.1, patches, **options)
     others = find_extreme_patches(
         planted(), "2", images, k=3, size=SIZE, stride=4, images=halves(images)[0], progress=False
@@ -137,10 +140,12 @@ def test_other_weights_images_or_patches_are_refused(images: Tensor, patches: Ex
 
 
 @pytest.mark.parametrize("name", ["insertion.json", "insertion.safetensors"])
-def test_a_damaged_state_is_named(name: str, images: Tensor, patches: ExtremePatches, tmp_path: Path) -> None:
+def test_a_damaged_state_is_named_and_made_again(
+    name: str, images: Tensor, patches: ExtremePatches, tmp_path: Path
+) -> None:
     expected = pasted_in(images, patches, tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
-    with pytest.raises(ValueError, match=rf"{name} is damaged .*; delete it"):
-        pasted_in(images, patches, tmp_path)
-    (tmp_path / name).unlink()
+    with pytest.warns(AbsenceWarning, match=rf"{name} is damaged .*; it is kept as {name}.damaged"):
+        assert same(pasted_in(images, patches, tmp_path), expected)
+    assert (tmp_path / f"{name}.damaged").stat().st_size == 40
     assert same(pasted_in(images, patches, tmp_path), expected)

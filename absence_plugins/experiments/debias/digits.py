@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 import absence_plugins
 from absence_plugins.core.files import whole_file, write_json
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.table import align
 from absence_plugins.data import load_digits
@@ -30,6 +31,7 @@ from absence_plugins.experiments.debias.training import (
 )
 from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.debias import Artefact, dilate, tag
+from absence_plugins.methods.identity import Identity, identify_data, identify_model
 
 SEEDS = 5
 KEPT = "trainings"  # folder beside the page
@@ -184,13 +186,18 @@ def run_debias(
         raise ValueError(
             f"--{next(iter(chosen)).replace('_', '-')} belongs to --data FOLDER; the digits have a network of their own"
         )
+    with own_folder(out):
+        return _run_digits(out, seed, progress=progress)
+
+
+def _run_digits(out: Path, seed: int, *, progress: bool) -> Path:
     from absence_plugins.experiments.debias.page import accuracy_figure, debias_page
     from absence_plugins.report import write_page
 
     shown: dict[tuple[str, float], nn.Module] = {}
     setting = Setting()
     known = {**asdict(setting), "version": absence_plugins.__version__}
-    checkpoint = Checkpoint(out / KEPT, known, "training")
+    checkpoint = Checkpoint(out / KEPT, known, "training", belongs=_identify())
     result = compare(setting, range(seed, seed + SEEDS), progress=progress, models=shown, checkpoint=checkpoint)
     networks = {mode: shown[mode, weight] for mode, weight in result.weights.items()}
     images, labels, _ = _data(result.setting, seed, with_artefact=True).tests["biased"]
@@ -199,6 +206,12 @@ def run_debias(
         accuracy_figure(result).savefig(file, format="png", facecolor="white")
     write_json(out / "results.json", result.to_dict())
     return path
+
+
+def _identify() -> Identity:
+    """The network before its training, and the digits."""
+    digits = load_digits()
+    return identify_model(small_net(0), digits.train_images[:1]) | identify_data(digits.images)
 
 
 def compare(

@@ -20,6 +20,7 @@ from absence_plugins.commands.models import LoadedModel, load_model
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.names import spell_name
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.shell import write_command
 from absence_plugins.core.table import write_csv
@@ -36,6 +37,7 @@ from absence_plugins.experiments.debias.training import (
 )
 from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.debias import Artefact, dilate, ellipse
+from absence_plugins.methods.identity import Identity, digest_of, identify_data, identify_model
 from absence_plugins.report import Page, Row, write_page
 
 COLUMNS = ("epoch", "loss", "prior", *(f"{name} {k}" for name in SETS for k in (0, 1)), "inside")
@@ -87,15 +89,20 @@ def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool 
     Raises:
         ValueError: not two classes, too few images, a model that does not exist, a state of another setting.
     """
+    with own_folder(out):
+        return _run_folder(out, data, setting, progress=progress)
+
+
+def _run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool) -> Path:
     loaded = load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size)
     train, validation, classes, left_out = _parts(data, setting.seed, out, progress=progress)
     plan = [(mode, 0.0 if mode == NONE else strength) for mode in setting.modes for strength in setting.strengths]
     plan = list(dict.fromkeys(plan))
-    logs = {}
+    logs, pictures = {}, identify_data(left_out)
     for mode, strength in plan:
         folder = out / f"{mode}-{strength:g}"
         sets = Pictures(train, loaded), Pictures(validation, loaded)
-        logs[mode, strength] = _train(folder, sets, loaded, setting, mode, strength, progress=progress)
+        logs[mode, strength] = _train(folder, sets, loaded, setting, mode, strength, pictures, progress=progress)
     chosen = {
         mode: max((s for m, s in plan if m == mode), key=lambda s: _mean(logs[mode, s][-1], "unbiased"))
         for mode in setting.modes
@@ -158,10 +165,14 @@ def _train(
     setting: FolderSetting,
     mode: str,
     strength: float,
+    pictures: Identity,
     *,
     progress: bool,
 ) -> list[dict[str, float]]:
-    """One training; its log, a row per epoch. Draws come from the seed and the epoch, so it can be resumed."""
+    """One training; its log, a row per epoch. Draws come from the seed and the epoch, so it can be resumed.
+
+    ``pictures``: what it is trained and tested on.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = two_outputs(
         load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size).model, setting.seed
@@ -170,7 +181,9 @@ def _train(
     known = {
         name: value for name, value in vars(setting).items() if name not in ("epochs", "workers", "modes", "strengths")
     }
-    checkpoint = Checkpoint(folder, known, "training")
+    first = loaded.preprocessing.normalize(sets[0][0][0])
+    belongs = pictures | Identity({"pixels": digest_of(first)}) | identify_model(model, first[None])  # before training
+    checkpoint = Checkpoint(folder, {**known, "mode": mode, "strength": strength}, "training", belongs=belongs)
     log = _resume(checkpoint, model, optimizer)
     prior = prior_of(model, mode)
     for epoch in range(len(log), setting.epochs):

@@ -232,15 +232,14 @@ def influence(
         noise = drawn / drawn.norm(dim=0) * ways.norm(dim=0).mean().cpu()
         ways = torch.cat([ways, noise.to(ways)], 1)
     kept, seen = KeptRows(checkpoint), 0
-    done = len(kept)
     places: Tensor | None = None
     count = ways.shape[1]
     total = len(dataset) * count if isinstance(dataset, Tensor) else None  # an effect: of a direction on an image
     with torch.no_grad(), kept, tqdm(total=total, desc="influence", unit="effect", disable=not progress) as bar:
-        positions = _count_positions(model, at, first) if done and test == "step" else 0
+        positions = _count_positions(model, at, first) if kept.parts and test == "step" else 0
         for images in chain([first], batches):
             seen += len(images)
-            if seen <= done:
+            if seen <= len(kept):
                 _skip_draws(generator, len(images), positions, count)
                 bar.update(len(images) * count)
             else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from absence_plugins.methods.checkpoint import digest_of
+from absence_plugins.methods.identity import digest_of
 from absence_plugins.methods.patches import ExtremePatches
 from absence_plugins.methods.patches.result import PARTS
 from absence_plugins.methods.patches.windows import RunningExtremes
@@ -28,6 +28,8 @@ class Progress:
         mirror: [units, patches, 2] of the mirror test; NaN where it was not made yet.
         mirrored: images done, by part.
         generators: state of the generator that draws the mirror's places, by part [parts, bytes].
+        seen: [images] int64, a hash of every image of the test that was read, 0 of the others.
+        cut: [parts] int64, a hash of the patches that are pasted, 0 where they were not cut yet.
     """
 
     best: RunningExtremes
@@ -37,9 +39,11 @@ class Progress:
     mirror: Tensor
     mirrored: list[int]
     generators: Tensor
+    seen: Tensor
+    cut: Tensor
 
     @classmethod
-    def empty(cls, patches: ExtremePatches, slots: int, arms: int, seed: int) -> Progress:
+    def empty(cls, patches: ExtremePatches, images: int, slots: int, arms: int, seed: int) -> Progress:
         """Before the first image."""
         units = len(patches.units)
         parts = len(range(0, units, UNITS_AT_ONCE))
@@ -51,6 +55,8 @@ class Progress:
             mirror=torch.full((*patches.lowest_apart.positions.shape[:2], 2), torch.nan),
             mirrored=[0] * parts,
             generators=torch.Generator().manual_seed(seed + 1).get_state().repeat(parts, 1),
+            seen=torch.zeros(images, dtype=torch.int64),
+            cut=torch.zeros(parts, dtype=torch.int64),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -61,6 +67,8 @@ class Progress:
             "values": self.values,
             "mirror": self.mirror,
             "generators": self.generators,
+            "seen": self.seen,
+            "cut": self.cut,
             "done": torch.tensor([self.blocks, *self.pasted, *self.mirrored]),
         }
 
@@ -70,6 +78,7 @@ class Progress:
             return
         self.best.scores, self.best.keys = found["best.scores"], found["best.keys"]
         self.values, self.mirror, self.generators = found["values"], found["mirror"], found["generators"]
+        self.seen, self.cut = found["seen"], found["cut"]
         self.blocks, *rest = found["done"].tolist()
         self.pasted, self.mirrored = rest[: len(self.pasted)], rest[len(self.pasted) :]
 

@@ -14,9 +14,17 @@ from tqdm.auto import tqdm
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.interrupts import uncut
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import Checkpoint, digest_of, fingerprint, keep_state
+from absence_plugins.methods.checkpoint import Checkpoint, keep_state
+from absence_plugins.methods.identity import (
+    check_seen,
+    digest_of,
+    identify_data,
+    identify_model,
+    number_of,
+)
 from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
 from absence_plugins.methods.insertion.progress import FILE, UNITS_AT_ONCE, Progress, patches_digest
 from absence_plugins.methods.insertion.result import InsertionResult
@@ -100,48 +108,44 @@ def insertion_test(
     (True, True)
     """
     images_per_unit = _check(layer, patches, images_per_unit, protocol, test)
-    at = patches.at
-    if protocol == "paper":
-        chosen, numbers = patches, list(range(len(dataset)))
-    else:
-        rescan = None if checkpoint is None else Path(checkpoint) / "rescan"
-        chosen, numbers = _disjoint(
-            model, dataset, patches, split_seed, batch_size, rescan, save_every, workers, progress
-        )
-    if len(numbers) < FEWEST_IMAGES:
-        raise ValueError(f"{len(numbers)} images are left to test on; at least {FEWEST_IMAGES} are needed")
-    first = image_at(dataset, numbers[0])
-    device = device_of(model, first)
-    slots, arms = min(images_per_unit, len(numbers)), ARMS[protocol]
-    empty = blank_value(blank, first[None])
-    state = Progress.empty(chosen, slots, len(arms), seed)
-    keeper = None
-    if checkpoint is not None:
-        settings = {
-            "layer": at.name,
-            "protocol": protocol,
-            "images": f"{len(numbers)} of {len(dataset)}, {digest_of(torch.tensor(numbers))}",
-            **dict(images_per_unit=images_per_unit, batch_size=batch_size, seed=seed),
-            "patches": patches_digest(chosen),
-            **{name: chosen.settings[name] for name in ("size", "reduce", "channels", "side")},
-            "blank": digest_of(empty),
-            **fingerprint(model, first, dataset),
-        }
-        writes = ranks(device)[0] == 0  # under ``torchrun`` every rank tests everything, and rank 0 saves
-        keeper = Checkpoint(checkpoint, settings, FILE, writes=writes, save_every=save_every)
-        state.read(keeper.load(FILE))
-    with keep_state(keeper, FILE, state.tensors) as save, at.reading(model) as run:
-        bench = _Bench(
-            *(run, device, chosen, dataset, empty, protocol, seed, batch_size, workers, progress), save, state
-        )
-        bench.highest_images(numbers)
-        plans = []
-        for start in range(0, len(chosen.units), UNITS_AT_ONCE):
-            plan = bench.plan(range(start, min(start + UNITS_AT_ONCE, len(chosen.units))), state.best.keys)
-            bench.paste(plan, start // UNITS_AT_ONCE)
-            plans.append(plan)
-            if protocol == "controlled":
-                bench.mirror(plan.rows, start // UNITS_AT_ONCE)
+    with own_folder(checkpoint):
+        if protocol == "paper":
+            chosen, numbers = patches, list(range(len(dataset)))
+        else:
+            rescan = None if checkpoint is None else Path(checkpoint) / "rescan"
+            chosen, numbers = _disjoint(
+                model, dataset, patches, split_seed, batch_size, rescan, save_every, workers, progress
+            )
+        if len(numbers) < FEWEST_IMAGES:
+            raise ValueError(f"{len(numbers)} images are left to test on; at least {FEWEST_IMAGES} are needed")
+        first = image_at(dataset, numbers[0])
+        device, at = device_of(model, first), patches.at
+        slots, arms = min(images_per_unit, len(numbers)), ARMS[protocol]
+        empty = blank_value(blank, first[None])
+        state = Progress.empty(chosen, len(numbers), slots, len(arms), seed)
+        keeper = None
+        if checkpoint is not None:
+            settings = {
+                "layer": at.name,
+                "protocol": protocol,
+                "images": f"{len(numbers)} of {len(dataset)}, {digest_of(torch.tensor(numbers))}",
+                **dict(images_per_unit=images_per_unit, batch_size=batch_size, seed=seed),
+                "patches": patches_digest(chosen),
+                **{name: chosen.settings[name] for name in ("size", "reduce", "channels", "side")},
+                "blank": digest_of(empty),
+            }
+            belongs = identify_model(model, first[None], at) | identify_data(dataset, pixels=first)
+            writes = ranks(device)[0] == 0  # under ``torchrun`` every rank tests everything, and rank 0 saves
+            keeper = Checkpoint(checkpoint, settings, FILE, belongs=belongs, writes=writes, save_every=save_every)
+            state.read(keeper.load(FILE))
+            if not keeper.has_compared("data", "identity"):
+                check_seen(state.seen, lambda number: image_at(dataset, number), numbers, checkpoint)
+        with keep_state(keeper, FILE, state.tensors) as save, at.reading(model) as run:
+            bench = _Bench(
+                *(run, device, chosen, dataset, empty, protocol, seed, batch_size, workers, progress), save, state
+            )
+            bench.highest_images(numbers)
+            plans = [bench.test_part(part) for part in range(len(state.pasted))]
     sources = {arm: torch.cat([plan.sources[arm] for plan in plans]) for arm in plans[0].sources}
     mirror = state.mirror if protocol == "controlled" else None
     units = unit_results(chosen.units, state.values, sources, mirror, protocol, test, alpha)
@@ -254,10 +258,22 @@ class _Bench:
             if not bool(torch.isfinite(values).all()):
                 bad = int((~torch.isfinite(values)).any(1).nonzero()[0, 0])
                 raise ValueError(f"the layer's output for image {block[bad]} is NaN or infinite")
+            hashes = torch.tensor([number_of(image) for image in images])
             with uncut():
                 self.state.best.update(values.T, torch.tensor(block))
+                start = self.state.blocks * self.batch_size
+                self.state.seen[start : start + len(block)] = hashes
                 self.state.blocks += 1
             self.save()
+
+    def test_part(self, part: int) -> _Plan:
+        """Paste the patches of some units, and paint over them in their own images; returns what was pasted where."""
+        rows = range(part * UNITS_AT_ONCE, min((part + 1) * UNITS_AT_ONCE, len(self.patches.units)))
+        plan = self.plan(rows, self.state.best.keys)
+        self.paste(plan, part)
+        if self.protocol == "controlled":
+            self.mirror(plan.rows, part)
+        return plan
 
     def plan(self, rows: range, where: Tensor) -> _Plan:
         """Which patch goes where; every unit draws from a generator of its own."""
@@ -302,6 +318,13 @@ class _Bench:
         if not wanted:
             return
         pixels = {arm: cut_windows(self.dataset, places, self.size) for arm, places in plan.positions.items()}
+        cut = number_of(torch.cat([one.flatten() for one in pixels.values()]))
+        if self.state.cut[part] not in (0, cut):
+            raise ValueError(
+                "the patches that are pasted come from other images than when the test began: the images differ, or "
+                "change from one reading to the next"
+            )
+        self.state.cut[part] = cut
         alpha = (
             torch.ones(self.size, self.size) if self.protocol == "paper" else feathered(self.size, self.size // SOFT)
         )

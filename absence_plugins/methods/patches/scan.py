@@ -16,8 +16,16 @@ from tqdm.auto import tqdm
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.interrupts import uncut
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import fingerprint, keep_state
+from absence_plugins.methods.checkpoint import Checkpoint, keep_state
+from absence_plugins.methods.identity import (
+    Identity,
+    check_seen,
+    identify_data,
+    identify_model,
+    number_of,
+)
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import ExtremePatches, Extremes
 from absence_plugins.methods.patches.shards import SIDES, State, gather, load_ranks, open_scan, ranks, wait
@@ -113,45 +121,41 @@ def find_extreme_patches(
     numbers = _image_numbers(dataset, images)
     first = image_at(dataset, numbers[0])
     read_as = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
-    with at.reading(model) as run:
-        scan = _Scan(run, at, device_of(model, first), size, stride, mode, batch_size, precision == "bf16")
-        per_image = len(scan.places(first, numbers[0]))
-        values = scan.first_values(first, scan.places(first, numbers[0])[:1])
-        scan.units = _unit_numbers(units, values.shape[1], at.name)
-        blocks = _blocks(numbers, max(1, batch_size // per_image))
-        drawn = _drawn(len(numbers), seed)
-        wide = k if precision == "exact" else max(k, RESCORED)
-        state = _empty_state(len(blocks), len(scan.units), wide, scan.device)
-        rank, world = ranks(scan.device)
-        keeper = None
+    with own_folder(checkpoint):
+        belongs = Identity()
         if checkpoint is not None:
-            settings = {
-                "layer": at.name,
-                "units": _digest(scan.units),
-                "images": f"{len(numbers)} of {len(dataset)}, {_digest(numbers)}",
-                **dict(k=k, size=size, stride=stride, mode=mode, batch_size=batch_size, seed=seed),
-                **read_as,
-                "precision": precision,
-                **fingerprint(model, first, dataset),
-            }
-            keeper = open_scan(checkpoint, settings, rank, save_every)
-            load_ranks(keeper, state)
-            wait()  # all ranks have read before anyone writes: they share out the same rest
-        rest = (state.done == 0).nonzero()[:, 0].tolist()[rank::world]
-        with (
-            keep_state(keeper, f"rank-{rank:05d}", state.tensors) as save,
-            tqdm(total=len(rest), desc="scanning", unit="block", disable=not progress or rank != 0) as bar,
-        ):
-            found = read(dataset, [blocks[number].images for number in rest], workers)
-            for block, items in zip(rest, found, strict=True):
-                scan.block(state, blocks[block], items, drawn)
-                bar.update()
-                save()
-        if precision == "bf16":
-            scan.is_fast = False
-            for side, sign in SIDES.items():
-                setattr(state, side, scan.rescored(getattr(state, side), dataset, sign, k))
-        gather(state, world, scan.device)
+            probe = windows_of(first, places_of(first, numbers[0], size, stride)[:1], size, mode)
+            belongs = identify_model(model, probe, at) | identify_data(dataset, numbers, first)
+        with at.reading(model) as run:
+            scan = _Scan(run, at, device_of(model, first), size, stride, mode, batch_size, precision == "bf16")
+            places = places_of(first, numbers[0], size, stride)
+            values = scan.first_values(first, places[:1])
+            scan.units = _unit_numbers(units, values.shape[1], at.name)
+            blocks = _blocks(numbers, max(1, batch_size // len(places)))
+            wide = k if precision == "exact" else max(k, RESCORED)
+            state = _empty_state(len(blocks), len(numbers), len(scan.units), wide, scan.device)
+            rank, world = ranks(scan.device)
+            keeper = None
+            if checkpoint is not None:
+                settings = {
+                    "layer": at.name,
+                    "units": _digest(scan.units),
+                    "images": f"{len(numbers)} of {len(dataset)}, {_digest(numbers)}",
+                    **dict(k=k, size=size, stride=stride, mode=mode, batch_size=batch_size, seed=seed),
+                    **read_as,
+                    "precision": precision,
+                }
+                keeper = open_scan(checkpoint, settings, belongs, rank, save_every)
+                load_ranks(keeper, state)
+                if not keeper.has_compared("data", "identity"):
+                    check_seen(state.seen, lambda number: image_at(dataset, number), numbers, checkpoint)
+                wait()  # all ranks have read before anyone writes: they share out the same rest
+            scan.run_blocks(state, blocks, dataset, keeper, workers=workers, seed=seed, progress=progress)
+            if precision == "bf16":
+                scan.is_fast = False
+                for side, sign in SIDES.items():
+                    setattr(state, side, scan.rescored(getattr(state, side), dataset, sign, k))
+            gather(state, world, scan.device)
     if not bool(state.done.all()):
         raise RuntimeError(
             f"{int((state.done == 0).sum())} blocks of images were not scanned; run the scan again to resume"
@@ -159,6 +163,14 @@ def find_extreme_patches(
     options = {"size": size, "stride": stride, "mode": mode, **read_as, "seed": seed, "precision": precision}
     chosen = None if images is None else tuple(numbers)
     return _result(state, scan.units, at.name, options, chosen, dataset)
+
+
+def places_of(image: Tensor, number: int, size: int, stride: int) -> Tensor:
+    """The corners of an image's windows. Raises ValueError if there is none."""
+    height, width = image.shape[1:]
+    if min(height, width) < size:
+        raise ValueError(f"image {number} is {height}x{width}: smaller than a patch of size={size}")
+    return corners(height, width, size, stride)
 
 
 @dataclass(frozen=True)
@@ -185,13 +197,6 @@ class _Scan:
     units: tuple[int, ...] = ()
     layout: torch.memory_format = torch.contiguous_format
 
-    def places(self, image: Tensor, number: int) -> Tensor:
-        """The windows' corners. Raises ValueError if there is none."""
-        height, width = image.shape[1:]
-        if min(height, width) < self.size:
-            raise ValueError(f"image {number} is {height}x{width}: smaller than a patch of size={self.size}")
-        return corners(height, width, self.size, self.stride)
-
     def values(self, image: Tensor, places: Tensor) -> Tensor:
         """Of one image's windows: [n, all units]."""
         return self.forward(windows_of(image, places, self.size, self.mode))
@@ -216,13 +221,39 @@ class _Scan:
                 ]
             )
 
+    def run_blocks(
+        self,
+        state: State,
+        blocks: list[_Block],
+        dataset: Any,
+        keeper: Checkpoint | None,
+        *,
+        workers: int,
+        seed: int,
+        progress: bool,
+    ) -> None:
+        """Score this rank's share of the blocks that are not done, and keep the state."""
+        rank, world = ranks(self.device)
+        rest = (state.done == 0).nonzero()[:, 0].tolist()[rank::world]
+        drawn = _drawn(sum(len(block.images) for block in blocks), seed)
+        with (
+            keep_state(keeper, f"rank-{rank:05d}", state.tensors) as save,
+            tqdm(total=len(rest), desc="scanning", unit="block", disable=not progress or rank != 0) as bar,
+        ):
+            found = read(dataset, [blocks[number].images for number in rest], workers)
+            for block, items in zip(rest, found, strict=True):
+                self.block(state, blocks[block], items, drawn)
+                bar.update()
+                save()
+
     def block(self, state: State, block: _Block, items: list[Any], drawn: dict[int, list[tuple[int, float]]]) -> None:
         """Score the windows of some images."""
-        windows, keys, sampled = [], [], []
+        windows, keys, sampled, seen = [], [], [], []
         at = 0
         for place, (number, item) in enumerate(zip(block.images, items, strict=True), block.first):
             image = checked(item, number)
-            places = self.places(image, number)
+            places = places_of(image, number, self.size, self.stride)
+            seen.append(number_of(image))
             windows.append(windows_of(image, places, self.size, self.mode))
             keys.append(keys_of(number, places))
             sampled += [(column, at + int(share * len(places))) for column, share in drawn.get(place, ())]
@@ -244,6 +275,7 @@ class _Scan:
                 columns, rows = (torch.tensor(part) for part in zip(*sampled, strict=True))
                 state.sample[:, columns] = table[:, rows].to(state.sample)
                 state.keys[columns] = joined[rows].to(state.keys)
+            state.seen[block.first : block.first + len(seen)] = torch.tensor(seen)
             state.done[block.index] = 1
 
     def rescored(self, part: RunningExtremes, dataset: Any, sign: int, k: int) -> RunningExtremes:
@@ -310,9 +342,10 @@ def _drawn(images: int, seed: int) -> dict[int, list[tuple[int, float]]]:
     return drawn
 
 
-def _empty_state(blocks: int, units: int, k: int, device: torch.device) -> State:
+def _empty_state(blocks: int, images: int, units: int, k: int, device: torch.device) -> State:
     return State(
         done=torch.zeros(blocks, dtype=torch.uint8),
+        seen=torch.zeros(images, dtype=torch.int64),
         sample=torch.full((units, SAMPLED), torch.nan),
         keys=torch.full((SAMPLED,), -1),
         **{side: RunningExtremes(units, k, device) for side in SIDES},

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from absence_plugins.methods.checkpoint import Checkpoint, read_tensors
+from absence_plugins.methods.checkpoint import Checkpoint
+from absence_plugins.methods.identity import Identity
 from absence_plugins.methods.patches.windows import RunningExtremes
 
 SIDES = {"high": 1, "low": -1, "high_apart": 1, "low_apart": -1}  # and their sign
@@ -32,6 +33,7 @@ class State:
         high_apart, low_apart: the same, at most one window per image.
         sample: [units, m] values of the sampled windows; NaN where their image was not read yet.
         keys: [m] the sampled windows; -1 where not yet known.
+        seen: [images] int64, a hash of every image that was read, 0 of the others.
     """
 
     done: Tensor
@@ -41,10 +43,11 @@ class State:
     low_apart: RunningExtremes
     sample: Tensor
     keys: Tensor
+    seen: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as a checkpoint holds them."""
-        found = {"done": self.done, "sample": self.sample, "keys": self.keys}
+        found = {"done": self.done, "sample": self.sample, "keys": self.keys, "seen": self.seen}
         for name in SIDES:
             found |= {f"{name}.scores": getattr(self, name).scores, f"{name}.keys": getattr(self, name).keys}
         return found
@@ -52,6 +55,7 @@ class State:
     def merge(self, other: dict[str, Tensor]) -> None:
         """Take in what another rank, or an earlier run, knows."""
         self.done |= other["done"]
+        self.seen = torch.where(self.seen == 0, other["seen"], self.seen)
         for name in SIDES:
             getattr(self, name).update(other[f"{name}.scores"], other[f"{name}.keys"])
         known = other["keys"] >= 0
@@ -100,18 +104,20 @@ def gather(state: State, world: int, device: torch.device) -> None:
         state.merge(found)
 
 
-def open_scan(folder: Path | str, settings: dict[str, Any], rank: int, save_every: float) -> Checkpoint:
+def open_scan(
+    folder: Path | str, settings: dict[str, Any], belongs: Identity, rank: int, save_every: float
+) -> Checkpoint:
     """The checkpoint of a scan, in which every rank saves its state.
 
     Raises:
-        ValueError: the folder is a file, holds another scan, or a damaged file.
+        ValueError: the folder is a file, or holds another scan.
     """
-    checkpoint = Checkpoint(folder, settings, "scan", writes=rank == 0, save_every=save_every)
+    checkpoint = Checkpoint(folder, settings, "scan", belongs=belongs, writes=rank == 0, save_every=save_every)
     checkpoint.writes = True  # the settings come from rank 0, a state from everyone
     return checkpoint
 
 
 def load_ranks(checkpoint: Checkpoint, state: State) -> None:
-    """Take in the states of all ranks, of however many there were."""
-    for path in sorted(checkpoint.folder.glob("rank-*.safetensors")):
-        state.merge({name: tensor.to(state.done.device) for name, tensor in read_tensors(path).items()})
+    """Take in the states of all ranks, of however many there were; damaged ones are left out with a warning."""
+    for found in checkpoint.load_all("rank-"):
+        state.merge({name: tensor.to(state.done.device) for name, tensor in found.items()})

@@ -16,7 +16,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from absence_plugins.core.durations import LONG, describe_time
-from absence_plugins.core.files import require_folder, write_whole
+from absence_plugins.core.files import write_whole
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.methods.checkpoint import read_record
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, row_id
 from absence_plugins.report.pages.pictures import thumbnail
@@ -86,7 +87,19 @@ def write_reports(
     """
     if not units:
         raise ValueError("units is empty; name at least one")
-    out = require_folder(out, make=True)
+    with own_folder(out):
+        return _write_all(study, units, Path(out), texts, fingerprint, few, make)
+
+
+def _write_all(
+    study: Study,
+    units: Sequence[int],
+    out: Path,
+    texts: Texts,
+    fingerprint: str,
+    few: int,
+    make: Callable[..., UnitReport],
+) -> Path:
     mark = _mark(fingerprint, texts, units if len(units) > few else ())
     options = {"notes": texts.notes, "provenance": texts.provenance}
     done: dict[int, dict[str, Any]] = {}
