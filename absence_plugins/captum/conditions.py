@@ -20,6 +20,7 @@ from absence_plugins.core.choices import WORDS, check_rivals, check_word
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.running import INFERENCE, as_written, explained_running
+from absence_plugins.core.scales import check_scales, measure_scale
 from absence_plugins.core.scores import logits_of
 from absence_plugins.core.training import describe_training, find_training
 
@@ -180,6 +181,7 @@ def check_baselines(baselines: Any, inputs: tuple[Tensor, ...], *, distribution:
                 f"{tuple(own.shape)}; "
                 + ("pass references [R, ...]" if distribution else "pass a number, one sample, or one per sample")
             )
+        check_scales([own], [measure_scale(part if part.dim() == own.dim() else part[None])], "baselines")
 
 
 def _is_expandable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -18,6 +18,7 @@ from absence_plugins.core.dataset_items import has_several_inputs, image_and_lab
 from absence_plugins.core.feature_space import FeatureSpace
 from absence_plugins.core.labels import check_labels, stack_labels
 from absence_plugins.core.randomness import seeded
+from absence_plugins.core.scales import Scale, check_scales, measure_scale
 
 Images = Tensor | tuple[Tensor, ...]
 CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
@@ -73,6 +74,7 @@ class ReferenceSet:
             )
         self.nearest_in = nearest_in
         self._features: tuple[Any, Tensor] | None = None
+        self._scales: tuple[Scale | None, ...] | None = None
         self.is_tuple = isinstance(images, tuple)
         self.images: tuple[Tensor, ...] = images if isinstance(images, tuple) else (images,)
         for part in self.images:
@@ -180,8 +182,8 @@ class ReferenceSet:
         x: [B, ...] or a tuple; returns [B, k, ...] on x's device, nearest first.
 
         Raises:
-            ValueError: another shape than the references', classes asked for without labels, fewer than
-                k references of a class.
+            ValueError: another shape, type or range of values than the references', classes asked for without labels,
+                fewer than k references of a class.
         """
         return self._gather(x, self.nearest_indices(x, target, label=label))
 
@@ -189,14 +191,21 @@ class ReferenceSet:
         """k random references per sample from the same pool as :meth:`nearest`; the same seed, the same draw."""
         generator = torch.Generator().manual_seed(self.seed)
         pools = self._pools(self._inputs(x)[0].shape[0], target, label)
+        self._check_scales(self._inputs(x))
         rows = [pool[torch.randperm(len(pool), generator=generator)[: self.k]] for pool in pools]
         return self._gather(x, torch.stack(rows))
 
     def nearest_indices(self, x: Images, target: Any = None, *, label: Any = None) -> Tensor:
         """Indices [B, k] into the set, as :meth:`nearest` draws them."""
         inputs = self._inputs(x)
+        self._check_scales(inputs)
         orders = self._ranked(inputs, self._pools(inputs[0].shape[0], target, label))
         return torch.stack([order[: self.k] for order in orders])
+
+    def _check_scales(self, inputs: tuple[Tensor, ...]) -> None:
+        if self._scales is None:
+            self._scales = tuple(map(measure_scale, self.images))
+        check_scales(inputs, self._scales)
 
     def _ranked(self, inputs: tuple[Tensor, ...], pools: Sequence[Tensor]) -> list[Tensor]:
         """Each pool's indices, nearest to the sample it belongs to first."""

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.scales import check_scales, measure_scale
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -120,6 +122,8 @@ def _expand(value: Any, x: Any) -> list[Any] | None:
         return [torch.full_like(x, value)]
     if not isinstance(value, Tensor):
         raise TypeError(f"a reference must be a tensor like its input, got {type(value).__name__}")
+    if value.shape[value.dim() - x.dim() + 1 :] == x.shape[1:]:
+        check_scales([x], [measure_scale(value.reshape(-1, *x.shape[1:]))])
     value = value.to(x)
     if value.shape == x.shape:
         return [value]

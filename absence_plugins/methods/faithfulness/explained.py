@@ -15,6 +15,7 @@ from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output, as_columns, check_logits, class_scores
 from absence_plugins.core.references import ReferenceSet
+from absence_plugins.core.scales import check_scales, measure_scale
 from absence_plugins.core.scores import announce, run_scores
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.claims import Value
@@ -142,4 +143,5 @@ def nearest(reference: Any, x: Tensor, classes: Tensor | None) -> Tensor:
         raise ValueError(
             f"reference has shape {tuple(reference.shape)}, x {tuple(x.shape)}; pass [N, ...] or [N, k, ...]"
         )
+    check_scales([x], [measure_scale(many.flatten(0, 1))])
     return many.detach().to(x)
