@@ -73,7 +73,7 @@ def stack_labels(labels: Sequence[Any], samples: Sequence[str]) -> Tensor | None
     return torch.stack(tensors)
 
 
-def check_labels(labels: Any, samples: int) -> Tensor:
+def check_labels(labels: Any, samples: int, what: str = "reference image") -> Tensor:
     """Class indices [N], or 0 and 1 for several labels [N, K]; rows with exactly one 1 each are class indices.
 
     Raises:
@@ -86,7 +86,7 @@ def check_labels(labels: Any, samples: int) -> Tensor:
     rows = _read_rows(labels)
     if rows.dim() not in (1, 2) or len(rows) != samples or (rows.dim() == 2 and rows.shape[1] < 2):
         raise ValueError(
-            f"{samples} reference images but labels of shape {tuple(rows.shape)}; pass one class index per image, or "
+            f"{samples} {what}s but labels of shape {tuple(rows.shape)}; pass one class index per image, or "
             "0 or 1 for each of K labels [N, K]"
         )
     if rows.dim() == 1:
@@ -99,7 +99,7 @@ def check_labels(labels: Any, samples: int) -> Tensor:
     if len(others):
         row, column = others[0].tolist()
         raise ValueError(
-            f"labels [N, K] must be 0 or 1, got {rows[row, column].item()} for label {column} of reference image {row}; "
+            f"labels [N, K] must be 0 or 1, got {rows[row, column].item()} for label {column} of {what} {row}; "
             "of shares or probabilities pass the index of the highest, labels.argmax(1)"
         )
     return rows.long().argmax(1) if bool((rows.sum(1) == 1).all()) else rows.long()

@@ -16,7 +16,7 @@ from absence_plugins.core.blank import find_blanks, settle_blanks
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.dataset_items import has_several_inputs, image_and_label, reservoir, single_samples
 from absence_plugins.core.feature_space import FeatureSpace
-from absence_plugins.core.labels import check_labels, stack_labels
+from absence_plugins.core.labels import check_labels, find_fault, stack_labels
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scales import Scale, check_scales, measure_scale
 
@@ -245,8 +245,8 @@ class ReferenceSet:
 
     def _pools(self, samples: int, target: Any, label: Any) -> list[Tensor]:
         """Candidate indices for every sample."""
-        asked = _per_sample(label, samples)
-        targets = _per_sample(target, samples)
+        asked = _per_sample(label, samples, "label")
+        targets = _per_sample(target, samples, "target")
         pools: dict[tuple[int | None, int | None], Tensor] = {}
         named = label is not None
         result = []
@@ -348,13 +348,17 @@ def _distances(sample: Tensor, images: Tensor, pool: Tensor) -> Tensor:
     return torch.cat(chunks).cpu()
 
 
-def _per_sample(value: Any, samples: int) -> list[int | None]:
+def _per_sample(value: Any, samples: int, name: str) -> list[int | None]:
     """One class (or None) per sample."""
-    if value is None or isinstance(value, int):
-        return [value] * samples
-    entries = torch.as_tensor(value).flatten().tolist()
-    if len(entries) == 1:
-        return entries * samples
-    if len(entries) != samples:
+    if value is None:
+        return [None] * samples
+    if isinstance(value, (str, bytes)):
+        raise ValueError(f"{name}={value!r} must be a class index; names are in dataset.class_to_idx")
+    entries = torch.as_tensor(value).flatten()
+    wrong = find_fault(entries)
+    if wrong is not None:
+        raise ValueError(f"{name} must be a class index, got {entries[wrong[0]].item():.6g}; classes count from 0")
+    if len(entries) not in (1, samples):
         raise ValueError(f"{len(entries)} classes for {samples} samples; pass one per sample, or one for all")
-    return entries
+    classes: list[int | None] = entries.long().tolist()
+    return classes * samples if len(classes) == 1 else classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -59,16 +60,24 @@ def _selected(logits: Tensor, output: Any) -> Tensor:
     return _indexed(logits, output)
 
 
+def _whole(index: Any) -> int:
+    """An index. Raises TypeError for a float, which is none even where it is whole, a boolean or a text."""
+    if isinstance(index, bool) or not hasattr(index, "__index__"):
+        raise TypeError(
+            f"output must be an index, a tuple of indices or one per sample, got {index!r}; weights of all outputs are a "
+            "tensor of floats"
+        )
+    return operator.index(index)
+
+
 def _indexed(logits: Tensor, output: Any) -> Tensor:
     if logits.dim() > 3 and names_classes(output):
         logits = class_sums(logits)
     samples = len(logits)
-    if isinstance(output, (int, tuple)):
-        entries: list[tuple[int, ...]] = [(output,) if isinstance(output, int) else tuple(map(int, output))] * samples
-    else:
-        listed: Any = output.tolist() if isinstance(output, Tensor) else list(output)
-        listed = [listed] * samples if isinstance(listed, int) else listed
-        entries = [tuple(entry) if isinstance(entry, (tuple, list)) else (int(entry),) for entry in listed]
+    listed: Any = output.tolist() if hasattr(output, "tolist") else output
+    if not isinstance(listed, list):
+        listed = [listed] * samples
+    entries = [tuple(map(_whole, entry)) if isinstance(entry, (tuple, list)) else (_whole(entry),) for entry in listed]
     if len(entries) == 1:
         entries = entries * samples
     if len(entries) != samples:

@@ -27,7 +27,6 @@ from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.running import as_written, check_heard, explained_running
-from absence_plugins.core.scales import check_scales, measure_scale
 from absence_plugins.core.scores import announce
 from absence_plugins.core.suitability import warn_alike, warn_unsuitable
 from absence_plugins.core.training import Draws
@@ -36,7 +35,7 @@ from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import Pair, of_thread
 from absence_plugins.zennit.refused import REFUSALS
 from absence_plugins.zennit.registration import register_whole, remove_whole
-from absence_plugins.zennit.root_hook import Question, RootHook, expanded_reference, hooks_on
+from absence_plugins.zennit.root_hook import Question, RootHook, expand_checked, hooks_on
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.scores import check_values, scores_only, warn_rounding, weighted
 from absence_plugins.zennit.seeds import (
@@ -215,17 +214,11 @@ class AbsenceAttributor(ShownAttributor):
         if self.reference is None:
             return [None]
         if isinstance(self.reference, Tensor):
-            return [self._expand(self.reference, x)]
+            return [expand_checked(self.reference, x)]
         classes, label = (None, None) if self._is_made else compared_classes(weights, choice)
         drawn = self.reference.nearest(x, classes, label=label)
         assert isinstance(drawn, Tensor)
         return list(drawn.unbind(1))
-
-    @staticmethod
-    def _expand(reference: Tensor, x: Tensor) -> Tensor:
-        """The caller's own reference, on the scale and in the shape of x."""
-        check_scales([x], [measure_scale(reference if reference.dim() == x.dim() else reference[None])])
-        return expanded_reference(reference, x)
 
     @property
     def _is_made(self) -> bool:
@@ -321,7 +314,7 @@ class AbsenceAttributor(ShownAttributor):
     def _at_once(self, input: Tensor, attr_output_fn: OutputFunction, root: Pair) -> tuple[Plan, Tensor, Tensor]:
         """Plan and map from the one forward of [x, r]: there is nothing to choose beforehand."""
         x = input.detach().clone()
-        reference = self._expand(self.reference, x) if isinstance(self.reference, Tensor) else None
+        reference = expand_checked(self.reference, x) if isinstance(self.reference, Tensor) else None
         weights: list[Tensor] = []
 
         def asked(output: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from zennit.core import Hook, RemovableHandle, RemovableHandleList
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.outputs import check_logits, shrunk
+from absence_plugins.core.scales import check_scales, measure_scale
 from absence_plugins.core.scores import announce, logits_of, read_scores
 from absence_plugins.relevance.mode import GraphMode
 
@@ -138,6 +139,12 @@ def expanded_reference(reference: Tensor, x: Tensor) -> Tensor:
             f"a reference of shape {tuple(reference.shape)} does not broadcast to inputs of shape {tuple(x.shape)}; "
             "pass one image, one per sample, or a ReferenceSet"
         ) from None
+
+
+def expand_checked(reference: Tensor, x: Tensor) -> Tensor:
+    """The caller's own reference, on the scale (:func:`~absence_plugins.core.scales.check_scales`) and in the shape of x."""
+    check_scales([x], [measure_scale(reference if reference.dim() == x.dim() else reference[None])])
+    return expanded_reference(reference, x)
 
 
 def hooks_on(root: nn.Module, *, deep: bool = True) -> list[Any]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from absence_plugins import ReferenceSet
 from absence_plugins.core.labels import check_labels, read_label
+from absence_plugins.relevance import relevance
 
 IMAGES = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 1, 2, 2).contiguous()
 
@@ -157,3 +158,23 @@ def test_readers() -> None:
     assert check_labels(np.array([True, False]), 2).tolist() == [1, 0]
     with pytest.raises(ValueError, match="got str"):
         check_labels("abc", 3)
+
+
+@pytest.mark.parametrize("value", [0.7, -1, "cat", torch.tensor([0.5, 1.0]), [1, -2], np.array([float("nan"), 1])])
+@pytest.mark.parametrize("name", ["target", "label"])
+def test_classes_that_are_asked_for_are_read_alike(value: Any, name: str) -> None:
+    references = ReferenceSet(IMAGES, [0, 1, 2, 0, 1, 2], k=1)
+    for draw in (references.nearest, references.nearest_indices, references.random):
+        with pytest.raises(ValueError, match=rf"{name}( must be a class index, got|='cat' must be a class index)"):
+            draw(IMAGES[:2], **{name: value})
+        assert draw(IMAGES[:2], **{name: np.int64(1)}) is not None
+
+
+@pytest.mark.parametrize("output", [0.7, [0.2, 1.9], "cat", True, [True, False], np.array([0.5, 1.0]), (1.5,)])
+def test_outputs_that_are_no_indices_are_refused(output: Any) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    with pytest.raises(TypeError, match="output must be an index, a tuple of indices or one per sample, got"):
+        relevance(net, IMAGES[:2], torch.zeros_like(IMAGES[:2]), output=output)
+    for index in (1, np.int64(1), np.array([1, 1]), torch.tensor([1, 1]), [1, 1], (1,), (np.int64(1),)):
+        found = relevance(net, IMAGES[:2], torch.zeros_like(IMAGES[:2]), output=index)
+        assert torch.allclose(found.output, net(IMAGES[:2])[:, 1])

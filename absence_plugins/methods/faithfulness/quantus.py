@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.core.labels import check_labels
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.methods.faithfulness.result import View
 from absence_plugins.methods.faithfulness.scores import absence_scores
@@ -150,5 +151,6 @@ class AbsenceFaithfulness(Metric):
             return torch.as_tensor(np.asarray(values)).to(parameter.device)
 
         x = tensor(x_batch).to(parameter.dtype)
-        scores = absence_scores(network, x, tensor(y_batch).long(), tensor(a_batch).to(x), **self.options)
+        units = check_labels(np.asarray(y_batch), len(x), "image").to(x.device)
+        scores = absence_scores(network, x, units, tensor(a_batch).to(x), **self.options)
         return list(scores.per_sample.tolist())
