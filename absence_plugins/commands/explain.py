@@ -157,8 +157,12 @@ def explain_images(
     notes = (*notes, *(read.notes if read else ()), *left_out)
     if method.lower().startswith("lucent:"):
         references = None if is_made else references
-        page = write_unit_page(images, loaded, out, references, method, steps, seed, command, notes, progress=progress)
-        return ExplainedImages(page, len(images))
+        page, failed = write_unit_page(
+            images, loaded, out, references, method, steps, seed, command, notes, progress=progress
+        )
+        if read is not None:
+            read.write(Path(out))
+        return ExplainedImages(page, len(images) - len(failed), failed)
     check_method(method, steps, has_references=references is not None and not is_made)
     require_folder(out)
     with seeded(seed):

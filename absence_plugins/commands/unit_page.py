@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins import ReferenceSet
 from absence_plugins.commands.maps.lucent import SMALL, STEPS, UnitName, unit_row
@@ -15,6 +18,8 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.commands.rows import add_warnings, denormalize
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.files import require_folder
+from absence_plugins.core.names import spell_name
+from absence_plugins.data.pictures import UnreadableImage
 from absence_plugins.report import Page, write_page
 
 HOW_TO_READ_UNIT = (
@@ -46,12 +51,15 @@ def write_unit_page(
     notes: Sequence[str],
     *,
     progress: bool,
-) -> Path:
-    """The page of ``lucent:LAYER:UNIT``."""
+) -> tuple[Path, tuple[tuple[Path, str], ...]]:
+    """The page of ``lucent:LAYER:UNIT``, and the images that cannot be read, with the reason: they are left out.
+
+    Raises ValueError if none can be read.
+    """
     unit = UnitName.parse(method)
     steps = STEPS if steps is None else check_integer("--steps", steps)
     require_folder(out)
-    pictures = torch.stack([loaded.preprocessing.picture(Path(path)) for path in images])
+    pictures, failed = _read_pictures(images, loaded)
     if references is not None:
         pictures = torch.cat([pictures, denormalize(references.images[0], loaded)])
     row = add_warnings(
@@ -61,6 +69,8 @@ def write_unit_page(
         pictures,
         loaded.preprocessing.normalize,
     )
+    if failed:
+        notes = (*notes, f"Left out: {'; '.join(f'{spell_name(path.name)}: {why}' for path, why in failed)}.")
     lead = (
         f"{unit.shown[0].upper()}{unit.shown[1:]}: what raises it and what lowers it, as pictures optimized with "
         "Lucent, each beside the real images on which it is highest and lowest. Values are those before the "
@@ -77,4 +87,22 @@ def write_unit_page(
         how_to_read=HOW_TO_READ_UNIT,
         provenance=provenance(seed=seed, command=command),
     )
-    return write_page(page, Path(out))
+    return write_page(page, Path(out)), failed
+
+
+def _read_pictures(images: Sequence[Path], loaded: LoadedModel) -> tuple[Tensor, tuple[tuple[Path, str], ...]]:
+    pictures: list[Tensor] = []
+    failed: list[tuple[Path, str]] = []
+    for path in images:
+        try:
+            pictures.append(loaded.preprocessing.picture(path))
+        except UnreadableImage as error:
+            failed.append((path, error.why))
+            if len(images) == 1:
+                raise
+    if not pictures:
+        named = "; ".join(f"{spell_name(path)}: {why}" for path, why in failed)
+        raise ValueError(f"none of the {len(images)} images can be read: {named}")
+    for path, why in failed:
+        tqdm.write(f"skipped {spell_name(path.name)}: {why}", file=sys.stderr)
+    return torch.stack(pictures), tuple(failed)

@@ -19,28 +19,13 @@ SYSTEM = frozenset(
     }
 )  # fmt: skip
 HIDDEN, OTHER, AGAIN, LOOP, CLOSED = "hidden", "other", "again", "loop", "closed"
-# How many there are, of which folder, and which: one and several.
-SENTENCES = {
-    HIDDEN: (
-        "1 hidden file or folder, or one of the operating system, was left out of {folder}: {names}.",
-        "{count} hidden files and folders, or those of the operating system, were left out of {folder}: {names}.",
-    ),
-    OTHER: (
-        "1 file of {folder} does not end as an image that Pillow opens, and was passed over: {names}.",
-        "{count} files of {folder} do not end as an image that Pillow opens, and were passed over: {names}.",
-    ),
-    AGAIN: (
-        "1 link of {folder} leads to images that are there already, which count once: {names}.",
-        "{count} links of {folder} lead to images that are there already, which count once: {names}.",
-    ),
-    LOOP: (
-        "1 link of {folder} leads back to a folder above it and was not followed: {names}.",
-        "{count} links of {folder} lead back to folders above them and were not followed: {names}.",
-    ),
-    CLOSED: (
-        "1 folder in {folder} cannot be opened and was left out: {names}.",
-        "{count} folders in {folder} cannot be opened and were left out: {names}.",
-    ),
+# One and several of them, in the order in which they are said.
+KINDS = {
+    CLOSED: ("folder that cannot be opened", "folders that cannot be opened"),
+    HIDDEN: ("hidden or system file or folder", "hidden or system files and folders"),
+    OTHER: ("file without the ending of an image", "files without the ending of an image"),
+    AGAIN: ("second link to the same images", "further links to the same images"),
+    LOOP: ("link back to a folder that holds it", "links back to folders that hold them"),
 }
 
 
@@ -120,16 +105,13 @@ class FoundImages:
         )
 
     def explain_passed_over(self) -> tuple[str, ...]:
-        """A sentence for every kind of what was passed over."""
+        """A sentence on what was passed over, or nothing."""
         found = []
-        for kind, (one, several) in SENTENCES.items():
+        for kind, forms in KINDS.items():
             names = [self.relative(path) for path, why in self.passed_over if why == kind]
             if names:
-                form = one if len(names) == 1 else several
-                found.append(
-                    form.format(folder=spell_name(self.folder), count=f"{len(names):,}", names=list_names(names))
-                )
-        return tuple(found)
+                found.append(f"{len(names):,} {forms[len(names) > 1]} ({list_names(names)})")
+        return (f"Passed over in {spell_name(self.folder)}: {'; '.join(found)}.",) if found else ()
 
     @property
     def notes(self) -> tuple[str, ...]:

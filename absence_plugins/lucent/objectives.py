@@ -16,6 +16,7 @@ from lucent.optvis import objectives as host
 from torch import Tensor, nn  # noqa: F401  (nn: examples)
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.names import read_number
 from absence_plugins.core.rectified import looks_rectified
 from absence_plugins.core.results import Shown
 from absence_plugins.core.table import Grid
@@ -301,10 +302,11 @@ def as_objective(objective: Any) -> Any:
             )
         return objective
     layer, separator, channel = objective.strip().rpartition(":")
-    if not separator or not layer.strip("- ") or not channel.strip().isdigit():
+    number = read_number(channel.strip())
+    if not separator or not layer.strip("- ") or number is None or number < 0:
         raise ValueError(f"objective {objective!r} must read 'LAYER:CHANNEL' (raise it) or '-LAYER:CHANNEL' (lower it)")
     if layer.startswith("-"):
-        return absence_channel(layer[1:].strip(), int(channel))
+        return absence_channel(layer[1:].strip(), number)
     return host.as_objective(objective)
 
 

@@ -30,6 +30,7 @@ from absence_plugins.data.folders import find_images
 from absence_plugins.experiments import imagenet
 from absence_plugins.experiments.debias.folder import _parts
 from absence_plugins.methods.invert import concepts_from_folder
+from absence_plugins.report import Row
 
 NFC, NFD = (unicodedata.normalize(form, "Löwe") for form in ("NFC", "NFD"))
 
@@ -147,7 +148,7 @@ def by_class(root: Path, files: list[Path], labels: list[str]) -> dict[str, set[
     return found
 
 
-@settings(max_examples=30, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(files_made, links_made)
 def test_every_command_reads_what_a_plain_walk_with_pillow_finds(
     files: list[tuple[str, str]], links: list[tuple[str, str, str]]
@@ -205,7 +206,10 @@ def messy(tmp_path: Path) -> Path:
     return root
 
 
-MESS = [r"1 of 5 files of .*set cannot be read .* cat/half\.png \(", "2 hidden files and folders", "cat/list.txt"]
+MESS = [
+    r"1 of 5 files of .*set cannot be read .* cat/half\.png \(",
+    r"Passed over in .*set: 2 hidden or .*cat/list\.txt",
+]
 READ = ["cat/1.png", "cat/2.gif", "dog/3.png", "dog/4.png"]
 
 
@@ -238,7 +242,7 @@ def test_a_messy_folder_is_read_the_same_and_said_the_same(
         files = READERS[command](messy, monkeypatch)
     assert [str(path.relative_to(messy)) for path in files] == READ
     said = [str(one.message) for one in caught]
-    assert len(said) == 3
+    assert len(said) == 2
     for sentence, pattern in zip(said, MESS, strict=True):
         assert re.search(pattern, sentence), sentence
 
@@ -265,8 +269,30 @@ def test_explain_takes_folders_and_says_on_its_page_what_it_left_out(messy: Path
     assert [path.name for path, _ in found.failed] == ["half.png"]
     page = found.page.read_text(encoding="utf-8")
     assert "1 of 5 files of" in page
-    assert page.index("cannot be read as images") < page.index("hidden files and folders") < page.index("list.txt")
+    assert page.index("cannot be read as images") < page.index("Passed over in")
     assert list(json.loads((tmp_path / "page" / "unreadable.json").read_text())) == ["cat/half.png"]
+
+
+@pytest.mark.filterwarnings("ignore::absence_plugins.core.AbsenceWarning")
+def test_one_bad_file_does_not_end_the_page_of_a_unit(
+    messy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from absence_plugins.commands import unit_page
+
+    counts: list[int] = []
+
+    def row(model: nn.Module, unit: object, pictures: Tensor, *_: object, **__: object) -> Row:
+        counts.append(len(pictures))
+        return Row("Unit", "", (), ())
+
+    monkeypatch.setattr(unit_page, "unit_row", row)
+    found = explain_images([messy / "cat"], loaded(), tmp_path / "page", method="lucent:labels:0", progress=False)
+    assert counts == [2]
+    assert [path.name for path, _ in found.failed] == ["half.png"]
+    assert found.summary().startswith("2 of 3 images")
+    assert "Left out: half.png: " in found.page.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"half\.png is not an image"):
+        explain_images([messy / "cat" / "half.png"], loaded(), tmp_path / "page", method="lucent:labels:0", progress=False)
 
 
 @pytest.mark.filterwarnings("ignore::absence_plugins.core.AbsenceWarning")

@@ -36,9 +36,8 @@ def test_folders_of_systems_and_tools_are_no_classes(tmp_path: Path, left: str) 
     assert listed(found) == [("cat/1.png", "cat"), ("dog/1.png", "dog")]
     first = left.partition("/")[0]
     (note,) = found.notes
-    assert note.startswith("2 hidden files and folders, or those of the operating system, were left out of")
-    assert f" {first}" in note
-    assert f"cat/{first}" in note
+    assert note.startswith(f"Passed over in {tmp_path}: 2 hidden or system files and folders (")
+    assert {first, f"cat/{first}"} == set(note.partition("folders (")[2].removesuffix(").").split(", "))
 
 
 def test_hidden_files_are_no_images_and_every_extension_that_pillow_opens_is(tmp_path: Path) -> None:
@@ -47,11 +46,10 @@ def test_hidden_files_are_no_images_and_every_extension_that_pillow_opens_is(tmp
     assert [path.name for path in found.files] == list(names)
     assert found.classes == ()
     assert set(found.labels) == {None}
-    assert [note.split(",")[0] for note in found.notes] == [
-        "3 hidden files and folders",
-        f"3 files of {tmp_path} do not end as an image that Pillow opens",
-    ]
-    assert found.notes[1].endswith("passed over: g.txt, h, i.pdf.")
+    assert found.notes == (
+        f"Passed over in {tmp_path}: 3 hidden or system files and folders (._a.gif, .b.png, Thumbs.db); "
+        "3 files without the ending of an image (g.txt, h, i.pdf).",
+    )
 
 
 def test_linked_classes_are_classes(tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_a_folder_that_cannot_be_opened_is_listed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "scandir", refusing)
     found = find_images(tmp_path)
     assert listed(found) == [("cat/1.png", "cat")]
-    assert found.notes == (f"2 folders in {tmp_path} cannot be opened and were left out: cat/closed, dog.",)
+    assert found.notes == (f"Passed over in {tmp_path}: 2 folders that cannot be opened (cat/closed, dog).",)
     assert found.class_notes == ()
     with pytest.raises(ValueError, match=r"folder .*dog cannot be opened \(Permission denied\)"):
         find_images(tmp_path / "dog")
@@ -155,7 +153,9 @@ def test_what_is_no_folder_of_images_is_refused(tmp_path: Path) -> None:
         find_images(tmp_path / "nowhere", "references folder")
     with pytest.raises(ValueError, match=r"b\.txt is a file"):
         find_images(tmp_path / "a" / "b.txt")
-    with pytest.raises(ValueError, match=r"folder .*a holds no images\. 1 file of .*a does not end as an image"):
+    with pytest.raises(
+        ValueError, match=r"folder .*a holds no images\. Passed over .*: 1 file without the ending of an image"
+    ):
         find_images(tmp_path / "a")
 
 
