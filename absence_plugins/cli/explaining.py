@@ -43,7 +43,7 @@ def demo(
 
 @app.command()
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
     model: Model = "torchvision:resnet18",
     weights: Weights = "none",
     references: Annotated[

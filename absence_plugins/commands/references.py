@@ -21,7 +21,7 @@ from absence_plugins.commands.predictions import predict_classes
 from absence_plugins.commands.same_photograph import show_same
 from absence_plugins.core.names import normal_name, read_number, spell_name
 from absence_plugins.core.pooling import PHOTOGRAPH
-from absence_plugins.data.folders import FoundImages, find_images
+from absence_plugins.data.folders import FoundImages, find_images, list_names
 
 SHOWN = 6  # folders in a line
 NAMED = 3  # files in a sentence
@@ -273,9 +273,9 @@ def describe_references(references: FolderReferences, loaded: LoadedModel) -> st
     said = f"{total} image{'s' * (total != 1)} of {spell_name(references.folder)}"
     if known:
         how = f"folders{', ' if references.folders.note else ''}{references.folders.note}"
-        said += f"; {how}: {_list([f'{name} is {loaded.name(index)}' for name, index in known.items()])}"
+        said += f"; {how}: {list_names([f'{name} is {loaded.name(index)}' for name, index in known.items()], SHOWN)}"
     if unknown:
-        said += f"; no class of the model, so that their images count as what it predicts: {_list(unknown)}"
+        said += f"; no class of the model, so that their images count as what it predicts: {list_names(unknown, SHOWN)}"
     if not references.classes and not references.is_contrast:
         said += "; there are no class folders, so each counts as the class that the model predicts"
     if known:
@@ -288,10 +288,6 @@ def describe_references(references: FolderReferences, loaded: LoadedModel) -> st
     if isinstance(references.contrast, int):
         compared = f"{loaded.name(references.contrast)} only"
     return f"{said}; compared with {compared}, the nearest in {near}."
-
-
-def _list(words: Sequence[str]) -> str:
-    return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
 
 
 def _find_contrast(
@@ -310,7 +306,11 @@ def _find_contrast(
     except ValueError as error:
         if Path(contrast).is_dir():
             return find_images(contrast, "--contrast folder"), None
-        near = f"; the folders of {spell_name(walked.folder)} are: {_list(walked.classes)}" if walked.classes else ""
+        near = (
+            f"; the folders of {spell_name(walked.folder)} are: {list_names(walked.classes, SHOWN)}"
+            if walked.classes
+            else ""
+        )
         raise ValueError(f"{error}{near}") from None
 
 

@@ -67,10 +67,14 @@ class FoundImages:
         return replace(self, files=files, labels=labels)
 
     def of_class(self, name: str) -> FoundImages:
-        """Only the images of one class, without classes."""
+        """Only the images of one class, and what was left out beside them, without classes."""
         label = self.classes.index(name)
         part = self.take(place for place, own in enumerate(self.labels) if own == label)
-        return replace(part, classes=(), labels=(None,) * len(part), class_notes=())
+        passed_over, unreadable = (
+            tuple(each for each in given if normal_name(each[0].relative_to(self.folder).parts[0]) == name)
+            for given in (self.passed_over, self.unreadable)
+        )
+        return FoundImages(self.folder, part.files, (), (None,) * len(part), passed_over, unreadable)
 
     def with_class(self) -> FoundImages:
         """Only the images that have a class."""
@@ -327,11 +331,11 @@ def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def list_names(names: Sequence[str]) -> str:
-    """The first few names, and how many others there are.
+def list_names(names: Sequence[str], count: int = SHOWN) -> str:
+    """The first names, ``count`` of them, and how many others there are.
 
     >>> list_names(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

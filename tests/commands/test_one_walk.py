@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from absence_plugins.commands import label, report
 from absence_plugins.commands.directions import Fit, _read_images
+from absence_plugins.commands.early_checks import check_images
 from absence_plugins.commands.explain import explain_images
 from absence_plugins.commands.image_folder import FolderImages, readable
 from absence_plugins.commands.models import LoadedModel, Preprocessing
@@ -261,6 +262,7 @@ def test_a_folder_in_which_nothing_can_be_read_is_refused(
 @pytest.mark.filterwarnings("ignore::absence_plugins.core.AbsenceWarning")
 def test_explain_takes_folders_and_says_on_its_page_what_it_left_out(messy: Path, tmp_path: Path) -> None:
     references = load_references(messy, loaded(("cat", "dog")), k=1)
+    check_images([messy / "cat"])  # before torch is imported
     found = explain_images(
         [messy / "cat", tmp_path / "elsewhere" / "3.png"], loaded(("cat", "dog")), tmp_path / "page",
         references=references, method="relevance", progress=False,
@@ -350,6 +352,15 @@ def test_a_contrast_that_is_a_number_and_another_folder_is_refused(tmp_path: Pat
     whole = load_references(tmp_path, loaded(), k=1, contrast=str(tmp_path / "1"))
     assert [path.name for path in whole.files] == ["a.png"]
     assert load_references(tmp_path, loaded(), k=1, contrast="0").contrast == 0
+
+
+def test_a_contrast_folder_says_only_what_was_left_out_of_it(messy: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "broken.png").symlink_to("nowhere")
+    with pytest.warns(AbsenceWarning, match=r"1 of 3 files of .*dog/broken\.png \(a broken link\)\.$") as said:
+        references = load_references(messy, loaded(), k=1, contrast="dog")
+    assert len(said) == 1
+    assert references.is_contrast
+    assert [path.name for path in references.files] == ["3.png", "4.png"]
 
 
 def test_of_several_frames_the_first_is_read_and_it_is_said(tmp_path: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.datasets import ImageFolder
 
 from absence_plugins.core.names import read_number, spell_name
 from absence_plugins.data.folders import FoundImages, find_images
@@ -50,6 +54,27 @@ def test_hidden_files_are_no_images_and_every_extension_that_pillow_opens_is(tmp
         f"Passed over in {tmp_path}: 3 hidden or system files and folders (._a.gif, .b.png, Thumbs.db); "
         "3 files without the ending of an image (g.txt, h, i.pdf).",
     )
+
+
+PLACES = ("cat", "dog", "cat/deep", "dog/a-b", "dog/a", "Dog", "2", "10", unicodedata.normalize("NFD", "Löwe"), "Zebra")
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PLACES), st.sampled_from(("a.png", "B.GIF", "10.png", "2.jp2"))),
+        min_size=1,
+        max_size=20,
+        unique=True,
+    )
+)
+def test_where_nothing_is_left_out_classes_and_order_are_those_of_image_folder(names: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = find_images(make(Path(folder), *map("/".join, names)))
+        host = ImageFolder(folder, is_valid_file=lambda path: True)
+        assert found.notes == found.class_notes == ()
+        assert found.classes == tuple(unicodedata.normalize("NFC", name) for name in host.classes)
+        assert list(zip(map(str, found.files), found.labels, strict=True)) == host.samples
 
 
 def test_linked_classes_are_classes(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.shell import write_command
 from absence_plugins.core.table import write_csv
-from absence_plugins.data.folders import FoundImages, find_images
+from absence_plugins.data.folders import FoundImages, find_images, list_names
 from absence_plugins.experiments.debias.training import (
     NONE,
     SETS,
@@ -126,7 +126,7 @@ def _parts(data: Path, seed: int, out: Path, *, progress: bool) -> tuple[Files, 
         train, validation = _find_classes(data / "train"), _find_classes(data / "val")
         if train.classes != validation.classes:
             raise ValueError(
-                f"train has the classes {_list(train)}, val {_list(validation)}; they must be the same two"
+                f"train has the classes {list_names(train.classes, SHOWN)}, val {list_names(validation.classes, SHOWN)}; they must be the same two"
             )
         found = readable(train.join(validation, data), known=out, has_classes=True, progress=progress)
         files, split = _pairs(found), sum(place < len(train) for place in found.places)
@@ -144,13 +144,9 @@ def _find_classes(folder: Path) -> FoundImages:
     if len(found.classes) != 2:
         raise ValueError(
             f"{spell_name(folder)} must have two subfolders of images, one per class; it has {len(found.classes)}"
-            f"{': ' if found.classes else ''}{_list(found)}"
+            f"{': ' if found.classes else ''}{list_names(found.classes, SHOWN)}"
         )
     return found.with_class()
-
-
-def _list(found: FoundImages) -> str:
-    return ", ".join(found.classes[:SHOWN]) + (", ..." if len(found.classes) > SHOWN else "")
 
 
 def _pairs(found: Readable) -> Files:
