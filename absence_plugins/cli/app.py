@@ -56,6 +56,8 @@ def clear_errors() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _shown
+            # Pillow's own on damaged EXIF data and the like name no file; what matters of one, data.pictures says
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     except (typer.Exit, typer.Abort):
         raise

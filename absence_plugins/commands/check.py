@@ -34,10 +34,13 @@ from absence_plugins.commands.check_structure import (
     make_inputs,
 )
 from absence_plugins.commands.models import LoadedModel
+from absence_plugins.core.names import spell_name
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.reading import plain_model
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import align
+from absence_plugins.data.folders import describe_frames
+from absence_plugins.data.pictures import count_frames
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -260,13 +263,15 @@ def check_loaded(
         ValueError: the image cannot be read; as :func:`check_model`.
     """
     prepared = loaded.preprocessing
+    frames: tuple[str, ...] = ()
     if image is None:
         low = torch.rand(
             1, prepared.channels, *(-(-prepared.size // 8),) * 2, generator=torch.Generator().manual_seed(0)
         )
         picture = nn.functional.interpolate(low, (prepared.size,) * 2, mode="bicubic")[0].clamp(0, 1)
     else:
-        picture = prepared.picture(image)
+        picture, count = prepared.picture(image), count_frames(image)
+        frames = describe_frames([(spell_name(image.name), count)] if count > 1 else [])
     found = check_model(
         loaded.model,
         prepared.normalize(picture)[None],
@@ -274,8 +279,8 @@ def check_loaded(
         budget=budget,
         every_layer=every_layer,
         name=name,
-        image=MADE if image is None else image.name,
-        notes=loaded.notes,
+        image=MADE if image is None else spell_name(image.name),
+        notes=(*loaded.notes, *frames),
         progress=progress,
     )
     return replace(found, outputs=replace(found.outputs, name=loaded.name(found.outputs.predicted)))

@@ -33,7 +33,8 @@ from absence_plugins.core.files import require_folder
 from absence_plugins.core.names import read_number, spell_name
 from absence_plugins.core.pooling import PHOTOGRAPH
 from absence_plugins.core.randomness import seeded
-from absence_plugins.data.folders import find_images
+from absence_plugins.data.folders import describe_frames, find_images
+from absence_plugins.data.pictures import count_frames
 from absence_plugins.methods.regions.measure import DRAWS
 from absence_plugins.methods.regions.result import BEYOND
 from absence_plugins.report import Page, Row, write_page
@@ -184,7 +185,7 @@ def explain_images(
 
 
 def _list_images(named: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Of files and folders the files, and what was left out of the folders, in sentences that are warned of, too."""
+    """Of files and folders the files, and what was left out of folders and files, in sentences that are warned of, too."""
     files: list[Path] = []
     notes: list[str] = []
     for path in named:
@@ -194,6 +195,8 @@ def _list_images(named: Sequence[Path]) -> tuple[list[Path], list[str]]:
             notes += found.notes
         else:
             files.append(path)
+    frames = [(path, count_frames(path)) for path in files]
+    notes += describe_frames([(spell_name(path.name), count) for path, count in frames if count > 1])
     for note in notes:
         warnings.warn(note, AbsenceWarning, stacklevel=3)
     return files, notes

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from absence_plugins.commands.models import Preprocessing
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.names import spell_name
-from absence_plugins.data.folders import FoundImages, find_images, list_names
+from absence_plugins.data.folders import FoundImages, describe_frames, find_images
 from absence_plugins.data.pictures import UnreadableImage, read_picture
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
@@ -78,21 +77,13 @@ class Readable:
     def notes(self) -> tuple[str, ...]:
         """What a page says of what was left out, in sentences; what cannot be read comes first."""
         classes = self.found.class_notes if self.has_classes else ()
+        frames = [(self.found.relative(path), count) for path, count in self.frames]
         return (
             *self.found.explain_unreadable(LISTED),
-            *self._say_frames(),
+            *describe_frames(frames, spell_name(self.folder)),
             *self.found.explain_passed_over(),
             *classes,
         )
-
-    def _say_frames(self) -> Iterator[str]:
-        if self.frames:
-            one = len(self.frames) == 1
-            shown = [f"{self.found.relative(path)} ({count})" for path, count in self.frames]
-            yield (
-                f"{len(self.frames)} file{'' if one else 's'} of {spell_name(self.folder)} {'has' if one else 'have'} "
-                f"several frames or pages, of which the first is taken: {list_names(shown)}."
-            )
 
     def write(self, out: Path) -> None:
         """List all that were left out in ``unreadable.json`` beside a page; where there are none, remove such a

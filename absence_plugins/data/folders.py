@@ -331,6 +331,20 @@ def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
+def describe_frames(frames: Sequence[tuple[str, int]], folder: str = "") -> tuple[str, ...]:
+    """A sentence on the files that have several frames, by name and number of frames; none where there are none.
+
+    >>> describe_frames([("a.gif", 12), ("b.tif", 2)])
+    ('2 images have several frames or pages, of which the first is taken: a.gif (12), b.tif (2).',)
+    """
+    if not frames:
+        return ()
+    what = f"file{'s' * (len(frames) > 1)} of {folder}" if folder else f"image{'s' * (len(frames) > 1)}"
+    has = "has" if len(frames) == 1 else "have"
+    shown = list_names([f"{name} ({count})" for name, count in frames])
+    return (f"{len(frames)} {what} {has} several frames or pages, of which the first is taken: {shown}.",)
+
+
 def list_names(names: Sequence[str], count: int = SHOWN) -> str:
     """The first names, ``count`` of them, and how many others there are.
 

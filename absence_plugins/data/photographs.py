@@ -86,11 +86,11 @@ def _open_photograph(name: str) -> Any:
         raise ValueError(f"there is no photograph {name!r}; there are: {', '.join(PHOTOGRAPHS)}")
     try:
         import skimage.data
-        from PIL import Image
+
+        from absence_plugins.data.pictures import read_picture
     except ImportError as error:
         raise ImportError(f'the photographs are optional ({error}); pip install "absence-plugins[photos]"') from error
-    with Image.open(Path(skimage.data.__file__).parent / PHOTOGRAPHS[name]) as opened:
-        return opened.convert("RGB")
+    return read_picture(Path(skimage.data.__file__).parent / PHOTOGRAPHS[name])
 
 
 def _network_input(picture: Any, left: int, top: int, square: int, side: int) -> Tensor:

@@ -123,6 +123,15 @@ def read_picture(path: Path, channels: int = 3, *, side: int | None = None, back
         raise UnreadableImage(f"{name} is not an image that Pillow can read ({why})", why) from None
 
 
+def count_frames(path: Path) -> int:
+    """How many frames or pages a file has, of which :func:`read_picture` takes the first; 1 where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return _count_frames(_identify(file, ""))
+    except Exception:  # said by whoever reads it
+        return 1
+
+
 def _identify(file: BinaryIO, name: str) -> Any:
     """Opens a file by its first bytes, as ``Image.open`` does, but for formats that are no pictures, and without the
     warning of its own limit of pixels, which is decided on here.
