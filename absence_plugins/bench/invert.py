@@ -110,7 +110,7 @@ class InvertResult:
                 "",
                 "straightforward: one sklearn.metrics.roc_auc_score per candidate formula, same beam, same best AUC; "
                 f"its time is extrapolated from that of {extrapolated} candidates",
-                f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0; labels prepared and results "
+                f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0, prefer=auc; labels prepared and results "
                 "made included",
                 "",
                 *surroundings(self.environment),
@@ -229,7 +229,7 @@ def measure(problem: Problem, run: Run) -> Speed:
 
     def ours() -> float:
         found = label_units(there, classes, names, length=problem.length, beam=problem.beam, top=problem.beam,
-                            exact_pairs=False, holdout=0, progress=False)  # fmt: skip
+                            exact_pairs=False, holdout=0, min_support=1, prefer="auc", progress=False)  # fmt: skip
         return found[0].best.auc
 
     def plain() -> tuple[float | None, float, int, int]:

@@ -25,7 +25,7 @@ from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.data.folders import find_images
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.identity import NOTHING, Identity, digest_of, identify_data, identify_model
-from absence_plugins.methods.invert import Negation, UnitLabel, UnitLabels, label_units
+from absence_plugins.methods.invert import Formula, Negation, UnitLabel, UnitLabels, label_units
 from absence_plugins.methods.invert.concepts import concepts_of
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.report import Page, Panel, Row, write_page
@@ -267,11 +267,12 @@ def _page(
 
 def _row(label: UnitLabel, samples: Samples, values: Tensor) -> Row:
     best, absent = label.best, label.absence
-    holds = best.formula.evaluate(samples.concepts, samples.names)
+    truth = best.formula.truth(samples.concepts, samples.names)
     towards = values if label.mode == "positive" else -values
     word, opposite = ("highest", "lowest") if label.mode == "positive" else ("lowest", "highest")
-    top = int(torch.where(holds, towards, -torch.inf).argmax())
-    rest = ~holds if absent is None else samples.concepts[:, samples.names.index(absent.concept)] & ~holds
+    top = int(torch.where(truth.true, towards, -torch.inf).argmax())
+    there = truth if absent is None else ~Formula(absent.concept).truth(samples.concepts, samples.names)
+    rest = there.false & truth.false
     bottom = int(torch.where(rest, towards, torch.inf).argmin())
     missing = "it does not hold" if absent is None else f"{absent.concept} is there"
     panels = [

@@ -60,7 +60,9 @@ def test_both_searches_find_the_same_and_timing_a_part_changes_nothing(hierarchi
         unit = activations[:, u].numpy()
         best, _, asked, timed = plain_beam(unit, labels.numpy(), length=3, beam=3, part=10)
         assert (asked, timed) == (2 * problem.concepts * (1 + 2 * 3 * 2), 30)
-        found = label_units(unit, labels, names, beam=3, exact_pairs=False, holdout=0, progress=False)[0]
+        found = label_units(
+            unit, labels, names, beam=3, exact_pairs=False, holdout=0, min_support=1, prefer="auc", progress=False
+        )[0]
         assert found.best.auc == pytest.approx(best, abs=1e-15)
     if not hierarchical:
         full = plain_beam(unit, labels.numpy(), length=3, beam=3)

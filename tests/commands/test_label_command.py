@@ -50,13 +50,13 @@ def test_the_digits_are_named_and_the_page_says_what_each_not_is_worth(folder: P
     output = (folder / "page" / "labels.txt").read_text()
     assert "reading relu4: 64 channels, before its nonlinearity" in result.stderr
     assert torch.equal(torch.get_rng_state(), before)
-    assert "64 of 64 units named (q <= 0.05), 28 of them with a NOT" in output
+    assert "64 of 64 units named (q <= 0.05), 32 of them with a NOT" in output
     assert "NOT loop on top is worth +0." in output
     page = (folder / "page" / "index.html").read_text(encoding="utf-8")
     assert "What a NOT is worth" in page
     assert "Unit 58: NOT vertical bar" in page
     assert "unit 54: stroke at the upper left AND NOT loop on top" in output
-    assert "28 of 64 names have a NOT" in page
+    assert "32 of 64 names have a NOT" in page
     assert page.count("<img ") == 4 * 16  # twelve units with a NOT, four others
     lines = list(csv.DictReader((folder / "page" / "labels.csv").open()))
     assert {int(line["unit"]) for line in lines} == set(range(64))

@@ -341,7 +341,9 @@ def test_the_result_is_a_sequence_with_table_json_and_csv(tmp_path: object) -> N
     [
         ({"concepts": [[0, 2]] * 4}, ValueError, r"concepts\[0, 1\] is 2; labels must be 0 or 1"),
         ({"concepts": [[0, 0.5]] * 4}, ValueError, "0.5; labels must be 0 or 1"),
-        ({"concepts": [[0, float("nan")]] * 4}, ValueError, "nan; labels must be 0 or 1"),
+        ({"concepts": [[0, float("nan")], [1, float("nan")]] * 2}, ValueError, "concept 'b' .* is unknown on every sample"),
+        ({"prefer": "long"}, ValueError, "prefer='long' must be one of short, auc"),
+        ({"min_support": 0}, ValueError, "min_support=0 must be at least 1"),
         ({"concepts": [[0, 1], [1, 1], [0, 1], [1, 1]]}, ValueError, r"concept 'b' \(column 1\) holds on every sample.*leave it out"),
         ({"concepts": [[0, 1], [0, 0], [0, 1], [0, 0]]}, ValueError, "concept 'a' .* holds on no sample"),
         ({"concepts": [0, 1, 0, 1]}, ValueError, r"pass \[N, K\]"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from absence_plugins.methods.invert import Formula, auroc, expand_hypernyms
+from absence_plugins.methods.invert import Formula, auroc, expand_hypernyms, label_units, unknown
 from absence_plugins.methods.invert.inputs import Truth, as_truth
 
 NAN = float("nan")
@@ -75,3 +75,66 @@ def test_what_is_no_label_is_named() -> None:
     truth = as_truth(np.array([[1, None], [0, 1]], dtype=object))
     assert isinstance(truth, Truth)
     assert truth.known.tolist() == [[True, False], [True, True]]
+
+
+def brute(values: np.ndarray, labels: np.ndarray, low: float, high: float, support: int) -> float:
+    """The best AUC of up to two literals, by counting pairs on the samples on which a formula is known."""
+    columns = [Truth(labels[:, k] == 1, labels[:, k] == 0) for k in range(labels.shape[1])]
+    literals = columns + [~one for one in columns]
+    pairs = [op(one, two) for one, two in itertools.combinations(literals, 2) for op in (Truth.__and__, Truth.__or__)]
+    best = 0.0
+    for truth in literals + pairs:
+        n1, n0 = int(truth.true.sum()), int(truth.false.sum())
+        if min(n1, n0) >= support and low * (n1 + n0) - 1e-9 <= n1 <= high * (n1 + n0) + 1e-9:
+            one, two = values[truth.true][:, None], values[truth.false][None]
+            best = max(best, float(((one > two) + 0.5 * (one == two)).mean()))
+    return best
+
+
+def test_the_search_leaves_unknown_samples_out_of_each_formula_and_equals_brute_force() -> None:
+    rng = np.random.default_rng(1)
+    for seed in range(20):
+        labels = rng.choice([0.0, 1.0, NAN], (60, 5), p=[0.5, 0.3, 0.2])
+        values = np.round((labels[:, 0] == 1) - 1.0 * (labels[:, 1] == 1) + rng.normal(size=60), seed % 2)
+        low, high = [(0.0, 1.0), (0.2, 1.0), (0.1, 0.6)][seed % 3]
+        found = label_units(
+            values, labels, list("abcde"), length=2, min_fraction=low, max_fraction=high, min_support=2, holdout=0,
+            prefer="auc", progress=False,
+        )[0]  # fmt: skip
+        assert found.best.auc == pytest.approx(brute(values, labels, low, high, 2), abs=1e-12)
+        for one in found.formulas:
+            truth = one.formula.truth(labels, list("abcde"))
+            score = auroc(values[truth.known], truth.true[truth.known][:, None])
+            assert one.auc == float(score[0])
+            assert one.fraction == pytest.approx(float(truth.true.sum() / truth.known.sum()))
+        truths = [one.formula.truth(labels, list("abcde")) for one in found.formulas]
+        keys = {(tuple(t.true.tolist()), tuple(t.false.tolist())) for t in truths}
+        assert len(keys) == len(truths)
+
+
+def test_screening_many_candidates_finds_the_planted_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.random((400, 10)) < 0.4
+    labels = np.where(rng.random(truth.shape) < 0.15, NAN, truth)
+    values = (truth[:, 3] & ~truth[:, 7]) + 0.3 * rng.normal(size=400)
+    names = [f"c{k}" for k in range(10)]
+    whole = label_units(values, labels, names, length=2, progress=False)[0]
+    assert str(whole.best.formula) == "c3 AND NOT c7"
+    assert whole.best.q < 1e-6
+    assert whole.best.negations[0].q < 1e-4
+    monkeypatch.setattr(unknown, "CHEAP", 1)
+    monkeypatch.setattr(unknown, "SCREENED", 40)
+    monkeypatch.setattr(unknown, "CHUNK", 1000)
+    screened = label_units(values, labels, names, length=2, progress=False)[0]
+    assert screened.best == whole.best
+
+
+def test_unknown_is_not_absent() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.random(600) < 0.5
+    values = torch.from_numpy(truth + 0.2 * rng.normal(size=600))
+    told = np.where(rng.random(600) < 0.5, NAN, truth)[:, None]  # half of the labels are missing
+    found = label_units(values, told, ["c"], progress=False)[0].best
+    as_absent = label_units(values, np.nan_to_num(told), ["c"], progress=False)[0].best
+    assert found.heldout_auc > 0.99
+    assert as_absent.heldout_auc < 0.9

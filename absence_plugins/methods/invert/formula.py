@@ -105,6 +105,24 @@ class Formula:
             kept += [] if rest is None else [rest]
         return _chain(self.operator, tuple(kept))
 
+    def context(self, index: int) -> Formula | None:
+        """Where the literal number ``index`` decides the truth: what joins it by AND holds, what joins it by OR fails.
+
+        None for a formula that is one literal: it decides everywhere.
+
+        >>> print(Formula.parse("(a OR b) AND NOT c").context(2), "|", Formula.parse("(a OR b) AND NOT c").context(0))
+        a OR b | NOT b AND NOT c
+        """
+        if not 0 <= index < self.length:
+            raise ValueError(f"literal {index} does not exist: {self} has {self.length}")
+        result: Formula | None = None
+        for part in self.parts:
+            other = part if self.operator == AND else ~part
+            needed = part.context(index) if 0 <= index < part.length else other
+            index -= part.length
+            result = needed if result is None else result if needed is None else result & needed
+        return result
+
     def ordered(self, order: Mapping[str, int]) -> Formula:
         """The same, to be read: concepts first in the given order, then groups, then NOTs.
 

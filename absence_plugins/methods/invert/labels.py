@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.stats import false_discovery_control
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.checks import check_integers
-from absence_plugins.methods.invert.candidates import Found
+from absence_plugins.core.checks import check_choice, check_integer, check_integers
+from absence_plugins.methods.invert.choosing import description_length
 from absence_plugins.methods.invert.formula import Formula
-from absence_plugins.methods.invert.groups import as_groups, average, collapse, find_copies, split
-from absence_plugins.methods.invert.inputs import as_activations, as_truth, check_names, refuse_constant
-from absence_plugins.methods.invert.results import Negation, ScoredFormula, UnitLabel, UnitLabels
-from absence_plugins.methods.invert.scores import CHUNK, auc_of, check_lengths, rank_sums
-from absence_plugins.methods.invert.search import Bounds, search
-from absence_plugins.methods.invert.significance import permutation_p
-from absence_plugins.methods.invert.table import Array, columns_of, merge_rows
+from absence_plugins.methods.invert.groups import as_groups, find_copies
+from absence_plugins.methods.invert.inputs import as_activations, as_truth, check_names
+from absence_plugins.methods.invert.judging import HeldOut, judge, with_q
+from absence_plugins.methods.invert.parts import Data, Part, Score
+from absence_plugins.methods.invert.results import ScoredFormula, UnitLabel, UnitLabels
+from absence_plugins.methods.invert.scores import CHUNK, check_lengths
+from absence_plugins.methods.invert.search import Bounds, Ranked, search
+from absence_plugins.methods.invert.table import Array
+from absence_plugins.methods.invert.unknown import Literals, search_known
 
+PREFERENCES = ("short", "auc")
 MODES = ("positive", "negative")
 
 
@@ -43,6 +44,8 @@ def label_units(
     top: int = 5,
     seed: int = 0,
     groups: Any = None,
+    min_support: int | None = None,
+    prefer: str = "short",
     progress: bool = True,
 ) -> UnitLabels:
     """Name what every unit responds to: the formulas of AND, OR and NOT whose truth its activation detects best.
@@ -62,7 +65,8 @@ def label_units(
     Args:
         activations: [N] or [N, U], one number per sample and unit, before the nonlinearity if absences are to show.
             The search runs on their device.
-        concepts: [N, K] of 0 and 1; every concept must hold on some samples and not on all.
+        concepts: [N, K] of 0, 1 and, where unknown, NaN; every concept must hold on some samples and fail on some. A sample
+            on which a formula is unknown takes no part in that formula's scores (pairs are then screened, not all scored).
         names: K distinct strings.
         length: most literals of a formula.
         beam: formulas extended per level beyond the exact search.
@@ -84,6 +88,12 @@ def label_units(
             q: with its mean rank, and the share of its samples on which the formula holds. None: every sample is
             independent, but for exact copies, which are found by their activations (three units or more, not integers),
             reported by an :class:`~absence_plugins.core.AbsenceWarning` and grouped.
+        min_support: least number of independent samples on which a formula must hold, and on which it must fail, in either
+            part, beside the two fractions. By default 5 (of parts of fewer than 50 samples a tenth): with fewer the
+            standard error of an AUC is above 0.13, and chance alone wins the search.
+        prefer: which of the formulas found is the name. "short": every literal must earn its place by description length
+            (:mod:`~absence_plugins.methods.invert.choosing`), measured on the searched samples; "auc": the highest AUC,
+            however long.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -93,7 +103,7 @@ def label_units(
     that the unit is higher where c is absent.
 
     Raises:
-        ValueError: NaN, labels other than 0 and 1, a concept that is constant over all samples, lengths that differ,
+        ValueError: activations that are NaN, labels other than 0, 1 and NaN, a concept that is constant, lengths that differ,
             names that are not distinct, an unknown mode, a number out of its range, or bounds within which no formula
             lies.
         TypeError: non-numeric input, or a name that is not a string.
@@ -107,112 +117,109 @@ def label_units(
     >>> found[0].best.heldout_auc
     1.0
     """
-    values, told = as_activations(activations), as_truth(concepts)
-    labels = told.true
-    check_lengths(values, labels)
-    if not bool(told.known.all()):
-        row, column = (~told.known).nonzero()[0].tolist()
-        raise ValueError(
-            f"concepts[{row}, {column}] is nan; labels must be 0 or 1 here: leave out that sample or concept"
-        )
-    names = check_names(names, labels.shape[1])
+    values, truth = as_activations(activations), as_truth(concepts)
+    check_lengths(values, truth.true)
+    names = check_names(names, truth.true.shape[1])
     check_integers(length=length, beam=beam, top=top)
-    _check_shares(min_fraction, max_fraction, holdout)
     if mode not in MODES:
         raise ValueError(
             f"mode={mode!r} is not known; use 'positive' (high where the formula holds) or 'negative' (low)"
         )
+    check_choice("prefer", prefer, PREFERENCES)
+    _check_shares(min_fraction, max_fraction, holdout)
+    if min_support is not None:
+        check_integer("min_support", min_support)
     table = values[:, None] if values.dim() == 1 else values
-
-    rows, row_of = merge_rows(labels.cpu().numpy())
-    if not rows.any(0).all() or rows.all(0).any():
-        refuse_constant(told, names)
     numbers = as_groups(groups, len(table))
     if numbers is None and holdout > 0:
         numbers = _grouped_copies(table)
-    is_heldout = split(rows, row_of, holdout, seed, numbers)
-    searched, heldout = (
-        _part(table.device, row_of, chosen, len(rows), numbers) for chosen in (~is_heldout, is_heldout)
-    )
-    if searched.independent < 2 or (holdout > 0 and heldout.independent < 2):
-        raise ValueError(f"holdout={holdout} leaves {searched.size} samples to search and {heldout.size} held out of {len(values)}; both need two")  # fmt: skip
-    present = searched.weight.cpu().numpy() > 0
-    columns = columns_of(
-        rows[present] if not present.all() else rows, searched.weight.cpu().numpy()[present], names, table.device
-    )
-    bounds = _bounds(min_fraction, max_fraction, searched.size)
-    if columns is None:
-        raise ValueError(f"no concept varies among the {searched.size} samples of the search; hold out less, or pass more samples")  # fmt: skip
-    kept = torch.from_numpy(present.nonzero()[0]).to(table.device)
-    sign = -1.0 if mode == "negative" else 1.0
-    options: dict[str, Any] = {"length": length, "beam": beam, "top": top, "bounds": bounds, "exact_pairs": exact_pairs}
+    data = Data.of(table, truth, names, holdout, seed, numbers)
+    found = _searched(
+        data,
+        Wanted(length, beam, top, exact_pairs, min_fraction, max_fraction, min_support, prefer, -1.0 if mode == "negative" else 1.0),
+        progress,
+    )  # fmt: skip
+    settings = {"length": length, "beam": beam, "min_fraction": min_fraction, "max_fraction": max_fraction, "mode": mode,
+                "exact_pairs": exact_pairs, "holdout": holdout, "top": top, "seed": seed, "min_support": min_support,
+                "prefer": prefer, "groups": data.groups}  # fmt: skip
+    units = tuple(UnitLabel(u, formulas, mode) for u, formulas in enumerate(with_q(found)))
+    return UnitLabels(units, data.searched.size, data.heldout.size, settings)
 
+
+@dataclass(frozen=True)
+class Wanted:
+    """How formulas are searched and chosen; as the arguments of :func:`label_units`. sign: -1 in the negative mode."""
+
+    length: int
+    beam: int
+    top: int
+    exact_pairs: bool
+    min_fraction: float
+    max_fraction: float
+    min_support: int | None
+    prefer: str
+    sign: float
+
+    def bounds(self, part: Part) -> Bounds:
+        """On how many samples of the searched part."""
+        return Bounds.of(self.min_fraction, self.max_fraction, part.fewest(self.min_support), part.size)
+
+    def search(self, data: Data, block: Tensor, bounds: Bounds) -> list[tuple[Ranked, Tensor, Any]]:
+        """Every unit's formulas, its variance of ranks, and what scores its formulas: of a block [U, N]."""
+        options: dict[str, Any] = {"length": self.length, "beam": self.beam, "top": self.top, "bounds": bounds, "exact_pairs": self.exact_pairs}  # fmt: skip
+        sums, squares = data.searched.sums(block, self.sign)
+        if data.columns.fails is None:
+            kept = sums if data.present is None else sums[:, data.present]
+            return [(one, squares[u], sums[u]) for u, one in enumerate(search(data.columns, kept, **options))]
+        literals = Literals.of(data.columns, data.column_row)
+        result: list[tuple[Ranked, Tensor, Any]] = []
+        for u, order in enumerate(data.searched.orders(block, self.sign)):
+            own = torch.from_numpy(data.searched.ranks(block[u : u + 1], self.sign)[0]).to(block.device)
+            result.append((search_known(literals, own, order, **options), squares[u], order))
+        return result
+
+    def choose(self, data: Data, ranked: Ranked, score: Score, spread: float) -> list[Formula]:
+        """The formulas of a unit, the one that names it first."""
+        candidates = list(dict.fromkeys(data.shorten(one.formula) for one in ranked.found))
+        supported = [one for one in candidates if data.supports(one, self.min_support)] or candidates
+        best = supported[: len(ranked.best.found)]
+        if self.prefer == "auc":
+            return best
+        first = {one.length: one for one in reversed(supported)}  # the best of every length; they are in order of AUC
+        scores = dict(zip(first.values(), score(list(first.values())), strict=True))
+        lengths = {
+            one: description_length(
+                *scores[one], samples=data.known(one), spread=spread, length=one.length, concepts=len(data.columns)
+            )
+            for one in first.values()
+        }
+        chosen = min(sorted(lengths, key=lambda one: one.length), key=lambda one: lengths[one])
+        return [chosen, *(one for one in best if one != chosen)][: self.top]
+
+
+def _searched(data: Data, wanted: Wanted, progress: bool) -> list[tuple[ScoredFormula, ...]]:
+    """All units' formulas, q still open."""
+    bounds = wanted.bounds(data.searched)
     found: list[tuple[ScoredFormula, ...]] = []
+    table, size = data.table, data.searched.size
     step = max(1, CHUNK // len(table))
     with tqdm(total=table.shape[1], desc="naming units", disable=not progress) as bar:
         for start in range(0, table.shape[1], step):
             block = table[:, start : start + step].T
-            sums = searched.sums(block, sign)
-            best = search(columns, sums if present.all() else sums[:, kept], **options)
-            if not all(best):
-                raise ValueError(
-                    f"no formula of up to {length} literals holds on between {bounds.least} and {bounds.most} of the "
-                    f"{searched.size} searched samples; widen min_fraction={min_fraction} and "
-                    f"max_fraction={max_fraction}"
-                )
-            judged = heldout.ranks(block, sign) if heldout.size else None
-            for u, formulas in enumerate(best):
-                found.append(
-                    _score(
-                        formulas, rows, columns.place, searched, sums[u], heldout, None if judged is None else judged[u]
+            judged = data.heldout.ranks(block, wanted.sign) if data.heldout.size else None
+            for u, (ranked, squares, own) in enumerate(wanted.search(data, block, bounds)):
+                if not ranked.best.found:
+                    raise ValueError(
+                        f"no formula of up to {wanted.length} literals holds on between {bounds.least} and {bounds.most} of the "
+                        f"{size} searched samples; widen min_fraction={wanted.min_fraction} and "
+                        f"max_fraction={wanted.max_fraction}, or lower min_support={bounds.support}"
                     )
-                )
-            bar.update(len(best))
-    settings = {"length": length, "beam": beam, "min_fraction": min_fraction, "max_fraction": max_fraction, "mode": mode,
-                "exact_pairs": exact_pairs, "holdout": holdout, "top": top, "seed": seed}  # fmt: skip
-    units = tuple(UnitLabel(u, formulas, mode) for u, formulas in enumerate(_with_q(found)))
-    return UnitLabels(units, searched.size, heldout.size, settings)
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Some of the samples: their numbers, the row and the group of each, how many there are per row [R]."""
-
-    index: Tensor
-    row_of: Tensor
-    weight: Tensor
-    groups: Array | None
-
-    @property
-    def size(self) -> int:
-        return len(self.index)
-
-    @property
-    def independent(self) -> int:
-        """Number of groups, or of samples where every one is alone."""
-        return self.size if self.groups is None else int(self.groups.max(initial=-1)) + 1
-
-    def block(self, block: Tensor) -> Tensor:
-        """Of [U, N] the part's samples."""
-        return block if len(self.index) == block.shape[1] else block[:, self.index]
-
-    def sums(self, block: Tensor, sign: float) -> Tensor:
-        """Rank sums per row [U, R] of a block [U, N]."""
-        return rank_sums(self.block(block), self.row_of, len(self.weight))[0] * sign
-
-    def ranks(self, block: Tensor, sign: float) -> Array:
-        """The rank number d of every sample [U, n] of a block [U, N]."""
-        own = torch.arange(self.size, device=block.device)
-        return (rank_sums(self.block(block), own, self.size)[0] * sign).cpu().numpy()
-
-
-def _part(device: torch.device, row_of: Array, chosen: Array, rows: int, groups: Array | None) -> _Part:
-    own = row_of[chosen]
-    weight = np.bincount(own, minlength=rows).astype(np.float64)
-    index = chosen.nonzero()[0]
-    numbers = None if groups is None else np.unique(groups[chosen], return_inverse=True)[1].reshape(-1)
-    there = [torch.from_numpy(array).to(device) for array in (index, own, weight)]
-    return _Part(there[0], there[1], there[2], numbers)
+                score = data.score_of(own)
+                formulas = wanted.choose(data, ranked, score, float(squares) / (4.0 * size**3))
+                part = None if judged is None else HeldOut(data.heldout, judged[u], data.rows, data.place)
+                found.append(judge(formulas, score, part))
+                bar.update(1)
+    return found
 
 
 def _grouped_copies(table: Tensor) -> Array | None:
@@ -228,98 +235,6 @@ def _grouped_copies(table: Tensor) -> Array | None:
             stacklevel=3,
         )
     return numbers
-
-
-def _score(
-    found: Sequence[Found],
-    rows: Array,
-    place: dict[str, int],
-    searched: _Part,
-    sums: Tensor,
-    heldout: _Part,
-    judged: Array | None,
-) -> tuple[ScoredFormula, ...]:
-    """One unit's formulas with their scores on both parts, q still open."""
-
-    def truth(formula: Formula) -> Array:
-        result: Array = formula.fold(lambda name: rows[:, place[name]])
-        return result
-
-    formulas = [_shorten(one.formula, truth, searched) for one in found]
-    shorter = [
-        [(name, formula.without(i)) for i, (name, negated) in enumerate(formula.literals) if negated]
-        for formula in formulas
-    ]
-    asked = [*formulas, *(rest for each in shorter for _, rest in each if rest is not None)]
-    holds = torch.from_numpy(np.stack([truth(formula) for formula in asked])).to(sums.device).double()
-    count, total = (holds @ torch.stack([searched.weight, sums], 1)).unbind(1)
-    auc = dict(zip(asked, auc_of(total, count, searched.size).tolist(), strict=True))
-    share = (count / searched.size).tolist()
-    later: dict[Formula, float | None] = dict.fromkeys(asked)
-    p: list[float | None] = [None] * len(asked)
-    later_share: list[float | None] = [None] * len(asked)
-    if judged is not None:
-        own = holds.cpu().numpy()[:, heldout.row_of.cpu().numpy()]
-        n1, s1 = torch.from_numpy(own.sum(1)), torch.from_numpy(own @ judged)
-        scores = auc_of(s1, n1, heldout.size).tolist()
-        later = {formula: None if np.isnan(score) else score for formula, score in zip(asked, scores, strict=True)}
-        values = collapse(judged, heldout.groups)
-        p = [permutation_p(values, average(one, heldout.groups)) for one in own[: len(formulas)]]
-        later_share = (n1 / heldout.size).tolist()
-
-    def negation(formula: Formula, concept: str, rest: Formula | None) -> Negation:
-        without = 0.5 if rest is None or np.isnan(auc[rest]) else auc[rest]
-        before, after = later[formula], 0.5 if rest is None else later[rest]
-        lost = None if judged is None or before is None or after is None else before - after
-        return Negation(concept, auc[formula] - without, lost)
-
-    return tuple(
-        ScoredFormula(
-            formula=formula,
-            auc=auc[formula],
-            fraction=share[i],
-            heldout_auc=later[formula],
-            heldout_fraction=later_share[i],
-            p=p[i],
-            q=None,
-            negations=tuple(negation(formula, concept, rest) for concept, rest in shorter[i]),
-        )
-        for i, formula in enumerate(formulas)
-    )
-
-
-def _shorten(formula: Formula, truth: Any, searched: _Part) -> Formula:
-    """Without literals that change nothing on the searched samples; the exact search leaves none of up to three."""
-    if formula.length < 3:
-        return formula
-    weight = searched.weight.cpu().numpy() > 0
-    holds = truth(formula)[weight]
-    index = formula.length - 1
-    while index >= 0 and formula.length > 1:
-        rest = formula.without(index)
-        if rest is not None and np.array_equal(truth(rest)[weight], holds):
-            formula, index = rest, rest.length
-        index -= 1
-    return formula
-
-
-def _with_q(found: Sequence[tuple[ScoredFormula, ...]]) -> list[tuple[ScoredFormula, ...]]:
-    """Benjamini-Hochberg over the units, for every rank."""
-    result = [list(formulas) for formulas in found]
-    for rank in range(max(map(len, found))):
-        units = [u for u, formulas in enumerate(found) if rank < len(formulas)]
-        p = [found[u][rank].p for u in units]
-        if any(one is None for one in p):
-            continue
-        for u, q in zip(units, np.atleast_1d(false_discovery_control(p)), strict=True):
-            result[u][rank] = replace(result[u][rank], q=float(q))
-    return [tuple(formulas) for formulas in result]
-
-
-def _bounds(least: float, most: float, samples: int) -> Bounds:
-    slack = 1e-9 * samples  # 0.07 * 100 is 7.000000000000001
-    low, high = int(np.ceil(least * samples - slack)), int(np.floor(most * samples + slack))
-    return Bounds(max(1, low), min(samples - 1, high))
 
 
 def _check_shares(least: float, most: float, holdout: float) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST = 30  # units that a notebook shows
 HEAD = ("unit", "formula", "AUC", "on", "held out", "q", "what a NOT is worth")
 COLUMNS = (
-    "unit", "rank", "formula", "length", "auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q", "not", "not_worth", "not_heldout_worth",
+    "unit", "rank", "formula", "length", "auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q", "not", "not_worth", "not_heldout_worth", "not_q",
 )  # fmt: skip
 
 
@@ -33,6 +33,9 @@ class Negation:
             nothing else is left, minus 0.5, which is chance.
         heldout_worth: the same on the held-out samples, where it is no result of the search; None without any, or if
             one of the two holds there on no sample or on all.
+        p: on the held-out samples, of "the NOT is worth nothing": the larger one of a permutation test among the samples
+            whose truth it decides, and of DeLong's test of the two AUCs, paired. None without held-out samples.
+        q: p after Benjamini-Hochberg over all NOTs of the units' formulas of the same rank.
 
     Sign: above 0 the absence is part of what the unit responds to; 0 or below it is decoration.
     """
@@ -40,6 +43,8 @@ class Negation:
     concept: str
     worth: float
     heldout_worth: float | None
+    p: float | None = None
+    q: float | None = None
 
     @property
     def evidence(self) -> float:
@@ -87,7 +92,7 @@ class ScoredFormula:
 
 @dataclass(frozen=True, repr=False)
 class UnitLabel(Result):
-    """The names of one unit, best first; no two hold on the same samples.
+    """The names of one unit, best first, the others by AUC; no two hold on the same samples.
 
     Attributes:
         unit: its column in the activations.
@@ -101,14 +106,17 @@ class UnitLabel(Result):
 
     @property
     def best(self) -> ScoredFormula:
-        """The formula of highest AUC."""
+        """The name: of the formulas found the one of shortest description, with ``prefer="auc"`` of highest AUC."""
         return self.formulas[0]
 
     @property
     def absence(self) -> Negation | None:
-        """The NOT of the best formula that is worth most; None if it has none that is worth anything."""
-        worthy = [one for one in self.best.negations if one.evidence > 0]
-        return max(worthy, key=lambda one: one.evidence, default=None)
+        """The NOT of the best formula that is worth most on the searched samples, which the held-out ones then test.
+
+        None if there is none, or if it is worth nothing on the held-out samples.
+        """
+        chosen = max(self.best.negations, key=lambda one: one.worth, default=None)
+        return chosen if chosen is not None and chosen.evidence > 0 else None
 
     def __repr__(self) -> str:
         low = ", low where it holds" * (self.mode == "negative")
@@ -167,9 +175,13 @@ class UnitLabels(Result, Sequence[UnitLabel]):
     def with_not(self, q: float = 0.05) -> list[UnitLabel]:
         """The units whose best name has a NOT that is worth something, strongest first.
 
-        q: the highest q-value, where there is one.
+        q: the highest q-value of the name and of the NOT, where there are any.
         """
-        named = [(one.absence.evidence, one) for one in self.units if one.absence and (one.best.q is None or one.best.q <= q)]  # fmt: skip
+        named = []
+        for one in self.units:
+            chosen = one.absence
+            if chosen is not None and all(each is None or each <= q for each in (one.best.q, chosen.q)):
+                named.append((chosen.evidence, one))
         return [one for _, one in sorted(named, key=lambda pair: (-pair[0], pair[1].unit))]
 
     def table(self) -> str:
@@ -224,7 +236,8 @@ class UnitLabels(Result, Sequence[UnitLabel]):
                 scores = (one.auc, one.fraction, one.heldout_auc, one.heldout_fraction, one.p, one.q)
                 nots = one.negations
                 worth = (";".join(n.concept for n in nots), ";".join(f"{n.worth:.6f}" for n in nots),
-                         ";".join("" if n.heldout_worth is None else f"{n.heldout_worth:.6f}" for n in nots))  # fmt: skip
+                         ";".join("" if n.heldout_worth is None else f"{n.heldout_worth:.6f}" for n in nots),
+                         ";".join("" if n.q is None else f"{n.q:.6g}" for n in nots))  # fmt: skip
                 rows.append((label.unit, rank, str(one.formula), one.formula.length, *scores, *worth))
         return _written(write_csv(rows), path)
 
@@ -232,7 +245,9 @@ class UnitLabels(Result, Sequence[UnitLabel]):
 def _cells(unit: int, best: ScoredFormula) -> tuple[str, ...]:
     heldout = "-" if best.heldout_auc is None else f"{best.heldout_auc:.3f}"
     q = "-" if best.q is None else f"{best.q:.2g}"
-    nots = ", ".join(f"NOT {one.concept} {one.evidence:+.3f}" for one in best.negations)
+    nots = ", ".join(
+        f"NOT {one.concept} {one.evidence:+.3f}{'' if one.q is None else f' (q {one.q:.2g})'}" for one in best.negations
+    )
     return (str(unit), str(best.formula), f"{best.auc:.3f}", f"{best.fraction:.1%}", heldout, q, nots)
 
 

@@ -20,14 +20,35 @@ TOGETHER = 256  # of them unpacked at a time
 
 @dataclass(frozen=True)
 class Bounds:
-    """On how many samples a formula must hold, both ends included."""
+    """On how many samples a formula must hold, both ends included.
+
+    Attributes:
+        least, most: numbers of samples, where all are known.
+        shares: of those on which a formula is known.
+        support: least number on which it must hold, and fail.
+    """
 
     least: int
     most: int
+    shares: tuple[float, float] = (0.0, 1.0)
+    support: int = 1
+
+    @classmethod
+    def of(cls, low: float, high: float, support: int, samples: int) -> Bounds:
+        """From shares of ``samples`` and a least number on either side."""
+        slack = 1e-9 * samples  # 0.07 * 100 is 7.000000000000001
+        least, most = math.ceil(low * samples - slack), math.floor(high * samples + slack)
+        return cls(max(support, least), min(samples - support, most), (low, high), support)
 
     def allow(self, count: Tensor) -> Tensor:
         """Whether each count lies within the bounds."""
         return (count >= self.least) & (count <= self.most)
+
+    def allow_known(self, true: Tensor, false: Tensor) -> Tensor:
+        """The same of formulas that hold on ``true`` samples, fail on ``false``, and are unknown on the others."""
+        known, (low, high) = true + false, self.shares
+        share = (true >= (low - 1e-9) * known) & (true <= (high + 1e-9) * known)
+        return share & (true >= self.support) & (false >= self.support)
 
 
 class Ranking:
@@ -56,16 +77,40 @@ class Ranking:
         return last.value if last.formula.length > 1 else math.nextafter(last.value, math.inf)
 
 
+class Ranked:
+    """One unit's best formulas, and the best of every length (exactly so many literals)."""
+
+    def __init__(self, top: int) -> None:
+        self.best = Ranking(top)
+        self.of_length: dict[int, Ranking] = {}
+
+    def add(self, more: Iterable[Found]) -> None:
+        """Take what is new, or spelled shorter."""
+        more = list(more)
+        self.best.add(more)
+        for length in {one.formula.length for one in more}:
+            ranking = self.of_length.setdefault(length, Ranking(self.best.limit))
+            ranking.add(one for one in more if one.formula.length == length)
+
+    @property
+    def found(self) -> list[Found]:
+        """The best, then the best of shorter lengths that are not among them."""
+        known: dict[bytes, Found] = {}
+        for one in (*self.best.found, *(each for n in sorted(self.of_length) for each in self.of_length[n].found)):
+            known.setdefault(one.truth, one)
+        return list(known.values())
+
+
 def search(
     columns: Columns, sums: Tensor, *, length: int, beam: int, top: int, bounds: Bounds, exact_pairs: bool
-) -> list[list[Found]]:
+) -> list[Ranked]:
     """The best distinct formulas of every unit: ``sums`` [U, R] of rank numbers d per distinct row -> ``top`` each.
 
     Level 1 is every literal. Level 2 with ``exact_pairs`` is every formula of two literals. A beam extends the best
     ``beam`` formulas that were not extended before by ``AND c``, ``AND NOT c``, ``OR c``, ``OR NOT c``; beside it runs
     a second one that starts from the best pairs, so that the result is never below the first beam's.
     """
-    best = [Ranking(top) for _ in sums]
+    best = [Ranked(top) for _ in sums]
     pool = [Ranking(top + 2 * beam) for _ in sums]
     literal = columns.products(sums)
     _literals(columns, literal, bounds, pool)
@@ -78,10 +123,10 @@ def search(
         ranking.add(pool[u].found)
     if pairs:
         _pairs(columns, sums, literal, bounds, pairs)
-    for u, ranking in enumerate(best):
-        ranking.add(pairs[u].found if pairs else pool[u].found)
+    for u, ranked in enumerate(best):
+        ranked.add(pairs[u].found if pairs else pool[u].found)
     if pairs and length == 2:
-        return [ranking.found for ranking in best]
+        return best
     for level in range(2, length + 1):
         wanted = [
             top if level == length else max(top, 3 * beam + len(a) + len(b))
@@ -89,8 +134,8 @@ def search(
         ]
         grown = _extensions(columns, sums, literal, bounds, plain, wanted)
         aside = _extensions(columns, sums, literal, bounds, seeded, wanted) if any(seeded) else [[] for _ in sums]
-        for u, ranking in enumerate(best):
-            ranking.add((*grown[u], *aside[u]))
+        for u, ranked in enumerate(best):
+            ranked.add((*grown[u], *aside[u]))
             extended[u] |= {one.truth for one in seeded[u]}
             walked[u] |= {one.truth for one in plain[u]}
             plain[u] = [one for one in grown[u] if one.truth not in walked[u]][:beam]
@@ -100,7 +145,7 @@ def search(
                 fresh.add(one for one in following if one.truth not in done)
                 already = {one.truth for one in plain[u]}
                 seeded[u] = [one for one in fresh.found if one.truth not in already]
-    return [ranking.found for ranking in best]
+    return best
 
 
 def _best_first(values: Tensor, floor: float) -> Iterator[tuple[Array, Array]]:

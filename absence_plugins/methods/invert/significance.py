@@ -12,8 +12,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from scipy.special import gammaln
-from scipy.stats import norm, pearson3
+from scipy.special import gammaincc, gammaln, ndtr
 
 from absence_plugins.methods.invert.table import Array
 
@@ -57,12 +56,10 @@ def _drawn_p(values: Array, drawn: int, total: float) -> float:
     count = int(counts.max())
     others = values[values != tied] - tied
     excess = total - drawn * tied  # what the others must add up to
-    p = _by_moments(values, drawn, total)
-    if min(drawn, len(values) - drawn, len(others)) >= ENOUGH:
-        return p
-    if count >= TIED * len(values):
-        p = _given_the_tie(others, count, drawn, excess)
-    if p > LIKELY:
+    is_large = min(drawn, len(values) - drawn, len(others)) >= ENOUGH
+    is_tied = count >= TIED * len(values) and not is_large
+    p = _given_the_tie(others, count, drawn, excess) if is_tied else _by_moments(values, drawn, total)
+    if is_large or p > LIKELY:
         return p
     if 2 * drawn > len(values):  # those that are not drawn sum to the rest, at most
         exact = _exact(-others, count, len(values) - drawn, excess - float(others.sum()))
@@ -133,8 +130,9 @@ def _tail(n: int, centered: Array, second: Array, third: Array, excess: Array) -
         deviation = np.sqrt(variance)
         z = np.where(deviation > 0, (excess - 1) / deviation, np.where(excess <= 0, -np.inf, np.inf))
         skew = np.clip(np.nan_to_num(skewness / deviation**3), 0, None)
-        tail: Array = pearson3.sf(np.nan_to_num(z), np.maximum(skew, STRAIGHT))
-    return np.where((skew > STRAIGHT) & np.isfinite(z), tail, norm.sf(z))
+        shape = 4 / np.maximum(skew, STRAIGHT) ** 2
+        tail: Array = gammaincc(shape, np.maximum(0, shape + np.nan_to_num(z) * np.sqrt(shape)))
+    return np.where((skew > STRAIGHT) & np.isfinite(z), tail, ndtr(-z))
 
 
 def _mixed_p(values: Array, holds: Array, total: float) -> float:

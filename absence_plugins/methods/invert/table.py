@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.scores import CHUNK
 
 Array = np.ndarray[Any, Any]
@@ -43,6 +44,15 @@ def merge_rows(labels: Array) -> tuple[Array, Array]:
     return labels[first], row_of.reshape(-1).astype(np.int64)
 
 
+def merge_truths(labels: Truth) -> tuple[Truth, Array]:
+    """Distinct rows of labels [N, K], arrays, that may be unknown, and every sample's row: as :func:`merge_rows`."""
+    if (labels.true | labels.false).all():
+        rows, row_of = merge_rows(labels.true)
+        return Truth(rows, ~rows), row_of
+    rows, row_of = merge_rows(np.concatenate([labels.true, labels.false], 1))
+    return Truth(*np.split(rows, 2, axis=1)), row_of
+
+
 @dataclass(frozen=True, eq=False)
 class Columns:
     """The concepts as they are searched: one column per truth vector up to its complement.
@@ -52,6 +62,7 @@ class Columns:
         nots: [2, J] number of NOTs of these; places: their concepts' numbers.
         sides: [2, J, bytes] packed truth vectors over the R distinct rows, of the columns and of their complements.
         values: [J, R] bool, on the device of the activations; ``double`` the same in float64 if it is small enough.
+        fails: [J, R] bool, where a column is known to fail; None if everything is known.
         weight: [R] float64, samples per row.
         count: [J] float64, samples on which a column holds.
         place: a concept's column number, for the order in print.
@@ -63,6 +74,7 @@ class Columns:
     places: Array
     sides: Array
     values: Tensor
+    fails: Tensor | None
     double: Tensor | None
     weight: Tensor
     count: Tensor
@@ -102,29 +114,34 @@ class Columns:
         return count, both - count * scale
 
 
-def columns_of(rows: Array, weight: Array, names: Sequence[str], device: torch.device) -> Columns | None:
-    """The columns that vary over ``rows`` [R, K] bool with ``weight`` [R] samples each; None if there are none."""
-    table = np.ascontiguousarray(rows.T)
-    packed = np.packbits(table, axis=1)
-    ones = np.packbits(np.ones(len(rows), bool))
+def columns_of(rows: Truth, weight: Array, names: Sequence[str], device: torch.device) -> Columns | None:
+    """The columns that vary over ``rows`` [R, K], with ``weight`` [R] samples each; None if there are none.
+
+    With unknown labels a truth vector is twice as long: where it holds, then where it may hold. AND and OR of formulas
+    are still those of the vectors, bit by bit.
+    """
+    true, false = np.ascontiguousarray(rows.true.T), np.ascontiguousarray(rows.false.T)
+    is_known = bool((true | false).all())
+    packed = np.packbits(true if is_known else np.concatenate([true, ~false], 1), axis=1)
+    opposite = np.packbits(false if is_known else np.concatenate([false, ~true], 1), axis=1)
+    varies: Array = np.asarray(true.any(1) & false.any(1))
     kept: list[int] = []
-    literal_of: dict[bytes, Formula] = {ones.tobytes(): Formula(""), bytes(len(ones)): Formula("")}
+    literal_of: dict[bytes, Formula] = {}
     for k, name in enumerate(names):
         key = packed[k].tobytes()
         known = literal_of.get(key)
-        if known is not None and not known.negated:
+        if not varies[k] or (known is not None and not known.negated):
             continue  # constant, or the same as an earlier concept
         literal_of[key] = Formula(name)
         if known is None:
-            literal_of[(packed[k] ^ ones).tobytes()] = Formula(name, negated=True)
+            literal_of[opposite[k].tobytes()] = Formula(name, negated=True)
             kept.append(k)
     if not kept:
         return None
-    del literal_of[ones.tobytes()], literal_of[bytes(len(ones))]
-    sides = np.stack([packed[kept], packed[kept] ^ ones])
+    sides = np.stack([packed[kept], opposite[kept]])
     spelled = [tuple(literal_of[truth.tobytes()] for truth in side) for side in sides]
     place = {name: k for k, name in enumerate(names)}
-    values = torch.from_numpy(table[kept] if len(kept) < len(table) else table).to(device)
+    values = torch.from_numpy(true[kept] if len(kept) < len(true) else true).to(device)
     double = values.double() if values.numel() <= HELD else None
     weights = torch.from_numpy(weight.astype(np.float64)).to(device)
     columns = Columns(
@@ -133,6 +150,7 @@ def columns_of(rows: Array, weight: Array, names: Sequence[str], device: torch.d
         places=np.array([[place[one.name] for one in side] for side in spelled]),
         sides=sides,
         values=values,
+        fails=None if is_known else torch.from_numpy(false[kept]).to(device),
         double=double,
         weight=weights,
         count=torch.empty(0),
@@ -141,7 +159,7 @@ def columns_of(rows: Array, weight: Array, names: Sequence[str], device: torch.d
         literal_of=literal_of,
     )
     if weight.max() == 1:
-        count = torch.tensor([np.count_nonzero(column) for column in table[kept]], dtype=torch.float64).to(device)
+        count = torch.tensor([np.count_nonzero(column) for column in true[kept]], dtype=torch.float64).to(device)
     else:
         count = columns.products(weights[None])[0]
     return replace(columns, count=count)

@@ -115,13 +115,14 @@ def _draw_split(
     axes: Axes, label: UnitLabel, activations: Any, concepts: Any, names: Sequence[str], *, size: float
 ) -> None:
     values = torch.as_tensor(activations).detach().cpu().double()
-    holds = label.best.formula.evaluate(concepts, names).cpu()
+    truth = label.best.formula.truth(concepts, names)
+    holds, fails = truth.true.cpu(), truth.false.cpu()
     if values.shape != holds.shape:
         raise ValueError(
             f"activations of shape {tuple(values.shape)} for {len(holds)} rows of concepts; pass those of one unit, [N]"
         )
     edges = np.histogram_bin_edges(values.numpy(), bins=min(40, max(8, len(values) // 25)))
-    for chosen, color, name in ((~holds, DOWN, "does not hold"), (holds, UP, "holds")):
+    for chosen, color, name in ((fails, DOWN, "does not hold"), (holds, UP, "holds")):
         if bool(chosen.any()):
             part = values[chosen].numpy()
             weights = np.full(len(part), 1 / len(part))

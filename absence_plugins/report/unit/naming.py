@@ -27,9 +27,9 @@ def name_section(study: Study, unit: int) -> Section:
         )
     label, low, values = study.label(unit), study.label(unit, "negative"), study.values(unit)
     best = label.best
-    holds = best.formula.evaluate(study.concepts, study.names).cpu()
-    top = int(torch.where(holds, values, -torch.inf).argmax())
-    bottom = int(torch.where(~holds, values, torch.inf).argmin())
+    truth = best.formula.truth(study.concepts, study.names)
+    top = int(torch.where(truth.true.cpu(), values, -torch.inf).argmax())
+    bottom = int(torch.where(truth.false.cpu(), values, torch.inf).argmin())
     panels = [
         *label_panels(label, values, study.concepts, study.names),
         *(
@@ -63,8 +63,9 @@ def naming_labels(study: Study, unit: int) -> list[UnitLabel]:
     if study.concepts is None:
         return []
     high, low = study.label(unit), study.label(unit, "negative")
-    holds = [one.best.formula.evaluate(study.concepts, study.names) for one in (high, low)]
-    return [high] if bool((holds[0] != holds[1]).all()) else [high, low]
+    one, other = (label.best.formula.truth(study.concepts, study.names) for label in (high, low))
+    is_opposite = torch.equal(one.true, other.false) and torch.equal(one.false, other.true)
+    return [high] if is_opposite else [high, low]
 
 
 def auroc(label: UnitLabel) -> float:

@@ -1,0 +1,162 @@
+"""What a formula found on the searched samples is worth on the held-out ones: AUC, p, q, and the same of every NOT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import false_discovery_control, norm
+
+from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.groups import average, center_ranks, collapse
+from absence_plugins.methods.invert.inputs import Truth
+from absence_plugins.methods.invert.parts import Part, Score
+from absence_plugins.methods.invert.results import Negation, ScoredFormula
+from absence_plugins.methods.invert.significance import permutation_p
+from absence_plugins.methods.invert.table import Array
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """One unit on the held-out samples.
+
+    Attributes:
+        part: which samples these are.
+        ranks: their rank numbers d [n].
+        rows: truth of the concepts per label row.
+        place: a concept's column.
+    """
+
+    part: Part
+    ranks: Array
+    rows: Truth
+    place: dict[str, int]
+
+    def truth(self, formula: Formula) -> Truth:
+        """Per sample [n]."""
+        rows: Truth = formula.fold(lambda name: self.rows[:, self.place[name]])
+        return self.part.truth(rows)
+
+    @cached_property
+    def collapsed(self) -> Array:
+        """Rank numbers of the groups."""
+        return collapse(self.ranks, self.part.groups)
+
+    def p_of(self, truth: Truth, among: Array) -> float:
+        """Permutation p-value of "higher where it is true than where it is false" among some samples [n] bool."""
+        chosen = truth.known & among
+        if bool(chosen.all()):
+            return permutation_p(self.collapsed, average(truth.true, self.part.groups))
+        groups = None if self.part.groups is None else np.unique(self.part.groups[chosen], return_inverse=True)[1]
+        if not chosen.any():
+            return 1.0
+        values = center_ranks(average(self.ranks[chosen], groups))
+        return permutation_p(values, average(truth.true[chosen], groups))
+
+    def auc(self, truth: Truth) -> tuple[float | None, float]:
+        """AUC (None without a sample on either side) and share of the known samples on which it holds."""
+        n1, n0 = int(truth.true.sum()), int(truth.false.sum())
+        share = n1 / max(1, n1 + n0)
+        if not n1 or not n0:
+            return None, share
+        if n1 + n0 == len(self.ranks):
+            total = float(self.ranks @ truth.true)
+        else:
+            total = float(center_ranks(self.ranks[truth.known]) @ truth.true[truth.known])
+        return (total + n1 * n0) / (2 * n1 * n0), share
+
+    def influence(self, truth: Truth) -> Array:
+        """How much every sample moves the AUC [n]: DeLong's components; 0 where the formula is unknown."""
+        known = truth.known
+        values, holds = self.ranks[known], truth.true[known]
+        levels, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        place = place.reshape(-1)
+        failed = np.bincount(place, weights=~holds, minlength=len(levels))
+        held = counts - failed
+        beaten = (failed.cumsum() - failed / 2)[place] / failed.sum()  # share of the false that a sample is above
+        below = 1 - (held.cumsum() - held / 2)[place] / held.sum()  # share of the true that are above it
+        part = np.where(holds, beaten / held.sum(), below / failed.sum())
+        score = (part * holds).sum()
+        result = np.zeros(len(known))
+        result[known] = part - score * np.where(holds, 1 / held.sum(), 1 / failed.sum())
+        return result
+
+    def not_p(self, formula: Formula, index: int) -> float:
+        """p-value of "the NOT at literal ``index`` is worth nothing": the larger one of two.
+
+        A permutation test among the samples whose truth that literal decides, of "no higher where the concept is absent";
+        and DeLong's test of the two AUCs with and without it, on the same samples (or groups of samples).
+        """
+        truth, rest, context = self.truth(formula), formula.without(index), formula.context(index)
+        name, negated = formula.literals[index]
+        literal = self.truth(Formula(name, negated))
+        if rest is None:
+            return self.p_of(truth, np.ones(len(self.ranks), bool))
+        among = np.ones(len(self.ranks), bool) if context is None else self.truth(context).true
+        p = self.p_of(literal, among)
+        without = self.truth(rest)
+        one, two = self.auc(truth)[0], self.auc(without)[0]
+        if one is None or two is None:
+            return 1.0
+        moved = self.influence(truth) - self.influence(without)
+        if self.part.groups is not None:
+            moved = np.bincount(self.part.groups, weights=moved)
+        deviation = float(np.sqrt((moved**2).sum()))
+        if deviation == 0:
+            return p if one > two else 1.0
+        return max(p, float(norm.sf((one - two) / deviation)))
+
+
+def judge(formulas: Sequence[Formula], score: Score, heldout: HeldOut | None) -> tuple[ScoredFormula, ...]:
+    """A unit's formulas with their scores on both parts, q still open.
+
+    score: formulas -> (AUC, share) of each on the searched samples.
+    """
+    shorter = [[(i, name, one.without(i)) for i, (name, negated) in enumerate(one.literals) if negated] for one in formulas]  # fmt: skip
+    asked = list(dict.fromkeys([*formulas, *(rest for each in shorter for _, _, rest in each if rest is not None)]))
+    found = dict(zip(asked, score(asked), strict=True))
+    later = {} if heldout is None else {formula: heldout.auc(heldout.truth(formula)) for formula in asked}
+    everywhere = None if heldout is None else np.ones(len(heldout.ranks), bool)
+
+    def negation(formula: Formula, index: int, concept: str, rest: Formula | None) -> Negation:
+        without = 0.5 if rest is None or np.isnan(found[rest][0]) else found[rest][0]
+        worth = found[formula][0] - without
+        if heldout is None:
+            return Negation(concept, worth, None)
+        before, after = later[formula][0], 0.5 if rest is None else later[rest][0]
+        lost = None if before is None or after is None else before - after
+        return Negation(concept, worth, lost, heldout.not_p(formula, index))
+
+    result = []
+    for formula, nots in zip(formulas, shorter, strict=True):
+        auc, share = found[formula]
+        p = None
+        if heldout is not None and everywhere is not None:
+            p = heldout.p_of(heldout.truth(formula), everywhere)
+        after, on = later.get(formula, (None, None))
+        negations = tuple(negation(formula, *one) for one in nots)
+        result.append(ScoredFormula(formula, auc, share, after, on, p, None, negations))
+    return tuple(result)
+
+
+def with_q(found: Sequence[tuple[ScoredFormula, ...]]) -> list[tuple[ScoredFormula, ...]]:
+    """Benjamini-Hochberg over the units' formulas of each rank, and over all their NOTs."""
+    result = [list(formulas) for formulas in found]
+    for rank in range(max(map(len, found))):
+        units = [u for u, formulas in enumerate(found) if rank < len(formulas)]
+        own = [found[u][rank] for u in units]
+        names = _corrected([one.p for one in own])
+        nots = iter(_corrected([one.p for formula in own for one in formula.negations]))
+        for u, one, q in zip(units, own, names, strict=True):
+            negations = tuple(replace(each, q=next(nots)) for each in one.negations)
+            result[u][rank] = replace(one, q=q, negations=negations)
+    return [tuple(formulas) for formulas in result]
+
+
+def _corrected(p: Sequence[float | None]) -> list[float | None]:
+    known = [one for one in p if one is not None]
+    if not known or len(known) < len(p):
+        return [None] * len(p)
+    return [float(q) for q in np.atleast_1d(false_discovery_control(known))]

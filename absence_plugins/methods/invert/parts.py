@@ -1,0 +1,200 @@
+"""The two parts of the samples: one that is searched, one that judges, and how many samples a formula must rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.groups import split
+from absence_plugins.methods.invert.inputs import Truth, refuse_constant
+from absence_plugins.methods.invert.scores import Order, auc_of, known_auc, rank_sums
+from absence_plugins.methods.invert.table import Array, Columns, columns_of, merge_truths
+
+Score = Callable[[Sequence[Formula]], list[tuple[float, float]]]
+
+FEWEST = 5  # samples (or groups) on which a formula must hold, and fail, in either part
+SHARE = 10  # of parts of fewer than 50, a tenth
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some of the samples.
+
+    Attributes:
+        index: their numbers [n].
+        row_of: the label row of each [n], on the device of the activations.
+        weight: samples per label row [R], there.
+        groups: the group of each [n], 0 to G - 1; None if every sample is alone.
+    """
+
+    index: Tensor
+    row_of: Tensor
+    weight: Tensor
+    groups: Array | None
+
+    @classmethod
+    def of(cls, device: torch.device, row_of: Array, chosen: Array, rows: int, groups: Array | None) -> Part:
+        """The samples ``chosen`` [N] bool of all."""
+        own = row_of[chosen]
+        weight = np.bincount(own, minlength=rows).astype(np.float64)
+        numbers = None if groups is None else np.unique(groups[chosen], return_inverse=True)[1].reshape(-1)
+        there = [torch.from_numpy(array).to(device) for array in (chosen.nonzero()[0], own, weight)]
+        return cls(there[0], there[1], there[2], numbers)
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return len(self.index)
+
+    @property
+    def independent(self) -> int:
+        """Number of groups, or of samples where every one is alone."""
+        return self.size if self.groups is None else int(self.groups.max(initial=-1)) + 1
+
+    def fewest(self, support: int | None) -> int:
+        """On how many independent samples a formula must hold, and fail: ``support``, or 5, of fewer than 50 a tenth."""
+        return max(1, min(FEWEST, self.independent // SHARE)) if support is None else support
+
+    def block(self, block: Tensor) -> Tensor:
+        """Of [U, N] the part's samples."""
+        return block if len(self.index) == block.shape[1] else block[:, self.index]
+
+    def sums(self, block: Tensor, sign: float) -> tuple[Tensor, Tensor]:
+        """Rank sums per row [U, R], and the sum of squares of all d [U], of a block [U, N]."""
+        sums, squares = rank_sums(self.block(block), self.row_of, len(self.weight))
+        return sums * sign, squares
+
+    def ranks(self, block: Tensor, sign: float) -> Array:
+        """The rank number d of every sample [U, n] of a block [U, N]."""
+        own = torch.arange(self.size, device=block.device)
+        ranks: Array = (rank_sums(self.block(block), own, self.size)[0] * sign).cpu().numpy()
+        return ranks
+
+    def orders(self, block: Tensor, sign: float) -> list[Order]:
+        """Every unit's samples in order, of a block [U, N]."""
+        return [Order.of(one if sign > 0 else negate(one)) for one in self.block(block)]
+
+    def truth(self, rows: Truth) -> Truth:
+        """Of truths per label row, arrays [..., R], those per sample [..., n]."""
+        own = self.row_of.cpu().numpy()
+        return Truth(rows.true[..., own], rows.false[..., own])
+
+    def support(self, rows: Truth) -> int:
+        """The smaller number of independent samples on which a formula holds, or fails, of its truth per row [R]."""
+        if self.groups is None:
+            weight = self.weight.cpu().numpy()
+            return int(min(weight @ rows.true, weight @ rows.false))
+        truth = self.truth(rows)
+        return min(len(np.unique(self.groups[one])) for one in (truth.true, truth.false))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What is searched: activations [N, U], labels by distinct rows, the two parts.
+
+    Attributes:
+        table: activations [N, U].
+        rows: truth of the concepts per distinct label row, arrays [R, K].
+        names, place: of the concepts, and their columns.
+        searched, heldout: the parts.
+        columns: the concepts that vary in the searched part.
+        present: the rows that occur there; None for all.
+        column_row: row of ``columns`` of every searched sample.
+        groups: number of groups; None without.
+    """
+
+    table: Tensor
+    rows: Truth
+    place: dict[str, int]
+    searched: Part
+    heldout: Part
+    columns: Columns
+    present: Tensor | None
+    column_row: Tensor
+    groups: int | None
+
+    @classmethod
+    def of(cls, table: Tensor, truth: Truth, names: list[str], holdout: float, seed: int, groups: Array | None) -> Data:
+        """Raises ValueError for a part of fewer than two samples, or without a concept that varies."""
+        rows, row_of = merge_truths(Truth(truth.true.cpu().numpy(), truth.false.cpu().numpy()))
+        if not (rows.true.any(0) & rows.false.any(0)).all():
+            refuse_constant(truth, names)
+        is_heldout = split(rows.true, row_of, holdout, seed, groups)
+        parts = [Part.of(table.device, row_of, chosen, len(rows.true), groups) for chosen in (~is_heldout, is_heldout)]
+        searched, heldout = parts
+        if searched.independent < 2 or (holdout > 0 and heldout.independent < 2):
+            raise ValueError(
+                f"holdout={holdout} leaves {searched.size} samples to search and {heldout.size} held out of {len(table)}, in "
+                f"{searched.independent} and {heldout.independent} groups; both need two"
+            )
+        weight = searched.weight.cpu().numpy()
+        present = weight > 0
+        columns = columns_of(rows if present.all() else rows[present], weight[present], names, table.device)
+        if columns is None:
+            raise ValueError(f"no concept varies among the {searched.size} samples of the search; hold out less, or pass more samples")  # fmt: skip
+        there = None if present.all() else torch.from_numpy(present.nonzero()[0]).to(table.device)
+        number = torch.from_numpy(present.cumsum() - 1).to(table.device)
+        place = {name: k for k, name in enumerate(names)}
+        total = None if groups is None else int(groups.max()) + 1
+        return cls(table, rows, place, searched, heldout, columns, there, number[searched.row_of], total)
+
+    def truth(self, formula: Formula) -> Truth:
+        """Of a formula per label row [R]."""
+        result: Truth = formula.fold(lambda name: self.rows[:, self.place[name]])
+        return result
+
+    def known(self, formula: Formula) -> float:
+        """Independent samples of the searched part on which a formula is known."""
+        if self.columns.fails is None:
+            return self.searched.independent
+        share = float(self.searched.weight.cpu().numpy() @ self.truth(formula).known) / self.searched.size
+        return self.searched.independent * share
+
+    def supports(self, formula: Formula, support: int | None) -> bool:
+        """Whether it holds, and fails, on enough independent samples of either part."""
+        parts = [part for part in (self.searched, self.heldout) if part.size]
+        return all(part.support(self.truth(formula)) >= part.fewest(support) for part in parts)
+
+    def shorten(self, formula: Formula) -> Formula:
+        """Without literals that change nothing on the searched samples; the exact search leaves none of up to two."""
+        if formula.length < 3:
+            return formula
+        weight = self.searched.weight.cpu().numpy() > 0
+        truth = self.truth(formula)[weight]
+        index = formula.length - 1
+        while index >= 0 and formula.length > 1:
+            rest = formula.without(index)
+            if rest is not None:
+                other = self.truth(rest)[weight]
+                if np.array_equal(other.true, truth.true) and np.array_equal(other.false, truth.false):
+                    formula, index = rest, rest.length
+            index -= 1
+        return formula
+
+    def score_of(self, own: Tensor | Order) -> Score:
+        """Formulas -> (AUC, share) of each on the searched samples; own: a unit's rank sums per row, or its order."""
+        part = self.searched
+
+        def score(formulas: Sequence[Formula]) -> list[tuple[float, float]]:
+            truths = [self.truth(one) for one in formulas]
+            true = np.stack([one.true for one in truths])
+            if not isinstance(own, Order):
+                holds = torch.from_numpy(true).to(own.device).double()
+                count, total = (holds @ torch.stack([part.weight, own], 1)).unbind(1)
+                return list(zip(auc_of(total, count, part.size).tolist(), (count / part.size).tolist(), strict=True))
+            masks = [torch.from_numpy(one).to(part.row_of.device)[:, part.row_of] for one in (true, np.stack([one.false for one in truths]))]  # fmt: skip
+            count, failed = (mask.sum(1) for mask in masks)
+            share = (count / (count + failed)).tolist()
+            return list(zip(known_auc(own, masks[0], masks[1]).tolist(), share, strict=True))
+
+        return score
+
+
+def negate(values: Tensor) -> Tensor:
+    """-values; of unsigned integers what is sorted the same way."""
+    return -values if values.is_floating_point() else -values.long()

@@ -1,0 +1,170 @@
+"""The search where labels are unknown on some samples: a formula's AUC is that over the samples on which it is known.
+
+With everything known the AUC is a sum of rank numbers, and one matrix product scores all formulas. With unknown samples
+every formula has ranks of its own. Candidates are screened by the difference of the mean rank number (over all samples)
+where they hold and where they fail, again one matrix product, and the best of them scored exactly. Where all candidates
+of a level together cost little, all are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from absence_plugins.methods.invert.candidates import Found
+from absence_plugins.methods.invert.inputs import Truth
+from absence_plugins.methods.invert.scores import CHUNK, Order, known_auc
+from absence_plugins.methods.invert.search import Bounds, Ranked, Ranking
+from absence_plugins.methods.invert.table import Array, Columns
+
+SCREENED = 1024  # candidates of a level that are scored exactly
+CHEAP = 2**26  # of so many samples times candidates all are
+
+
+@dataclass(frozen=True, eq=False)
+class Literals:
+    """2 J literals per sample: every column, then every complement.
+
+    Attributes:
+        columns: as they are spelled.
+        holds: [2 J, n] bool, where a literal is known to hold; it fails where its opposite holds.
+    """
+
+    columns: Columns
+    holds: Tensor
+
+    @classmethod
+    def of(cls, columns: Columns, row_of: Tensor) -> Literals:
+        """row_of: the label row of each sample [n]."""
+        fails = ~columns.values if columns.fails is None else columns.fails
+        return cls(columns, torch.cat([columns.values, fails])[:, row_of])
+
+    @property
+    def fails(self) -> Tensor:
+        """[2 J, n]."""
+        return self.holds.roll(len(self.columns), 0)
+
+    def found(self, index: int, value: float) -> Found:
+        """One literal, with AUC - 1/2."""
+        side, c = divmod(index, len(self.columns))
+        return Found.of(self.columns, self.columns.spelled[side][c], self.columns.sides[side, c].tobytes(), value)
+
+    def truth_of(self, found: Sequence[Found]) -> Truth:
+        """Of formulas, per sample [M, n], from their literals."""
+        side = {one: (k, c) for k, row in enumerate(self.columns.spelled) for c, one in enumerate(row)}
+        names = {one.name: (k, c) for one, (k, c) in side.items() if not one.negated}
+        names |= {one.name: (1 - k, c) for one, (k, c) in side.items() if one.negated and one.name not in names}
+
+        def column(name: str) -> Truth:
+            k, c = names[name]
+            j = len(self.columns)
+            return Truth(self.holds[k * j + c], self.holds[(1 - k) * j + c])
+
+        truths = [one.formula.fold(column) for one in found]
+        return Truth(torch.stack([one.true for one in truths]), torch.stack([one.false for one in truths]))
+
+
+def search_known(
+    literals: Literals,
+    ranks: Tensor,
+    order: Order,
+    *,
+    length: int,
+    beam: int,
+    top: int,
+    bounds: Bounds,
+    exact_pairs: bool,
+) -> Ranked:
+    """The best distinct formulas of one unit. ranks: the samples' rank numbers d [n]; order: the samples in order."""
+    best = Ranked(top)
+    scores = known_auc(order, literals.holds, literals.fails) - 0.5
+    allowed = bounds.allow_known(literals.holds.sum(1), literals.fails.sum(1))
+    singles = Ranking(2 * len(literals.columns))
+    singles.add(literals.found(i, float(scores[i])) for i in allowed.nonzero()[:, 0].tolist())
+    best.add(singles.found)
+    everything = Ranking(2 * len(literals.columns))
+    everything.add(literals.found(i, float(scores[i].nan_to_num())) for i in range(len(scores)))
+    bases = everything.found if exact_pairs else singles.found[:beam]
+    for level in range(2, length + 1):
+        grown = extend(literals, bases, ranks, order, bounds, max(top, 4 * beam))
+        best.add(grown)
+        bases = [one for one in grown if one.formula.length == level][: 2 * beam]
+        if not bases:
+            break
+    return best
+
+
+def extend(literals: Literals, bases: Sequence[Found], ranks: Tensor, order: Order, bounds: Bounds, wanted: int) -> list[Found]:  # fmt: skip
+    """The best ``wanted`` distinct formulas f AND l, f OR l of ``bases`` f and literals l, scored exactly."""
+    truth = literals.truth_of(bases)
+    screened, allowed = _screen(literals, truth, ranks, bounds)
+    index = allowed.flatten().nonzero()[:, 0]
+    if len(index) * len(ranks) > CHEAP and len(index) > SCREENED:
+        index = index[screened.flatten()[index].topk(SCREENED).indices]
+    ranking = Ranking(wanted)
+    step = max(1, CHUNK // len(ranks))
+    for at in range(0, len(index), step):
+        part = index[at : at + step]
+        op, f, i = _place(part, len(bases), len(literals.holds))
+        one, other = truth[f], Truth(literals.holds[i], literals.fails[i])
+        either = (op == 1)[:, None]
+        true = torch.where(either, one.true | other.true, one.true & other.true)
+        false = torch.where(either, one.false & other.false, one.false | other.false)
+        values = (known_auc(order, true, false) - 0.5).cpu().numpy()
+        floor = ranking.found[-1].value if len(ranking.found) == wanted else -np.inf
+        _add(ranking, literals, bases, (op.cpu().numpy(), f.cpu().numpy(), i.cpu().numpy()), values, floor)
+    return ranking.found
+
+
+def _add(
+    ranking: Ranking, literals: Literals, bases: Sequence[Found], place: tuple[Array, Array, Array], values: Array, floor: float
+) -> None:  # fmt: skip
+    """Spell the candidates that reach ``floor`` and are not what a literal or their base says already."""
+    columns, j = literals.columns, len(literals.columns)
+    kept: dict[bytes, Found] = {}
+    for n in np.argsort(-values, kind="stable"):
+        if values[n] < floor:
+            break
+        op, base, i = int(place[0][n]), bases[place[1][n]], int(place[2][n])
+        side, c = divmod(i, j)
+        own, literal = np.frombuffer(base.truth, np.uint8), columns.sides[side, c]
+        truth = (own | literal if op else own & literal).tobytes()
+        if truth in (base.truth, literal.tobytes()):
+            continue
+        formula = base.formula | columns.spelled[side][c] if op else base.formula & columns.spelled[side][c]
+        made = Found.of(columns, formula, truth, float(values[n]))
+        if truth not in kept or made.key < kept[truth].key:
+            kept[truth] = made
+        if len(kept) == ranking.limit:
+            floor = max(floor, float(values[n]))
+    ranking.add(kept.values())
+
+
+def _place(index: Tensor, bases: int, literals: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Operator (0 AND, 1 OR), base and literal of candidates by number."""
+    return index // (bases * literals), index // literals % bases, index % literals
+
+
+def _screen(literals: Literals, truth: Truth, ranks: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Of all candidates [2, M, 2 J]: difference of mean rank numbers, and whether they lie within the bounds."""
+    holds = literals.holds.double()
+    j = len(literals.columns)
+    both = {}
+    for name, mask in (("true", truth.true), ("false", truth.false)):
+        double = mask.double()
+        count, total = double @ holds.T, (double * ranks) @ holds.T
+        own = double.sum(1, keepdim=True), (double @ ranks)[:, None]
+        single = holds.sum(1)[None], (holds @ ranks)[None]
+        either = own[0] + single[0] - count, own[1] + single[1] - total
+        both[name] = (count, total), either
+    # AND holds where both hold and fails where either fails, that is, where the opposite literal holds; OR the other way
+    (and_true, or_true), (or_false, and_false) = both["true"], both["false"]
+    turned = [tuple(one.roll(j, 1) for one in pair) for pair in (and_false, or_false)]
+    count = torch.stack([and_true[0], or_true[0]]), torch.stack([turned[0][0], turned[1][0]])
+    total = torch.stack([and_true[1], or_true[1]]), torch.stack([turned[0][1], turned[1][1]])
+    value = total[0] / count[0].clamp(min=1) - total[1] / count[1].clamp(min=1)
+    return value, bounds.allow_known(*count)
