@@ -18,11 +18,14 @@ SYSTEM = frozenset(
         "ehthumbs_vista.db", "desktop.ini", "icon\r",
     }
 )  # fmt: skip
-HIDDEN, OTHER, AGAIN, LOOP, CLOSED = "hidden", "other", "again", "loop", "closed"
+HIDDEN, OTHER, AGAIN, LOOP, CLOSED, PAGE = "hidden", "other", "again", "loop", "closed", "page"
+GENERATOR = b'<meta name="generator" content="absence-plugins">'  # near the beginning of every page that commands write
+HEAD = 200  # bytes of it
 # One and several of them, in the order in which they are said.
 KINDS = {
     CLOSED: ("folder that cannot be opened", "folders that cannot be opened"),
     HIDDEN: ("hidden or system file or folder", "hidden or system files and folders"),
+    PAGE: ("folder of a page of absence-plugins", "folders of pages of absence-plugins"),
     OTHER: ("file without the ending of an image", "files without the ending of an image"),
     AGAIN: ("second link to the same images", "further links to the same images"),
     LOOP: ("link back to a folder that holds it", "links back to folders that hold them"),
@@ -41,7 +44,7 @@ class FoundImages:
             the order of ``ImageFolder``; none where all images lie in the folder itself.
         labels: for every file the index of its class; None for an image beside the class folders.
         passed_over: what else is there, with the reason: "hidden", "other" (extension), "again" (a link to what is
-            there already), "loop", "closed" (a folder that cannot be opened).
+            there already), "loop", "closed" (a folder that cannot be opened), "page" (that a command wrote).
         unreadable: what has the name of an image and cannot be read, with the reason, such as a broken link.
         class_notes: sentences on the classes: folders without images, images beside the folders, or in two classes.
     """
@@ -127,7 +130,8 @@ def find_images(folder: str | Path, called: str = "folder") -> FoundImages:
     """All images below a folder, with their classes: what every command and function that takes a folder works on.
 
     A file is an image if its name ends as one of a format that Pillow opens, in any case. What begins with a dot, and
-    what operating systems and tools leave (``__MACOSX``, ``@eaDir``, ``Thumbs.db``, ...), is neither image nor class.
+    what operating systems and tools leave (``__MACOSX``, ``@eaDir``, ``Thumbs.db``, ...), is neither image nor class;
+    nor are the pages that commands of this package wrote there, with their figures.
     Symbolic links are followed, to files and to folders, but not to a folder that holds them. An image that is reached
     twice in the same class counts once, by its own name rather than a link's; one that two classes hold counts once in
     each, and it is said. Subfolders that hold images, at any depth, are the classes; two whose names are the same
@@ -229,6 +233,7 @@ class _Walk:
         """The folders and images in a folder, in the order of their names; the rest is passed over."""
         with os.scandir(path) as scanned:
             inside = sorted(scanned, key=lambda each: each.name)
+        is_page = _is_page(path)
         for each in inside:
             where = os.path.join(path, each.name)
             if each.name.startswith(".") or each.name.lower() in SYSTEM:
@@ -236,7 +241,9 @@ class _Walk:
                 continue
             is_image, is_link = os.path.splitext(each.name)[1].lower() in _suffixes(), each.is_symlink()
             is_folder = _asked(each.is_dir)
-            if not is_folder and (is_image or is_link) and not _asked(each.is_file):
+            if is_folder and (_is_page(where) or (is_page and each.name == "figures")):
+                self.passed_over[where] = PAGE
+            elif not is_folder and (is_image or is_link) and not _asked(each.is_file):
                 self.unreadable[where] = "a broken link" if is_link else "no regular file"
             elif is_folder or is_image:
                 itself = os.path.join(real, each.name)
@@ -323,6 +330,15 @@ def _asked(question: Callable[[], bool]) -> bool:
     """The answer on a link's aim; no where there is none, or only another link, round and round."""
     try:
         return question()
+    except OSError:
+        return False
+
+
+def _is_page(folder: str) -> bool:
+    """Whether a folder holds a page that a command wrote, with its figures, which are no images of the user's."""
+    try:
+        with open(os.path.join(folder, "index.html"), "rb") as file:
+            return GENERATOR in file.read(HEAD)
     except OSError:
         return False
 

@@ -8,12 +8,14 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
 from absence_plugins.core.names import read_number, spell_name
 from absence_plugins.data.folders import FoundImages, find_images
+from absence_plugins.report import Page, Panel, Row, write_page
 
 
 def make(folder: Path, *names: str | bytes) -> Path:
@@ -142,6 +144,21 @@ def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
     assert found.class_notes[0].startswith("2 folders are called Löwe, in letters that are encoded differently")
     alone = find_images(make(tmp_path / "alone", f"{decomposed}/2.png"))
     assert (alone.classes, alone.class_notes) == ((composed,), ())
+
+
+def test_pages_that_commands_wrote_are_no_classes(tmp_path: Path) -> None:
+    make(tmp_path, "cat/1.png", "figures/2.png")
+    panel = Panel("image", torch.zeros(3, 4, 4), "Input")
+    for out in ("absence-patches", "cat/page", "site"):
+        write_page(Page("Words", "Lead.", (Row("Row", "", (panel,), ()),)), tmp_path / out)
+        assert list((tmp_path / out / "figures").glob("*.png"))
+    found = find_images(tmp_path)
+    assert found.classes == ("cat", "figures")
+    assert "3 folders of pages of absence-plugins (absence-patches, cat/page, site)" in found.notes[0]
+    write_page(Page("Words", "Lead.", (Row("Row", "", (panel,), ()),)), tmp_path)  # --out .
+    assert find_images(tmp_path).classes == ("cat",)
+    (tmp_path / "site" / "index.html").write_text("<html>of the user's</html>")
+    assert "site" in find_images(tmp_path).classes
 
 
 def test_folders_without_images_and_images_beside_folders_are_said(tmp_path: Path) -> None:
