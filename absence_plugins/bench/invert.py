@@ -198,7 +198,7 @@ def plain_beam(
         if level:
             makers = [lambda f=f, x=x: f & x for f in beams for x in literals]  # type: ignore[misc]
             makers += [lambda f=f, x=x: f | x for f in beams for x in literals]  # type: ignore[misc]
-        chosen = np.linspace(0, len(makers) - 1, min(part or len(makers), len(makers))).astype(int)
+        chosen = np.linspace(0, len(makers) - 1, len(makers) if part is None else min(part, len(makers))).astype(int)
         took = 0.0
         for i in chosen:
             start = time.perf_counter()

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
+from absence_plugins.core.checks import check_distinct
 from absence_plugins.core.names import read_number
 from absence_plugins.core.printable import make_printable
 
@@ -36,6 +37,7 @@ class Group(TyperGroup):
         return super().main(*args, **kwargs)
 
 
+MOST_UNITS = 10_000_000  # of a layer
 app = typer.Typer(
     cls=Group,
     name="absence-plugins",
@@ -133,8 +135,12 @@ def unit_numbers(text: str | None) -> list[int] | None:
         ]
         if len(ends) != 1 + part.count("-"):
             raise ValueError(f"--units {text!r} must be unit numbers such as 0,5,8-15")
+        if ends[-1] < ends[0]:
+            raise ValueError(f"--units {text!r}: {part.strip()} counts down; write {ends[1]}-{ends[0]}")
+        if ends[-1] >= MOST_UNITS:
+            raise ValueError(f"--units {text!r}: {ends[-1]} must be below {MOST_UNITS:,}")
         numbers += range(ends[0], ends[-1] + 1)
-    return numbers
+    return check_distinct("--units", numbers)
 
 
 def two_channels(text: str) -> tuple[int | None, str]:

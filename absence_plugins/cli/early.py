@@ -5,7 +5,6 @@ An option has the same meaning in every command, so the checks go by its name; a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,24 @@ from absence_plugins.commands.early_checks import (
     check_images,
     check_method_name,
     check_model_words,
-    check_numbers,
     check_packages,
     check_reference_kind,
 )
 from absence_plugins.commands.model_names import check_model_name
-from absence_plugins.core.checks import check_choice
+from absence_plugins.core.checks import LARGEST, LARGEST_SEED, MOST_WORKERS, check_choice, check_integer, check_number
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.nearest import describe_nearest
 from absence_plugins.experiments.registry import check_experiment
 
 Values = Mapping[str, Any]
-# The smallest value of every whole number.
+# The smallest value of every whole number, and the largest of some.
 LEAST = {
     "size": 1, "k": 1, "steps": 1, "patch": 1, "stride": 1, "batch_size": 1, "show": 1, "length": 1, "beam": 1,
     "top": 1, "most": 1, "count": 2, "images_per_unit": 3, "rounds": 1, "epochs": 1, "seeds": 1, "pairs": 1, "findings": 1, "scored": 0,
-    "workers": 0, "seed": 0,
+    "workers": 0, "seed": 0, "directions": 0,
 }  # fmt: skip
+SIDE = 16_384  # pixels
+MOST = {"size": SIDE, "patch": SIDE, "stride": SIDE, "workers": MOST_WORKERS, "seed": LARGEST_SEED}
 SHARES = ("min_fraction", "max_fraction", "holdout")
 FOLDERS = ("folder", "images", "references", "data")
 FILES = ("image", "attributes", "hypernyms", "measured")
@@ -94,12 +94,12 @@ def check_call(command: str, values: Values) -> None:
     given = {name: value for name, value in values.items() if value is not None}
     for name, value in given.items():
         if name in LEAST:
-            check_numbers(LEAST[name], **{name: value})
+            check_integer(_spell(name), value, LEAST[name], MOST.get(name, LARGEST))
     if command in SPECIFIC:
         SPECIFIC[command](given)
     for name, value in given.items():
-        if name in SHARES and not 0 <= value <= 1:
-            raise ValueError(f"--{name.replace('_', '-')} {value} must be between 0 and 1")
+        if name in SHARES:
+            check_number(_spell(name), value, 0, 1)
         elif name in FOLDERS and isinstance(value, Path):
             check_folder(name, value)
         elif name in FILES and isinstance(value, Path):
@@ -120,7 +120,19 @@ def _check_channels(value: int | str) -> None:
     if isinstance(value, str):
         two_channels(value)
     else:
-        check_numbers(channels=value)
+        check_integer("--channels", value)
+
+
+def _spell(name: str) -> str:
+    """As it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_numbers(option: str, **bounds: float) -> Callable[[str], object]:
+    def check(text: str) -> object:
+        return [check_number(option, value, **bounds) for value in numbers(option, text) or ()]
+
+    return check
 
 
 def _check_skip(text: str) -> None:
@@ -133,9 +145,9 @@ def _check_skip(text: str) -> None:
 TEXTS: dict[str, Callable[[Any], object]] = {
     "units": unit_numbers,
     "channels": _check_channels,
-    "mean": lambda text: numbers("--mean", text),
-    "std": lambda text: numbers("--std", text),
-    "strengths": lambda text: numbers("--strengths", text),
+    "mean": _check_numbers("--mean"),
+    "std": _check_numbers("--std", above=0),
+    "strengths": _check_numbers("--strengths", least=0),
     "method": check_method_name,
     "skip": _check_skip,
 }
@@ -169,6 +181,11 @@ def _check_patches(given: Values) -> None:
 
 def _check_label(given: Values) -> None:
     _check_images_of("images", "--images must name a folder with one subfolder of images per class")(given)
+    least, most = given.get("min_fraction", 0.0), given.get("max_fraction", 1.0)
+    if least > most:
+        raise ValueError(f"--min-fraction {least} is above --max-fraction {most}; no name holds on so many images")
+    if given.get("holdout") == 1:
+        raise ValueError("--holdout 1.0 leaves no images to search; 0.5 holds out half")
     if "images" not in given and ("attributes" in given or "hypernyms" in given):
         raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
 
@@ -178,15 +195,14 @@ def _check_report(given: Values) -> None:
     if "attributes" in given and "folder" not in given:
         raise ValueError("--attributes describe the classes of a folder of images; name that folder too")
     directions = given.get("directions", 0)
-    if directions < 0 or directions == 1:
+    if directions == 1:
         raise ValueError(f"--directions {directions} must be 0 (none), or 2 or more")
     if "directions_layer" in given and not directions:
         raise ValueError("--directions-layer says where directions are fitted; pass --directions N, too")
 
 
 def _check_check(given: Values) -> None:
-    if not (given["budget"] >= 0 and math.isfinite(given["budget"])):
-        raise ValueError(f"--budget {given['budget']:g} must be at least 0, in seconds")
+    check_number("--budget", given["budget"], 0)
 
 
 def _check_demo(given: Values) -> None:

@@ -1,4 +1,4 @@
-"""What can be known of a command's words at once: files, folders, numbers. Imports nothing that takes time."""
+"""What can be known of a command's words at once: files, folders, names. Imports nothing that takes time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absence_plugins.commands.known_words import METHODS, REFUSED, RULES, ZENNIT
 from absence_plugins.commands.model_names import check_model_name
-from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.checks import check_choice
 from absence_plugins.core.nearest import describe_nearest, find_nearest
 
 SOURCES = ("torchvision", "timm", "hf")  # of models; anything else in front of the colon is a Python module
@@ -154,18 +154,6 @@ def check_file(option: str, path: Path | None) -> None:
     if path is not None and not path.is_file():
         why = "is a folder" if path.is_dir() else f"does not exist{_beside(path)}"
         raise ValueError(f"{option} file {path} {why}")
-
-
-def check_numbers(least: int = 1, **values: int | None) -> None:
-    """Raise ValueError for a number below ``least``, by the option's name; None is "not given".
-
-    >>> check_numbers(size=None, steps=0)
-    Traceback (most recent call last):
-    ValueError: --steps 0 must be at least 1
-    """
-    for name, value in values.items():
-        if value is not None:
-            check_integer(f"--{name.replace('_', '-')}", value, least)
 
 
 def _is_module(name: str) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from absence_plugins.core.nearest import describe_nearest
 
+LARGEST, LARGEST_SEED = 2**31 - 1, 2**63 - 1
+LONG = 60  # characters of a value in a message
+MOST_WORKERS = 512
 FEW = 6  # words that a message lists; of more, the nearest
 
 
@@ -14,8 +19,8 @@ class NotAnIntegerError(TypeError, ValueError):
     """An argument of the wrong type; callers that expect a ``ValueError`` for bad numbers catch it as well."""
 
 
-def check_integer(name: str, value: Any, least: int = 1) -> int:
-    """Return ``value`` as an ``int`` of at least ``least``.
+def check_integer(name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
+    """Return ``value`` as an ``int`` between ``least`` and ``most``.
 
     Anything with ``__index__`` counts as an integer (NumPy's, tensors of one integer), a boolean does not.
 
@@ -23,10 +28,11 @@ def check_integer(name: str, value: Any, least: int = 1) -> int:
         name: of the argument, or of an option with its dashes, for the message.
         value: what was passed.
         least: the smallest allowed value.
+        most: the largest; by default what 32 bits hold.
 
     Raises:
         NotAnIntegerError: a ``TypeError`` and a ``ValueError``: no integer.
-        ValueError: less than ``least``.
+        ValueError: less than ``least``, more than ``most``.
 
     >>> check_integer("rounds", 3)
     3
@@ -37,16 +43,105 @@ def check_integer(name: str, value: Any, least: int = 1) -> int:
     Traceback (most recent call last):
     absence_plugins.core.checks.NotAnIntegerError: k=2.5 must be an integer, at least 1
     """
-    shown = f"{name} {value!r}" if name.startswith("-") else f"{name}={value!r}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise NotAnIntegerError(f"{shown} must be an integer, at least {least}")
+        raise NotAnIntegerError(f"{_show(name, value)} must be an integer, at least {least}")
     try:
         number = int(value.__index__())
     except TypeError:  # a tensor of floats, or of several numbers
-        raise NotAnIntegerError(f"{shown} must be an integer, at least {least}") from None
+        raise NotAnIntegerError(f"{_show(name, value)} must be an integer, at least {least}") from None
     if number < least:
-        raise ValueError(f"{shown} must be at least {least}")
+        raise ValueError(f"{_show(name, value)} must be at least {least}")
+    if number > most:
+        raise ValueError(f"{_show(name, value)} must be at most {most:,}")
     return number
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+    """Return the seed of a random generator: an integer of at least 0 that 63 bits hold.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    ValueError: seed=-1 must be at least 0
+    """
+    return check_integer(name, value, 0, LARGEST_SEED)
+
+
+def check_running(seed: Any, workers: Any, save_every: Any) -> None:
+    """Check what long work has in common.
+
+    Raises:
+        ValueError: a seed below 0, fewer than 0 or more than 512 workers, a negative time between two saves.
+
+    >>> check_running(0, -1, 60.0)
+    Traceback (most recent call last):
+    ValueError: workers=-1 must be at least 0
+    """
+    check_seed(seed)
+    check_integer("workers", workers, 0, MOST_WORKERS)
+    check_number("save_every", save_every, 0)
+
+
+def check_number(
+    name: str, value: Any, least: float = -math.inf, most: float = math.inf, above: float | None = None
+) -> float:
+    """Return ``value`` as a finite ``float`` in a range.
+
+    Args:
+        name: as for :func:`check_integer`.
+        value: a number or a tensor of one; no boolean, no text.
+        least: the smallest allowed value.
+        most: the largest.
+        above: what it must exceed.
+
+    Raises:
+        NotAnIntegerError: a ``TypeError`` and a ``ValueError``: no number.
+        ValueError: NaN, infinite, or out of range.
+
+    >>> check_number("holdout", 0.5, 0, 1), check_number("alpha", 1, above=0)
+    (0.5, 1.0)
+    >>> check_number("--std", float("nan"), above=0)
+    Traceback (most recent call last):
+    ValueError: --std nan must be a finite number, above 0
+    """
+    bounds = [f"above {above:g}"] if above is not None else []
+    bounds += [f"at least {least:g}"] if math.isfinite(least) else []
+    bounds += [f"at most {most:g}"] if math.isfinite(most) else []
+    said = f"{_show(name, value)} must be a finite number{', ' if bounds else ''}{' and '.join(bounds)}"
+    try:
+        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise NotAnIntegerError(said) from None
+    if not math.isfinite(number) or not least <= number <= most or (above is not None and number <= above):
+        raise ValueError(said)
+    return number
+
+
+def check_distinct(name: str, values: Iterable[Any], least: int = 0) -> list[int]:
+    """Return integers of which none comes twice and none is missing.
+
+    Raises:
+        ValueError: none, one that comes twice, one below ``least``.
+        NotAnIntegerError: one that is no integer.
+
+    >>> check_distinct("units", [3, 0])
+    [3, 0]
+    >>> check_distinct("units", [3, 0, 3])
+    Traceback (most recent call last):
+    ValueError: units names 3 twice; name each once
+    """
+    numbers = [check_integer(f"{name}[{place}]", value, least) for place, value in enumerate(values)]
+    if not numbers:
+        raise ValueError(f"{name} is empty; name at least one, or leave it out")
+    twice = [number for number, count in Counter(numbers).items() if count > 1]
+    if twice:
+        raise ValueError(f"{name} names {twice[0]} twice; name each once")
+    return numbers
+
+
+def _show(name: str, value: Any) -> str:
+    shown = repr(value)
+    shown = shown if len(shown) <= LONG else f"{shown[:LONG]}..."
+    return f"{name} {shown}" if name.startswith("-") else f"{name}={shown}"
 
 
 def check_integers(least: int = 1, **values: Any) -> None:
@@ -69,6 +164,5 @@ def check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
     """
     known = tuple(known)
     if value not in known:
-        shown = f"{name} {value!r}" if name.startswith("-") else f"{name}={value!r}"
         words = ", ".join(map(str, known)) if len(known) <= FEW else describe_nearest(str(value), map(str, known))
-        raise ValueError(f"{shown} must be one of {words}")
+        raise ValueError(f"{_show(name, value)} must be one of {words}")

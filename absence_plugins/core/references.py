@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.blank import find_blanks, settle_blanks
-from absence_plugins.core.checks import check_integer
+from absence_plugins.core.checks import check_integer, check_seed
 from absence_plugins.core.dataset_items import has_several_inputs, image_and_label, reservoir, single_samples
 from absence_plugins.core.feature_space import FeatureSpace
 from absence_plugins.core.labels import check_labels, find_fault, stack_labels
@@ -92,7 +92,7 @@ class ReferenceSet:
                 bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(1).nonzero()[0])
                 raise ValueError(f"reference image {bad} holds NaN or infinite values; leave it out")
         self.labels = None if labels is None else check_labels(labels, len(self))
-        self.k, self.seed, self.contrast = check_integer("k", k), seed, contrast
+        self.k, self.seed, self.contrast = check_integer("k", k), check_seed(seed), contrast
         empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
         if len(empties) != len(self.images):
             raise ValueError(f"{len(empties)} empty values for {len(self.images)} inputs; pass one per input")

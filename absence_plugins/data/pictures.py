@@ -113,7 +113,9 @@ def read_picture(path: Path, channels: int = 3, *, side: int | None = None, back
         raise UnreadableImage(f"image {name} does not exist", "no file")
     try:
         with path.open("rb") as file:
-            return _read(_identify(file, name), name, "L" if channels == 1 else "RGB", side or SIDE, background)
+            return _read(
+                _identify(file, name), name, "L" if channels == 1 else "RGB", SIDE if side is None else side, background
+            )
     except (MemoryError, UnreadableImage):
         raise
     except Exception as error:  # OSError, SyntaxError, struct.error, ...: whatever the bytes of a foreign file lead to

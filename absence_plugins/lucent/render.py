@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.randomness import RandomStates, seeded
@@ -150,7 +151,11 @@ class _Run:
             inception = type(model).__name__ == "InceptionV1"
             plain.append(transform.preprocess_inceptionv1() if inception else transform.normalize())
         height, width = image_f().shape[2:]
-        size = fixed_image_size or (SMALLEST if height < SMALLEST or width < SMALLEST else None)
+        size: Any = SMALLEST if height < SMALLEST or width < SMALLEST else None
+        if fixed_image_size is not None:
+            for side in fixed_image_size if isinstance(fixed_image_size, (tuple, list)) else (fixed_image_size,):
+                check_integer("fixed_image_size", side)
+            size = fixed_image_size
         if size is not None:
             plain.append(nn.Upsample(size=size, mode="bilinear", align_corners=True))
         self.transformed, self.plain = (

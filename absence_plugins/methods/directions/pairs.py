@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.checks import check_choice, check_integer, check_seed
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.files import write_json
 from absence_plugins.core.results import Result
@@ -121,7 +121,7 @@ class DirectionPairs(Result):
         starts = max(24, 4 * n_directions) if starts is None else check_integer("starts", starts)
         finalists, steps = check_integer("finalists", finalists), check_integer("steps", steps)
         batch_size, head_batch = check_integer("batch_size", batch_size), check_integer("head_batch", head_batch)
-        n_background, seed = check_integer("n_background", n_background), check_integer("seed", seed, least=0)
+        n_background, seed = check_integer("n_background", n_background), check_seed(seed)
         for name, choice, known in (
             ("background", background, ("none", "virtual", "detectors")),
             ("signal", signal, ("exclusive", "positive")),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.checks import check_choice, check_integers
+from absence_plugins.core.checks import check_choice, check_integers, check_seed
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output
@@ -119,9 +119,10 @@ def absence_scores(
         >>> absence_scores(model, torch.ones(4, 4), 0, lambda x: -weights * x).score < 0
         True
     """
-    _check(view, steps, draws, 1 if batch_size is None else batch_size)
+    _check(view, steps, draws, 1 if batch_size is None else batch_size, seed)
     cells = Cells.of(x, cell)
-    batch_size = batch_size or (256 if max(x.shape[1:]) <= FINE_UP_TO or x.dim() == 2 else 32)
+    if batch_size is None:
+        batch_size = 256 if max(x.shape[1:]) <= FINE_UP_TO or x.dim() == 2 else 32
     index = resolved(unit, len(x))
     detached = x.detach()
     value = unit_value(model, index, detached)
@@ -195,6 +196,7 @@ def _warn_of_magnitudes() -> None:
     )
 
 
-def _check(view: str, steps: int, draws: int, batch_size: int) -> None:
+def _check(view: str, steps: int, draws: int, batch_size: int, seed: int) -> None:
     check_choice("view", view, get_args(View))
     check_integers(steps=steps, draws=draws, batch_size=batch_size)
+    check_seed(seed)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.checks import check_choice, check_integer, check_number, check_running, check_seed
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.ownership import own_folder
@@ -108,6 +108,10 @@ def insertion_test(
     (True, True)
     """
     images_per_unit = _check(layer, patches, images_per_unit, protocol, test)
+    check_running(seed, workers, save_every)
+    check_seed(split_seed, "split_seed")
+    check_integer("batch_size", batch_size)
+    check_number("alpha", alpha, 0, 1)
     with own_folder(checkpoint):
         if protocol == "paper":
             chosen, numbers = patches, list(range(len(dataset)))

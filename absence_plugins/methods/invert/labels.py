@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.checks import check_choice, check_integer, check_integers
+from absence_plugins.core.checks import check_choice, check_integer, check_integers, check_number, check_seed
 from absence_plugins.methods.invert.choosing import description_length
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import as_groups, find_copies
@@ -121,6 +121,7 @@ def label_units(
     check_lengths(values, truth.true)
     names = check_names(names, truth.true.shape[1])
     check_integers(length=length, beam=beam, top=top)
+    check_seed(seed)
     if mode not in MODES:
         raise ValueError(
             f"mode={mode!r} is not known; use 'positive' (high where the formula holds) or 'negative' (low)"
@@ -238,6 +239,8 @@ def _grouped_copies(table: Tensor) -> Array | None:
 
 
 def _check_shares(least: float, most: float, holdout: float) -> None:
+    for name, share in {"min_fraction": least, "max_fraction": most, "holdout": holdout}.items():
+        check_number(name, share, 0, 1)
     if not 0 <= least <= most <= 1:
         raise ValueError(
             f"min_fraction={least} and max_fraction={most} must satisfy 0 <= min_fraction <= max_fraction <= 1"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.checks import check_choice, check_distinct, check_integer, check_running
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.ownership import own_folder
@@ -117,6 +117,7 @@ def find_extreme_patches(
     [[1, 0, 0], [1, 0, 1]]
     """
     k, size, stride, batch_size = _check_settings(k, size, stride, mode, batch_size, precision)
+    check_running(seed, workers, save_every)
     at = Layer.of(layer, **({} if reduce is None else {"reduce": reduce}))
     numbers = _image_numbers(dataset, images)
     first = image_at(dataset, numbers[0])
@@ -316,7 +317,7 @@ def _image_numbers(dataset: Any, images: Sequence[int] | None) -> list[int]:
 
 
 def _unit_numbers(units: Sequence[int] | None, count: int, layer: str) -> tuple[int, ...]:
-    chosen = tuple(range(count)) if units is None else tuple(int(unit) for unit in units)
+    chosen = tuple(range(count)) if units is None else tuple(check_distinct("units", units))
     wrong = [unit for unit in chosen if not 0 <= unit < count]
     if wrong or not chosen:
         raise ValueError(
