@@ -101,19 +101,25 @@ def check_number(
     (0.5, 1.0)
     >>> check_number("--std", float("nan"), above=0)
     Traceback (most recent call last):
-    ValueError: --std nan must be a finite number, above 0
+    ValueError: --std nan must be a finite number above 0
     """
-    bounds = [f"above {above:g}"] if above is not None else []
-    bounds += [f"at least {least:g}"] if math.isfinite(least) else []
-    bounds += [f"at most {most:g}"] if math.isfinite(most) else []
-    said = f"{_show(name, value)} must be a finite number{', ' if bounds else ''}{' and '.join(bounds)}"
     try:
         number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise NotAnIntegerError(said) from None
-    if not math.isfinite(number) or not least <= number <= most or (above is not None and number <= above):
-        raise ValueError(said)
+        raise NotAnIntegerError(f"{_show(name, value)} must be a number{_range(least, most, above)}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{_show(name, value)} must be a finite number{_range(least, most, above)}")
+    if not least <= number <= most or (above is not None and number <= above):
+        raise ValueError(f"{_show(name, value)} must be{_range(least, most, above)}")
     return number
+
+
+def _range(least: float, most: float, above: float | None) -> str:
+    if math.isfinite(least) and math.isfinite(most):
+        return f" between {least:g} and {most:g}"
+    low = f" above {above:g}" if above is not None else f" at least {least:g}" if math.isfinite(least) else ""
+    high = f" at most {most:g}" if math.isfinite(most) else ""
+    return f"{low} and{high}" if low and high else low or high
 
 
 def check_distinct(name: str, values: Iterable[Any], least: int = 0) -> list[int]:

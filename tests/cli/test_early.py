@@ -68,7 +68,7 @@ CASES: dict[str, str] = {
     "report --attributes table.csv": r"name that folder too",
     "check nets:net b.png": r"image file b.png does not exist",
     "check digit": r"must be torchvision:NAME",
-    "check digits --budget -1": r"--budget -1 must be at least 0",
+    "check digits --budget -1": r"--budget -1.0 must be at least 0",
     "demo --pairs 0": r"--pairs 0 must be at least 1",
     "demo --out a.png": r"a.png is an existing file",
     "demo --findings 3": r"--findings belongs to demo --photos; of digits it is --pairs",
