@@ -27,7 +27,8 @@ from absence_plugins.bench.sources import fingerprint_sources
 from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.bench.zoo import ZOO, Entry, build, installed
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.files import require_folder, whole_file, write_whole
+from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.methods.checkpoint import read_record, write_record
 
 MARK = "bench models"
@@ -68,8 +69,6 @@ def run_models_bench(
     """
     run = Run.start(rounds, quick, device, progress)
     require_marks(into, [MARK])
-    if out is not None:
-        require_folder(out, make=True)
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
     import absence_plugins.captum
@@ -81,14 +80,15 @@ def run_models_bench(
     if not chosen:
         raise ValueError('no model: install "absence-plugins[report]" for torchvision, or timm, or transformers')
     scores: list[ModelScore] = []
-    with steady(), tqdm(chosen, desc="bench models", disable=not progress) as bar:
-        for entry in bar:
-            bar.set_postfix_str(f"{entry.source} {entry.name}")
-            scores += _kept_scores(entry, out)
-            gc.collect()
-    result = ModelsResult(tuple(scores), describe_environment("captum", run))
-    if out is not None:
-        write_result(result, out)
+    with own_folder(out):
+        with steady(), tqdm(chosen, desc="bench models", disable=not progress) as bar:
+            for entry in bar:
+                bar.set_postfix_str(f"{entry.source} {entry.name}")
+                scores += _kept_scores(entry, out)
+                gc.collect()
+        result = ModelsResult(tuple(scores), describe_environment("captum", run))
+        if out is not None:
+            write_result(result, out)
     for page in into:
         write_whole(page, replaced(page.read_text(encoding="utf-8"), MARK, result.markdown))
     return result

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from absence_plugins.bench.planted_rivals import rival_methods
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.sources import fingerprint_sources
 from absence_plugins.bench.surroundings import describe_environment, steady
-from absence_plugins.core.files import require_folder, whole_file, write_json, write_whole
+from absence_plugins.core.files import whole_file, write_json, write_whole
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.checkpoint import read_record, write_record
 from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
@@ -125,11 +127,10 @@ def run_planted_bench(
     """
     run = Run.start(rounds, quick, device, progress)
     require_marks(into, [MARK, MARK_ALL])
-    if out is not None:
-        require_folder(out, make=True)
-    result = _measure(run, out, problems) if measured is None else read_result(measured)
-    if out is not None:
-        write_result(result, out)
+    with own_folder(out):
+        result = _measure(run, out, problems) if measured is None else read_result(measured)
+        if out is not None:
+            write_result(result, out)
     for path in into:
         write_whole(path, insert_tables(path.read_text(encoding="utf-8"), result.scores))
     return result
@@ -168,7 +169,8 @@ def _one(
 ) -> PlantedTable:
     """One problem's table: as kept in the folder from an earlier run with the same settings, or made and kept."""
     path = None if out is None else out / f"planted-{name}.json"
-    key = json.dumps([settings, list(methods), fingerprint_sources()])
+    rivals = ["autolrp"] if find_spec("autolrp") is not None else []
+    key = json.dumps([settings, list(methods), fingerprint_sources(*rivals)])
     mark = hashlib.sha256(key.encode()).hexdigest()
     if path is not None and (known := read_record(path, mark)) is not None:
         return PlantedTable.from_dict(known)

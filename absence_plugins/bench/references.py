@@ -24,12 +24,14 @@ from absence_plugins.bench.result import surroundings
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.sources import fingerprint_sources
 from absence_plugins.bench.surroundings import describe_environment, steady
-from absence_plugins.core.files import require_folder, write_json, write_whole
+from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.maps import absence_part
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.table import align
 from absence_plugins.methods.checkpoint import read_record, write_record
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.faithfulness.cells import Cells
+from absence_plugins.methods.identity import digest_of, identify_model
 from absence_plugins.relevance import relevance
 
 KINDS = {
@@ -159,18 +161,17 @@ def run_references_bench(
     """
     run = Run.start(rounds, quick, device, progress)
     require_marks(into, [MARK])
-    if out is not None:
-        require_folder(out, make=True)
     wanted = [(claim, kind) for claim, every in KINDS.items() for kind in every if kinds is None or kind in kinds]
     if not wanted:
         raise ValueError(f"kinds={kinds!r} are not known; there are: {', '.join(sum(KINDS.values(), ()))}")
-    subject = load_subject(quick=quick)
-    with steady():
-        scores = tuple(_kept(subject, claim, kind, out, progress) for claim, kind in wanted)
-    result = ReferencesResult(scores, describe_environment("torch", run))
-    if out is not None:
-        write_json(out / "references.json", result.to_dict())
-        write_whole(out / "references.md", result.markdown() + "\n")
+    with own_folder(out):
+        subject = load_subject(quick=quick)
+        with steady():
+            scores = tuple(_kept(subject, claim, kind, out, progress) for claim, kind in wanted)
+        result = ReferencesResult(scores, describe_environment("torch", run))
+        if out is not None:
+            write_json(out / "references.json", result.to_dict())
+            write_whole(out / "references.md", result.markdown() + "\n")
     for path in into:
         write_whole(path, replaced(path.read_text(encoding="utf-8"), MARK, result.markdown))
     return result
@@ -180,7 +181,10 @@ def _kept(subject: Subject, claim: str, kind: str, out: Path | None, progress: b
     """One kind's score: as kept in the folder, or measured and kept."""
     if out is None:
         return measure_kind(subject, claim, kind, progress=progress)
-    key = json.dumps([subject.name, claim, kind, STEPS, DRAWS, STRONGEST, fingerprint_sources()])
+    known = identify_model(subject.model, subject.images[:1]).settings
+    data = digest_of(subject.images, subject.crops, subject.empty)
+    work = [subject.name, claim, kind, STEPS, DRAWS, STRONGEST, known["model"], known["structure"], data]
+    key = json.dumps([*work, fingerprint_sources()])
     mark, path = hashlib.sha256(key.encode()).hexdigest(), out / f"references-{claim}-{kind.split()[-1]}.json"
     if (known := read_record(path, mark)) is not None:
         return ReferenceScore(**{field.name: known[field.name] for field in fields(ReferenceScore)})

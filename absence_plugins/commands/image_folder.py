@@ -19,6 +19,7 @@ from absence_plugins.commands.models import Preprocessing
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.names import spell_name
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.data.folders import FoundImages, describe_frames, find_images
 from absence_plugins.data.pictures import UnreadableImage, read_picture
 
@@ -137,7 +138,7 @@ def readable(
             return spell_name(error.why)
         return [*mark, _digest(path), *([frames] if frames > 1 else [])]
 
-    with ThreadPoolExecutor(THREADS) as threads:
+    with own_folder(known), ThreadPoolExecutor(THREADS) as threads:
         bar = tqdm(total=len(fresh), desc="checking images", unit="image", disable=not progress)
         try:
             for start in range(0, len(fresh), SAVED_EVERY):  # what was decoded is remembered now and then
