@@ -101,7 +101,7 @@ def model_check() -> ModelCheck:
 def rendering() -> Rendering:
     """Two pictures, one of them of one part of the objective."""
     reached = Reached(HOSTILE, "conv", True, ((-3.0, -2.0),), None, None)
-    return Rendering([np.full((2, 8, 8, 3), 0.5)], (reached,), False)
+    return Rendering([np.full((2, 8, 8, 3), 0.5)], (reached,))
 
 
 def unit_report() -> Any:

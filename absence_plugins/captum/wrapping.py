@@ -19,6 +19,8 @@ from absence_plugins.captum.noise import check_known_tunnel
 from absence_plugins.captum.tools import calls_like_tcav, for_class_asked
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.explanation import Explanation
+from absence_plugins.core.hooks import unchanged
+from absence_plugins.core.turns import working_on
 
 
 def public_methods(host: type[Attribution]) -> list[Callable[..., Any]]:
@@ -52,15 +54,17 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
 
     def attribute(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.is_neutral:
-            return unlogged(self, *args, **kwargs)
+            with _working_on(self), unchanged(self._model):  # what Captum leaves where it is interrupted
+                return unlogged(self, *args, **kwargs)
         try:
-            with outside_modes():
+            with _working_on(self), outside_modes():
                 explanation, delta = self._collect(without_inference(self._bind(args, kwargs)), full=False)
         except OneNumber as error:
             if not self._is_auto or self.evidence != "signed" or issubclass(host, GradientAttribution):
                 raise
             warnings.warn(f"the map is Captum's own: {error}", AbsenceWarning, stacklevel=3)
-            return unlogged(self, *args, **kwargs)
+            with _working_on(self), unchanged(self._model):
+                return unlogged(self, *args, **kwargs)
         chosen = explanation.attribution if self.evidence == "signed" else getattr(explanation, self.evidence)
         return chosen if delta is None else (chosen, delta)
 
@@ -81,12 +85,18 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
     return logged
 
 
+def _working_on(method: Any) -> working_on:
+    """No other thread works on the model; nor on the layers, where the model is a function around modules."""
+    layers = getattr(method, "layer", None)
+    return working_on(method._model, *(layers if isinstance(layers, (list, tuple)) else (layers,)))
+
+
 def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
     def explain(self: Any, *args: Any, **kwargs: Any) -> Explanation:
         arguments = without_inference(self._bind(args, kwargs))
         if "return_convergence_delta" in arguments:
             arguments["return_convergence_delta"] = False
-        with outside_modes():
+        with _working_on(self), outside_modes():
             return self._collect(arguments, full=True)[0]
 
     explain.__doc__ = (

@@ -1,4 +1,7 @@
-"""The only place that registers hooks. Every hook lives inside a ``with`` block and is gone after it."""
+"""Hooks and changes of a model that live inside a ``with`` block and are gone after it.
+
+One thread at a time has them on a model, and Ctrl-C leaves none (:mod:`absence_plugins.core.turns`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from absence_plugins.core.turns import working_on
+
+
+@contextmanager
+def hooking(model: nn.Module, registrations: Iterable[Callable[[], Any]]) -> Iterator[None]:
+    """In this block hooks are on a model; each registration is called once and returns a handle.
+
+    >>> net, seen = nn.Identity(), []
+    >>> with hooking(net, [lambda: net.register_forward_hook(lambda *call: seen.append(call[-1]))]):
+    ...     _ = net(3)
+    >>> net(4), seen
+    (4, [3])
+    """
+    handles: list[Any] = []
+    with working_on(model):
+        try:
+            for register in registrations:
+                handles.append(register())
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 @contextmanager
@@ -28,13 +54,13 @@ def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor], *, side: st
     def replace_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (change(inputs[0]), *inputs[1:])
 
-    handle = (
-        module.register_forward_pre_hook(replace_input) if side == "input" else module.register_forward_hook(replace)
-    )
-    try:
+    def register() -> Any:
+        if side == "input":
+            return module.register_forward_pre_hook(replace_input)
+        return module.register_forward_hook(replace)
+
+    with hooking(module, [register]):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -54,24 +80,22 @@ def counting(model: nn.Module, tick: Callable[[int], object]) -> Iterator[None]:
     def count(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
         tick(len(inputs[0]) if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() else 1)
 
-    handle = model.register_forward_pre_hook(count)
-    try:
+    with hooking(model, [lambda: model.register_forward_pre_hook(count)]):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode; every module's own mode comes back."""
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with working_on(model):
+        modes = [(module, module.training) for module in model.modules()]
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 @contextmanager
@@ -81,13 +105,14 @@ def unchanged(model: Any) -> Iterator[None]:
     Hosts leave hooks and bookkeeping attributes behind when something raises half-way, and LRP removes the
     user's rules. What is new goes, what is gone comes back (but not a hook that removed itself); values
     that a forward changes by itself (batch norm's statistics in training mode, counters) stay changed.
-    Not for a model on which another thread is working. What is not an ``nn.Module`` passes through.
+    What is not an ``nn.Module`` passes through.
     """
-    restore = _snapshot(model)
-    try:
-        yield
-    finally:
-        restore()
+    with working_on(model):
+        restore = _snapshot(model)
+        try:
+            yield
+        finally:
+            restore()
 
 
 @contextmanager
@@ -109,7 +134,7 @@ def reversible(model: nn.Module) -> Iterator[Callable[[], None]]:
     >>> list(net.state_dict())
     ['weight']
     """
-    restore, modules = _snapshot(model), list(model.modules())
+    modules = list(model.modules())
     before = _contents(modules)
     changed: set[tuple[nn.Module, str]] = set()
 
@@ -119,13 +144,15 @@ def reversible(model: nn.Module) -> Iterator[Callable[[], None]]:
         # a name can lie in two tables: an attribute hides the parameter of its name, and rules may write to either
         _put_back(before, replaced | {place for place in before | now if (place[0], place[2]) in changed})
 
-    try:
-        yield undo
-    except BaseException:
-        _put_back(before, _differences(before, _contents(modules)))
-        restore()
-        raise
-    changed |= {(module, name) for module, _table, name in _differences(before, _contents(modules))}
+    with working_on(model):
+        restore = _snapshot(model)
+        try:
+            yield undo
+        except BaseException:
+            _put_back(before, _differences(before, _contents(modules)))
+            restore()
+            raise
+        changed |= {(module, name) for module, _table, name in _differences(before, _contents(modules))}
 
 
 _Place = tuple[nn.Module, str, str]  # a module; a table of it, or "" for its attributes; a name

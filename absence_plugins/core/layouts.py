@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+
+from absence_plugins.core.hooks import hooking
 
 FIRST = (
     *(nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm),
@@ -161,16 +164,15 @@ def _from_neighbors(
     def passed(_one: nn.Module, _inputs: Any, _output: Any) -> None:
         is_past.append(True)
 
-    handles: list[Any] = []
-    try:
-        for one in model.modules():
-            handles.append(one.register_forward_pre_hook(enter, prepend=True))
-            handles.append(one.register_forward_hook(passed if one is module else leave))
-        with suppress(Exception):  # behind the module the model may fail, for example on small crops
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    registrations: list[Callable[[], Any]] = []
+    for one in model.modules():
+        registrations.append(partial(one.register_forward_pre_hook, enter, prepend=True))
+        registrations.append(partial(one.register_forward_hook, passed if one is module else leave))
+    with (
+        hooking(model, registrations),
+        suppress(Exception),
+    ):  # behind the module it may fail, for example on small crops
+        run()
     for kind, seen in (*reversed(before), *after):
         if seen == shape:
             return kind

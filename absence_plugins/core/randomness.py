@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from absence_plugins.core.interrupts import guarding
+
 
 class RandomStates:
     """The states of all global generators: Python's, NumPy's where it is loaded, torch's on CPU and GPUs in use.
@@ -53,15 +55,20 @@ def seeded(seed: int | None = None) -> Iterator[None]:
     ...     first == (float(torch.rand(())), random.random())
     True
     """
-    before = RandomStates()
-    try:
-        if seed is not None:
-            random.seed(seed)
-            if "numpy" in sys.modules:
-                sys.modules["numpy"].random.seed(seed % 2**32)
-            torch.default_generator.manual_seed(seed)
-            if before.states[-1] is not None:  # a GPU that is not in use yet stays so
-                torch.cuda.manual_seed_all(seed)
-        yield
-    finally:
-        before.restore()
+    with guarding():
+        before = RandomStates()
+        try:
+            _seed(seed, before)
+            yield
+        finally:
+            before.restore()
+
+
+def _seed(seed: int | None, before: RandomStates) -> None:
+    if seed is not None:
+        random.seed(seed)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        if before.states[-1] is not None:  # a GPU that is not in use yet stays so
+            torch.cuda.manual_seed_all(seed)

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import unchanged
+from absence_plugins.core.hooks import hooking, unchanged
+from absence_plugins.core.interrupts import undivided
 from absence_plugins.core.nearest import describe_nearest
 from absence_plugins.core.running import EXPORTED, SCRIPTED, as_written, explained_running
+from absence_plugins.core.turns import working_on
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardtanh)
 ACTIVATIONS = (
@@ -156,6 +158,7 @@ class Watch:
         self._on_output(inside)
         return self
 
+    @undivided
     def narrow(self) -> None:
         """After a forward: of the activations inside a block only the one that it was seen to end in is watched on."""
         module, side = self.point
@@ -253,7 +256,7 @@ def run_model(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, 
     copied = [value.clone() if isinstance(value, Tensor) else value for value in given]
     named = {name: value.clone() if isinstance(value, Tensor) else value for name, value in named.items()}
     inner = plain_model(model)
-    with as_written(), explained_running():
+    with working_on(inner), as_written(), explained_running():
         return inner(*copied, **named)
 
 
@@ -310,5 +313,5 @@ def stopped_at(model: nn.Module, watch: Watch) -> Iterator[Callable[..., Tensor]
     with unchanged(plain_model(model)), watch:
         for module in plain_model(model).modules():
             module.training = False  # exported programs have no eval()
-        watch.module.register_forward_hook(stop)  # `unchanged` takes it off
-        yield run
+        with hooking(watch.module, [lambda: watch.module.register_forward_hook(stop)]):
+            yield run

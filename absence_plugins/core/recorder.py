@@ -10,7 +10,9 @@ from typing import Any, Self
 from torch import nn
 
 from absence_plugins.core.endings import LastOperation
+from absence_plugins.core.interrupts import undivided
 from absence_plugins.core.reading import Watch, find_module, plain_model, tensor_of
+from absence_plugins.core.turns import working_on
 
 
 def make_watch(module: nn.Module, side: str, name: str) -> Watch:
@@ -46,10 +48,12 @@ class RootWatch(Watch):
         while self._running:  # a forward that was interrupted
             self._leave()
 
+    @undivided
     def _begin(self, _module: nn.Module, _inputs: tuple[Any, ...]) -> None:
         self._running.append(LastOperation())
         self._running[-1].__enter__()
 
+    @undivided
     def _leave(self, *_call: Any) -> None:
         if self._running:
             self._running.pop().__exit__(*sys.exc_info())
@@ -87,6 +91,7 @@ class Recorder:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(working_on(self.model))
         for module in self.model.modules():
             if module is not self.model:
                 self._stack.callback(module.register_forward_hook(self._keep).remove)

@@ -10,8 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from absence_plugins.core.hooks import hooking
 from absence_plugins.core.reading import Watch, plain_model, tensor_of
 from absence_plugins.core.running import as_written
+from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Layer
 
 
@@ -49,12 +51,12 @@ def replacing(model: nn.Module, layer: str | Layer, change: Callable[[Tensor], T
             is_asking.clear()
         return axes.back(change(axes.maps(value)))
 
-    handle = plain_model(model).register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        with replaced(at.watch(model), changed) as replacement:
-            yield
-    finally:
-        handle.remove()
+    inner = plain_model(model)
+    with (
+        hooking(inner, [lambda: inner.register_forward_pre_hook(keep, with_kwargs=True)]),
+        replaced(at.watch(model), changed) as replacement,
+    ):
+        yield
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def replaced(watch: Watch, change: Callable[[Tensor], Tensor]) -> Iterator[Watch
     ...     net(torch.ones(2, 1)).flatten().tolist()
     [0.0, 0.0]
     """
-    with as_written(), _Replacement(watch, change) as replacement:
+    with working_on(watch.module), as_written(), _Replacement(watch, change) as replacement:
         yield replacement
 
 

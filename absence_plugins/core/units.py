@@ -31,13 +31,13 @@ from absence_plugins.core.reading import (
 )
 from absence_plugins.core.recorder import make_watch
 from absence_plugins.core.training import keeping_statistics, warn_training
+from absence_plugins.core.turns import working_on
 from absence_plugins.core.unit_models import REDUCTIONS, Readable, Reduction, UnitModel
 
 __all__ = ["REDUCTIONS", "Layer", "LayerShape", "Reduction", "Unit", "UnitModel", "is_rectifier"]
 
 Position = int | tuple[int, ...]
-REDUCES = (*REDUCTIONS, "cls")
-CHANNELS = ("auto", "first", "last")
+REDUCES, CHANNELS = (*REDUCTIONS, "cls"), ("auto", "first", "last")
 
 # By module, side and number of axes: which end the channels are on; found out once.
 _KNOWN_ENDS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, int], bool]] = weakref.WeakKeyDictionary()
@@ -143,7 +143,7 @@ class Layer:
         """As :meth:`activation`, with the positions along their own axes: [B, U], [B, U, T], [B, U, H, W], ..."""
         watch = self.watch(model)
         warn_training(plain_model(model), "what is read is of this one call", stacklevel=3)
-        with watch, keeping_statistics(plain_model(model)):
+        with working_on(model), watch, keeping_statistics(plain_model(model)):
             run_model(model, inputs, keywords)
         return self.arranged(model, watch, watch.last(), inputs, keywords)
 
@@ -245,11 +245,9 @@ class Layer:
         inputs: tuple[Any, ...],
         keywords: dict[str, Any],
     ) -> int:
-        last = value.dim() - 1
-        if self.channels != "auto" or last == 1:
+        if (last := value.dim() - 1) == 1 or self.channels != "auto":
             return 1 if self.channels == "first" else last
-        known = _KNOWN_ENDS.setdefault(module, {})
-        key = (side, last)
+        known, key = _KNOWN_ENDS.setdefault(module, {}), (side, last)
         if key not in known:
 
             def run() -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+from absence_plugins.core.interrupts import guarding
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -18,9 +20,10 @@ def one_thread() -> Iterator[None]:
     ...     torch.get_num_threads()
     1
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with guarding():
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_num_threads(threads)

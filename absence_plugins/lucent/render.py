@@ -18,12 +18,13 @@ from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.randomness import RandomStates, seeded
+from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Layer
 from absence_plugins.lucent.layers import Activations, LayerNotComputed
 from absence_plugins.lucent.objectives import Term, as_objective, note_rectified
 from absence_plugins.lucent.parameters import belong_to_images, make_images
 from absence_plugins.lucent.rendering import Reached, Rendering
-from absence_plugins.lucent.surroundings import frozen, on_device
+from absence_plugins.lucent.surroundings import HOST, frozen, on_device
 from absence_plugins.lucent.unstick import dead_images, redirected
 
 SMALLEST = 224  # Lucent enlarges smaller images to this
@@ -52,7 +53,7 @@ def render_vis(
     """Optimize images for an objective, as Lucent does; returns its list of arrays, with the values reached.
 
     The model may be in any mode and on any device; it runs in evaluation mode, and it, its hooks, gradients and all
-    random states are as before afterwards, also after an error or Ctrl-C (which returns what there is so far). For
+    random states are as before afterwards, also after an error or Ctrl-C (KeyboardInterrupt, which Lucent swallows). For
     ``absence_contrast`` two images are made that begin alike. An image from which the unit cannot be reached (the path
     is dead) gets a redirected gradient until it can.
 
@@ -88,7 +89,7 @@ def render_vis(
     steps = _checked_thresholds(thresholds)
     objective = as_objective(objective_f)
     device = device_of(model)
-    with seeded(seed), frozen(model), on_device(device):
+    with working_on(model, HOST), seeded(seed), frozen(model), on_device(device):
         images_wanted = 2 if getattr(objective, "same_start", False) else None
         given, parameters, image_f = make_images(param_f or (lambda: param.image(DEFAULT_SIZE, batch=images_wanted)))
         per_image = belong_to_images(parameters, image_f)
@@ -122,7 +123,7 @@ def render_vis(
             show_inline=show_inline,
             show_image=show_image,
         )
-    return Rendering(run.images, reached, run.interrupted)
+    return Rendering(run.images, reached)
 
 
 class _Run:
@@ -164,7 +165,6 @@ class _Run:
         )
         self.images: list[np.ndarray] = []
         self.reached: list[list[Tensor]] = []
-        self.interrupted = False
         self._warned = False
 
     def forward(self, images: Tensor) -> None:
@@ -247,19 +247,14 @@ class _Run:
                 self._wake(dead)
             return loss
 
-        try:
-            for step in tqdm(range(1, max(steps) + 1), disable=not progress, desc="rendering"):
-                loss = descent.step(closure)
-                if step in steps:
-                    self._keep()
-                    if verbose:
-                        print(f"Loss at step {step}: {float(loss):.3f}")
-                        if show_inline:
-                            render.show(self.images[-1])
-        except KeyboardInterrupt:
-            self.interrupted = True
-            print(f"Interrupted optimization at step {step}.")
-            self._keep()
+        for step in tqdm(range(1, max(steps) + 1), disable=not progress, desc="rendering"):
+            loss = descent.step(closure)
+            if step in steps:
+                self._keep()
+                if verbose:
+                    print(f"Loss at step {step}: {float(loss):.3f}")
+                    if show_inline:
+                        render.show(self.images[-1])
 
     def _wake(self, dead: Tensor) -> None:
         """Gradients through redirected rectifiers for the images that have none."""

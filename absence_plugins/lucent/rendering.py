@@ -48,26 +48,19 @@ class Rendering(Result, list[np.ndarray]):
 
     Attributes:
         reached: one :class:`Reached` per part of the objective.
-        interrupted: whether rendering was stopped before the last threshold.
     """
 
-    def __init__(
-        self,
-        images: Sequence[np.ndarray],
-        reached: tuple[Reached, ...],
-        interrupted: bool,
-    ) -> None:
+    def __init__(self, images: Sequence[np.ndarray], reached: tuple[Reached, ...]) -> None:
         super().__init__(images)
-        self.reached, self.interrupted = reached, interrupted
+        self.reached = reached
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self[-1].shape)) if self else "none"
         ends = "; ".join(f"{one.description} {_way(one)} to {_last(one)}" for one in self.reached)
-        stopped = ", interrupted" if self.interrupted else ""
-        return f"Rendering({len(self)} thresholds, pictures {shape}{stopped}; {ends or 'no absence objective'})"
+        return f"Rendering({len(self)} thresholds, pictures {shape}; {ends or 'no absence objective'})"
 
     def _heading(self) -> str:
-        return "Rendering" + (", interrupted" if self.interrupted else "")
+        return "Rendering"
 
     def _grid(self) -> Grid:
         rows = [("objective", "layer", "driven", "reached", "in the data")]
@@ -85,7 +78,7 @@ class Rendering(Result, list[np.ndarray]):
             ValueError: there are no pictures.
         """
         if not self:
-            raise ValueError("there are no pictures: rendering was interrupted before the first threshold")
+            raise ValueError("there are no pictures")
         titles = [f"picture {number}" for number in range(len(self[-1]))]
         captions = [
             "; ".join(f"{one.description} {one.values[-1][number]:.3g}" for one in self.reached if _has(one, number))
@@ -97,7 +90,7 @@ class Rendering(Result, list[np.ndarray]):
     def to_dict(self) -> dict[str, Any]:
         """What was reached, without the pictures, ready for JSON."""
         shapes = [list(images.shape) for images in self]
-        return {"reached": [one.to_dict() for one in self.reached], "interrupted": self.interrupted, "shapes": shapes}
+        return {"reached": [one.to_dict() for one in self.reached], "shapes": shapes}
 
 
 def _way(one: Reached) -> str:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from absence_plugins.core.hooks import unchanged
 from absence_plugins.core.running import explained_running
+from absence_plugins.core.turns import Shared
+
+HOST = Shared()  # what Lucent keeps in its modules, and torch's random states: one rendering at a time
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.precision import warn_unresolved
 from absence_plugins.core.running import EXPORTED, is_exported
 from absence_plugins.core.scores import announce
+from absence_plugins.core.turns import working_on
 from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pulled
 from absence_plugins.relevance.operation import RelevanceError
 from absence_plugins.relevance.result import Relevance, conservation
@@ -78,34 +79,35 @@ def relevance(
     if rules is not None and is_exported(model):
         raise ValueError(f"rule={rule!r} belongs to layers, and {EXPORTED}, or leave rule out")
     explained = Explained(lambda *inputs: structure.call(model, inputs), output)
-    comparison = Comparison(
-        explained,
-        values,
-        model=model,  # type: ignore[arg-type]
-        rule=rules,
-        layers=_named_layers(model, layers),
-    )
-    announce(explained.ending, stacklevel=3)
-    u: Tensor = comparison.output
-    check_explained(u.detach(), lambda sample: "the explained output")
-    seed, found, outputs, errors = torch.ones_like(u), [], [], []
-    for one in references:
-        others: Tensor = comparison.against(one).detach()
-        check_explained(others, lambda sample: "the explained output on the reference")
-        pulled = comparison.pull(u, seed)
-        relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
-        error, is_conserved = conservation(relevances, u.detach(), others, seed, comparison.coarsest)
-        if not is_conserved:
-            raise RelevanceError(
-                f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
-                "model is not seen as torch operations, or its numbers overflow; try float64"
-            )
-        found.append(pulled)
-        outputs.append(others)
-        errors.append(error)
-    on_references = torch.stack(outputs)
-    warn_unresolved(u.detach(), on_references.T, u.detach().abs(), comparison.coarsest, level=3)
-    return _result(structure, found, u.detach(), on_references, torch.stack(errors))
+    with working_on(model):
+        comparison = Comparison(
+            explained,
+            values,
+            model=model,  # type: ignore[arg-type]
+            rule=rules,
+            layers=_named_layers(model, layers),
+        )
+        announce(explained.ending, stacklevel=3)
+        u: Tensor = comparison.output
+        check_explained(u.detach(), lambda sample: "the explained output")
+        seed, found, outputs, errors = torch.ones_like(u), [], [], []
+        for one in references:
+            others: Tensor = comparison.against(one).detach()
+            check_explained(others, lambda sample: "the explained output on the reference")
+            pulled = comparison.pull(u, seed)
+            relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
+            error, is_conserved = conservation(relevances, u.detach(), others, seed, comparison.coarsest)
+            if not is_conserved:
+                raise RelevanceError(
+                    f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
+                    "model is not seen as torch operations, or its numbers overflow; try float64"
+                )
+            found.append(pulled)
+            outputs.append(others)
+            errors.append(error)
+        on_references = torch.stack(outputs)
+        warn_unresolved(u.detach(), on_references.T, u.detach().abs(), comparison.coarsest, level=3)
+        return _result(structure, found, u.detach(), on_references, torch.stack(errors))
 
 
 def _result(structure: Structure, found: list[Pulled], u: Tensor, outputs: Tensor, errors: Tensor) -> Relevance:

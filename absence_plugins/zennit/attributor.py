@@ -16,13 +16,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from zennit.attribution import (
-    constant,
-)
+from zennit.attribution import constant
 
 from absence_plugins.core.choices import Choice, Nontarget, check_rivals, check_word
 from absence_plugins.core.explanation import Explanation
-from absence_plugins.core.hooks import quiet_forward, rewritten
+from absence_plugins.core.hooks import hooking, quiet_forward, rewritten
 from absence_plugins.core.maps import split_by_content, split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet
@@ -30,11 +28,12 @@ from absence_plugins.core.running import as_written, check_heard, explained_runn
 from absence_plugins.core.scores import announce
 from absence_plugins.core.suitability import warn_alike, warn_unsuitable
 from absence_plugins.core.training import Draws
+from absence_plugins.core.turns import working_on
 from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import Pair, of_thread
 from absence_plugins.zennit.refused import REFUSALS
-from absence_plugins.zennit.registration import register_whole, remove_whole
+from absence_plugins.zennit.registration import block_of, register_whole, remove_whole
 from absence_plugins.zennit.root_hook import Question, RootHook, expand_checked, hooks_on
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.scores import check_values, scores_only, warn_rounding, weighted
@@ -110,6 +109,7 @@ class AbsenceAttributor(ShownAttributor):
             raise ValueError("the ReferenceSet holds tuples of inputs, but Zennit attributes to one input")
         self.reference, self.nontarget = reference, nontarget
         self._undo: tuple[Callable[[], None], ...] = ()  # of the composite's registration
+        self._block = ExitStack()
         name = type(self.composite).__name__.removeprefix("Absence")
         if (reference is not None or nontarget is not None) and name in REFUSALS and not self._needs_no_rules:
             raise ValueError(f"{name} cannot show absences: {REFUSALS[name]}")
@@ -121,19 +121,23 @@ class AbsenceAttributor(ShownAttributor):
 
     def __enter__(self) -> Any:
         """Register the composite, whole or not at all."""
-        if self.composite is not None:
-            self._undo = (*self._undo, register_whole(self.composite, self.model))
+        with working_on(self.model), ExitStack() as stack:
+            stack.enter_context(block_of(self.composite, self.model))
+            if self.composite is not None:
+                self._undo = (*self._undo, register_whole(self.composite, self.model))
+            self._block.push(stack.pop_all())
         return self
 
     def __exit__(self, *error: Any) -> Any:
         """Remove the composite; the model is as before, whatever the canonizers left."""
         undo, self._undo = self._undo, ()
-        remove_whole(partial(super().__exit__, *error), undo)  # type: ignore[misc]
+        with self._block, working_on(self.model):
+            remove_whole(partial(super().__exit__, *error), undo)  # type: ignore[misc]
         return False
 
     def forward(self, input: Tensor, attr_output_fn: OutputFunction) -> tuple[Tensor, Tensor]:
         """The output [B, ...] and the signed map of the input's shape: R > 0 raises the explained output."""
-        with self._root(attr_output_fn) as root:
+        with working_on(self.model), self._root(attr_output_fn) as root:
             if root is None and self.reference is None and self.nontarget is None:
                 with asking(self):
                     return super().forward(input, attr_output_fn)  # type: ignore[misc]
@@ -150,7 +154,7 @@ class AbsenceAttributor(ShownAttributor):
         """
         given = self.attr_output_fn if attr_output is None else attr_output  # type: ignore[attr-defined]
         function = given if callable(given) else constant(given)
-        with ExitStack() as stack:
+        with working_on(self.model), ExitStack() as stack:
             if self.composite is not None and not self.composite.handles:
                 stack.enter_context(self)
             root = stack.enter_context(self._root(function))
@@ -185,11 +189,8 @@ class AbsenceAttributor(ShownAttributor):
         root = Pair()
         root.is_for_one_call = True
         root.active = all(hook.active for hook in hooks)  # the rules may be inactive for now
-        handle = root.register(self.model)
-        try:
+        with hooking(self.model, [partial(root.register, self.model)]):
             yield root
-        finally:
-            handle.remove()
 
     def _plan(self, input: Tensor, attr_output_fn: OutputFunction) -> Plan:
         x = input.detach().clone()

@@ -6,8 +6,10 @@ Zennit's own attributors the reference is zeros; :class:`~absence_plugins.zennit
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar
+from contextlib import ExitStack
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 from zennit.composites import (
@@ -22,13 +24,16 @@ from zennit.composites import (
     SpecialFirstLayerMapComposite,
     register_composite,
 )
+from zennit.core import CompositeContext
 from zennit.layer import Sum
 from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear, MaxPool
 
+from absence_plugins.core.interrupts import undivided
+from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Reduction
 from absence_plugins.zennit.guided import AbsenceReLUGuidedBackprop, Triple
 from absence_plugins.zennit.pairing import Pair
-from absence_plugins.zennit.registration import register_whole, remove_whole
+from absence_plugins.zennit.registration import block_of, register_whole, remove_whole
 from absence_plugins.zennit.root_hook import RootHook
 from absence_plugins.zennit.rules import (
     AbsenceAlphaBeta,
@@ -51,27 +56,51 @@ class AbsenceComposite(ShownComposite):
 
     _root_hook: ClassVar[type[RootHook]] = Pair
     _undo: tuple[Callable[[], None], ...] = ()  # of what is registered
+    _on: tuple[weakref.ref[nn.Module], ...] = ()  # where
 
+    @undivided
     def register(self, module: nn.Module) -> None:
         """Canonizers, rules on the modules, and the root hook. Raises as they do, with nothing left behind.
 
         Raises:
             ValueError: the model carries rules of Zennit's, which divide by values.
         """
-        self._undo = (*self._undo, register_whole(super(), module))
-        root = self._root_hook()
-        try:
-            handle = root.register(module)
-        except BaseException:
-            self.remove()
-            raise
-        self.handles.append(handle)  # type: ignore[attr-defined]
-        self.hook_refs.add(root)  # type: ignore[attr-defined]
+        with working_on(module):
+            self._undo = (*self._undo, register_whole(super(), module))
+            root = self._root_hook()
+            try:
+                handle = root.register(module)
+            except BaseException:
+                self.remove()
+                raise
+            self.handles.append(handle)  # type: ignore[attr-defined]
+            self.hook_refs.add(root)  # type: ignore[attr-defined]
+            self._on = (*self._on, weakref.ref(module))
+
+    def context(self, module: nn.Module) -> Any:
+        """As upstream; Ctrl-C at any point of the block takes everything off."""
+        return _Context(module, self)
 
     def remove(self) -> None:
         """Take everything off; the model's parameters, buffers and attributes are as before ``register``."""
         undo, self._undo = self._undo, ()
-        remove_whole(super().remove, undo)  # type: ignore[misc]
+        modules, self._on = [module for one in self._on if (module := one()) is not None], ()
+        with working_on(*modules):
+            remove_whole(super().remove, undo)  # type: ignore[misc]
+
+
+class _Context(CompositeContext):
+    def __enter__(self) -> Any:
+        with ExitStack() as stack:
+            stack.enter_context(block_of(self.composite, self.module))
+            module = super().__enter__()
+            self._block = stack.pop_all()
+        return module
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> Literal[False]:
+        with self._block:
+            super().__exit__(kind, error, trace)
+        return False
 
 
 def shared_map(stabilizer: Any) -> LayerMap:

@@ -17,6 +17,7 @@ from zennit.rules import ReLUGuidedBackprop
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.endings import LastOperation
+from absence_plugins.core.interrupts import undivided
 from absence_plugins.zennit.checks import check_input, check_mode
 from absence_plugins.zennit.pairing import output_weights
 from absence_plugins.zennit.root_hook import Question, RootHook, hooks_on
@@ -39,9 +40,20 @@ class Triple(RootHook):
     def remove(self) -> None:
         """A forward that was interrupted is left."""
         super().remove()
+        self._leave_mode()
+
+    @undivided
+    def _enter_mode(self) -> None:
+        last = LastOperation()
+        last.__enter__()
+        self._running[get_ident()] = self.question, last
+
+    @undivided
+    def _leave_mode(self) -> tuple[Question, Any] | None:
         running = self._running.pop(get_ident(), None)
         if running is not None:
             running[1].__exit__(*sys.exc_info())
+        return running
 
     def pre_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """[x, x, x], if a gradient is asked for."""
@@ -57,18 +69,15 @@ class Triple(RootHook):
             AbsenceWarning,
             stacklevel=2,
         )
-        last = LastOperation()
-        last.__enter__()
-        self._running[get_ident()] = self.question, last
+        self._enter_mode()
         return (_Join.apply(self, self.question, args[0]), *args[1:]), kwargs
 
     def post_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """The outputs of x alone."""
-        running = self._running.pop(get_ident(), None)
+        running = self._leave_mode()
         if running is None:
             return None
         question, last = running
-        last.__exit__(*sys.exc_info())
         if output is None:
             return None
         samples = len(args[0]) // 3

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from zennit.core import BasicHook
 
 from absence_plugins.core.endings import LastOperation
+from absence_plugins.core.interrupts import undivided
 from absence_plugins.core.precision import is_coarse, warn_unresolved
 from absence_plugins.core.scores import logits_of, read_scores
 from absence_plugins.relevance.comparison import Comparison
@@ -49,6 +50,7 @@ class _Call:
     reference: list[Any] | None = None  # while it runs
     outputs: tuple[Tensor, Tensor] | None = None  # of x and of r
 
+    @undivided
     def begin(self, mode: Any) -> tuple[Any, ...]:
         """A pass begins: the values that it runs on."""
         values = tuple(self.passes.enter_context(mode))
@@ -118,25 +120,28 @@ class Pair(RootHook):
             last_rule=lambda rule: None if id(rule) in own else rule,
         )
         call = _Call(comparison, self.question, args, kwargs, inputs, sys.exc_info()[1])
-        values = call.begin(comparison.recording(is_running=True))
         self._calls[get_ident()] = call
-        return values, kwargs
+        return call.begin(comparison.recording(is_running=True)), kwargs
 
     def post_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """A pass ends. Behind that of x the reference runs, and the caller gets x's outputs."""
         call = self._calls.get(get_ident())
         if call is None:
             return None
-        if call.reference is None:
-            del self._calls[get_ident()]
-        if call.ends_early(output):
-            call.passes.__exit__(*sys.exc_info())
-            return None
-        with call.passes:  # what is moved behind a softmax is moved in the same pass
-            samples = len(call.args[call.inputs[0]])
-            is_first = call.reference is None
-            output = self.read(call.last, output, samples) if is_first else call.last.in_front_of(logits_of(output))[0]
-        return self._compare(module, call, output) if is_first else output
+        is_first = call.reference is None
+        try:
+            if call.ends_early(output):
+                call.passes.__exit__(*sys.exc_info())
+                return None
+            with call.passes:  # what is moved behind a softmax is moved in the same pass
+                samples = len(call.args[call.inputs[0]])
+                read = (
+                    self.read(call.last, output, samples) if is_first else call.last.in_front_of(logits_of(output))[0]
+                )
+        finally:
+            if is_first:
+                del self._calls[get_ident()]
+        return self._compare(module, call, read) if is_first else read
 
     def _compare(self, module: nn.Module, call: _Call, output: Any) -> Tensor:
         self.check_output(module, call.args, call.kwargs, output, len(call.args[call.inputs[0]]))
@@ -146,8 +151,10 @@ class Pair(RootHook):
         try:
             other = module(*call.args, **call.kwargs)
         finally:
-            del self._calls[get_ident()]
-            call.passes.__exit__(*sys.exc_info())  # a pass that was interrupted
+            try:
+                call.passes.__exit__(*sys.exc_info())  # a pass that was interrupted
+            finally:
+                del self._calls[get_ident()]
         call.outputs = self.outputs[get_ident()] = (output.detach(), other.detach())
         compared: Tensor = _Compared.apply(
             self, weakref.ref(module), call, *(call.args[place] for place in call.inputs)

@@ -9,8 +9,20 @@ import torch
 from torch import nn
 
 from absence_plugins.core.hooks import reversible
+from absence_plugins.core.interrupts import guarding, undivided
+from absence_plugins.core.turns import working_on
 
 
+def block_of(composite: Any, module: Any) -> guarding:
+    """What is around a ``with`` block in which a composite is on a model.
+
+    Ctrl-C in it takes the composite off. Rules answer to their own thread, so that other threads may call the model;
+    but weights that canonizers have merged do not, and then no other thread works on it.
+    """
+    return working_on(module) if getattr(composite, "canonizers", None) else guarding()
+
+
+@undivided
 def register_whole(composite: Any, module: nn.Module) -> Callable[[], None]:
     """``composite.register(module)``, with everything put back if it raises half-way (Zennit leaves its hooks).
 
@@ -28,6 +40,7 @@ def register_whole(composite: Any, module: nn.Module) -> Callable[[], None]:
     return undo
 
 
+@undivided
 def remove_whole(remove: Callable[[], None], undo: tuple[Callable[[], None], ...]) -> None:
     """``remove()`` of a composite, then what :func:`register_whole` returned, the last registration first."""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.endings import LastOperation
+from absence_plugins.core.hooks import hooking
+from absence_plugins.core.interrupts import undivided
 from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.precision import coarsest, is_coarse, warn_unresolved
 from absence_plugins.core.scores import logits_of
@@ -30,6 +33,7 @@ class ScoresOnly:
         self.owner, self.cuts, self.ending = get_ident(), False, ""
         self._running: list[Any] = []
 
+    @undivided
     def enter(self, _module: nn.Module, _inputs: tuple[Any, ...]) -> None:
         """The forward begins."""
         if self.cuts and get_ident() == self.owner:
@@ -40,9 +44,7 @@ class ScoresOnly:
         """It ends, also if it raises (output is None then)."""
         if get_ident() != self.owner:
             return None
-        last = self._running.pop() if self._running else None
-        if last is not None:
-            last.__exit__(*sys.exc_info())
+        last = self._leave_mode()
         if output is None or (last is None and isinstance(output, Tensor)):
             return None
         scores = logits_of(
@@ -53,6 +55,14 @@ class ScoresOnly:
             self.ending = ending or self.ending
         return scores
 
+    @undivided
+    def _leave_mode(self) -> Any:
+        last = self._running.pop() if self._running else None
+        if last is not None:
+            last.__exit__(*sys.exc_info())
+        return last
+
+    @undivided
     def stop(self) -> None:
         """Leave a forward that was interrupted: torch calls no hook then."""
         while self._running:
@@ -82,16 +92,15 @@ def scores_only(model: Any) -> Iterator[ScoresOnly]:
     if not isinstance(model, nn.Module):  # Zennit takes functions, too
         yield reading
         return
-    handles = [  # inside of the rules' own
-        model.register_forward_pre_hook(reading.enter),
-        model.register_forward_hook(reading.leave, prepend=True, always_call=True),
+    hooks = [  # inside of the rules' own
+        partial(model.register_forward_pre_hook, reading.enter),
+        partial(model.register_forward_hook, reading.leave, prepend=True, always_call=True),
     ]
-    try:
-        yield reading
-    finally:
-        for handle in handles:
-            handle.remove()
-        reading.stop()
+    with hooking(model, hooks):
+        try:
+            yield reading
+        finally:
+            reading.stop()
 
 
 def weighted(weights: Tensor, outputs: Tensor) -> Tensor:

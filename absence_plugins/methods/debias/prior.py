@@ -17,6 +17,7 @@ from absence_plugins.core.outputs import as_columns, check_explained, check_logi
 from absence_plugins.core.results import Result
 from absence_plugins.core.scores import announce
 from absence_plugins.core.table import Grid
+from absence_plugins.core.turns import working_on
 from absence_plugins.methods.debias.attribution import Normalize, masked_attribution, twice_differentiable
 from absence_plugins.methods.debias.checks import (
     check_classes,
@@ -191,22 +192,23 @@ class AttributionPrior(nn.Module):
                 graph back to x or through a fused attention kernel, logits that are probabilities.
         """
         mask = self._check(x, y, mask)
-        rows, every_y = None, y
-        with torch.enable_grad():
-            if logits is None:
-                rows = self._carriers(mask)
-                if rows is not None:
-                    x, y, mask = x[rows], y.to(x.device)[rows], mask[rows]
-                x = x if x.requires_grad else x.detach().requires_grad_()
-                scores = self._own_logits(x)
-                self._announce(4)
-            else:
-                scores = find_logits(logits, x)
-                check_shared(scores, x)
-                if not self._is_checked:
-                    check_given(scores)
-        value = self._measure(scores, x, y, every_y, mask)
-        return self._guard(value if rows is None else self._spread(value, rows), scores, x)
+        with working_on(self.model):
+            rows, every_y = None, y
+            with torch.enable_grad():
+                if logits is None:
+                    rows = self._carriers(mask)
+                    if rows is not None:
+                        x, y, mask = x[rows], y.to(x.device)[rows], mask[rows]
+                    x = x if x.requires_grad else x.detach().requires_grad_()
+                    scores = self._own_logits(x)
+                    self._announce(4)
+                else:
+                    scores = find_logits(logits, x)
+                    check_shared(scores, x)
+                    if not self._is_checked:
+                        check_given(scores)
+            value = self._measure(scores, x, y, every_y, mask)
+            return self._guard(value if rows is None else self._spread(value, rows), scores, x)
 
     def with_logits(self, x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of ``model(x)``, [N, K], and the prior of the batch, from one forward: the cheapest training step.
@@ -231,22 +233,23 @@ class AttributionPrior(nn.Module):
         ([[21.0, -37.0], [12.0, -14.0]], 1.0)
         """
         mask = self._check(x, y, mask)
-        rows = self._carriers(mask)
-        with torch.enable_grad():
-            leaf = x if rows is None else x[rows]
-            leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
-            with twice_differentiable():
-                # a copy: the first layer may work in place
-                logits, shown = self._read(lambda: self.model(leaf.clone()), leaf)
-                self._announce(2)
-        if rows is None:
-            penalty = self._measure(shown, leaf, y, y, mask)
-        else:
-            rest = x[~rows]
-            logits = torch.cat([logits, find_logits(self.model(rest), rest)])
-            logits = logits[torch.cat([rows.nonzero(), (~rows).nonzero()]).flatten().argsort()]
-            penalty = self._spread(self._measure(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
-        return (logits if torch.is_grad_enabled() else logits.detach()), self._guard(penalty, shown, leaf)
+        with working_on(self.model):
+            rows = self._carriers(mask)
+            with torch.enable_grad():
+                leaf = x if rows is None else x[rows]
+                leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
+                with twice_differentiable():
+                    # a copy: the first layer may work in place
+                    logits, shown = self._read(lambda: self.model(leaf.clone()), leaf)
+                    self._announce(2)
+            if rows is None:
+                penalty = self._measure(shown, leaf, y, y, mask)
+            else:
+                rest = x[~rows]
+                logits = torch.cat([logits, find_logits(self.model(rest), rest)])
+                logits = logits[torch.cat([rows.nonzero(), (~rows).nonzero()]).flatten().argsort()]
+                penalty = self._spread(self._measure(shown, leaf, y.to(x.device)[rows], y, mask[rows]), rows)
+            return (logits if torch.is_grad_enabled() else logits.detach()), self._guard(penalty, shown, leaf)
 
     def _guard(self, penalty: Tensor, logits: Tensor, x: Tensor) -> Tensor:
         """A penalty whose gradient is tried once, and looked at in every backward pass."""

@@ -1,0 +1,197 @@
+"""One thread at a time works on a model."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from torch import nn
+
+from absence_plugins.core import AbsenceWarning, turns
+from absence_plugins.core.turns import Shared, working_on
+
+
+def enters(model: Any) -> bool:
+    """Whether another thread gets in now."""
+    entered = threading.Event()
+
+    def enter() -> None:
+        with working_on(model):
+            entered.set()
+
+    threading.Thread(target=enter, daemon=True).start()
+    return entered.wait(0.1)
+
+
+def parts() -> tuple[nn.Module, nn.Module, nn.Module]:
+    shared = nn.Linear(1, 1)
+    return nn.Sequential(shared), nn.Sequential(nn.ReLU(), shared), nn.Sequential(nn.ReLU())
+
+
+OVERLAPS: dict[str, Callable[[nn.Module, nn.Module], tuple[Any, Any]]] = {
+    "itself": lambda a, b: (a, a),
+    "its forward": lambda a, b: (a, a.forward),
+    "a wrapper around it": lambda a, b: (a, nn.Sequential(a)),
+    "a wrapper of both": lambda a, b: (nn.Sequential(a), nn.ModuleList([nn.Sequential(a), b])),
+    "a part of it": lambda a, b: (a, a[0]),  # type: ignore[index]
+    "another model with one module of it": lambda a, b: (a, b),
+}
+
+
+@pytest.mark.parametrize("known_first", [False, True])
+@pytest.mark.parametrize("which", list(OVERLAPS))
+def test_models_that_share_a_module_share_the_turn(which: str, known_first: bool) -> None:
+    one, other, _ = parts()
+    held, wanted = OVERLAPS[which](one, other)
+    if known_first:
+        turns._locks_of(wanted)
+    with working_on(held):
+        assert not enters(wanted)
+    assert enters(wanted)
+    with working_on(wanted):
+        assert not enters(held)
+
+
+def test_models_that_were_known_apart_and_joined_later() -> None:
+    one, _, other = parts()
+    with working_on(one), working_on(other):
+        pass
+    both = nn.Sequential(one, other)
+    with working_on(both):
+        assert not enters(one)
+        assert not enters(other)
+    with working_on(other):
+        assert enters(one)
+        assert not enters(both)
+
+
+def test_other_models_and_functions_do_not_wait() -> None:
+    one, _, other = parts()
+    with working_on(one):
+        assert enters(other)
+        assert enters(lambda x: x)
+    shared = Shared()
+    with working_on(shared):
+        assert not enters(shared)
+
+
+def test_a_thread_enters_again_and_an_error_frees_the_turn() -> None:
+    one, other, _ = parts()
+    with pytest.raises(KeyError), working_on(one), working_on(other, one):
+        raise KeyError
+    assert enters(one)
+
+
+def test_a_thread_that_waits_long_says_for_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 0.02)
+    monkeypatch.setattr(turns, "LOOK", 0.01)
+    model, held, free = nn.ReLU(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with working_on(model):
+            held.set()
+            free.wait(10)
+
+    thread = threading.Thread(target=hold, name="the other")
+    thread.start()
+    held.wait(10)
+    threading.Timer(0.1, free.set).start()
+    with pytest.warns(AbsenceWarning, match="on which thread 'the other' has been working"), working_on(model):
+        pass
+    thread.join()
+
+
+@contextmanager
+def working(model: nn.Module) -> Iterator[None]:
+    with working_on(model):
+        yield
+
+
+def test_a_thread_that_ended_inside_its_block_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LOOK", 0.01)
+    model, kept = nn.ReLU(), []
+
+    def leave_open() -> None:
+        kept.append(working(model))
+        kept[0].__enter__()
+
+    thread = threading.Thread(target=leave_open)
+    thread.start()
+    thread.join()
+    assert enters(model)
+    with working_on(model):
+        pass
+
+
+def test_a_generator_that_another_thread_frees_gives_the_turn_back() -> None:
+    model = nn.ReLU()
+    kept = [working(model)]
+    before = signal.getsignal(signal.SIGINT)
+    kept[0].__enter__()
+
+    def free() -> None:
+        kept.clear()
+        gc.collect()
+
+    thread = threading.Thread(target=free)
+    thread.start()
+    thread.join()
+    assert enters(model)
+    with working_on(model):
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LOOK", 0.01)
+    model, held, free = nn.ReLU(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with working_on(model):
+            held.set()
+            free.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), working_on(model):
+            pass
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+        free.set()
+        thread.join()
+    assert enters(model)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_process_does_not_wait_for_its_parents_threads() -> None:
+    """As workers of a DataLoader: a thread of the parent holds the model, or the thread that forks."""
+    model, other, held, free = nn.ReLU(), nn.ReLU(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with working_on(model):
+            held.set()
+            free.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    with working_on(other):
+        child = os.fork()
+        if child == 0:
+            with working_on(other), working_on(model):
+                os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    free.set()
+    thread.join()
