@@ -104,6 +104,9 @@ def check_call(command: str, values: Values) -> None:
             check_folder(name, value)
         elif name in FILES and isinstance(value, Path):
             check_file(name, value)
+        elif name == "groups" and value not in words.GROUPINGS:
+            if not Path(value).is_file():
+                raise ValueError(f"--groups {value}: no such table; name one, or auto or none")
         elif name in WRITTEN:
             require_folder(value)
         elif name in CHOICES:
@@ -175,8 +178,14 @@ def _check_images_of(argument: str, what: str) -> Callable[[Values], None]:
 
 
 def _check_patches(given: Values) -> None:
+    _check_groups(given, "folder")
     if "folder" not in given and given["model"].partition(":")[0] in SOURCES:
         raise ValueError("name a folder of images; the bundled digits are for --model digits")
+
+
+def _check_groups(given: Values, folder: str) -> None:
+    if "groups" in given and folder not in given:
+        raise ValueError("--groups describes the files of a folder of images; name that folder too")
 
 
 def _check_label(given: Values) -> None:
@@ -188,9 +197,11 @@ def _check_label(given: Values) -> None:
         raise ValueError("--holdout 1.0 leaves no images to search; 0.5 holds out half")
     if "images" not in given and ("attributes" in given or "hypernyms" in given):
         raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
+    _check_groups(given, "images")
 
 
 def _check_report(given: Values) -> None:
+    _check_groups(given, "folder")
     _check_images_of("folder", "name a folder of images")(given)
     if "attributes" in given and "folder" not in given:
         raise ValueError("--attributes describe the classes of a folder of images; name that folder too")

@@ -42,6 +42,13 @@ Reduce = Annotated[str, typer.Option(help="Over positions or tokens: mean, max, 
 Attributes = Annotated[
     Path | None, typer.Option(help="Table (CSV, TSV, JSON): class,ATTRIBUTE,... with 0 or 1 per class.")
 ]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|auto|none",
+        help="Images that are not independent stay on one side of a split: a table file,group; auto: crops and other versions of a picture, too; default: exact copies.",
+    ),
+]
 Page = Annotated[Path, typer.Option(help="Folder for the page.")]
 Workers = Annotated[int, typer.Option(help="Processes that read images ahead.")]
 Seed = Annotated[int, typer.Option(help="Seed.")]

@@ -10,6 +10,7 @@ import typer
 from absence_plugins.cli.app import app, clear_errors, command_line, load, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
+    Groups,
     LayerChannels,
     Mean,
     Model,
@@ -44,6 +45,7 @@ def report(
     ] = None,
     top: Annotated[int, typer.Option(help="Without --units: so many, the strongest encoded absences first.")] = 5,
     attributes: Attributes = None,
+    groups: Groups = None,
     directions: Annotated[int, typer.Option(help="Fit so many directions and see which hold a unit down.")] = 0,
     directions_layer: Annotated[
         str | None, typer.Option(help="Their layer; default: the units' own (digits: the one in front).")
@@ -116,6 +118,7 @@ def report(
             out,
             folder=folder,
             attributes=attributes,
+            groups=groups,
             is_digits=model == "digits",
             command=command_line(),
             progress=not quiet,

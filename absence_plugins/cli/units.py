@@ -10,6 +10,7 @@ import typer
 from absence_plugins.cli.app import app, clear_errors, command_line, load, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
+    Groups,
     LayerChannels,
     Mean,
     Model,
@@ -47,6 +48,7 @@ def patches(
     reduce: Reduce = "mean",
     images_per_unit: Annotated[int, typer.Option(help="Images that the test pastes into, per unit.")] = 100,
     protocol: Annotated[str, typer.Option(help="controlled, or paper.")] = "controlled",
+    groups: Groups = None,
     out: Page = Path("absence-patches"),
     show: Annotated[int, typer.Option(help="Units on the page, the encoded absences first.")] = 12,
     checkpoint: Annotated[
@@ -84,7 +86,9 @@ def patches(
             **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
         )
         command = command_line()
-        path = patches_page(loaded, folder, layer, scan, out, shown=show, command=command, progress=not quiet)
+        path = patches_page(
+            loaded, folder, layer, scan, out, groups=groups, shown=show, command=command, progress=not quiet
+        )
         typer.echo(path.resolve())
 
 
@@ -101,6 +105,7 @@ def label(
     hypernyms: Annotated[
         Path | None, typer.Option(help="Table (CSV, TSV, JSON): child,parent per line; parents become concepts.")
     ] = None,
+    groups: Groups = None,
     weights: Weights = "none",
     length: Annotated[int, typer.Option(help="Most concepts in a name.")] = 3,
     beam: Annotated[int, typer.Option(help="Width of the search beyond pairs of concepts.")] = 5,
@@ -138,6 +143,7 @@ def label(
             images=images,
             attributes=attributes,
             hypernyms=hypernyms,
+            groups=groups,
             is_digits=model == "digits",
             reduce=reduce,
             channels=axis,

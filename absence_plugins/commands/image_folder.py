@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
@@ -21,6 +22,8 @@ from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.names import spell_name
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.data.folders import FoundImages, describe_frames, find_images
+from absence_plugins.data.groups import Groups, group_files
+from absence_plugins.data.picture_features import SIDE
 from absence_plugins.data.pictures import UnreadableImage, read_picture
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
@@ -171,6 +174,21 @@ def readable(
     for note in kept.notes:
         warnings.warn(note, AbsenceWarning, stacklevel=2)
     return kept
+
+
+def group_images(found: Readable, choice: str | Path | None = None, progress: bool = False) -> Groups:
+    """Which of the images are not independent, as ``--groups`` says; what was found is warned of.
+
+    choice: as in :func:`~absence_plugins.data.groups.group_files`.
+    """
+
+    def picture(place: int) -> Tensor:
+        return torch.from_numpy(np.asarray(read_picture(found.files[place], 1, side=SIDE), dtype=np.float32))
+
+    groups = group_files(found.files, found.folder, choice, picture=picture, progress=progress)
+    if groups.note:
+        warnings.warn(groups.note, AbsenceWarning, stacklevel=3)
+    return groups
 
 
 class _Memory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 PROTOCOLS = ("controlled", "paper")
 REDUCES = ("mean", "max", "min", "sum", "cls")
 SCAN_MODES = ("crop", "mask")
+GROUPINGS = ("exact", "auto", "none")  # beside a file
 NAME_MODES = ("positive", "negative")
 BACKGROUNDS = ("none", "virtual", "detectors")
 RECIPES = ("robust", "paper")

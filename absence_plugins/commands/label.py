@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.image_folder import Readable, group_images, readable
 from absence_plugins.commands.layers import named_layer, say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import estimating, say_expected, time_forward
@@ -23,6 +23,7 @@ from absence_plugins.core.names import spell_name
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.data.folders import find_images
+from absence_plugins.data.groups import Groups
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.identity import NOTHING, Identity, digest_of, identify_data, identify_model
 from absence_plugins.methods.invert import Formula, Negation, UnitLabel, UnitLabels, label_units
@@ -56,6 +57,7 @@ class Samples:
         source: what they are, for the page.
         left_out: what the page says of files that cannot be read; None if the images are not files.
         data: by which a checkpoint knows them.
+        groups: which of them are not independent; None: each is alone.
     """
 
     batches: Callable[..., Iterator[Tensor]]
@@ -65,6 +67,7 @@ class Samples:
     source: str
     left_out: Readable | None = None
     data: Identity = NOTHING
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.concepts)
@@ -118,10 +121,14 @@ def label_layer(
     shape = at.shape(loaded.model, next(samples.batches())[:1].to(device))
     say(shape)
     values = read_layer(loaded.model, at, samples, checkpoint=checkpoint, progress=progress)
-    labels = label_units(values, samples.concepts, samples.names, seed=seed, progress=progress, **options)
+    groups = None if samples.groups is None else samples.groups.tensor()
+    labels = label_units(
+        values, samples.concepts, samples.names, seed=seed, groups=groups, progress=progress, **options
+    )
     absent = tuple(labels.with_not(Q))
     left_out = () if samples.left_out is None else samples.left_out.notes
-    notes = (*loaded.notes, *left_out)
+    grouped = (samples.groups.note,) if samples.groups is not None and samples.groups.note else ()
+    notes = (*loaded.notes, *left_out, *grouped)
     page = write_page(_page(labels, absent, shape, samples, values, notes, seed, command), out)
     if samples.left_out is not None:
         samples.left_out.write(out)
@@ -138,13 +145,15 @@ def folder_samples(
     attributes: Path | None = None,
     hypernyms: Path | None = None,
     *,
+    groups: str | Path | None = None,
     batch_size: int = BATCH,
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Samples:
-    """Images in class folders; attributes and hypernyms from CSV files. Concepts that do not vary are left out.
+    """Images in class folders; attributes and hypernyms from tables. Concepts that do not vary are left out.
 
     So are files that are no images, with a warning (:func:`~absence_plugins.commands.image_folder.readable`).
+    ``groups``: what ``--groups`` says of images that are not independent.
     """
     walked = find_images(folder, "image folder")
     concepts_of(walked, attributes)  # rejects a folder without classes, and a bad table, before anything is decoded
@@ -171,7 +180,8 @@ def folder_samples(
     source = f"{len(found.files):,} images of {spell_name(folder)}, {len(varying.names)} concepts{note}"
     data = identify_data(files) | Identity({"batch_size": batch_size})
     pictures = (batches, lambda i: prepared.picture(found.files[i]))
-    return Samples(*pictures, varying.concepts, varying.names, source, files, data)
+    grouped = group_images(files, groups, progress)
+    return Samples(*pictures, varying.concepts, varying.names, source, files, data, grouped)
 
 
 def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
@@ -312,6 +322,7 @@ def run_label(
     images: Path | None = None,
     attributes: Path | None = None,
     hypernyms: Path | None = None,
+    groups: str | Path | None = None,
     is_digits: bool = False,
     reduce: str = "mean",
     channels: str = "auto",
@@ -331,6 +342,8 @@ def run_label(
     if images is None:
         if attributes is not None or hypernyms is not None:
             raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
+        if groups is not None:
+            raise ValueError("--groups describes the files of a folder of images; name that folder too")
         if not is_digits:
             raise ValueError(
                 "--images must name a folder with one subfolder of images per class (only --model digits brings its "
@@ -339,7 +352,14 @@ def run_label(
         samples = digit_samples(loaded, **given)
     else:
         samples = folder_samples(
-            Path(images), loaded, attributes, hypernyms, checkpoint=checkpoint, progress=progress, **given
+            Path(images),
+            loaded,
+            attributes,
+            hypernyms,
+            groups=groups,
+            checkpoint=checkpoint,
+            progress=progress,
+            **given,
         )
     found = label_layer(loaded, at, samples, out, checkpoint=checkpoint, progress=progress, **options)
     return replace(found, page=found.page.resolve())

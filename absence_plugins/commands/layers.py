@@ -41,6 +41,7 @@ class Subject:
         show: from these to pictures in [0, 1].
         blank: an empty pixel as the model sees it.
         names: of the model, for headings.
+        groups: [N], equal for images that are not independent; None: each is alone.
     """
 
     model: nn.Module
@@ -48,6 +49,7 @@ class Subject:
     show: Callable[[Tensor], Tensor]
     blank: Any
     name: str
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def scan_layer(
         say(look.shape)
     if progress:
         _say_expected(subject, at, scan, len(scan.units) if scan.units else look.units, shorter)
-    selection = None if scan.protocol == "paper" else halves(subject.dataset, scan.seed)[0]
+    selection = None if scan.protocol == "paper" else halves(subject.dataset, scan.seed, subject.groups)[0]
     checkpoint = None if scan.checkpoint is None else scan.checkpoint / (layer or "output")
     patches = find_extreme_patches(
         subject.model,
@@ -146,6 +148,7 @@ def scan_layer(
         batch_size=scan.batch_size,
         workers=scan.workers,
         seed=scan.seed,
+        groups=subject.groups,
         checkpoint=checkpoint,
         progress=progress,
     )

@@ -18,10 +18,10 @@ from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import show_forwards
 from absence_plugins.commands.predictions import predict_classes
-from absence_plugins.commands.same_photograph import show_same
 from absence_plugins.core.names import normal_name, read_number, spell_name
 from absence_plugins.core.pooling import PHOTOGRAPH
 from absence_plugins.data.folders import FoundImages, find_images, list_names
+from absence_plugins.data.same_photograph import show_same
 
 SHOWN = 6  # folders in a line
 NAMED = 3  # files in a sentence

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins import __version__
-from absence_plugins.commands.image_folder import FolderImages
+from absence_plugins.commands.image_folder import FolderImages, group_images
 from absence_plugins.commands.layers import Scan, Subject, layers_of, named_layer, scan_layer, shorten
 from absence_plugins.commands.maps.unit import default_maps, default_pictures
 from absence_plugins.commands.models import LoadedModel, Preprocessing
@@ -56,7 +56,8 @@ class Samples:
         labels: [N] class; None.
         concepts: a table [N, K] and K names; None.
         source: in words.
-        notes: what was left out.
+        notes: what was left out, and which images are not independent.
+        groups: [N], equal for images that are not independent; None: each is alone.
     """
 
     dataset: Any
@@ -64,6 +65,7 @@ class Samples:
     concepts: tuple[Tensor, tuple[str, ...]] | None
     source: str
     notes: tuple[str, ...] = ()
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def run_report(
     *,
     folder: Path | None = None,
     attributes: Path | None = None,
+    groups: str | Path | None = None,
     is_digits: bool = False,
     command: str = "absence-plugins report",
     progress: bool = True,
@@ -125,7 +128,16 @@ def run_report(
         layer = DIGITS_LAYER
     with own_folder(require_folder(out)):
         return _write_report(
-            loaded, layer, scan, wanted, out, folder, attributes, is_digits, command=command, progress=progress
+            loaded,
+            layer,
+            scan,
+            wanted,
+            out,
+            folder,
+            (attributes, groups),
+            is_digits,
+            command=command,
+            progress=progress,
         )
 
 
@@ -136,13 +148,13 @@ def _write_report(
     wanted: Wanted,
     out: Path,
     folder: Path | None,
-    attributes: Path | None,
+    tables: tuple[Path | None, str | Path | None],
     is_digits: bool,
     *,
     command: str,
     progress: bool,
 ) -> Path:
-    samples = _samples(loaded, folder, attributes, is_digits, known=out / "state", progress=progress)
+    samples = _samples(loaded, folder, tables, is_digits, known=out / "state", progress=progress)
     mark = _fingerprint(loaded, samples, layer, scan, wanted)
     named_layer(loaded.model, layer, scan.reduce, scan.channels)  # rejects a wrong layer or unit before the scan
     options = {**_study_options(loaded, samples, scan, wanted), "progress": progress}
@@ -150,7 +162,7 @@ def _write_report(
         options["directions_layer"] = _in_front(loaded, layer)
     first = list(wanted.units) if wanted.units else [0]
     look = study_of(loaded.model, layer, first, samples.dataset, **options).look
-    subject = Subject(loaded.model, samples.dataset, options["show"], 0.0, "")
+    subject = Subject(loaded.model, samples.dataset, options["show"], 0.0, "", samples.groups)
     kept = out / "state" / mark["test"]  # beside it there may be that of other settings
     asked = replace(scan, units=wanted.units, checkpoint=kept)
     tested = scan_layer(subject, layer, asked, look=look, shorter=shorten(asked), progress=progress).tested
@@ -174,6 +186,7 @@ def _study_options(loaded: LoadedModel, samples: Samples, scan: Scan, wanted: Wa
     return {
         "concepts": None if "name" in wanted.skip else samples.concepts,
         "labels": samples.labels,
+        "groups": samples.groups,
         "directions": wanted.directions or None,
         "directions_layer": wanted.directions_layer,
         "maps": None if "maps" in wanted.skip else default_maps,
@@ -212,11 +225,20 @@ def strongest(tested: InsertionResult, count: int) -> list[int]:
 
 
 def _samples(
-    loaded: LoadedModel, folder: Path | None, attributes: Path | None, is_digits: bool, *, known: Path, progress: bool
+    loaded: LoadedModel,
+    folder: Path | None,
+    tables: tuple[Path | None, str | Path | None],
+    is_digits: bool,
+    *,
+    known: Path,
+    progress: bool,
 ) -> Samples:
-    prepared = loaded.preprocessing
+    """tables: attributes and groups."""
+    prepared, (attributes, groups) = loaded.preprocessing, tables
     if folder is not None:
-        return folder_samples(folder, prepared, attributes, known=known, progress=progress)
+        return folder_samples(folder, prepared, attributes, groups=groups, known=known, progress=progress)
+    if groups is not None:
+        raise ValueError("--groups describes the files of a folder of images; name that folder too")
     if attributes is not None:
         raise ValueError("--attributes describe the classes of a folder of images; name that folder too")
     if not is_digits:
@@ -236,13 +258,15 @@ def folder_samples(
     prepared: Preprocessing,
     attributes: Path | None = None,
     *,
+    groups: str | Path | None = None,
     known: Path | None = None,
     progress: bool = False,
 ) -> Samples:
     """Images below a folder; where they lie in subfolders these are classes and concepts, with the attributes of a
     table.
 
-    known: a folder that remembers which files were decoded.
+    groups: what ``--groups`` says of images that are not independent; known: a folder that remembers which files were
+    decoded.
 
     Raises:
         ValueError: no such folder, no images, attributes without class folders, what ``concepts_from_folder`` rejects.
@@ -252,18 +276,22 @@ def folder_samples(
         if attributes is not None:
             raise ValueError(f"--attributes describe classes, but {named} has no subfolders; every class needs its own")
         dataset = FolderImages(walked, prepared, known=known, progress=progress)
-        return Samples(dataset, None, None, f"{len(dataset):,} images of {named}", dataset.found.notes)
+        grouped = group_images(dataset.found, groups, progress)
+        notes = (*dataset.found.notes, *((grouped.note,) if grouped.note else ()))
+        return Samples(dataset, None, None, f"{len(dataset):,} images of {named}", notes, grouped.tensor())
     concepts_of(walked, attributes)  # rejects a bad table before anything is decoded
     dataset = FolderImages(walked.with_class(), prepared, known=known, progress=progress)
     labels = torch.tensor([label for label in dataset.found.found.labels if label is not None])
     varying = concepts_of(dataset.found.found, attributes).varying()
     classes = len(set(labels.tolist()))
+    grouped = group_images(dataset.found, groups, progress)
     return Samples(
         dataset,
         labels if classes > 1 else None,
         (varying.concepts, varying.names) if varying.names else None,
         f"{len(dataset):,} images of {named} in {classes} class folders, {len(varying.names)} concepts",
-        dataset.found.notes,
+        (*dataset.found.notes, *((grouped.note,) if grouped.note else ())),
+        grouped.tensor(),
     )
 
 
@@ -283,6 +311,7 @@ def _fingerprint(loaded: LoadedModel, samples: Samples, layer: str, scan: Scan, 
     test = {
         **{name: value for name, value in known.settings.items() if name != "outputs"}, "version": __version__,
         "layer": layer, "scan": seen, "units": units, "preprocessing": repr(loaded.preprocessing),
+        "groups": None if samples.groups is None else samples.groups.tolist(),
     }  # fmt: skip
     concepts = None
     if samples.concepts is not None:

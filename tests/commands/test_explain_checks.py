@@ -20,7 +20,7 @@ from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.models import LoadedModel, Preprocessing
 from absence_plugins.commands.pasting import insert_missing, remove_suppressor
 from absence_plugins.commands.references import describe_references, load_references
-from absence_plugins.commands.same_photograph import show_same
+from absence_plugins.data.same_photograph import show_same
 from absence_plugins.methods.regions import RegionTest, place_elsewhere
 
 NETS = """

@@ -15,6 +15,7 @@ from absence_plugins.experiments.registry import EXPERIMENTS, SHOW_COMMAND, find
 def test_words_of_options() -> None:
     from absence_plugins.commands import report
     from absence_plugins.core.units import REDUCES
+    from absence_plugins.data.groups import CHOICES
     from absence_plugins.experiments.imagenet import NETWORKS
     from absence_plugins.methods.insertion.statistics import PROTOCOLS
     from absence_plugins.methods.invert import labels
@@ -24,6 +25,7 @@ def test_words_of_options() -> None:
     assert words.PROTOCOLS == PROTOCOLS
     assert words.REDUCES == REDUCES
     assert words.SCAN_MODES == MODES
+    assert words.GROUPINGS == CHOICES
     assert words.NAME_MODES == labels.MODES
     assert words.SKIPPED == report.SKIPPED
     assert tuple(NETWORKS) == words.PUBLISHED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,3 +178,36 @@ def test_the_figure_shows_scores_and_the_split() -> None:
         label_figure(found, values)
     with pytest.raises(ValueError, match="for 60 rows of concepts"):
         label_figure(found, values[:10], concepts, names)
+
+
+@pytest.mark.parametrize(("choice", "groups"), [(None, 3), ("none", 4), ("groups.csv", 2)])
+def test_groups_of_images_stay_on_one_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str | None, groups: int
+) -> None:
+    digits = load_digits()
+    for name in ("a/1", "a/2", "b/3", "b/4"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        save_image(digits.images[int(name[-1]) % 4], tmp_path / "images" / f"{name}.png")
+    copy = tmp_path / "images" / "b" / "4.png"
+    copy.write_bytes((tmp_path / "images" / "a" / "1.png").read_bytes())
+    (tmp_path / "groups.csv").write_text("file,group\na/1,x\na/2,x\nb/3,x\nb/4,y\n")
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        samples = folder_samples(tmp_path / "images", load_model("digits"), groups=choice)
+    assert samples.groups is not None
+    assert samples.groups.count == groups
+    copies = [str(one.message) for one in said if "exact copies of others (b/4.png = a/1.png)" in str(one.message)]
+    assert len(copies) == (choice is None)
+
+
+@pytest.mark.parametrize("command", ["label", "patches", "report"])
+def test_groups_that_do_not_exist_are_refused_at_once(tmp_path: Path, command: str) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    save_image(torch.rand(1, 8, 8), tmp_path / "images" / "a" / "1.png")
+    folder = ["--images"] if command == "label" else []
+    found = CliRunner().invoke(app, [command, *folder, str(tmp_path / "images"), "--groups", "atuo"])
+    assert found.exit_code == 2
+    assert "--groups atuo: no such table; name one, or auto or none" in " ".join(found.output.split())
+    found = CliRunner().invoke(app, [command, "--groups", "auto"])
+    assert "--groups describes the files of a folder of images" in " ".join(found.output.split())

@@ -25,17 +25,17 @@ from absence_plugins.methods.identity import (
     identify_model,
     number_of,
 )
+from absence_plugins.methods.insertion.copies import FEWEST_IMAGES, choose_disjoint, find_members
 from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
 from absence_plugins.methods.insertion.progress import FILE, UNITS_AT_ONCE, Progress, patches_digest
 from absence_plugins.methods.insertion.result import InsertionResult
 from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_results
-from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
+from absence_plugins.methods.patches import ExtremePatches
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import cut_windows
 from absence_plugins.methods.patches.shards import ranks
 
 RANDOM_PATCHES = 16  # per unit
-FEWEST_IMAGES = 3
 
 
 def insertion_test(
@@ -51,6 +51,7 @@ def insertion_test(
     blank: Any = 0.0,
     split_seed: int = 0,
     seed: int = 0,
+    groups: Any = None,
     batch_size: int = 64,
     checkpoint: Path | str | None = None,
     save_every: float = 60.0,
@@ -82,6 +83,9 @@ def insertion_test(
         blank: an empty pixel as the model sees it: a number, one per channel, or a torchvision ``Normalize``.
         split_seed: of the halves.
         seed: of places and random patches.
+        groups: [N] integers, equal for images that are not independent: copies, crops, frames of one video. A group
+            lies in one half, one of its images is tested on, and its patches count once ("controlled"). Without groups
+            exact copies in a tensor are found, with an :class:`~absence_plugins.core.AbsenceWarning`.
         batch_size: images per forward.
         checkpoint: a folder for the state of the test (it may be the scan's); a test that was stopped is resumed,
             to the same bits. ``test`` and ``alpha`` come after it and may change.
@@ -112,16 +116,20 @@ def insertion_test(
     check_seed(split_seed, "split_seed")
     check_integer("batch_size", batch_size)
     check_number("alpha", alpha, 0, 1)
+    members = find_members(dataset, groups)
     with own_folder(checkpoint):
         if protocol == "paper":
             chosen, numbers = patches, list(range(len(dataset)))
         else:
             rescan = None if checkpoint is None else Path(checkpoint) / "rescan"
-            chosen, numbers = _disjoint(
-                model, dataset, patches, split_seed, batch_size, rescan, save_every, workers, progress
+            chosen, numbers = choose_disjoint(
+                model, dataset, patches, members, split_seed, batch_size, rescan, save_every, workers, progress
             )
         if len(numbers) < FEWEST_IMAGES:
-            raise ValueError(f"{len(numbers)} images are left to test on; at least {FEWEST_IMAGES} are needed")
+            independent = "" if len(torch.unique(members)) == len(members) else " independent"
+            raise ValueError(
+                f"{len(numbers)}{independent} images are left to test on; at least {FEWEST_IMAGES} are needed"
+            )
         first = image_at(dataset, numbers[0])
         device, at = device_of(model, first), patches.at
         slots, arms = min(images_per_unit, len(numbers)), ARMS[protocol]
@@ -151,6 +159,8 @@ def insertion_test(
             bench.highest_images(numbers)
             plans = [bench.test_part(part) for part in range(len(state.pasted))]
     sources = {arm: torch.cat([plan.sources[arm] for plan in plans]) for arm in plans[0].sources}
+    if protocol != "paper":
+        sources = {arm: members[images] for arm, images in sources.items()}  # patches of one group are one sample
     mirror = state.mirror if protocol == "controlled" else None
     units = unit_results(chosen.units, state.values, sources, mirror, protocol, test, alpha)
     return InsertionResult(tuple(units), state.values, state.best.keys, arms, protocol, at.name, alpha, chosen)
@@ -165,41 +175,6 @@ def _check(layer: str | Layer, patches: ExtremePatches, images_per_unit: int, pr
     check_choice("protocol", protocol, PROTOCOLS)
     check_choice("test", test, ("t", "wilcoxon"))
     return check_integer("images_per_unit", images_per_unit, least=FEWEST_IMAGES)
-
-
-def _disjoint(
-    model: nn.Module,
-    dataset: Any,
-    patches: ExtremePatches,
-    split_seed: int,
-    batch_size: int,
-    checkpoint: Path | None,
-    save_every: float,
-    workers: int,
-    progress: bool,
-) -> tuple[ExtremePatches, list[int]]:
-    """Patches, and the images that had no part in choosing them."""
-    scanned = set(range(len(dataset)) if patches.images is None else patches.images)
-    rest = [number for number in range(len(dataset)) if number not in scanned]
-    if rest:
-        return patches, rest
-    selection, rest = halves(dataset, split_seed)
-    options = {name: patches.settings[name] for name in ("size", "stride", "mode", "seed", "precision")}
-    again = find_extreme_patches(
-        model,
-        patches.at,
-        dataset,
-        k=patches.lowest.scores.shape[1],
-        units=patches.units,
-        images=selection,
-        batch_size=batch_size,
-        checkpoint=checkpoint,
-        save_every=save_every,
-        workers=workers,
-        progress=progress,
-        **options,
-    )
-    return again, rest
 
 
 @dataclass

@@ -16,6 +16,7 @@ from absence_plugins.core.hooks import counting
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import InsertionResult
+from absence_plugins.methods.patches.images import as_groups
 from absence_plugins.report.unit.extremes import insertion_section, patches_section
 from absence_plugins.report.unit.maps import high_section, low_section
 from absence_plugins.report.unit.naming import name_section, naming_labels
@@ -51,6 +52,7 @@ def explain_unit(
     show: Callable[[Tensor], Tensor] | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
     empty: Any = 0.0,
+    groups: Any = None,
     notes: Sequence[str] = (),
     provenance: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -91,6 +93,7 @@ def explain_unit(
         show: from model inputs [n, C, H, W] to pictures in [0, 1]; default: they are pictures.
         prepare: the other way round.
         empty: an empty pixel as the model sees it: a number, one per channel, or a torchvision ``Normalize``.
+        groups: [N] integers, equal for images that are not independent (copies, crops, frames), which no split divides.
         notes: sentences for the reader, under the verdict.
         provenance: pairs for the foot of the page.
         progress: show progress bars.
@@ -120,7 +123,7 @@ def explain_unit(
     study = study_of(
         model, layer, [index], dataset, concepts=concepts, labels=labels, tested=tested, directions=directions,
         directions_layer=directions_layer, maps=maps, pictures=pictures, show=show, prepare=prepare, empty=empty,
-        progress=progress, **settings,
+        groups=groups, progress=progress, **settings,
     )  # fmt: skip
     return report_of(study, index, notes=notes, provenance=provenance)
 
@@ -141,6 +144,7 @@ def study_of(
     maps: Any = "auto",
     pictures: Any = "auto",
     empty: Any = 0.0,
+    groups: Any = None,
     progress: bool = True,
     look: Look | None = None,
     **settings: Any,
@@ -165,6 +169,7 @@ def study_of(
         pairs=directions, pairs_layer=directions_layer, maps=maps, pictures=pictures,
         show=show or (lambda images: images), prepare=prepare or (lambda images: images), empty=empty,
         given=tested, progress=progress, looked=look,
+        groups=None if groups is None else as_groups(groups, len(dataset)),
     )  # fmt: skip
 
 

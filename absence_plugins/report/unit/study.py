@@ -81,6 +81,7 @@ class Study:
         units: whose reports are asked for.
         settings: see :class:`Settings`.
         labels: [N] class of every image; None: references are drawn without regard to classes.
+        groups: [N] integers, equal for images that are not independent, which no split divides; None: each is alone.
         concepts, names: [N, K] of 0 and 1, and K names; None: units are not named.
         pairs, pairs_layer: fitted direction pairs and their layer; a number: so many are fitted to that layer.
         maps, pictures: callables, "auto" or None; see :func:`~absence_plugins.report.explain_unit`.
@@ -112,6 +113,7 @@ class Study:
     given: InsertionResult | None = None
     progress: bool = True
     looked: Look | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.units:
@@ -205,14 +207,14 @@ class Study:
         options: dict[str, Any] = {
             "batch_size": one.batch_size, "workers": one.workers, "seed": one.seed, "progress": self.progress
         }  # fmt: skip
-        half = None if one.protocol == "paper" else halves(self.dataset, one.seed)[0]
+        half = None if one.protocol == "paper" else halves(self.dataset, one.seed, self.groups)[0]
         patches = find_extreme_patches(
             self.model, self.at, self.dataset, k=one.k, size=one.size, stride=one.stride, mode=one.mode,
             units=self.units, images=half, **options,
         )  # fmt: skip
         return insertion_test(
             self.model, self.layer, self.dataset, patches, images_per_unit=one.images_per_unit,
-            protocol=one.protocol, blank=self.empty, **options,
+            protocol=one.protocol, blank=self.empty, groups=self.groups, **options,
         )  # fmt: skip
 
     @property
@@ -271,7 +273,7 @@ class Study:
         for mode in ("positive", "negative"):
             labels = label_units(
                 self._values[0], self.concepts, self.names, mode=mode, max_fraction=0.99, seed=self.settings.seed,
-                progress=self.progress,
+                groups=self.groups, progress=self.progress,
             )  # fmt: skip
             found[mode] = tuple(replace(one, unit=unit) for one, unit in zip(labels, self.units, strict=True))
         return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,12 +15,12 @@ SAME = 0.85  # pairs of different photographs reach 0.80, crops that share their
 FLOOR = 1e-4  # variance of a pixel, below which a thumbnail is empty
 
 
-def show_same(picture: Tensor, others: Tensor) -> Tensor:
+def show_same(picture: Tensor, others: Tensor, scales: Sequence[float] = SCALES) -> Tensor:
     """Whether each of ``others`` [N, C, H, W] shows the same photograph as ``picture`` [C, H, W]: booleans [N].
 
     The middle of one picture is searched in the other by normalized correlation, at every place and at sizes down to
     half, in both directions. Another crop is found as long as it holds the middle of the other one, or its middle lies
-    in it.
+    in it. scales: that are searched; 1.0 alone for pictures that are laid over each other.
 
     >>> noise = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     >>> photo = F.interpolate(F.avg_pool2d(noise, 12), (96, 96), mode="bilinear")[0]
@@ -28,7 +30,7 @@ def show_same(picture: Tensor, others: Tensor) -> Tensor:
     """
     gray, own = others.float().mean(1, keepdim=True), picture.float().mean(0)[None, None]
     best = torch.full((len(others),), -1.0, device=others.device)
-    for scale in SCALES:
+    for scale in scales:
         side = round(SIDE * scale)
         best = torch.maximum(best, _peak(_middle(_details(own, side)), _details(gray, SIDE)))
         best = torch.maximum(best, _peak(_middle(_details(gray, side)), _details(own, SIDE)))
