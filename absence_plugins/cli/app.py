@@ -10,7 +10,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,6 +49,9 @@ app = typer.Typer(
 )
 
 
+_results: ContextVar[Any] = ContextVar("results", default=None)  # the stream of a command's result; None: stdout
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """What ends a command early becomes a line or a few on stderr and an exit code, not a traceback; warnings are
@@ -55,15 +59,16 @@ def clear_errors() -> Iterator[None]:
 
     What is said and which code it is, :mod:`~absence_plugins.cli.endings` decides.
     """
+    mark = _results.set(sys.stdout)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.showwarning = _shown
             # Pillow's own on damaged EXIF data and the like name no file; what matters of one, data.pictures says
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     except (typer.Exit, typer.Abort):
         raise
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         found = ending(error, running())
         if found is None:
             raise
@@ -71,6 +76,13 @@ def clear_errors() -> Iterator[None]:
         if code != STOPPED or os.environ.get("RANK", "0") == "0":  # Ctrl-C reaches all ranks; one says it
             typer.secho(make_printable("\n".join(lines)), fg=typer.colors.RED, err=True)
         raise typer.Exit(code) from None
+    finally:
+        _results.reset(mark)
+
+
+def say(result: object) -> None:
+    """Print what a command has made. What the user's own code prints goes to stderr, so that this can be read on."""
+    typer.echo(result, file=_results.get())
 
 
 def _shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, load
+from absence_plugins.cli.app import app, clear_errors, load, say
 from absence_plugins.cli.options import Channels, Mean, Quiet, Size, Std, Weights
 
 
@@ -39,4 +39,4 @@ def check(
 
         loaded = load(model, weights, size, channels, mean, std)
         found = check_loaded(loaded, image, name=model, budget=budget, every_layer=every_layer, progress=not quiet)
-        typer.echo(dumps(found.to_dict(), indent=1) if json else found.table())
+        say(dumps(found.to_dict(), indent=1) if json else found.table())

@@ -14,7 +14,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from absence_plugins.core.places import describe_place
+from absence_plugins.core.places import describe_error, describe_place
 from absence_plugins.core.shell import join_command
 
 STOPPED = 130  # as shells say of what Ctrl-C ended
@@ -137,7 +137,8 @@ def _known(words: tuple[str, ...], options: dict[str, Any]) -> Running:
 def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | None:
     """Exit code and lines for what ended a command; None for an error of the program, which shows its traceback.
 
-    An error in the user's own code, such as the forward of a model, is said with its file and line.
+    An error in the user's own code, such as the forward of a model, is said with its type, file and line; a
+    ``sys.exit`` in it is one, too.
     """
     notes = getattr(error, "__notes__", [])
     if isinstance(error, KeyboardInterrupt):
@@ -158,10 +159,9 @@ def ending(error: BaseException, command: Running) -> tuple[int, list[str]] | No
         ]
     if isinstance(error, MemoryError) or _mentions(error, EXHAUSTED):
         return FAILED, [f"error: memory is exhausted. {_remedy(command)}", *command.going_on(notes)]
-    place = describe_place(error)
-    if isinstance(error, BAD):
-        return FAILED, [f"error: {error}{place}", *notes]
-    return (FAILED, [f"error: {type(error).__name__}: {error}{place}"]) if place else None
+    if isinstance(error, SystemExit) or describe_place(error):
+        return FAILED, [f"error: {describe_error(error)}", *notes]
+    return (FAILED, [f"error: {error}", *notes]) if isinstance(error, BAD) else None
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, command_line, load
+from absence_plugins.cli.app import app, clear_errors, command_line, load, say
 from absence_plugins.cli.options import Channels, Mean, Model, Page, Quiet, Seed, Size, Std, Weights
 from absence_plugins.commands.early_checks import MADE_KINDS
 
@@ -38,7 +38,7 @@ def demo(
             from absence_plugins.commands.demo import run_demo
 
             page = run_demo(out, pairs=3 if pairs is None else pairs, seed=seed, progress=not quiet)
-        typer.echo(page.resolve())
+        say(page.resolve())
 
 
 @app.command()
@@ -138,4 +138,4 @@ def explain(
         )
         if not quiet:
             typer.echo(found.summary(), err=True)
-        typer.echo(found.page.resolve())
+        say(found.page.resolve())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, numbers, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, numbers, say, unit_numbers
 from absence_plugins.cli.options import Quiet
 
 
@@ -72,7 +72,7 @@ def experiment(
             seed=seed,
             progress=not quiet,
         )
-        typer.echo(path.resolve())
+        say(path.resolve())
 
 
 @app.command()

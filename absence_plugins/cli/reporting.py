@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, command_line, load, two_channels, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, command_line, load, say, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
     Groups,
@@ -123,4 +123,4 @@ def report(
             command=command_line(),
             progress=not quiet,
         )
-        typer.echo(path.resolve())
+        say(path.resolve())

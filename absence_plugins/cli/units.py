@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from absence_plugins.cli.app import app, clear_errors, command_line, load, two_channels, unit_numbers
+from absence_plugins.cli.app import app, clear_errors, command_line, load, say, two_channels, unit_numbers
 from absence_plugins.cli.options import (
     Attributes,
     Groups,
@@ -89,7 +89,7 @@ def patches(
         path = patches_page(
             loaded, folder, layer, scan, out, groups=groups, shown=show, command=command, progress=not quiet
         )
-        typer.echo(path.resolve())
+        say(path.resolve())
 
 
 @app.command()
@@ -162,8 +162,8 @@ def label(
             progress=not quiet,
         )
         if not quiet:
-            typer.echo(found.summary(STRONGEST))
-        typer.echo(found.page)
+            say(found.summary(STRONGEST))
+        say(found.page)
 
 
 @app.command()
@@ -208,4 +208,4 @@ def directions(
             command=command_line(),
             progress=not quiet,
         )
-        typer.echo(path.resolve())
+        say(path.resolve())

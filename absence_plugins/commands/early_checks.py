@@ -109,6 +109,10 @@ def check_module_name(module: str, name: str) -> None:
         raise ValueError(
             f"--model {module}:{name}: {module!r} is no name of a module, as in `import {written}`; write {written}:{name}"
         )
+    if not name.isidentifier():
+        raise ValueError(
+            f"--model {module}:{name}: {name!r} is no name of a function or model in {module}; write module:factory"
+        )
 
 
 def check_packages(extra: str, modules: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from absence_plugins.commands.early_checks import check_module_name
 from absence_plugins.core.nearest import describe_nearest
-from absence_plugins.core.places import describe_place
+from absence_plugins.core.places import describe_error
 
 
 def build_model(module: str, name: str) -> nn.Module:
@@ -89,5 +89,4 @@ def _own_errors(what: str) -> Iterator[None]:
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        message = f": {error}" if str(error) else ""
-        raise ValueError(f"{what} with {type(error).__name__}{message}{describe_place(error)}") from error
+        raise ValueError(f"{what} with {describe_error(error)}") from error

@@ -11,6 +11,16 @@ from pathlib import Path
 OURS = Path(__file__).resolve().parents[1]  # the package
 
 
+def describe_error(error: BaseException) -> str:
+    """An error of the user's code in one text: its type, its message, and its place.
+
+    >>> describe_error(KeyError("gone"))
+    "KeyError: 'gone'"
+    """
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}{f': {said}' if said else ''}{describe_place(error)}"
+
+
 def describe_place(error: BaseException) -> str:
     r"""File and line of the user's code in which an error was raised, as " (nets.py, line 12, in forward)".
 
