@@ -72,9 +72,9 @@ def test_a_command_copied_from_its_page_makes_the_same_page(folder: Path) -> Non
 def test_a_terminal_that_cannot_show_a_name_ends_no_command(folder: Path, setting: dict[str, str]) -> None:
     """Nothing is run, so that it is quick: what is printed at the end of a command and in an error."""
     program = (
-        "import typer; from absence_plugins.cli.app import app, clear_errors\n"
+        "import typer; from absence_plugins.cli.app import app, clear_errors, say\n"
         "@app.command()\ndef end(name: str):\n    with clear_errors():\n"
-        "        print(name); typer.echo(name); raise ValueError(f'image {name} does not exist')\n"
+        "        print(name); say(name); raise ValueError(f'image {name} does not exist')\n"
         "app()"
     )
     name = "caf\udce9 \u732b \x1b[31m"
@@ -82,6 +82,6 @@ def test_a_terminal_that_cannot_show_a_name_ends_no_command(folder: Path, settin
         [sys.executable, "-c", program, "end", name], env=os.environ | setting, capture_output=True, check=False
     )
     assert done.returncode == 2, done.stderr.decode(errors="replace")
-    assert done.stdout.count(b"\n") == 2
+    assert done.stdout.count(b"\n") == 1
     assert b"error: image caf" in done.stderr
     assert b"\\x1b[31m" in done.stderr
