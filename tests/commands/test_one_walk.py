@@ -49,10 +49,12 @@ def loaded(names: tuple[str, ...] = ()) -> LoadedModel:
 
 
 def paint(folder: Path, *names: str, value: int = 0) -> Path:
-    for name in names:
+    for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (value,) * 3).save(path)
+        picture = Image.new("RGB", (8, 8), (value,) * 3)
+        picture.putpixel((number, 0), (0, 128, 255))  # no copies of each other
+        picture.save(path)
     return folder
 
 
