@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
+from absence_plugins.data.file_names import index_files, key_of, list_files
 from absence_plugins.data.picture_features import Candidate, Corners, find_candidates, find_corners, shrink
-from absence_plugins.data.same_names import describe_missing, normalize_name
+from absence_plugins.data.same_names import describe_missing
 from absence_plugins.data.same_photograph import show_same
 from absence_plugins.data.tables import read_pairs
 
@@ -197,15 +198,15 @@ def read_groups(path: Path | str, files: Sequence[Path], folder: Path) -> list[i
     Raises:
         ValueError: no table, a name that several files have, a file in two groups, no file of the folder in it.
     """
-    names = [spell_name(path.relative_to(folder)).replace(os.sep, "/") for path in files]
+    names = list_files(files, folder)
     pairs = read_pairs(path, "file", "group", names)
-    places = _places(names)
-    if not any(_key(one) in places for one, _ in pairs) and any(_key(other) in places for _, other in pairs):
+    places = index_files(names)
+    if not any(key_of(one) in places for one, _ in pairs) and any(key_of(other) in places for _, other in pairs):
         pairs = [(other, one) for one, other in pairs]  # group -> files
     group: dict[int, str] = {}
     strange = []
     for name, own in pairs:
-        found = places.get(_key(name), [])
+        found = places.get(key_of(name), [])
         if len(found) > 1:
             shown = " or ".join(names[place] for place in found[:SHOWN])
             raise ValueError(f"{path}: {name!r} may be {shown}; write the path below {spell_name(folder)}")
@@ -290,26 +291,6 @@ def _pairs(files: Sequence[Path], folder: Path, numbers: Sequence[int]) -> str:
         for one, other in found[:SHOWN]
     ]
     return "; ".join(shown) + (f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else "")
-
-
-def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    """By every way to name a file, which ones it may be: the whole path first, then its ends, then without extension."""
-    found: dict[str, list[int]] = {}
-    whole = {normalize_name(name): place for place, name in enumerate(names)}
-    for place, name in enumerate(names):
-        parts = PurePosixPath(name).parts
-        for start in range(len(parts)):
-            end = PurePosixPath(*parts[start:])
-            for key in dict.fromkeys((str(end), str(end.with_suffix("")))):
-                found.setdefault(normalize_name(key), []).append(place)
-    for key, place in whole.items():
-        found[key] = [place]
-    return found
-
-
-def _key(name: str) -> str:
-    parts = PureWindowsPath(name).parts if "\\" in name else PurePosixPath(name).parts
-    return normalize_name("/".join(part for part in parts if part not in (".", "")))
 
 
 def _count(values: Iterable[int]) -> dict[int, int]:

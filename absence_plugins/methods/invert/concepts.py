@@ -16,6 +16,7 @@ from torch import Tensor
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
 from absence_plugins.data.folders import FoundImages, find_images
+from absence_plugins.data.labels import stack_truths
 from absence_plugins.data.same_names import describe_missing, match_names, unify_names
 from absence_plugins.data.tables import read_columns, read_pairs, read_truth
 from absence_plugins.methods.invert.inputs import Truth, as_truth, check_names
@@ -28,7 +29,7 @@ class FolderConcepts:
     """Labels of the images below a folder.
 
     Attributes:
-        concepts: [N, K] bool.
+        concepts: [N, K] bool; with unknown attributes float64 and NaN.
         names: of the K concepts: the classes, then their attributes.
         files: the N images, in the order of torchvision's ``ImageFolder``.
     """
@@ -65,7 +66,7 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
             ``ImageFolder``, so activations collected with it fit where nothing is left out.
         attributes: a table with a header (CSV, TSV or JSON in any usual encoding:
             :func:`~absence_plugins.data.tables.read_table`); the first column names the class, every other one is an
-            attribute: 0 or 1, true or false, yes or no. Names may differ from the folders' in case and composition.
+            attribute: 0 or 1, true or false, yes or no, blank where unknown. Names may differ from the folders' in case and composition.
             Rows of classes that are not in the folder are passed over.
 
     Warns:
@@ -105,7 +106,7 @@ def concepts_of(found: FoundImages, attributes: str | Path | None = None) -> Fol
     names = list(found.classes)
     if attributes is not None:
         columns, table = _attributes(Path(attributes), found.classes)
-        concepts = torch.cat([concepts, table[member]], 1)
+        concepts = torch.cat([concepts.to(table.dtype), table[member]], 1)
         names += columns
     return FolderConcepts(concepts, tuple(names), found.files)
 
@@ -158,21 +159,18 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
 
 
 def _attributes(path: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Names of the attributes and their values, [classes, attributes] bool."""
+    """Names of the attributes and their values, [classes, attributes]: bool, or with NaN where they are unknown."""
     table = read_columns(path, "class", classes, what="attribute")
     values = {}
     for key, cells in table.cells.items():  # of classes that are not in the folder, too: a slip there is a slip here
         values[key] = [read_truth(cell, partial(table.where, key, column)) for column, cell in enumerate(cells)]
-        if None in values[key]:
-            where = table.where(key, values[key].index(None))
-            raise ValueError(f"{where} is {cells[values[key].index(None)]!r}, unknown; write 0 or 1")
     rows = match_names(classes, table.cells)
     for name in classes:
         if name not in rows:
             near = describe_missing(name, table.cells)
             raise ValueError(f"table {path} lacks the class {name!r}; {near}; add its line, or remove its folder")
     table.table.warn()
-    return list(table.names), torch.tensor([values[rows[name]] for name in classes], dtype=torch.bool)
+    return list(table.names), stack_truths([values[rows[name]] for name in classes])
 
 
 def _parents(parents: Any, names: Sequence[str]) -> dict[str, list[str]]:

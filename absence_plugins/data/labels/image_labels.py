@@ -1,0 +1,110 @@
+"""What is known of the concepts in each image, and which of a folder's files these images are."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.names import spell_name
+from absence_plugins.data.file_names import index_files, key_of, list_files
+
+SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageLabels:
+    """Labels of images.
+
+    Attributes:
+        images: names of the N images, as the source writes them.
+        names: of the K concepts, distinct.
+        concepts: [N, K]: bool if everything is known; else float64 with 1 (present), 0 (absent) and NaN (unknown).
+    """
+
+    images: tuple[str, ...]
+    names: tuple[str, ...]
+    concepts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        unknown = int(self.concepts.isnan().sum()) if self.concepts.is_floating_point() else 0
+        return (
+            f"ImageLabels({len(self)} images, {len(self.names)} concepts, {unknown} of {self.concepts.numel()} unknown)"
+        )
+
+    def match(self, files: Sequence[Path], folder: Path) -> ImageLabels:
+        """The labels of some files, in their order; everything of a file without labels is unknown, with a warning.
+
+        An image is found by its path below the folder, the end of it, or its name with or without the extension.
+
+        Raises:
+            ValueError: a name that several files have, two labels of one file, no file with labels.
+        """
+        listed = list_files(files, folder)
+        places = index_files(listed)
+        row: dict[int, int] = {}
+        strange = []
+        for number, name in enumerate(self.images):
+            found = places.get(key_of(name), [])
+            if len(found) > 1:
+                shown = " or ".join(listed[place] for place in found[:SHOWN])
+                raise ValueError(f"labels of {name!r} may be those of {shown}; name it by its path in the labels")
+            if not found:
+                strange.append(name)
+            elif row.setdefault(found[0], number) != number:
+                raise ValueError(f"{listed[found[0]]} has labels twice, as {self.images[row[found[0]]]!r} and {name!r}")
+        if not row:
+            raise ValueError(
+                f"no file of {spell_name(folder)}, such as {listed[0] if listed else 'none'}, has labels; they are of "
+                f"{', '.join(self.images[:SHOWN])}, ..."
+            )
+        lacking = [listed[place] for place in range(len(listed)) if place not in row]
+        if lacking:
+            warnings.warn(
+                f"{len(lacking):,} of {len(listed):,} files have no labels, which are unknown: {', '.join(lacking[:SHOWN])}"
+                + (f"; {len(strange):,} labels are of no file, such as {strange[0]}" if strange else ""),
+                AbsenceWarning,
+                stacklevel=2,
+            )
+        concepts = self.concepts[[row.get(place, 0) for place in range(len(listed))]]
+        if lacking:
+            concepts = concepts.double()
+            concepts[[place for place in range(len(listed)) if place not in row]] = torch.nan
+        return ImageLabels(tuple(listed), self.names, concepts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists; None where unknown."""
+        rows = [[None if value != value else int(value) for value in row] for row in self.concepts.tolist()]
+        return {"images": list(self.images), "names": list(self.names), "concepts": rows}
+
+
+def stack_truths(rows: Sequence[Sequence[bool | None]]) -> Tensor:
+    """Rows of True, False and None as a tensor: bool, or float64 with NaN where something is unknown.
+
+    >>> stack_truths([[True, None]]), stack_truths([[True, False]])
+    (tensor([[1., nan]], dtype=torch.float64), tensor([[ True, False]]))
+    """
+    if all(value is not None for row in rows for value in row):
+        return torch.tensor(rows, dtype=torch.bool)
+    return torch.tensor([[torch.nan if value is None else float(value) for value in row] for row in rows]).double()
+
+
+def check_distinct(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
+    """Names, with their keys behind them where several are the same.
+
+    >>> check_distinct(["crane", "cat", "crane"], ["n01", "n02", "n03"])
+    ('crane (n01)', 'cat', 'crane (n03)')
+    """
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return tuple(name if counts[name] == 1 else f"{name} ({key})" for name, key in zip(names, keys, strict=True))

@@ -1,0 +1,183 @@
+"""Readers of labels: what is present, absent and unknown, on tiny files in the shapes of public data sets."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.data.labels import (
+    ImageLabels,
+    read_celeba,
+    read_coco,
+    read_cub,
+    read_image_table,
+    read_invert,
+    read_open_images,
+)
+from absence_plugins.methods.invert import auroc, concepts_from_folder
+
+
+def rows(labels: ImageLabels) -> list[list[int | None]]:
+    found: list[list[int | None]] = labels.to_dict()["concepts"]
+    return found
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "concepts"),
+    [
+        ("image,MEL,NV\nISIC_1,1.0,0.0\nISIC_2,0.0,1.0\n", ("MEL", "NV"), [[1, 0], [0, 1]]),  # ISIC
+        ("image_id,Bald,Hat\n1.jpg,-1,1\n2.jpg,1,-1\n", ("Bald", "Hat"), [[0, 1], [1, 0]]),  # CelebA as CSV
+        ("Path,Edema,Mass\na.jpg,1.0,-1.0\nb.jpg,,0.0\n", ("Edema", "Mass"), [[1, None], [None, 0]]),  # CheXpert
+        ("file;\"dog, wet\";Löwe\nb.png;yes;no\nb.png;yes;no\n", ("dog, wet", "Löwe"), [[1, 0]]),  # a row twice
+        ('[{"file": "a", "x": true, "y": null}, {"file": "b", "y": false}]', ("x", "y"), [[1, None], [None, 0]]),
+    ],
+)  # fmt: skip
+def test_tables_of_images(
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    text: str,
+    names: tuple[str, ...],
+    concepts: list[list[int | None]],
+) -> None:
+    found = read_image_table(write(tmp_path / "labels.csv", text))
+    assert found.names == names
+    assert rows(found) == concepts
+    assert found.concepts.dtype == (torch.float64 if any(None in row for row in concepts) else torch.bool)
+    assert len(recwarn) == text.count("b.png") // 2
+
+
+def test_columns_probabilities_and_minus_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "Path,Sex,Age,Edema,Mass\na,M,68,1,-1\nb,F,70,0,\n")
+    with pytest.warns(AbsenceWarning, match="2 columns hold no truths and were left out: Sex, Age"):
+        found = read_image_table(path)
+    assert (found.names, rows(found)) == (("Edema", "Mass"), [[1, None], [0, None]])
+    assert rows(read_image_table(path, ["Mass"], minus="absent")) == [[0], [None]]
+    with pytest.raises(ValueError, match="has no column 'Mas'; there are: Sex, Age, Edema, Mass"):
+        read_image_table(path, ["Mas"])
+    path = write(tmp_path / "b.csv", "file,cat\na,0.7\nb,0,2\n".replace("0,2", '"0,2"'))
+    with pytest.raises(ValueError, match=r"b\.csv, line 2: cat of 'a' is 0\.7, a probability; pass threshold="):
+        read_image_table(path)
+    assert rows(read_image_table(path, threshold=0.5)) == [[1], [0]]
+    with pytest.raises(ValueError, match="line 3: cat of 'b' is 'maybe'"):
+        read_image_table(write(path, "file,cat\na,1\nb,maybe\n"))
+    with pytest.raises(ValueError, match="minus='none' must be one of"):
+        read_image_table(path, minus="none")
+
+
+def test_labels_find_their_files(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("cat/1.png", "cat/2.png", "dog/3.png")]
+    labels = ImageLabels(("3", "cat/1.jpg", "CAT/2.PNG", "9"), ("x",), torch.tensor([[True], [False], [True], [True]]))
+    with pytest.warns(
+        AbsenceWarning, match="1 of 3 files have no labels, which are unknown: cat/1.png; 2 labels are of no"
+    ):
+        found = labels.match(files, tmp_path)
+    assert rows(found) == [[None], [1], [1]]
+    assert found.images == ("cat/1.png", "cat/2.png", "dog/3.png")
+    with pytest.raises(ValueError, match=r"dog/3\.png has labels twice, as '3' and '3\.png'"):
+        ImageLabels(("3", "3.png"), ("x",), torch.ones(2, 1)).match(files, tmp_path)
+    with pytest.raises(ValueError, match=r"labels of '1\.png' may be those of cat/1\.png or dog/1\.png"):
+        ImageLabels(("1.png",), ("x",), torch.ones(1, 1)).match([*files, tmp_path / "dog/1.png"], tmp_path)
+    with pytest.raises(ValueError, match=r"no file of .* such as cat/1\.png, has labels; they are of x, \.\.\."):
+        ImageLabels(("x",), ("x",), torch.ones(1, 1)).match(files, tmp_path)
+
+
+def test_celeba(tmp_path: Path) -> None:
+    path = write(tmp_path / "list_attr_celeba.txt", "2\nBald Hat \n000001.jpg -1  1\n000002.jpg  1 -1\n")
+    assert rows(read_celeba(path)) == [[0, 1], [1, 0]]
+    for text, message in (
+        ("3\nBald\n1.jpg 1\n", "has labels of 1 images and says 3"),
+        ("1\nBald Hat\n1.jpg 1\n", "line 3: 1 values for 2 attributes"),
+        ("1\nBald\n1.jpg 0\n", "line 3: '0' is neither 1 nor -1"),
+        ("Bald\n1.jpg 0\n\n", "does not begin with the number of images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_celeba(write(path, text))
+
+
+def test_cub(tmp_path: Path) -> None:
+    write(tmp_path / "images.txt", "1 001.Crow/a.jpg\n2 002.Gull/b.jpg\n")
+    write(tmp_path / "attributes" / "attributes.txt", "1 has_bill_shape::hooked\n2 has_wing_color::black\n")
+    path = tmp_path / "attributes" / "image_attribute_labels.txt"
+    write(path, "1 1 1 4 2.5\n1 2 0 1 0\n2 1 0 2 1.0 0 3\n2 2 1 3 0.5\n")  # the third line is as odd as some of CUB's
+    found = read_cub(tmp_path)
+    assert found.images == ("001.Crow/a.jpg", "002.Gull/b.jpg")
+    assert found.names == ("has_bill_shape::hooked", "has_wing_color::black")
+    assert rows(found) == [[1, None], [0, 1]]
+    assert rows(read_cub(tmp_path, least_certainty=3)) == [[1, None], [None, 1]]
+    write(path, "1 1 1 4\n1 7 1 4\n")
+    with pytest.raises(ValueError, match="line 2: '1 7 1 4' must read image, attribute, 0 or 1, certainty"):
+        read_cub(tmp_path)
+
+
+def test_coco_and_lvis(tmp_path: Path) -> None:
+    coco = {
+        "images": [{"id": 5, "file_name": "a.jpg"}, {"id": 7, "file_name": "b.jpg"}],
+        "categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}],
+        "annotations": [{"image_id": 7, "category_id": 18}, {"image_id": 7, "category_id": 18, "iscrowd": 1}],
+    }
+    path = write(tmp_path / "instances.json", json.dumps(coco))
+    found = read_coco(path)
+    assert (found.images, found.names, rows(found)) == (("a.jpg", "b.jpg"), ("person", "dog"), [[0, 0], [0, 1]])
+    lvis = coco | {
+        "images": [{"id": 5, "coco_url": "http://x/a.jpg", "neg_category_ids": [1]}, {"id": 7, "neg_category_ids": []}]
+    }
+    found = read_coco(write(path, json.dumps(lvis)))
+    assert (found.images, rows(found)) == (("a.jpg", "7"), [[0, None], [None, 1]])  # what nobody looked for is unknown
+    with pytest.raises(ValueError, match="an annotation is of image 9 and category 1, which it does not list"):
+        read_coco(write(path, json.dumps(coco | {"annotations": [{"image_id": 9, "category_id": 1}]})))
+    with pytest.raises(ValueError, match="lacks images, annotations or categories"):
+        read_coco(write(path, '{"images": []}'))
+    with pytest.raises(ValueError, match=r"instances\.json, line 1: no JSON"):
+        read_coco(write(path, '{"images": ['))
+
+
+def test_open_images(tmp_path: Path) -> None:
+    text = (
+        "ImageID,Source,LabelName,Confidence\na,verification,/m/1,1\na,crowd,/m/2,0\nb,crowd,/m/2,1\nb,crowd,/m/2,1\n"
+    )
+    path = write(tmp_path / "human-imagelabels.csv", text)
+    names = write(tmp_path / "class-descriptions.csv", '/m/1,Crane\n/m/2,Crane\n/m/3,"Dog, wet"\n')
+    found = read_open_images(path, names)
+    assert (found.images, found.names) == (("a", "b"), ("Crane (/m/1)", "Crane (/m/2)"))
+    assert rows(found) == [[1, 0], [None, 1]]
+    with pytest.raises(ValueError, match="line 5: /m/2 of image b is confirmed and denied"):
+        read_open_images(write(path, text.replace("2,1\nb,crowd,/m/2,1", "2,1\nb,crowd,/m/2,0")))
+    with pytest.raises(ValueError, match=r"line 2: the confidence is '0\.7', of a machine"):
+        read_open_images(write(path, text.replace("/m/1,1", "/m/1,0.7")))
+    with pytest.raises(ValueError, match="lacks the columns ImageID"):
+        read_open_images(names)
+
+
+def test_the_labels_of_invert(tmp_path: Path) -> None:
+    torch.save(torch.tensor([[1, 0], [0, 1], [1, 1]]), tmp_path / "labels.pt")
+    entries = {"0": {"offset": "n02084071", "name": "dog"}, "1": {"offset": "n02121620"}}
+    path = write(tmp_path / "concepts.json", json.dumps(entries))
+    found = read_invert(tmp_path / "labels.pt", path)
+    assert (found.images, found.names, rows(found)) == (("0", "1", "2"), ("dog", "n02121620"), [[1, 0], [0, 1], [1, 1]])
+    with pytest.raises(ValueError, match=r"concepts\.json has 1 entries for the 2 columns"):
+        read_invert(tmp_path / "labels.pt", write(path, '{"0": {}}'))
+    (tmp_path / "labels.pt").write_bytes(b"no tensor")
+    with pytest.raises(ValueError, match=r"is no tensor that torch\.save wrote"):
+        read_invert(tmp_path / "labels.pt", path)
+
+
+def test_unknown_attributes_of_classes_are_unknown_concepts(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "fox"):
+        write(tmp_path / "images" / name / "1.png", "")
+    table = write(tmp_path / "a.csv", "class,tame\ncat,1\ndog,?\nfox,0\n")
+    found = concepts_from_folder(tmp_path / "images", table)
+    assert found.concepts[:, 0].tolist() == [1.0, 0.0, 0.0]
+    assert [None if math.isnan(value) else value for value in found.concepts[:, 3].tolist()] == [1.0, None, 0.0]
+    assert found.varying().names == ("cat", "dog", "fox", "tame")
+    assert auroc([3.0, 9.0, 1.0], found.concepts[:, 3:]).item() == 1.0  # the dog counts neither way
