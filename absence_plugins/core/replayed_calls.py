@@ -6,8 +6,10 @@ itself only ever sees its own pictures (it may keep what it made, in memory or o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -68,7 +70,7 @@ def _record(value: Any, calls: list[RecordedCall]) -> Any:
         return value
     form = getattr(value, "format", None)
     if hasattr(value, "with_transform") and isinstance(form, Mapping) and form.get("type") == "custom":  # Hugging Face
-        recorded = _Recorded(form["format_kwargs"]["transform"], calls)
+        recorded = _Recorded(_isolate(form["format_kwargs"]["transform"]), calls)
         return value.with_transform(recorded, form.get("columns"), form.get("output_all_columns", False))
     if isinstance(value, torch.utils.data.Dataset) or (hasattr(value, "__getitem__") and _has_transform(value)):
         twin = object.__new__(type(value))
@@ -78,7 +80,19 @@ def _record(value: Any, calls: list[RecordedCall]) -> Any:
         parts = [_record(part, calls) for part in value] if len(value) <= LONGEST else list(value)
         is_same = all(part is own for part, own in zip(parts, value, strict=True))
         return value if is_same else type(value)(parts)
-    return _Recorded(value, calls) if callable(value) else value
+    return _Recorded(_isolate(value), calls) if callable(value) else value
+
+
+def _isolate(transform: Any) -> Any:
+    """A copy of a transform, so that generators, statistics and counters that it holds stay as they are; itself where it
+    cannot be copied, or belongs to another object.
+    """
+    if isinstance(transform, MethodType):
+        return transform
+    try:
+        return copy.deepcopy(transform)
+    except Exception:  # of a file, a lock, ...
+        return transform
 
 
 def _has_transform(value: Any) -> bool:

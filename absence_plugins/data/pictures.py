@@ -17,11 +17,12 @@ and JPEG 2000 can be, and other files are refused before they are decoded. All t
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,7 @@ NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 ONE_PICTURE = {"MPO", "PSD"}  # of which further frames are no pages: depth maps, layers
 WHOLE = 2**25  # pixels up to which a picture is decoded as it is
 LARGEST = 2**26  # that are decoded at a time
+LARGE = 2**24  # from which on the memory is given back at once
 SPARE = 2  # a reduced picture keeps so many times the side that is needed
 SIDE = 1024  # for which a huge picture is reduced where nothing is said
 STRIP = 2**21  # pixels that are converted at a time
@@ -154,8 +156,9 @@ def _identify(file: BinaryIO, name: str) -> Any:
             elif answer:
                 file.seek(0)
                 return opener(file, "")
-        except (SyntaxError, IndexError, TypeError, KeyError, EOFError, struct.error):  # of another format
-            continue
+        except (SyntaxError, IndexError, TypeError, KeyError, EOFError, struct.error) as error:  # of another format
+            if accepts is not None:  # or of a kind that Pillow cannot read, such as floats in color
+                reason = f": {format}, {str(error) or type(error).__name__}"
     kind = "empty" if not first else f"not an image{reason}"
     raise UnreadableImage(f"{name} is not an image that Pillow can read ({kind})", kind)
 
@@ -166,18 +169,33 @@ def _read(opened: Any, name: str, mode: str, side: int, background: Color) -> Im
     if given > WHOLE:
         _reduce_on_reading(opened, SPARE * side)
     _check_size(opened, given, name)
-    found: Image.Image
     with ROOM.take(opened.width * opened.height):
-        opened.load()
-        turn = TURNS.get(_orientation(opened))
-        factor = min(opened.size) // (SPARE * side) if opened.width * opened.height > WHOLE else 1
-        if opened.mode == mode and factor <= 1 and not opened.has_transparency_data:
-            found = opened.copy()
-        else:
-            found = _convert(opened, mode, max(1, factor), background)
-        found = found if turn is None else found.transpose(turn)
+        try:
+            opened.load()
+            turn = TURNS.get(_orientation(opened))
+            factor = min(opened.size) // (SPARE * side) if opened.width * opened.height > WHOLE else 1
+            found: Image.Image
+            if opened.mode == mode and factor <= 1 and not opened.has_transparency_data:
+                found = opened._new(opened.im)  # the same pixels, without a copy of them
+            else:
+                found = _convert(opened, mode, max(1, factor), background)
+            found = found if turn is None else found.transpose(turn)
+        finally:
+            opened.close()  # its pixels go before others are given room
+            if opened.width * opened.height > LARGE:
+                _find_trim()()
     found.info = {"frames": frames}
     return found
+
+
+@cache
+def _find_trim() -> Callable[[], object]:
+    """What gives freed memory back to the system: glibc keeps it for each thread, 250 MB of a picture of 67 megapixels."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, which may not keep it
+        return lambda: None
+    return lambda: trim(0)
 
 
 def _count_frames(opened: Any) -> int:

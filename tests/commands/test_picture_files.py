@@ -95,6 +95,6 @@ def test_warnings_of_pillow_stay_off_the_terminal(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("sys.argv", ["absence-plugins"])
     with pytest.warns(UserWarning, match="Corrupt EXIF data"):
         SEE.picture(tmp_path / "a.jpg")
-    found = CliRunner().invoke(app, ["explain", "a.jpg", "--quiet", "--out", "page"])
+    found = CliRunner().invoke(app, ["explain", "a.jpg", "--model", "digits", "--quiet", "--out", "page"])
     assert found.exit_code == 0, found.output
     assert "EXIF" not in found.output

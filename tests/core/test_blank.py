@@ -291,6 +291,31 @@ def test_the_data_set_and_its_caches_stay_as_they_are(tmp_path: Path) -> None:
     )
 
 
+class Stateful(nn.Module):
+    """Counts, keeps running statistics, and draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.calls, self.draws = nn.BatchNorm2d(3, affine=False), 0, np.random.default_rng(0)
+
+    def forward(self, image: Any) -> Tensor:
+        self.calls += 1
+        self.norm(TENSOR(image)[None])
+        return STEPS(image).roll(int(self.draws.integers(8)), 1)
+
+
+def test_transforms_with_a_state_keep_it() -> None:
+    used, alone = Pictures(Stateful()), Pictures(Stateful())
+    with torch.random.fork_rng():
+        found = ReferenceSet.from_dataset(used, k=1)
+    wanted = torch.stack([alone[index][0] for index in range(6)])
+    assert torch.equal(found.images[0], wanted)
+    assert found.empty[0].flatten().tolist() == pytest.approx(BLACK, abs=1e-4)
+    assert used.transform.calls == alone.transform.calls == 6
+    assert torch.equal(used.transform.norm.running_mean, alone.transform.norm.running_mean)
+    assert used.transform.draws.integers(1000) == alone.transform.draws.integers(1000)
+
+
 class Stream(IterableDataset[Any]):
     def __init__(self, transform: Any) -> None:
         self.transform = transform
