@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.bench.timing import seconds
 from absence_plugins.core.table import align
 from absence_plugins.methods.invert import auroc, label_units
+from absence_plugins.methods.invert.certified import PER_TRIPLE
 from absence_plugins.methods.invert.table import Array
 
 UNITS = 16  # named in one call, as a layer is; what is compared is the time per unit
@@ -80,17 +82,47 @@ class Speed:
     ok: bool | None
 
 
+PROVEN, QUICK_PROVEN = Problem(20_000, 200), Problem(300, 12)
+LONGEST = 20.0  # seconds that a proof for one unit may take
+
+
+@dataclass(frozen=True)
+class Proof:
+    """``search="certified"`` for one unit: every formula of up to three literals scored.
+
+    Attributes:
+        problem: samples and concepts.
+        seconds: the median over the rounds.
+        formulas: of three literals.
+        gap: by how much a formula could exceed the best found; 0 if it is proven.
+        ok: whether that took at most 20 seconds (None: not judged).
+    """
+
+    problem: Problem
+    seconds: float
+    formulas: int
+    gap: float
+    ok: bool | None
+
+    def line(self) -> str:
+        """What was proven, in a sentence."""
+        judged = "" if self.ok is None else f"; promised <= {LONGEST:g} s: {'ok' if self.ok else 'TOO SLOW'}"
+        n, k = self.problem.samples, self.problem.concepts
+        return f"certified, N={n:,} K={k:,} L=3, one unit: {self.formulas:,} formulas in {self.seconds:.2f} s, gap {self.gap:.3f}{judged}"  # fmt: skip
+
+
 @dataclass(frozen=True, repr=False)
 class InvertResult:
-    """All problems of one run, and where it ran."""
+    """All problems of one run, the proof of a best formula, and where it ran."""
 
     speeds: tuple[Speed, ...]
+    proof: Proof
     environment: dict[str, Any]
 
     @property
     def ok(self) -> bool:
         """Whether every promise is kept."""
-        return all(one.ok is not False for one in self.speeds)
+        return all(one.ok is not False for one in self.speeds) and self.proof.ok is not False
 
     def table(self) -> str:
         """One line per problem; below it what was compared."""
@@ -112,6 +144,7 @@ class InvertResult:
                 f"its time is extrapolated from that of {extrapolated} candidates",
                 f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0, prefer=auc; labels prepared and results "
                 "made included",
+                self.proof.line(),
                 "",
                 *surroundings(self.environment),
             ]
@@ -122,7 +155,12 @@ class InvertResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""
-        return {"speeds": [asdict(one) for one in self.speeds], "environment": dict(self.environment), "ok": self.ok}
+        return {
+            "speeds": [asdict(one) for one in self.speeds],
+            "proof": asdict(self.proof),
+            "environment": dict(self.environment),
+            "ok": self.ok,
+        }
 
 
 def run_invert_bench(
@@ -151,7 +189,8 @@ def run_invert_bench(
     with steady():
         problems = QUICK if quick else PROBLEMS
         speeds = [measure(problem, run) for problem in tqdm(problems, desc="bench invert", disable=not progress)]
-    return InvertResult(tuple(speeds), describe_environment("scikit-learn", run))
+        proof = prove(QUICK_PROVEN if quick else PROVEN, run)
+    return InvertResult(tuple(speeds), proof, describe_environment("scikit-learn", run))
 
 
 def draw(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, list[str]]:
@@ -229,7 +268,7 @@ def measure(problem: Problem, run: Run) -> Speed:
 
     def ours() -> float:
         found = label_units(there, classes, names, length=problem.length, beam=problem.beam, top=problem.beam,
-                            exact_pairs=False, holdout=0, min_support=1, prefer="auc", progress=False)  # fmt: skip
+                            exact_pairs=False, holdout=0, min_support=1, prefer="auc", search="beam", progress=False)  # fmt: skip
         return found[0].best.auc
 
     def plain() -> tuple[float | None, float, int, int]:
@@ -249,6 +288,22 @@ def measure(problem: Problem, run: Run) -> Speed:
     plainly, own, sort = (1e3 * statistics.median(times) for times in zip(*taken, strict=True))
     known = plainly if problem.faster else None
     return Speed(problem, known, own, sort, faster, sorts, candidates, timed, None if run.quick else kept)
+
+
+def prove(problem: Problem, run: Run) -> Proof:
+    """Time the certified search for one unit."""
+    activations, labels, names = draw(problem)
+    unit, there = activations[:, 0].contiguous().to(run.device), labels.to(run.device)
+    gaps: list[float | None] = []
+
+    def certified() -> None:
+        found = label_units(unit, there, names, prefer="auc", holdout=0, search="certified", progress=False)
+        gaps.append(found[0].gap)
+
+    taken = statistics.median(seconds(certified, run.device) for _ in range(min(3, run.rounds)))
+    gap = gaps[0] if gaps[0] is not None else float("nan")
+    formulas = PER_TRIPLE * math.comb(problem.concepts, 3)
+    return Proof(problem, taken, formulas, gap, None if run.quick else taken <= LONGEST and gap == 0)
 
 
 def _promise(value: float | None, sign: str) -> str:

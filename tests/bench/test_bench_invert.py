@@ -47,6 +47,12 @@ def test_the_table_says_what_was_compared_and_quick_judges_nothing(result: Inver
     assert "scikit-learn" in table
     assert "quick: sizes too small to judge by" in table
     assert table in repr(result)
+    assert result.proof.gap == 0.0
+    assert result.proof.ok is None
+    assert "certified, N=300 K=12 L=3, one unit: 14,080 formulas in" in table
+    slow = replace(result, proof=replace(result.proof, ok=False))
+    assert not slow.ok
+    assert "promised <= 20 s: TOO SLOW" in slow.table()
     assert result.to_dict()["speeds"][0]["problem"]["samples"] == 300
 
 

@@ -54,6 +54,7 @@ class Truth:
     Attributes:
         true: where it holds.
         false: where it does not.
+        complete: whether everything is said to be known, so that nobody need look.
 
     >>> a, b = (as_truth([[1.0], [0.0], [float("nan")]]), as_truth([[float("nan")]] * 3))
     >>> (a & b).true[:, 0].tolist(), (a & b).false[:, 0].tolist()
@@ -62,6 +63,12 @@ class Truth:
 
     true: Any
     false: Any
+    complete: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether everything is known."""
+        return self.complete or bool(self.known.all())
 
     @property
     def known(self) -> Any:
@@ -82,7 +89,7 @@ class Truth:
 
     def values(self) -> Tensor:
         """As labels: bool if everything is known, else float64 with NaN where unknown."""
-        if bool(self.known.all()):
+        if self.is_known:
             result: Tensor = self.true
             return result
         return torch.where(self.known, self.true.double(), torch.nan)
@@ -101,7 +108,7 @@ def as_truth(concepts: Any) -> Truth:
     if labels.dim() != 2 or labels.numel() == 0:
         raise ValueError(f"concepts have shape {tuple(labels.shape)}; pass [N, K], one row per sample")
     if labels.dtype == torch.bool:
-        return Truth(labels, ~labels)
+        return Truth(labels, ~labels, complete=True)
     truth = Truth(labels == 1, labels == 0)
     wrong = ~truth.known & ~labels.isnan()
     if bool(wrong.any()):

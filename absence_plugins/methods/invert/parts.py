@@ -121,7 +121,7 @@ class Data:
     @classmethod
     def of(cls, table: Tensor, truth: Truth, names: list[str], holdout: float, seed: int, groups: Array | None) -> Data:
         """Raises ValueError for a part of fewer than two samples, or without a concept that varies."""
-        rows, row_of = merge_truths(Truth(truth.true.cpu().numpy(), truth.false.cpu().numpy()))
+        rows, row_of = merge_truths(Truth(truth.true.cpu().numpy(), truth.false.cpu().numpy(), truth.complete))
         if not (rows.true.any(0) & rows.false.any(0)).all():
             refuse_constant(truth, names)
         is_heldout = split(rows.true, row_of, holdout, seed, groups)
@@ -158,6 +158,8 @@ class Data:
     def supports(self, formula: Formula, support: int | None) -> bool:
         """Whether it holds, and fails, on enough independent samples of either part."""
         parts = [part for part in (self.searched, self.heldout) if part.size]
+        if len(parts) == 1 and self.groups is None:
+            return True  # the search saw to it
         return all(part.support(self.truth(formula)) >= part.fewest(support) for part in parts)
 
     def shorten(self, formula: Formula) -> Formula:

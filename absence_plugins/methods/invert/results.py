@@ -98,11 +98,14 @@ class UnitLabel(Result):
         unit: its column in the activations.
         formulas: at least one.
         mode: "positive" if the unit is high where they hold, "negative" if it is low.
+        gap: by how much the AUC of any formula of the length asked for, within the bounds, can exceed the highest one found,
+            on the searched samples: 0.0 if that is proven to be the best, None after a beam.
     """
 
     unit: int
     formulas: tuple[ScoredFormula, ...]
     mode: str = "positive"
+    gap: float | None = None
 
     @property
     def best(self) -> ScoredFormula:
@@ -141,7 +144,12 @@ class UnitLabel(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings."""
-        return {"unit": self.unit, "mode": self.mode, "formulas": [one.to_dict() for one in self.formulas]}
+        return {
+            "unit": self.unit,
+            "mode": self.mode,
+            "gap": self.gap,
+            "formulas": [one.to_dict() for one in self.formulas],
+        }
 
 
 @dataclass(frozen=True, repr=False)

@@ -45,7 +45,7 @@ def auroc(activations: Any, concepts: Any) -> Tensor:
     refuse_constant(truth)
     table = values[:, None] if values.dim() == 1 else values
     labels: Tensor = truth.true.to(values.device)
-    if not bool(truth.known.all()):
+    if not truth.is_known:
         planes = labels.T, truth.false.to(values.device).T
         known: Tensor = torch.stack([known_auc(Order.of(column), *planes) for column in table.T])
         return torch.as_tensor(known[0] if values.dim() == 1 else known)

@@ -82,6 +82,7 @@ class Ranked:
 
     def __init__(self, top: int) -> None:
         self.best = Ranking(top)
+        self.gap: float | None = None  # by how much a formula could exceed the best; None if nobody knows
         self.of_length: dict[int, Ranking] = {}
 
     def add(self, more: Iterable[Found]) -> None:

@@ -46,7 +46,7 @@ def merge_rows(labels: Array) -> tuple[Array, Array]:
 
 def merge_truths(labels: Truth) -> tuple[Truth, Array]:
     """Distinct rows of labels [N, K], arrays, that may be unknown, and every sample's row: as :func:`merge_rows`."""
-    if (labels.true | labels.false).all():
+    if labels.is_known:
         rows, row_of = merge_rows(labels.true)
         return Truth(rows, ~rows), row_of
     rows, row_of = merge_rows(np.concatenate([labels.true, labels.false], 1))

@@ -8,6 +8,7 @@ of a level together cost little, all are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from absence_plugins.methods.invert.table import Array, Columns
 
 SCREENED = 1024  # candidates of a level that are scored exactly
 CHEAP = 2**26  # of so many samples times candidates all are
+MOST = 2**28  # and to certify the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +75,18 @@ def search_known(
     ranks: Tensor,
     order: Order,
     *,
+    is_certified: bool = False,
     length: int,
     beam: int,
     top: int,
     bounds: Bounds,
     exact_pairs: bool,
 ) -> Ranked:
-    """The best distinct formulas of one unit. ranks: the samples' rank numbers d [n]; order: the samples in order."""
+    """The best distinct formulas of one unit. ranks: the samples' rank numbers d [n]; order: the samples in order.
+
+    is_certified: whether all formulas of up to three literals are scored, where that takes up to 2^28 samples times
+    formulas; the gap is then 0.
+    """
     best = Ranked(top)
     scores = known_auc(order, literals.holds, literals.fails) - 0.5
     allowed = bounds.allow_known(literals.holds.sum(1), literals.fails.sum(1))
@@ -89,8 +96,14 @@ def search_known(
     everything = Ranking(2 * len(literals.columns))
     everything.add(literals.found(i, float(scores[i].nan_to_num())) for i in range(len(scores)))
     bases = everything.found if exact_pairs else singles.found[:beam]
+    pairs = everything.found if length < 3 else _all_pairs(literals) if is_certified else []
+    affordable = len(pairs) * 2 * len(literals.holds) * len(ranks) <= MOST
+    best.gap = 0.0 if is_certified and affordable else None
     for level in range(2, length + 1):
-        grown = extend(literals, bases, ranks, order, bounds, max(top, 4 * beam))
+        if best.gap == 0.0 and level == 3:
+            bases = pairs
+        most = MOST if best.gap == 0.0 else CHEAP
+        grown = extend(literals, bases, ranks, order, bounds, max(top, 4 * beam), most)
         best.add(grown)
         bases = [one for one in grown if one.formula.length == level][: 2 * beam]
         if not bases:
@@ -98,12 +111,15 @@ def search_known(
     return best
 
 
-def extend(literals: Literals, bases: Sequence[Found], ranks: Tensor, order: Order, bounds: Bounds, wanted: int) -> list[Found]:  # fmt: skip
-    """The best ``wanted`` distinct formulas f AND l, f OR l of ``bases`` f and literals l, scored exactly."""
+def extend(literals: Literals, bases: Sequence[Found], ranks: Tensor, order: Order, bounds: Bounds, wanted: int, most: int) -> list[Found]:  # fmt: skip
+    """The best ``wanted`` distinct formulas f AND l, f OR l of ``bases`` f and literals l, scored exactly.
+
+    Where they are more than ``most`` samples times formulas, only the best ones of a screening are scored.
+    """
     truth = literals.truth_of(bases)
     screened, allowed = _screen(literals, truth, ranks, bounds)
     index = allowed.flatten().nonzero()[:, 0]
-    if len(index) * len(ranks) > CHEAP and len(index) > SCREENED:
+    if len(index) * len(ranks) > most and len(index) > SCREENED:
         index = index[screened.flatten()[index].topk(SCREENED).indices]
     ranking = Ranking(wanted)
     step = max(1, CHUNK // len(ranks))
@@ -118,6 +134,19 @@ def extend(literals: Literals, bases: Sequence[Found], ranks: Tensor, order: Ord
         floor = ranking.found[-1].value if len(ranking.found) == wanted else -np.inf
         _add(ranking, literals, bases, (op.cpu().numpy(), f.cpu().numpy(), i.cpu().numpy()), values, floor)
     return ranking.found
+
+
+def _all_pairs(literals: Literals) -> list[Found]:
+    """Every formula of two literals, once per truth vector; without values."""
+    columns = literals.columns
+    sides = [(k, c) for k in (0, 1) for c in range(len(columns))]
+    found: dict[bytes, Found] = {}
+    for (k, c), (m, d) in itertools.combinations(sides, 2):
+        one, other = columns.spelled[k][c], columns.spelled[m][d]
+        first, second = columns.sides[k, c], columns.sides[m, d]
+        for formula, truth in ((one & other, first & second), (one | other, first | second)):
+            found.setdefault(truth.tobytes(), Found.of(columns, formula, truth.tobytes(), 0.0))
+    return list(found.values())
 
 
 def _add(
