@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import absence_plugins
+from absence_plugins.data.labels import __all__ as label_readers
 from absence_plugins.lucent import __all__ as lucent_names
 from absence_plugins.methods.debias import __all__ as debias_names
 from absence_plugins.zennit import __all__ as zennit_names
@@ -71,6 +72,16 @@ WITH_EXAMPLES = {
     "absence_plugins.methods.faithfulness": ["absence_scores", "planted_benchmark"],
     "absence_plugins.methods.regions": ["measure_regions", "place_elsewhere", "segment", "strongest_regions"],
     "absence_plugins.methods.invert": ["Formula", "auroc", "concepts_from_folder", "expand_hypernyms", "label_units"],
+    "absence_plugins.data.groups": [
+        "find_copies",
+        "find_equal_rows",
+        "find_same_pictures",
+        "group_files",
+        "number_groups",
+        "read_groups",
+    ],
+    "absence_plugins.data.labels": label_readers,
+    "absence_plugins.data.tables": ["read_columns", "read_pairs", "read_table", "read_truth"],
     "absence_plugins.data.digit_strokes": ["stroke_concepts"],
     "absence_plugins.report.plots.labels": ["label_figure", "label_panels"],
     "absence_plugins.data": ["digits_cnn", "load_digits"],

@@ -128,6 +128,12 @@ def find_same_pictures(
         count: of samples.
         known: groups that are known to be the same, such as exact copies; one picture of each is looked at.
         progress: show a progress bar.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> made = F.interpolate(torch.rand(2, 1, 12, 12, generator=generator), (96, 96), mode="bicubic")[:, 0]
+    >>> pictures = [made[0], made[1], made[0, 8:80, 16:88].flip(1)]  # the third one is a mirrored crop of the first
+    >>> find_same_pictures(pictures.__getitem__, 3)
+    [0, 1, 0]
     """
     groups = list(range(count)) if known is None else list(known)
     first: dict[int, int] = {}
@@ -189,7 +195,7 @@ def overlay_same(first: Tensor, second: Tensor, pair: Candidate) -> bool:
 
 
 def read_groups(path: Path | str, files: Sequence[Path], folder: Path) -> list[int]:
-    """Groups from a table file,group (CSV, TSV or JSON), for every one of ``files``.
+    r"""Groups from a table file,group (CSV, TSV or JSON), for every one of ``files``.
 
     A file is named by its path below ``folder``, by the end of it, or by its name with or without the extension, if
     only one file has it. A file that the table lacks is a group of its own, with a warning; JSON may also be an object
@@ -197,6 +203,12 @@ def read_groups(path: Path | str, files: Sequence[Path], folder: Path) -> list[i
 
     Raises:
         ValueError: no table, a name that several files have, a file in two groups, no file of the folder in it.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "patients.csv"
+    >>> _ = path.write_text("image,patient\n1,Smith\n2,Doe\n3,Smith\n")
+    >>> read_groups(path, [Path("scans/1.png"), Path("scans/2.png"), Path("scans/3.png")], Path("scans"))
+    [0, 1, 0]
     """
     names = list_files(files, folder)
     pairs = read_pairs(path, "file", "group", names)
@@ -244,6 +256,13 @@ def group_files(
 
     Raises:
         ValueError: what :func:`read_groups` rejects.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name, content in {"a.png": b"1", "b.png": b"2", "c.png": b"1"}.items():
+    ...     _ = (folder / name).write_bytes(content)
+    >>> group_files(sorted(folder.iterdir()), folder).numbers
+    (0, 1, 0)
     """
     if choice == "none":
         return Groups(tuple(range(len(files))), "none")

@@ -22,6 +22,14 @@ def read_coco(path: Path | str) -> ImageLabels:
     its ``neg_category_ids`` are absent from an image, all other categories without an annotation are unknown.
 
     Raises ValueError for a file that is no such JSON, or an annotation of an image or category that it does not list.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "instances.json"
+    >>> data = {"images": [{"id": 5, "file_name": "a.jpg"}], "annotations": [{"image_id": 5, "category_id": 18}]}
+    >>> data["categories"] = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+    >>> _ = path.write_text(json.dumps(data))
+    >>> read_coco(path).to_dict()
+    {'images': ['a.jpg'], 'names': ['person', 'dog'], 'concepts': [[0, 1]]}
     """
     data = _load(path)
     parts = [data.get(name) if isinstance(data, dict) else None for name in ("images", "annotations", "categories")]
@@ -48,7 +56,7 @@ def read_coco(path: Path | str) -> ImageLabels:
 
 
 def read_open_images(labels: Path | str, descriptions: Path | str | None = None) -> ImageLabels:
-    """Open Images' verified labels of images: ``...-human-imagelabels.csv`` (ImageID, Source, LabelName, Confidence).
+    r"""Open Images' verified labels of images: ``...-human-imagelabels.csv`` (ImageID, Source, LabelName, Confidence).
 
     A label that people confirmed (1) is present, one that they denied (0) absent, all others are unknown.
 
@@ -57,6 +65,12 @@ def read_open_images(labels: Path | str, descriptions: Path | str | None = None)
         descriptions: ``class-descriptions.csv`` (label, name); None: the labels are the names.
 
     Raises ValueError for a table without these columns, a confidence between 0 and 1, two answers of one label.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "human-imagelabels.csv"
+    >>> _ = path.write_text("ImageID,Source,LabelName,Confidence\na,crowd,/m/1,1\na,crowd,/m/2,0\nb,crowd,/m/2,1\n")
+    >>> read_open_images(path).to_dict()["concepts"]
+    [[1, 0], [None, 1]]
     """
     table = read_table(labels)
     head = [cell.casefold() for cell in table.rows[0]]
@@ -98,6 +112,13 @@ def read_invert(labels: Path | str, description: Path | str, images: Sequence[st
         images: names of the N images; default: their numbers.
 
     Raises ValueError for other contents, or lengths that differ.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> torch.save(torch.tensor([[1, 0]]), folder / "labels.pt")
+    >>> _ = (folder / "concepts.json").write_text('{"0": {"offset": "n02084071", "name": "dog"}, "1": {"offset": "n02121620"}}')
+    >>> read_invert(folder / "labels.pt", folder / "concepts.json").names
+    ('dog', 'n02121620')
     """
     try:
         table = torch.load(labels, weights_only=True, map_location="cpu")

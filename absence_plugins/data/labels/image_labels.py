@@ -26,6 +26,10 @@ class ImageLabels:
         images: names of the N images, as the source writes them.
         names: of the K concepts, distinct.
         concepts: [N, K]: bool if everything is known; else float64 with 1 (present), 0 (absent) and NaN (unknown).
+
+    >>> labels = ImageLabels(("2", "cat/1.jpg"), ("furry",), torch.tensor([[False], [True]]))
+    >>> labels.match([Path("photos/cat/1.jpg"), Path("photos/dog/2.jpg")], Path("photos")).concepts.tolist()
+    [[True], [False]]
     """
 
     images: tuple[str, ...]

@@ -104,9 +104,15 @@ def _number(cell: str) -> float | str:
 
 
 def read_celeba(path: Path | str) -> ImageLabels:
-    """CelebA's ``list_attr_celeba.txt``: the number of images, the names of the attributes, then a file and 1 or -1 each.
+    r"""CelebA's ``list_attr_celeba.txt``: the number of images, the names of the attributes, then a file and 1 or -1 each.
 
     Raises ValueError for a line of another length or a value other than 1 and -1, with the line.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "list_attr_celeba.txt"
+    >>> _ = path.write_text("1\nBald Hat\n000001.jpg -1 1\n")
+    >>> read_celeba(path).to_dict()
+    {'images': ['000001.jpg'], 'names': ['Bald', 'Hat'], 'concepts': [[0, 1]]}
     """
     lines = [line.split() for line in read_text(path).text.split("\n")]
     if not lines[0] or len(lines[0]) != 1 or not lines[0][0].isdigit() or len(lines) < 3:
@@ -129,14 +135,24 @@ def read_celeba(path: Path | str) -> ImageLabels:
 
 
 def read_cub(folder: Path | str, least_certainty: int = NOT_VISIBLE + 1) -> ImageLabels:
-    """CUB-200-2011: ``images.txt``, ``attributes/attributes.txt`` and ``attributes/image_attribute_labels.txt``.
+    r"""CUB-200-2011: ``images.txt``, ``attributes/attributes.txt`` and ``attributes/image_attribute_labels.txt``.
 
     Args:
         folder: that holds ``images.txt``.
         least_certainty: an attribute that the annotator was less certain of is unknown: 1 "not visible", 2 "guessing",
             3 "probably", 4 "definitely".
 
-    Raises ValueError for a file that lacks or a line that is not understood.
+    Raises ValueError for a file that is missing or a line that is not understood.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "attributes").mkdir()
+    >>> lines = {"images": "1 001.Crow/a.jpg", "attributes/attributes": "1 hooked\n2 black"}
+    >>> lines["attributes/image_attribute_labels"] = "1 1 1 4 2.5\n1 2 0 1 0.5"
+    >>> for name, text in lines.items():
+    ...     _ = (folder / f"{name}.txt").write_text(text)
+    >>> read_cub(folder).to_dict()["concepts"]  # "black" was not visible
+    [[1, None]]
     """
     folder = Path(folder)
     images = dict(_pairs(folder / "images.txt"))

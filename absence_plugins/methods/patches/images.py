@@ -42,7 +42,7 @@ def halves(dataset: Any, split_seed: int = 0, groups: Any = None) -> tuple[list[
     >>> sorted(first + second), len(first)
     ([0, 1, 2, 3, 4, 5], 3)
     >>> halves(range(6), groups=[0, 0, 0, 0, 1, 1])
-    ([4, 5], [0, 1, 2, 3])
+    ([0, 1, 2, 3], [4, 5])
     """
     numbers = as_groups(groups, len(dataset))
     count = len(torch.unique(numbers))
