@@ -181,9 +181,9 @@ def _kept(subject: Subject, claim: str, kind: str, out: Path | None, progress: b
     """One kind's score: as kept in the folder, or measured and kept."""
     if out is None:
         return measure_kind(subject, claim, kind, progress=progress)
-    known = identify_model(subject.model, subject.images[:1]).settings
+    model = identify_model(subject.model, subject.images[:1]).settings
     data = digest_of(subject.images, subject.crops, subject.empty)
-    work = [subject.name, claim, kind, STEPS, DRAWS, STRONGEST, known["model"], known["structure"], data]
+    work = [subject.name, claim, kind, STEPS, DRAWS, STRONGEST, model["model"], model["structure"], data]
     key = json.dumps([*work, fingerprint_sources()])
     mark, path = hashlib.sha256(key.encode()).hexdigest(), out / f"references-{claim}-{kind.split()[-1]}.json"
     if (known := read_record(path, mark)) is not None:

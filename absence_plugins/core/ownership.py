@@ -25,6 +25,7 @@ from torch import distributed
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import remove_drafts, require_folder
+from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.locks import try_lock
 
 FILE = ".owner"
@@ -109,17 +110,21 @@ def own_folder(folder: Path | str | None) -> Iterator[None]:
     if mark in before:
         yield
         return
-    descriptor = _take(path, Path(folder))
-    token = _held.set(before | {mark})
+    descriptor = None
     try:
+        with uncut():  # what is taken is known, and so is given back
+            descriptor = _take(path, Path(folder))
+            _held.set(before | {mark})
         remove_drafts(path)
         yield
     finally:
-        _held.reset(token)
-        _release(path, descriptor)
-        if is_new:
-            with suppress(OSError):  # it holds something now, as a rule
-                path.rmdir()
+        with uncut():
+            if descriptor is not None:
+                _held.set(before)
+                _release(path, descriptor)
+            if is_new:
+                with suppress(OSError):  # it holds something now, as a rule
+                    path.rmdir()
 
 
 def _take(path: Path, shown: Path) -> int:

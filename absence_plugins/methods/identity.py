@@ -308,7 +308,7 @@ def describe_differences(there: Identity, here: Identity) -> list[str]:
             found.append("the images differ as the model takes them: other images, or another preprocessing")
         else:
             found.append(f"{name} is {old.get(name)!r} there and {new.get(name)!r} here")
-    if any(line.startswith("the images differ: ") for line in found):  # which says more
+    if any(line.startswith(("the images differ: ", "identity is")) for line in found):  # which say more
         found = [line for line in found if not line.startswith("the images differ as")]
     if not found and "outputs" in old and "outputs" in new:
         found += filter(None, [_describe_outputs(old["outputs"], new["outputs"])])
