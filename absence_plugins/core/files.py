@@ -76,11 +76,14 @@ def _open_draft(path: Path) -> tuple[IO[bytes], Path]:
         draft = path.with_name(f".{path.name}.{_host()}{uuid.uuid4().hex[:8]}.part")
         try:
             file = draft.open("wb")
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(path)) from error
-        if try_lock(file.fileno()) is not False and draft.exists():  # else it is being removed as nobody's
-            return file, draft
-        file.close()
+            if try_lock(file.fileno()) is not False and draft.exists():  # else it is being removed as nobody's
+                return file, draft
+            file.close()
+        except BaseException as error:
+            draft.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise type(error)(error.errno, error.strerror, str(path)) from error
+            raise
         draft.unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,19 @@ class Grid:
         sides = ["left" if place in self.left else "right" for place in range(len(row))]
         pairs = zip(row, sides, strict=True)
         return [f'<{tag} style="{_CELL}{_SIDES[side]}">{html.escape(cell)}</{tag}>' for cell, side in pairs]
+
+
+def format_interval(interval: tuple[float, float]) -> str:
+    """An interval in words, with a blank in front; "" where there is none.
+
+    >>> format_interval((0.25, 0.5)), format_interval((-math.inf, 1.0)), format_interval((math.nan, math.nan))
+    (' [0.25, 0.50]', ' [no interval: too few samples]', '')
+    """
+    low, high = interval
+    if math.isnan(low):
+        return ""
+    bounded = math.isfinite(low) and math.isfinite(high)
+    return f" [{low:.2f}, {high:.2f}]" if bounded else " [no interval: too few samples]"
 
 
 def guard_cell(cell: str) -> str:

@@ -9,6 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from absence_plugins.core.table import format_interval
+
 RESAMPLES = 2000
 LEVEL = 0.95
 FEW = 5  # with fewer samples below the ceiling a resample often has none of them
@@ -28,19 +30,6 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.value:.2f}{format_interval((self.low, self.high))}"
-
-
-def format_interval(interval: tuple[float, float]) -> str:
-    """An interval in words, with a blank in front; "" where there is none.
-
-    >>> format_interval((0.25, 0.5)), format_interval((-torch.inf, 1.0)), format_interval((torch.nan, torch.nan))
-    (' [0.25, 0.50]', ' [no interval: too few samples]', '')
-    """
-    low, high = interval
-    if math.isnan(low):
-        return ""
-    bounded = math.isfinite(low) and math.isfinite(high)
-    return f" [{low:.2f}, {high:.2f}]" if bounded else " [no interval: too few samples]"
 
 
 def bound_ratio(above: Tensor, below: Tensor, drawn: Tensor, tiny: float, top: float = math.inf) -> Ratio:

@@ -10,8 +10,8 @@ import torch  # noqa: F401  (examples)
 from torch import Tensor
 
 from absence_plugins.core.results import Result
-from absence_plugins.core.table import Grid
-from absence_plugins.methods.faithfulness.intervals import Ratio, format_interval
+from absence_plugins.core.table import Grid, format_interval
+from absence_plugins.methods.faithfulness.intervals import Ratio
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from absence_plugins.methods.faithfulness.intervals import format_interval
+from absence_plugins.core.table import format_interval
 from absence_plugins.report.plots.palette import EMPTY, INK, MUTED, ORDERS, SHARE_COLORS
 from absence_plugins.report.plots.placing import take_axes
 
