@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
 from absence_plugins.core.checks import check_distinct
+from absence_plugins.core.interrupts import guarding
 from absence_plugins.core.names import read_number
 from absence_plugins.core.printable import make_printable
 
@@ -61,7 +62,7 @@ def clear_errors() -> Iterator[None]:
     """
     mark = _results.set(sys.stdout)
     try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        with guarding(), warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.showwarning = _shown
             # Pillow's own on damaged EXIF data and the like name no file; what matters of one, data.pictures says
             warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from absence_plugins.core.interrupts import guarding
 from absence_plugins.core.locks import try_lock
 
 STALE = 24 * 60 * 60.0  # seconds after which a draft counts as nobody's where locks cannot tell
@@ -51,23 +52,24 @@ def whole_file(path: Path | str, *, durable: bool = False) -> Iterator[IO[bytes]
     if (folder := path.parent.absolute()) not in _swept:
         _swept.add(folder)
         remove_drafts(folder)
-    file, draft = _open_draft(path)
-    try:
-        with file:
-            yield file
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-            if os.name != "nt":  # locked until it has its name
+    with guarding():
+        file, draft = _open_draft(path)
+        try:
+            with file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+                if os.name != "nt":  # locked until it has its name
+                    os.replace(draft, path)
+            if os.name == "nt":
                 os.replace(draft, path)
-        if os.name == "nt":
-            os.replace(draft, path)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, str(draft)):  # a failed write names no file
-            raise type(error)(error.errno, error.strerror, str(path)) from error
-        raise
-    finally:
-        draft.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno is not None and error.filename in (None, str(draft)):  # a failed write names no file
+                raise type(error)(error.errno, error.strerror, str(path)) from error
+            raise
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _open_draft(path: Path) -> tuple[IO[bytes], Path]:

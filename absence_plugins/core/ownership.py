@@ -25,7 +25,7 @@ from torch import distributed
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import remove_drafts, require_folder
-from absence_plugins.core.interrupts import uncut
+from absence_plugins.core.interrupts import guarding, uncut
 from absence_plugins.core.locks import try_lock
 
 FILE = ".owner"
@@ -111,20 +111,21 @@ def own_folder(folder: Path | str | None) -> Iterator[None]:
         yield
         return
     descriptor = None
-    try:
-        with uncut():  # what is taken is known, and so is given back
-            descriptor = _take(path, Path(folder))
-            _held.set(before | {mark})
-        remove_drafts(path)
-        yield
-    finally:
-        with uncut():
-            if descriptor is not None:
-                _held.set(before)
-                _release(path, descriptor)
-            if is_new:
-                with suppress(OSError):  # it holds something now, as a rule
-                    path.rmdir()
+    with guarding():
+        try:
+            with uncut():  # what is taken is known, and so is given back
+                descriptor = _take(path, Path(folder))
+                _held.set(before | {mark})
+            remove_drafts(path)
+            yield
+        finally:
+            with uncut():
+                if descriptor is not None:
+                    _held.set(before)
+                    _release(path, descriptor)
+                if is_new:
+                    with suppress(OSError):  # it holds something now, as a rule
+                        path.rmdir()
 
 
 def _take(path: Path, shown: Path) -> int:

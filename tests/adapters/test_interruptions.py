@@ -22,6 +22,7 @@ from absence_plugins import ReferenceSet, Unit
 from absence_plugins.core.replacing import replacing
 from absence_plugins.lucent import render_vis, unit_values
 from absence_plugins.methods.debias import AttributionPrior
+from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.patches import find_extreme_patches
 from absence_plugins.relevance import relevance
 
@@ -97,6 +98,11 @@ def scanned(net: nn.Module, x: Tensor) -> Tensor:
     return torch.as_tensor(find_extreme_patches(net, "3", x, size=4, stride=2, progress=False).lowest.scores)
 
 
+def scored(net: nn.Module, x: Tensor) -> Tensor:
+    found = absence_scores(net, x, 0, 0.5 - x, steps=4, draws=1, progress=False)
+    return torch.as_tensor(found.score)
+
+
 def rendered(net: nn.Module, x: Tensor) -> Tensor:
     return torch.as_tensor(render_vis(net, "-3:1", lambda: param.image(8), **SMALL)[0]) + 0 * x.sum()
 
@@ -121,6 +127,7 @@ WORKS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
         x, torch.zeros(len(x), dtype=torch.long), torch.ones(len(x), 1, 8, 8)
     ).detach(),
     "scan": scanned,
+    "absence_scores": scored,
     "lucent": rendered,
     "lucent, values": lambda net, x: unit_values(net, "-3:1", x),
 }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_leaves, tree_map
 
+from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.module_calls import observed_calls
 from absence_plugins.methods.debias.checks import graph_nodes
 
@@ -63,7 +64,8 @@ def watch_gradients(penalty: Tensor, model: nn.Module, forward: Callable[[Tensor
 
     def begin(_slope: Tensor) -> None:
         engine: Any = torch.autograd.Variable._execution_engine
-        engine.queue_callback(_Watched(model, forward, x))
+        with uncut():
+            engine.queue_callback(_Watched(model, forward, x))
 
     penalty.register_hook(begin)  # type: ignore[no-untyped-call]
 

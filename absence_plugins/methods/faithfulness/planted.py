@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integers
 from absence_plugins.core.hooks import evaluating, quiet_forward, unchanged
 from absence_plugins.core.randomness import seeded
+from absence_plugins.core.turns import working_on
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness.cells import Cells
 from absence_plugins.methods.faithfulness.claims import Claim, deletion, insertion
@@ -131,17 +133,14 @@ class _Asked:
     def ask(self, name: str, method: Method) -> None:
         """Keep where the evidence lies and its curve, or why there is none."""
         model = self.question.model
-        state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         try:
-            with seeded(0), unchanged(model), warnings.catch_warnings():
+            with _keeping_state(model), seeded(0), unchanged(model), warnings.catch_warnings():
                 warnings.simplefilter("ignore", AbsenceWarning)
                 answer = method(self.question.copied())
             signed = None if answer is None else self.question.shaped(answer)
         except Exception as error:  # one method's failure is a finding about it, not the end of the benchmark
             self.notes[name] = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
             return
-        finally:
-            model.load_state_dict(state)  # the network is shared: a method in training mode would move its statistics
         if signed is None:
             self.notes[name] = "has no answer in this view"
             return
@@ -198,3 +197,14 @@ def _check(methods: Any, views: tuple[Any, ...], seeds: tuple[Any, ...], counts:
     if not views or not seeds:
         raise ValueError("views and seeds need at least one entry each")
     check_integers(**counts)
+
+
+@contextmanager
+def _keeping_state(model: nn.Module) -> Iterator[None]:
+    """The network is shared: a method in training mode would move its statistics."""
+    with working_on(model):
+        state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        try:
+            yield
+        finally:
+            model.load_state_dict(state)
