@@ -113,10 +113,13 @@ def _remove_draft(path: str, *, is_own: bool) -> None:
     try:
         is_free = try_lock(descriptor)
         is_old = time.time() - os.fstat(descriptor).st_mtime > STALE
-        if (is_free and is_own) or (is_free is not False and is_old):
+        is_left = (is_free and is_own) or (is_free is not False and is_old)
+        if is_left and os.name != "nt":
             os.unlink(path)
     finally:
         os.close(descriptor)
+    if is_left and os.name == "nt":  # which removes no open file
+        os.unlink(path)
 
 
 def _host() -> str:

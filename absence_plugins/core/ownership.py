@@ -203,10 +203,14 @@ def _release(path: Path, descriptor: int) -> None:
         if _descriptors.get(path) == descriptor:
             del _descriptors[path]
     with suppress(OSError):
-        if try_lock(descriptor) is not False and _is_same(descriptor, path / FILE):
+        is_last = try_lock(descriptor) is not False and _is_same(descriptor, path / FILE)
+        if os.name == "nt":  # which removes no open file
+            os.close(descriptor)
+        if is_last:
             (path / FILE).unlink()
-    with suppress(OSError):
-        os.close(descriptor)
+    if os.name != "nt":
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _is_same(descriptor: int, file: Path) -> bool:
@@ -220,12 +224,14 @@ def _write(descriptor: int, owner: Owner) -> None:
     """Say who owns it; on a full disk the lock alone must do."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(asdict(owner)).encode())
 
 
 def _read(descriptor: int) -> Owner | None:
     try:
-        return Owner(**json.loads(os.pread(descriptor, 1 << 16, 0)))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return Owner(**json.loads(os.read(descriptor, 1 << 16)))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.hooks import evaluating
@@ -70,9 +71,10 @@ def identify_model(model: nn.Module, probe: Tensor, layer: str | Layer | None = 
     >>> describe_differences(there, identify_model(net, x))
     []
     """
-    weights = {name: digest_of(tensor) for name, tensor in _tensors_of(model)}
+    outputs = _outputs(model, probe, layer)  # first, as a forward makes the weights of lazy modules
+    weights = {name: "lazy" if is_lazy(tensor) else digest_of(tensor) for name, tensor in _tensors_of(model)}
     modules = {name: _describe_module(module) for name, module in model.named_modules()}
-    settings = {"model": _digest(weights), "structure": _digest(modules), "outputs": _outputs(model, probe, layer)}
+    settings = {"model": _digest(weights), "structure": _digest(modules), "outputs": outputs}
     short = {name: one[:SHORT] for name, one in weights.items()}
     return Identity(settings, {"model": short, "structure": modules})
 

@@ -146,10 +146,10 @@ def test_ranks_of_another_run_are_told(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_on_a_full_disk_the_lock_alone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> int:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ownership.os, "pwrite", full)
+    monkeypatch.setattr(ownership.os, "ftruncate", full)
     first = Fork(owning(tmp_path))
     assert first.line() == "ready"
     with pytest.raises(FolderInUse, match="in use by another process"), own_folder(tmp_path):

@@ -117,6 +117,17 @@ def test_a_model_that_draws_or_does_not_fit_behind_the_layer_is_still_itself() -
     assert "model" not in identify_model(short, PROBE, "0").settings["outputs"]
 
 
+def test_lazy_modules_are_made_by_the_probe_or_left_out() -> None:
+    def lazy(width: int) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.LazyLinear(width))
+
+    assert differences(lazy(3), lazy(3), "0") == []
+    assert "the structure of the model differs: '2' is Linear(in_features=128" in differences(lazy(3), lazy(4), "0")[1]
+    fails = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(7, 7), nn.LazyLinear(2))
+    assert differences(fails, fails, "0") == []
+
+
 # -- the data ---------------------------------------------------------------------------------------------------------
 
 X = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(1))
