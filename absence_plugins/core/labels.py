@@ -105,6 +105,23 @@ def check_labels(labels: Any, samples: int, what: str = "reference image") -> Te
     return rows.long().argmax(1) if bool((rows.sum(1) == 1).all()) else rows.long()
 
 
+def check_classes(labels: Any) -> Tensor:
+    """Class indices [N], one per sample.
+
+    Raises:
+        ValueError: several labels per sample; what is no class index.
+
+    >>> check_classes([2.0, 0.0])
+    tensor([2, 0])
+    """
+    rows = check_labels(labels, len(labels), "image")
+    if rows.dim() > 1:
+        raise ValueError(
+            f"labels must be one class index per image, got {rows.shape[1]} labels for each, several of which may hold"
+        )
+    return rows
+
+
 def find_fault(labels: Tensor) -> tuple[int, str] | None:
     """The first of labels [N] that is no class index, and what to do about it; None where all are.
 

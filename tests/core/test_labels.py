@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from absence_plugins import ReferenceSet
-from absence_plugins.core.labels import check_labels, read_label
+from absence_plugins.core.labels import check_classes, check_labels, read_label
 from absence_plugins.relevance import relevance
 
 IMAGES = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 1, 2, 2).contiguous()
@@ -158,6 +158,10 @@ def test_readers() -> None:
     assert check_labels(np.array([True, False]), 2).tolist() == [1, 0]
     with pytest.raises(ValueError, match="got str"):
         check_labels("abc", 3)
+    assert check_classes(torch.eye(3)).tolist() == [0, 1, 2]
+    for labels, message in (([0.7, 1.0], r"got 0\.7 for sample 0"), ([[1, 1], [0, 1]], "got 2 labels for each")):
+        with pytest.raises(ValueError, match=message):
+            check_classes(labels)
 
 
 @pytest.mark.parametrize("value", [0.7, -1, "cat", torch.tensor([0.5, 1.0]), [1, -2], np.array([float("nan"), 1])])

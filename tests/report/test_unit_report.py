@@ -88,6 +88,8 @@ def test_the_panels_show_what_the_sentence_says(hates: UnitReport) -> None:
 
 def test_references_are_of_the_class_on_which_the_unit_is_lowest() -> None:
     pixels, block = images()
+    with pytest.raises(ValueError, match=r"labels must be class indices, got 0\.5 for sample 0"):
+        study_of(net(), "conv", [0], pixels, labels=block.float() / 2 + 0.5 - block.float(), **SMALL)
     study = study_of(net(), "conv", [0], pixels, labels=block.long(), **SMALL)
     high = int(study.values(0).argmax())
     found = compared(study, 0, [high])

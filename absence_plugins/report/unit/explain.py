@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core.hooks import counting
+from absence_plugins.core.labels import check_classes
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import InsertionResult
@@ -165,7 +166,7 @@ def study_of(
         settings = {"reduce": at.reduce, "channels": at.channels, "side": at.side, **settings}
     return Study(
         model, Layer.of(layer).name, dataset, tuple(units), Settings(**settings),
-        labels=None if labels is None else torch.as_tensor(labels), concepts=table, names=names,
+        labels=None if labels is None else check_classes(labels), concepts=table, names=names,
         pairs=directions, pairs_layer=directions_layer, maps=maps, pictures=pictures,
         show=show or (lambda images: images), prepare=prepare or (lambda images: images), empty=empty,
         given=tested, progress=progress, looked=look,
