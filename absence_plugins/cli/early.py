@@ -24,7 +24,6 @@ from absence_plugins.commands.early_checks import (
     check_packages,
     check_reference_kind,
 )
-from absence_plugins.commands.model_names import check_model_name
 from absence_plugins.core.checks import LARGEST, LARGEST_SEED, MOST_WORKERS, check_choice, check_integer, check_number
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.nearest import describe_nearest
@@ -237,9 +236,7 @@ def _check_experiment(given: Values) -> None:
                 "experiment imagenet needs --data FOLDER, a folder of images such as ImageNet's validation set"
             )
     elif model is not None:
-        source, _, plain = str(model).rpartition(":")
-        if source in ("", *SOURCES[:1]):
-            check_model_name(SOURCES[0], plain)
+        check_model_words(model if ":" in model else f"{SOURCES[0]}:{model}")
     check_model_words(DIGITS, given.get("weights", "none"))
 
 

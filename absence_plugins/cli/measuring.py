@@ -25,7 +25,9 @@ def experiment(
     weights: Annotated[str | None, typer.Option(help="Weights file (imagenet, debias).")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="vgg19, resnet50 or vit_b_16 (imagenet); any of torchvision (debias with --data)."),
+        typer.Option(
+            help="vgg19, resnet50 or vit_b_16 (imagenet); any of torchvision, or module:factory (debias with --data)."
+        ),
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="controlled, or paper (imagenet).")] = None,
     units: Annotated[str | None, typer.Option(help="Unit numbers, for example 0,5,8-15 (imagenet).")] = None,

@@ -36,6 +36,34 @@ def logged(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_model_of_ones_own_is_trained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "debias_own_net.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 7))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "experiment",
+        "debias",
+        "--data",
+        "data",
+        "--model",
+        "debias_own_net:build",
+        "--size",
+        "16",
+        "--epochs",
+        "1",
+    ]
+    done = CliRunner().invoke(app, [*words, "--quiet", "--out", "my page"])
+    assert done.exit_code == 0, done.output
+    command = "experiment debias --data data --model debias_own_net:build --epochs 1 --size 16"
+    assert command in (tmp_path / "my page" / "index.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "my page" / "results.json").read_text())["chosen"].keys() == {
+        "none",
+        "presence",
+        "both",
+    }
+
+
 @pytest.mark.slow
 def test_every_mode_is_trained_and_logged(data: Path, tmp_path: Path) -> None:
     random = torch.get_rng_state()

@@ -6,6 +6,7 @@ resumed.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ VALIDATION = 0.2  # of the images, where the folder has no train and val
 @dataclass(frozen=True)
 class FolderSetting:
     """As published: Adam at 1e-4, weight decay 1e-4, 20 epochs, sigmoid cross-entropy, masks grown by 10 of 224
-    pixels.
+    pixels. ``model``: a name of torchvision, or ``module:factory`` and the like, as ``load_model`` takes them.
     """
 
     model: str = "vit_b_16"
@@ -94,7 +95,9 @@ def run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool 
 
 
 def _run_folder(out: Path, data: Path, setting: FolderSetting, *, progress: bool) -> Path:
-    loaded = load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size)
+    spec = setting.model if ":" in setting.model else f"torchvision:{setting.model}"
+    with seeded(setting.seed):  # weights that a factory draws: a stopped run is resumed with the same
+        loaded = load_model(spec, setting.weights, size=setting.size)
     train, validation, classes, left_out = _parts(data, setting.seed, out, progress=progress)
     plan = [(mode, 0.0 if mode == NONE else strength) for mode in setting.modes for strength in setting.strengths]
     plan = list(dict.fromkeys(plan))
@@ -170,9 +173,7 @@ def _train(
     ``pictures``: what it is trained and tested on.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = two_outputs(
-        load_model(f"torchvision:{setting.model}", setting.weights, size=setting.size).model, setting.seed
-    ).to(device)
+    model = two_outputs(copy.deepcopy(loaded.model), setting.seed).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=setting.rate, weight_decay=setting.decay)
     known = {
         name: value for name, value in vars(setting).items() if name not in ("epochs", "workers", "modes", "strengths")

@@ -67,7 +67,17 @@ def unit_row(
     facts += [(f"Mean, {arm}", f"{value:.3g}") for arm, value in one.means.items()]
     if one.mirror is not None:
         facts.append(("Mirror test", f"{one.mirror:+.2g} (p {one.mirror_p:.1g})"))
-    return Row(heading, verdict(one, tested.protocol, tested.alpha), panels, tuple(facts))
+    said = verdict(one, tested.protocol, tested.alpha) + describe_correction(len(tested))
+    return Row(heading, said, panels, tuple(facts))
+
+
+def describe_correction(units: int) -> str:
+    """Over how many units a q value is, as a sentence behind a verdict.
+
+    >>> describe_correction(16), describe_correction(1)
+    (' q is corrected over 16 units.', ' Tested alone, so q is p.')
+    """
+    return " Tested alone, so q is p." if units == 1 else f" q is corrected over {units} units."
 
 
 def verdict(one: UnitInsertion, protocol: str = "controlled", alpha: float = 0.05) -> str:

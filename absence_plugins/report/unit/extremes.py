@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from absence_plugins.methods.insertion import UnitInsertion
-from absence_plugins.report.pages.patch_rows import patch_panels, verdict
+from absence_plugins.report.pages.patch_rows import describe_correction, patch_panels, verdict
 from absence_plugins.report.plots.labels import pixels_of
 from absence_plugins.report.plots.palette import DOWN, GRAY, INK, MUTED, UP
 from absence_plugins.report.plots.panel import Panel
@@ -56,7 +56,6 @@ def insertion_section(study: Study, unit: int) -> Section:
     """What happens to the unit where its lowest patches are pasted in."""
     tested = study.tested
     one = tested.of(unit)
-    alone = " Tested alone, so q is p." if len(tested) == 1 else f" q is corrected over {len(tested)} units."
     facts = [
         ("q", f"{one.q:.2g}"),
         ("Pulled down further than by random patches", f"{one.effect:.3g} (d {one.d:.2g})"),
@@ -67,7 +66,7 @@ def insertion_section(study: Study, unit: int) -> Section:
     return Section(
         INSERTION,
         "Insertion test: do they really hold it down?",
-        verdict(one, tested.protocol, tested.alpha) + alone,
+        verdict(one, tested.protocol, tested.alpha) + describe_correction(len(tested)),
         (Panel("image", pixels_of(arms_figure(one)), "The unit, by what was pasted", "Mean over the images."),),
         tuple(facts),
         {**one.to_dict(), "protocol": tested.protocol, "corrected_over": len(tested), "alpha": tested.alpha},
