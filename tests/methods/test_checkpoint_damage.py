@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import Fork
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,7 +24,7 @@ from absence_plugins.core.ownership import FolderInUse, own_folder
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, read_record, write_record
 from absence_plugins.methods.insertion import insertion_test
 from absence_plugins.methods.layer_values import layer_values
-from absence_plugins.methods.patches import find_extreme_patches
+from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches
 
 X = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 SCAN: dict[str, Any] = {"k": 2, "size": 4, "stride": 2, "batch_size": 9, "save_every": 0, "progress": False}
@@ -232,3 +235,37 @@ def test_a_second_caller_is_told_before_it_works(work: str, tmp_path: Path) -> N
     assert len(told) == 1
     assert f"{tmp_path} is in use by process" in told[0]
     calls[work]()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_of_two_processes_on_one_folder_one_runs_and_one_is_told(tmp_path: Path) -> None:
+    class Waiting(torch.utils.data.Dataset[Any]):
+        """Waits at image 6 until the file ``go`` is there."""
+
+        def __init__(self, say: Callable[[str], None]) -> None:
+            self.say = say
+
+        def __len__(self) -> int:
+            return len(X)
+
+        def __getitem__(self, number: int) -> Tensor:
+            if number == 6:
+                self.say("ready")
+                while not (tmp_path / "go").exists():
+                    time.sleep(0.01)
+            return X[number]
+
+    def work(say: Callable[[str], None]) -> None:
+        torch.set_num_threads(1)
+        found = find_extreme_patches(net(), "0", Waiting(say), checkpoint=tmp_path / "state", **SCAN)
+        found.save(tmp_path / "found")
+
+    first = Fork(work)
+    assert first.line() == "ready"
+    with pytest.raises(FolderInUse, match=rf"state is in use by process {first.pid} on .* since "):
+        find_extreme_patches(net(), "0", X, checkpoint=tmp_path / "state", **SCAN)
+    (tmp_path / "go").touch()
+    assert first.wait() == 0
+    expected = find_extreme_patches(net(), "0", X, **SCAN).to_dict()
+    assert ExtremePatches.load(tmp_path / "found").to_dict() == expected
+    assert find_extreme_patches(net(), "0", X, checkpoint=tmp_path / "state", **SCAN).to_dict() == expected
