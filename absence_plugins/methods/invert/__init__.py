@@ -8,6 +8,7 @@ is measured. :func:`label_units` searches, :class:`Formula` is what it finds, :f
 from absence_plugins.methods.invert.concepts import FolderConcepts, concepts_from_folder, expand_hypernyms
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.labels import label_units
+from absence_plugins.methods.invert.metrics import SanityTest, name_scores, sanity_test
 from absence_plugins.methods.invert.results import Negation, ScoredFormula, UnitLabel, UnitLabels
 from absence_plugins.methods.invert.scores import auroc
 
@@ -15,6 +16,7 @@ __all__ = [
     "FolderConcepts",
     "Formula",
     "Negation",
+    "SanityTest",
     "ScoredFormula",
     "UnitLabel",
     "UnitLabels",
@@ -22,4 +24,6 @@ __all__ = [
     "concepts_from_folder",
     "expand_hypernyms",
     "label_units",
+    "name_scores",
+    "sanity_test",
 ]

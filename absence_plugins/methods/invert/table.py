@@ -50,7 +50,8 @@ def merge_truths(labels: Truth) -> tuple[Truth, Array]:
         rows, row_of = merge_rows(labels.true)
         return Truth(rows, ~rows), row_of
     rows, row_of = merge_rows(np.concatenate([labels.true, labels.false], 1))
-    return Truth(*np.split(rows, 2, axis=1)), row_of
+    true, false = np.split(rows, 2, axis=1)
+    return Truth(true, false), row_of
 
 
 @dataclass(frozen=True, eq=False)
