@@ -104,6 +104,6 @@ def count_flagged(seeds: range, copies: int) -> int:
     return found
 
 
-@pytest.mark.parametrize(("seeds", "copies"), [(range(2), 4), pytest.param(range(20), 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seeds", "copies"), [(range(2), 4), pytest.param(range(10), 6, marks=pytest.mark.slow)])
 def test_copies_of_scenes_flag_no_unit_that_is_noise(seeds: range, copies: int) -> None:
-    assert count_flagged(seeds, copies) <= len(seeds) // 10
+    assert count_flagged(seeds, copies) <= len(seeds) // 10  # 5 % of the seeds are expected to have any
