@@ -41,7 +41,7 @@ HOW_TO_READ = (
     ("AUC", "How well the unit tells the samples on which its name holds from the others: 1 always, 0.5 not at all. Only the order of its values counts."),
     ("Held out", "The names were searched on one part of the images and are judged on the other one, which took no part in the search."),
     ("q", f"The share of false names to expect among all units named at this level or a lower one. Below {Q} counts as named."),
-    ("What a NOT is worth", "By how much the AUC falls without it. Above 0, and on held-out images, it is evidence that the unit encodes an absence."),
+    ("What a NOT is worth", f"By how much the AUC falls without it. Above 0 on held-out images, with a q of its own below {Q}, it is evidence that the unit encodes an absence."),
 )  # fmt: skip
 
 
@@ -311,7 +311,8 @@ def _worths(label: UnitLabel) -> str:
 def _worth(one: Negation) -> str:
     if one.heldout_worth is None:
         return f"NOT {one.concept} is worth {one.worth:+.3f} of AUC on the searched images"
-    return f"NOT {one.concept} is worth {one.heldout_worth:+.3f} of AUC on held-out images ({one.worth:+.3f} on the searched ones)"
+    q = "" if one.q is None else f"q {one.q:.2g}, "
+    return f"NOT {one.concept} is worth {one.heldout_worth:+.3f} of AUC on held-out images ({q}{one.worth:+.3f} on the searched ones)"
 
 
 def run_label(

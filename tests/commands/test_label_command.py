@@ -139,7 +139,7 @@ def test_a_folder_with_attributes_and_hypernyms(folder: Path) -> None:
         (["--reduce", "median"], "--reduce 'median' must be one of mean, max, min, sum, cls"),
         (["--mode", "both"], "--mode 'both' must be one of positive, negative"),
         (["--length", "0"], "--length 0 must be"),
-        (["--holdout", "1"], "holdout=1.0"),
+        (["--holdout", "1"], "--holdout 1.0 leaves no images to search"),
     ],
 )
 def test_what_is_refused(folder: Path, arguments: list[str], message: str) -> None:

@@ -29,7 +29,7 @@ def share_of_nulls(kind: str, samples: int, runs: int, **options: object) -> tup
         labels = rng.random((samples, 12)) < np.geomspace(0.01, 0.5, 12)
         labels[0], labels[1] = True, False
         units = null_units(kind, samples, 8, rng)
-        for one in label_units(units, labels, [f"c{k}" for k in range(12)], seed=run, progress=False, **options):
+        for one in label_units(units, labels, [f"c{k}" for k in range(12)], seed=run, top=1, progress=False, **options):
             asked += 1
             named += one.best.p <= 0.05
             nots += any(each.p <= 0.05 for each in one.best.negations)
@@ -39,12 +39,12 @@ def share_of_nulls(kind: str, samples: int, runs: int, **options: object) -> tup
 def test_a_unit_that_follows_one_concept_is_named_by_it_and_has_no_not() -> None:
     generator = torch.Generator().manual_seed(1)
     c = torch.rand(300, 12, generator=generator) < 0.4
-    a = c[:, :1].float() + 0.8 * torch.randn(300, 60, generator=generator)
+    a = c[:, :1].float() + 0.8 * torch.randn(300, 40, generator=generator)
     names = [f"c{i}" for i in range(12)]
-    short = label_units(a, c, names, min_fraction=0.1, max_fraction=0.9, progress=False)
-    assert [str(one.best.formula) for one in short] == ["c0"] * 60
+    short = label_units(a, c, names, min_fraction=0.1, max_fraction=0.9, top=1, progress=False)
+    assert sum(str(one.best.formula) == "c0" for one in short) >= 38  # a longer one earns its place by chance in a few
     long = label_units(a, c, names, min_fraction=0.1, max_fraction=0.9, prefer="auc", progress=False)
-    assert sum(one.best.formula.length == 3 for one in long) > 30  # the highest AUC is that of a longer one
+    assert sum(one.best.formula.length == 3 for one in long) > 20  # the highest AUC is that of a longer one
     assert len(long.with_not()) <= 1  # and its NOTs are found out
 
 

@@ -51,7 +51,7 @@ def test_a_group_is_never_on_both_sides(seed: int) -> None:
 
 
 def test_groups_by_name_are_those_by_number() -> None:
-    a, c = noise(60)
+    a, c = noise(60, units=4)
     numbers = torch.arange(60) // 3
     found = label_units(a, c, NAMES, groups=numbers, progress=False)
     named = label_units(a, c, NAMES, groups=[f"video {int(g)}" for g in numbers], progress=False)
