@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import struct
-import subprocess
-import sys
-import threading
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from picture_files import (
+    ALPHA,
+    COLORS,
+    COLUMNS,
+    DEEP,
+    GENERATOR,
+    GRAY,
+    ROWS,
+    assert_shown,
+    compose,
+    png_bytes,
+    read,
+    tiff_bytes,
+)
 from PIL import Image
 
-from absence_plugins.commands.preprocessing import Preprocessing
-from absence_plugins.data import pictures
-from absence_plugins.data.pictures import LARGEST, SUFFIXES, UnreadableImage, read_picture
-
-ROWS, COLUMNS = 12, 20
-GENERATOR = np.random.default_rng(0)
-COLORS = GENERATOR.integers(0, 256, (ROWS, COLUMNS, 3), dtype=np.uint8)
-ALPHA = GENERATOR.integers(0, 256, (ROWS, COLUMNS), dtype=np.uint8)
-GRAY = COLORS[..., 0]
-DEEP = GENERATOR.integers(0, 65536, (ROWS, COLUMNS), dtype=np.uint16)
-
-
-def read(path: Path, channels: int = 3, **options: Any) -> NDArray[np.uint8]:
-    found: NDArray[np.uint8] = np.asarray(read_picture(path, channels, **options))
-    return found
-
-
-def compose(colors: NDArray[np.uint8], alpha: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[Any]:
-    share = alpha[..., None].astype(float) / 255
-    return share * colors.astype(float) + (1 - share) * np.array(background, float)
-
-
-def assert_shown(found: NDArray[np.uint8], expected: NDArray[Any], within: float = 1.0) -> None:
-    assert found.dtype == np.uint8
-    assert found.shape == expected.shape
-    assert np.abs(found.astype(float) - expected).max() <= within
+from absence_plugins.data.pictures import SUFFIXES, UnreadableImage, read_picture
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.ppm", "a.tif", "a.tga", "a.webp", "a.jpg", "a.sgi", "a.qoi"])
@@ -104,13 +88,13 @@ def test_depth_of_other_files(tmp_path: Path) -> None:
     words = (DEEP >> 4).astype(np.uint16)
     bits = np.unpackbits(words.astype(">u2").view(np.uint8).reshape(ROWS, COLUMNS, 2), axis=2)[:, :, 4:]
     strip = np.packbits(bits.reshape(ROWS, -1), axis=1).tobytes()
-    (tmp_path / "12.tif").write_bytes(_tiff(strip, bits=12, white_is_zero=False))
+    (tmp_path / "12.tif").write_bytes(tiff_bytes(strip, bits=12, white_is_zero=False))
     assert_shown(read(tmp_path / "12.tif", 1), words / 4095 * 255, within=0.51)
-    (tmp_path / "white.tif").write_bytes(_tiff(DEEP.astype("<u2").tobytes(), bits=16, white_is_zero=True))
+    (tmp_path / "white.tif").write_bytes(tiff_bytes(DEEP.astype("<u2").tobytes(), bits=16, white_is_zero=True))
     assert_shown(read(tmp_path / "white.tif", 1), 255 - DEEP / 257, within=0.51)
     deep = GENERATOR.integers(0, 65536, (ROWS, COLUMNS, 3), dtype=np.uint16)
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
-    (tmp_path / "color.png").write_bytes(_png(raw, bits=16, color=2))
+    (tmp_path / "color.png").write_bytes(png_bytes(raw, bits=16, color=2))
     assert_shown(read(tmp_path / "color.png"), deep / 257)
     (tmp_path / "color.ppm").write_bytes(b"P6 20 12 65535\n" + deep.astype(">u2").tobytes())
     assert_shown(read(tmp_path / "color.ppm"), deep / 257)
@@ -263,7 +247,7 @@ def test_foreign_files_say_what_they_are_in_a_few_words(tmp_path: Path) -> None:
         assert why in caught.value.why
         assert "\n" not in str(caught.value)
         assert len(caught.value.why) < 80
-    color = _tiff(bytes(12 * ROWS * COLUMNS), bits=32, white_is_zero=False, channels=3)
+    color = tiff_bytes(bytes(12 * ROWS * COLUMNS), bits=32, white_is_zero=False, channels=3)
     (tmp_path / "floats.tif").write_bytes(color)
     with pytest.raises(
         UnreadableImage, match=r"floats\.tif is not an image that Pillow can read .*TIFF, unknown pixel mode"
@@ -284,98 +268,6 @@ def test_names_of_any_bytes_can_be_printed(tmp_path: Path) -> None:
     assert r"caf\xe9\n.png is not an image" in str(caught.value)
     Image.fromarray(COLORS).save(path, "png")
     assert np.array_equal(read(path), COLORS)
-
-
-def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    path = tmp_path / "big.png"
-    rows = zlib.compressobj()
-    raw = b"".join(rows.compress(bytes(1501)) for _ in range(12000)) + rows.flush()
-    path.write_bytes(_png(raw, bits=1, color=0, size=(12000, 12000), is_packed=True))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UnreadableImage, match=r"big\.png has 144,000,000 pixels, and at most 67,108,864 of a PNG"):
-        Preprocessing(224, 3, (0,) * 3, (1,) * 3).picture(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
-    path.write_bytes(_png(b"", bits=8, color=2, size=(50_000, 50_000)))  # beyond Pillow's own limit
-    with pytest.raises(UnreadableImage) as caught:
-        read(path)
-    assert caught.value.why == "2,500,000,000 pixels, of at most 67,108,864"
-    (tmp_path / "screen.gif").write_bytes(b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0")
-    with pytest.raises(UnreadableImage):
-        read(tmp_path / "screen.gif")
-
-
-def test_huge_pictures_are_reduced_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With smaller limits: JPEG by its own means, others block by block; never below twice the side asked for."""
-    smooth = np.kron(COLORS[:8, :8], np.ones((60, 80, 1))).astype(np.uint8)  # 480 x 640
-    Image.fromarray(smooth).save(tmp_path / "a.png")
-    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
-    Image.fromarray(smooth).save(tmp_path / "progressive.jpg", quality=95, progressive=True)
-    Image.fromarray(np.dstack([smooth, smooth[..., 0]])).save(tmp_path / "clear.png")
-    whole = read(tmp_path / "clear.png").astype(float)
-    monkeypatch.setattr(pictures, "WHOLE", 100_000)
-    monkeypatch.setattr(pictures, "STRIP", 5_000)
-    assert read(tmp_path / "a.png").shape == smooth.shape, "the default side needs all of them"
-    for name in ("a.png", "a.jpg"):
-        found = read(tmp_path / name, side=50)
-        assert min(found.shape[:2]) >= 100
-        assert found.size < smooth.size / 8
-        cells = np.array(Image.fromarray(found).resize((8, 8), Image.Resampling.BOX), float)
-        assert np.abs(cells - COLORS[:8, :8]).max() <= (1 if name == "a.png" else 6)
-    found = read(tmp_path / "clear.png", side=50)
-    assert_shown(found, whole.reshape(120, 4, 160, 4, 3).mean((1, 3)))
-    monkeypatch.setattr(pictures, "LARGEST", 200_000)
-    assert read(tmp_path / "a.jpg", side=50).size < smooth.size / 8
-    for name in ("a.png", "progressive.jpg"):
-        with pytest.raises(UnreadableImage, match="307,200 pixels"):
-            read(tmp_path / name, side=50)
-
-
-def test_threads_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = pictures._Room(100)
-    held, most, lock = 0, 0, threading.Lock()
-
-    def work(pixels: int) -> None:
-        nonlocal held, most
-        with room.take(pixels):
-            with lock:
-                held += min(pixels, 100)
-                most = max(most, held)
-            threading.Event().wait(0.005)
-            with lock:
-                held -= min(pixels, 100)
-
-    threads = [threading.Thread(target=work, args=(pixels,)) for pixels in (60, 60, 30, 500, 100, 10, 80)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert not any(thread.is_alive() for thread in threads)
-    assert 60 <= most <= 100
-    assert room.free == 100
-    assert LARGEST == pictures.ROOM.pixels == pictures.ROOM.free
-
-
-@pytest.mark.slow
-def test_threads_together_hold_one_huge_picture_at_a_time(tmp_path: Path) -> None:
-    """In a process of its own: four threads that each read 36 megapixels, 144 MB, of which 67 may be held at a time."""
-    Image.new("RGB", (6000, 6000), (9, 99, 200)).save(tmp_path / "huge.png", compress_level=1)
-    script = """
-import resource, sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from absence_plugins.data.pictures import read_picture
-used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
-before = used()
-with ThreadPoolExecutor(4) as threads:
-    found = list(threads.map(lambda _: read_picture(Path(sys.argv[1]), side=64).getpixel((0, 0)), range(4)))
-print(found == [(9, 99, 200)] * 4, used() - before)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "huge.png")], capture_output=True, text=True, check=True
-    )
-    is_right, megabytes = done.stdout.split()
-    assert is_right == "True"
-    assert int(megabytes) < 260
 
 
 @settings(max_examples=60, deadline=None)
@@ -403,27 +295,3 @@ def test_whatever_the_bytes_the_error_is_ours(
     else:
         assert found.dtype == np.uint8
         assert found.shape[2] == 3
-
-
-def _png(
-    raw: bytes, *, bits: int, color: int, size: tuple[int, int] = (COLUMNS, ROWS), is_packed: bool = False
-) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", *size, bits, color, 0, 0, 0)
-    packed = raw if is_packed else zlib.compress(raw)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-
-
-def _tiff(strip: bytes, *, bits: int, white_is_zero: bool, channels: int = 1) -> bytes:
-    tags = [
-        (256, COLUMNS),
-        (257, ROWS),
-        (258, bits),
-        (259, 1),
-        (262, 2 if channels == 3 else 0 if white_is_zero else 1),
-    ]
-    tags += [(273, 200), (277, channels), (278, ROWS), (279, len(strip))]
-    body = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    return (b"II*\0" + struct.pack("<I", 8) + body + b"\0\0\0\0").ljust(200, b"\0") + strip
