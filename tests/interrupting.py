@@ -129,7 +129,10 @@ def interrupt_everywhere(
             error = one
         where = f"interrupted at {counted.places[number]}"
         assert not differences(before, state_of(*models)), (where, differences(before, state_of(*models)))
-        assert error is not None or number >= interrupted.events, f"{where}: lost"
+        is_python = (
+            counted.places[number][0].co_name == "__del__"
+        )  # behind our blocks Python itself drops what is raised
+        assert error is not None or number >= interrupted.events or is_python, f"{where}: lost"
         del error
         if turn % 25 == 0 or turn == len(numbers) - 1:
             assert same(work(), wanted), where
