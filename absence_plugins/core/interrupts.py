@@ -35,7 +35,7 @@ _UNDIVIDED: set[CodeType] = set()
 
 
 def undivided(function: Function) -> Function:
-    """Mark a function as a short step that Ctrl-C does not cut: inside a guarded block the exception waits for its end."""
+    """Mark a function as a short step that Ctrl-C does not cut: in a guarded block the exception waits for its end."""
     _UNDIVIDED.add(function.__code__)
     return function
 

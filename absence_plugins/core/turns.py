@@ -110,7 +110,7 @@ class _ModelLock:
 
 
 class Shared:
-    """Something else than a model that one thread at a time may change: what :class:`working_on` takes beside models."""
+    """What is not a model, but also belongs to one thread at a time: :class:`working_on` takes it beside models."""
 
     def __init__(self) -> None:
         self.locks = (_ModelLock(),)
