@@ -1,10 +1,10 @@
 """The best formula of three literals, proven: every one of them is scored, and where that is too many, bounded.
 
-Three concepts divide the samples into eight cells. What falls into a cell (its samples n, and their sum S of rank numbers
-d) follows by inclusion and exclusion from the sums over one, two and all three concepts. A formula of three literals is a
-cell (a AND b AND c, in eight signs), or a literal and one cell more (a OR (b AND c), in 24), or the complement of such a
-one, whose AUC is one minus theirs. So one matrix product per concept, over the samples on which it holds, scores all 64
-formulas of a triple: for K = 200 concepts 84 million formulas.
+Three concepts divide the samples into eight cells. What falls into a cell (its samples n, and their sum S of rank
+numbers d) follows by inclusion and exclusion from the sums over one, two and all three concepts. A formula of three
+literals is a cell (a AND b AND c, in eight signs), or a literal and one cell more (a OR (b AND c), in 24), or the
+complement of such a one, whose AUC is one minus theirs. So one matrix product per concept, over the samples on which it
+holds, scores all 64 formulas of a triple: for K = 200 concepts 84 million formulas.
 
 Where the budget ends before the concepts do, the formulas left over are bounded. Each is f AND l or f OR l (or the
 complement) of a pair f = x AND y of the concepts left over. With T the samples on which f AND l holds, |T| = s,
@@ -13,8 +13,8 @@ highest-ranked samples of f; that mean falls as s grows, and 1 / (N - s) rises. 
 
     AUC(T) - 1/2 <= mean of d over the s0 highest of f / (2 (N - s1)),
 
-and the largest of these over the steps from one rank bin to the next, within the bounds of s, bounds all extensions. The
-lowest ones bound the complement, and of f OR l the complement is an AND of the samples outside of f.
+and the largest of these over the steps from one rank bin to the next, within the bounds of s, bounds all extensions.
+The lowest ones bound the complement, and of f OR l the complement is an AND of the samples outside of f.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def certify(columns: Columns, sums: Tensor, bounds: Bounds, ranked: Sequence[Ran
         budget: formulas that may be scored per unit.
 
     Returns:
-        Per unit 0.0 where every formula was scored, so that the best is proven; else an upper bound of what the AUC of a
-        formula that was not scored exceeds the best by, at least 0.0.
+        Per unit 0.0 where every formula was scored, so that the best is proven; else an upper bound of what the AUC of
+        a formula that was not scored exceeds the best by, at least 0.0.
     """
     triples = Enumeration(columns, sums)
     spent = 0.0

@@ -1,8 +1,8 @@
 """Which of the formulas found names the unit: by description length, so that every literal must earn its place.
 
-A formula of l literals among J concepts costs (l - 1) log(4 J) nats more to write down than one of a single literal (2 J
-literals, AND or OR). It pays with what it explains of the unit's ranks: (N / 2) log(1 - R^2) less, where R^2 is the share
-of the ranks' variance between the samples on which it holds and those on which it fails, and N the number of
+A formula of l literals among J concepts costs (l - 1) log(4 J) nats more to write down than one of a single literal (2
+J literals, AND or OR). It pays with what it explains of the unit's ranks: (N / 2) log(1 - R^2) less, where R^2 is the
+share of the ranks' variance between the samples on which it holds and those on which it fails, and N the number of
 independent samples. The best formula of every length is compared, on the searched samples alone.
 """
 

@@ -157,7 +157,8 @@ class Formula:
         With unknown labels (NaN): [N] float64 of 0, 1 and, where the formula is unknown, NaN.
 
         Raises:
-            ValueError: labels other than 0, 1 and NaN, a number of names that is not K, a concept that is not among them.
+            ValueError: labels other than 0, 1 and NaN, a number of names that is not K, a concept that is not among
+                them.
 
         >>> Formula.parse("dog AND NOT leash").evaluate(torch.tensor([[1, 0], [1, 1]]), ["dog", "leash"])
         tensor([ True, False])

@@ -86,8 +86,8 @@ class HeldOut:
     def not_p(self, formula: Formula, index: int) -> float:
         """p-value of "the NOT at literal ``index`` is worth nothing": the larger one of two.
 
-        A permutation test among the samples whose truth that literal decides, of "no higher where the concept is absent";
-        and DeLong's test of the two AUCs with and without it, on the same samples (or groups of samples).
+        A permutation test among the samples whose truth that literal decides, of "no higher where the concept is
+        absent"; and DeLong's test of the two AUCs with and without it, on the same samples (or groups of samples).
         """
         truth, rest, context = self.truth(formula), formula.without(index), formula.context(index)
         name, negated = formula.literals[index]

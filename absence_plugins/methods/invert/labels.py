@@ -71,8 +71,9 @@ def label_units(
     Args:
         activations: [N] or [N, U], one number per sample and unit, before the nonlinearity if absences are to show.
             The search runs on their device.
-        concepts: [N, K] of 0, 1 and, where unknown, NaN; every concept must hold on some samples and fail on some. A sample
-            on which a formula is unknown takes no part in that formula's scores (pairs are then screened, not all scored).
+        concepts: [N, K] of 0, 1 and, where unknown, NaN; every concept must hold on some samples and fail on some. A
+            sample on which a formula is unknown takes no part in that formula's scores (pairs are then screened, not
+            all scored).
         names: K distinct strings.
         length: most literals of a formula.
         beam: formulas extended per level beyond the exact search.
@@ -94,15 +95,15 @@ def label_units(
             q: with its mean rank, and the share of its samples on which the formula holds. None: every sample is
             independent, but for exact copies, which are found by their activations (three units or more, not integers),
             reported by an :class:`~absence_plugins.core.AbsenceWarning` and grouped.
-        min_support: least number of independent samples on which a formula must hold, and on which it must fail, in either
-            part, beside the two fractions. By default 5 (of parts of fewer than 50 samples a tenth): with fewer the
-            standard error of an AUC is above 0.13, and chance alone wins the search.
-        prefer: which of the formulas found is the name. "short": every literal must earn its place by description length
-            (:mod:`~absence_plugins.methods.invert.choosing`), measured on the searched samples; "auc": the highest AUC,
-            however long.
+        min_support: least number of independent samples on which a formula must hold, and on which it must fail, in
+            either part, beside the two fractions. By default 5 (of parts of fewer than 50 samples a tenth): with fewer
+            the standard error of an AUC is above 0.13, and chance alone wins the search.
+        prefer: which of the formulas found is the name. "short": every literal must earn its place by description
+            length (:mod:`~absence_plugins.methods.invert.choosing`), measured on the searched samples; "auc": the
+            highest AUC, however long.
         search: "certified" scores every formula of up to three literals, so that the highest AUC is proven, or bounds
-            those that ``budget`` leaves out (:attr:`UnitLabel.gap`); "beam" extends the best pairs; "auto" certifies where
-            that costs little (up to about 100 concepts on 1,000 distinct label rows), and is a beam elsewhere.
+            those that ``budget`` leaves out (:attr:`UnitLabel.gap`); "beam" extends the best pairs; "auto" certifies
+            where that costs little (up to about 100 concepts on 1,000 distinct label rows), and is a beam elsewhere.
         budget: formulas that "certified" may score per unit; 200 concepts have 84 million.
         progress: show a progress bar on stderr.
 
@@ -113,9 +114,9 @@ def label_units(
     that the unit is higher where c is absent.
 
     Raises:
-        ValueError: activations that are NaN, labels other than 0, 1 and NaN, a concept that is constant, lengths that differ,
-            names that are not distinct, an unknown mode, a number out of its range, or bounds within which no formula
-            lies.
+        ValueError: activations that are NaN, labels other than 0, 1 and NaN, a concept that is constant, lengths that
+            differ, names that are not distinct, an unknown mode, a number out of its range, or bounds within which no
+            formula lies.
         TypeError: non-numeric input, or a name that is not a string.
 
     >>> generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,7 @@
 """Scores of a name beside AUC, and whether a score notices labels that are missing or too many.
 
-AUC compares pairs of samples, so of a rare concept half of the labels can be missing without it moving: the samples that
-lost theirs are few among those without the concept. Such a score cannot tell a name from one that says half of it.
+AUC compares pairs of samples, so of a rare concept half of the labels can be missing without it moving: the samples
+that lost theirs are few among those without the concept. Such a score cannot tell a name from one that says half of it.
 AUPRC, F1, IoU and correlation can. Source of the two tests: NeuronEval (ICML 2025).
 """
 
@@ -30,9 +30,9 @@ def name_scores(activations: Any, truth: Any) -> dict[str, float]:
         truth: [N] of 0, 1 and NaN (unknown), as :meth:`Formula.evaluate` gives it; unknown samples are left out.
 
     Returns:
-        "auc"; "auprc", average precision, samples of equal activation taken together; "f1" and "iou" at the threshold of
-        the activation that is best for them; "correlation", Pearson's. Chance: 0.5, the share of samples on which the
-        name holds, 2 share / (1 + share), the share, and 0.
+        "auc"; "auprc", average precision, samples of equal activation taken together; "f1" and "iou" at the threshold
+        of the activation that is best for them; "correlation", Pearson's. Chance: 0.5, the share of samples on which
+        the name holds, 2 share / (1 + share), the share, and 0.
 
     Sign: all are high where the unit is high on samples on which the name holds.
 

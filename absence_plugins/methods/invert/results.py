@@ -33,8 +33,8 @@ class Negation:
             nothing else is left, minus 0.5, which is chance.
         heldout_worth: the same on the held-out samples, where it is no result of the search; None without any, or if
             one of the two holds there on no sample or on all.
-        p: on the held-out samples, of "the NOT is worth nothing": the larger one of a permutation test among the samples
-            whose truth it decides, and of DeLong's test of the two AUCs, paired. None without held-out samples.
+        p: on the held-out samples, of "the NOT is worth nothing": the larger one of a permutation test among the
+            samples whose truth it decides, and of DeLong's test of the two AUCs, paired. None without held-out samples.
         q: p after Benjamini-Hochberg over all NOTs of the units' formulas of the same rank.
 
     Sign: above 0 the absence is part of what the unit responds to; 0 or below it is decoration.
@@ -62,8 +62,9 @@ class ScoredFormula:
         fraction: share of the samples of the search on which it holds.
         heldout_auc, heldout_fraction: the same on the held-out samples. None without any; ``heldout_auc`` also if the
             formula holds there on no sample or on all.
-        p: one-sided permutation test of the rank sum on the held-out samples (or groups of samples), of "no higher where
-            the formula holds"; 1 where that cannot be told; None without held-out samples, because after a search over thousands of formulas none is valid.
+        p: one-sided permutation test of the rank sum on the held-out samples (or groups of samples), of "no higher
+            where the formula holds"; 1 where that cannot be told; None without held-out samples, because after a search
+            over thousands of formulas none is valid.
         q: p after Benjamini-Hochberg over the units' formulas of the same rank.
         negations: one entry per NOT.
     """
@@ -98,7 +99,8 @@ class UnitLabel(Result):
         unit: its column in the activations.
         formulas: at least one.
         mode: "positive" if the unit is high where they hold, "negative" if it is low.
-        gap: by how much the AUC of any formula of the length asked for, within the bounds, can exceed the highest one found,
+        gap: by how much the AUC of any formula of the length asked for, within the bounds, can exceed the highest one
+            found,
             on the searched samples: 0.0 if that is proven to be the best, None after a beam.
     """
 

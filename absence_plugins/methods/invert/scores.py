@@ -26,8 +26,8 @@ def auroc(activations: Any, concepts: Any) -> Tensor:
     Args:
         activations: [N] or [N, U], any real dtype, on any device; only their order counts, so every strictly increasing
             map leaves the result as it is. Infinite values are the highest and lowest.
-        concepts: [N, K] of 0, 1 and, where a concept is unknown, NaN; any dtype. A concept's AUC is taken over the samples
-            on which it is known.
+        concepts: [N, K] of 0, 1 and, where a concept is unknown, NaN; any dtype. A concept's AUC is taken over the
+            samples on which it is known.
 
     Returns:
         float64 [K], or [U, K] for activations [N, U], on the activations' device.
