@@ -73,7 +73,7 @@ def state_of(*models: nn.Module) -> list[Any]:
     found: list[Any] = [
         torch.is_grad_enabled(), torch.is_inference_mode_enabled(), len(_get_current_function_mode_stack()),
         torch.get_num_threads(), torch.get_default_dtype(), list(warnings.filters), signal.getsignal(signal.SIGINT),
-        host.CheckpointFunction, host._checkpoint_without_reentrant_generator,
+        host.CheckpointFunction, getattr(host, "_checkpoint_without_reentrant_generator", None),
         torch.get_rng_state(), random.getstate(), str(np.random.get_state()[1]),
         interrupts._WAITING.open, interrupts._WAITING.steps, interrupts._WAITING.kept + interrupts._WAITING.again,
         list(nn.modules.module._global_forward_hooks), list(nn.modules.module._global_forward_pre_hooks),
