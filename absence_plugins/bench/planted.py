@@ -24,11 +24,18 @@ from absence_plugins.core.files import whole_file, write_json, write_whole
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.checkpoint import read_record, write_record
-from absence_plugins.methods.faithfulness import PlantedTable, planted_benchmark, random_map, smooth_random_map
+from absence_plugins.methods.faithfulness import (
+    IMAGE_ONLY,
+    PlantedTable,
+    planted_benchmark,
+    random_map,
+    smooth_random_map,
+)
 
-SEEDS = (0,)
-SAMPLES, REFERENCES, STEPS = 16, 2, 16
-CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map}
+SEEDS = (0, 1)
+SAMPLES, REFERENCES, STEPS = 8, 2, 16  # images per training seed and view
+CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map, **IMAGE_ONLY}
+MEASURED_BY = ("core", "relevance", "captum", "zennit", "data/planted", "methods/faithfulness")
 WITHIN = 0.02  # ours may be this much below the best
 QUICK = (*CHANCE, "IntegratedGradients", "IntegratedGradients (unit)", "AbsenceIntegratedGradients", "DeepLift")
 LEGEND = """\
@@ -112,8 +119,8 @@ def run_planted_bench(
         quick: one problem, few methods and images, nothing judged: shows that the bench works.
         device: checked only: the networks are small and stay on the CPU.
         progress: show a progress bar on stderr.
-        out: folder for planted.json, planted.md and planted.png. Every finished problem is kept in it, and not done
-            again when the command is repeated.
+        out: folder for planted.json, planted.md and planted.png. Every answer is kept in it: a repeated
+            command asks only the methods and problems that are new.
         into: Markdown files in which what stands between ``<!-- bench planted: begin -->`` (``planted all``: every
             method) and
             ``<!-- bench planted: end -->`` is replaced by the tables.
@@ -167,17 +174,24 @@ def _measure(run: Run, out: Path | None, problems: Sequence[str] | None) -> Plan
 def _one(
     name: str, methods: Mapping[str, Any], settings: dict[str, Any], out: Path | None, progress: bool
 ) -> PlantedTable:
-    """One problem's table: as kept in the folder from an earlier run with the same settings, or made and kept."""
-    path = None if out is None else out / f"planted-{name}.json"
+    """One problem's table; answers are kept in the folder, and only those that are missing there are measured.
+
+    Kept answers hold for the code that a question, a measure and the methods' own packages consist of; a method that is
+    new, or was stopped, does not cost the others' time.
+    """
+    if out is None:
+        return planted_benchmark(methods, [name], progress=progress, **settings)
+    path = out / f"planted-{name}.json"
     rivals = ["autolrp"] if find_spec("autolrp") is not None else []
-    key = json.dumps([settings, list(methods), fingerprint_sources(*rivals)])
+    key = json.dumps([settings, fingerprint_sources(*rivals, parts=MEASURED_BY)])
     mark = hashlib.sha256(key.encode()).hexdigest()
-    if path is not None and (known := read_record(path, mark)) is not None:
-        return PlantedTable.from_dict(known)
-    table = planted_benchmark(methods, [name], progress=progress, **settings)
-    if path is not None:
-        write_record(path, mark, table.to_dict())
-    return table
+    known = (read_record(path, mark) or {}).get("answers", {})
+    before = json.dumps(known)
+    try:
+        return planted_benchmark(methods, [name], known=known, progress=progress, **settings)
+    finally:
+        if json.dumps(known) != before:
+            write_record(path, mark, {"answers": known})
 
 
 def write_result(result: PlantedResult, out: Path) -> None:

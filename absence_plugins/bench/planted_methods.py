@@ -88,7 +88,8 @@ class CaptumMethod:
         if "neuron_selector" in parameters:
             call["neuron_selector"] = target
         if "sliding_window_shapes" in parameters:
-            call |= {"sliding_window_shapes": (channels, WINDOW, WINDOW), "strides": (channels, 1, 1)}
+            window = (channels, min(WINDOW, height), min(WINDOW, width))
+            call |= {"sliding_window_shapes": window, "strides": (channels, 1, 1)}
         elif "feature_mask" in parameters:
             rows = -(-height // BLOCKS[0]) if name == "ShapleyValues" else WINDOW
             columns = -(-width // BLOCKS[1]) if name == "ShapleyValues" else WINDOW

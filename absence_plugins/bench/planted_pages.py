@@ -63,7 +63,7 @@ def _count(table: PlantedTable, method: str, view: View) -> list[str]:
     answers = [one for one in table.scores if (one.method, one.view) == (method, view) and not one.note]
     if not answers:
         return ["-"] * 3
-    wrong = sum(one.sign is not None and one.sign < 0.5 for one in answers)
+    wrong = sum(one.key_sign is not None and one.key_sign < 0.5 for one in answers)
     known = [one for one in answers if one.is_exact]
     return [f"{wrong} of {len(answers)}", *(_mean(known, measure) for measure in ("share", "faithfulness"))]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from absence_plugins.core.maps import absence_part
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.data.planted import Planted, Sum, dilate
+from absence_plugins.data.planted.problem import REACH
 from absence_plugins.methods.faithfulness.located import Located, located
-from absence_plugins.methods.faithfulness.questions import REACH
 
 SHARE_LIMIT, SIGN_LIMIT = 0.8, 0.99
 Seed = Literal["+1", "logit"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import absence_plugins
 PARTS = ("captum", "zennit", "relevance", "core", "methods", "data", "experiments", "bench")
 
 
-def fingerprint_sources(*packages: str) -> str:
-    """A fingerprint of this package, its hosts and other packages: tables made by other code are not taken for
-    today's.
+def fingerprint_sources(*packages: str, parts: Sequence[str] = PARTS) -> str:
+    """A fingerprint of this package (of these ``parts``: folders, or folders in them), its hosts and other packages:
+    tables made by other code are not taken for today's.
     """
     digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit", *packages)).encode())
     root = Path(absence_plugins.__file__).parent
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] in PARTS:
+        inner = path.relative_to(root).as_posix()
+        if any(inner.startswith(f"{part}/") for part in parts):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.data.planted import ATTENTION, PROBLEMS, Planted
+from absence_plugins.data.planted import ATTENTION, LATER, PROBLEMS, Planted
 from absence_plugins.data.planted.networks import normalized_network, plain_network, residual_network
 
 FILE = Path(__file__).with_name("zennit_maps.safetensors")
-NAMES = [name for name in PROBLEMS if name not in ATTENTION]
+NAMES = [name for name in PROBLEMS if name not in ATTENTION and name not in LATER]
 VIEWS = ("nontarget", "reference")
 
 

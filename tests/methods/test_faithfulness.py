@@ -112,12 +112,14 @@ def test_curve_and_area_as_plain_loops(seed: int, steps: int, view: str) -> None
         whole = gain(row, features)
         alone = {i: gain(row, [i]) for i in features}
         last = {i: whole - gain(row, [j for j in features if j != i]) for i in features}
-        peaks = []
+        gains: list[list[float]] = []
         for strength in ({i: alone[i] + last[i] for i in features}, alone, last):
             order = sorted(features, key=lambda i: -strength[i])
-            peaks += [(gain(row, order[:count]), -count) for count in range(1, len(order) + 1)]
-        highest, count = max(peaks, default=(0.0, -1))
-        counts.append(-count if highest > 1e-5 else max(1, len(features)))
+            gains.append([gain(row, order[:count]) for count in range(1, len(order) + 1)])
+        furthest = max(gains, key=lambda one: max(one, default=0.0))  # the first of equals
+        highest = max(furthest, default=0.0)
+        reached = [count for count, one in enumerate(furthest, 1) if one >= 0.9 * highest]
+        counts.append(reached[0] if highest > 1e-5 else max(1, len(features)))
     most = max(1, min(steps, max(counts)))
     expected = []
     for row, features in enumerate(every):
@@ -251,6 +253,7 @@ def test_made_references_take_the_place_of_blank_in_the_nontarget_view() -> None
     found = absence_scores(model, x, 0, signed, reference=made, progress=False)
     assert found.score == pytest.approx(1.0)
     gains = (-signed.flatten(1)).clamp(min=0).sum(1)  # what holds the unit down is replaced by grey
-    assert found.curves["map"][-1].item() == pytest.approx(gains.mean().item())
+    end = found.curves["map"][-1].item()  # at 90 % of the peak
+    assert 0.9 * gains.mean().item() <= end <= gains.mean().item() + 1e-9
     with pytest.raises(ValueError, match="nothing is missing compared with MadeReferences"):
         absence_scores(model, x, 0, signed, view="reference", reference=made)

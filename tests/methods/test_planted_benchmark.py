@@ -12,7 +12,7 @@ from torch import Tensor
 
 from absence_plugins.core.randomness import seeded
 from absence_plugins.data.planted import PROBLEMS
-from absence_plugins.methods.faithfulness import PlantedTable, Question, planted_benchmark, random_map
+from absence_plugins.methods.faithfulness import IMAGE_ONLY, PlantedTable, Question, planted_benchmark, random_map
 from absence_plugins.methods.faithfulness.table import number
 
 SMALL: dict[str, Any] = {"problems": ["shape_missing"], "samples": 6, "references": 2, "steps": 6, "progress": False}
@@ -72,15 +72,15 @@ def table() -> PlantedTable:
 @pytest.mark.parametrize("view", ["nontarget", "reference"])
 def test_truth_is_told_from_noise_and_from_the_wrong_sign(table: PlantedTable, view: Any) -> None:
     true, wrong, noise = (table.of(name, "shape_missing", view) for name in ("truth", "negated", "noise"))
-    assert (true.share, true.sign, true.pointing) == (1, 1, 1)
-    assert (wrong.share, wrong.sign, wrong.pointing) == (0, 0, 0)
-    assert true.faithfulness is not None
-    assert wrong.faithfulness is not None
-    assert noise.faithfulness is not None
+    assert (true.share, true.key_sign, true.pointing) == (1, 1, 1)
+    assert (wrong.share, wrong.key_sign, wrong.pointing) == (0, 0, 0)
+    assert true.over_random is not None
+    assert wrong.over_random is not None
+    assert noise.over_random is not None
     assert noise.share is not None
-    assert true.faithfulness > 0.2  # the truth has no order inside the key, and so is not the best order
-    assert wrong.faithfulness < -0.2
-    assert abs(noise.faithfulness) < 0.3
+    assert true.over_random > 0.2  # the truth has no order inside the key, and so is not the best order
+    assert wrong.over_random < -0.2
+    assert abs(noise.over_random) < 0.3
     assert 0 < noise.share < 0.9
     assert true.samples == 6
     best = table.best("shape_missing", view, "share", ["truth", "negated", "noise"])
@@ -124,15 +124,17 @@ def test_equally_strong_pixels_are_no_hit(table: PlantedTable) -> None:
     constant = table.of("constant", "shape_missing", "nontarget")
     assert constant.pointing is not None
     assert constant.pointing < 0.3
-    assert constant.faithfulness == 0
+    assert constant.over_random == 0
+    assert constant.faithfulness is not None
+    assert constant.faithfulness <= 0  # below the best order that never saw the network
 
 
 def test_a_method_cannot_reach_the_others(table: PlantedTable) -> None:
     alone = planted_benchmark({"truth": truth}, **SMALL)
     for view in ("nontarget", "reference"):
         own, beside = (found.of("truth", "shape_missing", view) for found in (alone, table))  # type: ignore[arg-type]
-        assert (own.share, own.sign, own.pointing) == (beside.share, beside.sign, beside.pointing)
-        assert own.faithfulness == pytest.approx(beside.faithfulness, abs=0.05)  # the best order is that of all methods
+        assert (own.share, own.key_sign, own.pointing) == (beside.share, beside.key_sign, beside.pointing)
+        assert own.over_random == pytest.approx(beside.over_random, abs=0.05)  # the best order is that of all methods
     assert not PROBLEMS["shape_missing"](0).model.training
 
 
@@ -143,9 +145,58 @@ def test_training_seeds_are_pooled() -> None:
         planted_benchmark({"truth": truth}, **{**SMALL, "views": ["nontarget"]}, seeds=(seed,))
         for seed in (0, 1)  # type: ignore[arg-type]
     ]
-    scores = [table.scores[0].faithfulness for table in each]
+    scores = [table.scores[0].over_random for table in each]
     assert both.scores[0].samples == 12
-    assert min(scores) <= both.scores[0].faithfulness <= max(scores)  # type: ignore[type-var, operator]
+    assert min(scores) <= both.scores[0].over_random <= max(scores)  # type: ignore[type-var, operator]
+
+
+def test_what_is_known_is_not_asked_again() -> None:
+    """A method that is new is added to kept answers: the same table as that of one run."""
+    asked: list[str] = []
+
+    def watched(question: Question) -> Tensor:
+        asked.append(question.view)
+        return truth(question)
+
+    options = {**SMALL, "views": ["nontarget"]}
+    known: dict[str, Any] = {}
+    planted_benchmark({"watched": watched}, known=known, **options)
+    kept = json.loads(json.dumps(known, allow_nan=False))
+    both = planted_benchmark({"watched": watched, "noise": random_map}, known=kept, **options)
+    assert asked == ["nontarget"]
+    assert both.to_dict() == planted_benchmark({"watched": truth, "noise": random_map}, **options).to_dict()
+
+
+def gradient_times_input(question: Question) -> Tensor:
+    x = question.x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(question.model(x)[:, question.unit].sum(), x)
+    return gradient * (x - question.blank)
+
+
+def test_no_map_that_never_saw_the_network_does_well() -> None:
+    """F51: the distance from the median color scored .82 with the right sign in all images."""
+
+    def color(question: Question) -> Tensor:
+        middle = question.x.flatten(2).median(2).values[:, :, None, None]
+        return -(question.x - middle).abs().sum(1, keepdim=True).expand_as(question.x)
+
+    methods = {**IMAGE_ONLY, "color": color, "true": gradient_times_input}
+    table = planted_benchmark(
+        methods, ["patch_missing"], views=["nontarget"], samples=4, steps=6, draws=2, progress=False
+    )
+    for name in (*IMAGE_ONLY, "color"):
+        one = table.of(name, "patch_missing", "nontarget")
+        assert one.faithfulness is not None
+        assert one.over_random is not None
+        assert one.faithfulness <= 0.05  # 0 is the best of them
+        assert one.over_random < 0.3  # decoys, and curves that end when the key is gone
+        assert one.sign == 0.5  # one sign everywhere
+        assert one.key_sign == 1  # which is why that is not reported alone
+    true = table.of("true", "patch_missing", "nontarget")
+    assert true.faithfulness is not None
+    assert true.sign is not None
+    assert true.faithfulness > 0.6
+    assert true.sign > 0.9
 
 
 def test_own_problems_can_be_given() -> None:
@@ -157,7 +208,7 @@ def test_the_table_reads_back_and_draws(table: PlantedTable) -> None:
     pytest.importorskip("matplotlib")
     plain = json.loads(json.dumps(table.to_dict(), allow_nan=False))
     assert PlantedTable.from_dict(plain).to_dict() == table.to_dict()
-    lines = table.markdown("nontarget", ["truth", "negated"], ("share", "sign")).splitlines()
+    lines = table.markdown("nontarget", ["truth", "negated"], ("share", "key_sign")).splitlines()
     assert lines[0] == "| method | shape |"
     assert lines[2] == "| truth | 1.0/1.0 |"
     assert lines[3] == "| negated | .00/.00! |"

@@ -17,6 +17,13 @@ problem                          the key            what makes it hard
 :func:`shape_missing_attention`  a plus             self-attention, layer norm, GELU: a small vision transformer
 :func:`green_missing`            a green pixel      one pixel of 1024; without it there is nothing else to see
 :func:`stroke_missing`           left strokes of 8  real digits; the region is a guess
+:func:`either_missing`           a plus or a cross  "NOT (plus AND cross)": one of two is enough
+:func:`segmentation_missing`     a plus             a segmentation head: the unit is the mean over all positions
+:func:`transformer_unit`         a plus             a unit of an MLP inside a vision transformer
+:func:`signal_missing`           a double event     1-D convolutions; other events of the same size
+:func:`volume_missing`           a cube             3-D convolutions; other blocks of the same size
+:func:`column_missing`           a column           a residual MLP on rows of a table
+:func:`negation_missing`         "not"              text tokens; the same word elsewhere does not matter
 ================================ ================== ==================================================================
 
 Networks are trained on the first call (one to three seconds each, up to ten for attention and green), on one thread,
@@ -27,18 +34,24 @@ from collections.abc import Callable
 
 from absence_plugins.data.planted.attention import shape_missing_attention
 from absence_plugins.data.planted.conjunction import conjunction
+from absence_plugins.data.planted.either import either_missing
 from absence_plugins.data.planted.hidden import hidden_unit
+from absence_plugins.data.planted.inside_transformer import transformer_unit
 from absence_plugins.data.planted.lesions import patch_missing
 from absence_plugins.data.planted.networks import Sum
 from absence_plugins.data.planted.pixels import green_missing
 from absence_plugins.data.planted.problem import Planted, dilate
+from absence_plugins.data.planted.segmentation import segmentation_missing
 from absence_plugins.data.planted.shapes import (
     shape_missing,
     shape_missing_dead,
     shape_missing_normalized,
     shape_missing_residual,
 )
+from absence_plugins.data.planted.slots import signal_missing, volume_missing
 from absence_plugins.data.planted.strokes import stroke_missing
+from absence_plugins.data.planted.tables import column_missing
+from absence_plugins.data.planted.text import negation_missing
 
 PROBLEMS: dict[str, Callable[[int], Planted]] = {
     problem.__name__: problem
@@ -53,25 +66,44 @@ PROBLEMS: dict[str, Callable[[int], Planted]] = {
         shape_missing_attention,
         green_missing,
         stroke_missing,
+        either_missing,
+        segmentation_missing,
+        transformer_unit,
+        signal_missing,
+        volume_missing,
+        column_missing,
+        negation_missing,
     )
 }
 
-ATTENTION = frozenset({shape_missing_attention.__name__})  # for these networks Zennit has no rules
+ATTENTION = frozenset(
+    problem.__name__ for problem in (shape_missing_attention, transformer_unit, negation_missing)
+)  # for these networks Zennit has no rules
+
+LATER = tuple(PROBLEMS)[10:]  # not asked by the bench of Zennit's composites: other inputs, or newer than its table
 
 __all__ = [
     "ATTENTION",
+    "LATER",
     "PROBLEMS",
     "Planted",
     "Sum",
+    "column_missing",
     "conjunction",
     "dilate",
+    "either_missing",
     "green_missing",
     "hidden_unit",
+    "negation_missing",
     "patch_missing",
+    "segmentation_missing",
     "shape_missing",
     "shape_missing_attention",
     "shape_missing_dead",
     "shape_missing_normalized",
     "shape_missing_residual",
+    "signal_missing",
     "stroke_missing",
+    "transformer_unit",
+    "volume_missing",
 ]

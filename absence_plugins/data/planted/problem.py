@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from absence_plugins.core.units import Unit
 from absence_plugins.data.planted.training import USUAL, Recipe, train
 
+REACH = 2  # pixels around the key that still count: what a window of 3 x 3, twice, sees
+
 
 @dataclass(frozen=True, eq=False)
 class Planted:
@@ -39,6 +41,9 @@ class Planted:
             False everywhere where there is none; None if the problem has no such content.
         full_model: the network whose hidden ``unit`` is logit ``absence_unit`` of ``model``; None if that is an output.
         unit: the address of that hidden unit in ``full_model``.
+        twins: [N, C, H, W], of ``images``: the same sample rendered with the key taken out (or put in), nothing else
+            changed; None where that cannot be rendered. The truth, without a rule of ours: the unit is asked about both.
+        reach: pixels around the key that still count.
     """
 
     model: nn.Module
@@ -57,6 +62,8 @@ class Planted:
     needed: Tensor | None = None
     full_model: nn.Module | None = None
     unit: Unit | None = None
+    twins: Tensor | None = None
+    reach: int = REACH
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.images.shape[1:]))
@@ -110,6 +117,7 @@ class Problem(ABC, Generic[S]):
     variants = 8
     empty: float | tuple[float, ...] = 0.0
     pixels = (0.0, 1.0)
+    reach = REACH
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -178,7 +186,20 @@ class Problem(ABC, Generic[S]):
         images, labels, regions = self.render(shown)
         pool = self._pool(present, missing)
         known = accuracy(model, images, labels)
-        return Planted(model, images, labels, regions, *pool, self.empty, self.pixels, known, needed=self.needed(shown))
+        twins = self.render(joined(self.without_key(present), self.with_key(missing)))[0]
+        return Planted(
+            model,
+            images,
+            labels,
+            regions,
+            *pool,
+            self.empty,
+            self.pixels,
+            known,
+            needed=self.needed(shown),
+            twins=twins,
+            reach=self.reach,
+        )
 
     def _pool(self, present: S, missing: S) -> Drawn:
         """Unrelated scenes with and without the key, and the counterfactuals of the held-out ones."""

@@ -54,7 +54,7 @@ def _initialize(model: nn.Module, generator: torch.Generator) -> None:
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
             module.reset_parameters()  # ones and zeros, nothing random
-        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+        elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
             nn.init.kaiming_uniform_(
                 module.weight, nonlinearity="linear" if has_tokens else "relu", generator=generator
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +19,13 @@ from absence_plugins.core.randomness import seeded
 from absence_plugins.core.turns import working_on
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness.cells import Cells
-from absence_plugins.methods.faithfulness.claims import Claim, deletion, insertion
+from absence_plugins.methods.faithfulness.claims import Claim, area, deletion, insertion
+from absence_plugins.methods.faithfulness.controls import score_controls
 from absence_plugins.methods.faithfulness.curves import Curves
 from absence_plugins.methods.faithfulness.explained import resolved, unit_value
-from absence_plugins.methods.faithfulness.located import Located
+from absence_plugins.methods.faithfulness.pooling import IMAGES, pool_answers
 from absence_plugins.methods.faithfulness.questions import Method, Question
-from absence_plugins.methods.faithfulness.result import AbsenceScores, View
-from absence_plugins.methods.faithfulness.summary import summarize
+from absence_plugins.methods.faithfulness.result import View
 from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
 
 BATCH_SIZE = 512
@@ -42,6 +41,7 @@ def planted_benchmark(
     references: int = 2,
     steps: int = 16,
     draws: int = 4,
+    known: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> PlantedTable:
     """Ask every method about every planted absence, and score the answers against the truth and on the network.
@@ -49,8 +49,10 @@ def planted_benchmark(
     Non-target view: images with the key; what holds down the unit that encodes its absence? Evidence is max(-R, 0).
     Reference view: images without the key; what do they lack? Evidence is max(R, 0) where the nearest references with
     the key have content and the image has none. Scored are the share of the evidence within two pixels of the key, the
-    right sign (R summed over that region), the pointing game, and the faithfulness score of :func:`absence_scores`, for
-    which the best order of a problem is common to all methods.
+    pointing game, the right sign (half for the key, half for content that measurably moves the unit the other way: a
+    map of one sign reaches .5), and the faithfulness score of :func:`absence_scores` above the best order that never
+    saw the network (``controls``): 0 is what the images alone earn. The best order of a problem is common to all
+    methods.
 
     Source: this package (docs/faithfulness); pointing game: Zhang et al., IJCV 2018.
 
@@ -66,6 +68,8 @@ def planted_benchmark(
         references: per image.
         steps: points of the curves of the faithfulness score.
         draws: its random orders.
+        known: answers of an earlier run with the same settings: what stands in it is not asked again, what is new is put
+            in. Plain dictionaries, lists and numbers, ready for JSON.
         progress: show a progress bar on stderr.
 
     Random methods are seeded; the global random states, and the networks, are as before.
@@ -88,22 +92,27 @@ def planted_benchmark(
     chosen: tuple[View, ...] = (views,) if isinstance(views, str) else tuple(views)  # type: ignore[assignment]
     trained = tuple(seeds)
     _check(methods, chosen, trained, {"samples": samples, "references": references, "steps": steps, "draws": draws})
+    answers = {} if known is None else known
     scores: list[PlantedScore] = []
-    total = len(makers) * len(chosen) * len(trained) * (len(methods) + 1)
+    total = len(makers) * len(chosen) * len(trained) * len(methods)
     with tqdm(total=total, desc="planted benchmark", disable=not progress) as bar:
         for name, make in makers.items():
-            planted = [make(seed) for seed in trained]
             for view in chosen:
-                found = [_Asked(Question.of(one, view, samples, references), steps, draws) for one in planted]
-                for asked in found:
-                    for method, call in methods.items():
-                        bar.set_postfix_str(f"{name} {method}")
-                        asked.ask(method, call)
-                        bar.update()
-                    bar.set_postfix_str(f"{name} best order")
-                    asked.find_best()
-                    bar.update()
-                scores += [_pool(name, method, view, found) for method in methods]
+                found = []
+                for seed in trained:
+                    own = answers.setdefault(f"{name}, {view}, seed {seed}", {})
+                    missing = {method: call for method, call in methods.items() if method not in own}
+                    if missing or IMAGES not in own:
+                        question = Question.of(make(seed), view, samples, references)
+                        asked = _Asked(question, steps, draws)
+                        own.setdefault(IMAGES, asked.describe_images())
+                        for method, call in missing.items():
+                            bar.set_postfix_str(f"{name} {method}")
+                            own[method] = asked.ask(method, call)
+                            bar.update()
+                    bar.update(len(methods) - len(missing))
+                    found.append(own)
+                scores += [pool_answers(name, method, view, found) for method in methods]
     return PlantedTable(
         tuple(scores),
         {"seeds": list(trained), "samples": samples, "references": references, "steps": steps, "draws": draws},
@@ -111,7 +120,7 @@ def planted_benchmark(
 
 
 class _Asked:
-    """One question, and what the methods answered."""
+    """One question, ready to be put to methods."""
 
     def __init__(self, question: Question, steps: int, draws: int) -> None:
         self.question = question
@@ -125,13 +134,21 @@ class _Asked:
         )
         with evaluating(question.model), quiet_forward([question.x]):
             self.curves = Curves(self.claim, steps, draws, 0)
-        self.located: dict[str, Located] = {}
-        self.found: dict[str, Tensor] = {}
-        self.notes: dict[str, str] = {}
-        self.best = self.curves.random
+            self.controls = {name: self.curves.of_map(scores) for name, scores in score_controls(self.claim).items()}
 
-    def ask(self, name: str, method: Method) -> None:
-        """Keep where the evidence lies and its curve, or why there is none."""
+    def describe_images(self) -> dict[str, Any]:
+        """What is the same for all methods: mean gains of every row [rows] along the orders that need none."""
+        curves = {"random": self.curves.random, "measured": self.curves.measured, **self.controls}
+        return {
+            "is_exact": self.question.planted.is_exact,
+            "samples": self.claim.samples.tolist(),
+            "changeable": self.curves.universe.any(1).tolist(),
+            "largest": float(self.claim.start.abs().max()),
+            "areas": {name: area(curve).tolist() for name, curve in curves.items()},
+        }
+
+    def ask(self, name: str, method: Method) -> dict[str, Any]:
+        """Where the evidence lies, its signs and the mean gain of its order, or a note why there is none."""
         model = self.question.model
         try:
             with _keeping_state(model), seeded(0), unchanged(model), warnings.catch_warnings():
@@ -139,42 +156,40 @@ class _Asked:
                 answer = method(self.question.copied())
             signed = None if answer is None else self.question.shaped(answer)
         except Exception as error:  # one method's failure is a finding about it, not the end of the benchmark
-            self.notes[name] = shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
-            return
+            return {"note": shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")}
         if signed is None:
-            self.notes[name] = "has no answer in this view"
-            return
-        self.located[name] = self.question.locate(signed)
+            return {"note": "has no answer in this view"}
+        located = self.question.locate(signed)
         with evaluating(model), quiet_forward([self.question.x]):
-            self.found[name] = self.curves.of_map(self.claim.scores(signed, name))
+            scores = self.claim.scores(signed, name)
+            areas = area(self.curves.of_map(scores))
+        columns = {
+            "share": located.share,
+            "key_sign": located.is_right.double(),
+            "pointing": located.hit,
+            "sign": self._balance_signs(scores),
+        }
+        return {"areas": areas.tolist(), **{key: column.double().tolist() for key, column in columns.items()}}
 
-    def find_best(self) -> None:
-        """The best order of all."""
-        with evaluating(self.question.model), quiet_forward([self.question.x]):
-            self.best = self.curves.best(list(self.found.values()))
+    def _balance_signs(self, scores: Tensor) -> Tensor:
+        """Of the samples that have both, [M]: the mean of two answers, 0 or 1 each.
 
-    def scores(self, name: str) -> AbsenceScores:
-        """Of one method on this problem and training seed."""
-        return summarize(self.question.view, self.curves, {"map": self.found[name]}, {"map": self.best})
-
-
-def _pool(problem: str, method: str, view: View, found: list[_Asked]) -> PlantedScore:
-    """One score of all training seeds."""
-    exact = all(one.question.planted.is_exact for one in found)
-    notes = [one.notes[method] for one in found if method in one.notes]
-    if notes:
-        return PlantedScore(problem, method, view, None, None, None, None, 0, exact, notes[0])
-    share, is_right, hit = (
-        float(torch.cat([getattr(one.located[method], field) for one in found]).double().mean())
-        for field in ("share", "is_right", "hit")
-    )
-    each = [one.scores(method) for one in found]
-    above = sum(float((one.areas["map"] - one.areas["random"]).sum()) for one in each)
-    room = sum(float((one.areas["best"] - one.areas["random"]).sum()) for one in each)
-    faithful = None if any(math.isnan(one.score) for one in each) else above / room
-    return PlantedScore(
-        problem, method, view, share, is_right, hit, faithful, sum(one.samples for one in each), exact, ""
-    )
+        Do the key's cells whose change moves the unit the claimed way, and the other cells whose change moves it the
+        other way, have the sign they should? Both are sums weighted by the effects measured on the network. A map of
+        one sign is right in one of the two, whatever it shows.
+        """
+        effects, claim = self.claim.effects[0], self.claim
+        regions = self.question.regions
+        inside = claim.cells.total(regions.reshape(len(effects), *regions.shape[-3:]).double()) > 0
+        sums = [
+            torch.zeros(int(claim.samples.max()) + 1, dtype=torch.float64).index_add_(
+                0, claim.samples, (part * chosen).sum(1)
+            )
+            for chosen in (inside & (effects > 0), ~inside & (effects < 0))
+            for part in (scores * effects.abs(), effects.abs())
+        ]
+        both = (sums[1] > 0) & (sums[3] > 0)
+        return (((sums[0] > 0).double() + (sums[2] < 0).double()) / 2)[both]
 
 
 def _makers(problems: Any) -> dict[str, Any]:

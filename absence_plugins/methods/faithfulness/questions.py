@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from absence_plugins.core.maps import absence_part, sum_channels
 from absence_plugins.core.references import ReferenceSet, blank_value
 from absence_plugins.data.planted import Planted, dilate
+from absence_plugins.methods.faithfulness.controls import measure_salience
 from absence_plugins.methods.faithfulness.located import Located, located
 from absence_plugins.methods.faithfulness.result import View
-
-REACH = 2  # pixels around the key that still count: what a window of 3 x 3, twice, sees
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +33,7 @@ class Question:
         other: the output of the class that has the key.
         references: the pool; its nearest are of class ``unit`` (non-target view) or ``other`` (reference view).
         drawn: those nearest references [N, k, C, H, W].
-        regions: where the evidence belongs, grown by two pixels: the key in x [N, 1, H, W], or in every reference [N,
+        regions: where the evidence belongs, grown by ``planted.reach`` pixels: the key in x [N, 1, H, W], or in every reference [N,
             k, 1, H, W].
         blank: an empty image for each [N, C, H, W].
     """
@@ -69,7 +68,7 @@ class Question:
         pool = ReferenceSet(planted.pool_images, planted.pool_labels, empty=planted.empty, k=k, contrast=contrast)
         indices = pool.nearest_indices(x)
         regions = planted.regions[rows] if view == "nontarget" else planted.pool_regions[indices].flatten(0, 1)
-        regions = dilate(regions, REACH)
+        regions = dilate(regions, planted.reach)
         if view == "reference":
             regions = regions.reshape(len(x), k, *regions.shape[1:])
         blank = blank_value(planted.empty, x).expand_as(x).contiguous()
@@ -118,6 +117,29 @@ class Question:
 
 
 Method = Callable[[Question], Tensor | None]
+
+
+def make_image_only(name: str) -> Method:
+    """A method that never sees the network: "color", "difference", "edges" or "center", as suppressing (non-target view)
+    or missing (reference view), or "constant": that sign at every pixel.
+
+    Source: this package; sanity checks: Adebayo et al., NeurIPS 2018.
+    """
+
+    def show(question: Question) -> Tensor:
+        x, many = question.x, question.drawn.shape[1]
+        if question.view == "nontarget":
+            return -(torch.ones_like(x[:, :1]) if name == "constant" else measure_salience(x, question.blank)[name])
+        shown, other = question.drawn.flatten(0, 1), x.repeat_interleave(many, 0)
+        found = torch.ones_like(shown[:, :1]) if name == "constant" else measure_salience(shown, other)[name]
+        return found.reshape(len(x), many, *found.shape[1:])
+
+    return show
+
+
+IMAGE_ONLY: dict[str, Method] = {
+    f"Image only: {name}": make_image_only(name) for name in ("color", "difference", "edges", "center", "constant")
+}
 
 
 def smooth_random_map(question: Question) -> Tensor:

@@ -25,6 +25,7 @@ WORDS = {
 ORDERS = {
     "map": "this map",
     "placebo": "this map where it says nothing",
+    "control": "the best map that never saw the network",
     "standard": "the standard map",
     "random": "a random order",
     "best": "the best order found",
@@ -46,6 +47,9 @@ class AbsenceScores(Result):
             NaN with one sample.
         placebo_score: the score of the same map where it says nothing (shifted at random, another sample's): what its
             smoothness alone is worth.
+        control: which order that never saw the network scores highest ("color", "difference", "edges", "center", "smooth
+            noise"); None where there is no score.
+        control_score: its score: what the input alone earns. Only what ``score`` has above it speaks for the map.
         standard_score: the same of the standard map; None where none was given.
         standard_interval: its interval.
         over_random: A / A_random; NaN where a random order gains nothing.
@@ -64,6 +68,8 @@ class AbsenceScores(Result):
     score: float
     interval: tuple[float, float]
     placebo_score: float | None
+    control: str | None
+    control_score: float | None
     standard_score: float | None
     standard_interval: tuple[float, float] | None
     over_random: Ratio
@@ -90,9 +96,11 @@ class AbsenceScores(Result):
         if math.isnan(self.score):
             return f"{title}: no order of the cells makes the unit {way} (further than a random one) on {samples}, so there is no score."
         text = f"{title}: {self.score:.2f}{format_interval(self.interval)} over {samples} (1: the best order found, 0: a random one"
-        text += (
-            ")" if self.placebo_score is None else f", {self.placebo_score:.2f}: the same map where it says nothing)"
-        )
+        if self.placebo_score is not None:
+            text += f", {self.placebo_score:.2f}: the same map where it says nothing"
+        if self.control_score is not None:
+            text += f", {self.control_score:.2f}: the best map that never saw the network, {self.control}"
+        text += ")"
         if self.standard_score is not None:
             text += f", the standard map {self.standard_score:.2f}"
         gains = (float(self.areas[name].mean()) for name in ("map", "random"))
@@ -109,7 +117,7 @@ class AbsenceScores(Result):
         rows = [("order of the cells", "score", "interval", "mean gain")]
         scores = {
             "map": (self.score, self.interval), "placebo": (self.placebo_score, None),
-            "standard": (self.standard_score, self.standard_interval), "random": (0.0, None), "best": (1.0, None),
+            "control": (self.control_score, None), "standard": (self.standard_score, self.standard_interval), "random": (0.0, None), "best": (1.0, None),
         }  # fmt: skip
         for name, (score, interval) in scores.items():
             if score is not None:

@@ -23,6 +23,7 @@ from absence_plugins.core.suitability import warn_unsuitable
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells
 from absence_plugins.methods.faithfulness.claims import deletion, insertion
+from absence_plugins.methods.faithfulness.controls import score_controls
 from absence_plugins.methods.faithfulness.curves import Curves
 from absence_plugins.methods.faithfulness.explained import class_of, nearest, resolved, unit_value
 from absence_plugins.methods.faithfulness.result import AbsenceScores, View
@@ -66,7 +67,9 @@ def absence_scores(
 
     Random cells are scattered, a smooth map's are not, and a convolutional network reacts to the two differently. The
     ``placebo_score`` is that of the same map where it says nothing: shifted at random and given to another sample. Read
-    the score against it.
+    the score against it. So does the input itself: maps that never saw the network (the distance from the image's median
+    color or from what replaces the pixel, edges, a blob in the middle, smooth noise) can score well where what matters
+    is salient as well. ``control_score`` is the best of theirs: only what a score has above it speaks for the map.
 
     Source: this package (docs/faithfulness); pixel flipping (Samek et al., 2017) and insertion/deletion (Petsiuk et
     al., 2018) ask the
@@ -96,7 +99,7 @@ def absence_scores(
         seed: of random orders, ties and the interval.
         progress: show a progress bar on stderr if it takes more than three seconds.
 
-    Forwards: about N k (4 cells + 240) to find the best order, and N k steps x (2 draws + 7) for the curves, draws more
+    Forwards: about N k (4 cells + 240) to find the best order, and N k steps x (2 draws + 12) for the curves, draws more
     with ties.
 
     The model runs in evaluation mode and is as before afterwards, as is the random state.
@@ -153,7 +156,8 @@ def absence_scores(
             found = {name: curves.of_map(table) for name, table in tables.items()}
             best = {name: curves.best([curve]) for name, curve in found.items()}
             found["placebo"] = curves.placebo(tables["map"])
-            return summarize(view, curves, found, best)
+            controls = {name: curves.of_map(table) for name, table in score_controls(claim).items()}
+            return summarize(view, curves, found, best, controls)
 
 
 def _blank(view: View, empty: Any, reference: Any, x: Tensor) -> Tensor:

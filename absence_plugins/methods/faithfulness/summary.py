@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,18 @@ from absence_plugins.methods.faithfulness.intervals import RESAMPLES, Ratio, bou
 from absence_plugins.methods.faithfulness.result import AbsenceScores, View
 
 
-def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[str, Tensor]) -> AbsenceScores:
+def summarize(
+    view: View,
+    curves: Curves,
+    found: dict[str, Tensor],
+    best: dict[str, Tensor],
+    controls: dict[str, Tensor] | None = None,
+) -> AbsenceScores:
     """Scores from curves [rows, steps + 1].
 
     found: of "map", and if there are any, of "placebo" and "standard"; best: of "map" and of "standard", the best order
-    that each is measured by. Samples without anything to change do not count.
+    that each is measured by; controls: of orders that never saw the network. Samples without anything to change do not
+    count.
 
     Raises:
         ValueError: there is nothing to change in any sample.
@@ -44,14 +53,16 @@ def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[s
     generator = torch.Generator().manual_seed(curves.seed)
     drawn = torch.randint(int(kept.sum()), (RESAMPLES, int(kept.sum())), generator=generator)
 
-    def score(name: str, top: Tensor) -> Ratio:
+    def score(own: Tensor, top: Tensor) -> Ratio:
         # where even the best order does not move the unit the claimed way, nothing can be said of any
         room = torch.where(top.sum() > tiny * len(top), top - areas["random"], torch.nan)
-        return bound_ratio(areas[name] - areas["random"], room, drawn, tiny, top=1.0)
+        return bound_ratio(own - areas["random"], room, drawn, tiny, top=1.0)
 
-    own = score("map", areas["best"])
-    other = score("standard", area(by_sample(best["standard"]))) if "standard" in areas else None
-    placebo = score("placebo", areas["best"]) if "placebo" in areas else None
+    own = score(areas["map"], areas["best"])
+    other = score(areas["standard"], area(by_sample(best["standard"]))) if "standard" in areas else None
+    placebo = score(areas["placebo"], areas["best"]) if "placebo" in areas else None
+    unseen = {name: score(area(by_sample(curve)), areas["best"]).value for name, curve in (controls or {}).items()}
+    control = max(unseen, key=lambda name: unseen[name]) if unseen and not math.isnan(own.value) else None
     room = areas["best"] - areas["random"]
     per_sample = torch.full((total,), torch.nan, dtype=torch.float64)
     per_sample[kept] = torch.where(room > tiny, (areas["map"] - areas["random"]) / room, torch.nan)
@@ -60,6 +71,8 @@ def summarize(view: View, curves: Curves, found: dict[str, Tensor], best: dict[s
         score=own.value,
         interval=(own.low, own.high),
         placebo_score=None if placebo is None else placebo.value,
+        control=control,
+        control_score=None if control is None else unseen[control],
         standard_score=None if other is None else other.value,
         standard_interval=None if other is None else (other.low, other.high),
         over_random=bound_ratio(areas["map"], areas["random"], drawn, tiny),

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 MEASURES = {
     "share": "share of the evidence within two pixels of the key",
-    "sign": "share of the samples whose map has the right sign there",
+    "sign": "right signs, half for the key and half for content that moves the unit the other way (one sign everywhere: .5)",
+    "key_sign": "share of the samples whose map has the right sign at the key",
     "pointing": "share of the samples whose strongest evidence lies there",
-    "faithfulness": "1: changing pixels in this order moves the unit as the best order found, 0: as a random one, below 0: the wrong way",
+    "faithfulness": "1: changing pixels in this order moves the unit as the best order found, 0: as the best order that never saw the network; below 0: less than that, in units of best minus random",
+    "over_random": "the same with 0: as a random order, below 0: the wrong way",
 }
 TITLES: dict[str, str] = {
     "nontarget": "Non-target view: what holds the unit down in images that have the key?",
@@ -31,10 +33,12 @@ class PlantedScore:
 
     Attributes:
         problem, method, view: which.
-        share, sign, pointing, faithfulness: see ``MEASURES``; None where there is no answer, or no score.
+        share, sign, pointing, faithfulness, key_sign, over_random: see ``MEASURES``; None where there is no answer, or no score.
         samples: images that count.
         is_exact: whether the true region is known; if not, share, sign and pointing are against a guess.
         note: why there is no answer; "" if there is.
+        control: which order that never saw the network is the best ("random" where none is better than a random one).
+        control_score: its ``over_random``: where ``faithfulness`` is 0.
     """
 
     problem: str
@@ -47,6 +51,10 @@ class PlantedScore:
     samples: int
     is_exact: bool
     note: str
+    key_sign: float | None = None
+    over_random: float | None = None
+    control: str = ""
+    control_score: float | None = None
 
     def text(self) -> str:
         """Share and faithfulness, as in ``".95/.80"``."""
@@ -105,8 +113,8 @@ class PlantedTable(Result):
         return max(known, key=lambda one: float(getattr(one, measure)), default=None)
 
     def table(self, measures: Sequence[str] = ("share", "faithfulness")) -> str:
-        """A block per view, a line per method; cells are the measures, "-" without an answer; a sign right in < 99 %
-        has a "!".
+        """A block per view, a line per method; cells are the measures, "-" without an answer; a key's sign right in
+        < 99 % has a "!".
         """
         lines: list[str] = []
         for view in self.views:
@@ -121,7 +129,7 @@ class PlantedTable(Result):
             lines += [TITLES[view], *align(rows), ""]
         lines += [f"{name}: {MEASURES[name]}" for name in measures]
         lines.append(
-            "!: sign right in fewer than 99 % of the samples; -: no answer; ?: no score (every order is the same); in "
+            "!: sign at the key right in fewer than 99 % of the samples; -: no answer; ?: no score (every order is the same); in "
             "brackets: the true region is a guess"
         )
         notes: dict[str, list[str]] = {}
@@ -139,7 +147,7 @@ class PlantedTable(Result):
         if one.note:
             return "-"
         numbers = "/".join(number(getattr(one, name)) for name in measures)
-        wrong = "!" if one.sign is not None and one.sign < 0.99 else ""
+        wrong = "!" if one.key_sign is not None and one.key_sign < 0.99 else ""
         return f"{numbers}{wrong}" if one.is_exact else f"({numbers}{wrong})"
 
     def markdown(self, view: View, methods: Sequence[str], measures: Sequence[str] = ("share", "faithfulness")) -> str:

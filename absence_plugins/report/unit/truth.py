@@ -94,6 +94,8 @@ def scores_section(found: Mapping[str, AbsenceScores], rejected: Mapping[str, st
             facts.append((f"{NAMES[view]}, map against blank", f"{scores.standard_score:.2f}"))
         if scores.placebo_score is not None and not math.isnan(scores.placebo_score):
             facts.append((f"{NAMES[view]}, where it says nothing", f"{scores.placebo_score:.2f}"))
+        if scores.control_score is not None:
+            facts.append((f"{NAMES[view]}, best map that never saw the network", f"{scores.control_score:.2f}"))
         sentences.append(_sentence(scores))
     sentences += [f"{NAMES[view]}: not scored, as {reason}." for view, reason in rejected.items()]
     return Section(
@@ -115,6 +117,8 @@ def _sentence(scores: AbsenceScores) -> str:
     placebo = scores.placebo_score
     if placebo is not None and not math.isnan(placebo):
         beside += f", that of the map where it says nothing (shifted, or another image's) {placebo:.2f}"
+    if scores.control_score is not None:
+        beside += f", that of the best map that never saw the network ({scores.control}) {scores.control_score:.2f}"
     gain = {name: float(scores.areas[name].mean()) for name in ("map", "random")}
     return (
         f"{DEEDS[scores.view]} by {gain['map']:.2g} on average along the way, in a random order by "

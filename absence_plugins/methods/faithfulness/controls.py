@@ -1,0 +1,53 @@
+"""Orders that never saw the network: what the input alone earns when a map's claims are checked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from absence_plugins.methods.faithfulness.claims import Claim
+
+SPREAD = 0.25  # of the blob in the middle, in sides of the image
+SMOOTH = 5  # pixels a side that the smooth noise is averaged over, twice
+
+
+def measure_salience(x: Tensor, changed: Tensor) -> dict[str, Tensor]:
+    """Name -> how salient every pixel of x [N, C, H, W] is without any network, [N, 1, H, W] >= 0 (features: [N, F]).
+
+    "color": the distance from the image's own median color; "difference": from what replaces it (``changed``, as x);
+    "edges": the length of the gradient over the channels; "center": a blob in the middle; "smooth noise": independent
+    of the image, too. Features [N, F] have the first two.
+
+    >>> list(measure_salience(torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)))
+    ['color', 'difference', 'edges', 'center', 'smooth noise']
+    """
+    x, changed = x.detach().cpu().double(), changed.detach().cpu().double()
+    if x.dim() == 2:
+        return {"color": (x - x.median(1, keepdim=True).values).abs(), "difference": (x - changed).abs()}
+    median = x.flatten(2).median(2).values[:, :, None, None]
+    down, right = (F.pad(x.diff(dim=axis).abs(), pad) for axis, pad in ((2, (0, 0, 0, 1)), (3, (0, 1, 0, 0))))
+    up, left = down.roll(1, 2), right.roll(1, 3)
+    height, width = x.shape[2:]
+    rows, columns = (torch.linspace(-0.5, 0.5, side, dtype=x.dtype) if side > 1 else x.new_zeros(1) for side in (height, width))  # fmt: skip
+    blob = (-(rows[:, None].square() + columns.square()) / (2 * SPREAD**2)).exp()
+    noise = torch.rand(len(x), 1, height, width, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    for _ in range(2):
+        noise = F.avg_pool2d(noise, SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
+    return {
+        "color": (x - median).abs().sum(1, keepdim=True),
+        "difference": (x - changed).abs().sum(1, keepdim=True),
+        "edges": (down + right + up + left).sum(1, keepdim=True),
+        "center": blob.expand(len(x), 1, -1, -1),
+        "smooth noise": noise,
+    }
+
+
+def score_controls(claim: Claim) -> dict[str, Tensor]:
+    """Name -> scores of cells [rows, cells] as :meth:`Claim.scores` gives them, of the image that holds the content.
+
+    That is x itself where content is blanked, and the reference where content is copied in.
+    """
+    shown, other = (claim.x, claim.changed) if claim.sign > 0 else (claim.changed, claim.x)
+    allowed = claim.allowed.cpu()
+    return {name: claim.cells.total(map_ * allowed) for name, map_ in measure_salience(shown, other).items()}
