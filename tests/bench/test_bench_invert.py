@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics  # noqa: F401 (its import draws from Python's random)
 import torch
 from typer.testing import CliRunner
 
