@@ -44,7 +44,7 @@ Names without "Absence" are the host's own classes: Captum's ask about the class
     seed) ask about that unit
 Absence* of Captum: the unit against blank (non-target view), against the nearest references (reference view);
     of Zennit: against the nearest references in both views; relevance RULE: the unit, as Captum's
-AttnLRP: autoLRP's, the unit, seeded as Zennit's"""
+AttnLRP: autoLRP's, the unit, seeded as Zennit's; SHAP: the unit against blank, or against the nearest references"""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,7 +182,7 @@ def _one(
     if out is None:
         return planted_benchmark(methods, [name], progress=progress, **settings)
     path = out / f"planted-{name}.json"
-    rivals = ["autolrp"] if find_spec("autolrp") is not None else []
+    rivals = [package for package in ("autolrp", "shap") if find_spec(package) is not None]
     key = json.dumps([settings, fingerprint_sources(*rivals, parts=MEASURED_BY)])
     mark = hashlib.sha256(key.encode()).hexdigest()
     known = (read_record(path, mark) or {}).get("answers", {})

@@ -43,8 +43,33 @@ class AttnLRP:
         return torch.cat(maps)
 
 
-def rival_methods() -> Iterator[tuple[str, AttnLRP]]:
-    """``AttnLRP +1`` and ``AttnLRP logit`` if autoLRP is installed; nothing else."""
+@dataclass(frozen=True)
+class Shap:
+    """An explainer of ``shap`` (Lundberg and Lee, NeurIPS 2017) of the unit, with the blank image as background, or in the
+    reference view every image's own references.
+
+    GradientExplainer draws 100 samples with a fixed seed.
+    """
+
+    explainer: Literal["GradientExplainer", "DeepExplainer"]
+
+    def __call__(self, question: Question) -> Tensor:
+        """The signed map [N, 1, H, W]."""
+        kind = getattr(importlib.import_module("shap"), self.explainer)
+        call = {"nsamples": 100, "rseed": 0} if self.explainer == "GradientExplainer" else {"check_additivity": False}
+        maps = []
+        for row, image in enumerate(question.x):
+            background = question.blank[[row]] if question.view == "nontarget" else question.drawn[row]
+            values = kind(question.model, background).shap_values(image[None], **call)
+            maps.append(torch.as_tensor(values)[..., question.unit].sum(1, keepdim=True).to(question.x))
+        return torch.cat(maps)
+
+
+def rival_methods() -> Iterator[tuple[str, AttnLRP | Shap]]:
+    """``AttnLRP +1`` and ``AttnLRP logit`` if autoLRP is installed, ``SHAP ...`` if shap is; nothing else."""
     if find_spec("autolrp") is not None:
         yield "AttnLRP +1", AttnLRP("+1")
         yield "AttnLRP logit", AttnLRP("logit")
+    if find_spec("shap") is not None:
+        yield "SHAP GradientExplainer", Shap("GradientExplainer")
+        yield "SHAP DeepExplainer", Shap("DeepExplainer")

@@ -23,7 +23,13 @@ from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.faithfulness import PlantedScore, PlantedTable, Question, planted_benchmark, random_map
 
 ROOT = Path(__file__).resolve().parents[2]
-NEWER = {*dict(relevance_methods()), "AttnLRP +1", "AttnLRP logit"}  # than the published run; or of an extra
+NEWER = {
+    *dict(relevance_methods()),
+    "AttnLRP +1",
+    "AttnLRP logit",
+    "SHAP GradientExplainer",
+    "SHAP DeepExplainer",
+}  # than the published run; or of an extra
 
 
 def score(method: str, share: float | None, faithfulness: float | None, **more: Any) -> PlantedScore:
@@ -233,7 +239,21 @@ def test_rivals_are_asked_where_they_are_installed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(rivals, "find_spec", lambda name: None)
     assert not dict(rivals.rival_methods())
     monkeypatch.setattr(rivals, "find_spec", lambda name: name)
-    assert set(dict(rivals.rival_methods())) == {"AttnLRP +1", "AttnLRP logit"}
+    assert set(dict(rivals.rival_methods())) == {
+        "AttnLRP +1", "AttnLRP logit", "SHAP GradientExplainer", "SHAP DeepExplainer",
+    }  # fmt: skip
+
+
+@pytest.mark.needs("shap")
+@pytest.mark.parametrize("view", ["nontarget", "reference"])
+def test_shap_adds_up_to_the_difference_of_the_unit(view: Any) -> None:
+    question = Question.of(PROBLEMS["shape_missing"](0), view, 2, 2)
+    found = rivals.Shap("DeepExplainer")(question)
+    against = question.blank[:, None] if view == "nontarget" else question.drawn
+    with torch.no_grad():
+        u = question.model(question.x)[:, question.unit]
+        r = torch.stack([question.model(many)[:, question.unit].mean() for many in against])
+    assert torch.allclose(found.sum((1, 2, 3)), u - r, atol=1e-3)
 
 
 @pytest.mark.needs("autolrp")
