@@ -209,7 +209,7 @@ def test_torchvision_models_build_without_weights(name: str) -> None:
         (["three.png", "--weights", "DEFAULT"], "--weights DEFAULT is for torchvision models"),
         (["three.png", "--mean", "a"], "--mean 'a' must be comma-separated numbers"),
         (["three.png", "--mean", "0.5,0.5"], "--mean has 2 values for 1 channels"),
-        (["three.png", "--std", "0"], "must be positive"),
+        (["three.png", "--std", "0"], "--std 0.0 must be above 0"),
         (["three.png", "--model", "torchvision:resnet"], "no classification model 'resnet'"),
         (
             ["three.png", "--model", "nocolon"],

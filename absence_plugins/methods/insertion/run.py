@@ -104,6 +104,7 @@ def insertion_test(
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> images = (torch.rand(40, 1, 8, 8, generator=generator) > 0.97).float()  # few bright dots
+    >>> from absence_plugins.methods.patches import find_extreme_patches
     >>> hates_dots = nn.Conv2d(1, 1, 1)
     >>> hates_dots.weight.data, hates_dots.bias.data = torch.full((1, 1, 1, 1), -1.0), torch.ones(1)
     >>> found = find_extreme_patches(hates_dots, "", images, k=4, size=3, stride=1, images=range(20), progress=False)
