@@ -119,6 +119,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, " ".join(result.output.split()), page.read_text(encoding="utf-8") if page.exists() else ""
 
 
+@pytest.mark.slow
 def test_a_photograph_alone_has_a_reference_map_that_says_of_which_kind(photograph: list[str]) -> None:
     code, said, page = run(*photograph, "--method", "relevance")
     assert code == 0

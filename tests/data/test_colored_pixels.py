@@ -22,7 +22,7 @@ def test_images_hold_eight_to_twelve_colored_pixels_and_class_0_one_green() -> N
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 4))])
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow) for seed in range(5)])
 def test_output_1_is_the_absence_of_green_from_every_seed(seed: int) -> None:
     found = colored_pixel_net(seed)
     assert found.accuracy >= 0.99

@@ -41,6 +41,7 @@ def test_recovery_of_the_truth_is_perfect_and_matches_any_order() -> None:
     assert "IoU >= 1.000" in repr(found)
 
 
+@pytest.mark.slow
 def test_baselines_do_not_recover_all_pairs() -> None:
     data = synthetic_directions(1, images=900)
     found = {name: baseline(name, data) for name in BASELINES}
