@@ -28,7 +28,8 @@ from absence_plugins.data.pictures import UnreadableImage, read_picture
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
 LISTED = "unreadable.json"  # beside a page: the files that were left out
-SAVED_EVERY = 2000  # files
+SAVED_EVERY = 2000  # files, at least,
+SAVED_SHARE = 4  # and a part of all: every save writes all, so their number must not grow with the folder
 MARKED = 3  # numbers by which an unchanged file is known
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without Python's lock
 
@@ -152,7 +153,7 @@ def readable(
                         failures[path] = answer
                     else:
                         memory.add(path, answer)
-                memory.save()
+                memory.save_if_due()
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
@@ -195,7 +196,7 @@ class _Memory:
     """Files that were decoded, by name: size, times of change, a hash of the content, and frames if they are several."""
 
     def __init__(self, folder: Path, channels: int, known: Path | None) -> None:
-        self.folder, self.path, self.is_new = folder, None if known is None else known / KNOWN, False
+        self.folder, self.path, self.fresh = folder, None if known is None else known / KNOWN, 0
         self.setting = f"{folder.resolve()} {channels}"
         self.marks: dict[str, list[Any]] = {}
         if self.path is not None and self.path.is_file():
@@ -212,7 +213,7 @@ class _Memory:
 
     def add(self, path: Path, mark: list[Any]) -> None:
         self.marks[self._name(path)] = mark
-        self.is_new = True
+        self.fresh += 1
 
     def digest(self, path: Path) -> str:
         return str(self.marks[self._name(path)][MARKED])
@@ -223,11 +224,15 @@ class _Memory:
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self.folder))
 
+    def save_if_due(self) -> None:
+        if self.fresh >= max(SAVED_EVERY, len(self.marks) // SAVED_SHARE):
+            self.save()
+
     def save(self) -> None:
-        if self.path is not None and self.is_new:
+        if self.path is not None and self.fresh:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, json.dumps({"of": self.setting, "files": self.marks}))
-            self.is_new = False
+            self.fresh = 0
 
 
 def _mark(path: Path) -> list[int]:

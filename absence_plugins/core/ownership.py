@@ -6,6 +6,7 @@ the lock back when the process ends, in whatever way, so a killed run never bloc
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
@@ -17,9 +18,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from ctypes import wintypes
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from torch import distributed
 
@@ -31,6 +34,7 @@ from absence_plugins.core.locks import try_lock
 FILE = ".owner"
 PATIENCE = 0.3  # seconds until an owner that is just starting has said who it is
 GROUP_PATIENCE = 10.0  # the same among ranks, which start together
+QUERY, NO_SUCH_PROCESS, STILL_ACTIVE = 0x1000, 87, 259  # of Windows
 
 
 class FolderInUse(RuntimeError):
@@ -68,7 +72,7 @@ class Owner:
 
 _held: ContextVar[frozenset[tuple[int, Path]]] = ContextVar("held", default=frozenset())  # with the process, for forks
 _descriptors: dict[Path, int] = {}  # of this process, over all threads
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal's handler may own a folder, too
 
 
 @contextmanager
@@ -77,7 +81,8 @@ def own_folder(folder: Path | str | None) -> Iterator[None]:
 
     The folder is made where it is missing. A block inside another one for the same folder is part of its work. The
     ranks of one ``torchrun`` are one owner together. Where a file system has no locks, a warning says so, and a file
-    says who owns the folder: a killed owner on this host is noticed, one on another host is not.
+    says who owns the folder: a killed owner on this host is noticed, unless the system has given its number to another
+    process since; one on another host is not.
 
     Args:
         folder: to own; None: nothing is done.
@@ -135,14 +140,14 @@ def _take(path: Path, shown: Path) -> int:
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            owner = _try_own(descriptor, path, me)
+            with _guard:  # who finds the folder free has it before another thread looks
+                owner = _try_own(descriptor, path, me)
+                if owner is me:
+                    _descriptors[path] = descriptor
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
-        if owner is me:
-            with _guard:
-                _descriptors[path] = descriptor
-            return descriptor
         os.close(descriptor)
         is_known = owner is not None and owner.pid  # else it is just starting, or has just ended
         if time.monotonic() > end or (is_known and not me.group):
@@ -156,7 +161,7 @@ def _try_own(descriptor: int, path: Path, me: Owner) -> Owner | None:
     """``me`` if the folder is ours now, else who owns it, as far as it is known."""
     file, is_locked = path / FILE, try_lock(descriptor)
     if is_locked is None:
-        return _try_without_locks(descriptor, file, me)
+        return _try_without_locks(descriptor, path, me)
     if is_locked:
         if not _is_same(descriptor, file):  # the former owner has removed it
             return None
@@ -168,11 +173,15 @@ def _try_own(descriptor: int, path: Path, me: Owner) -> Owner | None:
     return me if try_lock(descriptor, shared=True) and _is_same(descriptor, file) else None
 
 
-def _try_without_locks(descriptor: int, file: Path, me: Owner) -> Owner | None:
-    """The same where there are no locks: by what the file says."""
-    owner = _read(descriptor)
+def _try_without_locks(descriptor: int, path: Path, me: Owner) -> Owner | None:
+    """The same where there are no locks: by what the file says, and by what this process knows of itself."""
+    owner, file = _read(descriptor), path / FILE
+    if not _is_same(descriptor, file):
+        return None
+    if path in _descriptors:
+        return replace(owner or me)
     is_other = owner is not None and not (me.group and owner.group == me.group)
-    if owner is not None and is_other and (owner.host != me.host or _is_running(owner.pid)):
+    if owner is not None and is_other and _may_work(owner, me):
         return replace(owner, command=f"{owner.command} (if it has ended, delete {file})")
     warnings.warn(
         f"the file system of {file.parent} has no locks; {FILE} in it says who works there, and after a kill on "
@@ -184,10 +193,17 @@ def _try_without_locks(descriptor: int, file: Path, me: Owner) -> Owner | None:
     return me
 
 
+def _may_work(owner: Owner, me: Owner) -> bool:
+    """Whether the owner that a file names, and that is not known to this process, may still run."""
+    if owner.host != me.host:
+        return True
+    return owner.pid != me.pid and _is_running(owner.pid)  # in a container every run may have the same number
+
+
 def _is_running(pid: int) -> bool:
     """Whether a process of this host runs; where that cannot be asked it counts as running."""
     if os.name == "nt":
-        return True  # os.kill would end it
+        return _is_running_on_windows(pid)  # os.kill would end it
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -197,12 +213,28 @@ def _is_running(pid: int) -> bool:
     return True
 
 
+def _is_running_on_windows(pid: int) -> bool:
+    windows: Any = ctypes
+    kernel = windows.WinDLL("kernel32", use_last_error=True)
+    kernel.OpenProcess.argtypes = (wintypes.DWORD, wintypes.BOOL, wintypes.DWORD)
+    kernel.OpenProcess.restype = wintypes.HANDLE
+    kernel.GetExitCodeProcess.argtypes = (wintypes.HANDLE, ctypes.POINTER(wintypes.DWORD))
+    kernel.CloseHandle.argtypes = (wintypes.HANDLE,)
+    process = kernel.OpenProcess(QUERY, False, pid)
+    if not process:
+        return bool(windows.get_last_error() != NO_SUCH_PROCESS)
+    try:
+        code = wintypes.DWORD()
+        return not kernel.GetExitCodeProcess(process, ctypes.byref(code)) or code.value == STILL_ACTIVE
+    finally:
+        kernel.CloseHandle(process)
+
+
 def _release(path: Path, descriptor: int) -> None:
     """Give the folder back; the last rank of a group removes the file."""
-    with _guard:
+    with _guard, suppress(OSError):
         if _descriptors.get(path) == descriptor:
             del _descriptors[path]
-    with suppress(OSError):
         is_last = try_lock(descriptor) is not False and _is_same(descriptor, path / FILE)
         if os.name == "nt":  # which removes no open file
             os.close(descriptor)
@@ -214,6 +246,9 @@ def _release(path: Path, descriptor: int) -> None:
 
 
 def _is_same(descriptor: int, file: Path) -> bool:
+    """Whether an open file is still there."""
+    if os.name == "nt":
+        return True  # which removes no open file
     try:
         return os.path.samestat(os.fstat(descriptor), file.stat())
     except FileNotFoundError:
@@ -248,6 +283,8 @@ def _group() -> str:
 
 def _forget() -> None:
     """In a forked process: the parent's locks are not its own, and must not outlive the parent."""
+    global _guard
+    _guard = threading.RLock()  # another thread of the parent may have held it
     for descriptor in _descriptors.values():
         with suppress(OSError):
             os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,20 @@ def test_what_was_decoded_is_remembered_until_it_changes(
     (state / "readable.json").write_text('{"of": ')  # damaged: decoded again
     assert readable(files, known=state, progress=False) == changed
     assert len(looked) == 7
+
+
+def test_what_was_decoded_is_saved_ever_more_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every save writes all of it, so the work must not grow with the square of the files."""
+    for number in range(60):
+        Image.new("L", (2, 2)).save(tmp_path / f"{number:02d}.png")
+    saved: list[int] = []
+    monkeypatch.setattr(module, "SAVED_EVERY", 2)
+    monkeypatch.setattr(module, "write_whole", lambda _, text: saved.append(len(json.loads(text)["files"])))
+    readable(find_images(tmp_path), known=tmp_path / "state", progress=False)
+    assert saved[:3] == [2, 4, 6]
+    assert saved[-1] == 60
+    assert sum(saved) <= 5 * 60
+    assert all(later <= 1.4 * former + 2 for former, later in pairwise(saved))
 
 
 def test_no_memory_and_too_many_open_files_are_no_fault_of_an_image(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from forks import Fork
 
 from absence_plugins.core import AbsenceWarning, files, locks, ownership
 from absence_plugins.core.files import whole_file, write_whole
-from absence_plugins.core.ownership import FILE, FolderInUse, own_folder
+from absence_plugins.core.ownership import FILE, FolderInUse, Owner, own_folder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -175,6 +179,67 @@ def test_without_locks_a_file_says_who(kind: str, tmp_path: Path, monkeypatch: p
     with pytest.warns(AbsenceWarning, match="has no locks"), own_folder(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("group", ["", "localhost 4000 a"])
+def test_without_locks_a_killed_owner_with_our_own_number_is_none_and_another_thread_is_one(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, where every run is process 1 of the same host."""
+    monkeypatch.setattr(locks, "_locks", None)
+    monkeypatch.setattr(ownership, "_group", lambda: group)
+    monkeypatch.setattr(ownership, "GROUP_PATIENCE", 0.1)
+    (tmp_path / FILE).write_text(json.dumps(asdict(Owner.this())))
+    told: list[str] = []
+
+    def other() -> None:
+        try:
+            with own_folder(tmp_path):
+                told.append("owned")
+        except FolderInUse as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=other)
+
+    def run_other() -> None:
+        with own_folder(tmp_path):
+            thread.start()
+            thread.join()
+
+    with pytest.warns(AbsenceWarning, match="has no locks"):
+        run_other()
+    assert [f"process {os.getpid()} (this one)" in line for line in told] == [True]
+    assert "delete" not in told[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("process", "code", "error", "runs"),
+    [(7, 259, 0, True), (7, 1, 0, False), (7, None, 5, True), (None, 0, 87, False), (None, 0, 5, True)],
+    ids=["runs", "ended", "cannot be asked", "none", "of another user"],
+)
+def test_windows_is_asked_whether_a_process_runs(
+    process: int | None, code: int | None, error: int, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+
+    class Kernel:
+        def __init__(self, name: str, use_last_error: bool) -> None:
+            assert (name, use_last_error) == ("kernel32", True)
+
+            def exit_code(_: int, place: Any) -> bool:
+                if code is not None:
+                    place._obj.value = code
+                return code is not None
+
+            self.OpenProcess = Mock(return_value=process)
+            self.GetExitCodeProcess = Mock(side_effect=exit_code)
+            self.CloseHandle = Mock(side_effect=closed.append)
+
+    monkeypatch.setattr(ctypes, "WinDLL", Kernel, raising=False)
+    monkeypatch.setattr(ctypes, "get_last_error", lambda: error, raising=False)
+    assert ownership._is_running_on_windows(4711) is runs
+    assert closed == ([7] if process else [])
 
 
 # -- drafts -----------------------------------------------------------------------------------------------------------
