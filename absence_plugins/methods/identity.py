@@ -1,9 +1,10 @@
 """What kept work belongs to: a model with its structure and its function, and data by content.
 
 A model is known by its weights, by its modules with their settings, and by what it computes: the values of the layer
-that is read and the model's outputs on a probe. Outputs are compared with a tolerance, as another number of threads or
-another device changes their last bits. Data are known by every item: the values of a tensor's rows, the bytes of a
-folder's files, or an attribute ``identity`` with which a data set says itself what it is.
+that is read and the model's outputs on a probe. Outputs are compared with a tolerance, as another number of threads
+changes their last bits, and another device rounds otherwise (a GPU may compute with TF32). Data are known by every
+item: the values of a tensor's rows, the bytes of a folder's files, or an attribute ``identity`` with which a data set
+says itself what it is.
 """
 
 from __future__ import annotations
@@ -22,15 +23,19 @@ from torch.nn.parameter import is_lazy
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.randomness import seeded
+from absence_plugins.core.reading import plain_model
 from absence_plugins.core.running import as_written
 from absence_plugins.core.units import Layer
 
-CLOSE = {"float64": 1e-6, "float32": 1e-3}  # relative differences that other threads and devices may make
+CLOSE = {"float64": 1e-6, "float32": 1e-3}  # relative differences that other threads may make
+CLOSE_ELSEWHERE = {"float64": 1e-6, "float32": 1e-2}  # the same of devices other than CPUs: 11 bits in TF32
 CLOSE_HALF = 0.05
 PROJECTIONS = 6  # numbers that stand for an output, besides its norm
 SPOTS = 8  # items that are read again when work on a data set without a fingerprint is resumed
 SHORT = 8  # hexadecimal digits by which one item is told from another, for the words
 MOST = 64  # entries of a module's setting
+NOISE = " on noise"
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
 
@@ -60,8 +65,8 @@ def identify_model(model: nn.Module, probe: Tensor, layer: str | Layer | None = 
     """A model by its weights, its structure, and its outputs on a probe.
 
     Args:
-        model: as before afterwards.
-        probe: [1, ...] as the model takes it; noise of its range is put beside it.
+        model: as before afterwards; compiled, or in ``DataParallel``, it is the model inside.
+        probe: [1, ...] as the model takes it; the model also runs on noise of its range, where it can.
         layer: whose values count, too.
 
     >>> x, net = torch.ones(1, 2), nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -72,17 +77,36 @@ def identify_model(model: nn.Module, probe: Tensor, layer: str | Layer | None = 
     []
     """
     outputs = _outputs(model, probe, layer)  # first, as a forward makes the weights of lazy modules
-    weights = {name: "lazy" if is_lazy(tensor) else digest_of(tensor) for name, tensor in _tensors_of(model)}
-    modules = {name: _describe_module(module) for name, module in model.named_modules()}
+    found = dict(_modules_of(model))
+    weights = {name: "lazy" if is_lazy(tensor) else digest_of(tensor) for name, tensor in _tensors_of(found)}
+    modules = {name: _describe_module(module) for name, module in found.items()}
     settings = {"model": _digest(weights), "structure": _digest(modules), "outputs": outputs}
     short = {name: one[:SHORT] for name, one in weights.items()}
     return Identity(settings, {"model": short, "structure": modules})
 
 
-def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, also those that a state dict leaves out."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
+def _modules_of(
+    module: nn.Module, name: str = "", seen: set[nn.Module] | None = None
+) -> Iterator[tuple[str, nn.Module]]:
+    """Every module once, as ``named_modules`` names it where no part is compiled or parallel."""
+    seen = set() if seen is None else seen
+    while (inner := module.module if isinstance(module, PARALLEL) else plain_model(module)) is not module:
+        module = inner
+    if module not in seen:
+        seen.add(module)
+        yield name, module
+        for child, one in module.named_children():
+            yield from _modules_of(one, f"{name}.{child}" if name else child, seen)
+
+
+def _tensors_of(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer once, also those that a state dict leaves out."""
+    seen: set[Tensor] = set()
+    for name, module in modules.items():
+        for own, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if tensor not in seen:
+                seen.add(tensor)
+                yield f"{name}.{own}" if name else own, tensor
 
 
 def _describe_module(module: nn.Module) -> str:
@@ -112,13 +136,17 @@ def _outputs(model: nn.Module, probe: Tensor, layer: str | Layer | None) -> dict
     low, high = float(probe.min()), float(probe.max())
     noise = torch.rand(probe.shape, generator=torch.Generator().manual_seed(0))
     noise = (low + noise * ((high - low) or 1.0)).to(probe)
-    x = torch.cat([probe, noise]).to(device_of(model, probe))
-    found: dict[str, Any] = {}
-    if layer is not None:
-        with seeded(0), Layer.of(layer).reading(model) as run:  # seeded: a forward may draw
-            found["layer"] = [_summarize(run(x.clone()))]
-    with suppress(Exception), seeded(0), torch.no_grad(), evaluating(model), as_written():
-        found["model"] = [_summarize(one) for one in _floats_in(model(x.clone()))]  # behind the layer it need not fit
+    device = device_of(model, probe)
+    found: dict[str, Any] = {"device": device.type}
+    for where, x in (("", probe), (NOISE, noise)):  # one at a time, as some models take no more
+        x = x.to(device)
+        if layer is not None:
+            rejects = (Exception,) if where == NOISE else ()
+            with suppress(*rejects), seeded(0), Layer.of(layer).reading(model) as run:  # seeded: a forward may draw
+                found[f"layer{where}"] = [_summarize(run(x.clone()))]
+        with suppress(Exception), seeded(0), torch.no_grad(), evaluating(model), as_written():
+            outputs = _floats_in(model(x.clone()))  # behind the layer it need not fit
+            found[f"model{where}"] = [_summarize(one) for one in outputs]
     return found
 
 
@@ -158,14 +186,17 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> float:
 
 def _describe_outputs(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """In what two models' outputs differ by more than rounding; "" if they do not."""
-    for name, what in (("layer", "the values of the layer"), ("model", "the outputs of the model")):
+    is_cpu = there.get("device") == here.get("device") == "cpu"
+    close = CLOSE if is_cpu else CLOSE_ELSEWHERE
+    words = (("layer", "the values of the layer"), ("model", "the outputs of the model"))
+    for name, what in ((f"{name}{where}", what) for name, what in words for where in ("", NOISE)):
         if not there.get(name) or not here.get(name):
             continue  # it did not run there, or not here
         if len(there[name]) != len(here[name]):
             return f"{what} are {len(there[name])} tensors there and {len(here[name])} here"
         for one, other in zip(there[name], here[name], strict=True):
             off = _difference(one, other)
-            if off > CLOSE.get(other["type"], CLOSE_HALF):
+            if off > close.get(other["type"], CLOSE_HALF):
                 by = f"by {off:.2g} of their size" if off != float("inf") else "in shape or type"
                 return f"{what} on the same input differ {by}, though weights and modules are the same"
     return ""
@@ -304,6 +335,8 @@ def describe_differences(there: Identity, here: Identity) -> list[str]:
             found.append(f"the weights of the model differ{_first_difference(*words, named=True)}")
         elif name == "structure":
             found.append(f"the structure of the model differs{_first_difference(*words)}")
+        elif name == "patches":
+            found.append(_describe_patches(*words))
         elif name == "data":
             found.append(_describe_data(there.details, here.details))
         elif name == "pixels":
@@ -315,6 +348,15 @@ def describe_differences(there: Identity, here: Identity) -> list[str]:
     if not found and "outputs" in old and "outputs" in new:
         found += filter(None, [_describe_outputs(old["outputs"], new["outputs"])])
     return found
+
+
+def _describe_patches(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    for unit in {**there, **here} if there and here else ():
+        if unit not in there or unit not in here:
+            return f"the patches differ: unit {unit} has some only {'there' if unit in there else 'here'}"
+        if there[unit] != here[unit]:
+            return f"the patches differ: those of unit {unit} lie at other places, or their number differs"
+    return "the patches differ"
 
 
 def _first_difference(there: Mapping[str, str], here: Mapping[str, str], *, named: bool = False) -> str:

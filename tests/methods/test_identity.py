@@ -128,6 +128,80 @@ def test_lazy_modules_are_made_by_the_probe_or_left_out() -> None:
     assert differences(fails, fails, "0") == []
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: torch.compile(net, backend="eager"),
+        nn.DataParallel,
+        lambda net: nn.DataParallel(torch.compile(net, backend="eager")),
+        lambda net: nn.Sequential(torch.compile(net[0], backend="eager"), net[1]),
+    ],
+    ids=["compiled", "parallel", "both", "a part"],
+)
+def test_a_compiled_model_is_the_one_inside(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    net = nn.Sequential(Net(F.relu), nn.Linear(3, 2))
+    net[1].register_parameter("tied", net[0].first.bias)
+    assert differences(net, wrap(net)) == []
+    (found,) = differences(net, wrap(nn.Sequential(net[0], nn.Linear(3, 2))))
+    assert found.startswith("the weights of the model differ: '1.")
+
+
+def test_a_model_that_takes_one_sample_or_rejects_noise_is_still_itself(state: Path) -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(1, 3, 3), nn.Linear(48, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not (x == x.round(decimals=1)).all():
+                raise ValueError("no image")
+            return self.last(self.first(x).view(1, -1))
+
+    options = SCAN | {"batch_size": 1}
+    images = X.round(decimals=1)
+    expected = find_extreme_patches(One(), "last", images, **options).to_dict()
+    for _ in range(2):
+        assert find_extreme_patches(One(), "last", images, checkpoint=state, **options).to_dict() == expected
+    other = One()
+    other.last.forward = lambda x: F.linear(x.relu(), other.last.weight, other.last.bias)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="the values of the layer on the same input differ by"):
+        find_extreme_patches(other, "last", images, checkpoint=state, **options)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """To the 11 bits of TF32."""
+    return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_tensor_cores_make_no_other_model_and_another_function_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deep(nn.Module):
+        def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1, bias=False) for _ in range(24))
+            self.hidden = [act]
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.expand(-1, 32, -1, -1)
+            for layer in self.layers:
+                x = self.hidden[0](layer(x)) * 2
+            return x
+
+    def run_as_on_a_gpu(layer: nn.Conv2d, x: Tensor) -> Tensor:
+        return layer._conv_forward(rounded(x), rounded(layer.weight.detach()), layer.bias)
+
+    here, other = (identify_model(Deep(act), PROBE) for act in (F.relu, F.gelu))
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Conv2d, "forward", run_as_on_a_gpu)
+        gpu = identify_model(Deep(F.relu), PROBE)
+    assert describe_differences(gpu, here)  # no two CPUs differ so much
+    gpu.settings["outputs"]["device"] = "cuda"
+    for pair in ((gpu, here), (here, gpu)):
+        assert describe_differences(*pair) == []
+    assert "the outputs of the model" in describe_differences(gpu, other)[0]
+
+
 # -- the data ---------------------------------------------------------------------------------------------------------
 
 X = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(1))

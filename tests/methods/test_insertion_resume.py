@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.insertion import InsertionResult, insertion_test, progress, run
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
+from absence_plugins.methods.patches.result import PARTS
 
 COUNT = 24
 
@@ -135,8 +137,29 @@ def test_other_weights_images_or_patches_are_refused(images: Tensor, patches: Ex
     others = find_extreme_patches(
         planted(), "2", images, k=3, size=SIZE, stride=4, images=halves(images)[0], progress=False
     )
-    with pytest.raises(ValueError, match="another insertion: patches is"):
+    with pytest.raises(ValueError, match="another insertion: the patches differ: those of unit 0"):
         insertion_test(planted(), "2", images, others, **options)
+
+
+def test_patches_that_differ_by_their_scores_last_bits_are_the_same(
+    images: Tensor, patches: ExtremePatches, tmp_path: Path
+) -> None:
+    """As of a scan with another number of threads, or on another device."""
+
+    first, rescored, moved = pasted_in(images, patches, tmp_path), copy.deepcopy(patches), copy.deepcopy(patches)
+    for part in PARTS:
+        getattr(rescored, part).scores.mul_(1 + 2e-7)
+    assert not torch.equal(rescored.lowest.scores, patches.lowest.scores)
+    assert same(pasted_in(images, rescored, tmp_path), first)
+    moved.sample.positions[-1, 0, 1] += 1
+    unit = patches.units[-1]
+    with pytest.raises(ValueError, match=f"the patches differ: those of unit {unit} lie at other places, or their"):
+        pasted_in(images, moved, tmp_path)
+    fewer = find_extreme_patches(
+        planted(), "2", images, k=4, size=SIZE, stride=4, images=halves(images)[0], units=[0], progress=False
+    )
+    with pytest.raises(ValueError, match=r"the patches differ: unit \d+ has some only there"):
+        pasted_in(images, fewer, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["insertion.json", "insertion.safetensors"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from absence_plugins.methods.identity import digest_of
+from absence_plugins.methods.identity import SHORT, Identity, digest_of
 from absence_plugins.methods.patches import ExtremePatches
 from absence_plugins.methods.patches.result import PARTS
 from absence_plugins.methods.patches.windows import RunningExtremes
@@ -83,7 +83,8 @@ class Progress:
         self.pasted, self.mirrored = rest[: len(self.pasted)], rest[len(self.pasted) :]
 
 
-def patches_digest(patches: ExtremePatches) -> str:
-    """A hash of which patches there are, and of which units."""
-    tables = [getattr(getattr(patches, part), kind) for part in PARTS for kind in ("positions", "scores")]
-    return digest_of(torch.tensor(patches.units), *tables)
+def identify_patches(patches: ExtremePatches) -> Identity:
+    """Where the patches of every unit lie; not their scores, which are not used, and whose last bits differ elsewhere."""
+    tables = [getattr(patches, part).positions for part in PARTS]
+    places = {str(unit): digest_of(*(table[row] for table in tables))[:SHORT] for row, unit in enumerate(patches.units)}
+    return Identity({"patches": digest_of(torch.tensor(patches.units), *tables)}, {"patches": places})

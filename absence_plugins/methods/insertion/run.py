@@ -27,7 +27,7 @@ from absence_plugins.methods.identity import (
 )
 from absence_plugins.methods.insertion.copies import FEWEST_IMAGES, choose_disjoint, find_members
 from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
-from absence_plugins.methods.insertion.progress import FILE, UNITS_AT_ONCE, Progress, patches_digest
+from absence_plugins.methods.insertion.progress import FILE, UNITS_AT_ONCE, Progress, identify_patches
 from absence_plugins.methods.insertion.result import InsertionResult
 from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_results
 from absence_plugins.methods.patches import ExtremePatches
@@ -143,11 +143,11 @@ def insertion_test(
                 "protocol": protocol,
                 "images": f"{len(numbers)} of {len(dataset)}, {digest_of(torch.tensor(numbers))}",
                 **dict(images_per_unit=images_per_unit, batch_size=batch_size, seed=seed),
-                "patches": patches_digest(chosen),
                 **{name: chosen.settings[name] for name in ("size", "reduce", "channels", "side")},
                 "blank": digest_of(empty),
             }
-            belongs = identify_model(model, first[None], at) | identify_data(dataset, pixels=first)
+            belongs = identify_patches(chosen) | identify_model(model, first[None], at)
+            belongs |= identify_data(dataset, pixels=first)
             writes = ranks(device)[0] == 0  # under ``torchrun`` every rank tests everything, and rank 0 saves
             keeper = Checkpoint(checkpoint, settings, FILE, belongs=belongs, writes=writes, save_every=save_every)
             state.read(keeper.load(FILE))
