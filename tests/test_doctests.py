@@ -81,7 +81,7 @@ WITH_EXAMPLES = {
         "read_groups",
     ],
     "absence_plugins.data.labels": label_readers,
-    "absence_plugins.data.tables": ["read_columns", "read_pairs", "read_table", "read_truth"],
+    "absence_plugins.data.tables": ["decide_minus", "read_columns", "read_pairs", "read_table", "read_truth"],
     "absence_plugins.data.digit_strokes": ["stroke_concepts"],
     "absence_plugins.report.plots.labels": ["label_figure", "label_panels"],
     "absence_plugins.data": ["digits_cnn", "load_digits"],

@@ -28,18 +28,25 @@ class ClassFolders:
     note: str = ""
 
 
-def match_folders(names: Sequence[str], categories: Sequence[str], count: int | None = None) -> ClassFolders:
+def match_folders(
+    names: Sequence[str],
+    categories: Sequence[str],
+    count: int | None = None,
+    predicted: Sequence[tuple[str, int]] = (),
+) -> ClassFolders:
     """The class of every folder, by its name.
 
     The first that applies: the folder has the name of a class, in any case; *all* folders are numbers of outputs,
     counted from 0, that the model has; there are as many folders as outputs, and they are counted in alphabetical order,
     as torchvision's ``ImageFolder`` does. Otherwise a folder is no class of the model. Folders 1 to K of a model with K
-    outputs are counted in their order if K is below 10, where the alphabet has the same order.
+    outputs are counted in their order if K is below 10, where the alphabet has the same order; from 10 on, as the model's
+    predictions say: they must agree with one order on half of the images, and twice as often as with the other.
 
     Args:
         names: of the folders, in the order of ``ImageFolder``.
         categories: the classes' names in the order of the outputs; empty where they are not known.
         count: how many outputs the model has; None if that is not known, and then it has any.
+        predicted: of every image its folder's name and the class that the model predicts.
 
     Raises:
         ValueError: the numbers count from 1, or in alphabetical order, and it cannot be known which.
@@ -65,7 +72,7 @@ def match_folders(names: Sequence[str], categories: Sequence[str], count: int | 
     if are_numbers and (count is None or max(numbers) < count):
         return ClassFolders(dict(zip(names, numbers, strict=True)), BY_NUMBER, _say_numbers(names, numbers, count))
     if are_numbers and min(numbers) >= 1 and max(numbers) == count:
-        return _count_from_one(names, numbers, count)
+        return _count_from_one(names, numbers, count, predicted)
     if any(index is not None for index in found.values()):
         return ClassFolders(found, BY_NAME)
     if names and len(names) == count:
@@ -81,19 +88,34 @@ def _say_numbers(names: Sequence[str], numbers: Sequence[int], count: int | None
     return note
 
 
-def _count_from_one(names: Sequence[str], numbers: Sequence[int], count: int) -> ClassFolders:
+def _count_from_one(
+    names: Sequence[str], numbers: Sequence[int], count: int, predicted: Sequence[tuple[str, int]]
+) -> ClassFolders:
     if sorted(numbers) == list(range(1, count + 1)) and count <= SORTED_AS_COUNTED:
         classes: dict[str, int | None] = {name: number - 1 for name, number in zip(names, numbers, strict=True)}
         note = (
             f"counted from 1 in alphabetical order, as there is no output {count}: the model's go from 0 to {count - 1}"
         )
         return ClassFolders(classes, BY_ORDER, note)
+    said = ""
     if len(names) == count:
+        counted: dict[str, int | None] = {name: number - 1 for name, number in zip(names, numbers, strict=True)}
+        ordered: dict[str, int | None] = {name: index for index, name in enumerate(names)}
+        one, other = (sum(own[name] == index for name, index in predicted) for own in (counted, ordered))
+        if predicted:
+            said = (
+                f"; the model predicts the former for {one:,} and the latter for {other:,} of {len(predicted):,} images"
+            )
+        for own, how, many, few in ((counted, "from 1", one, other), (ordered, "in alphabetical order", other, one)):
+            if many and 2 * many >= len(predicted) and many >= 2 * few:
+                other_how = "in alphabetical order" if own is counted else "from 1"
+                agree = f"as the model predicts so for {many:,} of {len(predicted):,} images ({few:,} if counted {other_how})"
+                return ClassFolders(own, BY_ORDER, f"counted {how}, {agree}")
         why = f"either they are counted from 1, or in alphabetical order ({', '.join(names[:SHOWN])}, ...)"
     else:
         why = f"either they are counted from 1, or there is no output for {count}"
     raise ValueError(
         f"the folders {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''} are numbers from 1 to {count}, "
-        f"and the model's outputs go from 0 to {count - 1}: {why}; rename them to the outputs' numbers from 0, or to "
+        f"and the model's outputs go from 0 to {count - 1}: {why}{said}; rename them to the outputs' numbers from 0, or to "
         "the names of the classes"
     )

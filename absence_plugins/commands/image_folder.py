@@ -186,7 +186,7 @@ def group_images(found: Readable, choice: str | Path | None = None, progress: bo
     def picture(place: int) -> Tensor:
         return torch.from_numpy(np.asarray(read_picture(found.files[place], 1, side=SIDE), dtype=np.float32))
 
-    groups = group_files(found.files, found.folder, choice, picture=picture, progress=progress)
+    groups = group_files(found.files, found.folder, choice, digests=found.digests, picture=picture, progress=progress)
     if groups.note:
         warnings.warn(groups.note, AbsenceWarning, stacklevel=3)
     return groups

@@ -221,10 +221,8 @@ def load_references(
     """
     walked = find_images(folder, "references folder")
     found, contrast_class = _find_contrast(walked, contrast, loaded)
-    if found.classes and None in found.labels:
-        raise ValueError(
-            f"references folder {spell_name(found.folder)} holds images beside its class folders; move them into one"
-        )
+    is_contrast = found is not walked
+    found = found.with_class() if found.classes else found
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:max_samples].sort().values
     read = readable(
         found.take(chosen.tolist()), loaded.preprocessing.channels, has_classes=bool(found.classes), progress=progress
@@ -236,15 +234,17 @@ def load_references(
         ]
     )
     predicted, count = predict_classes(loaded.model, images, progress=progress)
-    folders = match_folders(found.classes, loaded.categories, count)
+    named = [None if label is None else found.classes[label] for label in read.found.labels]
+    pairs = [(name, index) for name, index in zip(named, predicted.tolist(), strict=True) if name is not None]
+    folders = match_folders(found.classes, loaded.categories, count, pairs)
     _check_numbered(contrast, contrast_class, folders, walked)
-    own = [None if label is None else folders.classes[found.classes[label]] for label in read.found.labels]
+    own = [None if name is None else folders.classes[name] for name in named]
     is_named = torch.tensor([label is not None for label in own])
     labels = torch.where(is_named, torch.tensor([label or 0 for label in own]), predicted)
     in_features = kind == "features" or (kind == "auto" and loaded.preprocessing.size > PHOTOGRAPH)
     options: dict[str, Any] = {
         "nearest_in": FeatureSpace(loaded.model) if in_features else None,
-        "is_contrast": found is not walked,
+        "is_contrast": is_contrast,
         "empty": loaded.preprocessing.empty,
         "k": k,
         "contrast": contrast_class,

@@ -7,9 +7,10 @@ itself only ever sees its own pictures (it may keep what it made, in memory or o
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MethodType
+from functools import partial
+from types import FunctionType, MemberDescriptorType, MethodType, ModuleType, new_class
 from typing import Any
 
 import torch
@@ -73,9 +74,7 @@ def _record(value: Any, calls: list[RecordedCall]) -> Any:
         recorded = _Recorded(_isolate(form["format_kwargs"]["transform"]), calls)
         return value.with_transform(recorded, form.get("columns"), form.get("output_all_columns", False))
     if isinstance(value, torch.utils.data.Dataset) or (hasattr(value, "__getitem__") and _has_transform(value)):
-        twin = object.__new__(type(value))
-        twin.__dict__.update({name: _record(part, calls) for name, part in vars(value).items()})
-        return twin
+        return _share(value, calls)
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
         parts = [_record(part, calls) for part in value] if len(value) <= LONGEST else list(value)
         is_same = all(part is own for part, own in zip(parts, value, strict=True))
@@ -83,16 +82,73 @@ def _record(value: Any, calls: list[RecordedCall]) -> Any:
     return _Recorded(_isolate(value), calls) if callable(value) else value
 
 
+class _Twin:
+    """What a data set's twin does otherwise: it shares files and connections, so it must not close them."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:  # a class of the user that lists its subclasses hears nothing of this one
+        pass
+
+    def __del__(self) -> None:
+        pass
+
+
+def _share(value: Any, calls: list[RecordedCall]) -> Any:
+    """A second object with the attributes of a data set, of its class, or of a subclass without its ``__del__``.
+
+    Raises what a class raises that cannot have subclasses.
+    """
+    kind = type(value)
+    if hasattr(kind, "__del__"):
+        own = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+        kind = new_class(kind.__name__, (_Twin, kind), exec_body=lambda body: body.update(own))
+    twin = object.__new__(kind)
+    for each in type(value).__mro__:
+        for slot in vars(each).values():
+            if isinstance(slot, MemberDescriptorType) and each is not object:
+                try:
+                    slot.__set__(twin, _record(slot.__get__(value), calls))
+                except (AttributeError, TypeError):  # empty, or not to be set
+                    continue
+    if hasattr(value, "__dict__"):
+        twin.__dict__.update({name: _record(part, calls) for name, part in vars(value).items()})
+    return twin
+
+
 def _isolate(transform: Any) -> Any:
     """A copy of a transform, so that generators, statistics and counters that it holds stay as they are; itself where it
-    cannot be copied, or belongs to another object.
+    cannot be copied, or belongs to another object. Parameters of modules in it are shared, as they may be large.
     """
     if isinstance(transform, MethodType):
         return transform
     try:
-        return copy.deepcopy(transform)
+        return copy.deepcopy(transform, {id(own): own for own in _find_parameters(transform, set())})
     except Exception:  # of a file, a lock, ...
         return transform
+
+
+def _find_parameters(value: Any, seen: set[int]) -> Iterator[torch.nn.Parameter]:
+    """The parameters of the modules that a transform is or holds."""
+    if id(value) in seen or isinstance(value, (type, ModuleType, FunctionType, str)):
+        return
+    seen.add(id(value))
+    parts: list[Any]
+    if isinstance(value, Tensor):
+        parts = []
+        if isinstance(value, torch.nn.Parameter):
+            yield value
+    elif isinstance(value, partial):
+        parts = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, MethodType):
+        parts = [value.__self__]
+    elif isinstance(value, dict):
+        parts = list(value.values())
+    else:
+        is_list = isinstance(value, (list, tuple, set, frozenset)) and len(value) <= LONGEST
+        parts = [*(value if is_list else ()), *getattr(value, "__dict__", {}).values()]
+    for part in parts:
+        yield from _find_parameters(part, seen)
 
 
 def _has_transform(value: Any) -> bool:

@@ -98,14 +98,15 @@ def measure_scale(images: Tensor) -> Scale | None:
 def check_scales(inputs: Sequence[Tensor], references: Sequence[Scale | None], what: str = "references") -> None:
     """Compare inputs with what they will be compared with; the check that all methods share.
 
-    Warns (AbsenceWarning): one of both is normalized, the other is not.
+    Warns (AbsenceWarning): one of both is normalized, the other is not; one has values up to 255 that are no whole
+    numbers, as resized pictures and other quantities have, the other is in [0, 1] or normalized.
 
     Raises:
-        ValueError: integers for inputs that are none, or the other way round; values from 0 to 255 for inputs in [0, 1]
-            or normalized ones, or the other way round.
+        ValueError: integers for inputs that are none, or the other way round; whole numbers from 0 to 255 for inputs in
+            [0, 1] or normalized ones that are not whole, or the other way round.
 
     >>> pictures = torch.tensor([[[[0.2, 0.7]]]])
-    >>> check_scales([pictures], [measure_scale(255 * pictures)])
+    >>> check_scales([pictures], [measure_scale((255 * pictures).trunc())])
     Traceback (most recent call last):
     ...
     ValueError: the references are float32 from 51 to 178, the inputs float32 from 0.2 to 0.7: prepare both as the model's inputs are prepared, here by dividing the references by 255
@@ -117,7 +118,14 @@ def check_scales(inputs: Sequence[Tensor], references: Sequence[Scale | None], w
         fault = find_mismatch(own, other, what)
         if fault:
             raise ValueError(f"the {what} are {other}, the inputs {own}: {fault}")
-        if own.is_pictures and _differs_by_normalization(own, other):
+        doubt = _find_bytes(own, other, what)
+        if doubt:
+            warnings.warn(
+                f"the {what} are {other}, the inputs {own}: if these are pictures, {doubt}",
+                AbsenceWarning,
+                stacklevel=5,
+            )
+        elif own.is_pictures and _differs_by_normalization(own, other):
             normalized = what if other.below >= SHARE else "inputs"
             warnings.warn(
                 f"the {what} are {other}, the inputs {own}: the {normalized} seem to be normalized and the others not, so "
@@ -137,6 +145,12 @@ def find_mismatch(own: Scale, other: Scale, what: str = "references") -> str:
             return f"{REMEDY}{how}"
     if own.is_integer and other.dtype.is_floating_point and not other.is_whole:
         return f"the {what} would be cut to whole numbers; {REMEDY}"
+    high, low = (other, own) if other.is_bytes else (own, other)
+    return _find_bytes(own, other, what) if high.is_whole and not low.is_whole else ""
+
+
+def _find_bytes(own: Scale, other: Scale, what: str) -> str:
+    """What to do where one of both has the values of pictures of 8 bits and the other is in [0, 1] or normalized; or ""."""
     if not own.is_pictures:
         return ""
     if other.is_bytes and (own.is_unit or (own.is_normalized and own.high < BRIGHT / 4)):

@@ -75,8 +75,10 @@ def number_groups(keys: Iterable[object]) -> list[int]:
     return [known.setdefault(key, len(known)) for key in keys]
 
 
-def find_copies(files: Sequence[Path]) -> list[int]:
+def find_copies(files: Sequence[Path], digests: Sequence[str] = ()) -> list[int]:
     """Groups of files with the same content, whatever their names. Only files of equal size are read.
+
+    digests: a hash of the content of each file where they are known, and then none is read.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -85,6 +87,8 @@ def find_copies(files: Sequence[Path]) -> list[int]:
     >>> find_copies([folder / name for name in "abc"])
     [0, 1, 0]
     """
+    if digests:
+        return number_groups(digests)
     sizes = [path.stat().st_size for path in files]
     alone = {size for size, many in _count(sizes).items() if many == 1}
 
@@ -241,6 +245,7 @@ def group_files(
     folder: Path,
     choice: str | Path | None = None,
     *,
+    digests: Sequence[str] = (),
     picture: Callable[[int], Tensor] | None = None,
     progress: bool = False,
 ) -> Groups:
@@ -251,6 +256,7 @@ def group_files(
         folder: that they lie in.
         choice: "auto" (exact copies, crops and other versions of a picture), "none", a table file,group; None: exact
             copies.
+        digests: a hash of the content of each file where they are known.
         picture: of a file's number, gray [H, W], for "auto".
         progress: show a progress bar.
 
@@ -267,7 +273,7 @@ def group_files(
     if choice == "none":
         return Groups(tuple(range(len(files))), "none")
     if choice in (None, "exact", "auto"):
-        copies = find_copies(files)
+        copies = find_copies(files, digests)
         if choice != "auto" or picture is None:
             return Groups(tuple(copies), "exact", _copies_note(files, folder, copies))
         numbers = find_same_pictures(picture, len(files), known=copies, progress=progress)

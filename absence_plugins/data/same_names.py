@@ -5,16 +5,18 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from absence_plugins.core.names import normal_name
 from absence_plugins.core.nearest import describe_nearest
 
 
 def normalize_name(name: str) -> str:
-    r"""A name for comparison across systems: composed letters (NFC), without case and blanks around it.
+    r"""A name for comparison across systems: as :func:`~absence_plugins.core.names.normal_name` (composed letters, NFC,
+    and spelled), without case and blanks around it.
 
     >>> normalize_name(" Lo\u0308we") == normalize_name("LÖWE")
     True
     """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())
+    return unicodedata.normalize("NFC", normal_name(name.strip()).casefold())
 
 
 def match_names(wanted: Sequence[str], given: Iterable[str]) -> dict[str, str]:

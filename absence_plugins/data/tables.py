@@ -19,7 +19,8 @@ from absence_plugins.data.same_names import normalize_name
 
 TRUE = ("1", "true", "yes", "1.0", "1,0", "wahr", "ja", "vrai", "oui", "verdadero", "sí", "vero")
 FALSE = ("0", "false", "no", "0.0", "0,0", "falsch", "nein", "faux", "non", "falso")  # Excel writes its own language
-UNKNOWN = ("", "-1", "-1.0", "-1,0", "?", "nan", "na", "n/a", "none", "null", "unknown")
+MINUS = ("-1", "-1.0", "-1,0")  # absent or unknown: decide_minus
+UNKNOWN = ("", *MINUS, "?", "nan", "na", "n/a", "none", "null", "unknown")
 KEY_WORDS = {
     "class": ("class", "classes", "class name", "name", "label", "category", "concept", "folder", "species", "klasse", ""),
     "child": ("child", "children", "hyponym", "subclass", "class", "concept", "name", "label", "from", "source"),
@@ -279,13 +280,45 @@ def _find_key(table: Table, key: str, known: set[str], what: str) -> tuple[Table
     return table, place
 
 
-def read_truth(cell: str, where: Callable[[], str]) -> bool | None:
+def decide_minus(cells: Iterable[str], table: Table, minus: str = "auto") -> tuple[bool, Table]:
+    r"""Whether -1 means absent rather than unknown, and the table with a note of what was inferred.
+
+    Absent where all cells are 1 or -1, as CelebA writes them; unknown beside a 0, a blank or another cell, as CheXpert
+    writes them.
+
+    Args:
+        cells: of all columns of truths.
+        table: that they stand in.
+        minus: "absent" or "unknown", which decides; "auto" infers.
+
+    >>> table = Table(Path("a.csv"), (), ())
+    >>> decide_minus(["1", "-1"], table)[0], decide_minus(["1", "-1", "0"], table)[0]
+    (True, False)
+    >>> decide_minus(["1", "-1"], table)[1].notes
+    ('a.csv: -1 was read as absent, as all other cells are 1',)
+    """
+    kinds = {_sign(cell) for cell in cells}
+    if minus != "auto" or -1 not in kinds:
+        return minus == "absent", table
+    is_absent = kinds <= {1, -1}
+    read = "absent, as all other cells are 1" if is_absent else "unknown, as not all other cells are 1"
+    return is_absent, table.with_note(f"{table.path}: -1 was read as {read}")
+
+
+def _sign(cell: str) -> int | None:
+    """1 and -1 as numbers, None of any other cell."""
+    plain = cell.strip().casefold()
+    return -1 if plain in MINUS else 1 if plain in TRUE else None
+
+
+def read_truth(cell: str, where: Callable[[], str], *, is_absent: bool = False) -> bool | None:
     """A cell as True, False, or None for unknown: blank, -1, ``?``, ``NaN``.
 
     Args:
         cell: 0 or 1, true or false, yes or no, in any case; also as Excel writes them in German, French, Spanish,
             Italian.
         where: what to call the cell in a message.
+        is_absent: -1 is False, as :func:`decide_minus` decides for a whole table.
 
     Raises:
         ValueError: it is something else.
@@ -296,7 +329,7 @@ def read_truth(cell: str, where: Callable[[], str]) -> bool | None:
     plain = cell.strip().casefold()
     if plain in TRUE:
         return True
-    if plain in FALSE:
+    if plain in FALSE or (is_absent and plain in MINUS):
         return False
     if plain in UNKNOWN:
         return None

@@ -52,6 +52,31 @@ def test_where_numbers_and_the_alphabet_differ_it_is_said_or_refused() -> None:
         match_folders(["1", "2", "5"], (), 5)
 
 
+@pytest.mark.parametrize(
+    ("agree", "said"),
+    [
+        ((8, 1, 1), "counted from 1, as the model predicts so for 8 of 10 images (1 if counted in alphabetical order)"),
+        ((1, 6, 3), "counted in alphabetical order, as the model predicts so for 6 of 10 images (1 if counted from 1)"),
+        ((4, 1, 5), "the model predicts the former for 4 and the latter for 1 of 10 images; rename"),  # fewer than half
+        (
+            (6, 4, 0),
+            "the model predicts the former for 6 and the latter for 4 of 10 images; rename",
+        ),  # less than twice as often
+        ((0, 0, 10), "the model predicts the former for 0 and the latter for 0 of 10 images; rename"),
+    ],
+)
+def test_the_models_predictions_tell_the_order_from_ten_on(agree: tuple[int, int, int], said: str) -> None:
+    names = sorted(map(str, range(1, 13)))  # 1, 10, 11, 12, 2, ...; the folder 2 is class 1 or 4
+    predicted = [("2", index) for index, times in zip((1, 4, 7), agree, strict=True) for _ in range(times)]
+    if "rename" in said:
+        with pytest.raises(ValueError, match=said):
+            match_folders(names, (), 12, predicted)
+        return
+    found = match_folders(names, (), 12, predicted)
+    assert found.note == said
+    assert found.classes["10"] == (9 if "counted from 1," in said else 1)
+
+
 def test_the_names_of_the_model_go_before_numbers() -> None:
     assert match_folders(["1", "2"], ("2", "1", "0"), 3).classes == {"1": 1, "2": 0}
     assert "not as numbers" in match_folders(["1", "2"], ("2", "1", "0"), 3).note

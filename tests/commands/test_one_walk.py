@@ -356,6 +356,32 @@ def test_a_contrast_that_is_a_number_and_another_folder_is_refused(tmp_path: Pat
     assert load_references(tmp_path, loaded(), k=1, contrast="0").contrast == 0
 
 
+def test_references_beside_class_folders_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+    root = paint(tmp_path / "set", "cat/1.png", "cover.png", "dog/2.png", value=200)
+    with pytest.warns(AbsenceWarning, match=r"1 image lies beside the class folders of .* no class: cover\.png"):
+        references = load_references(root, loaded(("cat", "dog")), k=1)
+    assert [path.name for path in references.files] == ["1.png", "2.png"]
+    assert references.read is not None
+    assert any("cover.png" in note for note in references.read.notes)  # on the page
+
+
+def test_folders_from_one_to_twelve_are_what_the_model_predicts(tmp_path: Path) -> None:
+    class ByTens(nn.Module):
+        """Class n for images of brightness 20 n."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return -(255 * x[:, 0, 4, 4, None] - 20 * torch.arange(12)).abs()
+
+    for number in range(1, 13):
+        paint(tmp_path, f"{number}/a.png", value=20 * (number - 1))
+    model = LoadedModel(ByTens(), Preprocessing(8, 3, (0.0,) * 3, (1.0,) * 3), ())
+    references = load_references(tmp_path, model, k=1)
+    assert references.classes == {str(number): number - 1 for number in range(1, 13)}
+    assert "counted from 1, as the model predicts so for 12 of 12 images (1 if" in describe_references(
+        references, model
+    )
+
+
 def test_a_contrast_folder_says_only_what_was_left_out_of_it(messy: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "broken.png").symlink_to("nowhere")
     with pytest.warns(AbsenceWarning, match=r"1 of 3 files of .*dog/broken\.png \(a broken link\)\.$") as said:

@@ -40,10 +40,10 @@ REFUSED = {
     "bytes for a constant": (CONSTANT, torch.full((4, 3, 8, 8), 204, dtype=torch.uint8)),
     "bytes for normalized": (NORMALIZED[:1], BYTES),
     "long integers": (PICTURES[:1], BYTES.long()),
-    "0 to 255 as floats": (PICTURES[:1], 255 * PICTURES),
+    "0 to 255 as floats": (PICTURES[:1], BYTES.float()),
     "0 to 255 for normalized": (NORMALIZED[:1], BYTES.float()),
     "[0, 1] for 0 to 255": (BYTES[:1].float(), PICTURES),
-    "normalized for 0 to 255": (255 * PICTURES[:1], NORMALIZED),
+    "normalized for 0 to 255": (BYTES[:1].float(), NORMALIZED),
     "floats for bytes": (BYTES[:1], PICTURES),
     "channels last": (PICTURES[:1].permute(0, 2, 3, 1), BYTES.permute(0, 2, 3, 1)),
     "integers for a standardized table": (randn(1, 5), torch.arange(20).reshape(4, 5)),
@@ -78,6 +78,25 @@ def test_normalized_against_raw_is_warned_of(name: str) -> None:
         ReferenceSet(images, k=1).nearest(x)
 
 
+RAIN = 150 * rand(20, 1, 8, 8)
+DOUBTED = {
+    "a dry day": (0.9 * rand(1, 1, 8, 8), RAIN),  # mm; may be 8-bit pictures that were resized
+    "a wet day": (RAIN[:1], 0.9 * rand(20, 1, 8, 8)),
+    "resized pictures": (PICTURES[:1], 255 * PICTURES),
+    "resized inputs": (255 * PICTURES[:1], NORMALIZED),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTED)
+def test_values_up_to_255_that_are_not_whole_are_only_warned_of(name: str) -> None:
+    x, images = DOUBTED[name]
+    with pytest.warns(
+        AbsenceWarning, match=r"the references are .*, the inputs .*: if these are pictures, prepare"
+    ) as said:
+        ReferenceSet(images, k=1).nearest(x)
+    assert len(said) == 1
+
+
 ORDINARY: dict[str, tuple[Tensor, Tensor]] = {
     "pictures": (PICTURES[:1], PICTURES),
     "a dark picture": (DARK, PICTURES),
@@ -110,6 +129,11 @@ ORDINARY: dict[str, tuple[Tensor, Tensor]] = {
     "whole floats for integers": (torch.tensor([[3.0, -2.0]]), torch.tensor([[300, -7], [1, 4]])),
     "a silent spectrogram": (0.01 * rand(1, 1, 9, 9), 60 * rand(9, 1, 9, 9)),
     "an anomaly map": (randn(1, 1, 9, 9), randn(9, 1, 9, 9)),
+    "rain": (RAIN[:1], RAIN),
+    "a dry day, light rain": (0.9 * rand(1, 1, 8, 8), 40 * rand(20, 1, 8, 8)),
+    "counts of a quiet day": (rand(1, 1, 8, 8).round(), (200 * rand(20, 1, 8, 8)).round()),
+    "temperatures in kelvin": (270 + 9 * rand(1, 1, 8, 8), 260 + 40 * rand(20, 1, 8, 8)),
+    "heights above the sea": (0.9 * rand(1, 1, 8, 8), 3000 * rand(20, 1, 8, 8)),
     "double": (PICTURES[:1].double(), PICTURES),
     "half": (PICTURES[:1].half(), PICTURES.half()),
 }
@@ -166,7 +190,7 @@ def test_every_way_in_is_checked_before_anything_is_computed(name: str) -> None:
     ran, others = [], rand(20, 3, 8, 8)
     hook = NET[1].register_forward_hook(lambda *_: ran.append(1))
     try:
-        for images in (BYTES, 255 * others):
+        for images in (BYTES, (255 * others).round()):
             with pytest.raises(ValueError, match="prepare both as the model's inputs"):
                 CALLS[name](images)
         CALLS[name](others)

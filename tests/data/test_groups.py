@@ -96,6 +96,7 @@ def test_copies_of_files_and_rows(tmp_path: Path) -> None:
     for name, content in {"a": b"12", "b": b"21", "c": b"12", "d": b"1"}.items():
         (tmp_path / name).write_bytes(content)
     assert find_copies([tmp_path / name for name in "abcd"]) == [0, 1, 0, 2]
+    assert find_copies([tmp_path / "gone"] * 3, ["x", "y", "x"]) == [0, 1, 0]  # known hashes: nothing is read
     rows = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0))
     assert find_equal_rows(torch.stack([*rows, rows[1], torch.zeros(2, 2), torch.zeros(2, 2)])) == [0, 1, 2, 1, 3, 4]
     assert number_groups([(1, "x"), None, (1, "x")]) == [0, 1, 0]

@@ -54,7 +54,10 @@ def test_tables_of_images(
     assert found.names == names
     assert rows(found) == concepts
     assert found.concepts.dtype == (torch.float64 if any(None in row for row in concepts) else torch.bool)
-    assert len(recwarn) == text.count("b.png") // 2
+    said = [str(one.message) for one in recwarn]
+    assert len(said) == text.count("b.png") // 2 + ("-1" in text)
+    if "-1" in text:
+        assert f"-1 was read as {'unknown, as not' if '0' in text else 'absent, as'} all other cells are 1" in said[0]
 
 
 def test_columns_probabilities_and_minus_one(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.names import normal_name
 from absence_plugins.data.encodings import read_text
-from absence_plugins.data.same_names import match_names
+from absence_plugins.data.same_names import match_names, normalize_name
 from absence_plugins.data.tables import read_columns, read_pairs, read_table, read_truth
 
 MARKED = {"utf-8-sig": "", "utf-8": "", "utf-16-le": "\ufeff", "utf-16-be": "\ufeff", "utf-32-le": "\ufeff"}
@@ -235,3 +236,8 @@ def test_names_of_another_system_are_the_same() -> None:
     assert match_names(["cat", "Cat"], ["Cat", "cat"]) == {"cat": "cat", "Cat": "Cat"}  # both exist
     with pytest.raises(ValueError, match="'CAT' could be 'cat' or 'Cat'"):
         match_names(["CAT"], ["cat", "Cat"])
+
+
+def test_names_are_compared_as_folders_spell_them() -> None:
+    for name in ("Caf\udce9", "two\nlines", "Lo\u0308we", "a\u202eb"):
+        assert normalize_name(normal_name(name)) == normalize_name(name)

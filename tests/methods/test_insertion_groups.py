@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from insertion_nets import Noisy, scenes
 from torch import Tensor, nn
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.groups import as_groups
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.copies import drop_copies, find_members
+from absence_plugins.methods.invert import label_units
 from absence_plugins.methods.patches import find_extreme_patches, halves
 
 
@@ -19,7 +22,7 @@ def noise(images: int, seed: int) -> Tensor:
     return torch.rand(images, 1, 12, 12, generator=torch.Generator().manual_seed(seed))
 
 
-def run(model: nn.Module, images: Tensor, groups: Tensor | None = None, **options: object) -> InsertionResult:
+def run(model: nn.Module, images: Tensor, groups: object = None, **options: object) -> InsertionResult:
     half = halves(images, groups=groups)[0]
     found = find_extreme_patches(model, "", images, k=4, size=4, stride=2, images=half, progress=False)
     return insertion_test(model, "", images, found, images_per_unit=40, groups=groups, progress=False, **options)  # type: ignore[arg-type]
@@ -37,10 +40,34 @@ def test_halves_keep_groups_whole() -> None:
     assert not set(groups[first].tolist()) & set(groups[second].tolist())
     assert len(first) == 15
     assert halves(range(30), 1) == halves(range(30), 1, torch.arange(30) + 7)  # each alone: as without groups
-    with pytest.raises(ValueError, match=r"groups have shape \(2,\); pass one per image, \[30\]"):
+    with pytest.raises(ValueError, match=r"groups have shape \(2,\); pass one per sample, \[30\]"):
         halves(range(30), groups=[0, 1])
-    with pytest.raises(TypeError, match="pass one integer per image"):
+    with pytest.raises(TypeError, match="groups are float; pass one integer or string per sample"):
         halves(range(2), groups=[0.5, 1.0])
+
+
+def test_groups_are_read_as_by_label_units() -> None:
+    """Patients by name, in a list or an array, and what is rejected."""
+    named = [f"patient {number // 3}" for number in range(30)]
+    numbers = as_groups(named, 30)
+    assert numbers is not None
+    assert halves(range(30), 1, named) == halves(range(30), 1, np.array(named)) == halves(range(30), 1, numbers)
+    images, model = noise(24, 0), network(0)
+    by_name, by_number = ["abcdefgh"[n // 3] for n in range(24)], torch.arange(24) // 3
+    assert torch.equal(run(model, images, by_name).images, run(model, images, by_number).images)
+    a, c = torch.randn(30, 2, generator=torch.Generator().manual_seed(0)), torch.arange(30)[:, None] % 2 == 0
+    for groups, error, said in (
+        (["x"] * 30, ValueError, "all 30 samples are of one group, 'x'; two groups are the least"),
+        ([[1, 2]] * 30, ValueError, r"groups have shape \(30, 2\); pass one per sample, \[30\]"),
+        (7, ValueError, "groups have shape"),
+        (["x", 1] * 15, TypeError, "groups are int and str; pass one integer or string"),
+    ):
+        with pytest.raises(error, match=said):
+            halves(range(30), groups=groups)
+        with pytest.raises(error, match=said):
+            find_members(range(30), groups)
+        with pytest.raises(error, match=said):
+            label_units(a, c, ["even"], groups=groups, progress=False)
 
 
 def test_copies_change_nothing() -> None:

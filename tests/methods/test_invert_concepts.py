@@ -192,3 +192,25 @@ def test_the_strokes_of_the_digits() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             stroke_concepts(wrong)
+
+
+@pytest.mark.parametrize(
+    ("table", "said", "values"),
+    [
+        ("class,furry,big\ncat,1,-1\ndog,1,1\ncar,-1,1\n", "absent, as all", [[0, 1], [1, 0], [1, 1]]),
+        ("class,furry,big\ncat,1,-1\ndog,1,0\ncar,-1,1\n", "unknown, as not all", [[-1, 1], [1, -1], [1, 0]]),
+        ("class,furry,big\ncat,1,0\ndog,1,0\ncar,0,1\n", "", [[0, 1], [1, 0], [1, 0]]),
+    ],
+)
+def test_minus_one_is_absent_where_it_stands_for_0_everywhere(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, table: str, said: str, values: list[list[int]]
+) -> None:
+    for name in ("cat", "dog", "car"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "1.png").touch()
+    (tmp_path / "a.csv").write_text(table)
+    found = concepts_from_folder(tmp_path / "images", tmp_path / "a.csv")  # classes: car, cat, dog
+    assert found.concepts[:, 3:].double().nan_to_num(-1).int().tolist() == values
+    assert [f"-1 was read as {said}" in str(one.message) for one in recwarn] == [True] * bool(said)
+    if "absent" in said:
+        assert found.varying().names == ("car", "cat", "dog", "furry", "big")

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.groups import as_groups
 from absence_plugins.methods.invert import label_units
-from absence_plugins.methods.invert.groups import as_groups, find_copies, split
+from absence_plugins.methods.invert.groups import find_copies, split
 from absence_plugins.methods.invert.significance import permutation_p
 from absence_plugins.methods.invert.table import merge_rows
 
@@ -42,7 +43,9 @@ def test_a_group_is_never_on_both_sides(seed: int) -> None:
     groups = rng.integers(0, 60, 500)
     labels = rng.random((500, 6)) < 0.1
     rows, row_of = merge_rows(labels)
-    held = split(rows, row_of, 0.5, seed, as_groups(groups, 500))
+    numbers = as_groups(groups, 500)
+    assert numbers is not None
+    held = split(rows, row_of, 0.5, seed, numbers.numpy())
     for g in np.unique(groups):
         assert len(set(held[groups == g])) == 1
     assert abs(len(np.unique(groups[held])) - 30) <= 1
@@ -56,7 +59,6 @@ def test_groups_by_name_are_those_by_number() -> None:
     found = label_units(a, c, NAMES, groups=numbers, progress=False)
     named = label_units(a, c, NAMES, groups=[f"video {int(g)}" for g in numbers], progress=False)
     assert [one.best.formula for one in found] == [one.best.formula for one in named] or len(found) == len(named)
-    assert as_groups(["b", "a", "b"], 3).tolist() == [1, 0, 1]
 
 
 def test_within_a_group_labels_may_differ_and_the_group_counts_once() -> None:
@@ -87,7 +89,7 @@ def test_copies_are_told_from_ties() -> None:
 @pytest.mark.parametrize(
     ("groups", "error", "message"),
     [
-        ([0.5] * 20, TypeError, "groups are float64; pass one integer or string per sample"),
+        ([0.5] * 20, TypeError, "groups are float; pass one integer or string per sample"),
         ([1, 2], ValueError, r"groups have shape \(2,\); pass one per sample, \[20\]"),
         (["x"] * 20, ValueError, "all 20 samples are of one group, 'x'"),
         ([0] * 19 + [1], ValueError, "both need two"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.encodings import read_text
 from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, stack_truths
-from absence_plugins.data.tables import Columns, read_columns, read_truth
+from absence_plugins.data.tables import Columns, decide_minus, read_columns, read_truth
 
 NOT_VISIBLE = 1  # of CUB's certainties; 2: guessing, 3: probably, 4: definitely
 SHOWN = 3
@@ -26,8 +26,8 @@ def read_image_table(
         path: CSV, TSV or JSON, as :func:`~absence_plugins.data.tables.read_table` reads it.
         columns: those that are concepts; None: all that hold truths. Others (age, sex, ...) are left out with a warning.
         threshold: of tables with probabilities: present if above. None: a fraction is rejected.
-        minus: what -1 means: "absent" (CelebA), "unknown" (CheXpert), or "auto": absent where the table has no 0 and no
-            blank cell, else unknown.
+        minus: what -1 means: "absent" (CelebA), "unknown" (CheXpert), or "auto", which infers it with a warning
+            (:func:`~absence_plugins.data.tables.decide_minus`): absent where all cells are 1 or -1, else unknown.
 
     Raises:
         ValueError: no table, a column that does not exist, a cell that is no truth, with its line.
@@ -44,23 +44,20 @@ def read_image_table(
     table = read_columns(path, "file", what="concept")
     chosen = _choose(table, columns)
     cells = {key: [row[column] for column in chosen] for key, row in table.cells.items()}
-    flat = {_number(cell) for row in cells.values() for cell in row}
-    is_absent = minus == "absent" or (minus == "auto" and -1.0 in flat and flat <= {-1.0, 1.0})
+    is_absent, noted = decide_minus((cell for row in cells.values() for cell in row), table.table, minus)
 
     def truth(key: str, place: int) -> bool | None:
         cell = cells[key][place]
         number = _number(cell)
-        if number == -1 and is_absent:
-            return False
         if threshold is not None and isinstance(number, float) and number != -1:
             return number > threshold
         where = partial(table.where, key, chosen[place])
         if isinstance(number, float) and 0 < number < 1:
             raise ValueError(f"{where()} is {cell}, a probability; pass threshold=, such as 0.5")
-        return read_truth(cell, where)
+        return read_truth(cell, where, is_absent=is_absent)
 
     rows = [[truth(key, place) for place in range(len(chosen))] for key in cells]
-    table.table.warn()
+    noted.warn()
     return ImageLabels(tuple(cells), tuple(table.names[column] for column in chosen), stack_truths(rows))
 
 

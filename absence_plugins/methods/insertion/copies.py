@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.groups import as_groups
 from absence_plugins.data.groups import find_equal_rows
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
-from absence_plugins.methods.patches.images import as_groups
 
 FEWEST_IMAGES = 3
 
@@ -25,7 +25,8 @@ def find_members(dataset: Any, groups: Any) -> Tensor:
     ([0, 1, 2], [1, 0, 1])
     """
     if groups is not None or not isinstance(dataset, Tensor):
-        return as_groups(groups, len(dataset))
+        given = as_groups(groups, len(dataset))
+        return torch.arange(len(dataset)) if given is None else given
     numbers = torch.tensor(find_equal_rows(dataset))
     if (distinct := len(torch.unique(numbers))) < len(numbers):
         warnings.warn(

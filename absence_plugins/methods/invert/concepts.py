@@ -18,7 +18,7 @@ from absence_plugins.core.names import spell_name
 from absence_plugins.data.folders import FoundImages, find_images
 from absence_plugins.data.labels import stack_truths
 from absence_plugins.data.same_names import describe_missing, match_names, unify_names
-from absence_plugins.data.tables import read_columns, read_pairs, read_truth
+from absence_plugins.data.tables import decide_minus, read_columns, read_pairs, read_truth
 from absence_plugins.methods.invert.inputs import Truth, as_truth, check_names
 
 Parents = Mapping[str, str | Iterable[str]]
@@ -66,8 +66,9 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
             ``ImageFolder``, so activations collected with it fit where nothing is left out.
         attributes: a table with a header (CSV, TSV or JSON in any usual encoding:
             :func:`~absence_plugins.data.tables.read_table`); the first column names the class, every other one is an
-            attribute: 0 or 1, true or false, yes or no, blank where unknown. Names may differ from the folders' in case and composition.
-            Rows of classes that are not in the folder are passed over.
+            attribute: 0 or 1, true or false, yes or no, blank where unknown. -1 is absent in a table of 1 and -1 alone,
+            else unknown (:func:`~absence_plugins.data.tables.decide_minus`), with a warning. Names may differ from the
+            folders' in case and composition. Rows of classes that are not in the folder are passed over.
 
     Warns:
         AbsenceWarning: what was left out: hidden folders, other files, images beside the class folders, ...
@@ -161,15 +162,17 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
 def _attributes(path: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     """Names of the attributes and their values, [classes, attributes]: bool, or with NaN where they are unknown."""
     table = read_columns(path, "class", classes, what="attribute")
+    is_absent, noted = decide_minus((cell for cells in table.cells.values() for cell in cells), table.table)
     values = {}
     for key, cells in table.cells.items():  # of classes that are not in the folder, too: a slip there is a slip here
-        values[key] = [read_truth(cell, partial(table.where, key, column)) for column, cell in enumerate(cells)]
+        where = [partial(table.where, key, column) for column in range(len(cells))]
+        values[key] = [read_truth(cell, place, is_absent=is_absent) for cell, place in zip(cells, where, strict=True)]
     rows = match_names(classes, table.cells)
     for name in classes:
         if name not in rows:
             near = describe_missing(name, table.cells)
             raise ValueError(f"table {path} lacks the class {name!r}; {near}; add its line, or remove its folder")
-    table.table.warn()
+    noted.warn()
     return list(table.names), stack_truths([values[rows[name]] for name in classes])
 
 

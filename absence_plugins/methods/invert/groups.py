@@ -1,8 +1,6 @@
-"""Samples that are not independent: groups, exact copies, and a split that leaves every group on one side."""
+"""Samples that are not independent: exact copies, and a split that leaves every group on one side."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,30 +9,6 @@ from absence_plugins.methods.invert.table import Array, merge_rows
 
 TELLING = 3  # units in which copies, and no other samples, have one value
 ASKED = 16  # units that are asked
-
-
-def as_groups(groups: Any, samples: int) -> Array | None:
-    """[N] integers or strings, equal for samples of one group, as numbers 0 to G - 1; None stays None.
-
-    Raises:
-        TypeError: neither integers nor strings. ValueError: not one per sample, or only one group.
-
-    >>> as_groups(["a", "b", "a"], 3).tolist()
-    [0, 1, 0]
-    """
-    if groups is None:
-        return None
-    values = groups.detach().cpu().numpy() if isinstance(groups, torch.Tensor) else np.asarray(groups)
-    if values.dtype.kind not in "iubUS":
-        raise TypeError(
-            f"groups are {values.dtype}; pass one integer or string per sample, equal for samples of one group"
-        )
-    if values.shape != (samples,):
-        raise ValueError(f"groups have shape {values.shape}; pass one per sample, [{samples}]")
-    distinct, numbers = np.unique(values, return_inverse=True)
-    if len(distinct) < 2:
-        raise ValueError(f"all {samples} samples are of one group, {distinct[0].item()!r}; two groups are the least")
-    return numbers.reshape(-1).astype(np.int64)
 
 
 def find_copies(activations: torch.Tensor) -> Array | None:

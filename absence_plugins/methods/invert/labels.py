@@ -13,10 +13,11 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integer, check_integers, check_number, check_seed
+from absence_plugins.core.groups import as_groups
 from absence_plugins.methods.invert.certified import certify_all, cost_of
 from absence_plugins.methods.invert.choosing import description_length
 from absence_plugins.methods.invert.formula import Formula
-from absence_plugins.methods.invert.groups import as_groups, find_copies
+from absence_plugins.methods.invert.groups import find_copies
 from absence_plugins.methods.invert.inputs import as_activations, as_truth, check_names
 from absence_plugins.methods.invert.judging import HeldOut, judge, with_q
 from absence_plugins.methods.invert.parts import Data, Part, Score
@@ -146,7 +147,8 @@ def label_units(
     if min_support is not None:
         check_integer("min_support", min_support)
     table = values[:, None] if values.dim() == 1 else values
-    numbers = as_groups(groups, len(table))
+    told = as_groups(groups, len(table))
+    numbers = None if told is None else told.numpy()
     if numbers is None and holdout > 0:
         numbers = _grouped_copies(table)
     data = Data.of(table, truth, names, holdout, seed, numbers)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.groups import as_groups
+
 
 def image_at(dataset: Any, number: int) -> Tensor:
     """Image [C, H, W] number ``number``: of items ``image`` or ``(image, label, ...)``.
@@ -35,8 +37,11 @@ def checked(item: Any, number: int) -> Tensor:
 def halves(dataset: Any, split_seed: int = 0, groups: Any = None) -> tuple[list[int], list[int]]:
     """Image numbers of two disjoint random halves, each in order: one to choose patches on, one to test on.
 
-    groups: [N] integers, equal for images of one group (copies, crops, frames), which lie in one half; each half has
-    half of the groups.
+    groups: [N] integers or strings, equal for images of one group (copies, crops, frames, patients), which lie in one
+    half; each half has half of the groups.
+
+    Raises:
+        TypeError, ValueError: groups as :func:`~absence_plugins.core.groups.as_groups` rejects them.
 
     >>> first, second = halves(range(6))
     >>> sorted(first + second), len(first)
@@ -44,33 +49,14 @@ def halves(dataset: Any, split_seed: int = 0, groups: Any = None) -> tuple[list[
     >>> halves(range(6), groups=[0, 0, 0, 0, 1, 1])
     ([0, 1, 2, 3], [4, 5])
     """
-    numbers = as_groups(groups, len(dataset))
+    given = as_groups(groups, len(dataset))
+    numbers = torch.arange(len(dataset)) if given is None else given
     count = len(torch.unique(numbers))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(split_seed))
     is_first = torch.zeros(count, dtype=torch.bool)
     is_first[order[: count // 2]] = True
     chosen = is_first[numbers]
     return chosen.nonzero()[:, 0].tolist(), (~chosen).nonzero()[:, 0].tolist()
-
-
-def as_groups(groups: Any, count: int) -> Tensor:
-    """The group of each of ``count`` images as numbers from 0 [N]; None: every image is alone.
-
-    Raises:
-        TypeError: no integers. ValueError: not one per image.
-
-    >>> as_groups([7, 3, 7], 3), as_groups(None, 2)
-    (tensor([1, 0, 1]), tensor([0, 1]))
-    """
-    if groups is None:
-        return torch.arange(count)
-    numbers = torch.as_tensor(groups).detach().cpu()
-    if numbers.is_floating_point() or numbers.is_complex():
-        raise TypeError(f"groups are {numbers.dtype}; pass one integer per image, equal for images of one group")
-    if numbers.shape != (count,):
-        raise ValueError(f"groups have shape {tuple(numbers.shape)}; pass one per image, [{count}]")
-    found: Tensor = torch.unique(numbers, return_inverse=True)[1]
-    return found
 
 
 def read(dataset: Any, numbers: list[list[int]], workers: int) -> Any:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.groups import as_groups
 from absence_plugins.core.hooks import counting
 from absence_plugins.core.labels import check_classes
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions import DirectionPairs
 from absence_plugins.methods.insertion import InsertionResult
-from absence_plugins.methods.patches.images import as_groups
 from absence_plugins.report.unit.extremes import insertion_section, patches_section
 from absence_plugins.report.unit.maps import high_section, low_section
 from absence_plugins.report.unit.naming import name_section, naming_labels
@@ -94,7 +94,8 @@ def explain_unit(
         show: from model inputs [n, C, H, W] to pictures in [0, 1]; default: they are pictures.
         prepare: the other way round.
         empty: an empty pixel as the model sees it: a number, one per channel, or a torchvision ``Normalize``.
-        groups: [N] integers, equal for images that are not independent (copies, crops, frames), which no split divides.
+        groups: [N] integers or strings, equal for images that are not independent (copies, crops, frames), which
+            no split divides.
         notes: sentences for the reader, under the verdict.
         provenance: pairs for the foot of the page.
         progress: show progress bars.
@@ -170,7 +171,7 @@ def study_of(
         pairs=directions, pairs_layer=directions_layer, maps=maps, pictures=pictures,
         show=show or (lambda images: images), prepare=prepare or (lambda images: images), empty=empty,
         given=tested, progress=progress, looked=look,
-        groups=None if groups is None else as_groups(groups, len(dataset)),
+        groups=as_groups(groups, len(dataset)),
     )  # fmt: skip
 
 
