@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import get_ident
 from typing import Any
 
 import torch
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from absence_plugins.core.hooks import keep_to_thread
 
 KINDS = {  # torch functions and methods, by name
     **dict.fromkeys(("softmax", "special_softmax"), "softmax"),
@@ -182,14 +183,12 @@ def located_softmaxes() -> Iterator[list[str]]:
     """
     running: list[nn.Module] = []
     found: list[str] = []
-    thread = get_ident()
 
     def enter(module: nn.Module, _inputs: Any) -> None:
-        if get_ident() == thread:
-            running.append(module)
+        running.append(module)
 
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if get_ident() == thread and running:
+        if running:
             running.pop()
 
     def call(kind: str) -> str:
@@ -199,7 +198,10 @@ def located_softmaxes() -> Iterator[list[str]]:
         name = names.get(id(running[-1]), "")
         return f"{kind} in {repr(name) if name else 'the forward of the model'} ({type(running[-1]).__name__})"
 
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+    handles = [
+        register_module_forward_pre_hook(keep_to_thread(enter)),
+        register_module_forward_hook(keep_to_thread(leave), always_call=True),
+    ]
     try:
         with _Listening(lambda kind: found.append(call(kind))):
             yield found

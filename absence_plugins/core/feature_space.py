@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from absence_plugins.core.checks import check_choice, check_integer
-from absence_plugins.core.hooks import evaluating, hooking, quiet_forward
+from absence_plugins.core.hooks import evaluating, hooking, keep_to_thread, quiet_forward
 from absence_plugins.core.reading import plain_model, run_model
 from absence_plugins.core.units import Layer
 
@@ -90,7 +90,8 @@ class FeatureSpace:
             for name, one in model.named_modules()
             if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False))
         }
-        hooks = [partial(one.register_forward_hook, lambda module, *_call: ran.append(module)) for one in weighted]
+        keep = keep_to_thread(lambda module, *_call: ran.append(module))
+        hooks = [partial(one.register_forward_hook, keep) for one in weighted]
         with hooking(model, hooks), quiet_forward(images), evaluating(model):
             run_model(model, images)
         return Layer(weighted[ran[-1]], side="input") if ran else Layer("")

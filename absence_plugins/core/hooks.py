@@ -1,18 +1,48 @@
 """Hooks and changes of a model that live inside a ``with`` block and are gone after it.
 
-One thread at a time has them on a model, and Ctrl-C leaves none (:mod:`absence_plugins.core.turns`).
+One thread at a time has them on a model, other threads' forwards pass them (:func:`keep_to_thread`), and Ctrl-C leaves
+none (:mod:`absence_plugins.core.turns`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.turns import working_on
+
+
+def keep_to_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a forward hook that runs only in the thread that makes it: other threads may call the model meanwhile.
+
+    Replicas of ``nn.DataParallel`` run in threads of their own, and are heard.
+
+    >>> from threading import Thread
+    >>> net, seen = nn.Identity(), []
+    >>> with hooking(net, [lambda: net.register_forward_hook(keep_to_thread(lambda *call: seen.append(call[-1])))]):
+    ...     other = Thread(target=net, args=(3,))
+    ...     other.start(), other.join(), net(4)
+    (None, None, 4)
+    >>> seen
+    [4]
+    """
+    return _OfThread(hook)
+
+
+class _OfThread:
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self._hook, self._thread = hook, get_ident()
+        self.__self__ = getattr(hook, "__self__", None)  # whose method it is, as of the hook
+
+    def __call__(self, module: nn.Module, *call: Any) -> Any:
+        if get_ident() == self._thread or vars(module).get("_is_replica"):
+            return self._hook(module, *call)
+        return None
 
 
 @contextmanager
@@ -56,8 +86,8 @@ def rewritten(module: nn.Module, change: Callable[[Tensor], Tensor], *, side: st
 
     def register() -> Any:
         if side == "input":
-            return module.register_forward_pre_hook(replace_input)
-        return module.register_forward_hook(replace)
+            return module.register_forward_pre_hook(keep_to_thread(replace_input))
+        return module.register_forward_hook(keep_to_thread(replace))
 
     with hooking(module, [register]):
         yield
@@ -80,7 +110,7 @@ def counting(model: nn.Module, tick: Callable[[int], object]) -> Iterator[None]:
     def count(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
         tick(len(inputs[0]) if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() else 1)
 
-    with hooking(model, [lambda: model.register_forward_pre_hook(count)]):
+    with hooking(model, [lambda: model.register_forward_pre_hook(keep_to_thread(count))]):
         yield
 
 

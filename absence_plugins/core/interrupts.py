@@ -21,7 +21,7 @@ from collections.abc import Callable
 from inspect import CO_GENERATOR
 from threading import get_ident, main_thread
 from types import CodeType, FrameType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))  # the second only where the program handles it
 LONGEST = 2.0  # seconds that an exception waits; a step that takes longer is broken off
@@ -125,6 +125,7 @@ class _Waiting:
         self.before: dict[int, Any] = {}  # the program's own handlers
         self.kept: list[tuple[BaseException, float]] = []  # with the time
         self.again: list[tuple[BaseException, float]] = []  # on their way back
+        self.raised: list[BaseException] = []  # in the outermost block
         self.handler = self.handle  # one object
 
     def begin(self, frame: FrameType) -> None:
@@ -147,8 +148,11 @@ class _Waiting:
             if getsignal(number) is self.handler:
                 with contextlib.suppress(ValueError):  # in another thread, which frees a generator: next time
                     set_handler(number, before)
-        if self.kept:
+        try:
             self.deliver(error)
+        finally:
+            self.kept.clear()  # beside the interruption that is on its way
+            self.raised.clear()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler: raises, or keeps what it would raise and has itself called again."""
@@ -165,7 +169,7 @@ class _Waiting:
             except BaseException as raised:  # whatever the program's handler raises
                 error, since = (raised, time.monotonic()) if not self.kept else self.kept.pop()
         if time.monotonic() - since > LONGEST or not self.is_within_step(frame):
-            raise error.with_traceback(None)
+            self.throw(error)
         self.kept.append((error, since))
         with contextlib.suppress(RuntimeError):  # no thread can be started any more: raised at the end of the block
             start_new_thread(self.remind, (number,))
@@ -193,17 +197,32 @@ class _Waiting:
         return self.steps > 0
 
     def deliver(self, error: BaseException | None) -> None:
-        """Raise what waits; not beside an interruption that is on its way."""
-        if self.kept:
-            waiting, _ = self.kept.pop()
-            if error is None or isinstance(error, Exception):
-                raise waiting.with_traceback(None)
+        """Raise what waits; not beside an interruption that is on its way and says as much.
+
+        SystemExit and GeneratorExit are none, unless a handler has raised them.
+        """
+        try:
+            waiting, _ = self.kept[-1]
+            is_interrupted = isinstance(error, KeyboardInterrupt) or any(error is one for one in self.raised)
+            if is_interrupted and isinstance(waiting, (KeyboardInterrupt, type(error))):
+                return
+            self.kept.pop()
+        except IndexError:  # none, or a reminder has just taken it
+            return
+        self.throw(waiting)
+
+    def throw(self, error: BaseException) -> NoReturn:
+        """Raise an interruption."""
+        if self.open:
+            self.raised.append(error)
+        raise error.with_traceback(None)
 
     def forget(self) -> None:
         """In a forked process: what waits is raised in its parent."""
         self.thread = get_ident()
         self.kept.clear()
         self.again.clear()
+        self.raised.clear()
 
 
 _WAITING = _Waiting()

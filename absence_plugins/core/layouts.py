@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import hooking
+from absence_plugins.core.hooks import hooking, keep_to_thread
 
 FIRST = (
     *(nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm),
@@ -166,8 +166,8 @@ def _from_neighbors(
 
     registrations: list[Callable[[], Any]] = []
     for one in model.modules():
-        registrations.append(partial(one.register_forward_pre_hook, enter, prepend=True))
-        registrations.append(partial(one.register_forward_hook, passed if one is module else leave))
+        registrations.append(partial(one.register_forward_pre_hook, keep_to_thread(enter), prepend=True))
+        registrations.append(partial(one.register_forward_hook, keep_to_thread(passed if one is module else leave)))
     with (
         hooking(model, registrations),
         suppress(Exception),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+
+from absence_plugins.core.hooks import keep_to_thread
 
 
 @contextmanager
@@ -32,8 +33,8 @@ def running_modules(model: Any, *, is_running: bool = False) -> Iterator[list[st
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
             if isinstance(module, torch.jit.ScriptModule) or (is_running and module is model):
                 continue  # takes no hooks, or is entered already
-            handles.append(module.register_forward_pre_hook(_entering(running, name), prepend=True))
-            handles.append(module.register_forward_hook(_leaving(running), always_call=True))
+            handles.append(module.register_forward_pre_hook(keep_to_thread(_entering(running, name)), prepend=True))
+            handles.append(module.register_forward_hook(keep_to_thread(_leaving(running)), always_call=True))
         yield running
     finally:
         for handle in handles:
@@ -75,8 +76,8 @@ def observed_calls(model: nn.Module, see: Callable[[str, nn.Module, Any, Any], N
     try:
         for name, module in model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
-                handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
-                handles.append(module.register_forward_hook(leaving(name)))
+                handles.append(module.register_forward_pre_hook(keep_to_thread(enter), prepend=True, with_kwargs=True))
+                handles.append(module.register_forward_hook(keep_to_thread(leaving(name))))
         yield
     finally:
         for handle in handles:
@@ -84,20 +85,15 @@ def observed_calls(model: nn.Module, see: Callable[[str, nn.Module, Any, Any], N
 
 
 def _entering(running: list[str], name: str) -> Any:
-    thread = get_ident()
-
     def enter(_module: nn.Module, _inputs: Any) -> None:
-        if get_ident() == thread:
-            running.append(name)
+        running.append(name)
 
     return enter
 
 
 def _leaving(running: list[str]) -> Any:
-    thread = get_ident()
-
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if get_ident() == thread and running:
+        if running:
             running.pop()
 
     return leave

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import hooking, unchanged
+from absence_plugins.core.hooks import hooking, keep_to_thread, unchanged
 from absence_plugins.core.interrupts import undivided
 from absence_plugins.core.nearest import describe_nearest
 from absence_plugins.core.running import EXPORTED, SCRIPTED, as_written, explained_running
@@ -151,7 +151,7 @@ class Watch:
             raise ValueError(f"layer {self.name!r} {SCRIPTED}")
         inner = last_of(self.module) if self.side == "auto" else self.module
         if self.side == "input" or (self.side == "auto" and is_activation(inner)):
-            self._on(inner.register_forward_pre_hook(self._keep_input, prepend=True, with_kwargs=True))
+            self._on(inner.register_forward_pre_hook(keep_to_thread(self._keep_input), prepend=True, with_kwargs=True))
             _replacements_first(inner._forward_pre_hooks)
             return self
         inside = [one for one in self.module.modules() if is_activation(one)] if self.side == "auto" else []
@@ -169,11 +169,11 @@ class Watch:
 
     def _on_output(self, activations: list[nn.Module]) -> None:
         for activation in activations:
-            self._on(activation.register_forward_pre_hook(self._enter_activation, prepend=True))
+            self._on(activation.register_forward_pre_hook(keep_to_thread(self._enter_activation), prepend=True))
             _replacements_first(activation._forward_pre_hooks)
-            self._on(activation.register_forward_hook(self._leave_activation, prepend=True))
+            self._on(activation.register_forward_hook(keep_to_thread(self._leave_activation), prepend=True))
         # in front of other hooks: the copy is taken before anything works in place on the output
-        self._on(self.module.register_forward_hook(self._keep_output, prepend=True))
+        self._on(self.module.register_forward_hook(keep_to_thread(self._keep_output), prepend=True))
         _replacements_first(self.module._forward_hooks)
 
     def __exit__(self, *error: object) -> None:
@@ -313,5 +313,5 @@ def stopped_at(model: nn.Module, watch: Watch) -> Iterator[Callable[..., Tensor]
     with unchanged(plain_model(model)), watch:
         for module in plain_model(model).modules():
             module.training = False  # exported programs have no eval()
-        with hooking(watch.module, [lambda: watch.module.register_forward_hook(stop)]):
+        with hooking(watch.module, [lambda: watch.module.register_forward_hook(keep_to_thread(stop))]):
             yield run

@@ -10,6 +10,7 @@ from typing import Any, Self
 from torch import nn
 
 from absence_plugins.core.endings import LastOperation
+from absence_plugins.core.hooks import keep_to_thread
 from absence_plugins.core.interrupts import undivided
 from absence_plugins.core.reading import Watch, find_module, plain_model, tensor_of
 from absence_plugins.core.turns import working_on
@@ -39,9 +40,9 @@ class RootWatch(Watch):
         self._running: list[Any] = []
 
     def _on_output(self, activations: list[nn.Module]) -> None:
-        self._on(self.module.register_forward_pre_hook(self._begin))
+        self._on(self.module.register_forward_pre_hook(keep_to_thread(self._begin)))
         super()._on_output(activations)
-        self._on(self.module.register_forward_hook(self._leave, always_call=True))
+        self._on(self.module.register_forward_hook(keep_to_thread(self._leave), always_call=True))
 
     def _off(self) -> None:
         super()._off()
@@ -94,7 +95,7 @@ class Recorder:
         self._stack.enter_context(working_on(self.model))
         for module in self.model.modules():
             if module is not self.model:
-                self._stack.callback(module.register_forward_hook(self._keep).remove)
+                self._stack.callback(module.register_forward_hook(keep_to_thread(self._keep)).remove)
         return self
 
     def __exit__(self, *error: object) -> None:

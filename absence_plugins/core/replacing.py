@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import hooking
+from absence_plugins.core.hooks import hooking, keep_to_thread
 from absence_plugins.core.reading import Watch, plain_model, tensor_of
 from absence_plugins.core.running import as_written
 from absence_plugins.core.turns import working_on
@@ -53,7 +53,7 @@ def replacing(model: nn.Module, layer: str | Layer, change: Callable[[Tensor], T
 
     inner = plain_model(model)
     with (
-        hooking(inner, [lambda: inner.register_forward_pre_hook(keep, with_kwargs=True)]),
+        hooking(inner, [lambda: inner.register_forward_pre_hook(keep_to_thread(keep), with_kwargs=True)]),
         replaced(at.watch(model), changed) as replacement,
     ):
         yield

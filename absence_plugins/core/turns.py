@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 import weakref
-from threading import Lock, current_thread, get_ident
+from threading import Lock, RLock, Thread, current_thread
 from threading import enumerate as enumerate_threads
 from typing import Any, Self
 
@@ -24,8 +24,9 @@ class working_on(guarding):
 
     The thread itself may enter again. Ctrl-C is deferred as in
     :class:`~absence_plugins.core.interrupts.guarding`. What is no module (a function) is not locked. A thread that
-    waits long says for whom (AbsenceWarning); a thread that has ended without leaving its block is not waited for.
-    Plain calls of the model by the user hold nothing.
+    waits long says for whom (AbsenceWarning); a thread that has ended without leaving its block is not waited for
+    (in Python before 3.13, one that was started by other means than ``threading`` is). All that one block names is
+    taken in one order, whatever the order of the names. Plain calls of the model by the user hold nothing.
 
     >>> net = nn.Sequential(nn.Identity())
     >>> with working_on(net), working_on(net[0]):
@@ -35,15 +36,14 @@ class working_on(guarding):
 
     def __init__(self, *models: Any) -> None:
         self._models = models
-        self._held: list[_ModelLock] = []
+        self._held: list[tuple[_ModelLock, int]] = []
 
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            for model in self._models:
-                for lock in _locks_of(model):
-                    lock.acquire()
-                    self._held.append(lock)
+            locks = {lock.number: lock for model in self._models for lock in _locks_of(model)}
+            for number in sorted(locks):
+                self._held.append((locks[number], locks[number].acquire()))
         except BaseException as error:
             self.__exit__(None, error, None)
             raise
@@ -51,7 +51,8 @@ class working_on(guarding):
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         while self._held:
-            self._held.pop().release()
+            lock, turn = self._held.pop()
+            lock.release(turn)
         super().__exit__(kind, error, trace)
 
 
@@ -60,63 +61,69 @@ class _ModelLock:
 
     made = 0
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_last: bool = False) -> None:
         _ModelLock.made += 1
-        self.number = _ModelLock.made  # the order in which several are taken
+        self.number = _ModelLock.made + is_last * 2**62  # the order in which several are taken
         self._lock = Lock()
-        self._owner = 0  # of a thread
+        self._owner: Thread | None = None  # no number, which another thread may get later
         self._count = 0
+        self._turn = 0  # how often it went to a thread
 
-    def acquire(self) -> None:
-        """Wait until no other thread holds it."""
-        own = get_ident()
-        if self._owner != own:
+    def acquire(self) -> int:
+        """Wait until no other thread holds it; returns what :meth:`release` takes."""
+        own = current_thread()  # from now on `threading` knows this thread, also one that it has not started
+        if self._owner is not own:
             if not self._lock.acquire(blocking=False):
                 self._wait()
-            self._owner = own
-        self._count += 1
+            with _TABLE:
+                self._owner, self._count, self._turn = own, 0, self._turn + 1
+        with _TABLE:
+            self._count += 1
+            return self._turn
 
-    def release(self) -> None:
-        """Once for every time it was acquired."""
-        self._count -= 1
-        if self._count == 0:
-            self._owner = 0
-            self._lock.release()
+    def release(self, turn: int) -> None:
+        """Once for every time it was acquired. Nothing where another thread has taken it over meanwhile."""
+        with _TABLE:
+            if turn != self._turn:
+                return
+            self._count -= 1
+            if self._count == 0:
+                self._owner = None
+                self._lock.release()
 
     def _wait(self) -> None:
         began, is_said = time.monotonic(), False
         while not self._lock.acquire(timeout=LOOK):
             deliver()  # Ctrl-C
             owner = self._owner
-            name = {thread.ident: thread.name for thread in enumerate_threads()}.get(owner)
-            if owner and name is None and self._inherit(owner):
+            if owner is not None and owner not in enumerate_threads() and self._inherit(owner):
                 return
             if not is_said and time.monotonic() - began > PATIENCE:
                 is_said = True
                 warnings.warn(
-                    f"thread {current_thread().name!r} waits for a model on which thread {name!r} has been working for "
-                    f"{PATIENCE:g} s; is a `with` block, or a generator with one, still open there?",
+                    f"thread {current_thread().name!r} waits for a model on which thread {owner.name if owner else ''!r} "
+                    f"has been working for {PATIENCE:g} s; is a `with` block, or a generator with one, still open there?",
                     AbsenceWarning,
                     stacklevel=4,
                 )
 
-    def _inherit(self, owner: int) -> bool:
+    def _inherit(self, owner: Thread) -> bool:
         """Take over from a thread that has ended and never left its block; of several that wait one does."""
         with _TABLE:
-            if self._owner != owner:
+            if self._owner is not owner:
                 return False
-            self._owner, self._count = get_ident(), 0
+            self._owner, self._count, self._turn = current_thread(), 0, self._turn + 1
             return True
 
 
 class Shared:
-    """What is not a model, but also belongs to one thread at a time: :class:`working_on` takes it beside models."""
+    """What is not a model, but also belongs to one thread at a time: :class:`working_on` takes it after models."""
 
     def __init__(self) -> None:
-        self.locks = (_ModelLock(),)
+        self.locks = (_ModelLock(is_last=True),)
 
 
-_TABLE = Lock()
+_TABLE = RLock()  # whatever is freed under it may give a lock back
 _OF_MODULE: weakref.WeakKeyDictionary[nn.Module, _ModelLock] = weakref.WeakKeyDictionary()
 _OF_MODEL: weakref.WeakKeyDictionary[nn.Module, tuple[_ModelLock, ...]] = weakref.WeakKeyDictionary()
 
@@ -141,7 +148,7 @@ def _locks_of(model: Any) -> tuple[_ModelLock, ...]:
 def _forget() -> None:
     """In a forked process, where another thread of its parent may have held it."""
     global _TABLE
-    _TABLE = Lock()
+    _TABLE = RLock()
 
 
 if hasattr(os, "register_at_fork"):

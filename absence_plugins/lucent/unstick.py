@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.hooks import keep_to_thread
+
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
@@ -50,8 +52,8 @@ def redirected(model: nn.Module) -> Iterator[None]:
                 ) -> Any:
                     return _Redirect.apply(kept.pop(), output.detach())
 
-                stack.callback(module.register_forward_pre_hook(before).remove)
-                stack.callback(module.register_forward_hook(after, prepend=True).remove)
+                stack.callback(module.register_forward_pre_hook(keep_to_thread(before)).remove)
+                stack.callback(module.register_forward_hook(keep_to_thread(after), prepend=True).remove)
         yield
 
 

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.endings import LastOperation
-from absence_plugins.core.hooks import hooking
+from absence_plugins.core.hooks import hooking, keep_to_thread
 from absence_plugins.core.interrupts import undivided
 from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.precision import coarsest, is_coarse, warn_unresolved
@@ -24,26 +23,24 @@ from absence_plugins.core.scores import logits_of
 
 
 class ScoresOnly:
-    """Two hooks on the root of a model, the innermost ones: it returns its scores in the thread that registers them.
+    """Two hooks on the root of a model, the innermost ones: it returns its scores.
 
     ``cuts``: where it ends in a softmax or sigmoid, the logits in front of it; ``ending`` then says in which.
     """
 
     def __init__(self) -> None:
-        self.owner, self.cuts, self.ending = get_ident(), False, ""
+        self.cuts, self.ending = False, ""
         self._running: list[Any] = []
 
     @undivided
     def enter(self, _module: nn.Module, _inputs: tuple[Any, ...]) -> None:
         """The forward begins."""
-        if self.cuts and get_ident() == self.owner:
+        if self.cuts:
             self._running.append(LastOperation())
             self._running[-1].__enter__()
 
     def leave(self, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
         """It ends, also if it raises (output is None then)."""
-        if get_ident() != self.owner:
-            return None
         last = self._leave_mode()
         if output is None or (last is None and isinstance(output, Tensor)):
             return None
@@ -93,8 +90,8 @@ def scores_only(model: Any) -> Iterator[ScoresOnly]:
         yield reading
         return
     hooks = [  # inside of the rules' own
-        partial(model.register_forward_pre_hook, reading.enter),
-        partial(model.register_forward_hook, reading.leave, prepend=True, always_call=True),
+        partial(model.register_forward_pre_hook, keep_to_thread(reading.enter)),
+        partial(model.register_forward_hook, keep_to_thread(reading.leave), prepend=True, always_call=True),
     ]
     with hooking(model, hooks):
         try:

@@ -167,6 +167,38 @@ def test_two_threads_take_turns_on_a_model(name: str) -> None:
     assert gate.was_alone or name == "zennit, context"
 
 
+class Meanwhile(nn.Module):
+    """While a thread explains, another one predicts, with the same model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: list[nn.Module] = []  # no submodule
+        self.found: list[Tensor] = []
+        self.thread = threading.get_ident()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.model and threading.get_ident() == self.thread:
+            with ThreadPoolExecutor(1) as pool:
+                self.found.append(pool.submit(lambda: self.model[0](X.flip(3))).result().detach())
+        return x
+
+
+# the host's own hooks are heard in every thread
+HOSTS = {"captum, Captum itself", "captum, layer", "zennit, canonizers"}
+
+
+@pytest.mark.parametrize("name", [one for one in WORKS if one not in HOSTS])
+def test_predictions_in_another_thread_meet_no_hooks(name: str) -> None:
+    crowd = Meanwhile()
+    net = make_net(crowd)
+    net.insert(4, crowd)
+    wanted, predicted = WORKS[name](net, X), net(X.flip(3)).detach()
+    crowd.model.append(net)
+    assert torch.equal(WORKS[name](net, X), wanted)
+    assert crowd.found
+    assert all(torch.equal(one, predicted) for one in crowd.found)
+
+
 def test_four_threads_that_read_one_unit() -> None:
     """As a web server does (F46)."""
     torch.manual_seed(0)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from threading import get_ident
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.hooks import quiet_forward, reversible, unchanged
+from absence_plugins import Layer, Unit
+from absence_plugins.core.hooks import counting, quiet_forward, reversible, rewritten, unchanged
+from absence_plugins.core.module_calls import observed_calls, running_modules
 from absence_plugins.core.reading import Watch
 from absence_plugins.core.recorder import Recorder
+from absence_plugins.core.replacing import replacing
 
 
 def hooks(net: nn.Module) -> int:
@@ -155,3 +161,113 @@ def test_reversible_keeps_what_happens_after_its_block() -> None:
     assert net.weight.tolist() == [[3.0, 3.0], [3.0, 3.0]]
     assert net.added == 1
     assert net.bias.any()
+
+
+# -- other threads -----------------------------------------------------------------------------------------------------
+
+
+class Meanwhile(nn.Module):
+    """While one thread is here, another one calls the whole model on another image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: list[nn.Module] = []  # no submodule
+        self.thread, self.found = get_ident(), list[Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.model and get_ident() == self.thread:
+            with ThreadPoolExecutor(1) as pool:
+                self.found.append(pool.submit(lambda: self.model[0](torch.full((1, 3), 7.0))).result().detach())
+        return x
+
+
+class Block(nn.Module):
+    def __init__(self, meanwhile: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.relu, self.meanwhile = nn.Linear(4, 4), nn.ReLU(), meanwhile
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.meanwhile(self.linear(x)))  # type: ignore[no-any-return]
+
+
+def crowded_net() -> tuple[nn.Sequential, Meanwhile]:
+    torch.manual_seed(0)
+    crowd = Meanwhile()
+    net = nn.Sequential(
+        nn.Linear(3, 4), Block(crowd), nn.Linear(4, 4), nn.ReLU(), crowd, nn.Linear(4, 2), nn.Softmax(1)
+    )
+    return net.eval(), crowd
+
+
+def read_twice(net: nn.Module, x: Tensor) -> Tensor:
+    with Layer("1").reading(net) as run:  # stops at the layer the second time
+        return torch.stack([run(x), run(x)])
+
+
+def in_block(block: Callable[[nn.Module], AbstractContextManager[Any]]) -> Callable[[nn.Module, Tensor], Tensor]:
+    def work(net: nn.Module, x: Tensor) -> Tensor:
+        with block(net):
+            return net(x)  # type: ignore[no-any-return]
+
+    return work
+
+
+def recorded(net: nn.Module, x: Tensor) -> Tensor:
+    with Recorder(net) as recorder:
+        net(x)
+        return recorder.outputs[net.get_submodule("3")]  # type: ignore[no-any-return]
+
+
+def counted(net: nn.Module, x: Tensor) -> Tensor:
+    seen: list[int] = []
+    with counting(net, seen.append):
+        net(x)
+    return torch.tensor(seen)
+
+
+def listed(net: nn.Module, x: Tensor) -> Tensor:
+    seen: list[str] = []
+    with ExitStack() as stack:
+        running = stack.enter_context(running_modules(net))
+        stack.enter_context(observed_calls(net, lambda name, *_: seen.append("/".join((name, *running)))))
+        net(x)
+    return torch.tensor([*"|".join(seen).encode()])
+
+
+BLOCKS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "unit": lambda net, x: Unit("2", 1).values(net, x),
+    "input of an activation": lambda net, x: Layer("3").read(net, x),
+    "block that ends in an activation": lambda net, x: Layer("1").read(net, x),
+    "logits": lambda net, x: Layer("").read(net, x),
+    "reading": read_twice,
+    "recorder": recorded,
+    "replaced block": in_block(lambda net: replacing(net, "1", lambda maps: maps * 2)),
+    "replaced input": in_block(lambda net: replacing(net, "3", lambda maps: maps * 2)),
+    "rewritten": in_block(lambda net: rewritten(net.get_submodule("2"), lambda value: value * 2)),
+    "rewritten input": in_block(lambda net: rewritten(net.get_submodule("2"), lambda value: value * 2, side="input")),
+    "counting": counted,
+    "names of modules": listed,
+}
+
+
+@pytest.mark.parametrize("name", list(BLOCKS))
+def test_hooks_do_not_meet_the_calls_of_other_threads(name: str) -> None:
+    """As a server does, which predicts in one thread and explains in another."""
+    (net, crowd), x = crowded_net(), torch.ones(1, 3)
+    alone, predicted = BLOCKS[name](net, x).detach(), net(torch.full((1, 3), 7.0)).detach()
+    crowd.model.append(net)
+    assert torch.equal(BLOCKS[name](net, x), alone)
+    assert crowd.found
+    assert all(torch.equal(one, predicted) for one in crowd.found)
+
+
+def test_replicas_of_data_parallel_are_heard_in_their_threads() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.ones(1, 3)
+    with rewritten(net[0], lambda value: value * 0 + 5), ThreadPoolExecutor(1) as pool:
+        replica = net._replicate_for_data_parallel()
+        replica._modules = {name: one._replicate_for_data_parallel() for name, one in net.named_children()}
+        for copied, one in zip(replica.children(), net.children(), strict=True):
+            for name, value in one.named_parameters():
+                setattr(copied, name, value)
+        assert pool.submit(replica, x).result().tolist() == [[5.0] * 4]
+        assert pool.submit(net, x).result().tolist() != [[5.0] * 4]

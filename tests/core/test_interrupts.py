@@ -128,6 +128,53 @@ def test_a_step_that_hangs_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> Non
     assert time.monotonic() < began + 10
 
 
+def held() -> Iterator[None]:
+    with guarding(), Patch("leaving"):
+        yield
+
+
+def test_ctrl_c_in_a_generator_that_is_closed_is_not_lost() -> None:
+    generator = held()
+    next(generator)
+    with pytest.raises(KeyboardInterrupt):
+        generator.close()  # type: ignore[attr-defined]
+
+
+def leave(number: int, frame: Any) -> None:
+    raise SystemExit(number)
+
+
+@pytest.mark.parametrize("first", [SystemExit(), GeneratorExit(), "SIGTERM", "SIGINT", "Ctrl-C by hand"])
+@pytest.mark.parametrize("second", ["SIGTERM", "SIGINT"])
+def test_what_waits_is_dropped_only_beside_an_interruption_that_says_as_much(first: Any, second: str) -> None:
+    """A program may go on after a Ctrl-C, or a `sys.exit` of its own; not after SIGTERM."""
+    before = signal.signal(signal.SIGTERM, leave)
+    raised = {"SIGTERM": SystemExit, "SIGINT": KeyboardInterrupt, "Ctrl-C by hand": KeyboardInterrupt}
+    seen: list[BaseException] = []
+
+    def work() -> None:
+        with guarding():
+            try:
+                if first in ("SIGTERM", "SIGINT"):
+                    signal.raise_signal(getattr(signal, first))
+                raise KeyboardInterrupt if first == "Ctrl-C by hand" else first
+            except BaseException as error:
+                seen.append(error)
+                interrupts._WAITING.kept.append((raised[second](15), time.monotonic()))  # in the step that is left
+                raise
+
+    try:
+        with pytest.raises(BaseException) as found:
+            work()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    is_dropped = first in raised and not (raised[first] is KeyboardInterrupt and second == "SIGTERM")
+    assert (found.value is seen[0]) == is_dropped
+    assert is_dropped or type(found.value) is raised[second]
+    assert not interrupts._WAITING.kept
+    assert not interrupts._WAITING.raised
+
+
 def test_what_the_programs_own_handler_raises_waits_too() -> None:
     """As a service that ends by SIGTERM."""
 

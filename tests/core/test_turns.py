@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -127,6 +128,77 @@ def test_a_thread_that_ended_inside_its_block_is_not_waited_for(monkeypatch: pyt
     assert enters(model)
     with working_on(model):
         pass
+
+
+def test_a_thread_that_python_has_not_started_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of mod_wsgi and uWSGI."""
+    monkeypatch.setattr(turns, "LOOK", 0.01)
+    model, held, free, left = nn.ReLU(), threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with working_on(model):
+            held.set()
+            free.wait(10)
+        left.set()
+
+    _thread.start_new_thread(hold, ())
+    assert held.wait(10)
+    assert not enters(model)
+    free.set()
+    with working_on(model):
+        assert left.wait(10)
+
+
+def test_a_block_that_was_taken_over_gives_back_nothing_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LOOK", 0.01)
+    model, kept = nn.ReLU(), []
+
+    def leave_open() -> None:
+        kept.append(working(model))
+        kept[0].__enter__()
+
+    thread = threading.Thread(target=leave_open)
+    thread.start()
+    thread.join()
+    with working_on(model):
+        kept.pop().__exit__(None, None, None)
+        gc.collect()
+        assert not enters(model)
+    assert enters(model)
+
+
+@pytest.mark.parametrize("late", [nn.ReLU, Shared])
+def test_the_order_of_the_models_does_not_matter(late: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both threads have their first before they ask for the second."""
+    one, other, both = nn.ReLU(), late(), threading.Barrier(2)
+    acquire = turns._ModelLock.acquire
+
+    def slow(lock: Any) -> int:
+        turn = acquire(lock)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.05)
+        return turn
+
+    monkeypatch.setattr(turns._ModelLock, "acquire", slow)
+    left = []
+
+    def work(*models: Any) -> None:
+        with working_on(*models):
+            left.append(1)
+
+    threads = [threading.Thread(target=work, args=models, daemon=True) for models in ((one, other), (other, one))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert left == [1, 1]
+
+
+def test_what_is_no_model_is_taken_last() -> None:
+    """A block around may hold the model already."""
+    shared, model = Shared(), nn.ReLU()
+    with working_on(shared, model) as work:
+        assert [lock for lock, _ in work._held] == [*turns._locks_of(model), *shared.locks]
 
 
 def test_a_generator_that_another_thread_frees_gives_the_turn_back() -> None:
