@@ -118,37 +118,37 @@ def _share(value: Any, calls: list[RecordedCall]) -> Any:
 
 def _isolate(transform: Any) -> Any:
     """A copy of a transform, so that generators, statistics and counters that it holds stay as they are; itself where it
-    cannot be copied, or belongs to another object. Parameters of modules in it are shared, as they may be large.
+    cannot be copied, belongs to another object, or holds something with a ``__del__``, which a copy would close.
+    Parameters of modules in it are shared, as they may be large.
     """
     if isinstance(transform, MethodType):
         return transform
     try:
-        return copy.deepcopy(transform, {id(own): own for own in _find_parameters(transform, set())})
-    except Exception:  # of a file, a lock, ...
+        parts = list(_walk(transform, set()))
+        if any(hasattr(type(part), "__del__") for part in parts):
+            return transform
+        return copy.deepcopy(transform, {id(part): part for part in parts if isinstance(part, torch.nn.Parameter)})
+    except Exception:  # of a lock, ...
         return transform
 
 
-def _find_parameters(value: Any, seen: set[int]) -> Iterator[torch.nn.Parameter]:
-    """The parameters of the modules that a transform is or holds."""
+def _walk(value: Any, seen: set[int]) -> Iterator[Any]:
+    """What a transform is and holds, at any depth."""
     if id(value) in seen or isinstance(value, (type, ModuleType, FunctionType, str)):
         return
     seen.add(id(value))
-    parts: list[Any]
-    if isinstance(value, Tensor):
-        parts = []
-        if isinstance(value, torch.nn.Parameter):
-            yield value
-    elif isinstance(value, partial):
-        parts = [value.func, *value.args, *value.keywords.values()]
+    yield value
+    parts: list[Any] = list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, partial):
+        parts += [value.func, *value.args, *value.keywords.values()]
     elif isinstance(value, MethodType):
-        parts = [value.__self__]
+        parts.append(value.__self__)
     elif isinstance(value, dict):
-        parts = list(value.values())
-    else:
-        is_list = isinstance(value, (list, tuple, set, frozenset)) and len(value) <= LONGEST
-        parts = [*(value if is_list else ()), *getattr(value, "__dict__", {}).values()]
+        parts += value.values()
+    elif isinstance(value, (list, tuple, set, frozenset)) and len(value) <= LONGEST:
+        parts += value
     for part in parts:
-        yield from _find_parameters(part, seen)
+        yield from _walk(part, seen)
 
 
 def _has_transform(value: Any) -> bool:
