@@ -25,6 +25,7 @@ from typing import Any, NoReturn, Self, TypeVar
 
 SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))  # the second only where the program handles it
 LONGEST = 2.0  # seconds that an exception waits; a step that takes longer is broken off
+LOOKS = 100  # and so many looks at least: a process that was stopped for seconds has not taken long
 REMINDER = 0.002  # seconds between two looks whether the step has ended
 NAMES = frozenset(
     {"__enter__", "__exit__", "__del__", "enter_context", "remove"}
@@ -123,8 +124,8 @@ class _Waiting:
         self.steps = 0  # of `uncut`
         self.root: FrameType | None = None  # of the outermost block: who called it is not asked
         self.before: dict[int, Any] = {}  # the program's own handlers
-        self.kept: list[tuple[BaseException, float]] = []  # with the time
-        self.again: list[tuple[BaseException, float]] = []  # on their way back
+        self.kept: list[tuple[BaseException, float, int]] = []  # with the time, and the looks since
+        self.again: list[tuple[BaseException, float, int]] = []  # on their way back
         self.raised: list[BaseException] = []  # in the outermost block
         self.handler = self.handle  # one object
 
@@ -157,7 +158,7 @@ class _Waiting:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler: raises, or keeps what it would raise and has itself called again."""
         if self.again:
-            error, since = self.again.pop()
+            error, since, looks = self.again.pop()
         else:
             before = self.before.get(number, signal.default_int_handler)
             if not self.open and not self.is_within_step(frame):  # a program had saved the handler, and put it back
@@ -167,10 +168,11 @@ class _Waiting:
                 before(number, frame)
                 return
             except BaseException as raised:  # whatever the program's handler raises
-                error, since = (raised, time.monotonic()) if not self.kept else self.kept.pop()
-        if time.monotonic() - since > LONGEST or not self.is_within_step(frame):
+                error, since, looks = (raised, time.monotonic(), 0) if not self.kept else self.kept.pop()
+        is_long = looks >= LOOKS and time.monotonic() - since > LONGEST
+        if is_long or not self.is_within_step(frame):
             self.throw(error)
-        self.kept.append((error, since))
+        self.kept.append((error, since, looks + 1))
         with contextlib.suppress(RuntimeError):  # no thread can be started any more: raised at the end of the block
             start_new_thread(self.remind, (number,))
 
@@ -202,7 +204,7 @@ class _Waiting:
         SystemExit and GeneratorExit are none, unless a handler has raised them.
         """
         try:
-            waiting, _ = self.kept[-1]
+            waiting = self.kept[-1][0]
             is_interrupted = isinstance(error, KeyboardInterrupt) or any(error is one for one in self.raised)
             if is_interrupted and isinstance(waiting, (KeyboardInterrupt, type(error))):
                 return

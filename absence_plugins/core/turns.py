@@ -17,6 +17,7 @@ from absence_plugins.core.interrupts import deliver, guarding
 
 PATIENCE = 10.0  # seconds until a thread that waits says for whom
 LOOK = 0.1  # seconds between two looks whether to go on waiting
+ORPHANED = 30  # looks at which a lock was nobody's: who had it was broken off while taking it or giving it back
 
 
 class working_on(guarding):
@@ -92,11 +93,13 @@ class _ModelLock:
                 self._lock.release()
 
     def _wait(self) -> None:
-        began, is_said = time.monotonic(), False
+        began, is_said, orphaned = time.monotonic(), False, 0
         while not self._lock.acquire(timeout=LOOK):
             deliver()  # Ctrl-C
             owner = self._owner
-            if owner is not None and owner not in enumerate_threads() and self._inherit(owner):
+            orphaned = orphaned + 1 if owner is None else 0
+            is_left = orphaned >= ORPHANED if owner is None else owner not in enumerate_threads()
+            if is_left and self._inherit(owner):
                 return
             if not is_said and time.monotonic() - began > PATIENCE:
                 is_said = True
@@ -107,8 +110,8 @@ class _ModelLock:
                     stacklevel=4,
                 )
 
-    def _inherit(self, owner: Thread) -> bool:
-        """Take over from a thread that has ended and never left its block; of several that wait one does."""
+    def _inherit(self, owner: Thread | None) -> bool:
+        """Take over from a thread that has ended and never left its block, or from nobody; of several that wait one does."""
         with _TABLE:
             if self._owner is not owner:
                 return False

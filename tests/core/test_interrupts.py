@@ -128,6 +128,32 @@ def test_a_step_that_hangs_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> Non
     assert time.monotonic() < began + 10
 
 
+def test_a_process_that_was_stopped_for_seconds_breaks_nothing_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock has gone on meanwhile, and the step has not taken long."""
+    monkeypatch.setattr(interrupts, "start_new_thread", lambda *_: None)
+    now = [0.0]
+    monkeypatch.setattr(interrupts.time, "monotonic", lambda: now[0])
+
+    def stop() -> None:
+        now[0] += 100
+        interrupts._WAITING.again.append(interrupts._WAITING.kept.pop())  # the reminder, behind the pause
+        press()
+
+    class Stopped:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *error: object) -> None:
+            press()
+            stop()
+            done.append("left")
+
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), guarding(), Stopped():
+        pass
+    assert done == ["left"]
+
+
 def held() -> Iterator[None]:
     with guarding(), Patch("leaving"):
         yield
@@ -160,7 +186,7 @@ def test_what_waits_is_dropped_only_beside_an_interruption_that_says_as_much(fir
                 raise KeyboardInterrupt if first == "Ctrl-C by hand" else first
             except BaseException as error:
                 seen.append(error)
-                interrupts._WAITING.kept.append((raised[second](15), time.monotonic()))  # in the step that is left
+                interrupts._WAITING.kept.append((raised[second](15), time.monotonic(), 0))  # in the step that is left
                 raise
 
     try:

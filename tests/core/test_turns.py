@@ -245,6 +245,17 @@ def test_ctrl_c_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert enters(model)
 
 
+def test_what_was_broken_off_while_it_gave_a_model_back_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LOOK", 0.01)
+    model = nn.ReLU()
+    (lock,) = turns._locks_of(model)
+    assert lock._lock.acquire(blocking=False)  # locked, and nobody's
+    for _ in range(2):
+        with working_on(model), working_on(model):
+            assert not enters(model)
+    assert enters(model)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_process_does_not_wait_for_its_parents_threads() -> None:
