@@ -27,7 +27,7 @@ class working_on(guarding):
     :class:`~absence_plugins.core.interrupts.guarding`. What is no module (a function) is not locked. A thread that
     waits long says for whom (AbsenceWarning); a thread that has ended without leaving its block is not waited for
     (in Python before 3.13, one that was started by other means than ``threading`` is). All that one block names is
-    taken in one order, whatever the order of the names. Plain calls of the model by the user hold nothing.
+    taken in one order, whatever the order of the names. ``guest_of``: see :class:`lending`. Plain calls of the model by the user hold nothing.
 
     >>> net = nn.Sequential(nn.Identity())
     >>> with working_on(net), working_on(net[0]):
@@ -35,8 +35,10 @@ class working_on(guarding):
     1
     """
 
-    def __init__(self, *models: Any) -> None:
-        self._models = models
+    is_block = False  # in which a user's own code runs
+
+    def __init__(self, *models: Any, guest_of: Any = None) -> None:
+        self._models, self._guest_of = models, guest_of
         self._held: list[tuple[_ModelLock, int]] = []
 
     def __enter__(self) -> Self:
@@ -44,7 +46,7 @@ class working_on(guarding):
         try:
             locks = {lock.number: lock for model in self._models for lock in _locks_of(model)}
             for number in sorted(locks):
-                self._held.append((locks[number], locks[number].acquire()))
+                self._held.append(locks[number].acquire(self._guest_of, is_block=self.is_block))
         except BaseException as error:
             self.__exit__(None, error, None)
             raise
@@ -54,6 +56,42 @@ class working_on(guarding):
         while self._held:
             lock, turn = self._held.pop()
             lock.release(turn)
+        super().__exit__(kind, error, trace)
+
+
+class lending(working_on):
+    """A block in which a user's own code runs while a model is changed: only what wants the change works on it.
+
+    That is this thread, and in other threads what names the same ``change``, or :data:`ANY`: ``working_on(model,
+    guest_of=change)``. They take turns, as the user's code may wait for them. Everything else waits as long as something
+    works in the block; 10 s behind that it is rejected, as it may be what the block waits for.
+
+    >>> net, change = nn.Identity(), "merged weights"
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> def work(x: int) -> int:
+    ...     with working_on(net, guest_of=change):
+    ...         return net(x)
+    >>> with lending(change, net), ThreadPoolExecutor(2) as pool:
+    ...     list(pool.map(work, range(3)))
+    [0, 1, 2]
+    """
+
+    is_block = True
+
+    def __init__(self, change: Any, *models: Any) -> None:
+        super().__init__(*models)
+        self._change, self._is_lent = change, False
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        for lock, _ in self._held:
+            lock.lend(self._change)
+        self._is_lent = True
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        for lock, turn in self._held if self._is_lent else ():
+            lock.take_back(self._change, turn)
         super().__exit__(kind, error, trace)
 
 
@@ -69,18 +107,39 @@ class _ModelLock:
         self._owner: Thread | None = None  # no number, which another thread may get later
         self._count = 0
         self._turn = 0  # how often it went to a thread
+        self._free_since = time.monotonic()
+        self._lent_for: list[Any] = []  # by blocks of the owner
+        self._inside: _ModelLock | None = None  # of the owner and the guests, in such a block
 
-    def acquire(self) -> int:
-        """Wait until no other thread holds it; returns what :meth:`release` takes."""
+    def acquire(self, guest_of: Any = None, *, is_block: bool = False) -> tuple[_ModelLock, int]:
+        """Wait until no other thread holds it; returns what is to be released: this lock or one inside, and the turn."""
         own = current_thread()  # from now on `threading` knows this thread, also one that it has not started
-        if self._owner is not own:
-            if not self._lock.acquire(blocking=False):
-                self._wait()
+        wait, orphaned, began, is_said = 0.0, 0, time.monotonic(), False
+        while True:
             with _TABLE:
-                self._owner, self._count, self._turn = own, 0, self._turn + 1
-        with _TABLE:
-            self._count += 1
-            return self._turn
+                inside = self._inside
+                if self._owner is own and (inside is None or is_block):
+                    self._count += 1
+                    return self, self._turn
+                is_let_in = inside is not None and (self._is_held_by(own) or self._admits(guest_of))
+            if inside is not None and is_let_in:
+                held = inside.acquire(guest_of)
+                if self._inside is inside:
+                    return held
+                held[0].release(held[1])  # the block has ended meanwhile
+                continue
+            owner = self._owner
+            orphaned = orphaned + 1 if wait and owner is None else 0
+            if self._lock.acquire(timeout=wait) or (wait and self._inherit(owner, orphaned)):
+                with _TABLE:
+                    self._owner, self._count, self._turn = own, 1, self._turn + 1
+                    return self, self._turn
+            deliver()  # Ctrl-C
+            self._check_awake(own, began)
+            if not is_said and time.monotonic() - began > PATIENCE:
+                is_said = True
+                self._say(own)
+            wait = LOOK
 
     def release(self, turn: int) -> None:
         """Once for every time it was acquired. Nothing where another thread has taken it over meanwhile."""
@@ -89,34 +148,59 @@ class _ModelLock:
                 return
             self._count -= 1
             if self._count == 0:
-                self._owner = None
+                self._owner, self._free_since = None, time.monotonic()
                 self._lock.release()
 
-    def _wait(self) -> None:
-        began, is_said, orphaned = time.monotonic(), False, 0
-        while not self._lock.acquire(timeout=LOOK):
-            deliver()  # Ctrl-C
-            owner = self._owner
-            orphaned = orphaned + 1 if owner is None else 0
-            is_left = orphaned >= ORPHANED if owner is None else owner not in enumerate_threads()
-            if is_left and self._inherit(owner):
-                return
-            if not is_said and time.monotonic() - began > PATIENCE:
-                is_said = True
-                warnings.warn(
-                    f"thread {current_thread().name!r} waits for a model on which thread {owner.name if owner else ''!r} "
-                    f"has been working for {PATIENCE:g} s; is a `with` block, or a generator with one, still open there?",
-                    AbsenceWarning,
-                    stacklevel=4,
-                )
-
-    def _inherit(self, owner: Thread | None) -> bool:
-        """Take over from a thread that has ended and never left its block, or from nobody; of several that wait one does."""
+    def lend(self, change: Any) -> None:
+        """From now on the owner and guests take turns on a lock inside."""
         with _TABLE:
-            if self._owner is not owner:
+            self._lent_for.append(change)
+            self._inside = self._inside or _ModelLock()
+
+    def take_back(self, change: Any, turn: int) -> None:
+        """The end of :meth:`lend`; by whoever has the turn inside."""
+        with _TABLE:
+            if turn == self._turn:
+                self._lent_for.remove(change)
+                self._inside = self._inside if self._lent_for else None
+
+    def _admits(self, guest_of: Any) -> bool:
+        return guest_of is ANY or any(guest_of is change for change in self._lent_for)
+
+    def _is_held_by(self, thread: Thread) -> bool:
+        return self._owner is thread or (self._inside is not None and self._inside._is_held_by(thread))
+
+    def _inherit(self, owner: Thread | None, orphaned: int) -> bool:
+        """Take over from a thread that has ended and never left its block, or from nobody; of several that wait one does."""
+        if orphaned < ORPHANED if owner is None else owner in enumerate_threads():
+            return False
+        with _TABLE:
+            if self._owner is not owner or (self._inside is not None and self._inside._owner is not None):
                 return False
-            self._owner, self._count, self._turn = current_thread(), 0, self._turn + 1
+            self._owner, self._turn, self._inside = current_thread(), self._turn + 1, None
+            self._lent_for.clear()
             return True
+
+    def _say(self, own: Thread) -> None:
+        owner = self._owner
+        warnings.warn(
+            f"thread {own.name!r} waits for a model on which thread {owner.name if owner else ''!r} has been working for "
+            f"{PATIENCE:g} s; is a `with` block, or a generator with one, still open there?",
+            AbsenceWarning,
+            stacklevel=4,
+        )
+
+    def _check_awake(self, own: Thread, began: float) -> None:
+        """Reject to wait for a block in which nothing works any more."""
+        owner, inside, lent_for = self._owner, self._inside, list(self._lent_for)
+        if inside is None or inside._owner is not None or owner is None:
+            return
+        if time.monotonic() - max(began, inside._free_since) > PATIENCE:
+            raise RuntimeError(
+                f"the model is changed by a `with` block of {', '.join(type(one).__name__ for one in lent_for)} in thread "
+                f"{owner.name!r}, in which nothing has worked for {PATIENCE:g} s, so thread {own.name!r} does not wait for "
+                "it; leave that block first, or work on a copy made before it: copy.deepcopy(model)"
+            )
 
 
 class Shared:
@@ -126,6 +210,7 @@ class Shared:
         self.locks = (_ModelLock(is_last=True),)
 
 
+ANY = object()  # a guest of every block
 _TABLE = RLock()  # whatever is freed under it may give a lock back
 _OF_MODULE: weakref.WeakKeyDictionary[nn.Module, _ModelLock] = weakref.WeakKeyDictionary()
 _OF_MODEL: weakref.WeakKeyDictionary[nn.Module, tuple[_ModelLock, ...]] = weakref.WeakKeyDictionary()

@@ -33,7 +33,7 @@ from absence_plugins.zennit.checks import check_drawing, check_input, check_mode
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import Pair, of_thread
 from absence_plugins.zennit.refused import REFUSALS
-from absence_plugins.zennit.registration import block_of, register_whole, remove_whole
+from absence_plugins.zennit.registration import block_of, register_whole, registered, remove_whole, working_with
 from absence_plugins.zennit.root_hook import Question, RootHook, expand_checked, hooks_on
 from absence_plugins.zennit.rules import AbsenceRule
 from absence_plugins.zennit.scores import check_values, scores_only, warn_rounding, weighted
@@ -121,23 +121,24 @@ class AbsenceAttributor(ShownAttributor):
 
     def __enter__(self) -> Any:
         """Register the composite, whole or not at all."""
-        with working_on(self.model), ExitStack() as stack:
+        with ExitStack() as stack:
             stack.enter_context(block_of(self.composite, self.model))
-            if self.composite is not None:
-                self._undo = (*self._undo, register_whole(self.composite, self.model))
-            self._block.push(stack.pop_all())
+            with working_on(self.model):
+                if self.composite is not None:
+                    self._undo = (*self._undo, register_whole(self.composite, self.model))
+                self._block.push(stack.pop_all())
         return self
 
     def __exit__(self, *error: Any) -> Any:
         """Remove the composite; the model is as before, whatever the canonizers left."""
-        undo, self._undo = self._undo, ()
-        with self._block, working_on(self.model):
+        with working_with(self.composite, self.model), self._block:  # the block ends before the turn in it
+            undo, self._undo = self._undo, ()
             remove_whole(partial(super().__exit__, *error), undo)  # type: ignore[misc]
         return False
 
     def forward(self, input: Tensor, attr_output_fn: OutputFunction) -> tuple[Tensor, Tensor]:
         """The output [B, ...] and the signed map of the input's shape: R > 0 raises the explained output."""
-        with working_on(self.model), self._root(attr_output_fn) as root:
+        with registered(self), self._root(attr_output_fn) as root:
             if root is None and self.reference is None and self.nontarget is None:
                 with asking(self):
                     return super().forward(input, attr_output_fn)  # type: ignore[misc]
@@ -154,9 +155,8 @@ class AbsenceAttributor(ShownAttributor):
         """
         given = self.attr_output_fn if attr_output is None else attr_output  # type: ignore[attr-defined]
         function = given if callable(given) else constant(given)
-        with working_on(self.model), ExitStack() as stack:
-            if self.composite is not None and not self.composite.handles:
-                stack.enter_context(self)
+        with ExitStack() as stack:
+            stack.enter_context(registered(self))
             root = stack.enter_context(self._root(function))
             return self._collect(input, function, root, full=True)[1]
 

@@ -33,7 +33,7 @@ from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Reduction
 from absence_plugins.zennit.guided import AbsenceReLUGuidedBackprop, Triple
 from absence_plugins.zennit.pairing import Pair
-from absence_plugins.zennit.registration import block_of, register_whole, remove_whole
+from absence_plugins.zennit.registration import block_of, register_whole, remove_whole, working_with
 from absence_plugins.zennit.root_hook import RootHook
 from absence_plugins.zennit.rules import (
     AbsenceAlphaBeta,
@@ -85,7 +85,7 @@ class AbsenceComposite(ShownComposite):
         """Take everything off; the model's parameters, buffers and attributes are as before ``register``."""
         undo, self._undo = self._undo, ()
         modules, self._on = [module for one in self._on if (module := one()) is not None], ()
-        with working_on(*modules):
+        with working_on(*modules, guest_of=self):
             remove_whole(super().remove, undo)  # type: ignore[misc]
 
 
@@ -98,7 +98,7 @@ class _Context(CompositeContext):
         return module
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> Literal[False]:
-        with self._block:
+        with working_with(self.composite, self.module), self._block:  # the block ends before the turn in it
             super().__exit__(kind, error, trace)
         return False
 

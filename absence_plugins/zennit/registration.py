@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,16 +11,37 @@ from torch import nn
 
 from absence_plugins.core.hooks import reversible
 from absence_plugins.core.interrupts import guarding, undivided
-from absence_plugins.core.turns import working_on
+from absence_plugins.core.turns import ANY, lending, working_on
 
 
 def block_of(composite: Any, module: Any) -> guarding:
     """What is around a ``with`` block in which a composite is on a model.
 
     Ctrl-C in it takes the composite off. Rules answer to their own thread, so that other threads may call the model;
-    but weights that canonizers have merged do not, and then no other thread works on it.
+    but weights that canonizers have merged do not: then only what wants this composite works on it.
     """
-    return working_on(module) if getattr(composite, "canonizers", None) else guarding()
+    return lending(composite, module) if getattr(composite, "canonizers", None) else guarding()
+
+
+def working_with(composite: Any, module: Any) -> working_on:
+    """A turn on the model, also in another thread's block of this composite; without one, in a block of any."""
+    return working_on(module, guest_of=ANY if composite is None else composite)
+
+
+@contextmanager
+def registered(attributor: Any) -> Iterator[None]:
+    """A turn on an attributor's model, with its composite on it: that of a block, of another thread too, or for this call."""
+    composite = attributor.composite
+    while True:
+        with ExitStack() as stack:
+            is_for_call = composite is not None and not composite.handles
+            if is_for_call:
+                stack.enter_context(attributor)
+            stack.enter_context(working_with(composite, attributor.model))
+            if is_for_call or composite is None or composite.handles:
+                yield
+                return
+            # the block that had it on the model has ended meanwhile
 
 
 @undivided

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 from zennit import rules
+from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import LayerMapComposite, NameMapComposite
 from zennit_nets import CONSERVATIVE, Net, dense_net, explain, images, one, relative, rows, summed
 
 import absence_plugins.zennit as adapters
+from absence_plugins import Unit
+from absence_plugins.core import turns
 from absence_plugins.relevance import RelevanceError, relevance
 from absence_plugins.zennit import AbsenceEpsilon, AbsenceEpsilonGamma, AbsenceGradient, ConservationError
 
@@ -180,6 +183,46 @@ def test_one_model_in_several_threads(way: str) -> None:
         found = list(pool.map(ours, range(24)))
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def conv_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    net = nn.Sequential(*layers).double().eval()
+    net[1].running_mean.normal_()  # type: ignore[operator, union-attr]
+    return net
+
+
+@pytest.mark.parametrize("way", ["attributor", "attributor in a block", "another in its block", "context"])
+def test_a_pool_in_the_block_of_a_composite_with_canonizers(way: str) -> None:
+    """The block keeps the weights merged; a thread of the pool that waited for its end would wait for ever."""
+    net, x = conv_net(), torch.rand(12, 1, 8, 8).double()
+    reference, state = torch.zeros(1, 8, 8).double(), {name: one.clone() for name, one in net.state_dict().items()}
+    composite = AbsenceEpsilonGamma(canonizers=[SequentialMergeBatchNorm()])
+    attributor = AbsenceGradient(net, composite, one(0, 0)[:1], reference=reference)
+    wanted = [attributor(row[None])[1] for row in x]
+    if way == "another in its block":
+        call = AbsenceGradient(net, composite, one(0, 0)[:1], reference=reference)
+    else:
+        call = AbsenceGradient(net, None, one(0, 0)[:1], reference=reference) if way == "context" else attributor
+    blocks = {"context": composite.context(net), "attributor": nullcontext()}
+    with ThreadPoolExecutor(3) as pool, blocks.get(way, attributor):
+        found = [pool.submit(call, row[None]) for row in x[1:]]
+        maps = [call(x[:1])[1], *(one.result(20)[1] for one in found)]
+    assert all(torch.equal(one, other) for one, other in zip(maps, wanted, strict=True))
+    assert all(torch.equal(one, state[name]) for name, one in net.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_other_work_in_the_block_of_canonizers_is_rejected_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 0.1)
+    net, composite = conv_net(), AbsenceEpsilonGamma(canonizers=[SequentialMergeBatchNorm()])
+    x = torch.rand(1, 1, 8, 8).double()
+    with ThreadPoolExecutor(1) as pool, AbsenceGradient(net, composite, one(0, 0)[:1]):
+        with pytest.raises(RuntimeError, match="changed by a `with` block of AbsenceEpsilonGamma in thread"):
+            pool.submit(lambda: Unit("0", 1).values(net, x)).result(20)
+        inside = Unit("0", 1).values(net, x)  # the thread of the block works on the merged weights
+    assert not torch.allclose(inside, Unit("0", 1).values(net, x))
 
 
 @pytest.mark.parametrize("passes", [1, 2])

@@ -7,7 +7,10 @@ import gc
 import os
 import signal
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -15,15 +18,15 @@ import pytest
 from torch import nn
 
 from absence_plugins.core import AbsenceWarning, turns
-from absence_plugins.core.turns import Shared, working_on
+from absence_plugins.core.turns import ANY, Shared, lending, working_on
 
 
-def enters(model: Any) -> bool:
+def enters(model: Any, guest_of: Any = None) -> bool:
     """Whether another thread gets in now."""
     entered = threading.Event()
 
     def enter() -> None:
-        with working_on(model):
+        with working_on(model, guest_of=guest_of), working_on(model):
             entered.set()
 
     threading.Thread(target=enter, daemon=True).start()
@@ -173,8 +176,8 @@ def test_the_order_of_the_models_does_not_matter(late: Any, monkeypatch: pytest.
     one, other, both = nn.ReLU(), late(), threading.Barrier(2)
     acquire = turns._ModelLock.acquire
 
-    def slow(lock: Any) -> int:
-        turn = acquire(lock)
+    def slow(lock: Any, *args: Any, **kwargs: Any) -> Any:
+        turn = acquire(lock, *args, **kwargs)
         with suppress(threading.BrokenBarrierError):
             both.wait(0.05)
         return turn
@@ -278,3 +281,92 @@ def test_a_forked_process_does_not_wait_for_its_parents_threads() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     free.set()
     thread.join()
+
+
+# -- blocks that keep a model changed -------------------------------------------------------------------------------------
+
+
+def test_in_a_block_guests_and_the_thread_itself_take_turns() -> None:
+    model, change, other = nn.ReLU(), object(), object()
+    with lending(change, model), lending(other, model):
+        assert enters(model, change)
+        assert enters(model, other)
+        assert enters(model, ANY)
+        assert not enters(model)
+        assert not enters(model, object())
+        with working_on(model):  # a call of the thread itself
+            assert not enters(model, change)
+            with working_on(model):
+                pass
+            assert not enters(model, change)
+        assert enters(model, change)
+    assert enters(model)
+    with working_on(model):
+        assert not enters(model, change)
+
+
+def test_a_guest_that_comes_in_as_the_block_ends_takes_the_turn_itself() -> None:
+    model, change, came = nn.ReLU(), object(), threading.Event()
+    found: list[bool] = []
+
+    def come() -> None:
+        came.set()
+        with working_on(model, guest_of=change):
+            found.append(enters(model))
+
+    block = lending(change, model)
+    with working_on(nn.ReLU()):
+        block.__enter__()
+        with working_on(model, guest_of=change):  # as what takes a composite off
+            thread = threading.Thread(target=come)
+            thread.start()
+            came.wait(10)
+            time.sleep(0.02)
+            block.__exit__(None, None, None)
+        thread.join(10)
+    assert found == [False]
+    assert enters(model)
+
+
+def test_a_caller_who_waits_for_others_in_its_block_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 0.05)
+    monkeypatch.setattr(turns, "LOOK", 0.01)
+    model, change, free = nn.ReLU(), nn.ReLU(), threading.Event()
+
+    def work(guest_of: Any) -> str:
+        with working_on(model, guest_of=guest_of):
+            return "done"
+
+    def hold() -> None:
+        with working_on(model, guest_of=change):
+            free.wait(10)
+
+    with lending(change, model), ThreadPoolExecutor(3) as pool:
+        assert pool.submit(work, change).result(10) == "done"
+        with pytest.raises(
+            RuntimeError, match="changed by a `with` block of ReLU in thread 'MainThread', in which noth"
+        ):
+            pool.submit(work, None).result(10)
+        holding = pool.submit(hold)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AbsenceWarning)
+            waiting = pool.submit(work, None)
+            assert not wait([waiting], 0.2).done  # while something works in the block
+            free.set()
+            holding.result(10)
+            assert isinstance(waiting.exception(10), RuntimeError)
+    assert work(None) == "done"
+
+
+def test_a_failed_beginning_of_a_block_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = nn.ReLU(), nn.ReLU()
+    with working_on(one):
+        pass
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(turns._locks_of(other)[0], "acquire", fail)
+    with pytest.raises(KeyboardInterrupt), lending("change", one, other):
+        pass
+    assert enters(one)
