@@ -16,7 +16,7 @@ import sys
 import time
 from _signal import getsignal  # type: ignore[import-not-found]  # 20 times as fast
 from _signal import signal as set_handler
-from _thread import start_new_thread
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 from inspect import CO_GENERATOR
 from threading import get_ident, main_thread
@@ -27,6 +27,7 @@ SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))  # the second only where the
 LONGEST = 2.0  # seconds that an exception waits; a step that takes longer is broken off
 LOOKS = 100  # and so many looks at least: a process that was stopped for seconds has not taken long
 REMINDER = 0.002  # seconds between two looks whether the step has ended
+AGAIN = 0.1  # seconds until a look that did not come about is repeated
 NAMES = frozenset(
     {"__enter__", "__exit__", "__del__", "enter_context", "remove"}
 )  # "remove": hooks and weak references
@@ -128,6 +129,7 @@ class _Waiting:
         self.again: list[tuple[BaseException, float, int]] = []  # on their way back
         self.raised: list[BaseException] = []  # in the outermost block
         self.handler = self.handle  # one object
+        self.lock = allocate_lock()  # no reminder is sent while the handlers are put back, nor behind that
 
     def begin(self, frame: FrameType) -> None:
         """The handler is put in front of the program's own. ``frame``: that of the ``with`` statement, or inside it."""
@@ -142,13 +144,14 @@ class _Waiting:
 
     def end(self, error: BaseException | None) -> None:
         """The program's own handlers are put back, where it has not set others; what waits is raised."""
-        for _ in range(1000 if self.again else 0):  # a reminder that is about to arrive
-            time.sleep(0.0001 if self.again else 0)
-        self.root = None
-        for number, before in self.before.items():
-            if getsignal(number) is self.handler:
-                with contextlib.suppress(ValueError):  # in another thread, which frees a generator: next time
-                    set_handler(number, before)
+        with self.lock:
+            self.root = None
+            for number, before in self.before.items():
+                if getsignal(number) is self.handler:
+                    with contextlib.suppress(ValueError):  # in another thread, which frees a generator: next time
+                        set_handler(number, before)
+            self.kept += self.again  # of a reminder that was sent, and has not arrived
+            self.again.clear()
         try:
             self.deliver(error)
         finally:
@@ -179,13 +182,25 @@ class _Waiting:
     def remind(self, number: int) -> None:
         """In a thread: the handler is called again, if nobody has raised what waits."""
         time.sleep(REMINDER)
-        with contextlib.suppress(IndexError):
-            self.again.append(self.kept.pop())
-            ident = main_thread().ident
-            if hasattr(signal, "pthread_kill") and ident is not None:
-                signal.pthread_kill(ident, number)  # also wakes a call of the system
-            else:
-                signal.raise_signal(number)
+        with self.lock:
+            try:
+                entry = self.kept.pop()
+            except IndexError:
+                return
+            self.again.append(entry)
+            self._send(number)
+        while any(one is entry for one in self.again):  # it came just in front of a call of the system, which goes on
+            time.sleep(AGAIN)
+            with self.lock:
+                if any(one is entry for one in self.again):
+                    self._send(number)
+
+    def _send(self, number: int) -> None:
+        ident = main_thread().ident
+        if hasattr(signal, "pthread_kill") and ident is not None:
+            signal.pthread_kill(ident, number)  # also wakes a call of the system
+        else:
+            signal.raise_signal(number)
 
     def is_within_step(self, frame: FrameType | None) -> bool:
         """Whether a context manager is being entered or left, an object freed, or an undivided function runs.
@@ -225,6 +240,7 @@ class _Waiting:
         self.kept.clear()
         self.again.clear()
         self.raised.clear()
+        self.lock = allocate_lock()
 
 
 _WAITING = _Waiting()
