@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
+
+from absence_plugins.core import interrupts
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
@@ -19,3 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for name in mark.args:
                 if importlib.util.find_spec(name) is None:
                     item.add_marker(pytest.mark.skip(f"{name} is not installed"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open() -> Iterator[None]:
+    """Every test leaves the blocks that it entered: one that stays open would hold a model, and Ctrl-C, for all others."""
+    yield
+    waiting = interrupts._WAITING
+    if waiting.open or waiting.steps:
+        gc.collect()  # a generator in a circle
+        left, waiting.open, waiting.steps = (waiting.open, waiting.steps), 0, 0
+        assert left == (0, 0), "a block was not left"

@@ -61,8 +61,10 @@ class Lookout:
         self._stack = ExitStack()
 
     def __enter__(self) -> Lookout:
-        for watch in self.watches:
-            self._stack.enter_context(watch)
+        with ExitStack() as stack:  # a module may take no hook
+            for watch in self.watches:
+                stack.enter_context(watch)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:

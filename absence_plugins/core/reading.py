@@ -149,14 +149,20 @@ class Watch:
     def __enter__(self) -> Watch:
         if isinstance(self.module, torch.jit.ScriptModule):
             raise ValueError(f"layer {self.name!r} {SCRIPTED}")
+        try:
+            self._begin_watching()
+        except BaseException:  # a module inside takes no hook
+            self._off()
+            raise
+        return self
+
+    def _begin_watching(self) -> None:
         inner = last_of(self.module) if self.side == "auto" else self.module
         if self.side == "input" or (self.side == "auto" and is_activation(inner)):
             self._on(inner.register_forward_pre_hook(keep_to_thread(self._keep_input), prepend=True, with_kwargs=True))
             _replacements_first(inner._forward_pre_hooks)
-            return self
-        inside = [one for one in self.module.modules() if is_activation(one)] if self.side == "auto" else []
-        self._on_output(inside)
-        return self
+            return
+        self._on_output([one for one in self.module.modules() if is_activation(one)] if self.side == "auto" else [])
 
     @undivided
     def narrow(self) -> None:

@@ -92,10 +92,12 @@ class Recorder:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(working_on(self.model))
-        for module in self.model.modules():
-            if module is not self.model:
-                self._stack.callback(module.register_forward_hook(keep_to_thread(self._keep)).remove)
+        with ExitStack() as stack:  # a module may take no hook
+            stack.enter_context(working_on(self.model))
+            for module in self.model.modules():
+                if module is not self.model:
+                    stack.callback(module.register_forward_hook(keep_to_thread(self._keep)).remove)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -19,7 +19,7 @@ from zennit.composites import COMPOSITES
 from absence_plugins.bench.scores import SHARE_LIMIT, Score, composites, find, pooled
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.planted import ATTENTION, PROBLEMS, Planted, dilate
-from absence_plugins.methods.faithfulness.questions import REACH
+from absence_plugins.data.planted.problem import REACH
 
 SEEDS = (0, 1, 2, 3)
 SAMPLES, REFERENCES = 25, 4
