@@ -41,6 +41,7 @@ class Interrupted:
 
     def __init__(self, at: int) -> None:
         self.at, self.events, self.places = at, 0, [] if at < 0 else None
+        self.frees = False  # the interruption came while an object was freed
 
     def __enter__(self) -> Interrupted:
         sys.setprofile(self.see)
@@ -61,10 +62,17 @@ class Interrupted:
             return
         handler: Any = signal.getsignal(signal.SIGINT)
         if number == self.at:
+            self.frees = is_freeing(frame)
             handler(signal.SIGINT, frame)
         elif number > self.at and interrupts._WAITING.kept and handler is interrupts._WAITING.handler:
             interrupts._WAITING.again.append(interrupts._WAITING.kept.pop())  # a reminder
             handler(signal.SIGINT, frame)
+
+
+def is_freeing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def state_of(*models: nn.Module) -> list[Any]:
@@ -129,10 +137,8 @@ def interrupt_everywhere(
             error = one
         where = f"interrupted at {counted.places[number]}"
         assert not differences(before, state_of(*models)), (where, differences(before, state_of(*models)))
-        is_python = (
-            counted.places[number][0].co_name == "__del__"
-        )  # behind our blocks Python itself drops what is raised
-        assert error is not None or number >= interrupted.events or is_python, f"{where}: lost"
+        # behind our blocks Python itself drops what is raised while an object is freed
+        assert error is not None or number >= interrupted.events or interrupted.frees, f"{where}: lost"
         del error
         if turn % 25 == 0 or turn == len(numbers) - 1:
             assert same(work(), wanted), where
