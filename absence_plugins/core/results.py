@@ -8,6 +8,7 @@ import io
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.table import Grid
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def picture_html(figure: Figure, words: str) -> str:
     """A figure as an image element that holds its PNG; ``words``: for people who cannot see it."""
     buffer = io.BytesIO()
     # tight: at a low resolution hinting makes letters wider than they were measured
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", bbox_inches="tight", pad_inches=0.05)
+    with uncut():  # matplotlib's compiled part turns an exception of Ctrl-C into another one
+        figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", bbox_inches="tight", pad_inches=0.05)
     pixels = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="{html.escape(words)}" style="max-width:100%" src="data:image/png;base64,{pixels}">'
 

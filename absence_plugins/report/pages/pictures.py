@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from absence_plugins.core.interrupts import uncut
 from absence_plugins.report.plots.color_bar import bar_ends
 from absence_plugins.report.plots.palette import BLUES, GRAY, REDS
 from absence_plugins.report.plots.panel import Panel
@@ -136,7 +137,8 @@ def pack_values(values: Tensor) -> PackedValues:
 def draw_png(figure: Figure) -> bytes:
     """A figure on white as a PNG, the same bytes every time; in 256 colors where it is large."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    with uncut():  # matplotlib's compiled part turns an exception of Ctrl-C into another one
+        figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
     return buffer.getvalue() if buffer.tell() <= INDEXED_FROM else _index_colors(Image.open(buffer))
 
 

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from absence_plugins.core.interrupts import uncut
 from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
 from absence_plugins.report.plots.panel import Panel
@@ -155,6 +156,7 @@ def _style_axes(axes: Axes, label: str, size: float) -> None:
 def pixels_of(figure: Figure) -> Tensor:
     """A figure as an image [3, H, W] in [0, 1]."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with uncut():  # matplotlib's compiled part turns an exception of Ctrl-C into another one
+        canvas.draw()  # type: ignore[no-untyped-call]
     colors = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
     return torch.from_numpy(colors.copy()).permute(2, 0, 1).float() / 255
