@@ -17,7 +17,7 @@ from typing import IO, Any
 from absence_plugins.core.interrupts import guarding
 from absence_plugins.core.locks import try_lock
 
-STALE = 24 * 60 * 60.0  # seconds after which a draft counts as nobody's where locks cannot tell
+STALE = 24 * 60 * 60.0  # seconds after which a draft counts as abandoned where locks cannot tell
 _DRAFT = re.compile(r"\..+\.(?P<host>[0-9a-f]{4})[0-9a-f]{8}\.part", re.DOTALL)
 _swept: set[Path] = set()  # folders in which this process has looked for drafts
 
@@ -78,7 +78,7 @@ def _open_draft(path: Path) -> tuple[IO[bytes], Path]:
         draft = path.with_name(f".{path.name}.{_host()}{uuid.uuid4().hex[:8]}.part")
         try:
             file = draft.open("wb")
-            if try_lock(file.fileno()) is not False and draft.exists():  # else it is being removed as nobody's
+            if try_lock(file.fileno()) is not False and draft.exists():  # else it is being removed as abandoned
                 return file, draft
             file.close()
         except BaseException as error:

@@ -77,7 +77,7 @@ def check_labels(labels: Any, samples: int, what: str = "reference image") -> Te
     """Class indices [N], or 0 and 1 for several labels [N, K]; rows with exactly one 1 each are class indices.
 
     Raises:
-        ValueError: another number of rows, or what is no class index.
+        ValueError: another number of rows, or a value that is not a class index.
 
     >>> check_labels([[0, 1], [1, 0]], 2), check_labels([[1, 1], [1, 0]], 2)
     (tensor([1, 0]), tensor([[1, 1],
@@ -109,7 +109,7 @@ def check_classes(labels: Any) -> Tensor:
     """Class indices [N], one per sample.
 
     Raises:
-        ValueError: several labels per sample; what is no class index.
+        ValueError: several labels per sample; a value that is not a class index.
 
     >>> check_classes([2.0, 0.0])
     tensor([2, 0])

@@ -17,14 +17,14 @@ from absence_plugins.core.interrupts import deliver, guarding
 
 PATIENCE = 10.0  # seconds until a thread that waits says for whom
 LOOK = 0.1  # seconds between two looks whether to go on waiting
-ORPHANED = 30  # looks at which a lock was nobody's: who had it was broken off while taking it or giving it back
+ORPHANED = 30  # looks at a lock without an owner: its thread was interrupted while taking it or giving it back
 
 
 class working_on(guarding):
     """In this block no other thread works on these models, or on another that shares a module with them.
 
     The thread itself may enter again. Ctrl-C is deferred as in
-    :class:`~absence_plugins.core.interrupts.guarding`. What is no module (a function) is not locked. A thread that
+    :class:`~absence_plugins.core.interrupts.guarding`. A function is not locked. A thread that
     waits long says for whom (AbsenceWarning); a thread that has ended without leaving its block is not waited for
     (in Python before 3.13, one that was started by other means than ``threading`` is). All that one block names is
     taken in one order, whatever the order of the names. ``guest_of``: see :class:`lending`. Plain calls of the model by the user hold nothing.

@@ -43,7 +43,7 @@ def is_json(path: Path, text: str) -> bool:
 
 
 def read_json(path: Path, text: str) -> JsonTable:
-    """Raises ValueError for what is no JSON (with the line), no table (with the item) or has a key twice.
+    """Raises ValueError for text that is not JSON (with the line), not a table (with the item) or has a key twice.
 
     >>> read_json(Path("a.json"), '[{"class": "cat", "furry": true}]').rows
     (('class', 'furry'), ('cat', 'true'))
