@@ -295,6 +295,19 @@ def test_interpretability_against_its_definition(fitted: Fitted) -> None:
         interpretability(fitted.pairs, fitted.features, masks, names=["a"])
 
 
+def test_positions_that_nobody_labelled_count_neither_way(fitted: Fitted) -> None:
+    masks = fitted.problem.scenes.masks
+    known = torch.rand(masks.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = interpretability(fitted.pairs, fitted.features, torch.where(known, masks.float(), torch.nan))
+    fires = (fitted.pairs.transform(fitted.features) > 0.5)[known[..., 1]]
+    there = masks[..., 1][known[..., 1]]
+    for i in range(found.iou.shape[0]):
+        both = (fires[:, i] & there).sum() / (fires[:, i] | there).sum()
+        assert float(found.iou[i, 1]) == pytest.approx(float(both))
+    nothing = interpretability(fitted.pairs, fitted.features, torch.full(masks.shape, torch.nan))
+    assert (float(nothing.iou.abs().max()), nothing.s1) == (0.0, 0.0)
+
+
 def test_names_from_labels_of_images(fitted: Fitted) -> None:
     from absence_plugins.methods.directions import name_directions
 

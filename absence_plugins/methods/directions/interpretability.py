@@ -94,7 +94,9 @@ def interpretability(
     Args:
         pairs: fitted.
         features: [N, H, W, D], or a feature store.
-        masks: [N, H, W, C] of 0 and 1, at the features' resolution.
+        masks: [N, H, W, C] of 0, 1 and, where unknown, NaN, at the features' resolution (of Broden:
+            :func:`~absence_plugins.data.labels.read_broden_masks`). Positions where a concept is unknown count neither
+            for nor against it.
         names: of the C concepts.
         seed: of the halves.
 
@@ -114,8 +116,8 @@ def interpretability(
         raise ValueError(
             f"masks has shape {tuple(masks.shape)}; it must be [N, H, W, C] with N, H, W = {source.shape[:3]}"
         )
-    if not bool(((masks == 0) | (masks == 1)).all()):
-        raise ValueError("masks must hold only 0 and 1 (or False and True)")
+    if not bool(((masks == 0) | (masks == 1) | masks.isnan()).all()):
+        raise ValueError("masks must hold only 0 and 1 (or False and True), and NaN where a concept is unknown")
     concepts = masks.shape[3]
     names = tuple(names) if names is not None else tuple(f"concept {c}" for c in range(concepts))
     if len(names) != concepts:
@@ -128,13 +130,12 @@ def interpretability(
     first = 0
     for chunk in chunks(source):
         fires = (pairs.logits(chunk) > 0).flatten(1, 2).cpu().double()
-        there = masks[first : first + len(chunk)].flatten(1, 2).cpu().double()
+        own = masks[first : first + len(chunk)].flatten(1, 2).cpu()
+        there, known = (own == 1).double(), (~own.isnan()).double()
         for part in (0, 1):
             chosen = half[first : first + len(chunk)] == bool(part)
-            y, m = fires[chosen].flatten(0, 1), there[chosen].flatten(0, 1)
-            sums[part] += torch.stack(
-                [y.T @ m, y.sum(0)[:, None].expand(-1, concepts), m.sum(0).expand(y.shape[1], -1)]
-            )
+            y, m, k = (one[chosen].flatten(0, 1) for one in (fires, there, known))
+            sums[part] += torch.stack([y.T @ m, y.T @ k, m.sum(0).expand(y.shape[1], -1)])
         first += len(chunk)
     best = _iou(sums[0]).argmax(1)
     held_out = _iou(sums[1]).gather(1, best[:, None])[:, 0]
