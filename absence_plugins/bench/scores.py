@@ -12,7 +12,6 @@ from torch import Tensor
 from absence_plugins.core.maps import absence_part
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.data.planted import Planted, Sum, dilate
-from absence_plugins.data.planted.problem import REACH
 from absence_plugins.methods.faithfulness.located import Located, located
 
 SHARE_LIMIT, SIGN_LIMIT = 0.8, 0.99
@@ -127,7 +126,7 @@ def absence_reference(problem: Planted, kind: Any, samples: int, k: int) -> Loca
     chosen = references.nearest_indices(x, problem.absence_unit).flatten()
     images, regions = problem.pool_images[chosen], problem.pool_regions[chosen]
     absent = absence_part(x.repeat_interleave(k, 0), images, references.empty[0])
-    return located(_map(relevance * absent), _map(relevance), _dilate(regions))
+    return located(_map(relevance * absent), _map(relevance), dilate(regions, problem.reach))
 
 
 def pooled(problem: str, composite: str, seed: str, view: View, found: list[Located], **flags: bool) -> Score:
@@ -156,11 +155,7 @@ def find(problem: Planted, kind: Any, seed: str, view: View, samples: int, k: in
 def _rows(problem: Planted, label: int, samples: int) -> tuple[Tensor, Tensor]:
     """The first images of a class, and what counts as their region."""
     rows = (problem.labels == label).nonzero().flatten()[:samples]
-    return problem.images[rows], _dilate(problem.regions[rows])
-
-
-def _dilate(regions: Tensor) -> Tensor:
-    return dilate(regions, REACH)
+    return problem.images[rows], dilate(problem.regions[rows], problem.reach)
 
 
 def _one_hot(problem: Planted, unit: int) -> Tensor:

@@ -157,6 +157,8 @@ def _read_rows(labels: Any) -> Tensor:
 
 
 def _to_tensor(value: Any, sample: str) -> Tensor:
+    if hasattr(value, "tolist") and not isinstance(value, Tensor) and getattr(value, "ndim", None) == 0:
+        value = value.tolist()  # numpy.bool_ as an index is deprecated in NumPy 1
     try:
         number = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError):

@@ -271,7 +271,7 @@ class Cached(Pictures):
         path = self.folder / f"{index}.pt"  # type: ignore[attr-defined]
         if index not in self.kept:  # type: ignore[attr-defined]
             torch.save(self.transform(picture(index)), path)
-            self.kept[index] = torch.load(path)  # type: ignore[attr-defined]
+            self.kept[index] = torch.load(path, weights_only=True)  # type: ignore[attr-defined]
         return self.kept[index], index % 2  # type: ignore[attr-defined]
 
 
@@ -285,7 +285,7 @@ def test_the_data_set_and_its_caches_stay_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(state, torch.get_rng_state())
     for index in range(6):
         assert torch.equal(source[index][0], STEPS(picture(index)))
-        assert torch.equal(torch.load(tmp_path / f"{index}.pt"), STEPS(picture(index)))
+        assert torch.equal(torch.load(tmp_path / f"{index}.pt", weights_only=True), STEPS(picture(index)))
     assert empty_of(source) == [round(value, 4) for value in BLACK], (
         "nothing is called any more: the Normalize is found"
     )
