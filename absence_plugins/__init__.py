@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import absence_plugins.core  # noqa: F401  (so that absence_plugins.core is an attribute)
 
-# In a notebook without ipywidgets, tqdm.auto warns when it is first imported, and then shows the bars as text, which is right.
+# In a notebook without ipywidgets, tqdm.auto warns when it is first imported, and then shows the bars as text, which is
+# right.
 warnings.filterwarnings("ignore", message="IProgress not found", module=r"tqdm\.auto")
 
 if TYPE_CHECKING:

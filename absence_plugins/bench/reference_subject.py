@@ -80,7 +80,8 @@ class Subject:
 
 
 def load_subject(*, quick: bool = False) -> Subject:
-    """The trained network and the photographs of the extra ``photos``; quick: a small one that sees colors, and colored noise.
+    """The trained network and the photographs of the extra ``photos``; quick: a small one that sees colors, and colored
+    noise.
 
     Raises:
         ImportError: the extra is missing.

@@ -239,7 +239,9 @@ def _maps(subject: Subject, references: Tensor, rule: str) -> Tensor:
 
 
 def _strongest_windows(subject: Subject, claim: str, kind: str, references: Tensor, maps: Tensor) -> ReferenceScore:
-    """Of every photograph whose map names windows: how far their effects stand out, and the share that go as claimed."""
+    """Of every photograph whose map names windows: how far their effects stand out, and the share that go as
+    claimed.
+    """
     is_missing = claim == "missing"
     cells, sign = Cells.of(subject.images, subject.cell), -1 if is_missing else 1
     above, claimed = [], []

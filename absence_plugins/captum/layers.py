@@ -182,7 +182,8 @@ class AbsenceLayerGradCam(
 
     Channels are told from positions: maps [B, C, H, W] and [B, H, W, C] give [B, 1, H, W], tokens [B, T, C] give
     [B, 1, T] (in vision transformers token 0 is the class token). ``relu_attributions=True`` deletes what
-    suppresses the output: with a warning, and rejected where evidence is read from the sign. Channels are summed before the sign is read, so the sign is
+    suppresses the output: with a warning, and rejected where evidence is read from the sign. Channels are summed before
+    the sign is read, so the sign is
     unreliable: right in 88 % of planted cases. Raises ValueError where the axis of the channels cannot be told.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Flatten())

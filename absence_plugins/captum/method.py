@@ -66,11 +66,12 @@ class AbsenceMethod(ShownMethod):
     """What all ``Absence*`` classes share: three keyword-only options behind the host's own arguments.
 
     Args:
-        nontarget: which output is explained instead of the target: "runner_up" (highest of the others),
-            "others" (their mean), a class index, one per sample, or ``f(outputs, target) -> [B]``; "target": the
-            target itself; "margin": the target minus its runner-up (R > 0 speaks for the decision); "negated": minus
-            the target; "auto": the target if a reference is given (not one made from the image itself), the model has a single output, or ends in a sigmoid
-            over several (independent labels), else "runner_up"; None: the target as Captum explains it, without a reference bit for bit.
+        nontarget: which output is explained instead of the target: "runner_up" (highest of the others), "others" (their
+            mean), a class index, one per sample, or ``f(outputs, target) -> [B]``; "target": the target itself;
+            "margin": the target minus its runner-up (R > 0 speaks for the decision); "negated": minus the target;
+            "auto": the target if a reference is given (not one made from the image itself), the model has a single
+            output, or ends in a sigmoid over several (independent labels), else "runner_up"; None: the target as Captum
+            explains it, without a reference bit for bit.
         reference: a :class:`~absence_plugins.ReferenceSet` that supplies the baselines (and the mean
             over them) when the caller passes none: for a target (its margin, its negative, the mean of the others)
             its contrast classes, for a non-target k the samples of class k. A

@@ -60,8 +60,8 @@ class AbsenceNoiseTunnel(NoiseTunnel):
 
     ``NoiseTunnel(AbsenceSaliency(model))`` becomes one by itself.
 
-    ``nt_type="smoothgrad_sq"`` and ``"vargrad"`` give Captum's unsigned map of the output that the method chose (mean of
-    the squares, variance), with an AbsenceWarning that it has no sign.
+    ``nt_type="smoothgrad_sq"`` and ``"vargrad"`` give Captum's unsigned map of the output that the method chose (mean
+    of the squares, variance), with an AbsenceWarning that it has no sign.
 
     Raises:
         ValueError: a squared type around a method with ``evidence="absence"`` or ``"presence"``.
@@ -204,7 +204,8 @@ def real_inputs(method: Any, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, 
     real, asking, noise = inputs, method, _noise_of(method, inputs, _chain(_CURRENT.get()))
     while noise is not None:
         real, asking = noise.originals, noise.tunnel
-        # a tunnel may itself be in a tunnel; without noise the copies are the originals, so only those outside are asked
+        # a tunnel may itself be in a tunnel; without noise the copies are the originals, so only those outside are
+        # asked
         noise = _noise_of(asking, real, _chain(noise.outer)) if noise.outer is not None else None
     return real, inputs[0].shape[0] // real[0].shape[0]
 

@@ -110,8 +110,8 @@ def bench(
     invert: time next to a straightforward search. directions: which method recovers known ones.
     debias: time of a training step next to a plain one. planted: which method finds absences that are known.
     relevance: time and memory next to forward and backward of input and reference. models: on which models a method
-    runs, and whether its sum is right. references: which references give the truest evidence on photographs. Exits with 1 if a ratio is above its limit, an Absence composite misses an
-    absence, or a sum of relevance is wrong.
+    runs, and whether its sum is right. references: which references give the truest evidence on photographs. Exits with
+    1 if a ratio is above its limit, an Absence composite misses an absence, or a sum of relevance is wrong.
     """
     with clear_errors():
         from absence_plugins.bench import BENCHES

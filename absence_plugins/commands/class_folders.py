@@ -37,9 +37,10 @@ def match_folders(
     """The class of every folder, by its name.
 
     The first that applies: the folder has the name of a class, in any case; *all* folders are numbers of outputs,
-    counted from 0, that the model has; there are as many folders as outputs, and they are counted in alphabetical order,
-    as torchvision's ``ImageFolder`` does. Otherwise a folder is no class of the model. Folders 1 to K of a model with K
-    outputs are counted in their order if K is below 10, where the alphabet has the same order; from 10 on, as the model's
+    counted from 0, that the model has; there are as many folders as outputs, and they are counted in alphabetical
+    order, as torchvision's ``ImageFolder`` does. Otherwise a folder is no class of the model. Folders 1 to K of a model
+    with K outputs are counted in their order if K is below 10, where the alphabet has the same order; from 10 on, as
+    the model's
     predictions say: they must agree with one order on half of the images, and twice as often as with the other.
 
     Args:

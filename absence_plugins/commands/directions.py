@@ -153,7 +153,9 @@ def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path |
 def _fit_pairs(
     model: nn.Module, layer: Layer, inputs: Tensor, data: Identity, fit: Fit, checkpoint: Path | None, *, progress: bool
 ) -> tuple[DirectionPairs, Checkpoint | None]:
-    """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds; and what keeps their effects."""
+    """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds; and what keeps their
+    effects.
+    """
     pairs = DirectionPairs(fit.count, progress=progress, **fit.settings)
     kept = keeper = None
     if checkpoint is not None:

@@ -185,7 +185,9 @@ def explain_images(
 
 
 def _list_images(named: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Of files and folders the files, and what was left out of folders and files, in sentences that are warned of, too."""
+    """Of files and folders the files, and what was left out of folders and files, in sentences that are warned of,
+    too.
+    """
     files: list[Path] = []
     notes: list[str] = []
     for path in named:

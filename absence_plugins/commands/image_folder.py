@@ -108,7 +108,8 @@ def readable(
     has_classes: bool = False,
     progress: bool = True,
 ) -> Readable:
-    """Decode every file once, before hours of work on them, and leave out files that are not complete images, with a warning.
+    """Decode every file once, before hours of work on them, and leave out files that are not complete images, with a
+    warning.
 
     Why at once, and not when its turn comes: the numbers of a scan's images are places in the list of files, and so are
     the two halves of the data, the concepts of a label and the share of every rank. All of them stay what they are for
@@ -121,7 +122,8 @@ def readable(
         found: the images, by :func:`~absence_plugins.data.folders.find_images`.
         channels: 1 for gray.
         known: a folder that remembers what was decoded and what it held, by name, size and times of change, so that
-            resuming stopped work does not read it again. Only what can be read is remembered: the others are tried anew.
+            resuming stopped work does not read it again. Only what can be read is remembered: the others are tried
+            anew.
         has_classes: the images are used by class.
         progress: show a progress bar.
 
@@ -193,7 +195,9 @@ def group_images(found: Readable, choice: str | Path | None = None, progress: bo
 
 
 class _Memory:
-    """Files that were decoded, by name: size, times of change, a hash of the content, and frames if they are several."""
+    """Files that were decoded, by name: size, times of change, a hash of the content, and frames if they are
+    several.
+    """
 
     def __init__(self, folder: Path, channels: int, known: Path | None) -> None:
         self.folder, self.path, self.fresh = folder, None if known is None else known / KNOWN, 0

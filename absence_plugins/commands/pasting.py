@@ -1,9 +1,9 @@
 """Is the missing content really missed? Put it in (or take the suppressor out) and read the output.
 
-A map is a claim about the network, and the network can be asked: copy what the absence map points at from the
-reference into the image, and the explained output must fall, further than where the same region is copied to random
-places. Here a region is made of the strongest pixels, as on digits; scattered over a photograph they are noise, whatever
-they show, so photographs are tested in connected regions (:mod:`absence_plugins.methods.regions`).
+A map is a claim about the network, and the network can be asked: copy what the absence map points at from the reference
+into the image, and the explained output must fall, further than where the same region is copied to random places. Here
+a region is made of the strongest pixels, as on digits; scattered over a photograph they are noise, whatever they show,
+so photographs are tested in connected regions (:mod:`absence_plugins.methods.regions`).
 """
 
 from __future__ import annotations

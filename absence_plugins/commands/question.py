@@ -1,4 +1,6 @@
-"""What is asked about one image of ``absence-plugins explain``: the target's output, and others that it may hold down."""
+"""What is asked about one image of ``absence-plugins explain``: the target's output, and others that it may hold
+down.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +148,9 @@ class Question:
         return self.panel("signed", attribution[0], title, caption, positive, negative)
 
     def panel(self, kind: Kind, values: Tensor, title: str, caption: str, positive: str, negative: str = "") -> Panel:
-        """A map [C, H, W] over the picture: of a photograph in cells, over itself; else at its pixels, over its outline."""
+        """A map [C, H, W] over the picture: of a photograph in cells, over itself; else at its pixels, over its
+        outline.
+        """
         if not self.is_photograph:
             return Panel(kind, values, title, caption, underlay=self.picture, positive=positive, negative=negative)
         cell = choose_resolution(*values.shape[-2:])

@@ -201,7 +201,9 @@ def _nearest(dictionaries: Sequence[_Names], wanted: _Wanted) -> list[Found]:
 
 
 def _accepts(model: nn.Module, found: Found) -> bool:
-    """Whether the model itself translates these names, as torchvision's vision transformers do with their older ones."""
+    """Whether the model itself translates these names, as torchvision's vision transformers do with their older
+    ones.
+    """
     try:
         missing, unknown = copy.deepcopy(model).load_state_dict(dict(found.tensors), strict=False)
     except (RuntimeError, TypeError):  # of another shape; or a model that cannot be copied

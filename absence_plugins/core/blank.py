@@ -1,9 +1,9 @@
 """What a black picture becomes on its way through a data set: the value of a blank pixel.
 
-The data set is read as it always is, while what it calls (``transform``, ``preprocess``, a loader's ``collate_fn``, ...) is
-recorded. The same calls then run on a black picture of the same kind. So the normalization is found wherever it stands: in a
-``Compose``, a module, a function, several in a row, or after the transform in ``__getitem__``, as far as that is a factor and an
-offset per channel. Nothing of the data set is changed, and no black picture reaches it.
+The data set is read as it always is, while what it calls (``transform``, ``preprocess``, a loader's ``collate_fn``,
+...) is recorded. The same calls then run on a black picture of the same kind. So the normalization is found wherever it
+stands: in a ``Compose``, a module, a function, several in a row, or after the transform in ``__getitem__``, as far as
+that is a factor and an offset per channel. Nothing of the data set is changed, and no black picture reaches it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ UNNAMED = ("target_transform", "loader")  # attributes of data sets that do not 
 
 
 def find_blanks(dataset: Any) -> tuple[Tensor | None, ...]:
-    """What black becomes, one value per channel [C, 1, 1], for each input of a data set or loader; None where that cannot
-    be found out by running its transforms, () where nothing can be run.
+    """What black becomes, one value per channel [C, 1, 1], for each input of a data set or loader; None where that
+    cannot be found out by running its transforms, () where nothing can be run.
 
     The first and the last sample are tried.
 

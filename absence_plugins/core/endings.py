@@ -211,7 +211,8 @@ def located_softmaxes() -> Iterator[list[str]]:
 
 
 def describe_location(found: list[str]) -> str:
-    """The end of an error message about probabilities: where softmaxes ran, and why they are not left out by themselves.
+    """The end of an error message about probabilities: where softmaxes ran, and why they are not left out by
+    themselves.
 
     >>> describe_location(["softmax in 'a' (Head)"])
     " (a softmax in 'a' (Head) runs, but the outputs are not its result alone: more is computed from it)"

@@ -45,9 +45,9 @@ def make_reference(x: Tensor, kind: Filling = "blurred") -> Tensor:
 class MadeReferences(ReferenceSet):
     """References made from each image itself, for where there are no other images: itself with its content taken out.
 
-    Takes the place of a :class:`~absence_plugins.ReferenceSet` in the adapters and in ``absence_scores``. Nothing can be
-    missing compared with such an image, so it serves as a blank does: R < 0, *content of x that holds the output down*,
-    is the evidence; the target against it has no absence part. Other than black it brings no content of its own.
+    Takes the place of a :class:`~absence_plugins.ReferenceSet` in the adapters and in ``absence_scores``. Nothing can
+    be missing compared with such an image, so it serves as a blank does: R < 0, *content of x that holds the output
+    down*, is the evidence; the target against it has no absence part. Other than black it brings no content of its own.
 
     Args:
         kind: how the content is taken out, as in :func:`make_reference`.

@@ -1,6 +1,7 @@
 """Maps summed over square cells and over regions: what a person can see, with no evidence lost.
 
-A sum keeps a complete map complete: the sums over all cells add up to the map's sum. A mean or an interpolation does not.
+A sum keeps a complete map complete: the sums over all cells add up to the map's sum. A mean or an interpolation does
+not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def check_cell(cell: int) -> int:
 
 
 def sum_cells(values: Tensor, cell: int) -> Tensor:
-    """The sum of a map [..., H, W] in every cell of ``cell`` pixels a side; cells at the right and lower edge may be cut.
+    """The sum of a map [..., H, W] in every cell of ``cell`` pixels a side; cells at the right and lower edge may be
+    cut.
 
     Returns [..., ceil(H / cell), ceil(W / cell)]; its sum is the map's. Raises what :func:`check_cell` raises.
 
@@ -64,8 +66,8 @@ def spread_cells(cells: Tensor, cell: int, size: Sequence[int]) -> Tensor:
 def sum_regions(values: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
     """The sum of a map [H, W] over each region, at every pixel of it, and the number of its pixels; both [H, W].
 
-    regions: integer labels [H, W]; which numbers they are has no meaning. Raises ValueError for labels of another shape,
-    TypeError for labels that are no integers.
+    regions: integer labels [H, W]; which numbers they are has no meaning. Raises ValueError for labels of another
+    shape, TypeError for labels that are no integers.
 
     >>> sum_regions(torch.tensor([[1.0, 2.0, -4.0]]), torch.tensor([[7, 7, 0]]))
     (tensor([[ 3.,  3., -4.]]), tensor([[2, 2, 1]]))

@@ -40,7 +40,8 @@ class ReferenceSet:
             target's; None: samples that lack the target's.
         seed: for :meth:`random`.
         nearest_in: a :class:`~absence_plugins.FeatureSpace`, a network's features, in which the nearest are searched;
-            None: pixels. On photographs the nearest in pixels share little more than brightness (docs/how-to/references.md).
+            None: pixels. On photographs the nearest in pixels share little more than brightness
+            (docs/how-to/references.md).
 
     Raises:
         ValueError: no samples, NaN, a number of labels that is not N, labels [N, K] other than 0 and 1, a contrast
@@ -132,8 +133,8 @@ class ReferenceSet:
         """A seeded random sample of a torch Dataset, or of what a DataLoader yields.
 
         Items are ``image``, ``(image, label)`` or a dictionary of them, as the data sets of Hugging Face have; with
-        several inputs ``(image, ..., label)`` is written ``((image, image), label)``. Labels are class indices, or 0 and
-        1 for each of K. ``empty=None`` takes for a blank pixel what a black picture becomes on its way through this
+        several inputs ``(image, ..., label)`` is written ``((image, image), label)``. Labels are class indices, or 0
+        and 1 for each of K. ``empty=None`` takes for a blank pixel what a black picture becomes on its way through this
         data set, wherever it is normalized; where that cannot be found out, 0, with a warning if the images say
         otherwise. A loader is read once and reservoir-sampled, so only ``max_samples`` images are held; ``options`` as
         in the constructor.

@@ -1,7 +1,7 @@
 """The calls that make a data set's pictures: recorded on a real one, run again on a black one.
 
-Nothing of the data set is changed: what is recorded is a copy that shares everything but the transforms, and the data set
-itself only ever sees its own pictures (it may keep what it made, in memory or on disk).
+Nothing of the data set is changed: what is recorded is a copy that shares everything but the transforms, and the data
+set itself only ever sees its own pictures (it may keep what it made, in memory or on disk).
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def _share(value: Any, calls: list[RecordedCall]) -> Any:
 
 
 def _isolate(transform: Any) -> Any:
-    """A copy of a transform, so that generators, statistics and counters that it holds stay as they are; itself where it
-    cannot be copied, belongs to another object, or holds something with a ``__del__``, which a copy would close.
+    """A copy of a transform, so that generators, statistics and counters that it holds stay as they are; itself where
+    it cannot be copied, belongs to another object, or holds something with a ``__del__``, which a copy would close.
     Parameters of modules in it are shared, as they may be large.
     """
     if isinstance(transform, MethodType):
@@ -156,7 +156,9 @@ def _has_transform(value: Any) -> bool:
 
 
 def replay_black(call: RecordedCall, calls: list[RecordedCall]) -> Any:
-    """The call on black pictures in place of those that it had; what an earlier call made comes from that one, on black."""
+    """The call on black pictures in place of those that it had; what an earlier call made comes from that one, on
+    black.
+    """
     if not find_leaves((call.args, call.kwargs)):  # a loader of files
         return _map_leaves(call.output, _blacken)
     made: dict[int, Any] = {}
@@ -219,7 +221,9 @@ def _map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def find_leaves(value: Any) -> list[Any]:
-    """The pictures in what a transform takes or returns: alone, or in lists, tuples and dictionaries, in their order."""
+    """The pictures in what a transform takes or returns: alone, or in lists, tuples and dictionaries, in their
+    order.
+    """
     found: list[Any] = []
     _map_leaves(value, found.append)
     return found

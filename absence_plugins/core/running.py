@@ -1,4 +1,6 @@
-"""Ways of running that hooks or gradients cannot follow: torch's raw message becomes one line, the cause and the remedy."""
+"""Ways of running that hooks or gradients cannot follow: torch's raw message becomes one line, the cause and the
+remedy.
+"""
 
 from __future__ import annotations
 

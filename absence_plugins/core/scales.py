@@ -150,7 +150,9 @@ def find_mismatch(own: Scale, other: Scale, what: str = "references") -> str:
 
 
 def _find_bytes(own: Scale, other: Scale, what: str) -> str:
-    """What to do where one of both has the values of pictures of 8 bits and the other is in [0, 1] or normalized; or ""."""
+    """What to do where one of both has the values of pictures of 8 bits and the other is in [0, 1] or normalized; or
+    "".
+    """
     if not own.is_pictures:
         return ""
     if other.is_bytes and (own.is_unit or (own.is_normalized and own.high < BRIGHT / 4)):

@@ -106,8 +106,8 @@ class Draws:
 def find_drawing(model: Any, run: Callable[[], Any], tensors: Iterable[Tensor] = ()) -> tuple[str, nn.Module] | None:
     """The innermost module, with its name, in whose forward something is drawn at random; ``run()`` runs the model.
 
-    In evaluation mode it counts if its output is another one the next time. Without gradients, and with the random states
-    as before.
+    In evaluation mode it counts if its output is another one the next time. Without gradients, and with the random
+    states as before.
 
     >>> class Noisy(nn.Module):
     ...     def forward(self, x):

@@ -23,11 +23,11 @@ ORPHANED = 30  # looks at a lock without an owner: its thread was interrupted wh
 class working_on(guarding):
     """In this block no other thread works on these models, or on another that shares a module with them.
 
-    The thread itself may enter again. Ctrl-C is deferred as in
-    :class:`~absence_plugins.core.interrupts.guarding`. A function is not locked. A thread that
-    waits long says for whom (AbsenceWarning); a thread that has ended without leaving its block is not waited for
-    (in Python before 3.13, one that was started by other means than ``threading`` is). All that one block names is
-    taken in one order, whatever the order of the names. ``guest_of``: see :class:`lending`. Plain calls of the model by the user hold nothing.
+    The thread itself may enter again. Ctrl-C is deferred as in :class:`~absence_plugins.core.interrupts.guarding`. A
+    function is not locked. A thread that waits long says for whom (AbsenceWarning); a thread that has ended without
+    leaving its block is not waited for (in Python before 3.13, one that was started by other means than ``threading``
+    is). All that one block names is taken in one order, whatever the order of the names. ``guest_of``: see
+    :class:`lending`. Plain calls of the model by the user hold nothing.
 
     >>> net = nn.Sequential(nn.Identity())
     >>> with working_on(net), working_on(net[0]):
@@ -63,8 +63,8 @@ class lending(working_on):
     """A block in which a user's own code runs while a model is changed: only what wants the change works on it.
 
     That is this thread, and in other threads what names the same ``change``, or :data:`ANY`: ``working_on(model,
-    guest_of=change)``. They take turns, as the user's code may wait for them. Everything else waits as long as something
-    works in the block; 10 s behind that it is rejected, as it may be what the block waits for.
+    guest_of=change)``. They take turns, as the user's code may wait for them. Everything else waits as long as
+    something works in the block; 10 s behind that it is rejected, as it may be what the block waits for.
 
     >>> net, change = nn.Identity(), "merged weights"
     >>> from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +112,9 @@ class _ModelLock:
         self._inside: _ModelLock | None = None  # of the owner and the guests, in such a block
 
     def acquire(self, guest_of: Any = None, *, is_block: bool = False) -> tuple[_ModelLock, int]:
-        """Wait until no other thread holds it; returns what is to be released: this lock or one inside, and the turn."""
+        """Wait until no other thread holds it; returns what is to be released: this lock or one inside, and the
+        turn.
+        """
         own = current_thread()  # from now on `threading` knows this thread, also one that it has not started
         wait, orphaned, began, is_said = 0.0, 0, time.monotonic(), False
         while True:
@@ -171,7 +173,9 @@ class _ModelLock:
         return self._owner is thread or (self._inside is not None and self._inside._is_held_by(thread))
 
     def _inherit(self, owner: Thread | None, orphaned: int) -> bool:
-        """Take over from a thread that has ended and never left its block, or from nobody; of several that wait one does."""
+        """Take over from a thread that has ended and never left its block, or from nobody; of several that wait one
+        does.
+        """
         if orphaned < ORPHANED if owner is None else owner in enumerate_threads():
             return False
         with _TABLE:

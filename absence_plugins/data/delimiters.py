@@ -16,7 +16,8 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 def split_cells(path: Path, text: str) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
     r"""Rows of cells and the lines they begin on, with the delimiter that all lines have; blank lines are left out.
 
-    Cells that :func:`~absence_plugins.core.table.guard_cell` made text, so that no spreadsheet computes them, are as before.
+    Cells that :func:`~absence_plugins.core.table.guard_cell` made text, so that no spreadsheet computes them, are as
+    before.
 
     Raises:
         ValueError: several delimiters would do, or a quote is left open, with the line.

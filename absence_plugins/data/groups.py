@@ -1,4 +1,5 @@
-"""Which samples are not independent: exact copies, crops and turned copies of one picture, or groups that a table names.
+"""Which samples are not independent: exact copies, crops and turned copies of one picture, or groups that a table
+names.
 
 A group is a number per sample, equal for samples of one group. What is judged on held-out samples must not have seen
 their copies, so a group lies on one side of a split.

@@ -1,4 +1,5 @@
-"""Small signatures of pictures, by which crops, turned, mirrored and re-encoded copies are found without comparing pixels.
+"""Small signatures of pictures, by which crops, turned, mirrored and re-encoded copies are found without comparing
+pixels.
 
 A picture is described by a few dozen corners: the pattern around each of them, turned so that its gradient points right
 and scaled by the level of a pyramid on which it stands out. Pictures that have several patterns in common, all of which
@@ -61,7 +62,9 @@ class Corners:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Two pictures that may be one, and where a point (x, y) of the first one lies in the second: ``matrix @ (x, y, 1)``."""
+    """Two pictures that may be one, and where a point (x, y) of the first one lies in the second: ``matrix @ (x, y,
+    1)``.
+    """
 
     first: int
     second: int

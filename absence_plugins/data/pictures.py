@@ -12,7 +12,8 @@ What is done to what a file holds, in this order:
 
 A picture of 8 bits of gray or RGB without any of these has the very pixels that Pillow decodes. From 2^25 pixels on (33
 megapixels) a picture is reduced while it is read, to about twice the side that is needed or more; beyond 2^26 only JPEG
-and JPEG 2000 can be, and other files are refused before they are decoded. All threads together decode at most 2^26 pixels at a time.
+and JPEG 2000 can be, and other files are refused before they are decoded. All threads together decode at most 2^26
+pixels at a time.
 """
 
 from __future__ import annotations
@@ -190,7 +191,9 @@ def _read(opened: Any, name: str, mode: str, side: int, background: Color) -> Im
 
 @cache
 def _find_trim() -> Callable[[], object]:
-    """What gives freed memory back to the system: glibc keeps it for each thread, 250 MB of a picture of 67 megapixels."""
+    """What gives freed memory back to the system: glibc keeps it for each thread, 250 MB of a picture of 67
+    megapixels.
+    """
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # another C library, which may not keep it

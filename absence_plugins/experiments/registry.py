@@ -54,7 +54,8 @@ def taken(name: str) -> tuple[str, ...]:
 
 
 def check_experiment(name: str, **options: Any) -> None:
-    """Raise ValueError for a name that does not exist, and an option that the experiment does not take (None: not given).
+    """Raise ValueError for a name that does not exist, and an option that the experiment does not take (None: not
+    given).
 
     >>> check_experiment("reichardt", seed=1, weights="file")
     Traceback (most recent call last):

@@ -1,4 +1,6 @@
-"""What a parameterization hands over: tensors in whatever form an optimizer takes, and which of them belong to one image."""
+"""What a parameterization hands over: tensors in whatever form an optimizer takes, and which of them belong to one
+image.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from torch import Tensor
 
 
 def make_images(param_f: Callable[[], Any]) -> tuple[Any, list[Tensor], Callable[[], Tensor]]:
-    """What ``param_f()`` returns: its parameters for the optimizer, the same as tensors, and the function of the images.
+    """What ``param_f()`` returns: its parameters for the optimizer, the same as tensors, and the function of the
+    images.
 
-    Parameters may be a tensor, a list, an iterator (``param.cppn`` hands over ``net.parameters()``), a dictionary, or an
-    optimizer's groups; those that need no gradient are left out.
+    Parameters may be a tensor, a list, an iterator (``param.cppn`` hands over ``net.parameters()``), a dictionary, or
+    an optimizer's groups; those that need no gradient are left out.
 
     Raises:
         TypeError: anything else than a pair of parameters and a function.

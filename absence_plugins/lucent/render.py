@@ -53,9 +53,9 @@ def render_vis(
     """Optimize images for an objective, as Lucent does; returns its list of arrays, with the values reached.
 
     The model may be in any mode and on any device; it runs in evaluation mode, and it, its hooks, gradients and all
-    random states are as before afterwards, also after an error or Ctrl-C (KeyboardInterrupt, which Lucent swallows). For
-    ``absence_contrast`` two images are made that begin alike. An image from which the unit cannot be reached (the path
-    is dead) gets a redirected gradient until it can.
+    random states are as before afterwards, also after an error or Ctrl-C (KeyboardInterrupt, which Lucent swallows).
+    For ``absence_contrast`` two images are made that begin alike. An image from which the unit cannot be reached (the
+    path is dead) gets a redirected gradient until it can.
 
     Source: Olah et al., Distill 2017; what differs from Lucent: docs/from-lucent.md.
 

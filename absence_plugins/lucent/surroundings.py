@@ -21,8 +21,8 @@ HOST = Shared()  # what Lucent keeps in its modules, and torch's random states: 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, its parameters without gradients, outside of inference mode; hooks, modes and ``.grad`` as before
-    afterwards.
+    """The model in evaluation mode, its parameters without gradients, outside of inference mode; hooks, modes and
+    ``.grad`` as before afterwards.
     """
     with ExitStack() as stack:
         stack.enter_context(explained_running())

@@ -303,7 +303,8 @@ class KeptRows:
 
 
 def read_record(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The JSON object that :func:`write_record` wrote; None for none, a damaged one (with a warning), and that of other work.
+    """The JSON object that :func:`write_record` wrote; None for none, a damaged one (with a warning), and that of other
+    work.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "unit.json"

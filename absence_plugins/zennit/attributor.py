@@ -78,8 +78,8 @@ class AbsenceAttributor(ShownAttributor):
             here.
         reference: what the input is compared with: a :class:`~absence_plugins.ReferenceSet` (its nearest samples:
             of the contrast classes, with a non-target k of class k; the mean over them; of a
-            :class:`~absence_plugins.MadeReferences` the input without its content, a blank), or a tensor that broadcasts
-            to the input. For ``Absence*`` composites without one: zeros, where nothing missing can show.
+            :class:`~absence_plugins.MadeReferences` the input without its content, a blank), or a tensor that
+            broadcasts to the input. For ``Absence*`` composites without one: zeros, where nothing missing can show.
         nontarget: explain instead of the output that ``attr_output`` names: "runner_up" (the highest other one),
             "others" (their mean), a class, one per sample [B], or ``f(outputs, target) -> [B]``; or "negated" (minus
             that output), "margin" (that output minus its runner-up), "target" (that output, as without the option).
@@ -386,8 +386,8 @@ def _paired(root: RootHook, reference: Tensor | None, *, quiet: bool) -> Iterato
 
 @contextmanager
 def _with_gradients() -> Iterator[None]:
-    """In this block gradients are on, also inside ``torch.no_grad()`` and ``torch.inference_mode()``; models run as they
-    are written.
+    """In this block gradients are on, also inside ``torch.no_grad()`` and ``torch.inference_mode()``; models run as
+    they are written.
     """
     with ExitStack() as stack:
         stack.enter_context(as_written())

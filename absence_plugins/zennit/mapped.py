@@ -2,7 +2,8 @@
 
 Zennit's ``LayerMapComposite`` and its relatives only put hooks on modules, so ``Absence*`` rules in them need
 :class:`~absence_plugins.zennit.AbsenceGradient`. These here work wherever Zennit's do: under Zennit's own attributors,
-in ``composite.context(model)`` and after ``composite.register(model)``; the reference is then zeros, and a warning says so.
+in ``composite.context(model)`` and after ``composite.register(model)``; the reference is then zeros, and a warning says
+so.
 """
 
 from __future__ import annotations

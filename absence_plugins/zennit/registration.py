@@ -30,7 +30,9 @@ def working_with(composite: Any, module: Any) -> working_on:
 
 @contextmanager
 def registered(attributor: Any) -> Iterator[None]:
-    """A turn on an attributor's model, with its composite on it: that of a block, of another thread too, or for this call."""
+    """A turn on an attributor's model, with its composite on it: that of a block, of another thread too, or for this
+    call.
+    """
     composite = attributor.composite
     while True:
         with ExitStack() as stack:

@@ -142,7 +142,9 @@ def expanded_reference(reference: Tensor, x: Tensor) -> Tensor:
 
 
 def expand_checked(reference: Tensor, x: Tensor) -> Tensor:
-    """The caller's own reference, on the scale (:func:`~absence_plugins.core.scales.check_scales`) and in the shape of x."""
+    """The caller's own reference, on the scale (:func:`~absence_plugins.core.scales.check_scales`) and in the shape of
+    x.
+    """
     check_scales([x], [measure_scale(reference if reference.dim() == x.dim() else reference[None])])
     return expanded_reference(reference, x)
 

@@ -1,8 +1,9 @@
 """Zennit hooks for reference-relative rules: which part of an output's relevance each input difference gets.
 
-They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own (with ``Absence`` in front
-of these names under Zennit's attributors, too), and only name the redistribution in force for convolutions and linear layers inside their module. Everything else has one exact relevance
-of differences, whether its module carries a hook or not, or runs in no module at all (docs/relevance.md).
+They work in ``LayerMapComposite``, ``NameMapComposite`` and ``MixedComposite`` like Zennit's own (with ``Absence`` in
+front of these names under Zennit's attributors, too), and only name the redistribution in force for convolutions and
+linear layers inside their module. Everything else has one exact relevance of differences, whether its module carries a
+hook or not, or runs in no module at all (docs/relevance.md).
 """
 
 from __future__ import annotations

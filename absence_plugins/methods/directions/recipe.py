@@ -39,8 +39,8 @@ CHOICE = {"sparsity": 1.0, "max_activation": 1.0, "inactive": 5.0, "alignment": 
 # With .7, 1 of 4 of those with 12 concepts were. So starts take turns, and finalists come from both.
 START_TAUS, REFINE_TAU = (0.9, 0.6), 0.5
 # At the low slope of the first stage wrong starts score better than right ones where concepts are many: of 7 data sets
-# with 12 concepts in 32 dimensions 3 had no right finalist by score. In all 7 at least one of the two best others by the
-# share of positions at which exactly one detector fires was right.
+# with 12 concepts in 32 dimensions 3 had no right finalist by score. In all 7 at least one of the two best others by
+# the share of positions at which exactly one detector fires was right.
 EXCLUSIVE_EVERY = 4  # one finalist in so many is chosen by that share
 RHO_FACTOR, RHO_TAU = 12.0, 0.9
 START_SLOPE, END_SLOPE = 8.0, 64.0

@@ -84,7 +84,9 @@ class Progress:
 
 
 def identify_patches(patches: ExtremePatches) -> Identity:
-    """Where the patches of every unit lie; not their scores, which are not used, and whose last bits differ elsewhere."""
+    """Where the patches of every unit lie; not their scores, which are not used, and whose last bits differ
+    elsewhere.
+    """
     tables = [getattr(patches, part).positions for part in PARTS]
     places = {str(unit): digest_of(*(table[row] for table in tables))[:SHORT] for row, unit in enumerate(patches.units)}
     return Identity({"patches": digest_of(torch.tensor(patches.units), *tables)}, {"patches": places})

@@ -84,8 +84,8 @@ def insertion_test(
         split_seed: of the halves.
         seed: of places and random patches.
         groups: [N] integers or strings, equal for images that are not independent: copies, crops, frames of one video.
-            A group lies in one half, one of its images is tested on, and its patches count once ("controlled"). Without groups
-            exact copies in a tensor are found, with an :class:`~absence_plugins.core.AbsenceWarning`.
+            A group lies in one half, one of its images is tested on, and its patches count once ("controlled"). Without
+            groups exact copies in a tensor are found, with an :class:`~absence_plugins.core.AbsenceWarning`.
         batch_size: images per forward.
         checkpoint: a folder for the state of the test (it may be the scan's); a test that was stopped is resumed,
             to the same bits. ``test`` and ``alpha`` come after it and may change.

@@ -138,7 +138,9 @@ class _Changes:
 
 
 def _read(output: Output, images: Tensor) -> tuple[Tensor, float]:
-    """The outputs [B, K] of images, float64 on the CPU, a few images at a time; and the relative size of their rounding."""
+    """The outputs [B, K] of images, float64 on the CPU, a few images at a time; and the relative size of their
+    rounding.
+    """
     with torch.no_grad():
         parts = [output(part).detach() for part in torch.split(images, AT_ONCE)]
     step = STEPS * torch.finfo(parts[0].dtype).eps if parts[0].is_floating_point() else 0.0

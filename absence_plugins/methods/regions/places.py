@@ -9,9 +9,9 @@ from torch import Tensor
 def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, int]]:
     """Shifts (down, right) that move a region [H, W] to different random places: around the edges, and beside itself.
 
-    All shifts after which the region and its image share no pixel are equally likely, and each is drawn once; where there
-    are fewer than ``draws``, those that share the fewest pixels follow. Small images have fewer places than that: then the
-    list is shorter, since a place that is drawn twice is no second observation.
+    All shifts after which the region and its image share no pixel are equally likely, and each is drawn once; where
+    there are fewer than ``draws``, those that share the fewest pixels follow. Small images have fewer places than that:
+    then the list is shorter, since a place that is drawn twice is no second observation.
 
     >>> place_elsewhere(torch.tensor([[True, False, False]]), 5, 0)
     [(0, 1), (0, 2)]

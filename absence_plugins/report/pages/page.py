@@ -131,8 +131,9 @@ def write_page(page: Page, out: Path | str) -> Path:
     """Write ``out/index.html``, and every panel as ``out/figures/row-01-panel-01-title.png``.
 
     The page embeds its pictures, with the values of its maps, and refers to no other file or address; the files are the
-    same panels with their color bars, for papers. Everything is drawn before the first file is touched, each file replaces its predecessor in one step, and the page comes
-    last: a run that fails or is killed leaves the former page whole.
+    same panels with their color bars, for papers. Everything is drawn before the first file is touched, each file
+    replaces its predecessor in one step, and the page comes last: a run that fails or is killed leaves the former page
+    whole.
 
     Args:
         page: What to write; the sign of its maps is that of :class:`Panel`.

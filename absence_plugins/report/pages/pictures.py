@@ -187,7 +187,9 @@ def _bytes(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _embed(picture: Image.Image, *, is_photograph: bool) -> str:
-    """As data for an ``img``: a PNG; of what is large, a JPEG (photographs, not charts), or 256 colors (maps on white)."""
+    """As data for an ``img``: a PNG; of what is large, a JPEG (photographs, not charts), or 256 colors (maps on
+    white).
+    """
     data, kind = _save(picture, "png"), "png"
     if len(data) > INDEXED_FROM and is_photograph:
         smaller = _save(picture, "jpeg", quality=92, subsampling=0)

@@ -91,7 +91,9 @@ def _template() -> Template:
 
 
 def _show(value: Any) -> Any:
-    """Names may hold what no page can show: control characters, bytes that are no text, marks that turn the direction."""
+    """Names may hold what no page can show: control characters, bytes that are no text, marks that turn the
+    direction.
+    """
     return make_printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,9 +1,9 @@
 """Text in figures, in one place: names of any script by the installed fonts, and lines broken by the width of letters.
 
-The fonts are DejaVu Sans, which comes with matplotlib, and for letters that it lacks the installed fonts that have them.
-What no font has is transliterated (``anyascii``), or written as an escape. Names from right to left are in readable
-order, with their letters joined, from matplotlib 3.11 on; older versions draw letter by letter from the left, so there
-such scripts are transliterated, too. No name is taken for TeX.
+The fonts are DejaVu Sans, which comes with matplotlib, and for letters that it lacks the installed fonts that have
+them. What no font has is transliterated (``anyascii``), or written as an escape. Names from right to left are in
+readable order, with their letters joined, from matplotlib 3.11 on; older versions draw letter by letter from the left,
+so there such scripts are transliterated, too. No name is taken for TeX.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ DPI = 110
 
 
 def show_figures() -> None:
-    """In an IPython kernel show figures as PNG, unless ``%matplotlib`` or pyplot have said how; elsewhere do nothing."""
+    """In an IPython kernel show figures as PNG, unless ``%matplotlib`` or pyplot have said how; elsewhere do
+    nothing.
+    """
     find: Any = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = find() if find is not None else None
     if shell is None or not hasattr(shell, "kernel"):

@@ -36,8 +36,8 @@ _DEFAULT_WORDS: dict[str, dict[str, str]] = {
 class Panel:
     """One picture of a figure or page: an image, a signed map, or an absence map.
 
-    A map of a digit is read pixel by pixel. A map of a photograph is grain at its pixels: it is shown in cells or regions,
-    each the sum over its pixels, so that a complete map stays complete.
+    A map of a digit is read pixel by pixel. A map of a photograph is grain at its pixels: it is shown in cells or
+    regions, each the sum over its pixels, so that a complete map stays complete.
 
     Attributes:
         kind: ``"image"``; ``"signed"``, a map of both signs; ``"absence"``, magnitudes >= 0.
@@ -95,11 +95,12 @@ class Panel:
     ) -> Panel:
         """A map and the image that was explained, drawn as its size asks for.
 
-        Up to 64 pixels a side the map is shown at its pixels, with the image in outline; above, in cells over the photograph.
+        Up to 64 pixels a side the map is shown at its pixels, with the image in outline; above, in cells over the
+        photograph.
 
         Args:
-            picture: ``[H, W]`` or ``[C, H, W]`` in [0, 1], or None. One that is no gray or color image of the map's size is
-                drawn in outline.
+            picture: ``[H, W]`` or ``[C, H, W]`` in [0, 1], or None. One that is no gray or color image of the map's
+                size is drawn in outline.
             kind: As of the class.
             data: The map.
             title: As of the class.
@@ -206,7 +207,9 @@ class Panel:
 
     @property
     def totals(self) -> Tensor:
-        """What a place stands for when one points at it, on the grid of :attr:`shown`: the sum of its cell or region."""
+        """What a place stands for when one points at it, on the grid of :attr:`shown`: the sum of its cell or
+        region.
+        """
         return self.shown if self.regions is None else sum_regions(self.map, self.regions.detach().cpu())[0]
 
     @property
@@ -221,14 +224,17 @@ class Panel:
 
     @property
     def outlined(self) -> bool:
-        """Whether the strongest places are outlined: over a photograph, where they are not single pixels by thousands."""
+        """Whether the strongest places are outlined: over a photograph, where they are not single pixels by
+        thousands.
+        """
         if self.photograph is None:
             return False
         places = self.shown.numel() if self.regions is None else len(number_regions(self.regions)[1])
         return places <= _OUTLINED
 
     def strongest(self) -> tuple[Tensor, Tensor]:
-        """Where a photograph's map is outlined: the fewest cells, or regions, with half of what raises, and of what lowers.
+        """Where a photograph's map is outlined: the fewest cells, or regions, with half of what raises, and of what
+        lowers.
 
         Two boolean masks [H, W], at the pixels. That of a sign with less than a 20th of all evidence is empty.
 
@@ -258,7 +264,9 @@ class Panel:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of how the map is drawn: its resolution, and what the outlines are; "" of an image."""
+        """What a reader must know of how the map is drawn: its resolution, and what the outlines are; "" of an
+        image.
+        """
         found = []
         if self.kind == "image":
             return ()

@@ -32,8 +32,8 @@ def signed_figure(
         attribution: ``[H, W]``, ``[C, H, W]`` (summed over C) or one-sample ``[1, C, H, W]``, in
             units of the explained output; or what ``explain(...)`` returns, which also says what is explained: title,
             caption and color bar are taken from it.
-        image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``; drawn beside the map, and in outline over it, or
-            above 64 pixels a side in gray under it. A normalized one (outside [0, 1]) is stretched to [0, 1].
+        image: The input, ``[H, W]``, ``[C, H, W]`` or ``[1, C, H, W]``; drawn beside the map, and in outline over it,
+            or above 64 pixels a side in gray under it. A normalized one (outside [0, 1]) is stretched to [0, 1].
         title: Over the map.
         positive: What red means, for the color bar.
         negative: What blue means.

@@ -67,9 +67,9 @@ def write_reports(
     """Write the reports of these units of a study; returns the path of ``index.html``.
 
     Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html``,
-    ``unit-000.json`` and ``unit-000.jpg`` (for the index) each, with links back, to the one before and the one after, ``index.html`` with a table of all,
-    and ``units.json``. A unit whose JSON carries the same ``fingerprint`` is not made again. Every page is
-    self-contained; links are relative.
+    ``unit-000.json`` and ``unit-000.jpg`` (for the index) each, with links back, to the one before and the one after,
+    ``index.html`` with a table of all, and ``units.json``. A unit whose JSON carries the same ``fingerprint`` is not
+    made again. Every page is self-contained; links are relative.
 
     Args:
         study: made for (at least) these units.

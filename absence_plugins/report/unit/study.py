@@ -81,8 +81,8 @@ class Study:
         units: whose reports are asked for.
         settings: see :class:`Settings`.
         labels: [N] class of every image; None: references are drawn without regard to classes.
-        groups: [N] integers or strings, equal for images that are not independent, which no split divides; None: each is
-            alone.
+        groups: [N] integers or strings, equal for images that are not independent, which no split divides; None: each
+            is alone.
         concepts, names: [N, K] of 0 and 1, and K names; None: units are not named.
         pairs, pairs_layer: fitted direction pairs and their layer; a number: so many are fitted to that layer.
         maps, pictures: callables, "auto" or None; see :func:`~absence_plugins.report.explain_unit`.
