@@ -16,9 +16,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+# Files whose tests train the same planted networks, which a process keeps: with --dist loadgroup one process runs them.
+TRAINS_PLANTED = {
+    "test_planted.py",
+    "test_zennit_planted.py",
+    "test_captum_planted.py",
+    "test_planted_benchmark.py",
+    "test_bench_planted.py",
+    "test_bench_zennit.py",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test marked ``needs("timm")`` is skipped where the package is missing: the README installs no dev extra."""
+    """A test marked ``needs("timm")`` is skipped where the package is missing: the README installs no dev extra.
+
+    With ``--dist loadgroup`` (the slow tests of ``.ci/run``) a file's tests stay together, as with ``loadfile``.
+    """
     for item in items:
+        group = "planted" if item.path.name in TRAINS_PLANTED else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
         for mark in item.iter_markers("needs"):
             for name in mark.args:
                 if importlib.util.find_spec(name) is None:
