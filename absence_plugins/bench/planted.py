@@ -7,13 +7,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from absence_plugins.bench.pages import require_marks
+from absence_plugins.bench.planted_cam import CAM, cam_methods
 from absence_plugins.bench.planted_pages import MARK, MARK_ALL, format_views, insert_tables
 from absence_plugins.bench.planted_relevance import OURS, relevance_methods
 from absence_plugins.bench.planted_rivals import rival_methods
@@ -35,7 +36,11 @@ from absence_plugins.methods.faithfulness import (
 SEEDS = (0, 1)
 SAMPLES, REFERENCES, STEPS = 8, 2, 16  # images per training seed and view
 CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map, **IMAGE_ONLY}
-MEASURED_BY = ("core", "relevance", "captum", "zennit", "data/planted", "methods/faithfulness")
+MEASURED_BY = (
+    *("core", "relevance", "captum", "zennit", "data/planted", "methods/faithfulness", "bench/scores.py"),
+    *(f"bench/planted_{part}.py" for part in ("methods", "layers", "relevance", "rivals", "cam")),
+)
+RIVALS = {"autolrp": "AttnLRP ", "shap": "SHAP ", "grad-cam": CAM}  # package -> how the names of its rows begin
 WITHIN = 0.02  # ours may be this much below the best
 QUICK = (*CHANCE, "IntegratedGradients", "IntegratedGradients (unit)", "AbsenceIntegratedGradients", "DeepLift")
 LEGEND = """\
@@ -44,7 +49,8 @@ Names without "Absence" are the host's own classes: Captum's ask about the class
     seed) ask about that unit
 Absence* of Captum: the unit against blank (non-target view), against the nearest references (reference view);
     of Zennit: against the nearest references in both views; relevance RULE: the unit, as Captum's
-AttnLRP: autoLRP's, the unit, seeded as Zennit's; SHAP: the unit against blank, or against the nearest references"""
+AttnLRP: autoLRP's, the unit, seeded as Zennit's; SHAP: the unit against blank, or against the nearest references;
+grad-cam: pytorch-grad-cam's maps of the unit, which have no minus, in both views"""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,7 +118,7 @@ def run_planted_bench(
     """Score every Captum class and every Zennit composite, as shipped and as ``Absence*``, and relevance on all planted
     problems.
 
-    With the extra ``rivals`` autoLRP's AttnLRP is asked, too.
+    With the extras ``rivals``, ``shap`` and ``grad-cam`` autoLRP's AttnLRP, SHAP and pytorch-grad-cam are asked, too.
 
     Args:
         rounds: not used: nothing is timed.
@@ -159,7 +165,7 @@ def _measure(run: Run, out: Path | None, problems: Sequence[str] | None) -> Plan
 
     quick, progress = run.quick, run.progress
     names = list(problems or (["shape_missing"] if quick else PROBLEMS))
-    methods = {**CHANCE, **all_methods(), **dict(relevance_methods()), **dict(rival_methods())}
+    methods = {**CHANCE, **all_methods(), **dict(relevance_methods()), **dict(rival_methods()), **dict(cam_methods())}
     settings: dict[str, Any] = {"seeds": SEEDS, "samples": SAMPLES, "references": REFERENCES, "steps": STEPS}
     if quick:
         methods = {name: methods[name] for name in QUICK}
@@ -176,22 +182,36 @@ def _one(
 ) -> PlantedTable:
     """One problem's table; answers are kept in the folder, and only those that are missing there are measured.
 
-    Kept answers hold for the code that a question, a measure and the methods' own packages consist of; a method that is
-    new, or was stopped, does not cost the others' time.
+    Kept answers hold for the code that a question, a measure and the methods consist of, and those of another package for
+    its version; a method that is new, or was stopped, does not cost the others' time.
     """
     if out is None:
         return planted_benchmark(methods, [name], progress=progress, **settings)
     path = out / f"planted-{name}.json"
-    rivals = [package for package in ("autolrp", "shap") if find_spec(package) is not None]
-    key = json.dumps([settings, fingerprint_sources(*rivals, parts=MEASURED_BY)])
+    key = json.dumps([settings, fingerprint_sources(parts=MEASURED_BY)])
     mark = hashlib.sha256(key.encode()).hexdigest()
-    known = (read_record(path, mark) or {}).get("answers", {})
+    kept, versions = read_record(path, mark) or {}, rival_versions()
+    known = {question: dict(own) for question, own in kept.get("answers", {}).items()}
+    for package, prefix in RIVALS.items():
+        if package in versions and kept.get("rivals", {}).get(package) != versions[package]:
+            known = {
+                q: {row: one for row, one in own.items() if not row.startswith(prefix)} for q, own in known.items()
+            }
     before = json.dumps(known)
     try:
         return planted_benchmark(methods, [name], known=known, progress=progress, **settings)
     finally:
         if json.dumps(known) != before:
-            write_record(path, mark, {"answers": known})
+            write_record(path, mark, {"answers": known, "rivals": {**kept.get("rivals", {}), **versions}})
+
+
+def rival_versions() -> dict[str, str]:
+    """Package -> its version, of those that are installed."""
+    found = {}
+    for package in RIVALS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def write_result(result: PlantedResult, out: Path) -> None:

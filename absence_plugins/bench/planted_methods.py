@@ -5,22 +5,20 @@ benchmark.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import absence_plugins.captum as captum_adapters
+from absence_plugins.bench.planted_layers import find_outputs, find_positions, upsample
 from absence_plugins.bench.scores import built, composites
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.commands.maps.explainers import blank_baseline
 from absence_plugins.core.units import Layer
-from absence_plugins.data.planted import Sum
 from absence_plugins.methods.faithfulness import Question
 
 WINDOW = 3  # pixels a side of what is perturbed at once
@@ -71,11 +69,11 @@ class CaptumMethod:
         method = kind(question.model, *([] if module is None else [module]), **options)
         call = self._call(question, name, target)
         if "reference" in options:
-            return _upsample(method.explain(question.x, **call).per_reference, question)
+            return upsample(method.explain(question.x, **call).per_reference, question.model, question.x)
         if "baselines" in inspect.signature(adapter.attribute).parameters:
             call["baselines"] = blank_baseline(adapter, question.x, question.blank[0])
         found = method.attribute(question.x, **call)
-        return _upsample(found[0] if isinstance(found, tuple) else found, question)
+        return upsample(found[0] if isinstance(found, tuple) else found, question.model, question.x)
 
     def _call(self, question: Question, name: str, target: int) -> dict[str, Any]:
         parameters = inspect.signature(self.adapter.attribute).parameters
@@ -168,53 +166,22 @@ def zennit_methods() -> Iterator[tuple[str, ZennitMethod]]:
 
 
 def _module(question: Question, name: str) -> nn.Module | None:
-    """The module a layer class looks at: the last one with an image-like pre-activation; of a neuron class the output
-    layer.
-    """
+    """The module a layer class looks at: the last one with positions; of a neuron class the output layer."""
+    model, x = question.model, question.x
     if name.startswith("Neuron"):
-        leaves = [module for module in question.model.modules() if not list(module.children())]
-        return _with_output(question, leaves, 2)[-1][0]
+        leaves = tuple({type(module) for module in model.modules() if not list(module.children())})
+        return model.get_submodule([name for name, shape in find_outputs(model, x, leaves) if len(shape) == 1][-1])
     if not name.startswith(("Layer", "InternalInfluence", "GuidedGradCam")):
         return None
-    return _image_like(question)[0]
-
-
-def _image_like(question: Question) -> tuple[nn.Module, tuple[int, ...]]:
-    """The last convolution, batch norm or sum that puts out [N, C, h, w], and the shape of its output."""
-    kinds = (nn.Conv2d, nn.BatchNorm2d, Sum)
-    return _with_output(question, [module for module in question.model.modules() if isinstance(module, kinds)], 4)[-1]
-
-
-def _with_output(question: Question, modules: list[nn.Module], axes: int) -> list[tuple[nn.Module, tuple[int, ...]]]:
-    """Those of the modules that put out a tensor of so many axes, with its shape."""
-    names = {module: name for name, module in question.model.named_modules()}
-    found = []
-    for module in modules:
-        with suppress(ValueError):  # it does not run
-            seen = Layer(names[module], channels="first", side="output").shape(question.model, question.x[:1])
-            found.append((module, (1, seen.channels, *seen.positions)))
-    return [one for one in found if len(one[1]) == axes]
+    return model.get_submodule(find_positions(model, x)[0])
 
 
 def _positions(question: Question) -> Tensor:
     """One number per position of the layer, the same in all channels."""
-    shape = _image_like(question)[1]
-    return torch.arange(shape[-2] * shape[-1]).reshape(1, 1, *shape[-2:]).expand(1, *shape[1:])
+    name, positions = find_positions(question.model, question.x)
+    channels = Layer(name, channels="first", side="output").shape(question.model, question.x[:1]).channels
+    return torch.arange(prod(positions)).reshape(1, 1, *positions).expand(1, channels, *positions)
 
 
 def _sum_channels(signed: Tensor) -> Tensor:
     return signed.detach().sum(-3, keepdim=True)
-
-
-def _upsample(signed: Tensor, question: Question) -> Tensor:
-    """Channels summed; a layer's map as large as the images."""
-    signed = _sum_channels(signed)
-    size = question.x.shape[-2:]
-    if signed.shape[-2:] == size:
-        return signed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        large = F.interpolate(
-            signed.reshape(-1, 1, *signed.shape[-2:]), size=size, mode="bilinear", align_corners=False
-        )
-    return large.reshape(*signed.shape[:-2], *size)

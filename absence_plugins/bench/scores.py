@@ -84,7 +84,7 @@ def built(kind: Any, problem: Planted) -> Any:
     if not issubclass(kind, (BetaSmooth, DeconvNet, GuidedBackprop)):
         options["layer_map"] = [(Sum, Norm())]
     if issubclass(kind, EpsilonGammaBox):
-        low, high = (torch.full_like(problem.images[:1], value) for value in problem.pixels)
+        low, high = problem.pixels  # numbers fit the input of any first layer
         options |= {"low": low, "high": high}
     return kind(**options)
 

@@ -13,13 +13,13 @@ PARTS = ("captum", "zennit", "relevance", "core", "methods", "data", "experiment
 
 
 def fingerprint_sources(*packages: str, parts: Sequence[str] = PARTS) -> str:
-    """A fingerprint of this package (of these ``parts``: folders, or folders in them), its hosts and other packages:
+    """A fingerprint of this package (of these ``parts``: folders, or folders or files in them), its hosts and other packages:
     tables made by other code are not taken for today's.
     """
     digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit", *packages)).encode())
     root = Path(absence_plugins.__file__).parent
     for path in sorted(root.rglob("*.py")):
         inner = path.relative_to(root).as_posix()
-        if any(inner.startswith(f"{part}/") for part in parts):
+        if any(inner == part or inner.startswith(f"{part}/") for part in parts):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from absence_plugins.bench import planted as bench
 from absence_plugins.bench import planted_rivals as rivals
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
+from absence_plugins.bench.planted_cam import CAM, CAMS
 from absence_plugins.bench.planted_methods import all_methods
 from absence_plugins.bench.planted_pages import FEW, format_few, insert_tables
 from absence_plugins.bench.planted_relevance import relevance_methods
@@ -29,6 +30,7 @@ NEWER = {
     "AttnLRP logit",
     "SHAP GradientExplainer",
     "SHAP DeepExplainer",
+    *(f"{CAM}{name}" for name in CAMS),
 }  # than the published run; or of an extra
 
 
