@@ -45,8 +45,7 @@ _KNOWN_ENDS: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, int], bool]] =
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What a layer puts out: ``channels`` units at ``positions`` (sizes along each axis), and on which side it was
-    read.
+    """What a layer puts out: ``channels`` units at ``positions`` (sizes along each axis), read on which side.
 
     >>> str(LayerShape("layer4", 512, (7, 7), "output", "mean"))
     'layer4: 512 channels x 7 x 7 positions, mean'
@@ -221,9 +220,7 @@ class Layer:
         *,
         samples: int | None = None,
     ) -> Axes:
-        """Where a value that was read has its samples and channels; ``samples``: how many, if not those of the
-        inputs.
-        """
+        """Where a value that was read has its samples and channels; ``samples``: how many, if not of the inputs."""
         module, side = watch.point
         if value.dim() == 0:
             raise ValueError(f"layer {self.name!r} puts out one number for the whole batch, so it has no units")

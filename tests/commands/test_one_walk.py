@@ -61,18 +61,7 @@ def paint(folder: Path, *names: str, value: int = 0) -> Path:
 # -- the same files and classes, whatever the folder is like ---------------------------------------------------------
 
 FOLDERS = ("cat", "dog", ".hidden", "__MACOSX", NFC, NFD, os.fsdecode(b"caf\xe9"), "²", "cat/deep", "dog/a-b", "dog/a")
-FILES = (
-    "a.png",
-    "B.GIF",
-    "c.JPEG",
-    "d.txt",
-    "e",
-    ".f.png",
-    "Thumbs.db",
-    "bad.png",
-    "cut.tif",
-    os.fsdecode(b"h\xff.png"),
-)
+FILES = (*"a.png B.GIF c.JPEG d.txt e .f.png Thumbs.db bad.png cut.tif".split(), os.fsdecode(b"h\xff.png"))
 AIMS = ("cat", "dog", ".", "cat/deep", "dog/a", "nowhere", "cat/a.png", "dog/B.GIF", "dog/d.txt", "cat/bad.png", NFC)
 files_made = st.lists(st.tuples(st.sampled_from(FOLDERS), st.sampled_from(FILES)), min_size=1, max_size=14, unique=True)
 links_made = st.lists(
