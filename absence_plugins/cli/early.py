@@ -40,7 +40,7 @@ SIDE = 16_384  # pixels
 MOST = {"size": SIDE, "patch": SIDE, "stride": SIDE, "workers": MOST_WORKERS, "seed": LARGEST_SEED}
 SHARES = ("min_fraction", "max_fraction", "holdout")
 FOLDERS = ("folder", "images", "references", "data")
-FILES = ("image", "attributes", "hypernyms", "measured")
+FILES = ("image", "attributes", "measured")
 WRITTEN = ("out", "checkpoint")
 CHOICES = {
     "reduce": words.REDUCES,
@@ -194,8 +194,19 @@ def _check_label(given: Values) -> None:
         raise ValueError(f"--min-fraction {least} is above --max-fraction {most}; no name holds on so many images")
     if given.get("holdout") == 1:
         raise ValueError("--holdout 1.0 leaves no images to search; 0.5 holds out half")
-    if "images" not in given and ("attributes" in given or "hypernyms" in given):
-        raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
+    described = [f"--{name}" for name in ("labels", "attributes", "hypernyms") if name in given]
+    if "images" not in given and described:
+        raise ValueError(f"{' and '.join(described)} describe --images; name that folder too")
+    if "labels" in given:
+        if "attributes" in given:
+            raise ValueError("--labels describe images and --attributes their class folders; pass one of them")
+        if not Path(given["labels"]).is_dir():
+            check_file("labels", given["labels"])
+        check_choice("--labels-format", given["labels_format"], words.LABEL_FORMATS)
+    elif given.get("labels_format", "auto") != "auto" or "labels_threshold" in given:
+        raise ValueError("--labels-format and --labels-threshold say how --labels are read; name that file, too")
+    if given.get("hypernyms", words.WORDNET) != words.WORDNET:
+        check_file("hypernyms", Path(given["hypernyms"]))
     _check_groups(given, "images")
 
 

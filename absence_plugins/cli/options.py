@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from absence_plugins.commands.known_words import LABEL_FORMATS
+
 Model = Annotated[
     str,
     typer.Option(
@@ -41,6 +43,25 @@ ScanMode = Annotated[
 Reduce = Annotated[str, typer.Option(help="Over positions or tokens: mean, max, min, sum or cls.")]
 Attributes = Annotated[
     Path | None, typer.Option(help="Table (CSV, TSV, JSON): class,ATTRIBUTE,... with 0 or 1 per class.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Labels of the images: a table file,CONCEPT,... (1, 0; blank is unknown), or a file of a public data set; and not the class folders.",
+    ),
+]
+LabelsFormat = Annotated[
+    str, typer.Option(help=f"Of --labels: {', '.join(LABEL_FORMATS)}; auto tells it by the content.")
+]
+LabelsThreshold = Annotated[
+    float | None, typer.Option(help="Of a table with probabilities: a concept is present above it.")
+]
+Hypernyms = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|wordnet",
+        help="What is a kind of what; parents become concepts: a table child,parent, JSON, or WordNet for classes such as n02123045.",
+    ),
 ]
 Groups = Annotated[
     str | None,

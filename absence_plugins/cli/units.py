@@ -11,6 +11,10 @@ from absence_plugins.cli.app import app, clear_errors, command_line, load, say, 
 from absence_plugins.cli.options import (
     Attributes,
     Groups,
+    Hypernyms,
+    Labels,
+    LabelsFormat,
+    LabelsThreshold,
     LayerChannels,
     Mean,
     Model,
@@ -99,12 +103,16 @@ def label(
         str, typer.Option(help="As in model.named_modules(); of a ReLU its input is read; '' is the output.")
     ] = "linear1",
     images: Annotated[
-        Path | None, typer.Option(help="Folder with a subfolder of images per class; the digits model brings its own.")
+        Path | None,
+        typer.Option(
+            help="Folder with a subfolder of images per class, or any with --labels; the digits model brings its own."
+        ),
     ] = None,
     attributes: Attributes = None,
-    hypernyms: Annotated[
-        Path | None, typer.Option(help="Table (CSV, TSV, JSON): child,parent per line; parents become concepts.")
-    ] = None,
+    labels: Labels = None,
+    labels_format: LabelsFormat = "auto",
+    labels_threshold: LabelsThreshold = None,
+    hypernyms: Hypernyms = None,
     groups: Groups = None,
     weights: Weights = "none",
     length: Annotated[int, typer.Option(help="Most concepts in a name.")] = 3,
@@ -133,6 +141,7 @@ def label(
     """Name every unit of a layer by concepts with AND, OR and NOT; says what each NOT is worth."""
     with clear_errors():
         from absence_plugins.commands.label import run_label
+        from absence_plugins.commands.label_samples import LabelFile
 
         pixels, axis = two_channels(channels)
         loaded = load(model, weights, size, pixels, mean, std)
@@ -142,6 +151,7 @@ def label(
             out,
             images=images,
             attributes=attributes,
+            labels=None if labels is None else LabelFile(labels, labels_format, labels_threshold),
             hypernyms=hypernyms,
             groups=groups,
             is_digits=model == "digits",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.commands.image_folder import Readable, group_images, readable
+from absence_plugins.commands.label_samples import LabelFile, Samples, digit_samples, file_samples, folder_samples
 from absence_plugins.commands.layers import named_layer, say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import estimating, say_expected, time_forward
@@ -19,20 +19,16 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import require_folder, write_whole
-from absence_plugins.core.names import spell_name
 from absence_plugins.core.ownership import own_folder
+from absence_plugins.core.table import write_csv
 from absence_plugins.core.units import Layer, LayerShape
-from absence_plugins.data.folders import find_images
-from absence_plugins.data.groups import Groups
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
-from absence_plugins.methods.identity import NOTHING, Identity, digest_of, identify_data, identify_model
+from absence_plugins.methods.identity import Identity, digest_of, identify_model
 from absence_plugins.methods.invert import Formula, Negation, UnitLabel, UnitLabels, label_units
-from absence_plugins.methods.invert.concepts import concepts_of
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.plots.labels import label_panels
 
-BATCH = 64
 SHOWN = 12  # units with a NOT on the page
 OTHERS = 4  # and others
 Q = 0.05
@@ -43,34 +39,6 @@ HOW_TO_READ = (
     ("q", f"The share of false names to expect among all units named at this level or a lower one. Below {Q} counts as named."),
     ("What a NOT is worth", f"By how much the AUC falls without it. Above 0 on held-out images, with a q of its own below {Q}, it is evidence that the unit encodes an absence."),
 )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Images with their labels.
-
-    Attributes:
-        batches: batches of model inputs, N images in all; ``batches(first)`` those from the image ``first`` on.
-        picture: one of them, to show.
-        concepts: [N, K].
-        names: of the concepts.
-        source: what they are, for the page.
-        left_out: what the page says of files that cannot be read; None if the images are not files.
-        data: by which a checkpoint knows them.
-        groups: which of them are not independent; None: each is alone.
-    """
-
-    batches: Callable[..., Iterator[Tensor]]
-    picture: Callable[[int], Tensor]
-    concepts: Tensor
-    names: tuple[str, ...]
-    source: str
-    left_out: Readable | None = None
-    data: Identity = NOTHING
-    groups: Groups | None = None
-
-    def __len__(self) -> int:
-        return len(self.concepts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,76 +100,14 @@ def label_layer(
     page = write_page(_page(labels, absent, shape, samples, values, notes, seed, command), out)
     if samples.left_out is not None:
         samples.left_out.write(out)
+    if samples.meanings:
+        meant = [(name, one.key, one.gloss) for name, one in samples.meanings.items()]
+        write_whole(out / "concepts.csv", write_csv([("concept", "synset", "gloss"), *meant]))
     labels.to_csv(out / "labels.csv")
     labels.to_json(out / "labels.json")
     found = LayerLabels(labels, absent, shape, page)
     write_whole(out / "labels.txt", f"{labels.table()}\n\n{found.summary()}\n")
     return found
-
-
-def folder_samples(
-    folder: Path,
-    loaded: LoadedModel,
-    attributes: Path | None = None,
-    hypernyms: Path | None = None,
-    *,
-    groups: str | Path | None = None,
-    batch_size: int = BATCH,
-    checkpoint: Path | None = None,
-    progress: bool = False,
-) -> Samples:
-    """Images in class folders; attributes and hypernyms from tables. Concepts that do not vary are left out.
-
-    So are files that are no images, with a warning (:func:`~absence_plugins.commands.image_folder.readable`).
-    ``groups``: what ``--groups`` says of images that are not independent.
-    """
-    walked = find_images(folder, "image folder")
-    concepts_of(walked, attributes)  # rejects a folder without classes, and a bad table, before anything is decoded
-    files = readable(
-        walked.with_class(), loaded.preprocessing.channels, known=checkpoint, has_classes=True, progress=progress
-    )
-    found = concepts_of(files.found, attributes)
-    if hypernyms is not None:
-        found = found.expanded(hypernyms)
-    varying = found.varying()
-    if not varying.names:
-        raise ValueError(
-            f"{spell_name(folder)} has one class only, so no concept varies; add a second class folder or --attributes"
-        )
-    left_out = [name for name in found.names if name not in varying.names]
-    note = f"; left out, as the same for all: {', '.join(left_out)}" if left_out else ""
-    prepared = loaded.preprocessing
-
-    def batches(first: int = 0) -> Iterator[Tensor]:
-        for start in range(first, len(found.files), batch_size):
-            part = [prepared.normalize(prepared.picture(file)) for file in found.files[start : start + batch_size]]
-            yield torch.stack(part)
-
-    source = f"{len(found.files):,} images of {spell_name(folder)}, {len(varying.names)} concepts{note}"
-    data = identify_data(files) | Identity({"batch_size": batch_size})
-    pictures = (batches, lambda i: prepared.picture(found.files[i]))
-    grouped = group_images(files, groups, progress)
-    return Samples(*pictures, varying.concepts, varying.names, source, files, data, grouped)
-
-
-def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
-    """The bundled handwritten digits with their classes and strokes."""
-    from absence_plugins.data import load_digits
-    from absence_plugins.data.digit_strokes import stroke_concepts
-
-    digits = load_digits()
-    images = digits.images
-    concepts, names = stroke_concepts(digits.labels)
-    normalize = loaded.preprocessing.normalize
-    source = f"{len(images):,} handwritten digits, {len(names)} concepts: ten classes and the strokes most people write them with; the bundled model was trained on {len(digits.train_images):,} of the images"
-    return Samples(
-        lambda first=0: map(normalize, torch.split(images[first:], batch_size)),
-        lambda i: images[i],
-        concepts,
-        tuple(names),
-        source,
-        data=identify_data(images) | Identity({"batch_size": batch_size}),
-    )
 
 
 def read_layer(
@@ -322,7 +228,8 @@ def run_label(
     *,
     images: Path | None = None,
     attributes: Path | None = None,
-    hypernyms: Path | None = None,
+    labels: LabelFile | None = None,
+    hypernyms: Path | str | None = None,
     groups: str | Path | None = None,
     is_digits: bool = False,
     reduce: str = "mean",
@@ -341,8 +248,8 @@ def run_label(
     given = {} if batch_size is None else {"batch_size": check_integer("--batch-size", batch_size)}
     at = named_layer(loaded.model, layer, reduce, channels)
     if images is None:
-        if attributes is not None or hypernyms is not None:
-            raise ValueError("--attributes and --hypernyms describe the classes of --images; name that folder too")
+        if attributes is not None or hypernyms is not None or labels is not None:
+            raise ValueError("--labels, --attributes and --hypernyms describe --images; name that folder too")
         if groups is not None:
             raise ValueError("--groups describes the files of a folder of images; name that folder too")
         if not is_digits:
@@ -352,15 +259,10 @@ def run_label(
             )
         samples = digit_samples(loaded, **given)
     else:
-        samples = folder_samples(
-            Path(images),
-            loaded,
-            attributes,
-            hypernyms,
-            groups=groups,
-            checkpoint=checkpoint,
-            progress=progress,
-            **given,
-        )
+        reading: dict[str, Any] = {"groups": groups, "checkpoint": checkpoint, "progress": progress, **given}
+        if labels is not None:
+            samples = file_samples(Path(images), loaded, labels, hypernyms, **reading)
+        else:
+            samples = folder_samples(Path(images), loaded, attributes, hypernyms, **reading)
     found = label_layer(loaded, at, samples, out, checkpoint=checkpoint, progress=progress, **options)
     return replace(found, page=found.page.resolve())

@@ -265,11 +265,14 @@ def named_layer(model: nn.Module, name: str, reduce: str, channels: str) -> Laye
 
 
 def say(shape: LayerShape) -> None:
-    """One line on stderr, also with ``--quiet``: which channels and positions are read. Of several ranks the first says
-    it.
-    """
+    """One line on stderr, also with ``--quiet``: which channels and positions are read."""
+    say_line(f"reading {shape}")
+
+
+def say_line(line: str) -> None:
+    """One line on stderr, also with ``--quiet``. Of several ranks the first says it."""
     if is_first_rank():
-        tqdm.write(f"reading {shape}", file=sys.stderr)
+        tqdm.write(line, file=sys.stderr)
 
 
 DIGITS_SCAN = Scan(

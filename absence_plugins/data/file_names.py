@@ -39,7 +39,20 @@ def index_files(names: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
+def index_paths(files: Sequence[Path], folder: Path) -> dict[str, list[int]]:
+    """As :func:`index_files`, of the paths below a folder; longer paths, with the folder's own name, are understood, too.
+
+    >>> found = index_paths([Path("sets/val/1.png")], Path("sets/val"))
+    >>> [key_of(name) in found for name in ("1", "val/1.png", "./sets/val/1.png", "train/1.png")]
+    [True, True, True, False]
+    """
+    names = list_files(files, folder)
+    near = index_files(names)
+    around = [f"{spell_name(folder.absolute())}/{name}".replace(os.sep, "/").lstrip("/") for name in names]
+    return index_files(around) | near
+
+
 def key_of(name: str) -> str:
     """A name as :func:`index_files` knows it."""
     parts = PureWindowsPath(name).parts if "\\" in name else PurePosixPath(name).parts
-    return normalize_name("/".join(part for part in parts if part not in (".", "")))
+    return normalize_name("/".join(part for part in parts if part not in (".", "", "/")))

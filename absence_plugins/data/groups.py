@@ -22,7 +22,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
-from absence_plugins.data.file_names import index_files, key_of, list_files
+from absence_plugins.data.file_names import index_paths, key_of, list_files
 from absence_plugins.data.picture_features import Candidate, Corners, find_candidates, find_corners, shrink
 from absence_plugins.data.same_names import describe_missing
 from absence_plugins.data.same_photograph import show_same
@@ -217,7 +217,7 @@ def read_groups(path: Path | str, files: Sequence[Path], folder: Path) -> list[i
     """
     names = list_files(files, folder)
     pairs = read_pairs(path, "file", "group", names)
-    places = index_files(names)
+    places = index_paths(files, folder)
     if not any(key_of(one) in places for one, _ in pairs) and any(key_of(other) in places for _, other in pairs):
         pairs = [(other, one) for one, other in pairs]  # group -> files
     group: dict[int, str] = {}

@@ -115,7 +115,8 @@ def folder(tmp_path: Path) -> Path:
     ("name", "text", "groups"),
     [
         ("a.csv", "file,group\ncat/1.png,x\ncat/2.png,x\ndog/1.png,y\n3.png,y\n4.PNG,z\n", [0, 0, 1, 1, 2]),
-        ("a.csv", "cat/1,x\ncat/2,x\nimages\\dog\\1.png,y\n3,y\n4,z\n", None),  # an end that is no file's
+        ("a.csv", "cat/1,x\ncat/2,x\nphotos\\dog\\1.png,y\n3,y\n4,z\n", None),  # an end that is no file's
+        ("a.csv", "cat/1,x\ncat/2,x\nimages\\dog\\1.png,y\n3,y\n4,z\n", [0, 0, 1, 1, 2]),  # with the folder's name
         ("a.tsv", "patient\timage\n7\tcat/1.png\n7\tdog/1.png\n8\t2\n8\t3\n9\t4\n", [0, 1, 0, 1, 2]),
         ("a.json", '{"x": ["cat/1.png", "dog/4.png"], "y": ["cat/2.png", "dog/1.png", "dog/3.png"]}', [0, 1, 1, 1, 0]),
         ("a.json", '{"cat/1.png": "x", "cat/2.png": "x", "dog/1.png": "y", "3": "y", "4": "z"}', [0, 0, 1, 1, 2]),

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from absence_plugins.data.encodings import read_text
-from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, stack_truths
+from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, settle
 from absence_plugins.data.tables import read_table
 
+PARENTS = ("hypernyms", "parents", "hypernym", "parent")  # of an entry of INVERT's JSON
+Wanted = Callable[[str], bool]
 
-def read_coco(path: Path | str) -> ImageLabels:
+
+def read_coco(path: Path | str, wanted: Wanted | None = None) -> ImageLabels:
     """Annotations of COCO or LVIS (JSON): which categories an image has an object of.
 
     COCO annotates every object of its categories, so a category without an annotation is absent. LVIS does not: only
     its ``neg_category_ids`` are absent from an image, all other categories without an annotation are unknown.
+    ``wanted``: whether an image of this name is read; None: all are.
 
     Raises ValueError for a file that is no such JSON, or an annotation of an image or category that it does not list.
 
@@ -36,26 +40,34 @@ def read_coco(path: Path | str) -> ImageLabels:
     if not all(isinstance(part, list) for part in parts) or not parts[0] or not parts[2]:
         raise ValueError(f"{path} lacks images, annotations or categories; is it the annotations file of COCO or LVIS?")
     images, annotations, categories = (list(part or ()) for part in parts)
-    row = {one["id"]: place for place, one in enumerate(images)}
+    name_of = {
+        one["id"]: str(one.get("file_name") or str(one.get("coco_url", one["id"])).rsplit("/", 1)[-1]) for one in images
+    }
+    row = {
+        key: place for place, key in enumerate(key for key, name in name_of.items() if wanted is None or wanted(name))
+    }
     column = {one["id"]: place for place, one in enumerate(categories)}
     is_partly = any("neg_category_ids" in one for one in images)
-    truths: list[list[bool | None]] = [[None if is_partly else False] * len(column) for _ in row]
+    concepts = torch.full((len(row), len(column)), torch.nan if is_partly else 0.0, dtype=torch.float64)
     for one in images:
-        for category in one.get("neg_category_ids", ()):
-            truths[row[one["id"]]][column[category]] = False
+        if one["id"] in row:
+            concepts[row[one["id"]], [column[category] for category in one.get("neg_category_ids", ())]] = 0.0
     for one in annotations:
-        if one.get("image_id") not in row or one.get("category_id") not in column:
+        if one.get("image_id") not in name_of or one.get("category_id") not in column:
             raise ValueError(
                 f"{path}: an annotation is of image {one.get('image_id')!r} and category {one.get('category_id')!r}, which "
                 "it does not list"
             )
-        truths[row[one["image_id"]]][column[one["category_id"]]] = True
-    files = tuple(str(one.get("file_name") or str(one.get("coco_url", one["id"])).rsplit("/", 1)[-1]) for one in images)
+    found = [(row[one["image_id"]], column[one["category_id"]]) for one in annotations if one["image_id"] in row]
+    if found:
+        concepts[tuple(torch.tensor(found).T)] = 1.0
     names = check_distinct([str(one["name"]) for one in categories], [str(one["id"]) for one in categories])
-    return ImageLabels(files, names, stack_truths(truths))
+    return ImageLabels(tuple(name_of[key] for key in row), names, settle(concepts))
 
 
-def read_open_images(labels: Path | str, descriptions: Path | str | None = None) -> ImageLabels:
+def read_open_images(
+    labels: Path | str, descriptions: Path | str | None = None, wanted: Wanted | None = None
+) -> ImageLabels:
     r"""Open Images' verified labels of images: ``...-human-imagelabels.csv`` (ImageID, Source, LabelName, Confidence).
 
     A label that people confirmed (1) is present, one that they denied (0) absent, all others are unknown.
@@ -63,6 +75,7 @@ def read_open_images(labels: Path | str, descriptions: Path | str | None = None)
     Args:
         labels: the table.
         descriptions: ``class-descriptions.csv`` (label, name); None: the labels are the names.
+        wanted: whether an image of this name is read; None: all are. All of Open Images do not fit into memory.
 
     Raises ValueError for a table without these columns, a confidence between 0 and 1, two answers of one label.
 
@@ -74,10 +87,10 @@ def read_open_images(labels: Path | str, descriptions: Path | str | None = None)
     """
     table = read_table(labels)
     head = [cell.casefold() for cell in table.rows[0]]
-    wanted = ("imageid", "labelname", "confidence")
-    if not set(wanted) <= set(head):
+    needed = ("imageid", "labelname", "confidence")
+    if not set(needed) <= set(head):
         raise ValueError(f"{labels} lacks the columns ImageID, LabelName and Confidence")
-    places = [head.index(name) for name in wanted]
+    places = [head.index(name) for name in needed]
     answers: dict[tuple[str, str], bool] = {}
     for number, row in enumerate(table.rows[1:], 1):
         if len(row) != len(head):
@@ -87,19 +100,21 @@ def read_open_images(labels: Path | str, descriptions: Path | str | None = None)
             raise ValueError(
                 f"{table.place(number)}: the confidence is {confidence!r}, of a machine; use the labels that people verified"
             )
+        if wanted is not None and not wanted(image):
+            continue
         if answers.setdefault((image, label), confidence[0] == "1") != (confidence[0] == "1"):
             raise ValueError(f"{table.place(number)}: {label} of image {image} is confirmed and denied")
     row_of = {image: place for place, image in enumerate(dict.fromkeys(image for image, _ in answers))}
     column = {label: place for place, label in enumerate(dict.fromkeys(label for _, label in answers))}
-    truths: list[list[bool | None]] = [[None] * len(column) for _ in row_of]
+    concepts = torch.full((len(row_of), len(column)), torch.nan, dtype=torch.float64)
     for (image, label), answer in answers.items():
-        truths[row_of[image]][column[label]] = answer
+        concepts[row_of[image], column[label]] = float(answer)
     said: dict[str, str] = {}
     if descriptions is not None:
         listed = read_table(descriptions)
         said = {row[0]: row[1] for row in listed.rows if len(row) >= 2}
     names = check_distinct([said.get(label, label) for label in column], list(column))
-    return ImageLabels(tuple(row_of), names, stack_truths(truths))
+    return ImageLabels(tuple(row_of), names, settle(concepts))
 
 
 def read_invert(labels: Path | str, description: Path | str, images: Sequence[str] = ()) -> ImageLabels:
@@ -126,19 +141,56 @@ def read_invert(labels: Path | str, description: Path | str, images: Sequence[st
         raise ValueError(f"{labels} is no tensor that torch.save wrote ({str(error).splitlines()[0][:80]})") from None
     if not isinstance(table, torch.Tensor) or table.dim() != 2 or not bool(((table == 0) | (table == 1)).all()):
         raise ValueError(f"{labels} holds no tensor [N, K] of 0 and 1")
-    data = _load(description)
-    entries = list(data.items()) if isinstance(data, dict) else []
+    entries = _entries(_load(description))
     if len(entries) != table.shape[1]:
         raise ValueError(f"{description} has {len(entries)} entries for the {table.shape[1]} columns of {labels}")
-    keys = [str(one.get("offset", key)) if isinstance(one, dict) else key for key, one in entries]
-    named = [
-        str(one.get("name", own)) if isinstance(one, dict) else str(one)
-        for (_, one), own in zip(entries, keys, strict=True)
-    ]
     listed = tuple(images) or tuple(map(str, range(len(table))))
     if len(listed) != len(table):
-        raise ValueError(f"{len(listed)} names of images for the {len(table)} rows of {labels}")
-    return ImageLabels(listed, check_distinct(named, keys), table == 1)
+        raise ValueError(
+            f"{len(listed)} images for the {len(table)} rows of {labels}, which are matched by their order; pass exactly those"
+        )
+    return ImageLabels(listed, _spell(entries), table == 1)
+
+
+def read_invert_parents(path: Path | str) -> dict[str, list[str]] | None:
+    """Child -> hypernyms, by the names that :func:`read_invert` gives; None if a file is no such JSON.
+
+    An entry's ``hypernyms`` (or ``parents``, ``hypernym``, ``parent``) are offsets, keys or names, one or a list.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "concepts.json"
+    >>> _ = path.write_text('{"0": {"offset": "n02084071", "name": "dog", "hypernyms": ["n02083346"]}}')
+    >>> read_invert_parents(path)
+    {'dog': ['n02083346']}
+    """
+    if Path(path).suffix.lower() != ".json":
+        return None
+    try:
+        data = json.loads(read_text(path).text)
+    except ValueError:
+        return None  # the reader of tables says what is wrong with it
+    entries = _entries(data)
+    own = [
+        next((one[word] for word in PARENTS if word in one), None) if isinstance(one, dict) else None
+        for _, _, one in entries
+    ]
+    if not any(own):
+        return None
+    names = _spell(entries)
+    known = {word: name for (key, offset, _), name in zip(entries, names, strict=True) for word in (key, offset)}
+    listed = [[one] if isinstance(one, str) else list(map(str, one or ())) for one in own]
+    return {name: [known.get(word, word) for word in words] for name, words in zip(names, listed, strict=True) if words}
+
+
+def _entries(data: Any) -> list[tuple[str, str, Any]]:
+    """Key, offset and entry of each concept of INVERT's JSON."""
+    listed = list(data.items()) if isinstance(data, dict) else []
+    return [(key, str(one.get("offset", key)) if isinstance(one, dict) else key, one) for key, one in listed]
+
+
+def _spell(entries: Sequence[tuple[str, str, Any]]) -> tuple[str, ...]:
+    names = [str(one.get("name", offset)) if isinstance(one, dict) else str(one) for _, offset, one in entries]
+    return check_distinct(names, [offset for _, offset, _ in entries])
 
 
 def _load(path: Path | str) -> Any:

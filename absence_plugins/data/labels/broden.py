@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from absence_plugins.data.encodings import read_text
 from absence_plugins.data.file_names import index_files, key_of
-from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct
+from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, settle
 
 OTHERS = ("image", "split", "ih", "iw", "sh", "sw")  # columns of index.csv that are no kind of concept
 SHOWN = 3
@@ -57,7 +57,7 @@ class _Index:
         for kind, cell in self.cells[row].items():
             for entry in cell:
                 value = int(entry) if entry.isdecimal() else _read_mask(self.folder / "images" / entry)
-                strange = {value} if isinstance(value, int) else set(value.unique().tolist())
+                strange = {value} if isinstance(value, int) else set(torch.unique(value).tolist())
                 strange -= {0, *self.numbers}
                 if strange:
                     raise ValueError(
@@ -91,7 +91,7 @@ def read_broden(
     folder: Path | str,
     kinds: Sequence[str] | None = None,
     *,
-    images: Sequence[str] | None = None,
+    wanted: Callable[[str], bool] | None = None,
     least: float = 0.0,
 ) -> ImageLabels:
     r"""Which concepts of Broden are in an image.
@@ -103,7 +103,7 @@ def read_broden(
     Args:
         folder: that holds ``index.csv``, ``label.csv`` and ``images/``; or its ``index.csv``.
         kinds: columns to read, such as ("object", "texture"); None: all.
-        images: those that are wanted; None: all. Only their masks are read.
+        wanted: whether an image of this name is read; None: all are. Only their masks are read.
         least: share of the pixels that a label must exceed.
 
     Raises:
@@ -118,26 +118,25 @@ def read_broden(
     {'images': ['a.jpg', 'b.jpg'], 'names': ['street', 'sea', 'dotted'], 'concepts': [[1, 0, None], [0, 1, 1]]}
     """
     index = _read_index(folder, kinds)
-    rows = index.find(images)
+    rows = [row for row, name in enumerate(index.images) if wanted is None or wanted(name)]
     place = {one.number: k for k, one in enumerate(index.concepts)}
     concepts = torch.full((len(rows), len(place)), torch.nan, dtype=torch.float64)
     for n, row in enumerate(rows):
         concepts[n, index.known(row)] = 0.0
         for kind, value in index.labels(row):
-            numbers, shares = [value], [1.0]
-            if not isinstance(value, int):
-                found, counts = value.unique(return_counts=True)
+            if isinstance(value, int):
+                numbers, shares = [value], [1.0]
+            else:
+                found, counts = torch.unique(value, return_counts=True)
                 numbers, shares = found.tolist(), (counts / value.numel()).tolist()
             for number, share in zip(numbers, shares, strict=True):
                 if share > least and number in place and kind in index.concepts[place[number]].kinds:
                     concepts[n, place[number]] = 1.0
     kept = (concepts == 1).any(0)
-    if not bool(kept.any()):
+    if rows and not bool(kept.any()):
         raise ValueError(f"no label of {index.folder} covers more than {least} of one of {len(rows)} images")
     names = tuple(name for name, keep in zip(index.names, kept.tolist(), strict=True) if keep)
-    concepts = concepts[:, kept]
-    known = not bool(concepts.isnan().any())
-    return ImageLabels(tuple(index.images[row] for row in rows), names, concepts == 1 if known else concepts)
+    return ImageLabels(tuple(index.images[row] for row in rows), names, settle(concepts[:, kept]))
 
 
 def read_broden_masks(
@@ -197,7 +196,7 @@ def read_broden_masks(
             if isinstance(value, int):
                 found, shares = [value], torch.ones(1, *size)
             else:
-                found = [number for number in value.unique().tolist() if number in place]
+                found = [number for number in torch.unique(value).tolist() if number in place]
                 pixels = torch.stack([value == number for number in found]).float() if found else torch.zeros(0, *size)
                 shares = F.adaptive_avg_pool2d(pixels if transform is None or not found else transform(pixels), size)
             for number, part in zip(found, shares, strict=True):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
-from absence_plugins.data.file_names import index_files, key_of, list_files
+from absence_plugins.data.file_names import index_paths, key_of, list_files
 
 SHOWN = 3
 
@@ -39,22 +39,26 @@ class ImageLabels:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def unknown(self) -> int:
+        """How many of the N K labels are unknown."""
+        return int(self.concepts.isnan().sum())
+
     def __repr__(self) -> str:
-        unknown = int(self.concepts.isnan().sum()) if self.concepts.is_floating_point() else 0
-        return (
-            f"ImageLabels({len(self)} images, {len(self.names)} concepts, {unknown} of {self.concepts.numel()} unknown)"
-        )
+        total = self.concepts.numel()
+        return f"ImageLabels({len(self)} images, {len(self.names)} concepts, {self.unknown} of {total} unknown)"
 
-    def match(self, files: Sequence[Path], folder: Path) -> ImageLabels:
-        """The labels of some files, in their order; everything of a file without labels is unknown, with a warning.
+    def locate(self, files: Sequence[Path], folder: Path) -> tuple[dict[int, int], tuple[str, ...]]:
+        """Which row each file has, by its place among ``files``, and the images that are no file.
 
-        An image is found by its path below the folder, the end of it, or its name with or without the extension.
+        An image is found by its path below the folder, the end of it, or its name, with or without the extension; the
+        path may begin further up, with the folder's own name.
 
         Raises:
             ValueError: a name that several files have, two labels of one file, no file with labels.
         """
         listed = list_files(files, folder)
-        places = index_files(listed)
+        places = index_paths(files, folder)
         row: dict[int, int] = {}
         strange = []
         for number, name in enumerate(self.images):
@@ -71,6 +75,19 @@ class ImageLabels:
                 f"no file of {spell_name(folder)}, such as {listed[0] if listed else 'none'}, has labels; they are of "
                 f"{', '.join(self.images[:SHOWN])}, ..."
             )
+        return row, tuple(strange)
+
+    def take(self, rows: Sequence[int]) -> ImageLabels:
+        """Those of some images, by their numbers."""
+        return ImageLabels(tuple(self.images[row] for row in rows), self.names, settle(self.concepts[list(rows)]))
+
+    def match(self, files: Sequence[Path], folder: Path) -> ImageLabels:
+        """The labels of some files, in their order; everything of a file without labels is unknown, with a warning.
+
+        Files are found, and ValueError raised, as by :meth:`locate`.
+        """
+        row, strange = self.locate(files, folder)
+        listed = list_files(files, folder)
         lacking = [listed[place] for place in range(len(listed)) if place not in row]
         if lacking:
             warnings.warn(
@@ -100,6 +117,15 @@ def stack_truths(rows: Sequence[Sequence[bool | None]]) -> Tensor:
     if all(value is not None for row in rows for value in row):
         return torch.tensor(rows, dtype=torch.bool)
     return torch.tensor([[torch.nan if value is None else float(value) for value in row] for row in rows]).double()
+
+
+def settle(concepts: Tensor) -> Tensor:
+    """Labels of 1, 0 and NaN as bool if none is unknown, else as they are.
+
+    >>> settle(torch.tensor([[1.0, 0.0]])), settle(torch.tensor([[1.0, torch.nan]]))
+    (tensor([[ True, False]]), tensor([[1., nan]]))
+    """
+    return concepts if bool(concepts.isnan().any()) else concepts == 1
 
 
 def check_distinct(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:

@@ -16,11 +16,12 @@ from torch import Tensor
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
 from absence_plugins.data.folders import FoundImages, find_images
-from absence_plugins.data.labels import stack_truths
+from absence_plugins.data.labels import find_parents, read_invert_parents, stack_truths
 from absence_plugins.data.same_names import describe_missing, match_names, unify_names
 from absence_plugins.data.tables import decide_minus, read_columns, read_pairs, read_truth
 from absence_plugins.methods.invert.inputs import Truth, as_truth, check_names
 
+WORDNET = "wordnet"
 Parents = Mapping[str, str | Iterable[str]]
 
 
@@ -121,8 +122,9 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
         concepts: [N, K] of 0, 1 and, where unknown, NaN.
         names: of the K concepts.
         parents: a mapping from child to its parent or parents; or a table (CSV, TSV or JSON) of child,parent, one pair
-            per line, with or without a header; or a NetworkX graph with edges from child to parent. It may know more
-            concepts than ``names``.
+            per line, with or without a header; or INVERT's JSON with the ``hypernyms`` of its entries; or "wordnet", for
+            names such as n02123045 (:func:`~absence_plugins.data.labels.find_parents`); or a NetworkX graph with edges
+            from child to parent. It may know more concepts than ``names``.
 
     Returns:
         Labels [N, K + M], bool if all are known, and names. The parents follow the concepts, those of the first concept
@@ -177,7 +179,12 @@ def _attributes(path: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
 
 
 def _parents(parents: Any, names: Sequence[str]) -> dict[str, list[str]]:
+    if parents == WORDNET:
+        return find_parents(names)
     if isinstance(parents, (str, Path)):
+        found = read_invert_parents(parents)
+        if found is not None:
+            return found
         graph: dict[str, list[str]] = {}
         for child, parent in unify_names(read_pairs(parents, "child", "parent", names), names):
             graph.setdefault(child, []).append(parent)
