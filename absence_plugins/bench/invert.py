@@ -18,8 +18,8 @@ from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.bench.timing import seconds
 from absence_plugins.core.table import align
-from absence_plugins.methods.invert import auroc, label_units
-from absence_plugins.methods.invert.certified import PER_TRIPLE
+from absence_plugins.methods.invert import UnitLabel, auroc, label_units
+from absence_plugins.methods.invert.shapes import PER_SET
 from absence_plugins.methods.invert.table import Array
 
 UNITS = 16  # named in one call, as a layer is; what is compared is the time per unit
@@ -83,17 +83,21 @@ class Speed:
 
 
 PROVEN, QUICK_PROVEN = Problem(20_000, 200), Problem(300, 12)
+LONGER = (Problem(20_000, 50, length=4), Problem(20_000, 200, length=4))  # nothing is promised about these
+QUICK_LONGER = (Problem(300, 8, length=4),)
+MOST = 0.99  # share of the samples on which a formula may hold, as on the command line
 LONGEST = 20.0  # seconds that a proof for one unit may take
 
 
 @dataclass(frozen=True)
 class Proof:
-    """``search="certified"`` for one unit: every formula of up to three literals scored.
+    """``search="certified"`` for one unit: every formula of up to three literals, or four, scored or bounded.
 
     Attributes:
         problem: samples and concepts.
         seconds: the median over the rounds.
-        formulas: of three literals.
+        formulas: of three literals, with four of these too.
+        best: the highest AUC found.
         gap: by how much a formula could exceed the best found; 0 if it is proven.
         ok: whether that took at most 20 seconds (None: not judged).
     """
@@ -101,22 +105,25 @@ class Proof:
     problem: Problem
     seconds: float
     formulas: int
+    best: float
     gap: float
     ok: bool | None
 
     def line(self) -> str:
         """What was proven, in a sentence."""
         judged = "" if self.ok is None else f"; promised <= {LONGEST:g} s: {'ok' if self.ok else 'TOO SLOW'}"
-        n, k = self.problem.samples, self.problem.concepts
-        return f"certified, N={n:,} K={k:,} L=3, one unit: {self.formulas:,} formulas in {self.seconds:.2f} s, gap {self.gap:.3f}{judged}"  # fmt: skip
+        p = self.problem
+        found = f"best AUC {self.best:.3f}, gap {self.gap:.3f}"
+        return f"certified, N={p.samples:,} K={p.concepts:,} L={p.length}, one unit: {self.formulas:,} formulas in {self.seconds:.2f} s, {found}{judged}"  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
 class InvertResult:
-    """All problems of one run, the proof of a best formula, and where it ran."""
+    """All problems of one run, the proof of a best formula, those of longer ones, and where it ran."""
 
     speeds: tuple[Speed, ...]
     proof: Proof
+    longer: tuple[Proof, ...]
     environment: dict[str, Any]
 
     @property
@@ -144,7 +151,7 @@ class InvertResult:
                 f"its time is extrapolated from that of {extrapolated} candidates",
                 f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0, prefer=auc; labels prepared and results "
                 "made included",
-                self.proof.line(),
+                *(one.line() for one in (self.proof, *self.longer)),
                 "",
                 *surroundings(self.environment),
             ]
@@ -158,6 +165,7 @@ class InvertResult:
         return {
             "speeds": [asdict(one) for one in self.speeds],
             "proof": asdict(self.proof),
+            "longer": [asdict(one) for one in self.longer],
             "environment": dict(self.environment),
             "ok": self.ok,
         }
@@ -189,8 +197,9 @@ def run_invert_bench(
     with steady():
         problems = QUICK if quick else PROBLEMS
         speeds = [measure(problem, run) for problem in tqdm(problems, desc="bench invert", disable=not progress)]
-        proof = prove(QUICK_PROVEN if quick else PROVEN, run)
-    return InvertResult(tuple(speeds), proof, describe_environment("scikit-learn", run))
+        proof = prove(QUICK_PROVEN if quick else PROVEN, run, LONGEST)
+        longer = tuple(prove(problem, run) for problem in (QUICK_LONGER if quick else LONGER))
+    return InvertResult(tuple(speeds), proof, longer, describe_environment("scikit-learn", run))
 
 
 def draw(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, list[str]]:
@@ -290,20 +299,21 @@ def measure(problem: Problem, run: Run) -> Speed:
     return Speed(problem, known, own, sort, faster, sorts, candidates, timed, None if run.quick else kept)
 
 
-def prove(problem: Problem, run: Run) -> Proof:
-    """Time the certified search for one unit."""
+def prove(problem: Problem, run: Run, promised: float | None = None) -> Proof:
+    """Time the certified search for one unit; promised: in at most so many seconds."""
     activations, labels, names = draw(problem)
     unit, there = activations[:, 0].contiguous().to(run.device), labels.to(run.device)
-    gaps: list[float | None] = []
+    found: list[UnitLabel] = []
 
-    def certified() -> None:
-        found = label_units(unit, there, names, prefer="auc", holdout=0, search="certified", progress=False)
-        gaps.append(found[0].gap)
+    def certify() -> None:
+        labels = label_units(unit, there, names, length=problem.length, max_fraction=MOST, prefer="score", holdout=0, search="certified", progress=False)  # fmt: skip
+        found.append(labels[0])
 
-    taken = statistics.median(seconds(certified, run.device) for _ in range(min(3, run.rounds)))
-    gap = gaps[0] if gaps[0] is not None else float("nan")
-    formulas = PER_TRIPLE * math.comb(problem.concepts, 3)
-    return Proof(problem, taken, formulas, gap, None if run.quick else taken <= LONGEST and gap == 0)
+    taken = statistics.median(seconds(certify, run.device) for _ in range(min(3, run.rounds)))
+    gap = float("nan") if found[0].gap is None else found[0].gap
+    formulas = sum(PER_SET[k] * math.comb(problem.concepts, k) for k in range(3, problem.length + 1))
+    ok = None if run.quick or promised is None else taken <= promised and gap == 0
+    return Proof(problem, taken, formulas, found[0].best.auc, gap, ok)
 
 
 def _promise(value: float | None, sign: str) -> str:

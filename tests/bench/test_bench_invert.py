@@ -49,8 +49,11 @@ def test_the_table_says_what_was_compared_and_quick_judges_nothing(result: Inver
     assert "quick: sizes too small to judge by" in table
     assert table in repr(result)
     assert result.proof.gap == 0.0
+    assert 0.5 < result.proof.best <= 1
     assert result.proof.ok is None
     assert "certified, N=300 K=12 L=3, one unit: 14,080 formulas in" in table
+    assert [(one.gap, one.ok) for one in result.longer] == [(0.0, None)]
+    assert "certified, N=300 K=8 L=4, one unit: 61,824 formulas in" in table
     slow = replace(result, proof=replace(result.proof, ok=False))
     assert not slow.ok
     assert "promised <= 20 s: TOO SLOW" in slow.table()

@@ -110,8 +110,8 @@ def test_the_certificate_finds_what_the_beam_misses() -> None:
 
 def test_what_cannot_be_certified_is_refused() -> None:
     values, labels = case(0)
-    for options in ({"length": 4}, {"exact_pairs": False}):
-        with pytest.raises(ValueError, match="proves formulas of up to three literals"):
+    for options in ({"length": 5}, {"exact_pairs": False}):
+        with pytest.raises(ValueError, match="proves formulas of up to four literals"):
             label_units(values, labels, NAMES[:6], search="certified", progress=False, **options)
     with pytest.raises(ValueError, match="search='best' must be one of auto, certified, beam"):
         label_units(values, labels, NAMES[:6], search="best", progress=False)

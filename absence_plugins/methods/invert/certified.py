@@ -1,25 +1,19 @@
-"""The best formula of three literals, proven: every one of them is scored, and where that is too many, bounded.
+"""The best formula of three or four literals, proven: every one of them is scored or bounded.
 
-Three concepts divide the samples into eight cells. What falls into a cell (its samples n, and their sum S of rank
-numbers d) follows by inclusion and exclusion from the sums over one, two and all three concepts. A formula of three
-literals is a cell (a AND b AND c, in eight signs), or a literal and one cell more (a OR (b AND c), in 24), or the
-complement of such a one, whose AUC is one minus theirs. So one matrix product per concept, over the samples on which it
-holds, scores all 64 formulas of a triple: for K = 200 concepts 84 million formulas.
+k concepts divide the samples into 2^k cells. What falls into a cell (its samples n, and their sum S of numbers d)
+follows by inclusion and exclusion from the sums over the samples on which one, two, ... k of the concepts hold. A
+formula is a set of cells (:mod:`~absence_plugins.methods.invert.shapes`), so one matrix product per concept (of four
+literals: per pair) over the samples on which it holds, and one with the table of shapes, score all formulas: for K = 200
+concepts 84 million of three literals, for K = 50 192 million of four.
 
-Where the budget ends before the concepts do, the formulas left over are bounded. Each is f AND l or f OR l (or the
-complement) of a pair f = x AND y of the concepts left over. With T the samples on which f AND l holds, |T| = s,
-AUC(T) - 1/2 = S(T) / (2 s (N - s)) = mean of d over T / (2 (N - s)). T lies in f, so the mean is at most that of the s
-highest-ranked samples of f; that mean falls as s grows, and 1 / (N - s) rises. So for s between s0 and s1
-
-    AUC(T) - 1/2 <= mean of d over the s0 highest of f / (2 (N - s1)),
-
-and the largest of these over the steps from one rank bin to the next, within the bounds of s, bounds all extensions.
-The lowest ones bound the complement, and of f OR l the complement is an AND of the samples outside of f.
+The concepts are taken in the order of their bounds (:mod:`~absence_plugins.methods.invert.bounding`): all formulas of
+the first one and those after it, then all of the second one and those after it. The search ends where the bound of what
+is left over is not above the best found, or the budget is used up; what is left of the difference is the gap.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,261 +21,240 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.invert.bounding import SLACK, bound_columns, bound_unions
 from absence_plugins.methods.invert.candidates import Found
+from absence_plugins.methods.invert.measures import Measure
 from absence_plugins.methods.invert.search import Bounds, Ranked
-from absence_plugins.methods.invert.table import Array, Columns
+from absence_plugins.methods.invert.shapes import PER_SET, shapes_of, sum_cells
+from absence_plugins.methods.invert.table import Columns
 
-TOGETHER = 2**18  # triples times units scored at a time
+TOGETHER = 2**18  # formulas times units scored at a time
 TABLES = 2**22  # entries of the tables of pairs, over the units together
-PER_TRIPLE = 64  # formulas
-CELLS = tuple(itertools.product((0, 1), repeat=3))  # sides of a, b, c: 0 holds, 1 fails
-BINS = 128  # of ranks, for the bound
-SLACK = 1e-12
+TRIPLES = 2**26  # entries of the tables of triples, which four literals need
 
 
-@dataclass(frozen=True, eq=False)
-class Triples:
-    """Some triples a < b < c of columns: their numbers [3, T], and the sums over one, two and three columns.
-
-    Attributes:
-        index: a, b, c.
-        counts: samples: seven tensors [T] (a, b, c, ab, ac, bc, abc).
-        sums: of rank numbers, [U, T] each.
-    """
-
-    index: Tensor
-    counts: tuple[Tensor, ...]
-    sums: tuple[Tensor, ...]
-
-
-def cost_of(columns: Columns) -> float:
-    """Multiplications that the products of all triples take, per unit."""
+def cost_of(columns: Columns, length: int) -> float:
+    """About how many multiplications all sets of three columns take, per unit; with ``length`` 4 those of four, too."""
+    j = len(columns)
     count = torch.minimum(columns.count, columns.samples - columns.count) / columns.samples * columns.rows
-    later = torch.arange(len(columns) - 1, -1, -1, dtype=torch.float64, device=count.device)
-    return float((count * later**2).sum())
+    later = torch.arange(j - 1, -1, -1, dtype=torch.float64, device=count.device)
+    four = math.comb(j, 4) * (4.0 * PER_SET[4] + columns.rows / 2) if length > 3 else 0.0
+    return float((count * later**2).sum()) + four
 
 
-def certify_all(columns: Columns, sums: Tensor, bounds: Bounds, ranked: Sequence[Ranked], budget: float) -> None:
-    """:func:`certify`, a few units at a time; sets every unit's gap. With a budget of 0, of up to two literals: 0."""
-    step = max(1, TABLES // len(columns) ** 2)
-    for at in range(0, len(sums), step):
-        part = ranked[at : at + step]
-        gaps = certify(columns, sums[at : at + step], bounds, part, budget) if budget else [0.0] * len(part)
-        for one, gap in zip(part, gaps, strict=True):
-            one.gap = gap
+def certify_all(
+    columns: Columns, sums: Tensor, measure: Measure, bounds: Bounds, ranked: Sequence[Ranked], length: int, budget: float
+) -> None:  # fmt: skip
+    """Add to every unit's formulas the best of three (four) literals, and set how far beyond its best another could be.
 
-
-def certify(columns: Columns, sums: Tensor, bounds: Bounds, ranked: Sequence[Ranked], budget: float) -> list[float]:
-    """Add to every unit's formulas the best of three literals, and return how far beyond its best another could be.
+    A unit's gap is 0.0 where no formula can be better, so that the best is proven; else an upper bound of what the score
+    of a formula that was not scored exceeds the best by.
 
     Args:
         columns: the concepts searched.
-        sums: [U, R] rank numbers per distinct label row.
+        sums: [U, R] numbers d per distinct label row.
+        measure: the score.
         bounds: on how many samples a formula must hold.
         ranked: what was found of up to two literals (all of these), and by the beam; added to in place.
+        length: 1 to 4; with 1 and 2 nothing is left to score.
         budget: formulas that may be scored per unit.
-
-    Returns:
-        Per unit 0.0 where every formula was scored, so that the best is proven; else an upper bound of what the AUC of
-        a formula that was not scored exceeds the best by, at least 0.0.
     """
-    triples = Enumeration(columns, sums)
-    spent = 0.0
-    for a in range(len(columns) - 2):
-        size = (len(columns) - a - 1) * (len(columns) - a - 2) // 2
-        if spent + PER_TRIPLE * size > budget:
-            ceiling = bound_pairs(columns, sums, bounds, a)
-            found = [one.best.found[0].value if one.best.found else -0.5 for one in ranked]
-            return [max(0.0, float(high) - value) for high, value in zip(ceiling, found, strict=True)]
-        spent += PER_TRIPLE * size
-        triples.add(a)
-        if triples.waiting * len(sums) >= TOGETHER or a == len(columns) - 3:
-            for part in triples.take():
-                _rank(columns, part, bounds, ranked)
-    return [0.0] * len(sums)
+    j = len(columns)
+    is_whole = sum(math.comb(j, k) * PER_SET[k] for k in range(3, length + 1)) <= budget and (length < 4 or _fits(j))
+    step = 1
+    if is_whole:  # several units share the counts
+        step = max(1, TABLES // j**2 if length < 4 else min(TABLES // j**2, TRIPLES // j**3 - 1))
+    for at in range(0, len(sums), step):
+        part = ranked[at : at + step]
+        own = Measure(measure.name, measure.samples, measure.fired[at : at + step])
+        if is_whole:
+            _enumerate(columns, sums[at : at + step], own, bounds, part, length)
+        for one in part:
+            one.gap = 0.0 if is_whole else _branch(columns, sums[at : at + step], own, bounds, one, length, budget)
+
+
+def _fits(concepts: int) -> bool:
+    """Whether the tables of triples of one unit fit into memory."""
+    return 2 * concepts**3 <= TRIPLES
+
+
+def _enumerate(
+    columns: Columns, sums: Tensor, measure: Measure, bounds: Bounds, ranked: Sequence[Ranked], length: int
+) -> None:
+    """Score every formula."""
+    j = len(columns)
+    if length < 3 or j < 3:
+        return
+    order = torch.arange(j, device=sums.device)
+    enumeration = Enumeration(columns, sums, order, measure.is_whole, is_kept=length > 3)
+    for k in range(3, min(length, j) + 1):
+        for first in range(j - k + 1):
+            for part in enumeration.sets(k, first):
+                _rank(columns, part, enumeration, measure, bounds, ranked)
+
+
+def _branch(
+    columns: Columns, sums: Tensor, measure: Measure, bounds: Bounds, ranked: Ranked, length: int, budget: float
+) -> float:
+    """Score formulas of one unit, best bounds first, until no other can be better or the budget ends: the gap."""
+    j = len(columns)
+    single = bound_columns(columns, sums, measure, bounds)[0]
+    order = single.argsort(descending=True, stable=True)
+    single = single[order]
+    enumeration = Enumeration(columns, sums, order, measure.is_whole, is_kept=length > 3 and _fits(j))
+    spent, left = 0.0, [-1.0]
+    for k in range(3, min(length, j) + 1):
+        unions = bound_unions(columns, sums, measure, bounds)[0][order][:, order] if k == 4 else None
+        for first in range(j - k + 1):
+            ceiling = float(single[first:].max())
+            if unions is not None:
+                ceiling = max(ceiling, float(unions[first:, first:].max()))
+            size = math.comb(j - first - 1, k - 1) * PER_SET[k]
+            if not _above(ceiling, ranked) or spent + size > budget or (k == 4 and not _fits(j)):
+                left.append(ceiling)
+                break
+            spent += size
+            for part in enumeration.sets(k, first):
+                _rank(columns, part, enumeration, measure, bounds, [ranked])
+    return _above(max(left), ranked)
+
+
+def _above(ceiling: float, ranked: Ranked) -> float:
+    """By how much a bound is above the best found; 0 where that is rounding."""
+    over = ceiling - (ranked.best.found[0].value if ranked.best.found else -1.0)
+    return over if over > 2 * SLACK else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """Some sets of k columns: their numbers [k, T], and the sums [2^k, 1 + U, T] where all of a subset m hold.
+
+    The first of 1 + U is the count, the others are the sums of d.
+    """
+
+    index: Tensor
+    sums: Tensor
 
 
 class Enumeration:
-    """Sums over one, two and three columns; each column is turned to the side on which it holds less often."""
+    """Sums over one to four columns, in a given order, each turned to the side on which it holds less often.
 
-    def __init__(self, columns: Columns, sums: Tensor) -> None:
-        self.columns, self.units = columns, sums
+    is_kept: whether the tables of triples are kept, for four columns.
+    """
+
+    def __init__(self, columns: Columns, sums: Tensor, order: Tensor, is_whole: bool, *, is_kept: bool) -> None:
+        self.columns, self.order, self.is_whole, self.is_kept = columns, order, is_whole, is_kept
         self.turned = columns.count * 2 > columns.samples
-        self.values = (columns.values ^ self.turned[:, None]).double()
-        both = torch.cat([columns.weight[None], sums])  # the count, then the sums of the units
-        self.single = both @ self.values.T  # [1 + U, J]
-        self.double = torch.stack([(self.values * one) @ self.values.T for one in both])
-        self.kept: list[tuple[int, Tensor]] = []
+        self.values = (columns.values ^ self.turned[:, None])[order].double()
+        self.both = torch.cat([columns.weight[None], sums])  # the count, then the sums of the units
+        self.total = self.both.sum(1)
+        self.single = self.both @ self.values.T  # [1 + U, J]
+        self.double = torch.stack([(self.values * one) @ self.values.T for one in self.both])
+        self.three: dict[int, Tensor] = {}
 
-    @property
-    def waiting(self) -> int:
-        """Triples added and not taken."""
-        return sum(len(one[0]) for _, one in self.kept)
-
-    def add(self, a: int) -> None:
-        """All triples whose first column is ``a``."""
-        rows = self.values[a].nonzero()[:, 0]
-        later = self.values[a + 1 :, rows]
-        b, c = torch.triu_indices(len(later), len(later), 1, device=later.device)
-        triple = []
-        scale = 2.0 ** np.ceil(np.log2(self.columns.samples**2 / 2 + 1))
-        weight = self.columns.weight[rows]
-        if len(self.units) == 1 and self.columns.samples * scale < 2.0**52:  # both sums in the digits of one product
-            joint = ((later * (weight * scale + self.units[0, rows])) @ later.T)[b, c]
-            count = (joint / scale).round()
-            triple = [count, joint - count * scale]
+    def sets(self, k: int, first: int) -> Iterator[Sets]:
+        """All sets of k columns of which ``first`` is the first, in parts of bounded size."""
+        m = len(self.order) - first - 1
+        if k == 3:
+            rest = torch.triu_indices(m, m, 1, device=self.values.device)
+            highest = self._triples(first)[:, rest[0], rest[1]]
         else:
-            triple = [((later * one) @ later.T)[b, c] for one in (weight, *self.units[:, rows])]
-        self.kept.append((a, torch.stack(triple)))
+            rest, highest = self._quads(first)
+        index = torch.cat([torch.full_like(rest[:1], first), rest + first + 1])
+        step = max(1, TOGETHER // (PER_SET[k] // 2 * (len(self.both) - 1)))
+        for at in range(0, index.shape[1], step):
+            part = index[:, at : at + step]
+            subsets = [self._sum(part, [i for i in range(k) if m >> i & 1]) for m in range(2**k - 1)]
+            yield Sets(part, torch.stack([*subsets, highest[:, at : at + step]]))
 
-    def take(self) -> Iterator[Triples]:
-        """What was added, in parts of bounded size."""
-        kept, self.kept = self.kept, []
-        device = self.values.device
-        index, sums = [], []
-        for a, triple in kept:
-            m = len(self.columns) - a - 1
-            later = torch.triu_indices(m, m, 1, device=device) + a + 1
-            index.append(torch.cat([torch.full_like(later[:1], a), later]))
-            sums.append(triple)
-        numbers, three = torch.cat(index, 1), torch.cat(sums, 1)
-        step = max(1, TOGETHER // len(self.units))
-        for at in range(0, numbers.shape[1], step):
-            a, b, c = own = numbers[:, at : at + step]
-            parts = (self.single[:, a], self.single[:, b], self.single[:, c], self.double[:, a, b], self.double[:, a, c],
-                     self.double[:, b, c], three[:, at : at + step])  # fmt: skip
-            yield Triples(own, tuple(one[0] for one in parts), tuple(one[1:] for one in parts))
-
-
-def _cells(parts: Sequence[Tensor], total: float) -> dict[tuple[int, ...], Tensor]:
-    """What falls into the eight cells, by inclusion and exclusion."""
-    a, b, c, ab, ac, bc, abc = parts
-    return {
-        (0, 0, 0): abc, (0, 0, 1): ab - abc, (0, 1, 0): ac - abc, (1, 0, 0): bc - abc,
-        (0, 1, 1): a - ab - ac + abc, (1, 0, 1): b - ab - bc + abc, (1, 1, 0): c - ac - bc + abc,
-        (1, 1, 1): total - a - b - c + ab + ac + bc - abc,
-    }  # fmt: skip
-
-
-def _rank(columns: Columns, triples: Triples, bounds: Bounds, ranked: Sequence[Ranked]) -> None:
-    """Add what beats the last of every unit's best: 8 cells, and 24 times a literal and one cell more."""
-    samples = columns.samples
-    count, total = _cells(triples.counts, samples), _cells(triples.sums, 0.0)
-    floors = torch.tensor([one.best.floor for one in ranked], dtype=torch.float64, device=columns.weight.device)[
-        :, None
-    ]
-    for cell in CELLS:
-        _add(columns, triples, cell, None, (count[cell], total[cell]), bounds, ranked, floors)
-        for z in range(3):
-            # z is turned: the literal on the other side, and of its opposite side this cell
-            side = 1 - cell[z]
-            n, s = triples.counts[z], triples.sums[z]
-            n, s = (n, s) if side == 0 else (samples - n, -s)
-            _add(columns, triples, cell, z, (n + count[cell], s + total[cell]), bounds, ranked, floors)
-
-
-def _add(
-    columns: Columns, triples: Triples, cell: tuple[int, ...], extra: int | None, sums: tuple[Tensor, Tensor],
-    bounds: Bounds, ranked: Sequence[Ranked], floors: Tensor,
-) -> None:  # fmt: skip
-    """One shape of formula over all triples, and its complement, for all units."""
-    n, s = sums
-    value = s / (2 * n * (columns.samples - n))
-    high = value >= floors
-    low = value <= -floors
-    for mask, flip in ((high, False), (low, True)):
-        unit, place = (mask & bounds.allow(columns.samples - n if flip else n)).nonzero(as_tuple=True)
-        if not len(unit):
-            continue
-        real = _is_new(triples, cell, extra, place, columns.samples)
-        for u in sorted(set(unit[real].tolist())):
-            own = place[real & (unit == u)]
-            scores = -value[u, own] if flip else value[u, own]
-            best = scores.argsort(descending=True, stable=True)[: 4 * ranked[u].best.limit]
-            made = [_spell(columns, triples, int(own[i]), cell, extra, flip, float(scores[i])) for i in best]
-            ranked[u].add(made)
-            floors[u] = max(float(floors[u]), ranked[u].best.floor)
-
-
-def _is_new(triples: Triples, cell: tuple[int, ...], extra: int | None, place: Tensor, samples: int) -> Tensor:
-    """Whether no literal of the formula can go: neither the cell nor what it would merge with is empty."""
-    count = _cells([one[place] for one in triples.counts], samples)
-    result = count[cell] > 0
-    for k in range(3):
-        if k != extra:
-            result &= count[tuple(1 - side if i == k else side for i, side in enumerate(cell))] > 0
-    return result
-
-
-def _spell(
-    columns: Columns, triples: Triples, place: int, cell: tuple[int, ...], extra: int | None, flip: bool, value: float
-) -> Found:
-    """The formula of one triple with its truth vector."""
-    index = triples.index[:, place].tolist()
-    turned = [int(columns.count[j] * 2 > columns.samples) for j in index]
-    sides = [side ^ turn ^ int(flip) for side, turn in zip(cell, turned, strict=True)]
-    if extra is not None:
-        sides[extra] ^= 1
-    literals = [columns.spelled[side][j] for side, j in zip(sides, index, strict=True)]
-    bits = [columns.sides[side, j] for side, j in zip(sides, index, strict=True)]
-    rest = [k for k in range(3) if k != extra]
-    formula, truth = literals[rest[0]], bits[rest[0]]
-    for k in rest[1:]:
-        formula, truth = (formula | literals[k], truth | bits[k]) if flip else (formula & literals[k], truth & bits[k])
-    if extra is not None:  # (b AND c) OR a; its complement is an AND of an OR
-        formula, truth = (formula & literals[extra], truth & bits[extra]) if flip else (formula | literals[extra], truth | bits[extra])  # fmt: skip
-    return Found.of(columns, formula, truth.tobytes(), value)
-
-
-def bound_pairs(columns: Columns, sums: Tensor, bounds: Bounds, start: int) -> Tensor:
-    """[U] upper bounds of AUC - 1/2 of every f AND l, f OR l, and complements, f a pair of the columns from ``start``."""
-    values = columns.values[start:]
-    rows, j = columns.rows, len(values)
-    result = torch.full((len(sums),), -0.5, dtype=torch.float64, device=values.device)
-    if j < 2:
+    def _sum(self, index: Tensor, chosen: list[int]) -> Tensor:
+        """[1 + U, T] where all of the chosen ones of the columns hold: of up to three."""
+        if not chosen:
+            return self.total[:, None].expand(-1, index.shape[1])
+        a, *rest = (index[i] for i in chosen)
+        if not rest:
+            return self.single[:, a]
+        if len(rest) == 1:
+            return self.double[:, a, rest[0]]
+        result = torch.empty(len(self.both), index.shape[1], dtype=torch.float64, device=index.device)
+        b, c = rest
+        for first in sorted(set(a.tolist())):
+            own = a == first
+            result[:, own] = self._triples(first)[:, b[own] - first - 1, c[own] - first - 1]
         return result
-    first, second = torch.triu_indices(j, j, 1, device=values.device)
-    both = torch.cat([values, ~values]).double()
-    for u, own in enumerate(sums):
-        order = (own / columns.weight).argsort()
-        edges = np.linspace(0, rows, min(BINS, rows) + 1).astype(int)
-        count: list[Tensor] = []
-        total: list[Tensor] = []
-        for low, high in itertools.pairwise(edges):
-            part = order[low:high]
-            block = both[:, part]
-            for kept, weights in ((count, columns.weight[part]), (total, own[part])):
-                product = (block * weights) @ block.T
-                kept.append(
-                    torch.stack(
-                        [product[x : x + j, y : y + j][first, second] for x in (0, j) for y in (0, j)]
-                    ).flatten()
-                )
-        within = torch.stack(count), torch.stack(total)  # [bins, cells]
-        outside = _bin_sums(columns.weight, order, edges), _bin_sums(own, order, edges)
-        highest = torch.stack([(own / columns.weight)[order[high - 1]] for high in edges[1:]])[:, None]
-        lowest = torch.stack([(own / columns.weight)[order[low]] for low in edges[:-1]])[:, None]
-        for n, s in (within, (outside[0][:, None] - within[0], outside[1][:, None] - within[1])):
-            for flip in (False, True):  # the highest of it as what holds, the lowest as what fails
-                least, most = (columns.samples - bounds.most, columns.samples - bounds.least) if flip else (bounds.least, bounds.most)  # fmt: skip
-                turned = (n, -s, -lowest) if flip else (n.flip(0), s.flip(0), highest.flip(0))
-                result[u] = torch.maximum(result[u], _steps(*turned, least, most, columns.samples).max())
-    return result.clamp(max=0.5)
+
+    def _triples(self, first: int) -> Tensor:
+        """[1 + U, m, m] sums where column ``first`` and two after it hold."""
+        if first in self.three:
+            return self.three[first]
+        found = self._products(self.values[first], first + 1)
+        if self.is_kept:
+            self.three[first] = found
+        return found
+
+    def _quads(self, first: int) -> tuple[Tensor, Tensor]:
+        """Three columns after ``first``, counted from it, and the sums where all four hold."""
+        index, sums = [], []
+        m = len(self.order) - first - 1
+        for b in range(m - 2):
+            rest = torch.triu_indices(m - b - 1, m - b - 1, 1, device=self.values.device)
+            joint = self._products(self.values[first] * self.values[first + 1 + b], first + 2 + b)
+            index.append(torch.cat([torch.full_like(rest[:1], b), rest + b + 1]))
+            sums.append(joint[:, rest[0], rest[1]])
+        return torch.cat(index, 1), torch.cat(sums, 1)
+
+    def _products(self, holds: Tensor, start: int) -> Tensor:
+        """[1 + U, m, m] of the columns from ``start`` on, over the rows [R] on which ``holds`` is 1."""
+        rows = holds.nonzero()[:, 0]
+        later, weight = self.values[start:, rows], self.columns.weight[rows]
+        scale = 2.0 ** np.ceil(np.log2(self.columns.samples**2 / 2 + 1))
+        if len(self.both) == 2 and self.is_whole and self.columns.samples * scale < 2.0**52:
+            both = (later * (weight * scale + self.both[1, rows])) @ later.T  # in the digits of one product
+            count = (both / scale).round()
+            return torch.stack([count, both - count * scale])
+        return torch.stack([(later * one) @ later.T for one in self.both[:, rows]])
 
 
-def _bin_sums(values: Tensor, order: Tensor, edges: Array) -> Tensor:
-    return torch.stack([values[order[low:high]].sum() for low, high in itertools.pairwise(edges)])
+def _rank(
+    columns: Columns, sets: Sets, enumeration: Enumeration, measure: Measure, bounds: Bounds, ranked: Sequence[Ranked]
+) -> None:  # fmt: skip
+    """Add what beats the last of every unit's best."""
+    k = len(sets.index)
+    shapes, device = shapes_of(k), sets.sums.device
+    cells = sets.sums
+    sum_cells(cells)
+    table = torch.from_numpy(shapes.cells).to(device) @ cells.flatten(1)
+    count, *totals = table.reshape(len(table), *cells.shape[1:]).unbind(1)
+    occupied = ((cells[:, 0] > 0.5).long() << torch.arange(2**k, device=device)[:, None]).sum(0)
+    drops = torch.from_numpy(shapes.drops).to(device)
+    samples = measure.samples
+    ready = measure.ready(count)
+    allowed = bounds.allow(count), bounds.allow(samples - count)
+    for u, total in enumerate(totals):
+        value = measure.rate(total, ready, measure.fired[u])
+        for flip in (0, 1):
+            if flip:
+                value = -value if measure.is_odd else measure.rate(-total, measure.ready(samples - count), measure.fired[u])  # fmt: skip
+            shape, place = ((value >= ranked[u].best.floor) & allowed[flip]).nonzero(as_tuple=True)
+            if not len(shape):
+                continue
+            real = (drops[shape] & occupied[place, None] != 0).all(1)  # no literal can go
+            shape, place = shape[real], place[real]
+            scores = value[shape, place]
+            best = scores.argsort(descending=True, stable=True)[: 4 * ranked[u].best.limit]
+            ranked[u].add([
+                _spell(columns, enumeration, sets.index[:, place[i]], int(shape[i]), flip, float(scores[i]))
+                for i in best
+            ])  # fmt: skip
 
 
-def _steps(n: Tensor, s: Tensor, first: Tensor, least: int, most: int, samples: int) -> Tensor:
-    """Bound of AUC - 1/2 for subsets: n, s [bins, M] from the end on that side, and the largest d of a bin [bins, 1]."""
-    count = torch.nn.functional.pad(n.cumsum(0), (0, 0, 1, 0))
-    total = torch.nn.functional.pad(s.cumsum(0), (0, 0, 1, 0))
-    mean = total / count.clamp(min=1)
-    best = torch.full_like(n[0], -0.5)
-    for step in range(len(n)):
-        s0, s1 = count[step].clamp(min=least), count[step + 1].clamp(max=most)
-        top = torch.where(count[step] > 0, mean[step], first[step])
-        bound = top / (2 * (samples - s1)).clamp(min=1)
-        best = torch.maximum(best, torch.where((s0 <= s1) & (n[step] > 0), bound, -0.5))
-    return best + SLACK
+def _spell(columns: Columns, enumeration: Enumeration, index: Tensor, shape: int, flip: int, value: float) -> Found:
+    """A formula of some columns with its truth vector; flip: the complement of that shape."""
+    shapes = shapes_of(len(index))
+    numbers = enumeration.order[index].tolist()
+    turned = enumeration.turned[numbers].tolist()
+    sides = [int(sign) ^ int(turn) ^ flip for sign, turn in zip(shapes.signs[shape], turned, strict=True)]
+    tree = (shapes.duals if flip else shapes.trees)[shape]
+    truth = tree.fold(lambda name: columns.sides[sides[int(name)], numbers[int(name)]])
+    formula = tree.fold(lambda name: columns.spelled[sides[int(name)]][numbers[int(name)]])
+    return Found.of(columns, formula, truth.tobytes(), value)

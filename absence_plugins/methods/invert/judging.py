@@ -141,6 +141,20 @@ def judge(formulas: Sequence[Formula], score: Score, heldout: HeldOut | None) ->
     return tuple(result)
 
 
+def with_scores(
+    formulas: Sequence[ScoredFormula], searched: Sequence[float], heldout: Sequence[float] | None = None
+) -> tuple[ScoredFormula, ...]:
+    """With the scores by which they were chosen; without ``heldout`` the held-out one is the AUC. NaN becomes None."""
+    later = (
+        [one.heldout_auc for one in formulas]
+        if heldout is None
+        else [None if np.isnan(one) else one for one in heldout]
+    )
+    return tuple(
+        replace(one, score=own, heldout_score=other) for one, own, other in zip(formulas, searched, later, strict=True)
+    )
+
+
 def with_q(found: Sequence[tuple[ScoredFormula, ...]]) -> list[tuple[ScoredFormula, ...]]:
     """Benjamini-Hochberg over the units' formulas of each rank, and over all their NOTs."""
     result = [list(formulas) for formulas in found]

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integer, check_integers, check_number, check_seed
 from absence_plugins.core.groups import as_groups
-from absence_plugins.methods.invert.certified import certify_all, cost_of
-from absence_plugins.methods.invert.choosing import description_length
-from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.finding import LONGEST, Wanted
 from absence_plugins.methods.invert.groups import find_copies
 from absence_plugins.methods.invert.inputs import as_activations, as_truth, check_names
-from absence_plugins.methods.invert.judging import HeldOut, judge, with_q
-from absence_plugins.methods.invert.parts import Data, Part, Score
-from absence_plugins.methods.invert.results import ScoredFormula, UnitLabel, UnitLabels
+from absence_plugins.methods.invert.judging import HeldOut, judge, with_q, with_scores
+from absence_plugins.methods.invert.measures import SCORES
+from absence_plugins.methods.invert.parts import Data
+from absence_plugins.methods.invert.rating import Rating
+from absence_plugins.methods.invert.results import UnitLabel, UnitLabels
 from absence_plugins.methods.invert.scores import CHUNK, check_lengths
-from absence_plugins.methods.invert.search import Bounds, Ranked
-from absence_plugins.methods.invert.search import search as search_beam
 from absence_plugins.methods.invert.table import Array
-from absence_plugins.methods.invert.unknown import Literals, search_known
 
-PREFERENCES = ("short", "auc")
+PREFERENCES = ("short", "auc", "score")
 SEARCHES = ("auto", "certified", "beam")
-QUICK = 2e8  # multiplications per unit up to which "auto" enumerates
 MODES = ("positive", "negative")
 
 
@@ -51,13 +46,14 @@ def label_units(
     groups: Any = None,
     min_support: int | None = None,
     prefer: str = "short",
+    score: str = "auc",
     search: str = "auto",
-    budget: float = 1e8,
+    budget: float = 2e8,
     progress: bool = True,
 ) -> UnitLabels:
     """Name what every unit responds to: the formulas of AND, OR and NOT whose truth its activation detects best.
 
-    A formula's score is its AUROC (:func:`auroc`). Formulas of up to two literals are searched exhaustively, longer
+    A formula's score is its AUROC (:func:`auroc`), or another one by ``score``. Formulas of up to two literals are searched exhaustively, longer
     ones with a beam that starts from the best pairs and, beside it, one that starts from the best literals. Of all
     spellings with the same truth on the samples of the search only one is kept: the shortest, with the fewest NOTs,
     with the earliest concepts. What was found on one part of the samples is judged on the other, which took no part:
@@ -100,12 +96,21 @@ def label_units(
             either part, beside the two fractions. By default 5 (of parts of fewer than 50 samples a tenth): with fewer
             the standard error of an AUC is above 0.13, and chance alone wins the search.
         prefer: which of the formulas found is the name. "short": every literal must earn its place by description
-            length (:mod:`~absence_plugins.methods.invert.choosing`), measured on the searched samples; "auc": the
-            highest AUC, however long.
-        search: "certified" scores every formula of up to three literals, so that the highest AUC is proven, or bounds
-            those that ``budget`` leaves out (:attr:`UnitLabel.gap`); "beam" extends the best pairs; "auto" certifies
-            where that costs little (up to about 100 concepts on 1,000 distinct label rows), and is a beam elsewhere.
-        budget: formulas that "certified" may score per unit; 200 concepts have 84 million.
+            length (:mod:`~absence_plugins.methods.invert.choosing`), measured on the searched samples; "score" (or
+            "auc", of that score): the highest score, however long.
+        score: what is made high on the searched samples: "auc", "auprc" (average precision
+            above chance, (AUPRC - share) / (1 - share), as else the widest formula would win), "correlation" (Pearson's,
+            of the activation), or "f1" and "iou" of the truth with the unit's firing, at a threshold chosen there
+            (:attr:`UnitLabel.threshold`, :mod:`~absence_plugins.methods.invert.measures`). p, q and the worth of NOTs
+            are those of AUC whatever the score.
+        search: "certified" scores or bounds every formula of up to three literals, or four with ``length=4``, so that
+            the highest score is proven; what ``budget`` leaves out is bounded (:attr:`UnitLabel.bound`). AUPRC, and
+            labels that are unknown on some samples, are proven up to three literals where all formulas together take
+            at most 2^28 samples times formulas; else, and by "beam", which extends the best pairs, nothing is
+            certified. "auto" certifies where that costs little (three literals: up to about 100 concepts on 1,000
+            distinct label rows; four: 30 concepts), and is a beam elsewhere.
+        budget: formulas that "certified" may score per unit; 200 concepts have 84 million of three literals, 50
+            concepts 192 million of four.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -120,6 +125,7 @@ def label_units(
             formula lies.
         TypeError: non-numeric input, or a name that is not a string.
 
+    >>> import torch
     >>> generator = torch.Generator().manual_seed(0)
     >>> labels = torch.rand(400, 3, generator=generator) < torch.tensor([0.5, 0.5, 0.1])
     >>> unit = 2.0 * (labels[:, 0] & ~labels[:, 2]) + torch.rand(400, generator=generator)
@@ -139,10 +145,17 @@ def label_units(
             f"mode={mode!r} is not known; use 'positive' (high where the formula holds) or 'negative' (low)"
         )
     check_choice("prefer", prefer, PREFERENCES)
+    check_choice("score", score, SCORES)
+    if prefer == "auc" and score != "auc":
+        raise ValueError(
+            f"prefer='auc' with score={score!r}: write prefer='score' for the formula of the highest {score}"
+        )
     check_choice("search", search, SEARCHES)
     check_number("budget", budget, 1)
-    if search == "certified" and (length > 3 or not exact_pairs):
-        raise ValueError(f"search='certified' proves formulas of up to three literals, with exact_pairs; length={length}, exact_pairs={exact_pairs}")  # fmt: skip
+    if search == "certified" and (length > LONGEST or not exact_pairs):
+        raise ValueError(f"search='certified' proves formulas of up to four literals, with exact_pairs; length={length}, exact_pairs={exact_pairs}")  # fmt: skip
+    if score == "correlation" and values.is_floating_point() and bool(values.isinf().any()):
+        raise ValueError("score='correlation' asks for finite activations, and some are infinite; choose another score, or clip them")  # fmt: skip
     _check_shares(min_fraction, max_fraction, holdout)
     if min_support is not None:
         check_integer("min_support", min_support)
@@ -152,108 +165,52 @@ def label_units(
     if numbers is None and holdout > 0:
         numbers = _grouped_copies(table)
     data = Data.of(table, truth, names, holdout, seed, numbers)
-    found, gaps = _searched(
-        data,
-        Wanted(length, beam, top, exact_pairs, min_fraction, max_fraction, min_support, prefer, search, budget, -1.0 if mode == "negative" else 1.0),
-        progress,
-    )  # fmt: skip
+    sign = -1.0 if mode == "negative" else 1.0
+    wanted = Wanted(length, beam, top, exact_pairs, min_fraction, max_fraction, min_support, prefer, score, search, budget, sign)  # fmt: skip
+    found = _searched(data, wanted, progress)
     settings = {"length": length, "beam": beam, "min_fraction": min_fraction, "max_fraction": max_fraction, "mode": mode,
                 "exact_pairs": exact_pairs, "holdout": holdout, "top": top, "seed": seed, "min_support": min_support,
-                "prefer": prefer, "search": search, "budget": budget, "groups": data.groups}  # fmt: skip
-    units = tuple(UnitLabel(u, formulas, mode, gaps[u]) for u, formulas in enumerate(with_q(found)))
+                "prefer": prefer, "score": score, "search": search, "budget": budget, "groups": data.groups}  # fmt: skip
+    corrected = with_q([one.formulas for one in found])
+    units = tuple(replace(one, formulas=formulas) for one, formulas in zip(found, corrected, strict=True))
     return UnitLabels(units, data.searched.size, data.heldout.size, settings)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """How formulas are searched and chosen; as the arguments of :func:`label_units`. sign: -1 in the negative mode."""
-
-    length: int
-    beam: int
-    top: int
-    exact_pairs: bool
-    min_fraction: float
-    max_fraction: float
-    min_support: int | None
-    prefer: str
-    search: str
-    budget: float
-    sign: float
-
-    def bounds(self, part: Part) -> Bounds:
-        """On how many samples of the searched part."""
-        return Bounds.of(self.min_fraction, self.max_fraction, part.fewest(self.min_support), part.size)
-
-    def certifies(self, data: Data) -> bool:
-        """Whether formulas of three literals are enumerated."""
-        if self.search == "beam" or not self.exact_pairs or self.length > 3:
-            return False
-        return self.search == "certified" or cost_of(data.columns) <= QUICK
-
-    def find(self, data: Data, block: Tensor, bounds: Bounds) -> list[tuple[Ranked, Tensor, Any]]:
-        """Every unit's formulas, its variance of ranks, and what scores its formulas: of a block [U, N]."""
-        options: dict[str, Any] = {"length": self.length, "beam": self.beam, "top": self.top, "bounds": bounds, "exact_pairs": self.exact_pairs}  # fmt: skip
-        sums, squares = data.searched.sums(block, self.sign)
-        if data.columns.fails is None:
-            kept = sums if data.present is None else sums[:, data.present]
-            found = search_beam(data.columns, kept, **options)
-            if self.certifies(data):
-                certify_all(data.columns, kept, bounds, found, self.budget if self.length == 3 else 0.0)
-            return [(one, squares[u], sums[u]) for u, one in enumerate(found)]
-        literals = Literals.of(data.columns, data.column_row)
-        result: list[tuple[Ranked, Tensor, Any]] = []
-        for u, order in enumerate(data.searched.orders(block, self.sign)):
-            own = torch.from_numpy(data.searched.ranks(block[u : u + 1], self.sign)[0]).to(block.device)
-            result.append(
-                (search_known(literals, own, order, is_certified=self.certifies(data), **options), squares[u], order)
-            )
-        return result
-
-    def choose(self, data: Data, ranked: Ranked, score: Score, spread: float) -> list[Formula]:
-        """The formulas of a unit, the one that names it first."""
-        found = ranked.best.found if self.prefer == "auc" and not data.heldout.size else ranked.found
-        candidates = list(dict.fromkeys(data.shorten(one.formula) for one in found))
-        supported = [one for one in candidates if data.supports(one, self.min_support)] or candidates
-        best = supported[: len(ranked.best.found)]
-        if self.prefer == "auc":
-            return best
-        first = {one.length: one for one in reversed(supported)}  # the best of every length; they are in order of AUC
-        scores = dict(zip(first.values(), score(list(first.values())), strict=True))
-        lengths = {
-            one: description_length(
-                *scores[one], samples=data.known(one), spread=spread, length=one.length, concepts=len(data.columns)
-            )
-            for one in first.values()
-        }
-        chosen = min(sorted(lengths, key=lambda one: one.length), key=lambda one: lengths[one])
-        return [chosen, *(one for one in best if one != chosen)][: self.top]
-
-
-def _searched(data: Data, wanted: Wanted, progress: bool) -> tuple[list[tuple[ScoredFormula, ...]], list[float | None]]:
-    """All units' formulas, q still open, and their gaps."""
+def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
+    """All units' labels, q still open."""
     bounds = wanted.bounds(data.searched)
-    found: list[tuple[ScoredFormula, ...]] = []
-    gaps: list[float | None] = []
+    found: list[UnitLabel] = []
     table, size = data.table, data.searched.size
     step = max(1, CHUNK // len(table))
     with tqdm(total=table.shape[1], desc="naming units", disable=not progress) as bar:
         for start in range(0, table.shape[1], step):
             block = table[:, start : start + step].T
-            judged = data.heldout.ranks(block, wanted.sign) if data.heldout.size else None
-            for u, (ranked, squares, own) in enumerate(wanted.find(data, block, bounds)):
-                if not ranked.best.found:
+            ranks = data.heldout.ranks(block, wanted.sign) if data.heldout.size else None
+            later = wanted.directed(data.heldout, block) if ranks is not None and wanted.score != "auc" else None
+            for u, unit in enumerate(wanted.find(data, block, bounds)):
+                if not unit.ranked.best.found:
                     raise ValueError(
                         f"no formula of up to {wanted.length} literals holds on between {bounds.least} and {bounds.most} of the "
                         f"{size} searched samples; widen min_fraction={wanted.min_fraction} and "
                         f"max_fraction={wanted.max_fraction}, or lower min_support={bounds.support}"
                     )
-                score = data.score_of(own)
-                formulas = wanted.choose(data, ranked, score, float(squares) / (4.0 * size**3))
-                part = None if judged is None else HeldOut(data.heldout, judged[u], data.rows, data.place)
-                found.append(judge(formulas, score, part))
-                gaps.append(ranked.gap)
+                formulas = wanted.choose(data, unit)
+                part = None if ranks is None else HeldOut(data.heldout, ranks[u], data.rows, data.place)
+                judged = judge(formulas, unit.score, part)
+                rates: list[list[float]] = [unit.rate(data, formulas)]
+                if later is not None:
+                    rating = Rating.of(wanted.score, later[u], unit.threshold)
+                    rates.append(rating.score(*data.masks(data.heldout, formulas)).tolist())
+                found.append(UnitLabel(
+                    len(found),
+                    with_scores(judged, *rates),
+                    "negative" if wanted.sign < 0 else "positive",
+                    unit.ranked.gap,
+                    wanted.score,
+                    None if unit.threshold is None else wanted.sign * float(unit.threshold),
+                ))  # fmt: skip
                 bar.update(1)
-    return found, gaps
+    return found
 
 
 def _grouped_copies(table: Tensor) -> Array | None:

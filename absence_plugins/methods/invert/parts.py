@@ -148,6 +148,13 @@ class Data:
         result: Truth = formula.fold(lambda name: self.rows[:, self.place[name]])
         return result
 
+    def masks(self, part: Part, formulas: Sequence[Formula]) -> tuple[Tensor, Tensor]:
+        """Where formulas hold and where they fail, per sample of a part [M, n] each."""
+        truths = [self.truth(one) for one in formulas]
+        true, false = (np.stack(masks) for masks in zip(*((one.true, one.false) for one in truths), strict=True))
+        there = part.row_of.device
+        return torch.from_numpy(true).to(there)[:, part.row_of], torch.from_numpy(false).to(there)[:, part.row_of]
+
     def known(self, formula: Formula) -> float:
         """Independent samples of the searched part on which a formula is known."""
         if self.columns.fails is None:
@@ -183,16 +190,14 @@ class Data:
         part = self.searched
 
         def score(formulas: Sequence[Formula]) -> list[tuple[float, float]]:
-            truths = [self.truth(one) for one in formulas]
-            true = np.stack([one.true for one in truths])
             if not isinstance(own, Order):
-                holds = torch.from_numpy(true).to(own.device).double()
+                holds = torch.from_numpy(np.stack([self.truth(one).true for one in formulas])).to(own.device).double()
                 count, total = (holds @ torch.stack([part.weight, own], 1)).unbind(1)
                 return list(zip(auc_of(total, count, part.size).tolist(), (count / part.size).tolist(), strict=True))
-            masks = [torch.from_numpy(one).to(part.row_of.device)[:, part.row_of] for one in (true, np.stack([one.false for one in truths]))]  # fmt: skip
+            masks = self.masks(part, formulas)
             count, failed = (mask.sum(1) for mask in masks)
             share = (count / (count + failed)).tolist()
-            return list(zip(known_auc(own, masks[0], masks[1]).tolist(), share, strict=True))
+            return list(zip(known_auc(own, *masks).tolist(), share, strict=True))
 
         return score
 

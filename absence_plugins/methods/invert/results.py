@@ -12,14 +12,14 @@ from absence_plugins.core.files import write_whole
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid, write_csv
 from absence_plugins.methods.invert.formula import Formula
+from absence_plugins.methods.invert.measures import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 30  # units that a notebook shows
-HEAD = ("unit", "formula", "AUC", "on", "held out", "q", "what a NOT is worth")
 COLUMNS = (
-    "unit", "rank", "formula", "length", "auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q", "not", "not_worth", "not_heldout_worth", "not_q",
+    "unit", "rank", "formula", "length", "auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q", "not", "not_worth", "not_heldout_worth", "not_q", "score", "heldout_score",
 )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ class ScoredFormula:
             over thousands of formulas none is valid.
         q: p after Benjamini-Hochberg over the units' formulas of the same rank.
         negations: one entry per NOT.
+        score, heldout_score: by what it was chosen (:attr:`UnitLabel.score`), on the searched and the held-out samples;
+            the AUCs again where that was AUC.
     """
 
     formula: Formula
@@ -77,6 +79,8 @@ class ScoredFormula:
     p: float | None
     q: float | None
     negations: tuple[Negation, ...] = ()
+    score: float | None = None
+    heldout_score: float | None = None
 
     def __repr__(self) -> str:
         shown = [f"AUC {self.auc:.3f}", f"on {self.fraction:.1%}"]
@@ -87,31 +91,49 @@ class ScoredFormula:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings; the formula as text."""
-        own = {name: getattr(self, name) for name in ("auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q")}
+        own = {
+            name: getattr(self, name)
+            for name in ("auc", "fraction", "heldout_auc", "heldout_fraction", "p", "q", "score", "heldout_score")
+        }
         return {"formula": str(self.formula), "length": self.formula.length, **own, "negations": [asdict(n) for n in self.negations]}  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
 class UnitLabel(Result):
-    """The names of one unit, best first, the others by AUC; no two hold on the same samples.
+    """The names of one unit, best first, the others by their score; no two hold on the same samples.
 
     Attributes:
         unit: its column in the activations.
         formulas: at least one.
         mode: "positive" if the unit is high where they hold, "negative" if it is low.
-        gap: by how much the AUC of any formula of the length asked for, within the bounds, can exceed the highest one
-            found,
-            on the searched samples: 0.0 if that is proven to be the best, None after a beam.
+        gap: by how much the score of any formula of the length asked for, within the bounds, can exceed the highest one
+            found, on the searched samples: 0.0 if that is proven to be the best, None after a beam.
+        score: what chose the formulas: "auc", "auprc", "f1", "iou" or "correlation".
+        threshold: "f1" and "iou": the unit fires where its activation is at least this (mode "negative": at most). It
+            was chosen on the searched samples. None for the other scores.
     """
 
     unit: int
     formulas: tuple[ScoredFormula, ...]
     mode: str = "positive"
     gap: float | None = None
+    score: str = "auc"
+    threshold: float | None = None
+
+    @property
+    def certified(self) -> bool:
+        """Whether the highest score found is proven to be that of the best formula of the length asked for."""
+        return self.gap == 0.0
+
+    @property
+    def bound(self) -> float | None:
+        """No formula of the length asked for has a higher score on the searched samples; None if nobody knows."""
+        highest = max(one.auc if one.score is None else one.score for one in self.formulas)
+        return None if self.gap is None else highest + self.gap
 
     @property
     def best(self) -> ScoredFormula:
-        """The name: of the formulas found the one of shortest description, with ``prefer="auc"`` of highest AUC."""
+        """The name: of the formulas found the one of shortest description, with ``prefer="score"`` of highest score."""
         return self.formulas[0]
 
     @property
@@ -131,8 +153,9 @@ class UnitLabel(Result):
         return f"Names of unit {self.unit}" + ", which is low where they hold" * (self.mode == "negative")
 
     def _grid(self) -> Grid:
-        names = [_cells(self.unit, one) for one in self.formulas]
-        return Grid((HEAD, *names), left=(1, 6))
+        names = [_cells(self.unit, one, self.score) for one in self.formulas]
+        head = _head(self.score)
+        return Grid((head, *names), left=(1, len(head) - 1), foot=(_certainty((self,)),))
 
     def figure(self, ax: Any = None) -> Figure:
         """The formulas with their AUC and the share of samples on which they hold; needs matplotlib.
@@ -150,6 +173,10 @@ class UnitLabel(Result):
             "unit": self.unit,
             "mode": self.mode,
             "gap": self.gap,
+            "score": self.score,
+            "threshold": self.threshold,
+            "certified": self.certified,
+            "bound": self.bound,
             "formulas": [one.to_dict() for one in self.formulas],
         }
 
@@ -202,12 +229,18 @@ class UnitLabels(Result, Sequence[UnitLabel]):
         return f"UnitLabels of {len(self)} units"
 
     def _grid(self, most: int | None = None) -> Grid:
-        names = [_cells(one.unit, one.best) for one in self.units[:most]]
+        score = self.units[0].score
+        head, names = _head(score), [_cells(one.unit, one.best, score) for one in self.units[:most]]
         where = "low" if self.settings.get("mode") == "negative" else "high"
         foot = f"{self.searched} samples searched, {self.heldout} held out; a unit is {where} where its formula holds"
         foot += "" if self.heldout else "; nothing was held out, so there are no p- and q-values"
         more = () if most is None or len(self) <= most else (f"and {len(self) - most} more units",)
-        return Grid((HEAD, *names), left=(1, 6), foot=(*more, foot))
+        return Grid((head, *names), left=(1, len(head) - 1), foot=(*more, foot, self.certainty))
+
+    @property
+    def certainty(self) -> str:
+        """What chose the formulas, and how many of the best are proven, in a sentence."""
+        return _certainty(self.units)
 
     def _table_html(self) -> str:
         return self._grid(MOST).html()
@@ -248,17 +281,59 @@ class UnitLabels(Result, Sequence[UnitLabel]):
                 worth = (";".join(n.concept for n in nots), ";".join(f"{n.worth:.6f}" for n in nots),
                          ";".join("" if n.heldout_worth is None else f"{n.heldout_worth:.6f}" for n in nots),
                          ";".join("" if n.q is None else f"{n.q:.6g}" for n in nots))  # fmt: skip
-                rows.append((label.unit, rank, str(one.formula), one.formula.length, *scores, *worth))
+                rows.append(
+                    (
+                        label.unit,
+                        rank,
+                        str(one.formula),
+                        one.formula.length,
+                        *scores,
+                        *worth,
+                        one.score,
+                        one.heldout_score,
+                    )
+                )
         return _written(write_csv(rows), path)
 
 
-def _cells(unit: int, best: ScoredFormula) -> tuple[str, ...]:
-    heldout = "-" if best.heldout_auc is None else f"{best.heldout_auc:.3f}"
+def _head(score: str) -> tuple[str, ...]:
+    own = () if score == "auc" else (TITLES[score], "held out")
+    return ("unit", "formula", *own, "AUC", "on", "held out", "q", "what a NOT is worth")
+
+
+def _cells(unit: int, best: ScoredFormula, score: str) -> tuple[str, ...]:
+    def spell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    own = () if score == "auc" else (spell(best.score), spell(best.heldout_score))
     q = "-" if best.q is None else f"{best.q:.2g}"
     nots = ", ".join(
         f"NOT {one.concept} {one.evidence:+.3f}{'' if one.q is None else f' (q {one.q:.2g})'}" for one in best.negations
     )
-    return (str(unit), str(best.formula), f"{best.auc:.3f}", f"{best.fraction:.1%}", heldout, q, nots)
+    return (
+        str(unit),
+        str(best.formula),
+        *own,
+        spell(best.auc),
+        f"{best.fraction:.1%}",
+        spell(best.heldout_auc),
+        q,
+        nots,
+    )
+
+
+def _certainty(units: Sequence[UnitLabel]) -> str:
+    title = TITLES[units[0].score]
+    proven = sum(one.certified for one in units)
+    head = f"formulas chosen by {title}" + ", of the firing at a threshold" * (units[0].threshold is not None)
+    if len(units) == proven:
+        return f"{head}; the highest is proven" + f" for all {len(units)} units" * (len(units) > 1)
+    gaps = [one.gap for one in units if one.gap]
+    parts = [f"proven for {proven} of {len(units)} units"] if len(units) > 1 else []
+    parts += [f"at most {max(gaps):.3f} higher is possible" + f" for {len(gaps)}" * (len(units) > 1)] if gaps else []
+    if len(gaps) + proven < len(units):
+        parts += ["not certified" + f" for {len(units) - len(gaps) - proven}" * (len(units) > 1)]
+    return f"{head}; the highest is {', '.join(parts)}"
 
 
 def _written(text: str, path: str | Path | None) -> str:

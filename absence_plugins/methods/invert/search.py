@@ -1,4 +1,4 @@
-"""The search for formulas of highest AUC: exact for up to two literals, a beam beyond, one formula per truth vector."""
+"""The search for formulas of highest score: exact for up to two literals, a beam beyond, one formula per truth vector."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.methods.invert.candidates import Candidates, Extensions, Found, Literals, Pairs
+from absence_plugins.methods.invert.measures import Measure
 from absence_plugins.methods.invert.scores import CHUNK
 from absence_plugins.methods.invert.table import Array, Columns
 
@@ -52,7 +53,7 @@ class Bounds:
 
 
 class Ranking:
-    """The best formulas of one unit, one per truth vector, in order: AUC, then short, few NOTs, early concepts."""
+    """The best formulas of one unit, one per truth vector, in order: score, then short, few NOTs, early concepts."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -103,9 +104,9 @@ class Ranked:
 
 
 def search(
-    columns: Columns, sums: Tensor, *, length: int, beam: int, top: int, bounds: Bounds, exact_pairs: bool
-) -> list[Ranked]:
-    """The best distinct formulas of every unit: ``sums`` [U, R] of rank numbers d per distinct row -> ``top`` each.
+    columns: Columns, sums: Tensor, measure: Measure, *, length: int, beam: int, top: int, bounds: Bounds, exact_pairs: bool
+) -> list[Ranked]:  # fmt: skip
+    """The best distinct formulas of every unit: ``sums`` [U, R] of numbers d per distinct row -> ``top`` each.
 
     Level 1 is every literal. Level 2 with ``exact_pairs`` is every formula of two literals. A beam extends the best
     ``beam`` formulas that were not extended before by ``AND c``, ``AND NOT c``, ``OR c``, ``OR NOT c``; beside it runs
@@ -114,7 +115,7 @@ def search(
     best = [Ranked(top) for _ in sums]
     pool = [Ranking(top + 2 * beam) for _ in sums]
     literal = columns.products(sums)
-    _literals(columns, literal, bounds, pool)
+    _literals(columns, literal, measure, bounds, pool)
     plain = [ranking.found[:beam] for ranking in pool]
     seeded: list[list[Found]] = [[] for _ in sums]
     walked: list[set[bytes]] = [set() for _ in sums]
@@ -123,7 +124,7 @@ def search(
     for u, ranking in enumerate(pairs):
         ranking.add(pool[u].found)
     if pairs:
-        _pairs(columns, sums, literal, bounds, pairs)
+        _pairs(columns, sums, literal, measure, bounds, pairs)
     for u, ranked in enumerate(best):
         ranked.add(pairs[u].found if pairs else pool[u].found)
     if pairs and length == 2:
@@ -133,8 +134,10 @@ def search(
             top if level == length else max(top, 3 * beam + len(a) + len(b))
             for a, b in zip(walked, extended, strict=True)
         ]
-        grown = _extensions(columns, sums, literal, bounds, plain, wanted)
-        aside = _extensions(columns, sums, literal, bounds, seeded, wanted) if any(seeded) else [[] for _ in sums]
+        grown = _extensions(columns, sums, literal, measure, bounds, plain, wanted)
+        aside: list[list[Found]] = [[] for _ in sums]
+        if any(seeded):
+            aside = _extensions(columns, sums, literal, measure, bounds, seeded, wanted)
         for u, ranked in enumerate(best):
             ranked.add((*grown[u], *aside[u]))
             extended[u] |= {one.truth for one in seeded[u]}
@@ -180,22 +183,18 @@ def _distinct(columns: Columns, values: Tensor, floor: float, wanted: int, candi
     return list(found.values())
 
 
-def _value(total: Tensor, count: Tensor, samples: int, allowed: Tensor) -> Tensor:
-    """AUC - 1/2 = S / (2 n1 n0), minus infinity where a formula is not allowed."""
-    pairs = 2 * count * (samples - count)
-    return torch.where(allowed, total / pairs.clamp(min=1), -torch.inf)
-
-
-def _literals(columns: Columns, total: Tensor, bounds: Bounds, rankings: Sequence[Ranking]) -> None:
+def _literals(columns: Columns, total: Tensor, measure: Measure, bounds: Bounds, rankings: Sequence[Ranking]) -> None:
     """Every concept and its NOT."""
     count = torch.cat([columns.count, columns.samples - columns.count])
-    values = _value(torch.cat([total, -total], 1), count, columns.samples, bounds.allow(count))
+    values = measure.values(torch.cat([total, -total], 1), count, measure.fired[:, None], bounds.allow(count))
     candidates = Literals(columns)
     for ranking, own in zip(rankings, values, strict=True):
         ranking.add(_distinct(columns, own, -torch.inf, ranking.limit, candidates))
 
 
-def _pairs(columns: Columns, sums: Tensor, literal: Tensor, bounds: Bounds, rankings: Sequence[Ranking]) -> None:
+def _pairs(
+    columns: Columns, sums: Tensor, literal: Tensor, measure: Measure, bounds: Bounds, rankings: Sequence[Ranking]
+) -> None:
     """Every formula of two literals: from one product per unit all four ANDs, and the ORs as their complements."""
     j, samples = len(columns), columns.samples
     step = max(1, CHUNK // (8 * j))
@@ -213,14 +212,14 @@ def _pairs(columns: Columns, sums: Tensor, literal: Tensor, bounds: Bounds, rank
         allowed = torch.cat([real & bounds.allow(count), real & bounds.allow(samples - count)])
         if not bool(allowed.any()):
             continue
-        pairs = 2 * count * (samples - count)
-        divisor = torch.where(allowed, torch.cat([pairs, -pairs]), torch.nan)  # what is not allowed is below any floor
+        counts = torch.cat([count, samples - count])
+        ready = torch.where(allowed, measure.ready(counts), torch.nan)  # what is not allowed is below any floor
         candidates = Pairs(columns, start, *both.shape)
         for u, ranking in enumerate(rankings):
             joint = (left * sums[u]) @ right.T
             first, second = literal[u, start:stop, None], literal[u, None, start:]
             total = torch.stack([joint, first - joint, second - joint, joint - first - second])
-            values = (torch.cat([total, total]) / divisor).flatten()
+            values = measure.rate(torch.cat([total, -total]), ready, measure.fired[u]).flatten()
             ranking.add(_distinct(columns, values, ranking.floor, ranking.limit, candidates))
 
 
@@ -228,6 +227,7 @@ def _extensions(
     columns: Columns,
     sums: Tensor,
     literal: Tensor,
+    measure: Measure,
     bounds: Bounds,
     beams: Sequence[Sequence[Found]],
     wanted: Sequence[int],
@@ -245,13 +245,13 @@ def _extensions(
         packed = np.stack([np.frombuffer(one.truth, np.uint8) for beam in part for one in beam])
         holds = torch.from_numpy(np.unpackbits(packed, axis=1, count=columns.rows)).to(sums.device).double()
         owner = torch.repeat_interleave(torch.arange(len(part)), torch.tensor(sizes)).to(sums.device) + start
-        count, total = columns.joint(holds, sums[owner])
+        count, total = columns.joint(holds, sums[owner], measure.is_whole)
         n, s = holds @ columns.weight[:, None], (holds * sums[owner]).sum(1, keepdim=True)
         c, sc = columns.count, literal[owner]
         counts = torch.stack([count, n - count, n + c - count, columns.samples - c + count], 1)
         totals = torch.stack([total, s - total, s + sc - total, total - sc], 1)
         allowed = bounds.allow(counts) & (counts != n[:, :, None])
-        values = _value(totals, counts, columns.samples, allowed)
+        values = measure.values(totals, counts, measure.fired[owner][:, None, None], allowed)
         at = 0
         for own, size, limit in zip(part, sizes, wanted[start : start + step], strict=True):
             candidates = Extensions(columns, own, packed[at : at + size])

@@ -101,14 +101,15 @@ class Columns:
         parts = [left @ self.block(at, min(len(self), at + step)).T for at in range(0, len(self), step)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-    def joint(self, holds: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    def joint(self, holds: Tensor, sums: Tensor, is_whole: bool = True) -> tuple[Tensor, Tensor]:
         """Of formulas that hold on rows ``holds`` [M, R]: samples shared with every column, and their sum of ``sums``
         [M, R].
 
-        Both come out of one product, written into the upper and lower digits of a float64, where they fit.
+        Both come out of one product, written into the upper and lower digits of a float64, where they fit and the sums
+        are whole numbers.
         """
         scale = 2.0 ** math.ceil(math.log2(self.samples**2 / 2 + 1))  # a sum of d is at most N^2 / 4
-        if self.samples * scale >= 2.0**52:
+        if self.samples * scale >= 2.0**52 or not is_whole:
             return self.products(holds * self.weight), self.products(holds * sums)
         both = self.products(holds * (self.weight * scale + sums))
         count = (both / scale).round()

@@ -1,9 +1,9 @@
-"""The search where labels are unknown on some samples: a formula's AUC is that over the samples on which it is known.
+"""The search where labels are unknown on some samples, or the score is AUPRC: every formula is scored by itself.
 
-With everything known the AUC is a sum of rank numbers, and one matrix product scores all formulas. With unknown samples
-every formula has ranks of its own. Candidates are screened by the difference of the mean rank number (over all samples)
-where they hold and where they fail, again one matrix product, and the best of them scored exactly. Where all candidates
-of a level together cost little, all are.
+With everything known the other scores follow from sums, and one matrix product scores all formulas. With unknown
+samples every formula has ranks of its own, and AUPRC is no such sum at all. Candidates are screened by what is one
+(:meth:`Rating.screen`), and the best of them scored exactly. Where all candidates of a level together cost little, all
+are.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from torch import Tensor
 
 from absence_plugins.methods.invert.candidates import Found
 from absence_plugins.methods.invert.inputs import Truth
-from absence_plugins.methods.invert.scores import CHUNK, Order, known_auc
+from absence_plugins.methods.invert.rating import Rating
+from absence_plugins.methods.invert.scores import CHUNK
 from absence_plugins.methods.invert.search import Bounds, Ranked, Ranking
 from absence_plugins.methods.invert.table import Array, Columns
 
 SCREENED = 1024  # candidates of a level that are scored exactly
 CHEAP = 2**26  # of so many samples times candidates all are
 MOST = 2**28  # and to certify the best
+SLOW = 2**23  # AUPRC, without being asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Literals:
         return self.holds.roll(len(self.columns), 0)
 
     def found(self, index: int, value: float) -> Found:
-        """One literal, with AUC - 1/2."""
+        """One literal, with its score."""
         side, c = divmod(index, len(self.columns))
         return Found.of(self.columns, self.columns.spelled[side][c], self.columns.sides[side, c].tobytes(), value)
 
@@ -72,23 +74,21 @@ class Literals:
 
 def search_known(
     literals: Literals,
-    ranks: Tensor,
-    order: Order,
+    rating: Rating,
     *,
-    is_certified: bool = False,
+    affords: float = 0.0,
     length: int,
     beam: int,
     top: int,
     bounds: Bounds,
     exact_pairs: bool,
 ) -> Ranked:
-    """The best distinct formulas of one unit. ranks: the samples' rank numbers d [n]; order: the samples in order.
+    """The best distinct formulas of one unit.
 
-    is_certified: whether all formulas of up to three literals are scored, where that takes up to 2^28 samples times
-    formulas; the gap is then 0.
+    affords: samples times formulas up to which all formulas of up to three literals are scored; the gap is then 0.
     """
     best = Ranked(top)
-    scores = known_auc(order, literals.holds, literals.fails) - 0.5
+    scores = rating.score(literals.holds, literals.fails)
     allowed = bounds.allow_known(literals.holds.sum(1), literals.fails.sum(1))
     singles = Ranking(2 * len(literals.columns))
     singles.add(literals.found(i, float(scores[i])) for i in allowed.nonzero()[:, 0].tolist())
@@ -96,14 +96,16 @@ def search_known(
     everything = Ranking(2 * len(literals.columns))
     everything.add(literals.found(i, float(scores[i].nan_to_num())) for i in range(len(scores)))
     bases = everything.found if exact_pairs else singles.found[:beam]
-    pairs = everything.found if length < 3 else _all_pairs(literals) if is_certified else []
-    affordable = len(pairs) * 2 * len(literals.holds) * len(ranks) <= MOST
-    best.gap = 0.0 if is_certified and affordable else None
+    size = literals.holds.shape[1]
+    least = (2 * len(literals.columns)) ** min(length, 3) / 4 * size  # at the least, so as not to list pairs in vain
+    pairs = everything.found if length < 3 else _all_pairs(literals) if length == 3 and least <= affords else []
+    is_proven = bool(pairs) and exact_pairs and len(pairs) * 2 * len(literals.holds) * size <= affords
+    best.gap = 0.0 if is_proven else None
     for level in range(2, length + 1):
-        if best.gap == 0.0 and level == 3:
+        if is_proven and level == 3:
             bases = pairs
-        most = MOST if best.gap == 0.0 else CHEAP
-        grown = extend(literals, bases, ranks, order, bounds, max(top, 4 * beam), most)
+        most = affords if is_proven else CHEAP
+        grown = extend(literals, bases, rating, bounds, max(top, 4 * beam), most)
         best.add(grown)
         bases = [one for one in grown if one.formula.length == level][: 2 * beam]
         if not bases:
@@ -111,18 +113,19 @@ def search_known(
     return best
 
 
-def extend(literals: Literals, bases: Sequence[Found], ranks: Tensor, order: Order, bounds: Bounds, wanted: int, most: int) -> list[Found]:  # fmt: skip
+def extend(literals: Literals, bases: Sequence[Found], rating: Rating, bounds: Bounds, wanted: int, most: float) -> list[Found]:  # fmt: skip
     """The best ``wanted`` distinct formulas f AND l, f OR l of ``bases`` f and literals l, scored exactly.
 
     Where they are more than ``most`` samples times formulas, only the best ones of a screening are scored.
     """
     truth = literals.truth_of(bases)
-    screened, allowed = _screen(literals, truth, ranks, bounds)
+    size = literals.holds.shape[1]
+    screened, allowed = _screen(literals, truth, rating, bounds)
     index = allowed.flatten().nonzero()[:, 0]
-    if len(index) * len(ranks) > most and len(index) > SCREENED:
+    if len(index) * size > most and len(index) > SCREENED:
         index = index[screened.flatten()[index].topk(SCREENED).indices]
     ranking = Ranking(wanted)
-    step = max(1, CHUNK // len(ranks))
+    step = max(1, CHUNK // size)
     for at in range(0, len(index), step):
         part = index[at : at + step]
         op, f, i = _place(part, len(bases), len(literals.holds))
@@ -130,7 +133,7 @@ def extend(literals: Literals, bases: Sequence[Found], ranks: Tensor, order: Ord
         either = (op == 1)[:, None]
         true = torch.where(either, one.true | other.true, one.true & other.true)
         false = torch.where(either, one.false & other.false, one.false | other.false)
-        values = (known_auc(order, true, false) - 0.5).cpu().numpy()
+        values = rating.score(true, false).cpu().numpy()
         floor = ranking.found[-1].value if len(ranking.found) == wanted else -np.inf
         _add(ranking, literals, bases, (op.cpu().numpy(), f.cpu().numpy(), i.cpu().numpy()), values, floor)
     return ranking.found
@@ -178,16 +181,17 @@ def _place(index: Tensor, bases: int, literals: int) -> tuple[Tensor, Tensor, Te
     return index // (bases * literals), index // literals % bases, index % literals
 
 
-def _screen(literals: Literals, truth: Truth, ranks: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """Of all candidates [2, M, 2 J]: difference of mean rank numbers, and whether they lie within the bounds."""
+def _screen(literals: Literals, truth: Truth, rating: Rating, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Of all candidates [2, M, 2 J]: what they are screened by, and whether they lie within the bounds."""
+    numbers = rating.numbers
     holds = literals.holds.double()
     j = len(literals.columns)
     both = {}
     for name, mask in (("true", truth.true), ("false", truth.false)):
         double = mask.double()
-        count, total = double @ holds.T, (double * ranks) @ holds.T
-        own = double.sum(1, keepdim=True), (double @ ranks)[:, None]
-        single = holds.sum(1)[None], (holds @ ranks)[None]
+        count, total = double @ holds.T, (double * numbers) @ holds.T
+        own = double.sum(1, keepdim=True), (double @ numbers)[:, None]
+        single = holds.sum(1)[None], (holds @ numbers)[None]
         either = own[0] + single[0] - count, own[1] + single[1] - total
         both[name] = (count, total), either
     # AND holds where both hold and fails where either fails, that is, where the opposite literal holds; OR the other way
@@ -195,5 +199,4 @@ def _screen(literals: Literals, truth: Truth, ranks: Tensor, bounds: Bounds) -> 
     turned = [tuple(one.roll(j, 1) for one in pair) for pair in (and_false, or_false)]
     count = torch.stack([and_true[0], or_true[0]]), torch.stack([turned[0][0], turned[1][0]])
     total = torch.stack([and_true[1], or_true[1]]), torch.stack([turned[0][1], turned[1][1]])
-    value = total[0] / count[0].clamp(min=1) - total[1] / count[1].clamp(min=1)
-    return value, bounds.allow_known(*count)
+    return rating.screen(count, total), bounds.allow_known(*count)
