@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 
 from absence_plugins.methods.invert import significance
 from absence_plugins.methods.invert.groups import center_ranks
@@ -51,6 +52,36 @@ def test_moments_agree_with_random_draws(samples: int, nonzero: int, positives: 
         drawn = (sums >= total).mean()
         p = significance._drawn_p(values, positives, total)
         assert p == pytest.approx(drawn, abs=4 * np.sqrt(drawn / 4000) + 0.06 * drawn)
+
+
+@pytest.mark.parametrize(
+    ("samples", "holding", "rate"),
+    [(3000, 450, 0.4), (3000, 900, 0.45), (20000, 990, 0.03), (40, 7, 0.4), (9000, 4000, 0.4)],
+)
+def test_two_values_are_hypergeometric(samples: int, holding: int, rate: float) -> None:
+    rng = np.random.default_rng(0)
+    holds = np.arange(samples) < holding
+    fires = rng.random(samples) < rate + 0.1 * holds
+    expected = hypergeom.sf(fires[holds].sum() - 1, samples, fires.sum(), holding)
+    for values in (center_ranks(fires.astype(float)), fires.astype(float)):
+        assert permutation_p(values, holds) == pytest.approx(expected, rel=1e-6)
+
+
+def test_over_a_thousand_samples_outside_the_tie_are_counted_without_overflow() -> None:
+    # 1,096 of one value, 4 of a higher one, 1,900 of the tie between; 900 drawn: hypergeometric in two steps
+    values = np.repeat([0.0, 1.0, 2.0], [1096, 1900, 4])
+    for ones, twos in ((580, 4), (600, 3), (640, 0)):
+        holds = np.concatenate([np.arange(1096) < 900 - ones - twos, np.arange(1900) < ones, np.arange(4) < twos])
+        drawn = np.arange(5)
+        rest = hypergeom.sf(ones + 2 * twos - 2 * drawn - 1, 2996, 1900, 900 - drawn)
+        expected = float(hypergeom.pmf(drawn, 3000, 4, 900) @ rest)
+        assert permutation_p(values, holds) == pytest.approx(expected, rel=1e-6)
+
+
+def test_nan_never_becomes_a_p() -> None:
+    for values, holds in (([0, np.nan, 1], [0, 1, 1]), ([0, np.inf, 1], [0, 1, 1]), ([0, 1, 2], [0, np.nan, 1])):
+        with pytest.raises(ValueError, match="NaN and infinity have no permutation p-value"):
+            permutation_p(np.array(values), np.array(holds))
 
 
 def test_constant_values_tell_nothing() -> None:

@@ -2,9 +2,10 @@
 
 Under the null hypothesis the activations of the samples (or groups of samples) are exchanged at random among the
 labels. The sum T of the activations' numbers over the n1 samples on which a formula holds is then the sum of n1 numbers
-drawn from N without replacement. Its distribution is computed exactly where that is cheap, and else by its first three
-moments (Pearson's type III), given how many of the drawn numbers are among those of the largest tie. A normal
-distribution is only used where each of n1, N - n1 and the samples outside the largest tie is above 1,000.
+drawn from N without replacement. Of two values T is hypergeometric, however many samples there are. Otherwise its
+distribution is computed exactly where that is cheap, and else by its first three moments (Pearson's type III), given how
+many of the drawn numbers are among those of the largest tie. A normal distribution is only used where each of n1, N - n1
+and the samples outside the largest tie is above 1,000.
 """
 
 from __future__ import annotations
@@ -36,11 +37,16 @@ def permutation_p(values: Array, holds: Array) -> float:
     Returns:
         P(T >= observed T) for T = sum of values times holds; 1 where all values or all of ``holds`` are the same.
 
+    Raises:
+        ValueError: values or shares that are NaN or infinite.
+
     >>> round(permutation_p(np.array([1, 2, 3, 4, 5]), np.array([0, 0, 0, 1, 1])), 3)  # one of ten pairs
     0.1
     """
     values = np.asarray(values, np.float64)
     holds = np.asarray(holds, np.float64)
+    if not (np.isfinite(values).all() and np.isfinite(holds).all()):
+        raise ValueError("values and holds must be finite; NaN and infinity have no permutation p-value")
     if len(values) < 2 or np.ptp(values) == 0 or np.ptp(holds) == 0:
         return 1.0
     total = float(values @ holds)
@@ -52,6 +58,8 @@ def permutation_p(values: Array, holds: Array) -> float:
 def _drawn_p(values: Array, drawn: int, total: float) -> float:
     """P(sum of ``drawn`` of the values >= total)."""
     sorted_values, counts = np.unique(values, return_counts=True)
+    if len(counts) == 2:
+        return _two_values_p(sorted_values, counts, drawn, total)
     tied = sorted_values[counts.argmax()]
     count = int(counts.max())
     others = values[values != tied] - tied
@@ -68,10 +76,19 @@ def _drawn_p(values: Array, drawn: int, total: float) -> float:
     return p if exact is None else exact
 
 
+def _two_values_p(values: Array, counts: Array, drawn: int, total: float) -> float:
+    """The same of a smaller and a larger value, with how many there are of each: hypergeometric."""
+    small, large = (int(count) for count in counts)
+    observed = round((total - drawn * values[0]) / (values[1] - values[0]))  # how many of the larger value are drawn
+    j = np.arange(max(0, drawn - small, observed), min(drawn, large) + 1)
+    return float(np.minimum(1.0, np.exp(_log_hypergeometric(j, large, small, drawn)).sum()))
+
+
 def _exact(others: Array, count: int, drawn: int, excess: float) -> float | None:
     """P(sum of ``drawn`` of others and ``count`` zeros >= excess) by counting subsets of the others; None if too many.
 
-    ``ways[j, s]`` counts the subsets of j others whose values, less j times the smallest one, sum to s.
+    ``shares[j, s]`` is, of all subsets of j of the others looked at so far, the share whose values, less j times the
+    smallest one, sum to s. Shares do not overflow, as counts do from 1,030 others on.
     """
     size, most = len(others), min(drawn, len(others))
     base = float(others.min())
@@ -81,16 +98,19 @@ def _exact(others: Array, count: int, drawn: int, excess: float) -> float | None
     longest = int(steps[size - most :].sum())
     if size * (most + 1.0) * (longest + 1.0) > STEPS:
         return None
-    ways = np.zeros((most + 1, longest + 1))
-    ways[0, 0] = 1
-    for step in steps:
-        ways[1:, step:] += ways[:-1, : longest + 1 - step]
+    shares = np.zeros((most + 1, longest + 1))
+    shares[0, 0] = 1
+    j = np.arange(most + 1)[:, None]
+    for i, step in enumerate(steps, 1):  # the i-th one is in a share of j / i of the subsets of j of the first i
+        before = shares[:-1, : longest + 1 - step] * (j[1:] / i)
+        shares *= np.maximum(0, i - j) / i
+        shares[1:, step:] += before
     result = 0.0
-    for j in range(max(0, drawn - count), most + 1):
-        wanted = max(0, int(np.ceil((excess - j * base) / unit - 1e-9)))
-        share = ways[j, wanted:].sum() / ways[j].sum() if wanted <= longest else 0.0
-        result += share * float(np.exp(_log_hypergeometric(np.array(j), size, count, drawn)))
-    return min(1.0, result)
+    for k in range(max(0, drawn - count), most + 1):
+        wanted = max(0, int(np.ceil((excess - k * base) / unit - 1e-9)))
+        share = shares[k, wanted:].sum() if wanted <= longest else 0.0
+        result += share * float(np.exp(_log_hypergeometric(np.array(k), size, count, drawn)))
+    return float(np.minimum(1.0, result))
 
 
 def _given_the_tie(others: Array, count: int, drawn: int, excess: float) -> float:
@@ -103,7 +123,7 @@ def _given_the_tie(others: Array, count: int, drawn: int, excess: float) -> floa
     tail[j == 0] = float(excess <= 0)
     tail[j == 1] = float((others >= excess).mean())
     tail[j == size] = float(others.sum() >= excess)
-    return min(1.0, float(weight @ tail))
+    return float(np.minimum(1.0, weight @ tail))  # NaN stays NaN
 
 
 def _by_moments(values: Array, drawn: int, total: float) -> float:
