@@ -114,7 +114,8 @@ def file_samples(
 ) -> Samples:
     """Images below a folder with the labels of a file; images without labels are left out, which one line on stderr says.
 
-    Concepts that do not vary are left out, and files that are no images, with a warning. ``groups``: what ``--groups`` says.
+    Concepts that do not vary are left out, and files that are no images, with a warning. ``groups``: what ``--groups``
+    says.
 
     Raises ValueError for a file that is not understood, or that has labels of no image there.
     """

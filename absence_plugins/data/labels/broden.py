@@ -1,7 +1,7 @@
 """Broden (Network Dissection): concepts of images from masks, as presence in an image or position by position.
 
-``index.csv`` has a row per image: its file, and for each kind of concept (color, object, part, material, scene, texture)
-the files of masks below ``images/`` or the numbers of labels that hold on the whole image, divided by semicolons. A
+``index.csv`` has a row per image: its file, and for each kind of concept (color, object, part, material, scene,
+texture) the files of masks below ``images/`` or the numbers of labels that hold on the whole image, divided by semicolons. A
 mask is a PNG whose label is R + 256 G; 0 is no label. ``label.csv`` says what the numbers are and of which kinds.
 
 A blank cell says that nobody labelled this kind on the image, so its labels are *unknown* there, not absent.
@@ -71,7 +71,7 @@ class _Index:
         return torch.tensor([one.kinds <= there for one in self.concepts])
 
     def find(self, images: Sequence[str] | None) -> list[int]:
-        """Rows of images named by their path, the end of it, or their name. Raises ValueError for one that is not there."""
+        """Rows of images named by their path, the end of it, or their name. Raises ValueError for one that is missing."""
         if images is None:
             return list(range(len(self.images)))
         places = index_files(self.images)
@@ -112,8 +112,10 @@ def read_broden(
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "index.csv").write_text("image,split,ih,iw,sh,sw,scene,texture\na.jpg,train,4,4,2,2,1,\nb.jpg,val,4,4,2,2,2,3\n")
-    >>> _ = (folder / "label.csv").write_text("number,name,category\n1,street,scene(1)\n2,sea,scene(1)\n3,dotted,texture(1)\n")
+    >>> rows = "a.jpg,train,4,4,2,2,1,\nb.jpg,val,4,4,2,2,2,3\n"
+    >>> _ = (folder / "index.csv").write_text("image,split,ih,iw,sh,sw,scene,texture\n" + rows)
+    >>> rows = "1,street,scene(1)\n2,sea,scene(1)\n3,dotted,texture(1)\n"
+    >>> _ = (folder / "label.csv").write_text("number,name,category\n" + rows)
     >>> read_broden(folder).to_dict()
     {'images': ['a.jpg', 'b.jpg'], 'names': ['street', 'sea', 'dotted'], 'concepts': [[1, 0, None], [0, 1, 1]]}
     """
@@ -148,7 +150,9 @@ def read_broden_masks(
     share: float = 0.5,
     transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    r"""Where concepts of Broden are, at the resolution of a layer: for :func:`~absence_plugins.methods.directions.interpretability`.
+    r"""Where concepts of Broden are, at the resolution of a layer.
+
+    For :func:`~absence_plugins.methods.directions.interpretability`.
 
     A concept is present at a position if the label covers at least ``share`` of that part of the image.
 

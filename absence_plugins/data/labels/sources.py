@@ -31,10 +31,10 @@ TENSORS = (".pt", ".pth")
 def recognize_labels(path: Path | str) -> str:
     r"""What a file (or folder) of labels is: one of ``FORMATS``, told by its content.
 
-    A folder is Broden's (``index.csv`` and ``label.csv``) or CUB's (``images.txt`` and ``attributes/``). JSON with images,
-    annotations and categories is COCO's, with ``neg_category_ids`` LVIS's. A file of torch is INVERT's. Text that begins
-    with a number alone is CelebA's. A table with the columns ImageID, LabelName and Confidence is Open Images'. Anything
-    else is a table with a row per image.
+    A folder is Broden's (``index.csv`` and ``label.csv``) or CUB's (``images.txt`` and ``attributes/``). JSON with
+    images, annotations and categories is COCO's, with ``neg_category_ids`` LVIS's. A file of torch is INVERT's. Text
+    that begins with a number alone is CelebA's. A table with the columns ImageID, LabelName and Confidence is Open
+    Images'. Anything else is a table with a row per image.
 
     Raises ValueError for a path that does not exist, or a folder of another shape.
 

@@ -11,8 +11,10 @@ from absence_plugins.methods.invert.labels import label_units
 from absence_plugins.methods.invert.metrics import SanityTest, name_scores, sanity_test
 from absence_plugins.methods.invert.results import Negation, ScoredFormula, UnitLabel, UnitLabels
 from absence_plugins.methods.invert.scores import auroc
+from absence_plugins.methods.invert.thresholds import ConceptScores, choose_threshold, score_concepts
 
 __all__ = [
+    "ConceptScores",
     "FolderConcepts",
     "Formula",
     "Negation",
@@ -21,9 +23,11 @@ __all__ = [
     "UnitLabel",
     "UnitLabels",
     "auroc",
+    "choose_threshold",
     "concepts_from_folder",
     "expand_hypernyms",
     "label_units",
     "name_scores",
     "sanity_test",
+    "score_concepts",
 ]

@@ -115,7 +115,7 @@ def as_truth(concepts: Any) -> Truth:
         row, column = wrong.nonzero()[0].tolist()
         raise ValueError(
             f"concepts[{row}, {column}] is {labels[row, column].item()}; labels must be 0 or 1, and NaN where they are "
-            "unknown (threshold scores, for example scores > 0.5)"
+            "unknown (of scores pass ConceptScores(scores), or threshold them, for example scores > 0.5)"
         )
     return truth
 

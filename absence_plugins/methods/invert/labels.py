@@ -15,14 +15,15 @@ from absence_plugins.core.checks import check_choice, check_integer, check_integ
 from absence_plugins.core.groups import as_groups
 from absence_plugins.methods.invert.finding import LONGEST, Wanted
 from absence_plugins.methods.invert.groups import find_copies
-from absence_plugins.methods.invert.inputs import as_activations, as_truth, check_names
+from absence_plugins.methods.invert.inputs import as_activations
 from absence_plugins.methods.invert.judging import HeldOut, judge, with_q, with_scores
 from absence_plugins.methods.invert.measures import SCORES
 from absence_plugins.methods.invert.parts import Data
 from absence_plugins.methods.invert.rating import Rating
 from absence_plugins.methods.invert.results import UnitLabel, UnitLabels
-from absence_plugins.methods.invert.scores import CHUNK, check_lengths
+from absence_plugins.methods.invert.scores import CHUNK
 from absence_plugins.methods.invert.table import Array
+from absence_plugins.methods.invert.thresholds import read_concepts
 
 PREFERENCES = ("short", "auc", "score")
 SEARCHES = ("auto", "certified", "beam")
@@ -70,7 +71,8 @@ def label_units(
             The search runs on their device.
         concepts: [N, K] of 0, 1 and, where unknown, NaN; every concept must hold on some samples and fail on some. A
             sample on which a formula is unknown takes no part in that formula's scores (pairs are then screened, not
-            all scored).
+            all scored). Or :class:`~absence_plugins.methods.invert.ConceptScores`: a concept's threshold is then chosen
+            on the searched samples (``settings["thresholds"]``), and the split is random.
         names: K distinct strings.
         length: most literals of a formula.
         beam: formulas extended per level beyond the exact search.
@@ -135,9 +137,7 @@ def label_units(
     >>> found[0].best.heldout_auc
     1.0
     """
-    values, truth = as_activations(activations), as_truth(concepts)
-    check_lengths(values, truth.true)
-    names = check_names(names, truth.true.shape[1])
+    values = as_activations(activations)
     check_integers(length=length, beam=beam, top=top)
     check_seed(seed)
     if mode not in MODES:
@@ -164,13 +164,15 @@ def label_units(
     numbers = None if told is None else told.numpy()
     if numbers is None and holdout > 0:
         numbers = _grouped_copies(table)
-    data = Data.of(table, truth, names, holdout, seed, numbers)
+    given = read_concepts(concepts, names, table, holdout, seed, numbers)
+    data = Data.of(table, given.truth, given.names, holdout, seed, numbers, given.is_heldout)
     sign = -1.0 if mode == "negative" else 1.0
     wanted = Wanted(length, beam, top, exact_pairs, min_fraction, max_fraction, min_support, prefer, score, search, budget, sign)  # fmt: skip
     found = _searched(data, wanted, progress)
     settings = {"length": length, "beam": beam, "min_fraction": min_fraction, "max_fraction": max_fraction, "mode": mode,
                 "exact_pairs": exact_pairs, "holdout": holdout, "top": top, "seed": seed, "min_support": min_support,
-                "prefer": prefer, "score": score, "search": search, "budget": budget, "groups": data.groups}  # fmt: skip
+                "prefer": prefer, "score": score, "search": search, "budget": budget, "groups": data.groups,
+                "thresholds": given.thresholds}  # fmt: skip
     corrected = with_q([one.formulas for one in found])
     units = tuple(replace(one, formulas=formulas) for one, formulas in zip(found, corrected, strict=True))
     return UnitLabels(units, data.searched.size, data.heldout.size, settings)

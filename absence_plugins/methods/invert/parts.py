@@ -119,12 +119,24 @@ class Data:
     groups: int | None
 
     @classmethod
-    def of(cls, table: Tensor, truth: Truth, names: list[str], holdout: float, seed: int, groups: Array | None) -> Data:
-        """Raises ValueError for a part of fewer than two samples, or without a concept that varies."""
+    def of(
+        cls,
+        table: Tensor,
+        truth: Truth,
+        names: list[str],
+        holdout: float,
+        seed: int,
+        groups: Array | None,
+        is_heldout: Array | None = None,
+    ) -> Data:
+        """is_heldout: the split, where it is made. Raises ValueError for a part of fewer than two samples, or without a
+        concept that varies.
+        """
         rows, row_of = merge_truths(Truth(truth.true.cpu().numpy(), truth.false.cpu().numpy(), truth.complete))
         if not (rows.true.any(0) & rows.false.any(0)).all():
             refuse_constant(truth, names)
-        is_heldout = split(rows.true, row_of, holdout, seed, groups)
+        if is_heldout is None:
+            is_heldout = split(rows.true, row_of, holdout, seed, groups)
         parts = [Part.of(table.device, row_of, chosen, len(rows.true), groups) for chosen in (~is_heldout, is_heldout)]
         searched, heldout = parts
         if searched.independent < 2 or (holdout > 0 and heldout.independent < 2):
