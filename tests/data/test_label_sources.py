@@ -103,6 +103,8 @@ def test_celeba(tmp_path: Path) -> None:
         ("1\nBald Hat\n1.jpg 1\n", "line 3: 1 values for 2 attributes"),
         ("1\nBald\n1.jpg 0\n", "line 3: '0' is neither 1 nor -1"),
         ("Bald\n1.jpg 0\n\n", "does not begin with the number of images"),
+        ("²\nBald\n1.jpg 1\n", "does not begin with the number of images"),
+        ("1\nBald Bald\n1.jpg 1 -1\n", "line 2: the attribute 'Bald' comes twice"),
     ):
         with pytest.raises(ValueError, match=message):
             read_celeba(write(path, text))
@@ -120,6 +122,16 @@ def test_cub(tmp_path: Path) -> None:
     assert rows(read_cub(tmp_path, least_certainty=3)) == [[1, None], [None, 1]]
     write(path, "1 1 1 4\n1 7 1 4\n")
     with pytest.raises(ValueError, match="line 2: '1 7 1 4' must read image, attribute, 0 or 1, certainty"):
+        read_cub(tmp_path)
+    for text, message in (
+        ("1 1 1 x 2", r"line 1: '1 1 1 x 2' must read image, attribute, 0 or 1, certainty \(1 to 4\)"),
+        ("1 1 1 4\n1 1 0 4", "line 2: attribute 1 of image 1 has another answer than before"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_cub(write(path, text).parents[1])
+    assert rows(read_cub(write(path, "1 1 1 4\n1 1 1 4").parents[1])) == [[1, None], [None, None]]
+    write(tmp_path / "images.txt", "1 001.Crow/a.jpg\n1 002.Gull/b.jpg\n")
+    with pytest.raises(ValueError, match=r"images\.txt, line 2: the number 1 comes a second time"):
         read_cub(tmp_path)
 
 
@@ -145,6 +157,30 @@ def test_coco_and_lvis(tmp_path: Path) -> None:
         read_coco(write(path, '{"images": ['))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [{"id": 5}, {"id": 5, "file_name": "b.jpg"}]}, "image 2 of 2 has the id 5, as one before it"),
+        ({"images": [{"id": 5, "file_name": "b.jpg"}, {"id": 6, "file_name": "b.jpg"}]}, r"the image 'b\.jpg' twice"),
+        ({"images": [{"file_name": "a.jpg"}]}, "image 1 of 1 has no id"),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "category 2 of 2 has the id 1, as one"),
+        ({"images": [{"id": 5, "neg_category_ids": [9]}]}, "of image 5 have 9, a category that it does not list"),
+        ({"images": [{"id": 5, "neg_category_ids": [1]}]}, "category 1 of image 5 is annotated and among its neg_cat"),
+        ({"annotations": [{"image_id": [5], "category_id": 1}]}, r"an annotation is of image \[5\] and category 1"),
+        ({"annotations": [7]}, "an annotation is of image 7"),
+    ],
+)  # fmt: skip
+def test_annotations_that_contradict_each_other(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    data = {
+        "images": [{"id": 5, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [{"image_id": 5, "category_id": 1}],
+    }
+    assert rows(read_coco(write(tmp_path / "instances.json", json.dumps(data)))) == [[1]]
+    with pytest.raises(ValueError, match=message):
+        read_coco(write(tmp_path / "instances.json", json.dumps(data | change)))
+
+
 def test_open_images(tmp_path: Path) -> None:
     text = (
         "ImageID,Source,LabelName,Confidence\na,verification,/m/1,1\na,crowd,/m/2,0\nb,crowd,/m/2,1\nb,crowd,/m/2,1\n"
@@ -160,6 +196,11 @@ def test_open_images(tmp_path: Path) -> None:
         read_open_images(write(path, text.replace("/m/1,1", "/m/1,0.7")))
     with pytest.raises(ValueError, match="lacks the columns ImageID"):
         read_open_images(names)
+    with pytest.raises(ValueError, match="line 3: the cell of the image or the label is empty"):
+        read_open_images(write(path, text.replace("a,crowd", ",crowd")))
+    write(path, text)
+    with pytest.raises(ValueError, match="line 2: /m/1 is called 'Crane' and 'Bird'"):
+        read_open_images(path, write(names, "/m/1,Crane\n/m/1,Bird\n"))
 
 
 def test_the_labels_of_invert(tmp_path: Path) -> None:
@@ -173,6 +214,28 @@ def test_the_labels_of_invert(tmp_path: Path) -> None:
     (tmp_path / "labels.pt").write_bytes(b"no tensor")
     with pytest.raises(ValueError, match=r"is no tensor that torch\.save wrote"):
         read_invert(tmp_path / "labels.pt", path)
+
+
+def test_keys_of_invert_are_the_numbers_of_the_columns(tmp_path: Path) -> None:
+    """Written with ``sort_keys`` the tenth entry stands behind the first."""
+    torch.save(torch.eye(11).int(), tmp_path / "labels.pt")
+    path = tmp_path / "concepts.json"
+    for first in (0, 1):
+        entries = {str(k + first): {"offset": f"n{k}", "name": f"name{k}"} for k in range(11)}
+        found = read_invert(tmp_path / "labels.pt", write(path, json.dumps(entries, sort_keys=True)))
+        assert found.names == tuple(f"name{k}" for k in range(11))
+    entries = {f"c{k}": {"offset": f"n{k}"} for k in (*range(5, 11), *range(5))}
+    found = read_invert(tmp_path / "labels.pt", write(path, json.dumps(entries)))
+    assert found.names == tuple(f"n{k}" for k in (*range(5, 11), *range(5)))  # no numbers: as they stand
+    for text, message in (
+        (json.dumps({str(2 * k): {} for k in range(11)}), "keys are numbers, 0 to 20, and not those of 11 columns"),
+        ('{"0": {}, "0": {}}', "the key '0' comes twice in one object"),
+        (json.dumps({str(k): {"offset": "n1"} for k in range(11)}), r"two concepts are called 'n1 \(n1\)'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_invert(tmp_path / "labels.pt", write(path, text))
+    with pytest.raises(ValueError, match="the image 'a' twice"):
+        read_invert(tmp_path / "labels.pt", write(path, json.dumps({str(k): f"n{k}" for k in range(11)})), ["a"] * 11)
 
 
 def test_unknown_attributes_of_classes_are_unknown_concepts(tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ class ImageLabels:
     """Labels of images.
 
     Attributes:
-        images: names of the N images, as the source writes them.
+        images: names of the N images, as the source writes them, distinct.
         names: of the K concepts, distinct.
         concepts: [N, K]: bool if everything is known; else float64 with 1 (present), 0 (absent) and NaN (unknown).
+
+    Raises ValueError for an image or a name that comes twice.
 
     >>> labels = ImageLabels(("2", "cat/1.jpg"), ("furry",), torch.tensor([[False], [True]]))
     >>> labels.match([Path("photos/cat/1.jpg"), Path("photos/dog/2.jpg")], Path("photos")).concepts.tolist()
@@ -35,6 +37,13 @@ class ImageLabels:
     images: tuple[str, ...]
     names: tuple[str, ...]
     concepts: Tensor
+
+    def __post_init__(self) -> None:
+        for what, listed in (("image", self.images), ("concept", self.names)):
+            if len(set(listed)) < len(listed):
+                raise ValueError(
+                    f"the labels have the {what} {find_repeated(listed)!r} twice; call each by a name of its own"
+                )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -128,8 +137,22 @@ def settle(concepts: Tensor) -> Tensor:
     return concepts if bool(concepts.isnan().any()) else concepts == 1
 
 
+def find_repeated(names: Sequence[str]) -> str | None:
+    """The first name that came before; None where all are distinct.
+
+    >>> find_repeated(["a", "b", "a", "b"])
+    'a'
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def check_distinct(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
-    """Names, with their keys behind them where several are the same.
+    """Names, with their keys behind them where several are the same. Raises ValueError where that does not help.
 
     >>> check_distinct(["crane", "cat", "crane"], ["n01", "n02", "n03"])
     ('crane (n01)', 'cat', 'crane (n03)')
@@ -137,4 +160,7 @@ def check_distinct(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1
-    return tuple(name if counts[name] == 1 else f"{name} ({key})" for name, key in zip(names, keys, strict=True))
+    told = tuple(name if counts[name] == 1 else f"{name} ({key})" for name, key in zip(names, keys, strict=True))
+    if (twice := find_repeated(told)) is not None:
+        raise ValueError(f"two concepts are called {twice!r}; call each by a name of its own")
+    return told

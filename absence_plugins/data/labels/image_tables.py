@@ -10,10 +10,11 @@ from pathlib import Path
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.encodings import read_text
-from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, stack_truths
+from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, find_repeated, stack_truths
 from absence_plugins.data.tables import Columns, decide_minus, read_columns, read_truth
 
-NOT_VISIBLE = 1  # of CUB's certainties; 2: guessing, 3: probably, 4: definitely
+NOT_VISIBLE, CERTAIN = 1, 4  # of CUB's certainties; 2: guessing, 3: probably
+ANSWERS = [(value, str(certainty)) for value in "01" for certainty in range(NOT_VISIBLE, CERTAIN + 1)]
 SHOWN = 3
 
 
@@ -112,9 +113,11 @@ def read_celeba(path: Path | str) -> ImageLabels:
     {'images': ['000001.jpg'], 'names': ['Bald', 'Hat'], 'concepts': [[0, 1]]}
     """
     lines = [line.split() for line in read_text(path).text.split("\n")]
-    if not lines[0] or len(lines[0]) != 1 or not lines[0][0].isdigit() or len(lines) < 3:
+    if not lines[0] or len(lines[0]) != 1 or not lines[0][0].isdecimal() or len(lines) < 3:
         raise ValueError(f"{path} does not begin with the number of images, as list_attr_celeba.txt does")
     names = lines[1]
+    if (twice := find_repeated(names)) is not None:
+        raise ValueError(f"{path}, line 2: the attribute {twice!r} comes twice")
     rows: dict[str, list[bool | None]] = {}
     for number, line in enumerate(lines[2:], 3):
         if not line:
@@ -128,7 +131,7 @@ def read_celeba(path: Path | str) -> ImageLabels:
         rows[line[0]] = [value == "1" for value in line[1:]]
     if len(rows) != int(lines[0][0]):
         raise ValueError(f"{path} has labels of {len(rows)} images and says {lines[0][0]}; is it half a file?")
-    return ImageLabels(tuple(rows), check_distinct(names, names), stack_truths(list(rows.values())))
+    return ImageLabels(tuple(rows), tuple(names), stack_truths(list(rows.values())))
 
 
 def read_cub(folder: Path | str, least_certainty: int = NOT_VISIBLE + 1) -> ImageLabels:
@@ -139,7 +142,8 @@ def read_cub(folder: Path | str, least_certainty: int = NOT_VISIBLE + 1) -> Imag
         least_certainty: an attribute that the annotator was less certain of is unknown: 1 "not visible", 2 "guessing",
             3 "probably", 4 "definitely".
 
-    Raises ValueError for a file that is missing or a line that is not understood.
+    Raises ValueError for a file that is missing, a line that is not understood, a number or an image that comes twice,
+    two answers of one attribute and image.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -152,31 +156,40 @@ def read_cub(folder: Path | str, least_certainty: int = NOT_VISIBLE + 1) -> Imag
     [[1, None]]
     """
     folder = Path(folder)
-    images = dict(_pairs(folder / "images.txt"))
+    images = _pairs(folder / "images.txt")
     listed = folder / "attributes" / "attributes.txt"
-    attributes = dict(_pairs(listed if listed.is_file() else folder.parent / "attributes.txt"))
+    attributes = _pairs(listed if listed.is_file() else folder.parent / "attributes.txt")
     path = folder / "attributes" / "image_attribute_labels.txt"
     row, column = ({key: place for place, key in enumerate(keys)} for keys in (images, attributes))
-    truths: list[list[bool | None]] = [[None] * len(column) for _ in row]
+    answers = [bytearray(len(column)) for _ in row]  # 0: none; else its place in ANSWERS
     for number, line in enumerate(read_text(path).text.split("\n"), 1):
         cells = line.split()
         if not cells:
             continue
-        if len(cells) < 4 or cells[0] not in row or cells[1] not in column or cells[2] not in ("0", "1"):
-            raise ValueError(f"{path}, line {number}: {line!r} must read image, attribute, 0 or 1, certainty")
-        if int(cells[3]) >= least_certainty:
-            truths[row[cells[0]]][column[cells[1]]] = cells[2] == "1"
+        if len(cells) < 4 or cells[0] not in row or cells[1] not in column or tuple(cells[2:4]) not in ANSWERS:
+            raise ValueError(
+                f"{path}, line {number}: {line!r} must read image, attribute, 0 or 1, certainty ({NOT_VISIBLE} to {CERTAIN})"
+            )
+        image, attribute, answer = row[cells[0]], column[cells[1]], ANSWERS.index((cells[2], cells[3])) + 1
+        if answers[image][attribute] not in (0, answer):
+            raise ValueError(
+                f"{path}, line {number}: attribute {cells[1]} of image {cells[0]} has another answer than before"
+            )
+        answers[image][attribute] = answer
+    known = [None, *(value == "1" if int(certainty) >= least_certainty else None for value, certainty in ANSWERS)]
     names = check_distinct(list(attributes.values()), list(attributes))
-    return ImageLabels(tuple(images.values()), names, stack_truths(truths))
+    return ImageLabels(tuple(images.values()), names, stack_truths([[known[own] for own in one] for one in answers]))
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
-    """Lines of a number and a name."""
-    found = []
+def _pairs(path: Path) -> dict[str, str]:
+    """Lines of a number and a name. Raises ValueError for another line, or a number that comes twice."""
+    found: dict[str, str] = {}
     for number, line in enumerate(read_text(path).text.split("\n"), 1):
         key, _, name = line.strip().partition(" ")
-        if name:
-            found.append((key, name.strip()))
-        elif key:
+        if not key:
+            continue
+        if not name:
             raise ValueError(f"{path}, line {number}: {line!r} must read a number and a name")
+        if found.setdefault(key, name.strip()) != name.strip():
+            raise ValueError(f"{path}, line {number}: the number {key} comes a second time, with another name")
     return found

@@ -59,11 +59,10 @@ def absence_scores(
 
     With A the mean gain along the curve (trapezoids), score = sum (A - A_random) / sum (A_best - A_random), sums over
     the samples.
-    A curve ends where the measured order that gets furthest has its peak: what is left does not move u the claimed way,
-    and its order earns nothing. A_random is the mean of ``draws`` random orders. A_best is that of the best order found
-    for the
-    sample: by measured effects (of every cell changed alone, left alone, and in windows), or the map's own. Only the
-    order of the map's values counts, ties at random, so multiplying the map changes nothing.
+    A curve ends where the measured order that gets furthest has reached 90 % of its peak: what is left hardly moves u
+    the claimed way, and its order earns nothing. A_random is the mean of ``draws`` random orders. A_best is that of the
+    best order found for the sample: by measured effects (of every cell changed alone, left alone, and in windows), or
+    the map's own. Only the order of the map's values counts, ties at random, so multiplying the map changes nothing.
 
     Random cells are scattered, a smooth map's are not, and a convolutional network reacts to the two differently. The
     ``placebo_score`` is that of the same map where it says nothing: shifted at random and given to another sample. Read
