@@ -78,6 +78,50 @@ def test_columns_probabilities_and_minus_one(tmp_path: Path) -> None:
         read_image_table(path, minus="none")
 
 
+def test_a_concept_column_holds_only_truths(tmp_path: Path) -> None:
+    """A column of ages with a 0 in it is no concept; one wrong cell is named."""
+    path = write(tmp_path / "a.csv", "Path,Sex,Age,Edema,Mass\na,M,68,1,-1\nb,F,0,0,maybe\n")
+    message = r"2 columns hold other cells .* left out: Age \('68' in line 2\), Mass \('maybe' in line 3\); correct"
+    with (
+        pytest.warns(AbsenceWarning, match="1 columns hold no truths and were left out: Sex"),
+        pytest.warns(AbsenceWarning, match=message),
+    ):
+        found = read_image_table(path)
+    assert (found.names, rows(found)) == (("Edema",), [[1], [0]])
+    with pytest.raises(ValueError, match="line 2: Age of 'a' is '68'; write 0 or 1"):
+        read_image_table(path, ["Age"])
+    with pytest.raises(ValueError, match="line 3: Mass of 'b' is 'maybe'"):
+        read_image_table(write(tmp_path / "b.csv", "Path,Note,Mass\na,,1\nb,,maybe\n"))
+    with pytest.raises(ValueError, match="the column 'Edema' is named twice"):
+        read_image_table(path, ["Edema", "Edema"])
+
+
+@pytest.mark.parametrize("columns", [None, ["Edema"], ["Mass"]])
+def test_minus_one_means_the_same_whichever_columns_are_asked_for(tmp_path: Path, columns: list[str] | None) -> None:
+    path = write(tmp_path / "a.csv", "Path,Edema,Mass\na.jpg,1,0\nb.jpg,-1,\nc.jpg,1,-1\n")
+    with pytest.warns(AbsenceWarning, match="-1 was read as unknown"):
+        found = read_image_table(path, columns)
+    expected = {"Edema": [1, None, 1], "Mass": [0, None, None]}
+    assert {name: [row[k] for row in rows(found)] for k, name in enumerate(found.names)} == {
+        name: expected[name] for name in columns or expected
+    }
+
+
+def test_numbers_as_programs_write_them(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.csv", "file,dog,cat\na,0.99,1e-05\nb,2.0E-02,9.8e-1\nc,0.000e+00,1.000e+00\nd,-1.00,1.\n"
+    )
+    with pytest.warns(AbsenceWarning, match="-1 was read as unknown"):
+        assert rows(read_image_table(path, threshold=0.5)) == [[1, 0], [0, 1], [0, 1], [None, 1]]
+    with pytest.raises(ValueError, match=r"line 2: cat of 'a' is 1e-05, a probability; pass threshold="):
+        read_image_table(path, ["cat"])
+    with pytest.raises(ValueError, match=r"line 3: dog of 'b' is -0\.3, no probability from 0 to 1"):
+        read_image_table(write(path, "file,dog\na,0.99\nb,-0.3\n"), ["dog"], threshold=0.5)
+    for threshold in (1, -0.1, math.nan):
+        with pytest.raises(ValueError, match="must be at least 0 and below 1"):
+            read_image_table(path, threshold=threshold)
+
+
 def test_labels_find_their_files(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("cat/1.png", "cat/2.png", "dog/3.png")]
     labels = ImageLabels(("3", "cat/1.jpg", "CAT/2.PNG", "9"), ("x",), torch.tensor([[True], [False], [True], [True]]))

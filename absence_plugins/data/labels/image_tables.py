@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.encodings import read_text
 from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, find_repeated, stack_truths
-from absence_plugins.data.tables import Columns, decide_minus, read_columns, read_truth
+from absence_plugins.data.tables import FALSE, MINUS, TRUE, UNKNOWN, Columns, decide_minus, read_columns, read_truth
 
 NOT_VISIBLE, CERTAIN = 1, 4  # of CUB's certainties; 2: guessing, 3: probably
 ANSWERS = [(value, str(certainty)) for value in "01" for certainty in range(NOT_VISIBLE, CERTAIN + 1)]
 SHOWN = 3
+NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
 def read_image_table(
@@ -25,13 +26,16 @@ def read_image_table(
 
     Args:
         path: CSV, TSV or JSON, as :func:`~absence_plugins.data.tables.read_table` reads it.
-        columns: those that are concepts; None: all that hold truths. Others (age, sex, ...) are left out with a warning.
-        threshold: of tables with probabilities: present if above. None: a fraction is rejected.
+        columns: those that are concepts; None: all that hold nothing but truths (and unknown cells). Others (age, sex,
+            ...) are left out with a warning, which names the first other cell of a column that holds truths, too.
+        threshold: of tables with probabilities, from 0 to below 1: present if above. None: a fraction is rejected.
         minus: what -1 means: "absent" (CelebA), "unknown" (CheXpert), or "auto", which infers it with a warning
-            (:func:`~absence_plugins.data.tables.decide_minus`): absent where all cells are 1 or -1, else unknown.
+            (:func:`~absence_plugins.data.tables.decide_minus`): absent where all cells of the table's concepts are 1 or
+            -1, whichever of them are asked for, else unknown.
 
     Raises:
-        ValueError: no table, a column that does not exist, a cell that is no truth, with its line.
+        ValueError: no table, a column that does not exist or is named twice, a cell that is no truth, with its line; a
+            threshold with which everything or nothing would be present.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "labels.csv"
@@ -42,63 +46,99 @@ def read_image_table(
     """
     if minus not in ("auto", "absent", "unknown"):
         raise ValueError(f"minus={minus!r} must be one of auto, absent, unknown")
+    if threshold is not None and not 0 <= threshold < 1:
+        raise ValueError(f"threshold={threshold!r} must be at least 0 and below 1, such as 0.5")
     table = read_columns(path, "file", what="concept")
-    chosen = _choose(table, columns)
-    cells = {key: [row[column] for column in chosen] for key, row in table.cells.items()}
-    is_absent, noted = decide_minus((cell for row in cells.values() for cell in row), table.table, minus)
+    cells = {key: [_spell_number(cell) for cell in row] for key, row in table.cells.items()}
+    columns_of = list(zip(*cells.values(), strict=True))
+    found = [column for column, own in enumerate(columns_of) if _holds_truths(own)]
+    chosen = _choose(table, found, columns, columns_of)
+    deciding = (cell for column in {*found, *chosen} for cell in columns_of[column])
+    is_absent, noted = decide_minus(deciding, table.table, minus)
 
-    def truth(key: str, place: int) -> bool | None:
-        cell = cells[key][place]
-        number = _number(cell)
-        if threshold is not None and isinstance(number, float) and number != -1:
-            return number > threshold
-        where = partial(table.where, key, chosen[place])
-        if isinstance(number, float) and 0 < number < 1:
+    def truth(key: str, column: int) -> bool | None:
+        cell = cells[key][column]
+        where = partial(table.where, key, column)
+        if (share := _share(cell)) is None:
+            if threshold is not None and NUMBER.fullmatch(cell) and cell not in ("1", "0", "-1"):
+                raise ValueError(f"{where()} is {cell}, no probability from 0 to 1")
+            return read_truth(cell, where, is_absent=is_absent)
+        if threshold is None:
             raise ValueError(f"{where()} is {cell}, a probability; pass threshold=, such as 0.5")
-        return read_truth(cell, where, is_absent=is_absent)
+        return share > threshold
 
-    rows = [[truth(key, place) for place in range(len(chosen))] for key in cells]
+    rows = [[truth(key, column) for column in chosen] for key in cells]
     noted.warn()
     return ImageLabels(tuple(cells), tuple(table.names[column] for column in chosen), stack_truths(rows))
 
 
-def _choose(table: Columns, columns: Sequence[str] | None) -> list[int]:
-    """Which columns are concepts."""
+def _choose(
+    table: Columns, found: Sequence[int], columns: Sequence[str] | None, cells: Sequence[Sequence[str]]
+) -> list[int]:
+    """Which columns are concepts: those named, or found. cells: of every column."""
     if columns is not None:
         missing = [name for name in columns if name not in table.names]
         if missing:
             raise ValueError(f"{table.table.path} has no column {missing[0]!r}; there are: {', '.join(table.names)}")
+        if (twice := find_repeated(columns)) is not None:
+            raise ValueError(f"the column {twice!r} is named twice")
         return [table.names.index(name) for name in columns]
-    chosen: list[int] = []
-    others: list[int] = []
-    for column in range(len(table.names)):
-        cells = [row[column] for row in table.cells.values()]
-        is_concept = any(_is_truth(cell) for cell in cells) or not any(cells)
-        (chosen if is_concept else others).append(column)
-    if not chosen:
+    others = [column for column in range(len(table.names)) if column not in set(found)]
+    mixed = [column for column in others if any(map(_is_truth, set(cells[column])))]
+    if not any(map(_is_truth, {cell for column in found for cell in cells[column]})) and (mixed or not found):
+        for key, cell in zip(table.cells, cells[mixed[0]] if mixed else (), strict=False):
+            read_truth("1" if _is_truth(cell) else cell, partial(table.where, key, mixed[0]))  # raises
         raise ValueError(f"{table.table.path}: no column holds 0 and 1, true and false or yes and no")
-    if others:
-        names = ", ".join(table.names[column] for column in others[:SHOWN])
-        warnings.warn(
-            f"{table.table.path}: {len(others)} columns hold no truths and were left out: {names}",
-            AbsenceWarning,
-            stacklevel=3,
+    _warn_of_others(table, [column for column in others if column not in set(mixed)], mixed)
+    return list(found)
+
+
+def _warn_of_others(table: Columns, without: Sequence[int], mixed: Sequence[int]) -> None:
+    """Of columns without truths, and with truths and other cells."""
+    told = []
+    if without:
+        names = ", ".join(table.names[column] for column in without[:SHOWN])
+        told.append(f"{len(without)} columns hold no truths and were left out: {names}")
+    if mixed:
+        shown = []
+        for column in mixed[:SHOWN]:
+            key, cell = next((key, row[column]) for key, row in table.cells.items() if not _is_allowed(row[column]))
+            line = f"{table.table.unit} {table.table.lines[table.row_of[key]]}"
+            shown.append(f"{table.names[column]} ({cell!r} in {line})")
+        told.append(
+            f"{len(mixed)} columns hold other cells than truths and were left out: {', '.join(shown)}; correct these cells "
+            "if a column is a concept"
         )
-    return chosen
+    for text in told:
+        warnings.warn(f"{table.table.path}: {text}", AbsenceWarning, stacklevel=4)
+
+
+def _holds_truths(cells: Sequence[str]) -> bool:
+    """Nothing but truths and unknown cells, and at least one truth unless all cells are blank."""
+    different = set(cells)
+    return all(map(_is_allowed, different)) and (any(map(_is_truth, different)) or not any(different))
+
+
+def _is_allowed(cell: str) -> bool:
+    return cell.casefold() in UNKNOWN or _is_truth(_spell_number(cell))
 
 
 def _is_truth(cell: str) -> bool:
-    try:
-        return isinstance(_number(cell), float) or read_truth(cell, str) is not None
-    except ValueError:
-        return False
+    return cell.casefold() in (*TRUE, *FALSE, *MINUS) or _share(cell) is not None
 
 
-def _number(cell: str) -> float | str:
-    """-1, 0, 1 or a fraction as a number; other cells as they are."""
-    if not re.fullmatch(r"-1(?:[.,]0+)?|[01](?:[.,]0+)?|0?[.,]\d+", cell):
-        return cell
-    return float(cell.replace(",", "."))
+@lru_cache(maxsize=4096)
+def _share(cell: str) -> float | None:
+    """A number between 0 and 1; None of all other cells."""
+    number = float(cell.replace(",", ".")) if NUMBER.fullmatch(cell) else 0.0
+    return number if 0 < number < 1 else None
+
+
+@lru_cache(maxsize=4096)
+def _spell_number(cell: str) -> str:
+    """1, 0 and -1 plainly, however they are written (1.00, 0e+00); other cells as they are."""
+    number = float(cell.replace(",", ".")) if NUMBER.fullmatch(cell) else None
+    return str(int(number)) if number in (1, 0, -1) and number is not None else cell
 
 
 def read_celeba(path: Path | str) -> ImageLabels:
