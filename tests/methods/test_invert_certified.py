@@ -96,6 +96,24 @@ def test_a_budget_that_ends_leaves_a_bound_that_holds() -> None:
     assert below > 1  # it says something
 
 
+def test_whatever_the_budget_no_formula_exceeds_the_bound() -> None:
+    tight = 0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        labels = rng.random((100, 6)) < np.array([0.68, 0.5, 0.5, 0.5, 0.5, 0.5])
+        values = (labels[:, 0] & (labels[:, 1] | labels[:, 2])) + 0.05 * rng.normal(size=100)
+        best = brute(values, labels, 0.45, 0.56)
+        for budget in (1, *(64 * triples for triples in (9, 10, 15, 16, 18, 19, 20))):  # a column's end, and before it
+            cut = label_units(
+                values, labels, NAMES[:6], search="certified", prefer="auc", holdout=0, min_fraction=0.45, max_fraction=0.56,
+                budget=budget, beam=1, top=1, progress=False,
+            )[0]  # fmt: skip
+            assert cut.best.auc <= best + 1e-12
+            assert cut.best.auc + cut.gap >= best - 1e-12, (seed, budget)
+            tight += cut.certified and budget < 64 * 20
+    assert tight  # some are proven before everything is scored
+
+
 def test_the_certificate_finds_what_the_beam_misses() -> None:
     rng = np.random.default_rng([2000, 400, 3])
     labels = rng.random((1000, 10)) < np.r_[[0.4] * 3, rng.uniform(0.02, 0.5, 7)]

@@ -78,14 +78,18 @@ def test_what_is_no_label_is_named() -> None:
 
 
 def brute(values: np.ndarray, labels: np.ndarray, low: float, high: float, support: int, length: int) -> float:
-    """The best AUC of up to two or three literals, by counting pairs on the samples on which a formula is known."""
+    """The best AUC of two or three different concepts, by counting pairs on the samples on which a formula is known."""
     columns = [Truth(labels[:, k] == 1, labels[:, k] == 0) for k in range(labels.shape[1])]
-    literals = columns + [~one for one in columns]
-    pairs = [op(one, two) for one, two in itertools.combinations(literals, 2) for op in (Truth.__and__, Truth.__or__)]
+    levels = [[({k}, side) for k, one in enumerate(columns) for side in (one, ~one)]]
+    for _ in range(1, length):
+        levels.append([
+            (names | more, op(one, two))
+            for (names, one), (more, two) in itertools.product(levels[-1], levels[0])
+            for op in (Truth.__and__, Truth.__or__)
+            if not names & more
+        ])  # fmt: skip
     best = 0.0
-    if length == 3:
-        pairs += [op(one, two) for one in pairs for two in literals for op in (Truth.__and__, Truth.__or__)]
-    for truth in literals + pairs:
+    for _, truth in itertools.chain(*levels):
         n1, n0 = int(truth.true.sum()), int(truth.false.sum())
         if min(n1, n0) >= support and low * (n1 + n0) - 1e-9 <= n1 <= high * (n1 + n0) + 1e-9:
             one, two = values[truth.true][:, None], values[truth.false][None]
@@ -115,6 +119,34 @@ def test_the_search_leaves_unknown_samples_out_of_each_formula_and_equals_brute_
         truths = [one.formula.truth(labels, names) for one in found.formulas]
         keys = {(tuple(t.true.tolist()), tuple(t.false.tolist())) for t in truths}
         assert len(keys) == len(truths)
+
+
+def test_three_literals_are_searched_where_no_pair_is_within_the_bounds() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([[i >> k & 1 for k in range(3)] for i in range(8)] * 50, float)
+    values = ((labels[:, 0] + labels[:, 1] > 0) & (labels[:, 2] > 0)) * 2 + rng.normal(size=400)
+    hardly = np.full((400, 1), NAN)
+    hardly[:2, 0] = 0, 1
+    options = {"min_fraction": 0.37, "max_fraction": 0.38, "holdout": 0, "prefer": "auc", "progress": False}
+    known = label_units(values, labels, list("abc"), search="certified", **options)[0]
+    told = label_units(values, np.hstack([labels, hardly]), list("abcd"), search="certified", **options)[0]
+    assert str(told.best.formula) == str(known.best.formula) == "c AND (a OR b)"
+    assert told.gap == 0.0
+    assert told.best.auc == known.best.auc
+    with pytest.raises(ValueError, match=r"no formula of up to 3 literals that the search found \(search='certified'"):
+        label_units(values, np.hstack([labels, hardly]), list("abcd"), search="beam", **options)
+
+
+def test_no_concept_stands_twice_in_a_formula() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 8)) < 0.4).astype(float)
+    values = labels[:, :1] + rng.normal(size=(200, 3))
+    labels[rng.random(labels.shape) < 0.3] = NAN  # a OR NOT a would choose who was verified for a
+    for options in ({}, {"search": "beam", "length": 4}, {"search": "beam", "exact_pairs": False}):
+        for one in label_units(values, labels, [f"c{k}" for k in range(8)], prefer="auc", progress=False, **options):
+            for each in one.formulas:
+                names = [name for name, _ in each.formula.literals]
+                assert len(set(names)) == len(names)
 
 
 def test_screening_many_candidates_finds_the_planted_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,9 @@
 A formula of l literals among J concepts costs (l - 1) log(4 J) nats more to write down than one of a single literal (2
 J literals, AND or OR). It pays with what it explains of the unit: (N / 2) log(1 - R^2) less, where R^2 is the share of
 the variance between the samples on which it holds and those on which it fails, of the unit's ranks (scores AUC and
-AUPRC), its activation (correlation) or its firing (F1, IoU), and N the number of independent samples. The best formula
-of every length is compared, on the searched samples alone.
+AUPRC), its activation (correlation) or its firing (F1, IoU), and N the number of independent samples. A formula on
+which the unit is low (AUC below 0.5) explains nothing. The best formula of every length is compared, on the searched
+samples alone.
 """
 
 from __future__ import annotations

@@ -146,12 +146,19 @@ class Wanted:
         return [chosen, *(one for one in best if one != chosen)][: self.top]
 
     def _explained(self, data: Data, unit: Searched, formulas: list[Formula]) -> list[float]:
-        """The share of the variance that formulas explain: of the ranks, of the activation, or of the firing."""
+        """The share of the variance that formulas explain: of the ranks, of the activation, or of the firing.
+
+        0 for a formula where the unit is low (AUC below 0.5, negative correlation): it says the opposite of the name.
+        """
         if unit.rating is not None and self.score != "auprc":
             found: list[float] = (
-                unit.rating.correlation(*data.masks(data.searched, formulas)).nan_to_num().square().tolist()
+                unit.rating.correlation(*data.masks(data.searched, formulas))
+                .nan_to_num()
+                .clamp(min=0)
+                .square()
+                .tolist()
             )
             return found
         if unit.spread <= 0:
             return [0.0] * len(formulas)
-        return [(auc - 0.5) ** 2 * share * (1 - share) / unit.spread for auc, share in unit.score(formulas)]
+        return [max(0.0, auc - 0.5) ** 2 * share * (1 - share) / unit.spread for auc, share in unit.score(formulas)]

@@ -191,9 +191,12 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
             later = wanted.directed(data.heldout, block) if ranks is not None and wanted.score != "auc" else None
             for u, unit in enumerate(wanted.find(data, block, bounds)):
                 if not unit.ranked.best.found:
+                    found_by = (
+                        "" if unit.ranked.gap == 0 else " that the search found (search='certified' looks at all)"
+                    )
                     raise ValueError(
-                        f"no formula of up to {wanted.length} literals holds on between {bounds.least} and {bounds.most} of the "
-                        f"{size} searched samples; widen min_fraction={wanted.min_fraction} and "
+                        f"no formula of up to {wanted.length} literals{found_by} holds on between {bounds.least} and "
+                        f"{bounds.most} of the {size} searched samples; widen min_fraction={wanted.min_fraction} and "
                         f"max_fraction={wanted.max_fraction}, or lower min_support={bounds.support}"
                     )
                 formulas = wanted.choose(data, unit)

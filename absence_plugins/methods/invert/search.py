@@ -232,7 +232,7 @@ def _extensions(
     beams: Sequence[Sequence[Found]],
     wanted: Sequence[int],
 ) -> list[list[Found]]:
-    """The best distinct extensions of every unit's formulas by one literal, without those that change nothing."""
+    """The best distinct extensions of every unit's formulas by a literal of another concept, if it changes anything."""
     result: list[list[Found]] = []
     widest = max(1, max(map(len, beams)))
     step = max(1, CHUNK // (2 * widest * max(columns.rows, 4 * len(columns))))
@@ -251,6 +251,7 @@ def _extensions(
         counts = torch.stack([count, n - count, n + c - count, columns.samples - c + count], 1)
         totals = torch.stack([total, s - total, s + sc - total, total - sc], 1)
         allowed = bounds.allow(counts) & (counts != n[:, :, None])
+        allowed &= ~columns.repeats([one.formula for beam in part for one in beam])[:, None]
         values = measure.values(totals, counts, measure.fired[owner][:, None, None], allowed)
         at = 0
         for own, size, limit in zip(part, sizes, wanted[start : start + step], strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,18 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.spelled[0])
+
+    @cached_property
+    def column_of(self) -> dict[str, int]:
+        """The column of every concept by which formulas are spelled."""
+        return {literal.name: c for side in self.spelled for c, literal in enumerate(side)}
+
+    def repeats(self, formulas: Sequence[Formula]) -> Tensor:
+        """[M, J] bool: whether a formula has that column's concept already, so that it is not extended by it again."""
+        found = np.zeros((len(formulas), len(self)), bool)
+        for row, formula in zip(found, formulas, strict=True):
+            row[[self.column_of[name] for name, _ in formula.literals]] = True
+        return torch.from_numpy(found).to(self.values.device)
 
     @property
     def rows(self) -> int:

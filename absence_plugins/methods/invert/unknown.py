@@ -103,24 +103,25 @@ def search_known(
     best.gap = 0.0 if is_proven else None
     for level in range(2, length + 1):
         if is_proven and level == 3:
-            bases = pairs
+            bases = pairs  # whether or not one of them is within the bounds
+        if not bases:
+            break
         most = affords if is_proven else CHEAP
         grown = extend(literals, bases, rating, bounds, max(top, 4 * beam), most)
         best.add(grown)
         bases = [one for one in grown if one.formula.length == level][: 2 * beam]
-        if not bases:
-            break
     return best
 
 
 def extend(literals: Literals, bases: Sequence[Found], rating: Rating, bounds: Bounds, wanted: int, most: float) -> list[Found]:  # fmt: skip
-    """The best ``wanted`` distinct formulas f AND l, f OR l of ``bases`` f and literals l, scored exactly.
+    """The best ``wanted`` distinct formulas f AND l, f OR l of ``bases`` f and literals l not in f, scored exactly.
 
-    Where they are more than ``most`` samples times formulas, only the best ones of a screening are scored.
+    ``c OR NOT c`` holds wherever c is known: with unknown labels it would filter samples, and say nothing of them. Where they are more than ``most`` samples times formulas, only the best ones of a screening are scored.
     """
     truth = literals.truth_of(bases)
     size = literals.holds.shape[1]
     screened, allowed = _screen(literals, truth, rating, bounds)
+    allowed &= ~literals.columns.repeats([one.formula for one in bases]).repeat(1, 2)
     index = allowed.flatten().nonzero()[:, 0]
     if len(index) * size > most and len(index) > SCREENED:
         index = index[screened.flatten()[index].topk(SCREENED).indices]
@@ -140,11 +141,13 @@ def extend(literals: Literals, bases: Sequence[Found], rating: Rating, bounds: B
 
 
 def _all_pairs(literals: Literals) -> list[Found]:
-    """Every formula of two literals, once per truth vector; without values."""
+    """Every formula of two different concepts, once per truth vector; without values."""
     columns = literals.columns
     sides = [(k, c) for k in (0, 1) for c in range(len(columns))]
     found: dict[bytes, Found] = {}
     for (k, c), (m, d) in itertools.combinations(sides, 2):
+        if c == d:
+            continue
         one, other = columns.spelled[k][c], columns.spelled[m][d]
         first, second = columns.sides[k, c], columns.sides[m, d]
         for formula, truth in ((one & other, first & second), (one | other, first | second)):
