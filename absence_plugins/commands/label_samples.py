@@ -153,7 +153,7 @@ def _read_rows(walked: FoundImages, source: LabelFile) -> tuple[ImageLabels, dic
     row, strange = labels.locate(walked.files, walked.folder)
     row = dict(sorted(row.items()))
     used = labels.take(list(row.values()))
-    others = f" (and of {len(strange):,} that are not there, such as {strange[0]})" if strange else ""
+    others = f" (without a file: {len(strange):,}, such as {strange[0]})" if strange else ""
     return (
         labels,
         row,

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
-from absence_plugins.commands import label_samples
+from absence_plugins.commands import label, label_samples
 from absence_plugins.commands.label_samples import LabelFile, file_samples
 from absence_plugins.commands.models import load_model
 from absence_plugins.core import AbsenceWarning
@@ -129,7 +129,7 @@ def write(path: Path, text: str) -> Path:
 
 
 SOURCES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
-    "table": (table, "table", "a table of images: labels of 12 of 12 image files (and of 1 that are not there, such as photos/a/99.png); 2 concepts, 2 of 24 labels unknown"),
+    "table": (table, "table", "a table of images: labels of 12 of 12 image files (without a file: 1, such as photos/a/99.png); 2 concepts, 2 of 24 labels unknown"),
     "chexpert": (chexpert, "table", "labels of 12 of 12 image files; 2 concepts, 2 of 24"),
     "celeba": (celeba, "celeba", "CelebA's list of attributes: labels of 12 of 12"),
     "cub": (cub, "cub", "CUB's attributes: labels of 12 of 12 image files; 2 concepts, 2 of 24"),
@@ -182,13 +182,15 @@ def test_the_command_names_units_by_a_file(folder: Path, monkeypatch: pytest.Mon
     (folder / "photos" / "a" / "3.png").unlink()
     path = write(folder / "labels.csv", table(folder).read_text().replace("photos/a/5.png", "photos/a/55.png"))
     write(folder / "parents.csv", "child,parent\nloop,n02123045\ndark,shade\nloop,shade\n")
+    monkeypatch.setattr(label, "SHOWN", 1)
+    monkeypatch.setattr(label, "OTHERS", 1)
     tabby = Synset("n02123045", "tabby", "a cat, with a coat")
     monkeypatch.setattr(
         label_samples, "name_synsets", lambda names: (("loop", "dark", "tabby", "shade"), {"tabby": tabby})
     )
     code, output = run("--labels", str(path), "--hypernyms", "parents.csv")
     assert code == 0, output
-    said = f"{path}, read as a table of images: labels of 10 of 11 image files (and of 3 that are not there, such as"
+    said = f"{path}, read as a table of images: labels of 10 of 11 image files (without a file: 3, such as"
     assert said in output.replace("\n", "")
     page = (folder / "page" / "index.html").read_text(encoding="utf-8")
     assert "10 images of photos, 4 concepts" in page

@@ -244,11 +244,15 @@ def _read_rows(path: Path, *needed: str) -> list[tuple[int, dict[str, str]]]:
     if not path.is_file():
         raise ValueError(f"{path} is missing; Broden has index.csv, label.csv and images/ in one folder")
     reader = csv.DictReader(io.StringIO(read_text(path).text, newline=""), restkey="", restval=None, strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error} (is a quote left open?)") from None
     found = []
-    for row in reader:
+    for line, row in rows:
         if "" in row or None in row.values():
-            raise ValueError(f"{path}, line {reader.line_num}: another number of cells than the header has")
-        found.append((reader.line_num, {key.strip(): cell.strip() for key, cell in row.items()}))
+            raise ValueError(f"{path}, line {line}: another number of cells than the header has")
+        found.append((line, {key.strip(): cell.strip() for key, cell in row.items()}))
     missing = [name for name in needed if not found or name not in found[0][1]]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}, or no rows")
