@@ -34,7 +34,7 @@ Values = Mapping[str, Any]
 LEAST = {
     "size": 1, "k": 1, "steps": 1, "patch": 1, "stride": 1, "batch_size": 1, "show": 1, "length": 1, "beam": 1,
     "top": 1, "most": 1, "count": 2, "images_per_unit": 3, "rounds": 1, "epochs": 1, "seeds": 1, "pairs": 1, "findings": 1, "scored": 0,
-    "workers": 0, "seed": 0, "directions": 0,
+    "workers": 0, "seed": 0, "directions": 0, "min_support": 1,
 }  # fmt: skip
 SIDE = 16_384  # pixels
 MOST = {"size": SIDE, "patch": SIDE, "stride": SIDE, "workers": MOST_WORKERS, "seed": LARGEST_SEED}
@@ -48,6 +48,9 @@ CHOICES = {
     "background": words.BACKGROUNDS,
     "recipe": words.RECIPES,
     "device": words.DEVICES,
+    "score": words.NAME_SCORES,
+    "prefer": words.PREFERENCES,
+    "search": words.SEARCHES,
 }
 MODES = {"label": words.NAME_MODES, "patches": words.SCAN_MODES, "report": words.SCAN_MODES}
 
@@ -194,6 +197,14 @@ def _check_label(given: Values) -> None:
         raise ValueError(f"--min-fraction {least} is above --max-fraction {most}; no name holds on so many images")
     if given.get("holdout") == 1:
         raise ValueError("--holdout 1.0 leaves no images to search; 0.5 holds out half")
+    if given.get("search") == "certified":
+        if given["length"] > words.PROVEN_LENGTH:
+            raise ValueError(
+                f"--search certified proves names of up to {words.PROVEN_LENGTH} concepts; --length {given['length']} takes --search beam"
+            )
+        if not given["exact_pairs"]:
+            raise ValueError("--search certified searches all pairs of concepts; leave --no-exact-pairs out")
+    check_number("--budget", given.get("budget", 1.0), 1)
     described = [f"--{name}" for name in ("labels", "attributes", "hypernyms") if name in given]
     if "images" not in given and described:
         raise ValueError(f"{' and '.join(described)} describe --images; name that folder too")

@@ -70,6 +70,29 @@ Groups = Annotated[
         help="Images that are not independent stay on one side of a split: a table file,group; auto: crops and other versions of a picture, too; default: exact copies.",
     ),
 ]
+NameScore = Annotated[
+    str,
+    typer.Option(
+        help="What a name makes high: auc, auprc (above chance), f1, iou (of the unit's firing, at a threshold that is chosen) or correlation."
+    ),
+]
+Prefer = Annotated[
+    str, typer.Option(help="short (every concept must earn its place), or score (the highest score, however long).")
+]
+NameSearch = Annotated[
+    str,
+    typer.Option(help="certified (the best is proven, or bounded), beam, or auto (certified where that costs little)."),
+]
+NameBudget = Annotated[
+    float, typer.Option(help="Formulas that certified may score per unit; what is left over is bounded.")
+]
+MinSupport = Annotated[
+    int | None,
+    typer.Option(
+        help="Least number of images (or groups) on which a name holds, and fails, in both halves; default 5, of small halves a tenth.",
+        show_default=False,
+    ),
+]
 Page = Annotated[Path, typer.Option(help="Folder for the page.")]
 Workers = Annotated[int, typer.Option(help="Processes that read images ahead.")]
 Seed = Annotated[int, typer.Option(help="Seed.")]

@@ -25,6 +25,7 @@ from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.identity import Identity, digest_of, identify_model
 from absence_plugins.methods.invert import Formula, Negation, UnitLabel, UnitLabels, label_units
+from absence_plugins.methods.invert.measures import TITLES
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.plots.labels import label_panels
@@ -33,6 +34,13 @@ SHOWN = 12  # units with a NOT on the page
 OTHERS = 4  # and others
 Q = 0.05
 
+SCORES = {
+    "auc": "AUC, that of the activation",
+    "auprc": "Average precision above chance: what it has above the share of the images on which the name holds, of what it can have",
+    "f1": "F1 of the images on which the unit fires and those on which the name holds",
+    "iou": "Intersection over union of the images on which the unit fires and those on which the name holds",
+    "correlation": "Pearson's correlation of the activation and the name's truth",
+}
 HOW_TO_READ = (
     ("AUC", "How well the unit tells the samples on which its name holds from the others: 1 always, 0.5 not at all. Only the order of its values counts."),
     ("Held out", "The names were searched on one part of the images and are judged on the other one, which took no part in the search."),
@@ -170,13 +178,13 @@ def _page(
         f"images, judged on {labels.heldout:,} others.\n\n{samples.source}. Read: {shape}. Values are those before the "
         f"nonlinearity{f'; a channel counts with its {shape.reduce} over positions' if shape.positions else ''}. "
         f"Below: {min(len(absent), SHOWN)} units with a NOT, strongest first, and {min(len(others), OTHERS)} others; "
-        "all are in labels.csv and labels.json."
+        f"all are in labels.csv and labels.json.\n\n{labels.certainty[0].upper()}{labels.certainty[1:]}."
     )
     return Page(
         title="What the units respond to, and what must be missing",
         lead=lead + "".join(f"\n\n{note}" for note in notes),
         rows=tuple(_row(one, samples, values[:, one.unit]) for one in chosen),
-        how_to_read=HOW_TO_READ,
+        how_to_read=(*HOW_TO_READ, *_how_it_was_chosen(labels)),
         provenance=provenance(seed=seed, command=command),
     )
 
@@ -203,11 +211,42 @@ def _row(label: UnitLabel, samples: Samples, values: Tensor) -> Row:
     facts = [
         ("AUC, held out" if heldout else "AUC", f"{best.heldout_auc if best.heldout_auc is not None else best.auc:.3f}")
     ]
-    facts = [
-        (f"NOT {one.concept}", f"{one.evidence:+.3f}") for one in sorted(best.negations, key=lambda one: -one.evidence)
-    ] + facts
+    nots = [(f"NOT {one.concept}", f"{one.evidence:+.3f}") for one in sorted(best.negations, key=lambda one: -one.evidence)]  # fmt: skip
+    facts = [*nots, *_score_facts(label), *facts]
     facts += [("Holds on", f"{best.fraction:.1%}")] + ([] if best.q is None else [("q", f"{best.q:.2g}")])
+    facts.append(_certainty(label))
     return Row(f"Unit {label.unit}: {best.formula}", sentence, tuple(panels), tuple(facts))
+
+
+def _score_facts(label: UnitLabel) -> list[tuple[str, str]]:
+    """The score that chose the name, where that is not AUC, and from where on the unit fires."""
+    best, facts = label.best, []
+    if label.score != "auc" and best.score is not None:
+        own = best.score if best.heldout_score is None else best.heldout_score
+        facts.append((TITLES[label.score] + ", held out" * (best.heldout_score is not None), f"{own:.3f}"))
+    if label.threshold is not None:
+        facts.append((f"Fires at {'most' if label.mode == 'negative' else 'least'}", f"{label.threshold:.3g}"))
+    return facts
+
+
+def _how_it_was_chosen(labels: UnitLabels) -> tuple[tuple[str, str], ...]:
+    """What the page says of the score and of the proof."""
+    score, is_short = labels[0].score, labels.settings["prefer"] == "short"
+    fires = " A unit fires from a threshold on, chosen on the searched images." * (labels[0].threshold is not None)
+    chosen = () if score == "auc" else ((TITLES[score], f"What the names were chosen by: {SCORES[score]}.{fires}"),)
+    best = f"The highest of all formulas of up to {labels.settings['length']} concepts on the searched images: proven; or no formula is above a bound; or not certified, as a part of the formulas was searched."  # fmt: skip
+    short = " A name may be below it: every concept in it must earn its place." * is_short
+    return (*chosen, (f"Best {TITLES[score]}", best + short))
+
+
+def _certainty(label: UnitLabel) -> tuple[str, str]:
+    """How sure the highest score is, as a fact."""
+    highest = max(one.score for one in label.formulas if one.score is not None)
+    if label.bound is None:
+        return f"Best {TITLES[label.score]}", f"{highest:.3f}, not certified"
+    return f"Best {TITLES[label.score]}", f"{highest:.3f}, " + (
+        "proven" if label.certified else f"none above {label.bound:.3f}"
+    )
 
 
 def _worths(label: UnitLabel) -> str:

@@ -29,6 +29,10 @@ def test_words_of_options() -> None:
     assert words.GROUPINGS == CHOICES
     assert words.LABEL_FORMATS == FORMATS
     assert words.NAME_MODES == labels.MODES
+    assert words.NAME_SCORES == labels.SCORES
+    assert words.SEARCHES == labels.SEARCHES
+    assert set(words.PREFERENCES) | {"auc"} == set(labels.PREFERENCES)
+    assert words.PROVEN_LENGTH == labels.LONGEST
     assert words.SKIPPED == report.SKIPPED
     assert tuple(NETWORKS) == words.PUBLISHED
     assert (*LOWER, *RULES) == words.RULES

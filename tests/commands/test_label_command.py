@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from absence_plugins import Layer
 from absence_plugins.cli import app
-from absence_plugins.commands.label import Samples, digit_samples, folder_samples, read_layer
+from absence_plugins.commands.label import Samples, digit_samples, folder_samples, label_layer, read_layer
 from absence_plugins.commands.models import load_model
 from absence_plugins.data import digits_cnn, load_digits
-from absence_plugins.methods.invert import Formula, label_units
+from absence_plugins.methods.invert import Formula, UnitLabels, label_units
 from absence_plugins.report import Panel
 from absence_plugins.report.plots.labels import label_figure, label_panels
 
@@ -51,13 +51,13 @@ def test_the_digits_are_named_and_the_page_says_what_each_not_is_worth(folder: P
     output = (folder / "page" / "labels.txt").read_text()
     assert "reading relu4: 64 channels, before its nonlinearity" in result.stderr
     assert torch.equal(torch.get_rng_state(), before)
-    assert "64 of 64 units named (q <= 0.05), 32 of them with a NOT" in output
+    assert "64 of 64 units named (q <= 0.05), 29 of them with a NOT" in output
     assert "NOT loop on top is worth +0." in output
     page = (folder / "page" / "index.html").read_text(encoding="utf-8")
     assert "What a NOT is worth" in page
     assert "Unit 58: NOT vertical bar" in page
     assert "unit 54: stroke at the upper left AND NOT loop on top" in output
-    assert "32 of 64 names have a NOT" in page
+    assert "29 of 64 names have a NOT" in page
     assert page.count("<img ") == 4 * 16  # twelve units with a NOT, four others
     lines = list(csv.DictReader((folder / "page" / "labels.csv").open()))
     assert {int(line["unit"]) for line in lines} == set(range(64))
@@ -128,6 +128,55 @@ def test_a_folder_with_attributes_and_hypernyms(folder: Path) -> None:
     assert samples.picture(0).shape == (1, 32, 32)
 
 
+def test_the_page_says_what_chose_the_names_and_whether_that_is_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("absence_plugins.commands.label.SHOWN", 1)  # rows of the page
+    monkeypatch.setattr("absence_plugins.commands.label.OTHERS", 1)
+    loaded = load_model("digits")
+    whole = digit_samples(loaded)
+    images = load_digits().images[:100]
+    samples = replace(whole, batches=lambda first=0: iter(images.split(100)), concepts=whole.concepts[:100])
+
+    def page_of(**options: object) -> tuple[str, UnitLabels]:
+        found = label_layer(loaded, "conv1", samples, tmp_path / "page", progress=False, **options)
+        return " ".join(found.page.read_text(encoding="utf-8").split()), found.labels
+
+    page, labels = page_of(score="iou", search="certified", min_support=3)
+    assert "Formulas chosen by IoU, of the firing at a threshold; the highest is proven for all" in page
+    for said in ("IoU, held out", "Fires at least", "Best IoU", ", proven", "every concept in it must earn its place"):
+        assert said in page, said
+    assert all(one.certified and one.threshold is not None for one in labels)
+    page, labels = page_of(prefer="score", search="certified", budget=1)
+    assert any(one.bound > one.best.auc for one in labels)
+    assert "none above" in page
+    assert "Formulas chosen by AUC; the highest is" in page
+    assert "Fires at" not in page
+
+
+def test_the_command_hands_its_options_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(
+        "absence_plugins.commands.label.label_layer", lambda *_, **options: given.update(options) or 1 / 0
+    )
+    run(
+        "--score",
+        "iou",
+        "--prefer",
+        "score",
+        "--search",
+        "certified",
+        "--length",
+        "4",
+        "--min-support",
+        "9",
+        "--budget",
+        "1e6",
+    )
+    asked = {"score": "iou", "prefer": "score", "search": "certified", "length": 4, "min_support": 9, "budget": 1e6}
+    assert asked.items() <= given.items()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,6 +188,13 @@ def test_a_folder_with_attributes_and_hypernyms(folder: Path) -> None:
         (["--reduce", "median"], "--reduce 'median' must be one of mean, max, min, sum, cls"),
         (["--mode", "both"], "--mode 'both' must be one of positive, negative"),
         (["--length", "0"], "--length 0 must be"),
+        (["--score", "ioi"], "--score 'ioi' must be one of auc, auprc, f1, iou, correlation"),
+        (["--prefer", "auc"], "--prefer 'auc' must be one of short, score"),
+        (["--search", "all"], "--search 'all' must be one of auto, certified, beam"),
+        (["--search", "certified", "--length", "5"], "--length 5 takes --search beam"),
+        (["--search", "certified", "--no-exact-pairs"], "leave --no-exact-pairs out"),
+        (["--min-support", "0"], "--min-support 0 must be"),
+        (["--budget", "0"], "--budget 0.0 must be"),
         (["--holdout", "1"], "--holdout 1.0 leaves no images to search"),
     ],
 )

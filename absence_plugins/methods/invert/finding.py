@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from absence_plugins.methods.invert.certified import certify_all, cost_of
 from absence_plugins.methods.invert.choosing import description_length
 from absence_plugins.methods.invert.formula import Formula
-from absence_plugins.methods.invert.measures import FIRING, Measure, choose_threshold, standardize, sum_rows
+from absence_plugins.methods.invert.measures import FIRING, Measure, choose_firing, standardize, sum_rows
 from absence_plugins.methods.invert.parts import Data, Part, Score, negate
 from absence_plugins.methods.invert.rating import Rating
 from absence_plugins.methods.invert.search import Bounds, Ranked, search
@@ -87,7 +88,7 @@ class Wanted:
         values = self.directed(data.searched, block)
         thresholds: list[Tensor | None] = [None] * len(block)
         if self.score in FIRING:
-            thresholds = [choose_threshold(one, data.column_row, data.columns) for one in values]
+            thresholds = [choose_firing(one, data.column_row, data.columns) for one in values]
         ratings = [
             None if self.score == "auc" else Rating.of(self.score, one, threshold)
             for one, threshold in zip(values, thresholds, strict=True)
@@ -138,12 +139,25 @@ class Wanted:
         if self.prefer != "short":
             return best
         first = {one.length: one for one in reversed(supported)}  # the best of every length; they are in order of score
-        lengths = {
-            one: description_length(explained, data.known(one), length=one.length, concepts=len(data.columns))
-            for one, explained in zip(first.values(), self._explained(data, unit, list(first.values())), strict=True)
-        }
-        chosen = min(sorted(lengths, key=lambda one: one.length), key=lambda one: lengths[one])
+        rising = self._rising(data, unit, [first[n] for n in sorted(first)])
+        explained = self._explained(data, unit, rising)
+        lengths = [
+            description_length(share, data.known(one), length=one.length, concepts=len(data.columns))
+            for one, share in zip(rising, explained, strict=True)
+        ]
+        chosen = rising[lengths.index(min(lengths))]
         return [chosen, *(one for one in best if one != chosen)][: self.top]
+
+    @staticmethod
+    def _rising(data: Data, unit: Searched, formulas: list[Formula]) -> list[Formula]:
+        """Of formulas, short ones first, those of a higher score than all that are shorter."""
+        kept: list[Formula] = []
+        highest = -math.inf
+        for one, score in zip(formulas, unit.rate(data, formulas), strict=True):
+            if score > highest:
+                kept.append(one)
+                highest = score
+        return kept or formulas[:1]
 
     def _explained(self, data: Data, unit: Searched, formulas: list[Formula]) -> list[float]:
         """The share of the variance that formulas explain: of the ranks, of the activation, or of the firing.

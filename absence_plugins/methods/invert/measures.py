@@ -95,7 +95,7 @@ def sum_rows(numbers: Tensor, row_of: Tensor, rows: int) -> Tensor:
     return sums.index_add_(1, row_of, numbers.double())
 
 
-def choose_threshold(values: Tensor, row_of: Tensor, columns: Columns) -> Tensor:
+def choose_firing(values: Tensor, row_of: Tensor, columns: Columns) -> Tensor:
     """The threshold of a unit [N] at which firing correlates best with one concept, or with its absence; a value of it.
 
     Of up to 32 values, evenly spaced among the sorted samples. A sample on which a concept is unknown takes no part in

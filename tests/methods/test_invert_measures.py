@@ -197,6 +197,16 @@ def test_a_planted_formula_is_found_by_every_score_and_judged_on_the_held_out_ha
         assert (f"chosen by {'IoU' if score == 'iou' else ''}" in found.table()) or score != "iou"
 
 
+def test_a_perfect_detector_of_a_rare_concept_is_named_by_it_alone() -> None:
+    rng = np.random.default_rng(7)
+    classes = rng.integers(0, 10, 1000)
+    labels = classes[:, None] == np.arange(6)
+    values = 9.0 * labels[:, 0] + 2.0 * labels[:, 1] + rng.normal(size=1000)  # some of c1, too
+    for score in SCORES:
+        best = label_units(values, labels, NAMES[:6], score=score, progress=False)[0].best
+        assert str(best.formula) == "c0", score  # a union explains more of the variance of the ranks
+
+
 def test_the_threshold_sees_the_searched_half_only() -> None:
     rng = np.random.default_rng(3)
     labels = rng.random((300, 5)) < 0.4
