@@ -216,6 +216,14 @@ def _check_label(given: Values) -> None:
         check_choice("--labels-format", given["labels_format"], words.LABEL_FORMATS)
     elif given.get("labels_format", "auto") != "auto" or "labels_threshold" in given:
         raise ValueError("--labels-format and --labels-threshold say how --labels are read; name that file, too")
+    threshold = given.get("labels_threshold", words.CHOSEN)
+    if threshold == words.CHOSEN:
+        if "labels_threshold" in given and "hypernyms" in given:
+            raise ValueError(
+                "--hypernyms need labels, and --labels-threshold auto makes them later; write a number there"
+            )
+    else:
+        _check_numbers("--labels-threshold", least=0, most=1)(threshold)
     if given.get("hypernyms", words.WORDNET) != words.WORDNET:
         check_file("hypernyms", Path(given["hypernyms"]))
     _check_groups(given, "images")

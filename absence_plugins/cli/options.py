@@ -54,7 +54,11 @@ LabelsFormat = Annotated[
     str, typer.Option(help=f"Of --labels: {', '.join(LABEL_FORMATS)}; auto tells it by the content.")
 ]
 LabelsThreshold = Annotated[
-    float | None, typer.Option(help="Of a table with probabilities: a concept is present above it.")
+    str | None,
+    typer.Option(
+        metavar="NUMBER|auto",
+        help="Of a table with probabilities or scores: a concept is present above it; auto: each concept's own, chosen on the searched images.",
+    ),
 ]
 Hypernyms = Annotated[
     str | None,

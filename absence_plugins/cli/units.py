@@ -161,7 +161,7 @@ def label(
             out,
             images=images,
             attributes=attributes,
-            labels=None if labels is None else LabelFile(labels, labels_format, labels_threshold),
+            labels=None if labels is None else LabelFile.of(labels, labels_format, labels_threshold),
             hypernyms=hypernyms,
             groups=groups,
             is_digits=model == "digits",

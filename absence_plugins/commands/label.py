@@ -24,7 +24,7 @@ from absence_plugins.core.table import write_csv
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.identity import Identity, digest_of, identify_model
-from absence_plugins.methods.invert import Formula, Negation, UnitLabel, UnitLabels, label_units
+from absence_plugins.methods.invert import ConceptScores, Formula, Negation, UnitLabel, UnitLabels, label_units
 from absence_plugins.methods.invert.measures import TITLES
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.report import Page, Panel, Row, write_page
@@ -101,6 +101,8 @@ def label_layer(
     labels = label_units(
         values, samples.concepts, samples.names, seed=seed, groups=groups, progress=progress, **options
     )
+    if isinstance(samples.concepts, ConceptScores):
+        samples = replace(samples, concepts=samples.concepts.apply(list(labels.settings["thresholds"].values())))
     absent = tuple(labels.with_not(Q))
     left_out = () if samples.left_out is None else samples.left_out.notes
     grouped = (samples.groups.note,) if samples.groups is not None and samples.groups.note else ()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.commands.image_folder import Readable, group_images, readable
+from absence_plugins.commands.known_words import CHOSEN
 from absence_plugins.commands.layers import say_line
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.core import AbsenceWarning
@@ -22,6 +23,7 @@ from absence_plugins.data.labels import ImageLabels, Synset, name_synsets, read_
 from absence_plugins.data.labels.sources import SPOKEN
 from absence_plugins.data.labels.synsets import is_synset
 from absence_plugins.methods.identity import NOTHING, Identity, identify_data
+from absence_plugins.methods.invert import ConceptScores
 from absence_plugins.methods.invert.concepts import FolderConcepts, concepts_of
 
 BATCH = 64
@@ -35,7 +37,7 @@ class Samples:
     Attributes:
         batches: batches of model inputs, N images in all; ``batches(first)`` those from the image ``first`` on.
         picture: one of them, to show.
-        concepts: [N, K].
+        concepts: labels [N, K], or scores.
         names: of the concepts.
         source: what they are, for the page.
         left_out: what the page says of files that cannot be read; None if the images are not files.
@@ -46,7 +48,7 @@ class Samples:
 
     batches: Callable[..., Iterator[Tensor]]
     picture: Callable[[int], Tensor]
-    concepts: Tensor
+    concepts: Tensor | ConceptScores
     names: tuple[str, ...]
     source: str
     left_out: Readable | None = None
@@ -93,12 +95,19 @@ class LabelFile:
     Attributes:
         path: of the file, or the folder of Broden or CUB.
         kind: one of :data:`~absence_plugins.data.labels.sources.FORMATS`.
-        threshold: of a table with probabilities: present if above.
+        threshold: of a table with probabilities or scores: present if above; "auto": chosen on the searched images.
     """
 
     path: Path
     kind: str = "auto"
-    threshold: float | None = None
+    threshold: float | str | None = None
+
+    @classmethod
+    def of(cls, path: Path, kind: str = "auto", threshold: str | None = None) -> LabelFile:
+        """As typed. Raises ValueError for a threshold that is neither a number nor auto."""
+        if threshold is None or threshold == CHOSEN:
+            return cls(path, kind, threshold)
+        return cls(path, kind, float(threshold))
 
 
 def file_samples(
@@ -126,6 +135,8 @@ def file_samples(
         walked.take(rows), loaded.preprocessing.channels, known=checkpoint, has_classes=False, progress=progress
     )
     concepts = labels.take([rows[place] for place in rows]).concepts[list(files.places)]
+    if source.threshold == CHOSEN and hypernyms is not None:
+        raise ValueError("--hypernyms need labels, and --labels-threshold auto makes them later; write a number there")
     found = _expand(FolderConcepts(concepts, labels.names, files.files), hypernyms)
     constant = (
         f"no concept of {spell_name(source.path)} is present on some of the {len(files):,} images and absent on others"
@@ -177,6 +188,13 @@ def _expand(found: FolderConcepts, hypernyms: Path | str | None) -> FolderConcep
     return expanded
 
 
+def _take_varying(found: FolderConcepts) -> FolderConcepts:
+    """Only the scores [N, K] that differ between images."""
+    filled = [column[~column.isnan()] for column in found.concepts.T]
+    kept = [k for k, column in enumerate(filled) if len(column) and bool((column != column[0]).any())]
+    return replace(found, concepts=found.concepts[:, kept], names=tuple(found.names[k] for k in kept))
+
+
 def _name(found: FolderConcepts) -> tuple[FolderConcepts, dict[str, Synset]]:
     """With words in place of keys of WordNet such as n02123045, and what they mean, where a package knows them."""
     try:
@@ -200,7 +218,8 @@ def _gather(
 ) -> Samples:
     """The samples of files that can be read. constant: what is wrong where no concept varies."""
     found, meanings = _name(found)
-    varying = found.varying()
+    is_scored = not bool(((found.concepts == 0) | (found.concepts == 1) | found.concepts.isnan()).all())
+    varying = _take_varying(found) if is_scored else found.varying()
     if not varying.names:
         raise ValueError(constant)
     left_out = [name for name in found.names if name not in varying.names]
@@ -217,7 +236,8 @@ def _gather(
     pictures = (batches, lambda i: prepared.picture(found.files[i]))
     grouped = group_images(files, groups, progress)
     source += f". {said}" if said else ""
-    return Samples(*pictures, varying.concepts, varying.names, source, files, data, grouped, meanings)
+    concepts = ConceptScores(varying.concepts) if is_scored else varying.concepts
+    return Samples(*pictures, concepts, varying.names, source, files, data, grouped, meanings)
 
 
 def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:

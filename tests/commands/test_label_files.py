@@ -21,6 +21,7 @@ from absence_plugins.commands.models import load_model
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data import load_digits
 from absence_plugins.data.labels import Synset, recognize_labels, synsets
+from absence_plugins.methods.invert import ConceptScores
 
 COUNT = 12
 LOOP = [n % 2 for n in range(COUNT)]  # of the images; and of the second concept, blank in two images
@@ -202,6 +203,33 @@ def test_the_command_names_units_by_a_file(folder: Path, monkeypatch: pytest.Mon
     assert concepts == ["concept,synset,gloss", 'tabby,n02123045,"a cat, with a coat"']
 
 
+def test_scores_get_their_thresholds_on_the_searched_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label, "SHOWN", 1)
+    monkeypatch.setattr(label, "OTHERS", 1)
+    lines = [f"{n}.png,x,{0.2 + 0.1 * LOOP[n] + 0.001 * n:.3f},{0.3 if n < 6 else -0.1},0.5" for n in range(COUNT)]
+    lines[4] = "4.png,x,,0.3,0.5"
+    write(folder / "scores.csv", "\n".join(["file,note,loop,dark,same", *lines]))
+    with pytest.warns(AbsenceWarning, match="1 columns hold other cells than numbers and were left out: note"):
+        samples = file_samples(Path("photos"), load_model("digits"), LabelFile.of(Path("scores.csv"), "auto", "auto"))
+    assert isinstance(samples.concepts, ConceptScores)
+    assert (samples.names, len(samples)) == (("loop", "dark"), COUNT)
+    code, output = run("--labels", "scores.csv", "--labels-threshold", "auto")
+    assert code == 0, output
+    thresholds = json.loads((folder / "page" / "labels.json").read_text())["settings"]["thresholds"]
+    assert 0.211 < thresholds["loop"] < 0.301
+    assert -0.1 < thresholds["dark"] < 0.3
+    code, output = run("--labels", "scores.csv")
+    assert code != 0
+    assert "pass threshold=" in output or "no column holds" in output
+    write(
+        folder / "p.csv",
+        "\n".join(["file,loop,dark", *(f"{n}.png,0.{2 + 6 * LOOP[n]},{int(n < 6)}" for n in range(COUNT))]),
+    )
+    samples = file_samples(Path("photos"), load_model("digits"), LabelFile.of(Path("p.csv"), "auto", "0.5"))
+    assert isinstance(samples.concepts, torch.Tensor)
+    assert samples.concepts[:, 0].tolist() == [bool(LOOP[n]) for n in sorted(range(COUNT), key=str)]
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
@@ -213,6 +241,9 @@ def test_the_command_names_units_by_a_file(folder: Path, monkeypatch: pytest.Mon
         (table, ["--labels", "labels.csv", "--labels-format", "celeba"], "it looks like a table of images .--labels-format table"),
         (table, ["--labels", "photos"], "the folder photos is no source of labels; folders are those of Broden"),
         (coco, ["--labels", "instances.json", "--labels-format", "lvis"], "is annotations of COCO, as no images have neg_cat"),
+        (table, ["--labels", "labels.csv", "--labels-threshold", "half"], "--labels-threshold 'half' must be"),
+        (table, ["--labels", "labels.csv", "--labels-threshold", "2"], "--labels-threshold 2.0 must be between 0 and 1"),
+        (table, ["--labels", "labels.csv", "--labels-threshold", "auto", "--hypernyms", "labels.csv"], "--hypernyms need labels"),
         (coco, ["--labels", "instances.json", "--labels-threshold", "0.5"], "a threshold is for tables with probabilities"),
         (invert, ["--labels", "labels.pt"], "11 images for the 12 rows of labels.pt, which are matched by their order"),
         (openimages, ["--labels", "val.csv", "--images", "others"], r"has labels of no image of others, such as x\.png"),

@@ -11,7 +11,7 @@ from absence_plugins.data.labels.annotations import (
 )
 from absence_plugins.data.labels.broden import read_broden, read_broden_masks
 from absence_plugins.data.labels.image_labels import ImageLabels, stack_truths
-from absence_plugins.data.labels.image_tables import read_celeba, read_cub, read_image_table
+from absence_plugins.data.labels.image_tables import read_celeba, read_cub, read_image_table, read_score_table
 from absence_plugins.data.labels.sources import read_labels, recognize_labels
 from absence_plugins.data.labels.synsets import Synset, find_parents, find_synsets, name_synsets
 
@@ -31,6 +31,7 @@ __all__ = [
     "read_invert_parents",
     "read_labels",
     "read_open_images",
+    "read_score_table",
     "recognize_labels",
     "stack_truths",
 ]

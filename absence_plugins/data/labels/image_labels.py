@@ -25,7 +25,8 @@ class ImageLabels:
     Attributes:
         images: names of the N images, as the source writes them, distinct.
         names: of the K concepts, distinct.
-        concepts: [N, K]: bool if everything is known; else float64 with 1 (present), 0 (absent) and NaN (unknown).
+        concepts: [N, K]: bool if everything is known; else float64 with 1 (present), 0 (absent) and NaN (unknown); or
+            scores, as :func:`~absence_plugins.data.labels.read_score_table` reads them.
 
     Raises ValueError for an image or a name that comes twice.
 
@@ -113,7 +114,10 @@ class ImageLabels:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists; None where unknown."""
-        rows = [[None if value != value else int(value) for value in row] for row in self.concepts.tolist()]
+        rows = [
+            [None if value != value else int(value) if value in (0, 1) else value for value in row]
+            for row in self.concepts.tolist()
+        ]
         return {"images": list(self.images), "names": list(self.names), "concepts": rows}
 
 
@@ -129,12 +133,12 @@ def stack_truths(rows: Sequence[Sequence[bool | None]]) -> Tensor:
 
 
 def settle(concepts: Tensor) -> Tensor:
-    """Labels of 1, 0 and NaN as bool if none is unknown, else as they are.
+    """Labels of 1, 0 and NaN as bool if none is unknown, else, and scores, as they are.
 
     >>> settle(torch.tensor([[1.0, 0.0]])), settle(torch.tensor([[1.0, torch.nan]]))
     (tensor([[ True, False]]), tensor([[1., nan]]))
     """
-    return concepts if bool(concepts.isnan().any()) else concepts == 1
+    return concepts == 1 if bool(((concepts == 0) | (concepts == 1)).all()) else concepts
 
 
 def find_repeated(names: Sequence[str]) -> str | None:

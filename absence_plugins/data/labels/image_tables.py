@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+
+import torch
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.encodings import read_text
@@ -64,12 +67,59 @@ def read_image_table(
                 raise ValueError(f"{where()} is {cell}, no probability from 0 to 1")
             return read_truth(cell, where, is_absent=is_absent)
         if threshold is None:
-            raise ValueError(f"{where()} is {cell}, a probability; pass threshold=, such as 0.5")
+            raise ValueError(f"{where()} is {cell}, a probability; pass threshold=, such as 0.5 (--labels-threshold)")
         return share > threshold
 
     rows = [[truth(key, column) for column in chosen] for key in cells]
     noted.warn()
     return ImageLabels(tuple(cells), tuple(table.names[column] for column in chosen), stack_truths(rows))
+
+
+def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> ImageLabels:
+    r"""A table with a row per image: its file, and a column per concept with a score, such as a probability or a cosine.
+
+    Args:
+        path: as in :func:`read_image_table`.
+        columns: those that are concepts; None: all that hold nothing but numbers and unknown cells.
+
+    Returns:
+        Images, names, and scores [N, K] in place of labels, NaN where unknown; for ``ConceptScores``.
+
+    Raises ValueError for no table, a column that does not exist, or none with numbers.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
+    >>> _ = path.write_text("file,dog,note\n1.jpg,0.31,x\n2.jpg,,y\n")
+    >>> read_score_table(path).to_dict()
+    {'images': ['1.jpg', '2.jpg'], 'names': ['dog'], 'concepts': [[0.31], [None]]}
+    """
+    table = read_columns(path, "file", what="concept")
+    values = [[_read_score(cell) for cell in row] for row in table.cells.values()]
+    found = [k for k, own in enumerate(zip(*values, strict=True)) if None not in own and any(v == v for v in own)]
+    if columns is not None:
+        missing = [name for name in columns if name not in [table.names[k] for k in found]]
+        if missing:
+            raise ValueError(
+                f"{table.table.path} has no column of numbers {missing[0]!r}; there are: {', '.join(table.names)}"
+            )
+        found = [table.names.index(name) for name in columns]
+    if not found:
+        raise ValueError(f"{table.table.path}: no column holds nothing but numbers")
+    others = [name for k, name in enumerate(table.names) if k not in found]
+    if columns is None and others:
+        said = f"{table.table.path}: {len(others)} columns hold other cells than numbers and were left out: "
+        warnings.warn(said + ", ".join(others[:SHOWN]), AbsenceWarning, stacklevel=2)
+    scores = torch.tensor([[row[k] for k in found] for row in values], dtype=torch.float64)
+    return ImageLabels(tuple(table.cells), tuple(table.names[k] for k in found), scores)
+
+
+def _read_score(cell: str) -> float | None:
+    """A number, NaN for a cell that is unknown, None for another one."""
+    try:
+        value = float(cell.replace(",", "."))
+    except ValueError:
+        return math.nan if cell.strip().casefold() in UNKNOWN else None
+    return value if math.isfinite(value) else math.nan
 
 
 def _choose(

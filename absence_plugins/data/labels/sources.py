@@ -12,7 +12,7 @@ from absence_plugins.data.encodings import read_text
 from absence_plugins.data.labels.annotations import read_coco, read_invert, read_open_images
 from absence_plugins.data.labels.broden import read_broden
 from absence_plugins.data.labels.image_labels import ImageLabels
-from absence_plugins.data.labels.image_tables import read_celeba, read_cub, read_image_table
+from absence_plugins.data.labels.image_tables import read_celeba, read_cub, read_image_table, read_score_table
 
 FORMATS = ("auto", "table", "celeba", "cub", "coco", "lvis", "openimages", "broden", "invert")
 SPOKEN = {
@@ -77,7 +77,7 @@ def read_labels(
     path: Path | str,
     kind: str = "auto",
     *,
-    threshold: float | None = None,
+    threshold: float | str | None = None,
     wanted: Callable[[str], bool] | None = None,
     images: Sequence[str] = (),
 ) -> ImageLabels:
@@ -89,7 +89,8 @@ def read_labels(
     Args:
         path: of the file, or of the folder of Broden or CUB.
         kind: one of ``FORMATS``; "auto": :func:`recognize_labels`.
-        threshold: of a table with probabilities: present if above.
+        threshold: of a table with probabilities: present if above; "auto": its scores are kept
+            (:func:`~absence_plugins.data.labels.read_score_table`).
         wanted: whether an image of this name is read, where reading all costs much (Broden, COCO, LVIS, Open Images).
         images: names of INVERT's images, in the order of its rows.
 
@@ -124,7 +125,7 @@ def read_labels(
 
 
 def _read(
-    path: Path, kind: str, threshold: float | None, wanted: Callable[[str], bool] | None, images: Sequence[str]
+    path: Path, kind: str, threshold: float | str | None, wanted: Callable[[str], bool] | None, images: Sequence[str]
 ) -> ImageLabels:
     if kind in ("coco", "lvis"):
         return read_coco(path, wanted)
@@ -139,6 +140,9 @@ def _read(
         return read_celeba(path)
     if kind == "invert":
         return read_invert(path, _find_description(path), images)
+    if isinstance(threshold, str):
+        check_choice("threshold", threshold, ("auto",))
+        return read_score_table(path)
     return read_image_table(path, threshold=threshold)
 
 
