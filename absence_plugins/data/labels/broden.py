@@ -261,8 +261,10 @@ def _read_rows(path: Path, *needed: str) -> list[tuple[int, dict[str, str]]]:
 
 def _read_mask(path: Path) -> Tensor:
     """Labels [h, w] of a PNG: R + 256 G, or the values of a grayscale one."""
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(f'masks need Pillow ({error}); pip install "absence-plugins[report]"') from error
     try:
         with Image.open(path) as opened:
             is_plain = opened.mode in ("L", "I", "I;16")
