@@ -1,4 +1,4 @@
-"""``absence-plugins bench invert``: time to name a unit, next to one sorted AUROC per candidate formula."""
+"""``absence-plugins bench invert``: time to name a unit, next to one AUROC per candidate formula; how often it is right."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.bench.naming import Naming, measure_naming
 from absence_plugins.bench.result import surroundings
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, steady
@@ -119,11 +120,14 @@ class Proof:
 
 @dataclass(frozen=True, repr=False)
 class InvertResult:
-    """All problems of one run, the proof of a best formula, those of longer ones, and where it ran."""
+    """All problems of one run, the proof of a best formula, those of longer ones, how often names are right, and where
+    it ran.
+    """
 
     speeds: tuple[Speed, ...]
     proof: Proof
     longer: tuple[Proof, ...]
+    naming: Naming
     environment: dict[str, Any]
 
     @property
@@ -153,6 +157,8 @@ class InvertResult:
                 "made included",
                 *(one.line() for one in (self.proof, *self.longer)),
                 "",
+                *self.naming.lines(),
+                "",
                 *surroundings(self.environment),
             ]
         )
@@ -166,6 +172,7 @@ class InvertResult:
             "speeds": [asdict(one) for one in self.speeds],
             "proof": asdict(self.proof),
             "longer": [asdict(one) for one in self.longer],
+            "naming": self.naming.to_dict(),
             "environment": dict(self.environment),
             "ok": self.ok,
         }
@@ -199,7 +206,8 @@ def run_invert_bench(
         speeds = [measure(problem, run) for problem in tqdm(problems, desc="bench invert", disable=not progress)]
         proof = prove(QUICK_PROVEN if quick else PROVEN, run, LONGEST)
         longer = tuple(prove(problem, run) for problem in (QUICK_LONGER if quick else LONGER))
-    return InvertResult(tuple(speeds), proof, longer, describe_environment("scikit-learn", run))
+        naming = measure_naming(quick=quick)
+    return InvertResult(tuple(speeds), proof, longer, naming, describe_environment("scikit-learn", run))
 
 
 def draw(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, list[str]]:

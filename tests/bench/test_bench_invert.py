@@ -53,6 +53,9 @@ def test_the_table_says_what_was_compared_and_quick_judges_nothing(result: Inver
     assert result.proof.ok is None
     assert "certified, N=300 K=12 L=3, one unit: 14,080 formulas in" in table
     assert [(one.gap, one.ok) for one in result.longer] == [(0.0, None)]
+    assert "| 100 | 4 | 100 % |" in table
+    assert "8 dense" in table
+    assert result.to_dict()["naming"]["nulls"][0]["asked"] == 8
     assert "certified, N=300 K=8 L=4, one unit: 61,824 formulas in" in table
     slow = replace(result, proof=replace(result.proof, ok=False))
     assert not slow.ok

@@ -7,33 +7,8 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from absence_plugins.bench.naming import KINDS, measure_null
 from absence_plugins.methods.invert import label_units
-
-KINDS = ("dense", "sparse", "tied")
-
-
-def null_units(kind: str, samples: int, units: int, rng: np.random.Generator) -> np.ndarray:
-    """Units that know no concept: normal; 0 on 90 to 99 % of the samples; of three values."""
-    if kind == "dense":
-        return rng.normal(size=(samples, units))
-    if kind == "tied":
-        return rng.poisson(0.4, (samples, units)).astype(float)
-    return rng.exponential(size=(samples, units)) * (rng.random((samples, units)) < rng.uniform(0.01, 0.1, units))
-
-
-def share_of_nulls(kind: str, samples: int, runs: int, **options: object) -> tuple[int, int, int]:
-    """Runs of one unit with p <= .05, with a NOT that is called significant (p), and all runs."""
-    named = nots = asked = 0
-    for run in range(runs):
-        rng = np.random.default_rng([run, samples, KINDS.index(kind)])
-        labels = rng.random((samples, 12)) < np.geomspace(0.01, 0.5, 12)
-        labels[0], labels[1] = True, False
-        units = null_units(kind, samples, 8, rng)
-        for one in label_units(units, labels, [f"c{k}" for k in range(12)], seed=run, top=1, progress=False, **options):
-            asked += 1
-            named += one.best.p <= 0.05
-            nots += any(each.p <= 0.05 for each in one.best.negations)
-    return named, nots, asked
 
 
 def test_a_unit_that_follows_one_concept_is_named_by_it_and_has_no_not() -> None:
@@ -50,20 +25,9 @@ def test_a_unit_that_follows_one_concept_is_named_by_it_and_has_no_not() -> None
 
 def test_a_global_null_is_calibrated_at_100_samples() -> None:
     for kind in KINDS:
-        named, nots, asked = share_of_nulls(kind, 100, 6)
-        assert named <= binom.ppf(0.9999, asked, 0.05), kind
-        assert nots <= binom.ppf(0.9999, asked, 0.05), kind
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("samples", [100, 400, 2000])
-def test_global_nulls_are_calibrated(samples: int) -> None:
-    for kind in KINDS:
-        named, nots, asked = share_of_nulls(kind, samples, {100: 40, 400: 30, 2000: 15}[samples])
-        assert named <= binom.ppf(0.995, asked, 0.05), (kind, named, asked)
-        assert nots <= binom.ppf(0.995, asked, 0.05), (kind, nots, asked)
-        if kind == "dense":  # the others have p-values of few levels, which are on the safe side
-            assert named >= binom.ppf(0.005, asked, 0.05)
+        null = measure_null(100, kind, runs=6)
+        assert null.asked == 48
+        assert max(null.named, null.nots) <= binom.ppf(0.9999, null.asked, 0.05), kind
 
 
 def test_a_not_is_chosen_on_the_searched_half_and_tested_on_the_other() -> None:

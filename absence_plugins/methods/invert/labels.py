@@ -54,13 +54,12 @@ def label_units(
 ) -> UnitLabels:
     """Name what every unit responds to: the formulas of AND, OR and NOT whose truth its activation detects best.
 
-    A formula's score is its AUROC (:func:`auroc`), or another one by ``score``. Formulas of up to two literals are searched exhaustively, longer
-    ones with a beam that starts from the best pairs and, beside it, one that starts from the best literals. Of all
-    spellings with the same truth on the samples of the search only one is kept: the shortest, with the fewest NOTs,
-    with the earliest concepts. What was found on one part of the samples is judged on the other, which took no part:
-    AUC, one-sided permutation p-value of the rank sum (:mod:`~absence_plugins.methods.invert.significance`), and
-    Benjamini-Hochberg over the units. For every NOT: by how much the AUC falls
-    without it, which is the evidence for an encoded absence.
+    A formula's score is its AUROC (:func:`auroc`), or another one by ``score``. Formulas of up to two literals are
+    searched exhaustively, longer ones by ``search``. Of all spellings with the same truth on the samples of the search
+    only one is kept: the shortest, with the fewest NOTs, with the earliest concepts. What was found on one part of the
+    samples is judged on the other, which took no part: AUC, one-sided permutation p-value of the rank sum
+    (:mod:`~absence_plugins.methods.invert.significance`), and Benjamini-Hochberg over the units. For every NOT: by how
+    much the AUC falls without it, which is the evidence for an encoded absence.
 
     Source: INVERT (Bykov et al., NeurIPS 2023). Differences: invariant under increasing maps, one formula per truth
     vector, ``max_fraction=1.0`` so that NOT of a rare concept can be found, and p-values that are valid after the

@@ -116,7 +116,8 @@ def search_known(
 def extend(literals: Literals, bases: Sequence[Found], rating: Rating, bounds: Bounds, wanted: int, most: float) -> list[Found]:  # fmt: skip
     """The best ``wanted`` distinct formulas f AND l, f OR l of ``bases`` f and literals l not in f, scored exactly.
 
-    ``c OR NOT c`` holds wherever c is known: with unknown labels it would filter samples, and say nothing of them. Where they are more than ``most`` samples times formulas, only the best ones of a screening are scored.
+    ``c OR NOT c`` holds wherever c is known: with unknown labels it would filter samples, and say nothing of them.
+    Where they are more than ``most`` samples times formulas, only the best ones of a screening are scored.
     """
     truth = literals.truth_of(bases)
     size = literals.holds.shape[1]
