@@ -15,7 +15,14 @@ from typing import Any
 
 from absence_plugins.bench.pages import require_marks
 from absence_plugins.bench.planted_cam import CAM, cam_methods
-from absence_plugins.bench.planted_pages import MARK, MARK_ALL, format_views, insert_tables
+from absence_plugins.bench.planted_pages import (
+    MARK,
+    MARK_ALL,
+    MARK_QUESTIONS,
+    format_page,
+    format_views,
+    insert_tables,
+)
 from absence_plugins.bench.planted_relevance import OURS, relevance_methods
 from absence_plugins.bench.planted_rivals import rival_methods
 from absence_plugins.bench.run import Run
@@ -26,6 +33,7 @@ from absence_plugins.core.ownership import own_folder
 from absence_plugins.data.planted import PROBLEMS
 from absence_plugins.methods.checkpoint import read_record, write_record
 from absence_plugins.methods.faithfulness import (
+    HELD_OUT,
     IMAGE_ONLY,
     PlantedTable,
     planted_benchmark,
@@ -35,7 +43,7 @@ from absence_plugins.methods.faithfulness import (
 
 SEEDS = (0, 1)
 SAMPLES, REFERENCES, STEPS = 8, 2, 16  # images per training seed and view
-CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map, **IMAGE_ONLY}
+CHANCE = {"Random map": random_map, "Smooth random map": smooth_random_map, **IMAGE_ONLY, **HELD_OUT}
 MEASURED_BY = (
     *("core", "relevance", "captum", "zennit", "data/planted", "methods/faithfulness", "bench/scores.py"),
     *(f"bench/planted_{part}.py" for part in ("methods", "layers", "relevance", "rivals", "cam")),
@@ -125,10 +133,10 @@ def run_planted_bench(
         quick: one problem, few methods and images, nothing judged: shows that the bench works.
         device: checked only: the networks are small and stay on the CPU.
         progress: show a progress bar on stderr.
-        out: folder for planted.json, planted.md and planted.png. Every answer is kept in it: a repeated
+        out: folder for planted.json, planted.md, planted.html and planted.png. Every answer is kept in it: a repeated
             command asks only the methods and problems that are new.
         into: Markdown files in which what stands between ``<!-- bench planted: begin -->`` (``planted all``: every
-            method) and
+            method, ``planted questions``: a sentence for each) and
             ``<!-- bench planted: end -->`` is replaced by the tables.
         problems: names; None: all.
         measured: planted.json of an earlier run, whose tables are written; nothing is measured.
@@ -139,7 +147,7 @@ def run_planted_bench(
         ImportError: Captum, Zennit or scikit-learn is missing.
     """
     run = Run.start(rounds, quick, device, progress)
-    require_marks(into, [MARK, MARK_ALL])
+    require_marks(into, [MARK, MARK_ALL, MARK_QUESTIONS])
     with own_folder(out):
         result = _measure(run, out, problems) if measured is None else read_result(measured)
         if out is not None:
@@ -156,7 +164,7 @@ def read_result(path: Path) -> PlantedResult:
         scores = PlantedTable.from_dict(plain)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no planted.json of bench planted ({error}); pass one that --out wrote") from error
-    return PlantedResult(scores, plain.get("environment", {}), judged=set(PROBLEMS) <= set(scores.problems))
+    return PlantedResult(scores, plain.get("environment", {}), judged=False)  # the run that measured was judged
 
 
 def _measure(run: Run, out: Path | None, problems: Sequence[str] | None) -> PlantedResult:
@@ -215,9 +223,10 @@ def rival_versions() -> dict[str, str]:
 
 
 def write_result(result: PlantedResult, out: Path) -> None:
-    """planted.json, planted.md (both views, all methods) and planted.png."""
+    """planted.json, planted.md (both views, all methods), planted.html (a column per question) and planted.png."""
     write_json(out / "planted.json", result.to_dict())
     write_whole(out / "planted.md", format_views(result.scores, result.scores.methods) + "\n")
+    write_whole(out / "planted.html", format_page(result.scores))
     with whole_file(out / "planted.png") as file:
         figure = result.scores.figure()
         figure.savefig(

@@ -1,4 +1,4 @@
-"""Tables of ``bench planted`` in Markdown pages: a small one for people who decide, and every method for those who check."""
+"""What ``bench planted`` found, for people: tables in Markdown pages, small and whole, and a page of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from statistics import mean
 
 from absence_plugins.bench.pages import replaced
+from absence_plugins.bench.planted_questions import QUESTIONS, format_questions, summarize_methods
 from absence_plugins.methods.faithfulness import PlantedScore, PlantedTable
 from absence_plugins.methods.faithfulness.result import View
 from absence_plugins.methods.faithfulness.table import number
 
-MARK, MARK_ALL = "bench planted", "bench planted all"
+MARK, MARK_ALL, MARK_QUESTIONS = "bench planted", "bench planted all", "bench planted questions"
 FEW = {  # the rows of the small table, and what they are
     "IntegratedGradients": "Captum, as one calls it: `IntegratedGradients`",
     "IntegratedGradients (unit)": "the same, asked about the unit by its index",
@@ -23,6 +24,19 @@ TITLES: dict[View, str] = {
     "nontarget": "**Non-target view**: what holds the unit down?",
     "reference": "**Reference view**: what is missing?",
 }
+HOW_TO_READ = (
+    (
+        "sign",
+        "right at the key in 99 % of the samples, and other content, where it moves the unit the other way, has the other sign",
+    ),
+    ("place", "80 % of the evidence lie at the key"),
+    (
+        "above the image alone",
+        "the order of the map moves the unit further than that of every map that never saw the network",
+    ),
+    ("shows, and all other columns", "sign, place and order are right, each where it can be asked"),
+    ("-", "the question was not asked"),
+)
 HEAD = "| method | suppressor: wrong sign | true place | faithful | missing: wrong sign | true place | faithful |"
 
 
@@ -33,7 +47,32 @@ def insert_tables(page: str, table: PlantedTable) -> str:
     '<!-- bench planted all: begin -->\n\n\n\n<!-- bench planted all: end -->'
     """
     page = replaced(page, MARK, lambda: format_few(table))
+    page = replaced(page, MARK_QUESTIONS, lambda: format_questions(table))
     return replaced(page, MARK_ALL, lambda: format_views(table, table.methods))
+
+
+def format_page(table: PlantedTable) -> str:
+    """One HTML page: a row per method, a colored cell per question, a sentence; needs the extra ``report``."""
+    from absence_plugins.report.pages.page import Page, Table, page_html
+
+    found = summarize_methods(table)
+    return page_html(
+        Page(
+            "Which method finds an encoded absence?",
+            f"{len(table.methods)} methods were asked about {len(table.problems)} networks whose absences are known by construction: "
+            "what holds a unit down (non-target view), and what is missing (reference view)?\n\n"
+            "Cells: on how many of the questions the answer is right; the greener, the more of them. Rows: who shows most first.",
+            rows=(),
+            how_to_read=HOW_TO_READ,
+            table=Table(
+                "Methods",
+                ("method", *QUESTIONS, "in a sentence"),
+                tuple((one.method, *(tally.text() for tally in one.tallies.values()), one.sentence) for one in found),
+                ("",) * len(found),
+                shades=tuple((None, *(tally.share for tally in one.tallies.values()), None) for one in found),
+            ),
+        )
+    )
 
 
 def format_few(table: PlantedTable) -> str:

@@ -116,6 +116,13 @@ def test_the_local_composite_is_promised_only_where_the_unit_lives() -> None:
     assert is_promised("shape_missing_dead", "AbsenceEpsilonPlus", "reference")
 
 
+@pytest.mark.parametrize("problem", ["column_missing", "volume_missing"])
+def test_flat_is_not_promised_where_the_first_layer_sees_it_all(problem: str) -> None:
+    assert not is_promised(problem, "AbsenceEpsilonPlusFlat", "nontarget")
+    assert is_promised(problem, "AbsenceEpsilonPlus", "nontarget")
+    assert is_promised("signal_missing", "AbsenceEpsilonPlusFlat", "nontarget")
+
+
 def test_share_and_sign_by_hand() -> None:
     """Three samples: 3 of 4 in the region and right, wrong sign, nothing found."""
     region = torch.tensor([[[[True, False]]]]).expand(3, -1, -1, -1)

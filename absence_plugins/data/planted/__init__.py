@@ -80,7 +80,7 @@ ATTENTION = frozenset(
     problem.__name__ for problem in (shape_missing_attention, transformer_unit, negation_missing)
 )  # for these networks Zennit has no rules
 
-LATER = tuple(PROBLEMS)[10:]  # not asked by the bench of Zennit's composites: other inputs, or newer than its table
+LATER = tuple(PROBLEMS)[10:]  # newer than the maps of Zennit's composites that the tests pin
 
 __all__ = [
     "ATTENTION",

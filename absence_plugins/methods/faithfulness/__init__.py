@@ -7,12 +7,13 @@ found, 0 a random one, below 0 the map points away from what it claims.
 
 from absence_plugins.methods.faithfulness.intervals import Ratio
 from absence_plugins.methods.faithfulness.planted import planted_benchmark
-from absence_plugins.methods.faithfulness.questions import IMAGE_ONLY, Question, random_map, smooth_random_map
+from absence_plugins.methods.faithfulness.questions import HELD_OUT, IMAGE_ONLY, Question, random_map, smooth_random_map
 from absence_plugins.methods.faithfulness.result import AbsenceScores
 from absence_plugins.methods.faithfulness.scores import absence_scores
 from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
 
 __all__ = [
+    "HELD_OUT",
     "IMAGE_ONLY",
     "AbsenceScores",
     "PlantedScore",

@@ -7,20 +7,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from absence_plugins.methods.faithfulness.claims import Claim
+from absence_plugins.methods.faithfulness.salience import (
+    mark_brightest,
+    measure_corners,
+    measure_curvature,
+    measure_gradient,
+    measure_variance,
+)
 
 SPREAD = 0.25  # of the blob in the middle, in sides of the image
 SMOOTH = 5  # pixels a side that the smooth noise is averaged over, twice
 
 
 def measure_salience(x: Tensor, changed: Tensor) -> dict[str, Tensor]:
-    """Name -> how salient every pixel of x [N, C, H, W] is without any network, [N, 1, H, W] >= 0 (features: [N, F]).
+    """Name -> how salient every pixel of x [N, C, H, W] is without any network, [N, 1, H, W] (features: [N, F]).
 
     "color": the distance from the image's own median color; "difference": from what replaces it (``changed``, as x);
     "edges": the length of the gradient over the channels; "center": a blob in the middle; "smooth noise": independent
-    of the image, too. Features [N, F] have the first two.
+    of the image, too; "curvature": the size of the Laplacian after a Gaussian of 1 pixel, "flat" the least of it,
+    "coarsely flat" after one of 2 pixels; "contrast": by how much the variance in 3 x 3 pixels exceeds that of
+    ``changed``. Features [N, F] have the first two.
 
     >>> list(measure_salience(torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)))
-    ['color', 'difference', 'edges', 'center', 'smooth noise']
+    ['color', 'difference', 'edges', 'center', 'smooth noise', 'curvature', 'flat', 'coarsely flat', 'contrast']
     """
     x, changed = x.detach().cpu().double(), changed.detach().cpu().double()
     if x.dim() == 2:
@@ -40,7 +49,35 @@ def measure_salience(x: Tensor, changed: Tensor) -> dict[str, Tensor]:
         "edges": (down + right + up + left).sum(1, keepdim=True),
         "center": blob.expand(len(x), 1, -1, -1),
         "smooth noise": noise,
+        "curvature": measure_curvature(x, 1.0),
+        "flat": -measure_curvature(x, 1.0),
+        "coarsely flat": -measure_curvature(x, 2.0),
+        "contrast": measure_variance(x, 3) - measure_variance(changed, 3),
     }
+
+
+def measure_held_out(x: Tensor) -> dict[str, Tensor]:
+    """Name -> maps of images [N, C, H, W] that are not among the controls, to see whether those are enough: [N, 1, H, W].
+
+    Of each also the negative, "least ...".
+
+    >>> list(measure_held_out(torch.rand(2, 3, 8, 8)))[:4]
+    ['variance', 'least variance', 'wide variance', 'least wide variance']
+    """
+    x = x.detach().cpu().double()
+    found = {
+        "variance": measure_variance(x, 3),
+        "wide variance": measure_variance(x, 5),
+        "coarse curvature": measure_curvature(x, 2.0),
+        "Laplacian": measure_curvature(x, 0.0),
+        "corners": measure_corners(x),
+        "saturation": x.amax(1, keepdim=True) - x.amin(1, keepdim=True),
+        "brightness": x.sum(1, keepdim=True),
+        "gradient": measure_gradient(x, 1.0),
+        "coarse gradient": measure_gradient(x, 2.0),
+        "brightest place": mark_brightest(x),
+    }
+    return {f"{word}{name}": sign * map_ for name, map_ in found.items() for word, sign in (("", 1), ("least ", -1))}
 
 
 def score_controls(claim: Claim) -> dict[str, Tensor]:

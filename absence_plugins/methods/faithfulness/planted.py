@@ -26,7 +26,7 @@ from absence_plugins.methods.faithfulness.explained import resolved, unit_value
 from absence_plugins.methods.faithfulness.pooling import IMAGES, pool_answers
 from absence_plugins.methods.faithfulness.questions import Method, Question
 from absence_plugins.methods.faithfulness.result import View
-from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
+from absence_plugins.methods.faithfulness.table import NO_ANSWER, PlantedScore, PlantedTable
 
 BATCH_SIZE = 512
 
@@ -158,7 +158,7 @@ class _Asked:
         except Exception as error:  # one method's failure is a finding about it, not the end of the benchmark
             return {"note": shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")}
         if signed is None:
-            return {"note": "has no answer in this view"}
+            return {"note": NO_ANSWER}
         located = self.question.locate(signed)
         with evaluating(model), quiet_forward([self.question.x]):
             scores = self.claim.scores(signed, name)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from absence_plugins.core.maps import absence_part, sum_channels
 from absence_plugins.core.references import ReferenceSet, blank_value
 from absence_plugins.data.planted import Planted, dilate
-from absence_plugins.methods.faithfulness.controls import measure_salience
+from absence_plugins.methods.faithfulness.controls import measure_held_out, measure_salience
 from absence_plugins.methods.faithfulness.located import Located, located
 from absence_plugins.methods.faithfulness.result import View
 
@@ -119,9 +119,9 @@ class Question:
 Method = Callable[[Question], Tensor | None]
 
 
-def make_image_only(name: str) -> Method:
-    """A method that never sees the network: "color", "difference", "edges" or "center", as suppressing (non-target view)
-    or missing (reference view), or "constant": that sign at every pixel.
+def make_image_only(name: str, measure: Callable[[Tensor, Tensor], Tensor]) -> Method:
+    """A method that never sees the network: ``measure`` of the image and of what replaces its content [N, C, H, W], as
+    suppressing (non-target view) or missing (reference view).
 
     Source: this package; sanity checks: Adebayo et al., NeurIPS 2018.
     """
@@ -129,17 +129,31 @@ def make_image_only(name: str) -> Method:
     def show(question: Question) -> Tensor:
         x, many = question.x, question.drawn.shape[1]
         if question.view == "nontarget":
-            return -(torch.ones_like(x[:, :1]) if name == "constant" else measure_salience(x, question.blank)[name])
-        shown, other = question.drawn.flatten(0, 1), x.repeat_interleave(many, 0)
-        found = torch.ones_like(shown[:, :1]) if name == "constant" else measure_salience(shown, other)[name]
+            return -measure(x, question.blank)
+        found = measure(question.drawn.flatten(0, 1), x.repeat_interleave(many, 0))
         return found.reshape(len(x), many, *found.shape[1:])
 
+    show.__name__ = name
     return show
 
 
+def _salience(name: str) -> Method:
+    return make_image_only(name, lambda x, other: measure_salience(x, other)[name])
+
+
+def _held_out(name: str) -> Method:
+    return make_image_only(name, lambda x, _other: measure_held_out(x)[name])
+
+
 IMAGE_ONLY: dict[str, Method] = {
-    f"Image only: {name}": make_image_only(name) for name in ("color", "difference", "edges", "center", "constant")
+    **{f"Image only: {name}": _salience(name) for name in ("color", "difference", "edges", "center")},
+    "Image only: constant": make_image_only("constant", lambda x, _other: torch.ones_like(x[:, :1])),
+    **{f"Image only: {name}": _salience(name) for name in ("curvature", "flat", "coarsely flat", "contrast")},
 }
+
+HELD_OUT: dict[str, Method] = {
+    f"Held out: {name}": _held_out(name) for name in measure_held_out(torch.zeros(1, 1, 1, 1))
+}  # image-only maps that are not among the controls
 
 
 def smooth_random_map(question: Question) -> Tensor:

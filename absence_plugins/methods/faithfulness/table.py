@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from absence_plugins.core.results import Result
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 
 MEASURES = {
     "share": "share of the evidence within two pixels of the key",
-    "sign": "right signs, half for the key and half for content that moves the unit the other way (one sign everywhere: .5)",
+    "sign": "right signs, half for the key and half for content that moves the unit the other way (one sign everywhere: .5); none where no content outside of the key does",
     "key_sign": "share of the samples whose map has the right sign at the key",
     "pointing": "share of the samples whose strongest evidence lies there",
     "faithfulness": "1: changing pixels in this order moves the unit as the best order found, 0: as the best order that never saw the network; below 0: less than that, in units of best minus random",
     "over_random": "the same with 0: as a random order, below 0: the wrong way",
 }
+NO_ANSWER = "has no answer in this view"  # the note of a method that returns None
+NOT_MEASURED = "not measured"  # the note of a score that a table does not hold
 TITLES: dict[str, str] = {
     "nontarget": "Non-target view: what holds the unit down in images that have the key?",
     "reference": "Reference view: what do images lack that references with the key have?",
@@ -78,29 +81,40 @@ class PlantedTable(Result):
         """The problems' names as they stand in a head."""
         return [short(problem) for problem in self.problems]
 
-    @property
+    @cached_property
     def problems(self) -> list[str]:
-        """Names of the methods, in the order of the scores."""
+        """Names of the problems, in the order of the scores."""
         return list(dict.fromkeys(one.problem for one in self.scores))
 
-    @property
+    @cached_property
     def methods(self) -> list[str]:
         """Names of the methods, in the order of the scores."""
         return list(dict.fromkeys(one.method for one in self.scores))
 
-    @property
+    @cached_property
     def views(self) -> list[View]:
         """Views with scores, in the order of the scores."""
         return list(dict.fromkeys(one.view for one in self.scores))
 
+    @cached_property
+    def _found(self) -> dict[tuple[str, str, str], PlantedScore]:
+        return {(one.method, one.problem, one.view): one for one in self.scores}
+
     def of(self, method: str, problem: str, view: View) -> PlantedScore:
-        """One score. Raises ValueError if there is none."""
-        for one in self.scores:
-            if (one.method, one.problem, one.view) == (method, problem, view):
-                return one
-        raise ValueError(
-            f"no score of {method!r} on {problem!r} in the {view} view; methods: {', '.join(self.methods)}"
-        )
+        """One score; one with the note "not measured" where the table has others of the method and of the problem.
+
+        Raises:
+            ValueError: there is no score of the method, on the problem or in the view.
+        """
+        found = self._found.get((method, problem, view))
+        if found is None:
+            if method not in self.methods or problem not in self.problems or view not in self.views:
+                raise ValueError(
+                    f"no score of {method!r} on {problem!r} in the {view} view; methods: {', '.join(self.methods)}"
+                )
+            exact = all(one.is_exact for one in self.scores if one.problem == problem)
+            return PlantedScore(problem, method, view, None, None, None, None, 0, exact, NOT_MEASURED)
+        return found
 
     def best(self, problem: str, view: View, measure: str, methods: Sequence[str] | None = None) -> PlantedScore | None:
         """The highest of some methods (all) on a problem; None where none has a score."""
@@ -134,7 +148,7 @@ class PlantedTable(Result):
         )
         notes: dict[str, list[str]] = {}
         for one in self.scores:
-            if one.note:
+            if one.note and one.note != NOT_MEASURED:
                 notes.setdefault(f"{one.method}: {one.note}", []).append(f"{short(one.problem)} ({one.view})")
         lines += [
             f"{note} [{', '.join(where) if len(where) < 4 else f'{len(where)} questions'}]"
@@ -145,7 +159,7 @@ class PlantedTable(Result):
     def _cell(self, method: str, problem: str, view: View, measures: Sequence[str]) -> str:
         one = self.of(method, problem, view)
         if one.note:
-            return "-"
+            return " " if one.note == NOT_MEASURED else "-"
         numbers = "/".join(number(getattr(one, name)) for name in measures)
         wrong = "!" if one.key_sign is not None and one.key_sign < 0.99 else ""
         return f"{numbers}{wrong}" if one.is_exact else f"({numbers}{wrong})"

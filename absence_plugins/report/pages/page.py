@@ -53,9 +53,10 @@ class Table:
             nowhere.
         thumbnails: per row a JPEG (:func:`~absence_plugins.report.pages.pictures.thumbnail`), or b""; () for none.
         thumbnails_title: what the thumbnails show.
+        shades: per row a number from 0 (white) to 1 (green) per column, or None for no color; () for none at all.
 
     Raises:
-        ValueError: another number of cells, links or thumbnails, or a link to elsewhere.
+        ValueError: another number of cells, links, shades or thumbnails, or a link to elsewhere.
 
     Example:
         >>> Table("Units", ("unit", "q"), (("3", "0.01"),), ("unit-003.html",)).columns
@@ -68,6 +69,7 @@ class Table:
     links: tuple[str, ...]
     thumbnails: tuple[bytes, ...] = ()
     thumbnails_title: str = ""
+    shades: tuple[tuple[float | None, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.thumbnails and len(self.thumbnails) != len(self.rows):
@@ -81,6 +83,8 @@ class Table:
                 "links; "
                 "every row needs one cell per column and one link"
             )
+        if self.shades and [len(row) for row in self.shades] != [len(self.columns)] * len(self.rows):
+            raise ValueError(f"table {self.title!r} needs one shade, or None, per cell")
         _check_links(self.links)
 
 

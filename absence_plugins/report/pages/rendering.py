@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
+from matplotlib.colors import to_hex, to_rgb
 
 from absence_plugins.core.printable import make_printable
 from absence_plugins.report.pages.citation import citation, code_of_row
 from absence_plugins.report.pages.pictures import PagePicture
-from absence_plugins.report.plots.palette import BLUES, REDS
+from absence_plugins.report.plots.palette import BLUES, GREEN, INK, REDS
 
 if TYPE_CHECKING:
     from absence_plugins.report.pages.page import Page
@@ -33,6 +34,14 @@ def row_id(number: int) -> str:
     'row-03'
     """
     return f"row-{number:02d}"
+
+
+def _shade(share: float | None) -> str:
+    """Background of a cell of a table, from white to green; "" for none."""
+    if share is None:
+        return ""
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(GREEN))
+    return to_hex((red, green, blue))
 
 
 def render(page: Page, pictures: Iterable[Sequence[PagePicture]]) -> str:
@@ -58,6 +67,8 @@ def render(page: Page, pictures: Iterable[Sequence[PagePicture]]) -> str:
         many=MANY,
         brief=BRIEF,
         thumbnails=["data:image/jpeg;base64," + base64.b64encode(one).decode() if one else "" for one in thumbnails],
+        shades=[[_shade(one) for one in row] for row in page.table.shades] if page.table else (),
+        ink=INK,
         summary=len(rows) >= SUMMARY_FROM and page.table is None,
         keyed=any(row.facts for row in page.rows),
         kinds=kinds,
