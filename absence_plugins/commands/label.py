@@ -22,6 +22,7 @@ from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.table import write_csv
 from absence_plugins.core.units import Layer, LayerShape
+from absence_plugins.data.folders import list_names
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.identity import Identity, digest_of, identify_model
 from absence_plugins.methods.invert import ConceptScores, Formula, Negation, UnitLabel, UnitLabels, label_units
@@ -102,7 +103,10 @@ def label_layer(
         values, samples.concepts, samples.names, seed=seed, groups=groups, progress=progress, **options
     )
     if isinstance(samples.concepts, ConceptScores):
-        samples = replace(samples, concepts=samples.concepts.apply(list(labels.settings["thresholds"].values())))
+        thresholds = labels.settings["thresholds"]
+        said = list_names([f"{name} {value:.3g}" for name, value in thresholds.items()], SHOWN)
+        source = f"{samples.source}. Present above, as chosen on the searched images: {said}"
+        samples = replace(samples, concepts=samples.concepts.apply(list(thresholds.values())), source=source)
     absent = tuple(labels.with_not(Q))
     left_out = () if samples.left_out is None else samples.left_out.notes
     grouped = (samples.groups.note,) if samples.groups is not None and samples.groups.note else ()
