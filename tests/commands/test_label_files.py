@@ -219,7 +219,7 @@ def test_scores_get_their_thresholds_on_the_searched_images(folder: Path, monkey
     assert 0.211 < thresholds["loop"] < 0.301
     assert -0.1 < thresholds["dark"] < 0.3
     page = (folder / "page" / "index.html").read_text(encoding="utf-8")
-    assert f"Present above, as chosen on the searched images: loop {thresholds['loop']:.3g}, dark" in page
+    assert f"Present above, as chosen on the searched images: loop {thresholds['loop']:.3g} and 1 more" in page
     code, output = run("--labels", "scores.csv")
     assert code != 0
     assert "pass threshold=" in output or "no column holds" in output
