@@ -57,7 +57,7 @@ def score_patches(count: int = 120) -> Pairs:
 
 
 def make_pairs(kind: str, count: int = 3000) -> Pairs:
-    """Pairs that no network was asked for: scores at the ceiling, sizes that differ."""
+    """Pairs that no network was asked for: scores that most samples share, sizes that differ."""
     generator = torch.Generator().manual_seed(2)
     size = torch.randn(count, generator=generator, dtype=torch.float64)
     chance, place = (torch.rand(count, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -65,11 +65,23 @@ def make_pairs(kind: str, count: int = 3000) -> Pairs:
         return torch.where(chance < 0.9, 1.0, 1.4 * place - 0.5) * (0.4 * size).exp(), (0.4 * size).exp()
     if kind == "7 in 10 at 1, the rest near it":
         return torch.where(chance < 0.7, 1.0, 0.8 + 0.19 * place) * (0.4 * size).exp(), (0.4 * size).exp()
+    if kind in SHARED:
+        most, spread, rest, share = SHARED[kind]
+        noise = spread * torch.randn(count, generator=generator, dtype=torch.float64)
+        return torch.where(chance < share, most + noise, rest) * (0.4 * size).exp(), (0.4 * size).exp()
     if kind == "samples of very different size":
         return (0.5 + place) * size.exp() * 0.75, size.exp()
     raise ValueError(kind)
 
 
+SHARED = {  # the score of most samples, its spread, the score of the rest, the share of the first
+    "9 in 10 at 0, the rest at 1": (0.0, 0.0, 1.0, 0.9),
+    "9 in 10 near 0, the rest at 1": (0.0, 0.03, 1.0, 0.9),
+    "7 in 10 at 0, the rest at 1": (0.0, 0.0, 1.0, 0.7),
+    "9 in 10 at -0.3, the rest at 0.9": (-0.3, 0.0, 0.9, 0.9),
+    "9 in 10 at 0, the rest at -1": (0.0, 0.0, -1.0, 0.9),
+    "half at 0, half at 1": (0.0, 0.0, 1.0, 0.5),
+}
 MADE = ("9 in 10 at 1, the rest anywhere", "7 in 10 at 1, the rest near it", "samples of very different size")
 
 
