@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.groups import as_groups
-from absence_plugins.methods.invert import label_units
+from absence_plugins.methods.invert import Formula, label_units
 from absence_plugins.methods.invert.groups import find_copies, split
+from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.significance import permutation_p
 from absence_plugins.methods.invert.table import merge_rows
 
@@ -84,6 +86,92 @@ def test_copies_are_told_from_ties() -> None:
         label_units(
             torch.cat([dense, dense]), (torch.arange(100)[:, None] % 2) == 0, ["even"], holdout=0, progress=False
         )
+
+
+def supported(labels: np.ndarray, held: np.ndarray, groups: np.ndarray, least: int) -> list[Truth]:
+    """All formulas of up to three concepts that hold, and fail, on some sample of ``least`` groups in both parts, and
+    from which no literal can go on the searched samples.
+    """
+    names = list("abcd")
+    truth_of = {name: Truth(labels[:, k] == 1, labels[:, k] == 0) for k, name in enumerate(names)}
+    levels = [[side for name in names for side in (Formula(name), ~Formula(name))]]
+    for _ in range(2):
+        pairs = itertools.product(levels[-1], levels[0])
+        levels.append(list({f for x, y in pairs if not set(x.names) & set(y.names) for f in (x & y, x | y)}))
+    found = []
+    for formula in itertools.chain(*levels):
+        truth = formula.fold(truth_of.get)
+        rests = [formula.without(i).fold(truth_of.get) for i in range(formula.length) if formula.length > 1]
+        differs = [((truth.true != one.true) | (truth.false != one.false))[~held].any() for one in rests]
+        sides = [side & part for side in (truth.true, truth.false) for part in (held, ~held) if part.any()]
+        if all(differs) and all(len(set(groups[one])) >= least for one in sides):
+            found.append(truth)
+    return found
+
+
+@pytest.mark.parametrize("score", ["auc", "iou", "unknown"])
+def test_the_search_counts_groups_and_its_proof_is_that_of_brute_force(score: str) -> None:
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(16), rng.integers(1, 8, 16))
+        labels = (rng.random((16, 4)) < [0.5, 0.4, 0.1, 0.1])[groups]
+        labels[:2], labels[-2:] = True, False
+        if seed == 1:
+            labels ^= rng.random(labels.shape) < 0.1  # labels that differ within a group
+        labels = labels.astype(float)
+        if score == "unknown":
+            labels[rng.random(labels.shape) < 0.1] = np.nan
+        values = rng.normal(size=16)[groups] + 0.01 * rng.normal(size=len(groups))
+        for holdout in (0, 0.5):
+            held = np.zeros(len(groups), bool)
+            if holdout:
+                held = split(*merge_rows(labels == 1), holdout, 0, groups)
+            found = label_units(
+                values, labels, list("abcd"), groups=groups, score="iou" if score == "iou" else "auc", search="certified",
+                prefer="score", min_support=3, holdout=holdout, progress=False,
+            )[0]  # fmt: skip
+            best = 0.0
+            for truth in supported(labels, held, groups, 3):
+                true, false = truth.true & ~held, truth.false & ~held
+                if score == "iou":
+                    fires = (values >= found.threshold) & ~held
+                    best = max(best, (fires & true).sum() / (fires | true).sum())
+                else:
+                    best = max(best, float((values[true][:, None] > values[false]).mean()))
+            assert found.certified
+            assert max(one.score for one in found.formulas) == pytest.approx(best, abs=1e-12), (seed, holdout)
+            for one in found.formulas:
+                truth = one.formula.truth(labels, list("abcd"))
+                for side in (truth.true.numpy(), truth.false.numpy()):
+                    assert all(len(set(groups[side & part])) >= 3 for part in (held, ~held) if part.any())
+
+
+def test_no_name_rests_on_fewer_groups_than_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 4)
+    per = np.hstack([rng.random((60, 3)) < 0.4, rng.random((60, 6)) < 0.05])
+    per[:2] = [[True], [False]]
+    values = rng.normal(size=(60, 3))[groups] + 0.05 * rng.normal(size=(240, 3))
+    names = [f"c{k}" for k in range(9)]
+    for options in ({}, {"prefer": "auc"}, {"search": "beam", "length": 4}):
+        for unit in label_units(values, per[groups], names, groups=groups, min_support=5, progress=False, **options):
+            for one in unit.formulas:
+                truth = one.formula.evaluate(per[groups], names).numpy()
+                assert min(len(set(groups[truth])), len(set(groups[~truth]))) >= 10
+    with pytest.raises(
+        ValueError, match=r"holds and fails on at least 20 groups of either part.*or lower min_support=20"
+    ):
+        label_units(values, per[groups], names, groups=groups, min_support=20, progress=False)
+
+
+def test_without_groups_support_is_that_of_both_halves() -> None:
+    rng = np.random.default_rng(6)
+    labels = rng.random((120, 30)) < rng.choice([0.03, 0.06, 0.4], 30)
+    labels[:2] = [[True], [False]]
+    found = label_units(rng.normal(size=(120, 6)), labels, [f"c{k}" for k in range(30)], prefer="auc", progress=False)
+    for one in (one for unit in found for one in unit.formulas):
+        held = one.heldout_fraction * found.heldout
+        assert 5 - 1e-6 <= held <= found.heldout - 5 + 1e-6
 
 
 @pytest.mark.parametrize(

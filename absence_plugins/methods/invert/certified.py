@@ -13,6 +13,7 @@ is left over is not above the best found, or the budget is used up; what is left
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -241,11 +242,12 @@ def _rank(
             real = (drops[shape] & occupied[place, None] != 0).all(1)  # no literal can go
             shape, place = shape[real], place[real]
             scores = value[shape, place]
-            best = scores.argsort(descending=True, stable=True)[: 4 * ranked[u].best.limit]
-            ranked[u].add([
-                _spell(columns, enumeration, sets.index[:, place[i]], int(shape[i]), flip, float(scores[i]))
-                for i in best
-            ])  # fmt: skip
+            best = scores.argsort(descending=True, stable=True)
+            made = (
+                _spell(columns, enumeration, sets.index[:, place[i]], int(shape[i]), flip, float(scores[i])) for i in best
+            )  # fmt: skip
+            supported = (one for one in made if bounds.admit(one.formula))
+            ranked[u].add(itertools.islice(supported, 4 * ranked[u].best.limit))
 
 
 def _spell(columns: Columns, enumeration: Enumeration, index: Tensor, shape: int, flip: int, value: float) -> Found:

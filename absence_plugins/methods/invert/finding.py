@@ -66,9 +66,10 @@ class Wanted:
     budget: float
     sign: float
 
-    def bounds(self, part: Part) -> Bounds:
-        """On how many samples of the searched part."""
-        return Bounds.of(self.min_fraction, self.max_fraction, part.fewest(self.min_support), part.size)
+    def bounds(self, data: Data) -> Bounds:
+        """On how many samples of the searched part a formula must hold, and what else it must rest on."""
+        part, supports = data.searched, data.supports(self.min_support)
+        return Bounds.of(self.min_fraction, self.max_fraction, part.fewest(self.min_support), part.size, supports)
 
     def certifies(self, data: Data) -> bool:
         """Whether formulas of three literals, and of four if so many are asked for, are enumerated."""
@@ -129,12 +130,23 @@ class Wanted:
         numbers = size * sum_rows(fires, data.column_row, rows) - fired[:, None] * data.columns.weight
         return Measure(self.score, size, fired), numbers
 
-    def choose(self, data: Data, unit: Searched) -> list[Formula]:
+    def say_nothing_found(self, data: Data, unit: Searched, bounds: Bounds) -> str:
+        """What an error says of a unit without a formula."""
+        by = "" if unit.ranked.gap == 0 else " that the search found (search='certified' looks at all)"
+        kind = "samples" if data.groups is None else "groups"
+        parts = " of either part" if data.heldout.size else ""
+        return (
+            f"no formula of up to {self.length} literals{by} holds on between {bounds.least} and {bounds.most} of the "
+            f"{data.searched.size} searched samples, and holds and fails on at least {bounds.support} {kind}{parts}; widen "
+            f"min_fraction={self.min_fraction} and max_fraction={self.max_fraction}, or lower min_support={bounds.support}"
+        )
+
+    def choose(self, data: Data, unit: Searched, bounds: Bounds) -> list[Formula]:
         """The formulas of a unit, the one that names it first."""
         ranked = unit.ranked
         found = ranked.best.found if self.prefer != "short" and not data.heldout.size else ranked.found
-        candidates = list(dict.fromkeys(data.shorten(one.formula) for one in found))
-        supported = [one for one in candidates if data.supports(one, self.min_support)] or candidates
+        shorter = [(one.formula, data.shorten(one.formula)) for one in found]
+        supported = list(dict.fromkeys(short if bounds.admit(short) else whole for whole, short in shorter))
         best = supported[: len(ranked.best.found)]
         if self.prefer != "short":
             return best

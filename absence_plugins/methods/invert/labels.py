@@ -93,8 +93,8 @@ def label_units(
             q: with its mean rank, and the share of its samples on which the formula holds. None: every sample is
             independent, but for exact copies, which are found by their activations (three units or more, not integers),
             reported by an :class:`~absence_plugins.core.AbsenceWarning` and grouped.
-        min_support: least number of independent samples on which a formula must hold, and on which it must fail, in
-            either part, beside the two fractions. By default 5 (of parts of fewer than 50 samples a tenth): with fewer
+        min_support: least number of independent samples (or groups with such a sample) on which a formula must hold, and
+            on which it must fail, in either part, beside the two fractions. The search keeps no other formula. By default 5 (of parts of fewer than 50 samples a tenth): with fewer
             the standard error of an AUC is above 0.13, and chance alone wins the search.
         prefer: which of the formulas found is the name. "short": every literal must earn its place by description
             length (:mod:`~absence_plugins.methods.invert.choosing`), measured on the searched samples; "score" (or
@@ -179,9 +179,9 @@ def label_units(
 
 def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
     """All units' labels, q still open."""
-    bounds = wanted.bounds(data.searched)
+    bounds = wanted.bounds(data)
     found: list[UnitLabel] = []
-    table, size = data.table, data.searched.size
+    table = data.table
     step = max(1, CHUNK // len(table))
     with tqdm(total=table.shape[1], desc="naming units", disable=not progress) as bar:
         for start in range(0, table.shape[1], step):
@@ -190,15 +190,8 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
             later = wanted.directed(data.heldout, block) if ranks is not None and wanted.score != "auc" else None
             for u, unit in enumerate(wanted.find(data, block, bounds)):
                 if not unit.ranked.best.found:
-                    found_by = (
-                        "" if unit.ranked.gap == 0 else " that the search found (search='certified' looks at all)"
-                    )
-                    raise ValueError(
-                        f"no formula of up to {wanted.length} literals{found_by} holds on between {bounds.least} and "
-                        f"{bounds.most} of the {size} searched samples; widen min_fraction={wanted.min_fraction} and "
-                        f"max_fraction={wanted.max_fraction}, or lower min_support={bounds.support}"
-                    )
-                formulas = wanted.choose(data, unit)
+                    raise ValueError(wanted.say_nothing_found(data, unit, bounds))
+                formulas = wanted.choose(data, unit, bounds)
                 part = None if ranks is None else HeldOut(data.heldout, ranks[u], data.rows, data.place)
                 judged = judge(formulas, unit.score, part)
                 rates: list[list[float]] = [unit.rate(data, formulas)]

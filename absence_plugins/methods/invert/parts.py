@@ -13,6 +13,7 @@ from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import split
 from absence_plugins.methods.invert.inputs import Truth, refuse_constant
 from absence_plugins.methods.invert.scores import Order, auc_of, known_auc, rank_sums
+from absence_plugins.methods.invert.support import Support
 from absence_plugins.methods.invert.table import Array, Columns, columns_of, merge_truths
 
 Score = Callable[[Sequence[Formula]], list[tuple[float, float]]]
@@ -83,14 +84,6 @@ class Part:
         """Of truths per label row, arrays [..., R], those per sample [..., n]."""
         own = self.row_of.cpu().numpy()
         return Truth(rows.true[..., own], rows.false[..., own])
-
-    def support(self, rows: Truth) -> int:
-        """The smaller number of independent samples on which a formula holds, or fails, of its truth per row [R]."""
-        if self.groups is None:
-            weight = self.weight.cpu().numpy()
-            return int(min(weight @ rows.true, weight @ rows.false))
-        truth = self.truth(rows)
-        return min(len(np.unique(self.groups[one])) for one in (truth.true, truth.false))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +167,14 @@ class Data:
         share = float(self.searched.weight.cpu().numpy() @ self.truth(formula).known) / self.searched.size
         return self.searched.independent * share
 
-    def supports(self, formula: Formula, support: int | None) -> bool:
-        """Whether it holds, and fails, on enough independent samples of either part."""
-        parts = [part for part in (self.searched, self.heldout) if part.size]
-        if len(parts) == 1 and self.groups is None:
-            return True  # the search saw to it
-        return all(part.support(self.truth(formula)) >= part.fewest(support) for part in parts)
+    def supports(self, least: int | None) -> tuple[Support, ...]:
+        """What counts independent samples of the parts, where the numbers of searched samples do not say it all."""
+        parts = [self.searched] if self.groups is not None else []
+        parts += [self.heldout] if self.heldout.size else []
+        return tuple(
+            Support.of(self.rows, self.place, part.row_of.cpu().numpy(), part.groups, part.fewest(least))
+            for part in parts
+        )
 
     def shorten(self, formula: Formula) -> Formula:
         """Without literals that change nothing on the searched samples; the exact search leaves none of up to two."""

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from absence_plugins.methods.invert.candidates import Candidates, Extensions, Found, Literals, Pairs
+from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.measures import Measure
 from absence_plugins.methods.invert.scores import CHUNK
+from absence_plugins.methods.invert.support import Support
 from absence_plugins.methods.invert.table import Array, Columns
 
 FIRST = 64  # candidates looked at first; more where many of them say the same
@@ -27,23 +29,30 @@ class Bounds:
         least, most: numbers of samples, where all are known.
         shares: of those on which a formula is known.
         support: least number on which it must hold, and fail.
+        supports: what counts independent samples, of groups and of the held-out part; none where the numbers of samples
+            above say it all.
     """
 
     least: int
     most: int
     shares: tuple[float, float] = (0.0, 1.0)
     support: int = 1
+    supports: tuple[Support, ...] = ()
 
     @classmethod
-    def of(cls, low: float, high: float, support: int, samples: int) -> Bounds:
+    def of(cls, low: float, high: float, support: int, samples: int, supports: tuple[Support, ...] = ()) -> Bounds:
         """From shares of ``samples`` and a least number on either side."""
         slack = 1e-9 * samples  # 0.07 * 100 is 7.000000000000001
         least, most = math.ceil(low * samples - slack), math.floor(high * samples + slack)
-        return cls(max(support, least), min(samples - support, most), (low, high), support)
+        return cls(max(support, least), min(samples - support, most), (low, high), support, supports)
 
     def allow(self, count: Tensor) -> Tensor:
         """Whether each count lies within the bounds."""
         return (count >= self.least) & (count <= self.most)
+
+    def admit(self, formula: Formula) -> bool:
+        """Whether a formula rests on enough independent samples; asked of those that would be kept."""
+        return all(one.admits(formula) for one in self.supports)
 
     def allow_known(self, true: Tensor, false: Tensor) -> Tensor:
         """The same of formulas that hold on ``true`` samples, fail on ``false``, and are unknown on the others."""
@@ -166,8 +175,10 @@ def _best_first(values: Tensor, floor: float) -> Iterator[tuple[Array, Array]]:
         below, count = low, 8 * count
 
 
-def _distinct(columns: Columns, values: Tensor, floor: float, wanted: int, candidates: Candidates) -> list[Found]:
-    """The best ``wanted`` candidates of different truth, by their ``values``."""
+def _distinct(
+    columns: Columns, values: Tensor, bounds: Bounds, floor: float, wanted: int, candidates: Candidates
+) -> list[Found]:
+    """The best ``wanted`` candidates of different truth that have support, by their ``values``."""
     found: dict[bytes, Found] = {}
     for index, value in _best_first(values, floor):
         order = np.lexsort((*candidates.keys(index), -value))
@@ -179,7 +190,9 @@ def _distinct(columns: Columns, values: Tensor, floor: float, wanted: int, candi
                     return list(found.values())
                 truth = packed.tobytes()
                 if truth not in found:
-                    found[truth] = Found.of(columns, candidates.spell(int(i)), truth, float(v))
+                    made = Found.of(columns, candidates.spell(int(i)), truth, float(v))
+                    if bounds.admit(made.formula):
+                        found[truth] = made
     return list(found.values())
 
 
@@ -189,7 +202,7 @@ def _literals(columns: Columns, total: Tensor, measure: Measure, bounds: Bounds,
     values = measure.values(torch.cat([total, -total], 1), count, measure.fired[:, None], bounds.allow(count))
     candidates = Literals(columns)
     for ranking, own in zip(rankings, values, strict=True):
-        ranking.add(_distinct(columns, own, -torch.inf, ranking.limit, candidates))
+        ranking.add(_distinct(columns, own, bounds, -torch.inf, ranking.limit, candidates))
 
 
 def _pairs(
@@ -220,7 +233,7 @@ def _pairs(
             first, second = literal[u, start:stop, None], literal[u, None, start:]
             total = torch.stack([joint, first - joint, second - joint, joint - first - second])
             values = measure.rate(torch.cat([total, -total]), ready, measure.fired[u]).flatten()
-            ranking.add(_distinct(columns, values, ranking.floor, ranking.limit, candidates))
+            ranking.add(_distinct(columns, values, bounds, ranking.floor, ranking.limit, candidates))
 
 
 def _extensions(
@@ -257,6 +270,6 @@ def _extensions(
         for own, size, limit in zip(part, sizes, wanted[start : start + step], strict=True):
             candidates = Extensions(columns, own, packed[at : at + size])
             scores = values[at : at + size].flatten()
-            result.append(_distinct(columns, scores, -torch.inf, limit, candidates) if size else [])
+            result.append(_distinct(columns, scores, bounds, -torch.inf, limit, candidates) if size else [])
             at += size
     return result

@@ -91,7 +91,8 @@ def search_known(
     scores = rating.score(literals.holds, literals.fails)
     allowed = bounds.allow_known(literals.holds.sum(1), literals.fails.sum(1))
     singles = Ranking(2 * len(literals.columns))
-    singles.add(literals.found(i, float(scores[i])) for i in allowed.nonzero()[:, 0].tolist())
+    within = (literals.found(i, float(scores[i])) for i in allowed.nonzero()[:, 0].tolist())
+    singles.add(one for one in within if bounds.admit(one.formula))
     best.add(singles.found)
     everything = Ranking(2 * len(literals.columns))
     everything.add(literals.found(i, float(scores[i].nan_to_num())) for i in range(len(scores)))
@@ -137,7 +138,7 @@ def extend(literals: Literals, bases: Sequence[Found], rating: Rating, bounds: B
         false = torch.where(either, one.false & other.false, one.false | other.false)
         values = rating.score(true, false).cpu().numpy()
         floor = ranking.found[-1].value if len(ranking.found) == wanted else -np.inf
-        _add(ranking, literals, bases, (op.cpu().numpy(), f.cpu().numpy(), i.cpu().numpy()), values, floor)
+        _add(ranking, literals, bases, bounds, (op.cpu().numpy(), f.cpu().numpy(), i.cpu().numpy()), values, floor)
     return ranking.found
 
 
@@ -157,9 +158,9 @@ def _all_pairs(literals: Literals) -> list[Found]:
 
 
 def _add(
-    ranking: Ranking, literals: Literals, bases: Sequence[Found], place: tuple[Array, Array, Array], values: Array, floor: float
+    ranking: Ranking, literals: Literals, bases: Sequence[Found], bounds: Bounds, place: tuple[Array, Array, Array], values: Array, floor: float
 ) -> None:  # fmt: skip
-    """Spell the candidates that reach ``floor`` and are not what a literal or their base says already."""
+    """Spell the candidates that reach ``floor``, have support, and are not what a literal or their base says already."""
     columns, j = literals.columns, len(literals.columns)
     kept: dict[bytes, Found] = {}
     for n in np.argsort(-values, kind="stable"):
@@ -173,7 +174,7 @@ def _add(
             continue
         formula = base.formula | columns.spelled[side][c] if op else base.formula & columns.spelled[side][c]
         made = Found.of(columns, formula, truth, float(values[n]))
-        if truth not in kept or made.key < kept[truth].key:
+        if (truth not in kept or made.key < kept[truth].key) and bounds.admit(made.formula):
             kept[truth] = made
         if len(kept) == ranking.limit:
             floor = max(floor, float(values[n]))
