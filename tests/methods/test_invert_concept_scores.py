@@ -65,7 +65,7 @@ def test_held_out_scores_change_no_threshold_and_no_search(groups: Tensor | None
         assert (other.best.auc, other.best.formula) == (one.best.auc, one.best.formula)
         assert other.best.heldout_auc != one.best.heldout_auc
     moved = scores.clone()
-    moved[~is_heldout] += 0.1  # the searched ones do count
+    moved[~is_heldout] += 0.01  # the searched ones do count
     assert (
         label(units, ConceptScores(moved), seed=3, groups=groups).settings["thresholds"] != first.settings["thresholds"]
     )
