@@ -180,6 +180,11 @@ def label_units(
 def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
     """All units' labels, q still open."""
     bounds = wanted.bounds(data)
+    if 2 * bounds.support > data.searched.size:
+        raise ValueError(
+            f"min_support={bounds.support}: no formula can hold on so many samples, and fail on as many, of the "
+            f"{data.searched.size} that are searched; lower it"
+        )
     found: list[UnitLabel] = []
     table = data.table
     step = max(1, CHUNK // len(table))
@@ -194,7 +199,7 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
                 formulas = wanted.choose(data, unit, bounds)
                 part = None if ranks is None else HeldOut(data.heldout, ranks[u], data.rows, data.place)
                 judged = judge(formulas, unit.score, part)
-                rates: list[list[float]] = [unit.rate(data, formulas)]
+                rates = [unit.rate(data, formulas) if unit.rating is not None else [one.auc for one in judged]]
                 if later is not None:
                     rating = Rating.of(wanted.score, later[u], unit.threshold)
                     rates.append(rating.score(*data.masks(data.heldout, formulas)).tolist())
