@@ -70,6 +70,7 @@ def planted_figure(table: PlantedTable) -> Figure:
     bar.ax.tick_params(labelsize=6)
     bar.outline.set_visible(False)
     figure.supxlabel(
-        "share / faithfulness (1: best order, 0: best order that never saw the network); –: no answer, or not measured", fontsize=6.5
+        "share / faithfulness (1: best order, 0: best order that never saw the network); –: no answer, or not measured",
+        fontsize=6.5,
     )
     return figure
