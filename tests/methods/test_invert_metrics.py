@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from absence_plugins.methods.invert import auroc, name_scores, sanity_test
+from absence_plugins.methods.invert import auroc, label_units, name_scores, sanity_test
 
 NAN = float("nan")
 
@@ -68,3 +68,26 @@ def test_bad_input_is_named(change: dict[str, object], message: str) -> None:
     arguments = good | change
     with pytest.raises(ValueError, match=message):
         sanity_test(arguments.pop("activations"), arguments.pop("truth"), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1.0, 1e200, 5e307])
+def test_correlation_does_not_depend_on_the_scale(scale: float) -> None:
+    values, truth = np.array([1.0, 2.0, 3.0]), np.array([0, 0, 1])
+    expected = np.corrcoef(values, truth)[0, 1]
+    assert name_scores(scale * values, truth)["correlation"] == pytest.approx(
+        expected, abs=1e-3 if scale < 1e-300 else 1e-12
+    )
+    assert name_scores(-scale * values, truth)["correlation"] == pytest.approx(-expected, abs=1e-3)
+    units = scale * (np.random.default_rng(0).permutation(40) / 40)
+    labels = units[:, None] > scale * np.array([0.3, 0.8])
+    found = label_units(units, labels, ["a", "b"], score="correlation", holdout=0, progress=False)[0]
+    assert found.best.score > 0.8
+
+
+def test_infinite_activations_have_no_correlation() -> None:
+    values, truth = [0.0, 1.0, float("inf")], [0, 0, 1]
+    for call in (lambda: name_scores(values, truth), lambda: sanity_test([*values, 2.0], [0, 0, 1, 1], "correlation")):
+        with pytest.raises(ValueError, match="infinite activations is not defined; clip them"):
+            call()
+    assert sanity_test([*values, 2.0], [0, 0, 1, 1], "auc").value == 1.0
+    assert name_scores([0.1, 0.1, 0.1], truth)["correlation"] == 0.0

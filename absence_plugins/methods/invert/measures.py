@@ -77,13 +77,15 @@ class Measure:
 
 
 def standardize(values: Tensor) -> Tensor:
-    """[U, N] -> float64 of mean 0 and variance 1 per unit; 0 where a unit is constant.
+    """[U, N] finite -> float64 of mean 0 and variance 1 per unit; 0 where a unit is constant. Squares do not overflow.
 
     >>> standardize(torch.tensor([[1.0, 3.0], [2.0, 2.0]])).tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
     """
     double = values.double()
+    double = double / double.abs().amax(1, keepdim=True)
     centered = double - double.mean(1, keepdim=True)
+    centered /= centered.abs().amax(1, keepdim=True)
     deviation = centered.square().mean(1, keepdim=True).sqrt()
     flat = (values == values[:, :1]).all(1, keepdim=True)
     return torch.where(flat, 0.0, centered / deviation)

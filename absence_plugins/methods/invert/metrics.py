@@ -17,6 +17,7 @@ import torch
 from absence_plugins.core.checks import check_choice, check_integer, check_seed
 from absence_plugins.methods.invert.groups import center_ranks
 from absence_plugins.methods.invert.inputs import as_activations, as_truth
+from absence_plugins.methods.invert.measures import standardize
 from absence_plugins.methods.invert.table import Array
 
 NOTICED = 0.1  # share of what a score has above chance that it must lose
@@ -37,7 +38,8 @@ def name_scores(activations: Any, truth: Any) -> dict[str, float]:
     Sign: all are high where the unit is high on samples on which the name holds.
 
     Raises:
-        ValueError: activations that are NaN, other labels, lengths that differ, a name that holds, or fails, nowhere.
+        ValueError: activations that are NaN or infinite, other labels, lengths that differ, a name that holds, or fails,
+            nowhere.
 
     >>> name_scores([0.9, 0.8, 0.1, 0.2], [1, 0, 0, 0])["auprc"]
     1.0
@@ -163,9 +165,12 @@ def _iou(values: Array, holds: Array) -> float:
 
 
 def _correlation(values: Array, holds: Array) -> float:
-    a, b = values - values.mean(), holds - holds.mean()
-    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float(a @ b) / scale if scale > 0 else 0.0
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "the correlation with infinite activations is not defined; clip them, or leave those samples out"
+        )
+    both = standardize(torch.from_numpy(np.stack([values, holds])))
+    return float((both[0] * both[1]).mean())
 
 
 SCORES: dict[str, Callable[[Array, Array], float]] = {
