@@ -107,7 +107,12 @@ class LabelFile:
         """As typed. Raises ValueError for a threshold that is neither a number nor auto."""
         if threshold is None or threshold == CHOSEN:
             return cls(path, kind, threshold)
-        return cls(path, kind, float(threshold))
+        try:
+            return cls(path, kind, float(threshold))
+        except ValueError:
+            raise ValueError(
+                f"--labels-threshold {threshold!r} must be a number from 0 to below 1, or {CHOSEN}"
+            ) from None
 
 
 def file_samples(

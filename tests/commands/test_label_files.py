@@ -288,3 +288,9 @@ def test_hypernyms_that_fit_nothing_are_said(folder: Path) -> None:
     samples = file_samples(Path("photos"), load_model("digits"), LabelFile(folder / "labels.pt"), "labels.json")
     assert samples.names[:2] == ("loop", "dark")
     assert len(samples.names) == 3  # what loop is a kind of, in INVERT's own JSON
+
+
+def test_a_threshold_is_one_number() -> None:
+    assert LabelFile.of(Path("a.csv"), "table", "0.5").threshold == 0.5
+    with pytest.raises(ValueError, match=r"--labels-threshold '0\.2,0\.5' must be a number from 0 to below 1, or auto"):
+        LabelFile.of(Path("a.csv"), "table", "0.2,0.5")

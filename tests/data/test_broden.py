@@ -146,3 +146,19 @@ def test_random_masks_come_back(tmp_path: Path) -> None:
         for c, name in enumerate(found.names):
             share = (own == int(name[1:])).reshape(3, 2, 2, 4).mean((1, 3))
             assert masks[n, :, :, c].tolist() == (share.astype(np.float32) >= np.float32(0.2)).tolist()
+
+
+def test_columns_and_names_are_of_their_own(folder: Path) -> None:
+    index, labels = folder / "index.csv", folder / "label.csv"
+    whole = index.read_text(encoding="utf-8")
+    for path, text, message in (
+        (index, whole.replace("scene,texture", "scene,scene", 1), r"index\.csv has the column 'scene' twice"),
+        (index, whole.replace("dtd/c.jpg", ""), r"index\.csv, line 4: the cell of image is empty"),
+        (labels, LABELS.replace("dotted", ""), r"label\.csv, line 7: the cell of name is empty"),
+    ):
+        kept = path.read_bytes()
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            read_broden(folder)
+        path.write_bytes(kept)
+    assert read_broden(folder).images[2] == "dtd/c.jpg"

@@ -17,7 +17,10 @@ from absence_plugins.data.labels import (
     read_cub,
     read_image_table,
     read_invert,
+    read_invert_parents,
+    read_labels,
     read_open_images,
+    read_score_table,
 )
 from absence_plugins.methods.invert import auroc, concepts_from_folder
 
@@ -105,6 +108,18 @@ def test_minus_one_means_the_same_whichever_columns_are_asked_for(tmp_path: Path
     assert {name: [row[k] for row in rows(found)] for k, name in enumerate(found.names)} == {
         name: expected[name] for name in columns or expected
     }
+
+
+def test_scores_are_finite_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'file,dog,cat,note\na,0.31,-1e-05,1_0\nb,?,"0,5",2\n')
+    with pytest.warns(AbsenceWarning, match="1 columns hold other cells than numbers and were left out: note"):
+        found = read_score_table(path)
+    assert found.to_dict() == {"images": ["a", "b"], "names": ["dog", "cat"], "concepts": [[0.31, -1e-05], [None, 0.5]]}
+    with pytest.raises(ValueError, match="the column 'dog' is named twice"):
+        read_score_table(path, ["dog", "dog"])
+    for cell in ("inf", "-Infinity", "1e999"):
+        with pytest.raises(ValueError, match=f"line 3: dog of 'b' is {cell}; leave the cell blank if unknown"):
+            read_score_table(write(path, f"file,dog\na,1.5\nb,{cell}\n"))
 
 
 def test_numbers_as_programs_write_them(tmp_path: Path) -> None:
@@ -243,8 +258,10 @@ def test_open_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 3: the cell of the image or the label is empty"):
         read_open_images(write(path, text.replace("a,crowd", ",crowd")))
     write(path, text)
-    with pytest.raises(ValueError, match="line 2: /m/1 is called 'Crane' and 'Bird'"):
-        read_open_images(path, write(names, "/m/1,Crane\n/m/1,Bird\n"))
+    boxable = write(tmp_path / "boxable-class-descriptions.csv", "/m/1,Crane\n")
+    assert read_labels(path).names == ("Crane (/m/1)", "Crane (/m/2)")  # of both tables
+    with pytest.raises(ValueError, match="line 1: /m/1 is called 'Bird' and 'Crane'"):
+        read_open_images(path, [write(boxable, "/m/1,Bird\n"), names])
 
 
 def test_the_labels_of_invert(tmp_path: Path) -> None:
@@ -278,6 +295,13 @@ def test_keys_of_invert_are_the_numbers_of_the_columns(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_invert(tmp_path / "labels.pt", write(path, text))
+    for text, message in (
+        ('{"0": {"offset": "n1", "parents": 5}}', "the hypernyms of '0' are 5; write a name or a list"),
+        ('{"0": {"parents": ["a"]}, "0": {"parents": ["b"]}}', "the key '0' comes twice"),
+        ('{"0": {"offset": "n1", "parent": "a"}, "1": {"offset": "n1"}}', "two concepts are called"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_invert_parents(write(path, text))
     with pytest.raises(ValueError, match="the image 'a' twice"):
         read_invert(tmp_path / "labels.pt", write(path, json.dumps({str(k): f"n{k}" for k in range(11)})), ["a"] * 11)
 

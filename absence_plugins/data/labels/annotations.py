@@ -79,7 +79,7 @@ def read_coco(path: Path | str, wanted: Wanted | None = None) -> ImageLabels:
 
 
 def read_open_images(
-    labels: Path | str, descriptions: Path | str | None = None, wanted: Wanted | None = None
+    labels: Path | str, descriptions: Path | str | Sequence[Path] | None = None, wanted: Wanted | None = None
 ) -> ImageLabels:
     r"""Open Images' verified labels of images: ``...-human-imagelabels.csv`` (ImageID, Source, LabelName, Confidence).
 
@@ -87,7 +87,7 @@ def read_open_images(
 
     Args:
         labels: the table.
-        descriptions: ``class-descriptions.csv`` (label, name); None: the labels are the names.
+        descriptions: ``class-descriptions.csv`` (label, name), one or several; None: the labels are the names.
         wanted: whether an image of this name is read; None: all are. All of Open Images do not fit into memory.
 
     Raises ValueError for a table without these columns, a confidence between 0 and 1, two answers of one label.
@@ -125,8 +125,8 @@ def read_open_images(
     for (image, label), answer in answers.items():
         concepts[row_of[image], column[label]] = float(answer)
     said: dict[str, str] = {}
-    if descriptions is not None:
-        listed = read_table(descriptions)
+    for path in [descriptions] if isinstance(descriptions, (str, Path)) else descriptions or ():
+        listed = read_table(path)
         for number, row in enumerate(listed.rows):
             if len(row) >= 2 and said.setdefault(row[0], row[1]) != row[1]:
                 raise ValueError(f"{listed.place(number)}: {row[0]} is called {said[row[0]]!r} and {row[1]!r}")
@@ -174,7 +174,8 @@ def read_invert(labels: Path | str, description: Path | str, images: Sequence[st
 def read_invert_parents(path: Path | str) -> dict[str, list[str]] | None:
     """Child -> hypernyms, by the names that :func:`read_invert` gives; None if a file is no such JSON.
 
-    An entry's ``hypernyms`` (or ``parents``, ``hypernym``, ``parent``) are offsets, keys or names, one or a list.
+    An entry's ``hypernyms`` (or ``parents``, ``hypernym``, ``parent``) are offsets, keys or names, one or a list. Raises
+    ValueError for a key or concept that comes twice, or hypernyms that are no names.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "concepts.json"
@@ -195,6 +196,10 @@ def read_invert_parents(path: Path | str) -> dict[str, list[str]] | None:
     ]
     if not any(own):
         return None
+    _load(path)  # rejects a key that comes twice
+    for (key, _, _), words in zip(entries, own, strict=True):
+        if not isinstance(words, (str, list, type(None))):
+            raise ValueError(f"{path}: the hypernyms of {key!r} are {words!r}; write a name or a list of names")
     names = _spell(entries)
     known = {word: name for (key, offset, _), name in zip(entries, names, strict=True) for word in (key, offset)}
     listed = [[one] if isinstance(one, str) else list(map(str, one or ())) for one in own]

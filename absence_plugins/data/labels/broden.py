@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from absence_plugins.data.encodings import read_text
 from absence_plugins.data.file_names import index_files, key_of
-from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, settle
+from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, find_repeated, settle
 
 OTHERS = ("image", "split", "ih", "iw", "sh", "sw")  # columns of index.csv that are no kind of concept
 SHOWN = 3
@@ -253,9 +253,15 @@ def _read_rows(path: Path, *needed: str) -> list[tuple[int, dict[str, str]]]:
         if "" in row or None in row.values():
             raise ValueError(f"{path}, line {line}: another number of cells than the header has")
         found.append((line, {key.strip(): cell.strip() for key, cell in row.items()}))
+    head = [name.strip() for name in reader.fieldnames or ()]
+    if (twice := find_repeated(head)) is not None:
+        raise ValueError(f"{path} has the column {twice!r} twice")
     missing = [name for name in needed if not found or name not in found[0][1]]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}, or no rows")
+    for line, row in found:
+        if blank := [name for name in needed if name != "category" and not row[name]]:
+            raise ValueError(f"{path}, line {line}: the cell of {blank[0]} is empty")
     return found
 
 

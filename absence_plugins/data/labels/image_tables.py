@@ -20,6 +20,7 @@ NOT_VISIBLE, CERTAIN = 1, 4  # of CUB's certainties; 2: guessing, 3: probably
 ANSWERS = [(value, str(certainty)) for value in "01" for certainty in range(NOT_VISIBLE, CERTAIN + 1)]
 SHOWN = 3
 NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 
 
 def read_image_table(
@@ -85,7 +86,7 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
     Returns:
         Images, names, and scores [N, K] in place of labels, NaN where unknown; for ``ConceptScores``.
 
-    Raises ValueError for no table, a column that does not exist, or none with numbers.
+    Raises ValueError for no table, a column that does not exist or is named twice, none with numbers, an infinite score.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
@@ -102,7 +103,15 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
             raise ValueError(
                 f"{table.table.path} has no column of numbers {missing[0]!r}; there are: {', '.join(table.names)}"
             )
+        if (twice := find_repeated(columns)) is not None:
+            raise ValueError(f"the column {twice!r} is named twice")
         found = [table.names.index(name) for name in columns]
+    for key, row in zip(table.cells, values, strict=True):
+        for column in found:
+            if math.isinf(row[column] or 0.0):
+                raise ValueError(
+                    f"{table.where(key, column)} is {table.cells[key][column]}; leave the cell blank if unknown"
+                )
     if not found:
         raise ValueError(f"{table.table.path}: no column holds nothing but numbers")
     others = [name for k, name in enumerate(table.names) if k not in found]
@@ -115,11 +124,9 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
 
 def _read_score(cell: str) -> float | None:
     """A number, NaN for a cell that is unknown, None for another one."""
-    try:
-        value = float(cell.replace(",", "."))
-    except ValueError:
-        return math.nan if cell.strip().casefold() in UNKNOWN else None
-    return value if math.isfinite(value) else math.nan
+    if NUMBER.fullmatch(cell) or INFINITE.fullmatch(cell):
+        return float(cell.replace(",", "."))
+    return math.nan if cell.casefold() in UNKNOWN else None
 
 
 def _choose(

@@ -63,7 +63,7 @@ def recognize_labels(path: Path | str) -> str:
     ):
         return "lvis" if b'"neg_category_ids"' in content else "coco"
     head = [line.strip() for line in read_text(path).text.lstrip().split("\n", 2)]
-    if head[0].isdigit() and len(head) > 2 and not re.search(r"[,;\t]", head[1]):
+    if head[0].isdecimal() and len(head) > 2 and not re.search(r"[,;\t]", head[1]):
         return "celeba"
     columns = {cell.strip(' "').casefold() for cell in re.split(r"[,;\t]", head[0])}
     if {"imageid", "labelname", "confidence"} <= columns:
@@ -131,7 +131,7 @@ def _read(
         return read_coco(path, wanted)
     if kind == "openimages":
         beside = sorted(path.parent.glob("*class-descriptions*.csv"))
-        return read_open_images(path, beside[0] if beside else None, wanted)
+        return read_open_images(path, beside, wanted)
     if kind == "broden":
         return read_broden(path, wanted=wanted)
     if kind == "cub":
