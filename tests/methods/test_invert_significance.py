@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import hypergeom
+from scipy.stats import binom, hypergeom
 
 from absence_plugins.methods.invert import significance
-from absence_plugins.methods.invert.groups import center_ranks
+from absence_plugins.methods.invert.groups import average, center_ranks, collapse, strata_of
 from absence_plugins.methods.invert.significance import permutation_p
 
 
@@ -98,3 +98,35 @@ def test_groups_of_shares_agree_with_random_draws() -> None:
         assert significance._mixed_p(values, share, total) == pytest.approx((drawn >= total).mean(), rel=0.25)
     large = center_ranks(rng.normal(size=600))
     assert 0 <= permutation_p(large, rng.integers(0, 3, 600) / 2) <= 1
+
+
+def test_values_change_places_within_strata_only() -> None:
+    rng = np.random.default_rng(0)
+    strata = np.repeat([0, 1, 2], [4, 4, 1])
+    orders = np.array([
+        [*one, *(4 + np.array(two)), 8] for one in itertools.permutations(range(4)) for two in itertools.permutations(range(4))
+    ])  # fmt: skip
+    asked = 0
+    for _ in range(150):
+        values = center_ranks(rng.normal(size=9))
+        holds = rng.choice([0.0, 1.0, 0.5], 9)
+        expected = (values[orders] @ holds >= values @ holds - 1e-9).mean()
+        if expected < 0.15:
+            assert permutation_p(values, holds, strata) == pytest.approx(expected, abs=4 * np.sqrt(expected / 9999))
+            asked += 1
+    assert asked > 3
+
+
+@pytest.mark.parametrize("share", [(1.0, 0.0), (0.7, 0.1)])
+def test_groups_of_unequal_size_are_calibrated(share: tuple[float, float]) -> None:
+    sizes = np.repeat([1, 30], [10, 60]) if share[0] == 1 else np.repeat([1, 30], [20, 60])
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    likely, found, runs = np.where(sizes == 1, *share), 0, 120
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        holds = (rng.random(len(sizes)) < likely)[groups]
+        ranks = collapse(center_ranks(rng.normal(size=len(groups))), groups)  # a mean of 30 varies less than one alone
+        found += permutation_p(ranks, average(holds, groups), strata_of(groups)) <= 0.05
+    assert found <= binom.ppf(0.999, runs, 0.05)
+    if share[0] == 1:
+        assert found == 0  # the size says all of the concept, so nothing can be told apart

@@ -103,6 +103,15 @@ def average(values: Array, groups: Array | None) -> Array:
     return values if groups is None else np.bincount(groups, weights=values) / np.bincount(groups)
 
 
+def strata_of(groups: Array | None) -> Array | None:
+    """Of the groups [G] those of about the same size, within a factor of 1.25; None without groups.
+
+    >>> strata_of(np.array([0, 1, 1, 1, 2])).tolist()
+    [0, 4, 0]
+    """
+    return None if groups is None else np.floor(np.log(np.bincount(groups)) / np.log(1.25) + 1e-9).astype(int)
+
+
 def center_ranks(values: Array) -> Array:
     """(number smaller) + (number smaller or equal) - N of every value [N].
 

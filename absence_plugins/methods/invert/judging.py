@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import false_discovery_control, norm
 
 from absence_plugins.methods.invert.formula import Formula
-from absence_plugins.methods.invert.groups import average, center_ranks, collapse
+from absence_plugins.methods.invert.groups import average, center_ranks, collapse, strata_of
 from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.parts import Part, Score
 from absence_plugins.methods.invert.results import Negation, ScoredFormula
@@ -48,12 +48,12 @@ class HeldOut:
         """Permutation p-value of "higher where it is true than where it is false" among some samples [n] bool."""
         chosen = truth.known & among
         if bool(chosen.all()):
-            return permutation_p(self.collapsed, average(truth.true, self.part.groups))
+            return permutation_p(self.collapsed, average(truth.true, self.part.groups), strata_of(self.part.groups))
         groups = None if self.part.groups is None else np.unique(self.part.groups[chosen], return_inverse=True)[1]
         if not chosen.any():
             return 1.0
         values = center_ranks(average(self.ranks[chosen], groups))
-        return permutation_p(values, average(truth.true[chosen], groups))
+        return permutation_p(values, average(truth.true[chosen], groups), strata_of(groups))
 
     def auc(self, truth: Truth) -> tuple[float | None, float]:
         """AUC (None without a sample on either side) and share of the known samples on which it holds."""

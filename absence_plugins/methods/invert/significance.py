@@ -27,12 +27,14 @@ DRAWS = 9999
 STRAIGHT = 1e-3  # a skewness up to here is none
 
 
-def permutation_p(values: Array, holds: Array) -> float:
+def permutation_p(values: Array, holds: Array, strata: Array | None = None) -> float:
     """One-sided p-value of "``values`` are no higher where ``holds``" over all rearrangements of the values.
 
     Args:
         values: [N] whole numbers, such as mid-ranks times two.
         holds: [N] of 0 and 1, or, for groups of samples, the share of the group in [0, 1].
+        strata: [N] whole numbers; only values of one stratum change places. The mean of a large group varies less than
+            that of a small one, so they are not exchangeable (:func:`~.groups.strata_of`). None: all are one.
 
     Returns:
         P(T >= observed T) for T = sum of values times holds; 1 where all values or all of ``holds`` are the same.
@@ -49,6 +51,8 @@ def permutation_p(values: Array, holds: Array) -> float:
         raise ValueError("values and holds must be finite; NaN and infinity have no permutation p-value")
     if len(values) < 2 or np.ptp(values) == 0 or np.ptp(holds) == 0:
         return 1.0
+    if strata is not None and np.ptp(strata) > 0:
+        return _stratified_p(values, holds, strata)
     total = float(values @ holds)
     if ((holds == 0) | (holds == 1)).all():
         return float(_drawn_p(values, int(holds.sum()), total))
@@ -144,8 +148,17 @@ def _tail(n: int, centered: Array, second: Array, third: Array, excess: Array) -
 
     A negative skewness counts as 0: the upper tail is then lighter than the normal one, which is on the safe side.
     """
+    return _type_three(*_moments(n, centered, second, third), excess)
+
+
+def _moments(n: int, centered: Array, second: Array, third: Array) -> tuple[Array, Array]:
+    """Variance and third central moment of that sum."""
     variance = second * (centered**2).sum() / max(1, n - 1)
-    skewness = n * third * (centered**3).sum() / max(1, (n - 1) * (n - 2))
+    return variance, n * third * (centered**3).sum() / max(1, (n - 1) * (n - 2))
+
+
+def _type_three(variance: Array, skewness: Array, excess: Array) -> Array:
+    """P(a sum with these moments exceeds its mean by ``excess``)."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         deviation = np.sqrt(variance)
         z = np.where(deviation > 0, (excess - 1) / deviation, np.where(excess <= 0, -np.inf, np.inf))
@@ -153,6 +166,30 @@ def _tail(n: int, centered: Array, second: Array, third: Array, excess: Array) -
         shape = 4 / np.maximum(skew, STRAIGHT) ** 2
         tail: Array = gammaincc(shape, np.maximum(0, shape + np.nan_to_num(z) * np.sqrt(shape)))
     return np.where((skew > STRAIGHT) & np.isfinite(z), tail, ndtr(-z))
+
+
+def _stratified_p(values: Array, holds: Array, strata: Array) -> float:
+    """Rearrangements within strata: random ones, or the moments of the sum, which are those of the strata, added."""
+    parts = [np.flatnonzero(strata == one) for one in np.unique(strata)]
+    parts = [one for one in parts if np.ptp(values[one]) > 0 and np.ptp(holds[one]) > 0]
+    if not parts:
+        return 1.0
+    variance = skewness = excess = np.array(0.0)
+    for one in parts:
+        centered, y = values[one] - values[one].mean(), holds[one] - holds[one].mean()
+        moments = _moments(len(one), centered, (y**2).sum(), (y**3).sum())
+        variance, skewness, excess = variance + moments[0], skewness + moments[1], excess + centered @ y
+    p = float(_type_three(variance, skewness, excess))
+    if len(values) > GROUPS or p > LIKELY:
+        return p
+    generator = np.random.default_rng(0)
+    slack = 1e-9 * max(1.0, np.abs(values).sum())
+    drawn = np.zeros(DRAWS)
+    for one in parts:
+        means = values[one].mean() * holds[one].sum()
+        drawn += generator.permuted(np.broadcast_to(values[one], (DRAWS, len(one))), axis=1) @ holds[one] - means
+    counted = float((1 + (drawn >= float(excess) - slack).sum()) / (DRAWS + 1))
+    return p if counted < 10 / DRAWS else counted
 
 
 def _mixed_p(values: Array, holds: Array, total: float) -> float:
