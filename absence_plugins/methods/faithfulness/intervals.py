@@ -39,10 +39,10 @@ def bound_ratio(above: Tensor, below: Tensor, drawn: Tensor, tiny: float, top: f
     The interval is the hull of two: the studentized bootstrap, t = (s* - s) / se*, which corrects the skew; and
     Fieller's, with a t quantile of (sum below)^2 / sum(below^2) - 1 degrees of freedom, the number of samples that
     carry the denominator. Either alone holds the truth too seldom below 20 samples. A ratio that cannot exceed ``top``
-    is cut there. Where all but fewer than five samples share one ratio m, the spread says nothing about the rest, and
-    the limits are also Fieller's with one more sample of mean size: once as far above m as a ratio can be (``top``;
-    without one 2 m, or m + 1 where that is more), once as far below m, at least at 0. Measured coverage:
-    docs/faithfulness.
+    is cut there. Where at least half of the samples, and all but fewer than five, share one ratio m (within 0.05), the
+    spread says nothing about the rest, and the limits are also Fieller's with one more sample of mean size: once as far
+    above m as a ratio can be (``top``; without one 2 m, or m + 1 where that is more), once as far below m, at least at
+    0. Of ``top`` the half is not asked for. Measured coverage: docs/faithfulness.
 
     Source: Fieller, JRSS B 1954; Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 12; one more sample:
     Agresti and Coull, The American Statistician 1998.
