@@ -15,9 +15,10 @@ from absence_plugins.core.checks import check_choice, check_integer, check_integ
 from absence_plugins.core.groups import as_groups
 from absence_plugins.methods.invert.finding import LONGEST, Wanted
 from absence_plugins.methods.invert.groups import find_copies
-from absence_plugins.methods.invert.inputs import as_activations
+from absence_plugins.methods.invert.inputs import Truth, as_activations
 from absence_plugins.methods.invert.judging import HeldOut, judge, with_q, with_scores
 from absence_plugins.methods.invert.measures import SCORES
+from absence_plugins.methods.invert.near_copies import count_equal_samples, count_near_copies
 from absence_plugins.methods.invert.parts import Data
 from absence_plugins.methods.invert.rating import Rating
 from absence_plugins.methods.invert.results import UnitLabel, UnitLabels
@@ -164,6 +165,8 @@ def label_units(
     if numbers is None and holdout > 0:
         numbers = _grouped_copies(table)
     given = read_concepts(concepts, names, table, holdout, seed, numbers)
+    if numbers is None and holdout > 0:
+        _warn_of_copies(table, given.truth)
     data = Data.of(table, given.truth, given.names, holdout, seed, numbers, given.is_heldout)
     sign = -1.0 if mode == "negative" else 1.0
     wanted = Wanted(length, beam, top, exact_pairs, min_fraction, max_fraction, min_support, prefer, score, search, budget, sign)  # fmt: skip
@@ -228,6 +231,19 @@ def _grouped_copies(table: Tensor) -> Array | None:
             stacklevel=3,
         )
     return numbers
+
+
+def _warn_of_copies(table: Tensor, truth: Truth) -> None:
+    """Say how many samples are probably copies, which are not grouped without being asked."""
+    near, equal = count_near_copies(table), count_equal_samples(table, truth)
+    if near or equal:
+        what = "near copies of others" if near else "equal to others in activation and labels"
+        warnings.warn(
+            f"about {near or equal} of {len(table)} samples are {what}: if they show the same picture, p and q are far too "
+            "small. Name the groups in groups= (on the command line --groups auto finds them), or leave copies out",
+            AbsenceWarning,
+            stacklevel=3,
+        )
 
 
 def _check_shares(least: float, most: float, holdout: float) -> None:
