@@ -79,7 +79,7 @@ class Measure:
 def standardize(values: Tensor) -> Tensor:
     """[U, N] finite -> float64 of mean 0 and variance 1 per unit; 0 where a unit is constant. Squares do not overflow.
 
-    >>> standardize(torch.tensor([[1.0, 3.0], [2.0, 2.0]])).tolist()
+    >>> standardize(torch.tensor([[0.0, 2.0], [2.0, 2.0]])).tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
     """
     double = values.double()
