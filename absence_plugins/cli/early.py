@@ -23,6 +23,7 @@ from absence_plugins.commands.early_checks import (
     check_model_words,
     check_packages,
     check_reference_kind,
+    read_threshold,
 )
 from absence_plugins.core.checks import LARGEST, LARGEST_SEED, MOST_WORKERS, check_choice, check_integer, check_number
 from absence_plugins.core.files import require_folder
@@ -214,19 +215,28 @@ def _check_label(given: Values) -> None:
         if not Path(given["labels"]).is_dir():
             check_file("labels", given["labels"])
         check_choice("--labels-format", given["labels_format"], words.LABEL_FORMATS)
-    elif given.get("labels_format", "auto") != "auto" or "labels_threshold" in given:
-        raise ValueError("--labels-format and --labels-threshold say how --labels are read; name that file, too")
-    threshold = given.get("labels_threshold", words.CHOSEN)
-    if threshold == words.CHOSEN:
-        if "labels_threshold" in given and "hypernyms" in given:
-            raise ValueError(
-                "--hypernyms need labels, and --labels-threshold auto makes them later; write a number there"
-            )
-    else:
-        _check_numbers("--labels-threshold", least=0, most=1)(threshold)
+        check_choice("--labels-minus", given.get("labels_minus", "auto"), words.MEANINGS)
+        _check_threshold(given)
+    elif "labels_threshold" in given or any(
+        given.get(name, "auto") != "auto" for name in ("labels_format", "labels_minus")
+    ):
+        raise ValueError(
+            "--labels-format, --labels-threshold and --labels-minus say how --labels are read; name that file, too"
+        )
     if given.get("hypernyms", words.WORDNET) != words.WORDNET:
         check_file("hypernyms", Path(given["hypernyms"]))
     _check_groups(given, "images")
+
+
+def _check_threshold(given: Values) -> None:
+    if "labels_threshold" not in given or read_threshold(given["labels_threshold"]) != words.CHOSEN:
+        return
+    if "hypernyms" in given:
+        raise ValueError("--hypernyms need labels, and --labels-threshold auto makes them later; write a number there")
+    if given.get("labels_minus", "auto") != "auto":
+        raise ValueError(
+            "--labels-threshold auto takes -1 for a score; leave --labels-minus out, or write a number there"
+        )
 
 
 def _check_report(given: Values) -> None:

@@ -57,8 +57,12 @@ LabelsThreshold = Annotated[
     str | None,
     typer.Option(
         metavar="NUMBER|auto",
-        help="Of a table with probabilities or scores: a concept is present above it; auto: each concept's own, chosen on the searched images.",
+        help="Of a table with probabilities or scores: a concept is present above it; auto: each concept's own, chosen on the searched images (not with --hypernyms).",
     ),
+]
+LabelsMinus = Annotated[
+    str,
+    typer.Option(help="What -1 means in a table: absent, unknown, or auto (absent where the table has no 0)."),
 ]
 Hypernyms = Annotated[
     str | None,

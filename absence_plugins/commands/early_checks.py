@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absence_plugins.commands.known_words import METHODS, REFUSED, RULES, ZENNIT
+from absence_plugins.commands.known_words import CHOSEN, METHODS, REFUSED, RULES, ZENNIT
 from absence_plugins.commands.model_names import check_model_name
 from absence_plugins.core.checks import check_choice
 from absence_plugins.core.nearest import describe_nearest, find_nearest
@@ -29,6 +30,19 @@ def check_images(paths: Sequence[Path]) -> None:
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise ValueError(f"images {', '.join(map(str, missing[:SHOWN]))}{more} do not exist")
+
+
+def read_threshold(text: str) -> float | str:
+    """``--labels-threshold`` as typed: a number, or auto. Raises ValueError for anything else."""
+    if text == CHOSEN:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"--labels-threshold {text!r} must be one number for all concepts, or {CHOSEN}")
+    return number
 
 
 def check_model_words(model: str, weights: str = "none") -> None:

@@ -12,6 +12,7 @@ PREFERENCES = ("short", "score")  # "auc" is "score" where that is AUC
 SEARCHES = ("auto", "certified", "beam")
 PROVEN_LENGTH = 4
 LABEL_FORMATS = ("auto", "table", "celeba", "cub", "coco", "lvis", "openimages", "broden", "invert")
+MEANINGS = ("auto", "absent", "unknown")  # of -1, --labels-minus
 CHOSEN = "auto"  # of --labels-threshold, beside a number
 WORDNET = "wordnet"  # of --hypernyms, beside a file
 BACKGROUNDS = ("none", "virtual", "detectors")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from absence_plugins.commands.early_checks import read_threshold
 from absence_plugins.commands.image_folder import Readable, group_images, readable
 from absence_plugins.commands.known_words import CHOSEN
 from absence_plugins.commands.layers import say_line
@@ -96,23 +97,18 @@ class LabelFile:
         path: of the file, or the folder of Broden or CUB.
         kind: one of :data:`~absence_plugins.data.labels.sources.FORMATS`.
         threshold: of a table with probabilities or scores: present if above; "auto": chosen on the searched images.
+        minus: what -1 means in a table: "absent", "unknown", or "auto".
     """
 
     path: Path
     kind: str = "auto"
     threshold: float | str | None = None
+    minus: str = "auto"
 
     @classmethod
-    def of(cls, path: Path, kind: str = "auto", threshold: str | None = None) -> LabelFile:
+    def of(cls, path: Path, kind: str = "auto", threshold: str | None = None, minus: str = "auto") -> LabelFile:
         """As typed. Raises ValueError for a threshold that is neither a number nor auto."""
-        if threshold is None or threshold == CHOSEN:
-            return cls(path, kind, threshold)
-        try:
-            return cls(path, kind, float(threshold))
-        except ValueError:
-            raise ValueError(
-                f"--labels-threshold {threshold!r} must be a number from 0 to below 1, or {CHOSEN}"
-            ) from None
+        return cls(path, kind, None if threshold is None else read_threshold(threshold), minus)
 
 
 def file_samples(
@@ -157,6 +153,7 @@ def _read_rows(walked: FoundImages, source: LabelFile) -> tuple[ImageLabels, dic
         source.path,
         kind,
         threshold=source.threshold,
+        minus=source.minus,
         wanted=lambda name: key_of(name) in places,
         images=list_files(walked.files, walked.folder) if kind == "invert" else (),
     )

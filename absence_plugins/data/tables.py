@@ -30,6 +30,7 @@ KEY_WORDS = {
     "group": ("group", "groups", "group id", "cluster", "burst", "patient", "patient id", "subject", "original", "source",
               "video", "series", "photograph"),
 }  # fmt: skip
+WEAK_WORDS = ("id", "name", "")  # of files: another column may name them better
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,8 @@ class Columns:
 def read_columns(path: Path | str, key: str, known: Sequence[str] = (), *, what: str = "column") -> Columns:
     r"""Read a table that has a row per class or file and a named column per attribute.
 
-    The key is the first column, or the one in which ``known`` stands. A column of row numbers without a name (pandas
+    The key is the first column, or the one in which ``known`` stands, or, with a note, the one whose header is a word for
+    the key where the first column holds truths or numbers. A column of row numbers without a name (pandas
     writes it) is left out. Rows that repeat another one count once.
 
     Args:
@@ -263,7 +265,7 @@ def _find_key(table: Table, key: str, known: set[str], what: str) -> tuple[Table
         table = replace(table, rows=tuple(row[1:] for row in table.rows))
         table = table.with_note(f"{table.path}: the first column, row numbers without a name, was left out")
         return _find_key(table, key, known, what)
-    place = 0
+    table, place = (table, 0) if known else _find_named_key(table, key, what)
     if known and not known & {normalize_name(row[0]) for row in body}:
         columns = [c for c in range(1, len(head)) if known & {normalize_name(row[c]) for row in body if c < len(row)}]
         place = columns[0] if len(columns) == 1 else 0
@@ -280,35 +282,76 @@ def _find_key(table: Table, key: str, known: set[str], what: str) -> tuple[Table
     return table, place
 
 
-def decide_minus(cells: Iterable[str], table: Table, minus: str = "auto") -> tuple[bool, Table]:
+def _find_named_key(table: Table, key: str, what: str) -> tuple[Table, int]:
+    """Which column is the key by the words of the header: the first one, unless it holds truths or numbers."""
+    head, body = table.rows[0], [row for row in table.rows[1:] if len(row) == len(table.rows[0])]
+    words = [_plain(cell) for cell in head]
+    is_key = words[0] in KEY_WORDS[key]
+    if (is_key and words[0] not in WEAK_WORDS) or not body or all(map(_is_value, head)):
+        return table, 0
+    weak = [place for place, word in enumerate(words) if place and word and word in KEY_WORDS[key]]
+    others = [place for place in weak if words[place] not in WEAK_WORDS] or (weak if not words[0] or not is_key else [])
+    first = [row[0] for row in body]
+    if not all(map(_is_value, first)):
+        if others:
+            seen, named = head[0], head[others[0]]
+            table = table.with_note(
+                f"{table.path}: the first column, {seen!r}, is taken for the {key} names; there is a column {named!r}, "
+                "too: if it has the names, put it first"
+            )
+        return table, 0
+    if len(others) == 1:
+        named = f"{table.path}: the {key} names are those of the column {head[others[0]]!r}, not of the first"
+        if head[0]:
+            return table.with_note(f"{named}, {head[0]!r}"), others[0]
+        table = replace(table, rows=tuple(row[1:] for row in table.rows))
+        return table.with_note(f"{named}, which has no name and was left out"), others[0] - 1
+    repeated = len(set(first)) < len(first) and all(cell.casefold() in (*TRUE, *FALSE, *UNKNOWN) for cell in first)
+    if others or (not is_key and (repeated or any(_is_fraction(cell) for cell in first))):
+        near = f"; which of {', '.join(repr(head[place]) for place in others)} has them?" if others else ""
+        raise ValueError(
+            f"{table.path}: the first column, {head[0]!r}, holds values such as {first[0]!r} and no {key} names{near}; "
+            f"put these first: {key},{what.upper()},..."
+        )
+    return table, 0
+
+
+def decide_minus(
+    cells: Iterable[str], table: Table, minus: str = "auto", *, remedy: str = "pass minus={0!r}"
+) -> tuple[bool, Table]:
     r"""Whether -1 means absent rather than unknown, and the table with a note of what was inferred.
 
-    Absent where all cells are 1 or -1, as CelebA writes them; unknown beside a 0, a blank or another cell, as CheXpert
-    writes them.
+    Absent where no cell is 0, as CelebA writes them; unknown beside a 0, as CheXpert writes them. Blank cells are
+    unknown in both and decide nothing.
 
     Args:
         cells: of all columns of truths.
         table: that they stand in.
         minus: "absent" or "unknown", which decides; "auto" infers.
+        remedy: what to do if this is wrong, for the note; {0} stands for the other word.
 
     >>> table = Table(Path("a.csv"), (), ())
-    >>> decide_minus(["1", "-1"], table)[0], decide_minus(["1", "-1", "0"], table)[0]
+    >>> decide_minus(["1", "-1", ""], table)[0], decide_minus(["1", "-1", "0"], table)[0]
     (True, False)
     >>> decide_minus(["1", "-1"], table)[1].notes
-    ('a.csv: -1 was read as absent, as all other cells are 1',)
+    ("a.csv: -1 was read as absent, as no cell is 0; if it means unknown, pass minus='unknown'",)
     """
     kinds = {_sign(cell) for cell in cells}
     if minus != "auto" or -1 not in kinds:
         return minus == "absent", table
-    is_absent = kinds <= {1, -1}
-    read = "absent, as all other cells are 1" if is_absent else "unknown, as not all other cells are 1"
-    return is_absent, table.with_note(f"{table.path}: -1 was read as {read}")
+    is_absent = 0 not in kinds
+    read = "absent, as no cell is 0" if is_absent else "unknown, as other cells are 0"
+    blank = "; blank cells are unknown" if is_absent and None in kinds else ""
+    other = "unknown" if is_absent else "absent"
+    return is_absent, table.with_note(
+        f"{table.path}: -1 was read as {read}{blank}; if it means {other}, {remedy.format(other)}"
+    )
 
 
 def _sign(cell: str) -> int | None:
-    """1 and -1 as numbers, None of any other cell."""
+    """1, -1, 0 (a fraction, too), None of an unknown cell."""
     plain = cell.strip().casefold()
-    return -1 if plain in MINUS else 1 if plain in TRUE else None
+    return -1 if plain in MINUS else 1 if plain in TRUE else None if plain in UNKNOWN else 0
 
 
 def read_truth(cell: str, where: Callable[[], str], *, is_absent: bool = False) -> bool | None:
@@ -338,6 +381,10 @@ def read_truth(cell: str, where: Callable[[], str], *, is_absent: bool = False) 
 
 def _plain(cell: str) -> str:
     return re.sub(r"[\s_\-.]+", " ", cell).strip(" :#").casefold()
+
+
+def _is_fraction(cell: str) -> bool:
+    return bool(re.fullmatch(r"[+-]?\d*[.,]\d*[1-9]\d*", cell))
 
 
 def _is_value(cell: str) -> bool:

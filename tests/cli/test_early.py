@@ -50,6 +50,8 @@ CASES: dict[str, str] = {
     "patches --layer conv3 --checkpoint a.png": r"a.png is an existing file",
     "patches --model torchvision:resnet18 --layer fc": r"name a folder of images",
     "label --attributes table.csv": r"name that folder too",
+    "label --images photos --labels table.csv --labels-threshold atuo": r"'atuo' must be one number for all concepts, or auto",
+    "label --images photos --labels-minus absent": r"say how --labels are read; name that file",
     "label --mode low": r"--mode 'low' must be one of positive, negative",
     "label --images phots": r"images folder phots does not exist; there is photos",
     "label --images photos --attributes tables.csv": r"attributes file tables.csv does not exist; there is table.csv",

@@ -16,6 +16,7 @@ def test_words_of_options() -> None:
     from absence_plugins.commands import report
     from absence_plugins.core.units import REDUCES
     from absence_plugins.data.groups import CHOICES
+    from absence_plugins.data.labels.image_tables import MEANINGS
     from absence_plugins.data.labels.sources import FORMATS
     from absence_plugins.experiments.imagenet import NETWORKS
     from absence_plugins.methods.insertion.statistics import PROTOCOLS
@@ -28,6 +29,7 @@ def test_words_of_options() -> None:
     assert words.SCAN_MODES == MODES
     assert words.GROUPINGS == CHOICES
     assert words.LABEL_FORMATS == FORMATS
+    assert words.MEANINGS == MEANINGS
     assert words.NAME_MODES == labels.MODES
     assert words.NAME_SCORES == labels.SCORES
     assert words.SEARCHES == labels.SEARCHES

@@ -209,7 +209,7 @@ def test_scores_get_their_thresholds_on_the_searched_images(folder: Path, monkey
     lines = [f"{n}.png,x,{0.2 + 0.1 * LOOP[n] + 0.001 * n:.3f},{0.3 if n < 6 else -0.1},0.5" for n in range(COUNT)]
     lines[4] = "4.png,x,,0.3,0.5"
     write(folder / "scores.csv", "\n".join(["file,note,loop,dark,same", *lines]))
-    with pytest.warns(AbsenceWarning, match="1 columns hold other cells than numbers and were left out: note"):
+    with pytest.warns(AbsenceWarning, match="1 column holds other cells than numbers and was left out: note"):
         samples = file_samples(Path("photos"), load_model("digits"), LabelFile.of(Path("scores.csv"), "auto", "auto"))
     assert isinstance(samples.concepts, ConceptScores)
     assert (samples.names, len(samples)) == (("loop", "dark"), COUNT)
@@ -222,7 +222,7 @@ def test_scores_get_their_thresholds_on_the_searched_images(folder: Path, monkey
     assert f"Present above, as chosen on the searched images: loop {thresholds['loop']:.3g} and 1 more" in page
     code, output = run("--labels", "scores.csv")
     assert code != 0
-    assert "pass threshold=" in output or "no column holds" in output
+    assert "--labels-threshold 0.5, or" in " ".join(output.split())
     write(
         folder / "p.csv",
         "\n".join(["file,loop,dark", *(f"{n}.png,0.{2 + 6 * LOOP[n]},{int(n < 6)}" for n in range(COUNT))]),
@@ -244,7 +244,10 @@ def test_scores_get_their_thresholds_on_the_searched_images(folder: Path, monkey
         (table, ["--labels", "photos"], "the folder photos is no source of labels; folders are those of Broden"),
         (coco, ["--labels", "instances.json", "--labels-format", "lvis"], "is annotations of COCO, as no images have neg_cat"),
         (table, ["--labels", "labels.csv", "--labels-threshold", "half"], "--labels-threshold 'half' must be"),
-        (table, ["--labels", "labels.csv", "--labels-threshold", "2"], "--labels-threshold 2.0 must be between 0 and 1"),
+        (table, ["--labels", "labels.csv", "--labels-threshold", "2"], "threshold=2.0 must be at least 0 and below 1"),
+        (table, ["--labels", "labels.csv", "--labels-minus", "no"], "--labels-minus 'no' must be one of auto, absent"),
+        (table, ["--labels", "labels.csv", "--labels-threshold", "auto", "--labels-minus", "absent"], "auto takes -1 for a"),
+        (coco, ["--labels", "instances.json", "--labels-minus", "absent"], "is for tables of 1 and -1; instances.json is read as"),
         (table, ["--labels", "labels.csv", "--labels-threshold", "auto", "--hypernyms", "labels.csv"], "--hypernyms need labels"),
         (coco, ["--labels", "instances.json", "--labels-threshold", "0.5"], "a threshold is for tables with probabilities"),
         (invert, ["--labels", "labels.pt"], "11 images for the 12 rows of labels.pt, which are matched by their order"),
@@ -290,7 +293,8 @@ def test_hypernyms_that_fit_nothing_are_said(folder: Path) -> None:
     assert len(samples.names) == 3  # what loop is a kind of, in INVERT's own JSON
 
 
-def test_a_threshold_is_one_number() -> None:
-    assert LabelFile.of(Path("a.csv"), "table", "0.5").threshold == 0.5
-    with pytest.raises(ValueError, match=r"--labels-threshold '0\.2,0\.5' must be a number from 0 to below 1, or auto"):
-        LabelFile.of(Path("a.csv"), "table", "0.2,0.5")
+@pytest.mark.parametrize("typed", ["0.2,0.5", "atuo", "nan"])
+def test_a_threshold_is_one_number(typed: str) -> None:
+    assert LabelFile.of(Path("a.csv"), "table", "-0.5").threshold == -0.5
+    with pytest.raises(ValueError, match=f"--labels-threshold '{typed}' must be one number for all concepts, or auto"):
+        LabelFile.of(Path("a.csv"), "table", typed)

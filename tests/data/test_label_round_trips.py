@@ -105,7 +105,7 @@ def test_probabilities(tmp_path: Path, seed: int) -> None:
     csv.writer(lines).writerows([["file", *names], *rows])
     (tmp_path / "p.csv").write_text(lines.getvalue(), encoding="utf-8")
     check(read_labels(tmp_path / "p.csv", threshold=0.6), truth, names, tmp_path, generator)
-    with pytest.raises(ValueError, match=r"a probability; pass threshold=, such as 0\.5"):
+    with pytest.raises(ValueError, match=r"a probability or score; pass threshold=, such as 0\.5"):
         read_labels(tmp_path / "p.csv")
 
 
@@ -159,7 +159,7 @@ def test_open_images(tmp_path: Path, seed: int) -> None:
     check(ordered, truth, names, tmp_path, generator)
 
 
-@pytest.mark.parametrize(("cells", "kind"), [(("1", "-1"), False), (("1", "-1", "0"), None), (("1", "-1", ""), None)])
+@pytest.mark.parametrize(("cells", "kind"), [(("1", "-1"), False), (("1", "-1", "0"), None), (("1", "-1", ""), False)])
 def test_minus_one_by_what_stands_beside_it(tmp_path: Path, cells: tuple[str, ...], kind: bool | None) -> None:
     lines = [f"{k}.jpg,{cell},1" for k, cell in enumerate(cells)]
     (tmp_path / "a.csv").write_text("\n".join(["file,x,y", *lines]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -60,19 +61,38 @@ def test_tables_of_images(
     said = [str(one.message) for one in recwarn]
     assert len(said) == text.count("b.png") // 2 + ("-1" in text)
     if "-1" in text:
-        assert f"-1 was read as {'unknown, as not' if '0' in text else 'absent, as'} all other cells are 1" in said[0]
+        assert (
+            f"-1 was read as {'unknown, as other cells are' if '0' in text else 'absent, as no cell is'} 0; if"
+            in said[0]
+        )
+
+
+def test_blank_cells_do_not_decide_what_minus_one_means(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "file,dog,leash\na,1,-1\nb,-1,1\nc,,1\n")
+    message = (
+        "no cell is 0; blank cells are unknown; if it means unknown, pass minus='unknown' .*--labels-minus unknown"
+    )
+    with pytest.warns(AbsenceWarning, match=message):
+        assert rows(read_image_table(path)) == [[1, 0], [0, 1], [None, 1]]
+    assert rows(read_labels(path, minus="unknown")) == [[1, None], [None, 1], [None, 1]]
+    with pytest.raises(ValueError, match=r"--labels-minus\) is for tables of 1 and -1; .* keeps its scores"):
+        read_labels(path, threshold="auto", minus="absent")
 
 
 def test_columns_probabilities_and_minus_one(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "Path,Sex,Age,Edema,Mass\na,M,68,1,-1\nb,F,70,0,\n")
-    with pytest.warns(AbsenceWarning, match="2 columns hold no truths and were left out: Sex, Age"):
+    with pytest.warns(
+        AbsenceWarning, match="2 columns hold no truths and were left out: Sex .'M' in line 2., Age .'68' in"
+    ):
         found = read_image_table(path)
     assert (found.names, rows(found)) == (("Edema", "Mass"), [[1, None], [0, None]])
     assert rows(read_image_table(path, ["Mass"], minus="absent")) == [[0], [None]]
     with pytest.raises(ValueError, match="has no column 'Mas'; there are: Sex, Age, Edema, Mass"):
         read_image_table(path, ["Mas"])
     path = write(tmp_path / "b.csv", "file,cat\na,0.7\nb,0,2\n".replace("0,2", '"0,2"'))
-    with pytest.raises(ValueError, match=r"b\.csv, line 2: cat of 'a' is 0\.7, a probability; pass threshold="):
+    with pytest.raises(
+        ValueError, match=r"b\.csv, line 2: cat of 'a' is 0\.7, a probability or score; pass threshold="
+    ):
         read_image_table(path)
     assert rows(read_image_table(path, threshold=0.5)) == [[1], [0]]
     with pytest.raises(ValueError, match="line 3: cat of 'b' is 'maybe'"):
@@ -86,7 +106,7 @@ def test_a_concept_column_holds_only_truths(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "Path,Sex,Age,Edema,Mass\na,M,68,1,-1\nb,F,0,0,maybe\n")
     message = r"2 columns hold other cells .* left out: Age \('68' in line 2\), Mass \('maybe' in line 3\); correct"
     with (
-        pytest.warns(AbsenceWarning, match="1 columns hold no truths and were left out: Sex"),
+        pytest.warns(AbsenceWarning, match="1 column holds no truths and was left out: Sex .'M' in line 2."),
         pytest.warns(AbsenceWarning, match=message),
     ):
         found = read_image_table(path)
@@ -112,7 +132,7 @@ def test_minus_one_means_the_same_whichever_columns_are_asked_for(tmp_path: Path
 
 def test_scores_are_finite_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'file,dog,cat,note\na,0.31,-1e-05,1_0\nb,?,"0,5",2\n')
-    with pytest.warns(AbsenceWarning, match="1 columns hold other cells than numbers and were left out: note"):
+    with pytest.warns(AbsenceWarning, match="1 column holds other cells than numbers and was left out: note"):
         found = read_score_table(path)
     assert found.to_dict() == {"images": ["a", "b"], "names": ["dog", "cat"], "concepts": [[0.31, -1e-05], [None, 0.5]]}
     with pytest.raises(ValueError, match="the column 'dog' is named twice"):
@@ -128,13 +148,71 @@ def test_numbers_as_programs_write_them(tmp_path: Path) -> None:
     )
     with pytest.warns(AbsenceWarning, match="-1 was read as unknown"):
         assert rows(read_image_table(path, threshold=0.5)) == [[1, 0], [0, 1], [0, 1], [None, 1]]
-    with pytest.raises(ValueError, match=r"line 2: cat of 'a' is 1e-05, a probability; pass threshold="):
+    with pytest.raises(ValueError, match=r"line 2: cat of 'a' is 1e-05, a probability or score; pass threshold="):
         read_image_table(path, ["cat"])
-    with pytest.raises(ValueError, match=r"line 3: dog of 'b' is -0\.3, no probability from 0 to 1"):
-        read_image_table(write(path, "file,dog\na,0.99\nb,-0.3\n"), ["dog"], threshold=0.5)
+    with pytest.raises(ValueError, match=r"line 3: dog of 'b' is 3, no probability from 0 to 1"):
+        read_image_table(write(path, "file,dog\na,1\nb,3\n"), ["dog"], threshold=0.5)
     for threshold in (1, -0.1, math.nan):
         with pytest.raises(ValueError, match="must be at least 0 and below 1"):
             read_image_table(path, threshold=threshold)
+
+
+def test_one_threshold_serves_cosines_and_logits(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "file,dog,cat,age\na,-0.433,2.5,60\nb,0.31,-1,70\nc,,-3.25,80\n")
+    for columns, cell in ((None, "-0.433"), (["cat"], "2.5")):
+        message = rf"is {re.escape(cell)}, a probability or score; pass threshold=.*--labels-threshold 0\.5, or .auto"
+        with pytest.raises(ValueError, match=message):
+            read_image_table(path, columns)
+    for threshold, expected in ((0.0, [[0, 1], [1, 0], [None, 0]]), (-2, [[1, 1], [1, 1], [None, 0]])):
+        with (
+            pytest.warns(
+                AbsenceWarning, match=f"2 columns hold scores beyond 0 to 1, present above {threshold:g}: dog, cat"
+            ),
+            pytest.warns(AbsenceWarning, match="1 column holds no truths and was left out: age"),
+        ):
+            assert rows(read_image_table(path, threshold=threshold)) == expected
+    with pytest.raises(ValueError, match=r"threshold=nan must be at least 0 and below 1, such as 0\.5$"):
+        read_image_table(path, threshold=math.nan)
+    write(path, "file,dog,cat\na,1,2.5\nb,0,-1\n")
+    with pytest.warns(
+        AbsenceWarning, match=r"cat \('2\.5' in line 2\).*hold scores, pass threshold= .*--labels-threshold"
+    ):
+        assert read_image_table(path).names == ("dog",)
+
+
+@pytest.mark.parametrize(
+    ("text", "images", "note"),
+    [
+        ("dog,leash,file\n1,0,a\n1,1,b\n", ("a", "b"), "file names are those of the column 'file', not of the first, 'dog'"),
+        (",file,dog\n5,a,1\n9,b,0\n", ("a", "b"), "those of the column 'file', not of the first, which has no name"),
+        ("id,dog\n5,1\n9,0\n", ("5", "9"), ""),
+        ("circle,file,dog\nx,a,1\ny,b,0\n", ("x", "y"), "first column, 'circle', is taken for .* a column 'file', too"),
+    ],
+)  # fmt: skip
+def test_the_column_of_the_files_is_found(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, text: str, images: tuple[str, ...], note: str
+) -> None:
+    found = read_image_table(write(tmp_path / "a.csv", text))
+    assert found.images == images
+    assert "dog" in found.names
+    assert re.search(note, " ".join(str(one.message) for one in recwarn))
+    assert len(recwarn) == 0 or note
+    recwarn.clear()
+    assert read_score_table(tmp_path / "a.csv").images == images
+    assert re.search(note, " ".join(str(one.message) for one in recwarn))
+
+
+def test_a_table_without_files_is_refused(tmp_path: Path) -> None:
+    for text, message in (
+        (
+            "dog,leash\n1,0\n0,1\n0,0\n",
+            "first column, 'dog', holds values such as '1' and no file names; put these first",
+        ),
+        ("dog,leash\n0.2,0.5\n0.4,0.1\n", "first column, 'dog', holds values such as '0.2' and no"),
+        ("dog,file,photo\n1,a,b\n0,c,d\n", "no file names; which of 'file', 'photo' has them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_image_table(write(tmp_path / "a.csv", text))
 
 
 def test_labels_find_their_files(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -18,6 +18,11 @@ from absence_plugins.data.tables import FALSE, MINUS, TRUE, UNKNOWN, Columns, de
 
 NOT_VISIBLE, CERTAIN = 1, 4  # of CUB's certainties; 2: guessing, 3: probably
 ANSWERS = [(value, str(certainty)) for value in "01" for certainty in range(NOT_VISIBLE, CERTAIN + 1)]
+MEANINGS = ("auto", "absent", "unknown")  # of -1
+REMEDY = (
+    'pass threshold=, such as 0.5, or take read_score_table (on the command line --labels-threshold 0.5, or "auto", which '
+    "chooses one per concept)"
+)
 SHOWN = 3
 NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
@@ -32,10 +37,12 @@ def read_image_table(
         path: CSV, TSV or JSON, as :func:`~absence_plugins.data.tables.read_table` reads it.
         columns: those that are concepts; None: all that hold nothing but truths (and unknown cells). Others (age, sex,
             ...) are left out with a warning, which names the first other cell of a column that holds truths, too.
-        threshold: of tables with probabilities, from 0 to below 1: present if above. None: a fraction is rejected.
+        threshold: of tables with probabilities, from 0 to below 1: present if above. Columns of scores beyond 0 to 1
+            (cosines, logits) are concepts then, too, with a warning, and it may be any number. None: a fraction is
+            rejected.
         minus: what -1 means: "absent" (CelebA), "unknown" (CheXpert), or "auto", which infers it with a warning
-            (:func:`~absence_plugins.data.tables.decide_minus`): absent where all cells of the table's concepts are 1 or
-            -1, whichever of them are asked for, else unknown.
+            (:func:`~absence_plugins.data.tables.decide_minus`): absent where no cell of the table's concepts is 0,
+            whichever of them are asked for, else unknown.
 
     Raises:
         ValueError: no table, a column that does not exist or is named twice, a cell that is no truth, with its line; a
@@ -48,32 +55,48 @@ def read_image_table(
     >>> found.images, found.names, found.concepts.tolist()
     (('1.jpg', '2.jpg'), ('dog', 'leash'), [[1.0, 0.0], [0.0, nan]])
     """
-    if minus not in ("auto", "absent", "unknown"):
-        raise ValueError(f"minus={minus!r} must be one of auto, absent, unknown")
-    if threshold is not None and not 0 <= threshold < 1:
-        raise ValueError(f"threshold={threshold!r} must be at least 0 and below 1, such as 0.5")
+    if minus not in MEANINGS:
+        raise ValueError(f"minus={minus!r} must be one of {', '.join(MEANINGS)}")
     table = read_columns(path, "file", what="concept")
     cells = {key: [_spell_number(cell) for cell in row] for key, row in table.cells.items()}
     columns_of = list(zip(*cells.values(), strict=True))
-    found = [column for column, own in enumerate(columns_of) if _holds_truths(own)]
-    chosen = _choose(table, found, columns, columns_of)
-    deciding = (cell for column in {*found, *chosen} for cell in columns_of[column])
-    is_absent, noted = decide_minus(deciding, table.table, minus)
+    scored = [column for column, own in enumerate(columns_of) if _holds_scores(own)]
+    _check_threshold(threshold, bool(scored), table)
+    above = [] if threshold is None else scored
+    found = [column for column, own in enumerate(columns_of) if column in above or _holds_truths(own)]
+    chosen = _choose(table, found, columns, columns_of, scored)
+    deciding = (cell for column in {*found, *chosen} - {*above} for cell in columns_of[column])
+    is_absent, noted = decide_minus(
+        deciding, table.table, minus, remedy="pass minus={0!r} (on the command line --labels-minus {0})"
+    )
 
     def truth(key: str, column: int) -> bool | None:
-        cell = cells[key][column]
-        where = partial(table.where, key, column)
-        if (share := _share(cell)) is None:
-            if threshold is not None and NUMBER.fullmatch(cell) and cell not in ("1", "0", "-1"):
-                raise ValueError(f"{where()} is {cell}, no probability from 0 to 1")
-            return read_truth(cell, where, is_absent=is_absent)
-        if threshold is None:
-            raise ValueError(f"{where()} is {cell}, a probability; pass threshold=, such as 0.5 (--labels-threshold)")
-        return share > threshold
+        cell, where = cells[key][column], partial(table.where, key, column)
+        if column in scored or (share := _share(cell)) is not None:
+            score = _read_score(cell) if column in scored else share
+            if score is None or math.isnan(score):
+                return None
+            if threshold is None:
+                raise ValueError(f"{where()} is {cell}, a probability or score; {REMEDY}")
+            return score > threshold
+        if threshold is not None and NUMBER.fullmatch(cell) and cell not in ("1", "0", "-1"):
+            raise ValueError(f"{where()} is {cell}, no probability from 0 to 1")
+        return read_truth(cell, where, is_absent=is_absent)
 
     rows = [[truth(key, column) for column in chosen] for key in cells]
     noted.warn()
+    if threshold is not None and (beyond := [table.names[column] for column in chosen if column in above]):
+        said = f"scores beyond 0 to 1, present above {threshold:g}: {', '.join(beyond[:SHOWN])}"
+        said = f"{table.table.path}: {_count(len(beyond), 'holds', 'hold')} {said}"
+        warnings.warn(said, AbsenceWarning, stacklevel=2)
     return ImageLabels(tuple(cells), tuple(table.names[column] for column in chosen), stack_truths(rows))
+
+
+def _check_threshold(threshold: float | None, has_scores: bool, table: Columns) -> None:
+    """Raises ValueError for one with which everything or nothing would be present."""
+    if threshold is not None and not (0 <= threshold < 1 or (has_scores and math.isfinite(threshold))):
+        why = "" if has_scores else f", as no column of {table.table.path} holds scores beyond 0 to 1"
+        raise ValueError(f"threshold={threshold!r} must be at least 0 and below 1, such as 0.5{why}")
 
 
 def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> ImageLabels:
@@ -114,9 +137,13 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
                 )
     if not found:
         raise ValueError(f"{table.table.path}: no column holds nothing but numbers")
+    table.table.warn()
     others = [name for k, name in enumerate(table.names) if k not in found]
     if columns is None and others:
-        said = f"{table.table.path}: {len(others)} columns hold other cells than numbers and were left out: "
+        was = "was" if len(others) == 1 else "were"
+        said = (
+            f"{table.table.path}: {_count(len(others), 'holds', 'hold')} other cells than numbers and {was} left out: "
+        )
         warnings.warn(said + ", ".join(others[:SHOWN]), AbsenceWarning, stacklevel=2)
     scores = torch.tensor([[row[k] for k in found] for row in values], dtype=torch.float64)
     return ImageLabels(tuple(table.cells), tuple(table.names[k] for k in found), scores)
@@ -130,9 +157,13 @@ def _read_score(cell: str) -> float | None:
 
 
 def _choose(
-    table: Columns, found: Sequence[int], columns: Sequence[str] | None, cells: Sequence[Sequence[str]]
+    table: Columns,
+    found: Sequence[int],
+    columns: Sequence[str] | None,
+    cells: Sequence[Sequence[str]],
+    scored: Sequence[int],
 ) -> list[int]:
-    """Which columns are concepts: those named, or found. cells: of every column."""
+    """Which columns are concepts: those named, or found. cells: of every column; scored: columns of scores."""
     if columns is not None:
         missing = [name for name in columns if name not in table.names]
         if missing:
@@ -142,32 +173,62 @@ def _choose(
         return [table.names.index(name) for name in columns]
     others = [column for column in range(len(table.names)) if column not in set(found)]
     mixed = [column for column in others if any(map(_is_truth, set(cells[column])))]
-    if not any(map(_is_truth, {cell for column in found for cell in cells[column]})) and (mixed or not found):
+    has_any = {*found} & {*scored} or any(map(_is_truth, {cell for column in found for cell in cells[column]}))
+    if not has_any and (mixed or not found):
+        if scored:
+            key, cell = next(
+                (key, cell) for key, cell in zip(table.cells, cells[scored[0]], strict=True) if _is_fraction(cell)
+            )
+            raise ValueError(f"{table.where(key, scored[0])} is {cell}, a probability or score; {REMEDY}")
         for key, cell in zip(table.cells, cells[mixed[0]] if mixed else (), strict=False):
             read_truth("1" if _is_truth(cell) else cell, partial(table.where, key, mixed[0]))  # raises
         raise ValueError(f"{table.table.path}: no column holds 0 and 1, true and false or yes and no")
-    _warn_of_others(table, [column for column in others if column not in set(mixed)], mixed)
+    _warn_of_others(table, [column for column in others if column not in set(mixed)], mixed, {*others} & {*scored})
     return list(found)
 
 
-def _warn_of_others(table: Columns, without: Sequence[int], mixed: Sequence[int]) -> None:
-    """Of columns without truths, and with truths and other cells."""
+def _warn_of_others(table: Columns, without: Sequence[int], mixed: Sequence[int], scored: Collection[int]) -> None:
+    """Of columns without truths, and with truths and other cells; scored: those of them that hold scores."""
     told = []
-    if without:
-        names = ", ".join(table.names[column] for column in without[:SHOWN])
-        told.append(f"{len(without)} columns hold no truths and were left out: {names}")
-    if mixed:
+    for columns, what in ((without, "no truths"), (mixed, "other cells than truths")):
         shown = []
-        for column in mixed[:SHOWN]:
-            key, cell = next((key, row[column]) for key, row in table.cells.items() if not _is_allowed(row[column]))
-            line = f"{table.table.unit} {table.table.lines[table.row_of[key]]}"
-            shown.append(f"{table.names[column]} ({cell!r} in {line})")
-        told.append(
-            f"{len(mixed)} columns hold other cells than truths and were left out: {', '.join(shown)}; correct these cells "
-            "if a column is a concept"
-        )
+        for column in columns[:SHOWN]:
+            key, cell = next(
+                (key, row[column]) for key, row in table.cells.items() if row[column] and not _is_allowed(row[column])
+            )
+            shown.append(
+                f"{table.names[column]} ({cell!r} in {table.table.unit} {table.table.lines[table.row_of[key]]})"
+            )
+        if columns:
+            was = "was" if len(columns) == 1 else "were"
+            told.append(f"{_count(len(columns), 'holds', 'hold')} {what} and {was} left out: {', '.join(shown)}")
+    if mixed:
+        told[-1] += "; correct these cells if a column is a concept"
+    if scored:
+        told[-1] += "; if columns hold scores, pass threshold= (on the command line --labels-threshold)"
     for text in told:
         warnings.warn(f"{table.table.path}: {text}", AbsenceWarning, stacklevel=4)
+
+
+def _count(number: int, one: str, several: str) -> str:
+    """As "1 column holds" and "2 columns hold"."""
+    return f"1 column {one}" if number == 1 else f"{number} columns {several}"
+
+
+def _holds_scores(cells: Sequence[str]) -> bool:
+    """Nothing but numbers and unknown cells, of them fractions, and some beyond 0 to 1: no counts, no probabilities."""
+    numbers = [float(cell.replace(",", ".")) for cell in set(cells) if NUMBER.fullmatch(cell)]
+    others = {cell for cell in cells if not NUMBER.fullmatch(cell)}
+    is_beyond = any(not 0 <= number <= 1 and number != -1 for number in numbers)
+    return (
+        is_beyond
+        and any(not number.is_integer() for number in numbers)
+        and all(c.casefold() in UNKNOWN for c in others)
+    )
+
+
+def _is_fraction(cell: str) -> bool:
+    return bool(NUMBER.fullmatch(cell)) and not float(cell.replace(",", ".")).is_integer()
 
 
 def _holds_truths(cells: Sequence[str]) -> bool:

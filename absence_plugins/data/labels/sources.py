@@ -78,6 +78,7 @@ def read_labels(
     kind: str = "auto",
     *,
     threshold: float | str | None = None,
+    minus: str = "auto",
     wanted: Callable[[str], bool] | None = None,
     images: Sequence[str] = (),
 ) -> ImageLabels:
@@ -91,6 +92,8 @@ def read_labels(
         kind: one of ``FORMATS``; "auto": :func:`recognize_labels`.
         threshold: of a table with probabilities: present if above; "auto": its scores are kept
             (:func:`~absence_plugins.data.labels.read_score_table`).
+        minus: what -1 means in a table of images: "absent", "unknown", or "auto"
+            (:func:`~absence_plugins.data.labels.read_image_table`).
         wanted: whether an image of this name is read, where reading all costs much (Broden, COCO, LVIS, Open Images).
         images: names of INVERT's images, in the order of its rows.
 
@@ -116,7 +119,12 @@ def read_labels(
         raise ValueError(
             f"a threshold is for tables with probabilities; {spell_name(path)} is read as {SPOKEN[chosen]}"
         )
+    if minus != "auto" and (chosen != "table" or isinstance(threshold, str)):
+        what = "keeps its scores" if chosen == "table" else f"is read as {SPOKEN[chosen]}"
+        raise ValueError(f"minus={minus!r} (--labels-minus) is for tables of 1 and -1; {spell_name(path)} {what}")
     try:
+        if chosen == "table" and not isinstance(threshold, str):
+            return read_image_table(path, threshold=threshold, minus=minus)
         return _read(path, chosen, threshold, wanted, images)
     except (ValueError, OSError) as error:
         if chosen == seen:
@@ -127,6 +135,7 @@ def read_labels(
 def _read(
     path: Path, kind: str, threshold: float | str | None, wanted: Callable[[str], bool] | None, images: Sequence[str]
 ) -> ImageLabels:
+    """Any kind but a table of truths."""
     if kind in ("coco", "lvis"):
         return read_coco(path, wanted)
     if kind == "openimages":
@@ -140,10 +149,8 @@ def _read(
         return read_celeba(path)
     if kind == "invert":
         return read_invert(path, _find_description(path), images)
-    if isinstance(threshold, str):
-        check_choice("threshold", threshold, ("auto",))
-        return read_score_table(path)
-    return read_image_table(path, threshold=threshold)
+    check_choice("threshold", str(threshold), ("auto",))
+    return read_score_table(path)
 
 
 def _find_description(path: Path) -> Path:

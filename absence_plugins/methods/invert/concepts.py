@@ -67,8 +67,8 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
             ``ImageFolder``, so activations collected with it fit where nothing is left out.
         attributes: a table with a header (CSV, TSV or JSON in any usual encoding:
             :func:`~absence_plugins.data.tables.read_table`); the first column names the class, every other one is an
-            attribute: 0 or 1, true or false, yes or no, blank where unknown. -1 is absent in a table of 1 and -1 alone,
-            else unknown (:func:`~absence_plugins.data.tables.decide_minus`), with a warning. Names may differ from the
+            attribute: 0 or 1, true or false, yes or no, blank where unknown. -1 is absent in a table without a 0, else
+            unknown (:func:`~absence_plugins.data.tables.decide_minus`), with a warning. Names may differ from the
             folders' in case and composition. Rows of classes that are not in the folder are passed over.
 
     Warns:
@@ -164,7 +164,11 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
 def _attributes(path: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     """Names of the attributes and their values, [classes, attributes]: bool, or with NaN where they are unknown."""
     table = read_columns(path, "class", classes, what="attribute")
-    is_absent, noted = decide_minus((cell for cells in table.cells.values() for cell in cells), table.table)
+    is_absent, noted = decide_minus(
+        (cell for cells in table.cells.values() for cell in cells),
+        table.table,
+        remedy="write 0 for absent and leave the cell blank for unknown",
+    )
     values = {}
     for key, cells in table.cells.items():  # of classes that are not in the folder, too: a slip there is a slip here
         where = [partial(table.where, key, column) for column in range(len(cells))]
