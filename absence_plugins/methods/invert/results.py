@@ -132,6 +132,11 @@ class UnitLabel(Result):
         return None if self.gap is None else highest + self.gap
 
     @property
+    def is_bound_empty(self) -> bool:
+        """Whether the bound is 1, the highest value of every score, and so excludes nothing."""
+        return bool(self.gap) and self.bound is not None and self.bound >= 1 - 1e-9
+
+    @property
     def best(self) -> ScoredFormula:
         """The name: of the formulas found the one of shortest description, with ``prefer="score"`` of highest score."""
         return self.formulas[0]
@@ -328,11 +333,18 @@ def _certainty(units: Sequence[UnitLabel]) -> str:
     head = f"formulas chosen by {title}" + ", of the firing at a threshold" * (units[0].threshold is not None)
     if len(units) == proven:
         return f"{head}; the highest is proven" + f" for all {len(units)} units" * (len(units) > 1)
-    gaps = [one.gap for one in units if one.gap]
+    gaps = [one.gap for one in units if one.gap and not one.is_bound_empty]
+    empty = sum(one.is_bound_empty for one in units)
     parts = [f"proven for {proven} of {len(units)} units"] if len(units) > 1 else []
     parts += [f"at most {max(gaps):.3f} higher is possible" + f" for {len(gaps)}" * (len(units) > 1)] if gaps else []
-    if len(gaps) + proven < len(units):
-        parts += ["not certified" + f" for {len(units) - len(gaps) - proven}" * (len(units) > 1)]
+    if empty:
+        parts += [
+            "bounded by 1 only"
+            + f" for {empty}" * (len(units) > 1)
+            + ", which excludes nothing: a larger budget says more"
+        ]
+    if len(gaps) + empty + proven < len(units):
+        parts += ["not certified" + f" for {len(units) - len(gaps) - empty - proven}" * (len(units) > 1)]
     return f"{head}; the highest is {', '.join(parts)}"
 
 
