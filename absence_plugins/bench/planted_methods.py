@@ -154,15 +154,19 @@ def captum_methods() -> Iterator[tuple[str, CaptumMethod]]:
 
 
 def zennit_methods() -> Iterator[tuple[str, ZennitMethod]]:
-    """``Name +1``, ``Name logit`` and ``AbsenceName``."""
+    """``Name +1``, ``Name logit`` and ``AbsenceName``, with "(Zennit)" where Captum's class has the same name."""
     ours = composites(absence=True)
     for name, kind in composites(absence=False).items():
         yield f"{name} +1", ZennitMethod(kind, "+1")
         yield f"{name} logit", ZennitMethod(kind, "logit")
         if f"Absence{name}" in ours:
-            yield f"Absence{name}", ZennitMethod(ours.pop(f"Absence{name}"), "")
+            yield _name(f"Absence{name}"), ZennitMethod(ours.pop(f"Absence{name}"), "")
     for name, kind in ours.items():
-        yield name, ZennitMethod(kind, "")
+        yield _name(name), ZennitMethod(kind, "")
+
+
+def _name(composite: str) -> str:
+    return f"{composite} (Zennit)" if hasattr(captum_adapters, composite) else composite
 
 
 def _module(question: Question, name: str) -> nn.Module | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import mean
 
 from absence_plugins.bench.pages import replaced
-from absence_plugins.bench.planted_questions import QUESTIONS, format_questions, summarize_methods
-from absence_plugins.methods.faithfulness import PlantedScore, PlantedTable
+from absence_plugins.bench.planted_questions import QUESTIONS, describe_counts, format_questions, summarize_methods
+from absence_plugins.methods.faithfulness import PlantedTable
 from absence_plugins.methods.faithfulness.result import View
 from absence_plugins.methods.faithfulness.table import number
 
@@ -35,6 +35,7 @@ HOW_TO_READ = (
         "the order of the map moves the unit further than that of every map that never saw the network",
     ),
     ("shows, and all other columns", "sign, place and order are right, each where it can be asked"),
+    ("one side only", "the key's sign is right, but other content lacks the other sign in half of the samples or more"),
     ("-", "the question was not asked"),
 )
 HEAD = "| method | suppressor: wrong sign | true place | faithful | missing: wrong sign | true place | faithful |"
@@ -61,7 +62,8 @@ def format_page(table: PlantedTable) -> str:
             "Which method finds an encoded absence?",
             f"{len(table.methods)} methods were asked about {len(table.problems)} networks whose absences are known by construction: "
             "what holds a unit down (non-target view), and what is missing (reference view)?\n\n"
-            "Cells: on how many of the questions the answer is right; the greener, the more of them. Rows: who shows most first.",
+            "Cells: on how many of the questions the answer is right; the greener, the more of them. Rows: who shows most first. "
+            f"{describe_counts(table).replace('`', '')}",
             rows=(),
             how_to_read=HOW_TO_READ,
             table=Table(
@@ -76,15 +78,27 @@ def format_page(table: PlantedTable) -> str:
 
 
 def format_few(table: PlantedTable) -> str:
-    """A sentence and a row per method of ``FEW`` that the table holds. Per view: on how many networks the evidence has
-    the wrong sign, or none, in most images; mean share in the true place and mean faithfulness where that is known.
+    """Sentences and a row per method of ``FEW`` that the table holds. Per view: on how many networks most images have
+    the wrong sign, or no evidence, at the key; mean share in the true place and mean faithfulness where that is known.
     """
     counts = {name: [_count(table, name, view) for view in TITLES] for name in FEW if name in table.methods}
     rows = [f"| {FEW[name]} | {' | '.join([*first, *second])} |" for name, (first, second) in counts.items()]
     said = {"IntegratedGradients": "Captum's default points the wrong way on {}", "AbsenceIntegratedGradients": "the changed import on {}"}  # fmt: skip
     parts = [words.format(counts[name][0][0]) for name, words in said.items() if name in counts]
-    sentence = [f"**{', '.join(parts)} planted networks.**", ""] if parts else []
-    return "\n".join([*sentence, HEAD, "| --- |" + " ---: |" * 6, *rows])
+    sentence = [f"**{', '.join(parts)} planted networks.**"] if parts else []
+    means = [_describe_means(table, list(counts)), ""] if counts else []
+    return "\n".join([*sentence, *means, HEAD, "| --- |" + " ---: |" * 6, *rows])
+
+
+def _describe_means(table: PlantedTable, methods: Sequence[str]) -> str:
+    """Over how many networks the small table's means are, per view."""
+
+    def count(view: View, measure: str) -> str:
+        counts = {len(_values(table, name, view, measure)) for name in methods} - {0} or {0}
+        return " to ".join(str(number) for number in sorted({min(counts), max(counts)}))
+
+    places, orders = (" and ".join(count(view, of) for view in TITLES) for of in ("share", "faithfulness"))
+    return f"Means over networks: true place {places}, faithful {orders} (of known region; orders not all equal)."
 
 
 def format_views(table: PlantedTable, methods: Sequence[str]) -> str:
@@ -103,10 +117,11 @@ def _count(table: PlantedTable, method: str, view: View) -> list[str]:
     if not answers:
         return ["-"] * 3
     wrong = sum(one.key_sign is not None and one.key_sign < 0.5 for one in answers)
-    known = [one for one in answers if one.is_exact]
-    return [f"{wrong} of {len(answers)}", *(_mean(known, measure) for measure in ("share", "faithfulness"))]
+    means = [_values(table, method, view, measure) for measure in ("share", "faithfulness")]
+    return [f"{wrong} of {len(answers)}", *(number(mean(values) if values else None) for values in means)]
 
 
-def _mean(scores: Sequence[PlantedScore], measure: str) -> str:
-    values = [value for one in scores if (value := getattr(one, measure)) is not None]
-    return number(mean(values) if values else None)
+def _values(table: PlantedTable, method: str, view: View, measure: str) -> list[float]:
+    """One value per network whose true region is known, where there is one."""
+    own = [one for one in table.scores if (one.method, one.view) == (method, view) and one.is_exact]
+    return [value for one in own if (value := getattr(one, measure)) is not None]

@@ -27,12 +27,21 @@ KINDS: dict[str, frozenset[str]] = {
 WORDS = {"inside": "units inside a network"}
 
 
-def has_right_sign(one: PlantedScore) -> bool | None:
-    """Whether the key has the right sign in 99 % of the samples, and other content, where it can be asked, the other sign."""
+def has_key_sign(one: PlantedScore) -> bool | None:
+    """Whether the key has the right sign in 99 % of the samples."""
     if not one.is_exact or one.note == NO_ANSWER:
         return None
-    key = one.key_sign is not None and one.key_sign >= SIGN_LIMIT
-    return key and (one.sign is None or one.sign >= BALANCED)
+    return one.key_sign is not None and one.key_sign >= SIGN_LIMIT
+
+
+def has_both_sides(one: PlantedScore) -> bool | None:
+    """Whether other content has the other sign, too; None where that cannot be asked, or the key's sign is not right."""
+    return None if not has_key_sign(one) or one.sign is None else one.sign >= BALANCED
+
+
+def has_right_sign(one: PlantedScore) -> bool | None:
+    """Whether the key has the right sign in 99 % of the samples, and other content, where it can be asked, the other sign."""
+    return None if (key := has_key_sign(one)) is None else key and has_both_sides(one) is not False
 
 
 def has_right_place(one: PlantedScore) -> bool | None:
@@ -56,7 +65,8 @@ def is_shown(one: PlantedScore) -> bool | None:
 
 
 REASONS = {
-    "the sign is wrong": has_right_sign,
+    "a wrong sign, or none, at the key": has_key_sign,
+    "one side only: other content lacks the other sign": has_both_sides,
     "the place is wrong": has_right_place,
     "no better than the image alone": is_above_control,
 }
@@ -150,9 +160,11 @@ def _describe(own: Sequence[PlantedScore]) -> str:
             parts.append(f"shows {words} on {tally.text()} networks{_find_reason(asked)}")
     text = ", ".join(parts)
     sentences = [text[:1].upper() + text[1:] + "." if text else "No answers."]
-    blind = [WORDS.get(kind, kind) for kind, names in KINDS.items() if _is_blind(own, names)]
-    if blind and len(blind) < len(KINDS):
-        sentences.append(f"Blind on {_enumerate(blind)}.")
+    missed = {WORDS.get(kind, kind): tally.asked for kind, names in KINDS.items() if not (tally := _answered(own, names)).good and tally.asked}  # fmt: skip
+    if missed and len(missed) < len(KINDS):
+        blind, once = ([kind for kind, asked in missed.items() if (asked > 1) == many] for many in (True, False))
+        sentences += [f"Blind on {_enumerate(blind)}."] if blind else []
+        sentences += [f"Wrong on the only question{' each' * (len(once) > 1)} on {_enumerate(once)}."] if once else []
     measured = [one.sign for one in own if one.sign is not None and one.is_exact]
     if measured and all(abs(sign - 0.5) < 1e-9 for sign in measured):
         sentences.append("Its maps have one sign: what raises the unit and what holds it down look alike.")
@@ -170,9 +182,9 @@ def _find_reason(asked: Sequence[PlantedScore]) -> str:
     return f" (elsewhere mostly {wrong.most_common(1)[0][0]})" if wrong else ""
 
 
-def _is_blind(own: Sequence[PlantedScore], problems: frozenset[str]) -> bool:
-    tally = _count(is_shown, [one for one in own if one.problem in problems])
-    return tally.asked > 0 and tally.good == 0
+def _answered(own: Sequence[PlantedScore], problems: frozenset[str]) -> Tally:
+    """On how many of the questions on these problems that the method answered it is right: a failure shows no blindness."""
+    return _count(is_shown, [one for one in own if one.problem in problems and not one.note])
 
 
 def _enumerate(words: Sequence[str]) -> str:
@@ -184,11 +196,20 @@ def _enumerate(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def describe_counts(table: PlantedTable) -> str:
+    """Which networks count for sign and place, as a sentence."""
+    guessed = list(dict.fromkeys(one.problem for one in table.scores if not one.is_exact))
+    known = len(table.problems) - len(guessed)
+    names = _enumerate([f"`{name}`" for name in guessed]) if guessed else ""
+    left_out = f", as the true region of {names} is a guess" if guessed else ""
+    return f"Sign, place and \"shows\" count on {known} of the {len(table.problems)} networks{left_out}; on fewer where a method has no answer or was not measured."  # fmt: skip
+
+
 def format_questions(table: PlantedTable) -> str:
-    """The summary as a Markdown table."""
+    """The summary as a sentence on what counts and a Markdown table."""
     rows = [
         "| " + " | ".join([one.method, *(tally.text() for tally in one.tallies.values()), one.sentence]) + " |"
         for one in summarize_methods(table)
     ]
     head = "| " + " | ".join(["method", *QUESTIONS, "in a sentence"]) + " |"
-    return "\n".join([head, "| --- |" + " ---: |" * len(QUESTIONS) + " --- |", *rows])
+    return "\n".join([describe_counts(table), "", head, "| --- |" + " ---: |" * len(QUESTIONS) + " --- |", *rows])

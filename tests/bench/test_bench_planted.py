@@ -16,7 +16,7 @@ from absence_plugins.bench import planted as bench
 from absence_plugins.bench import planted_rivals as rivals
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
 from absence_plugins.bench.planted_cam import CAM, CAMS
-from absence_plugins.bench.planted_methods import all_methods
+from absence_plugins.bench.planted_methods import all_methods, captum_methods, zennit_methods
 from absence_plugins.bench.planted_pages import FEW, format_few, insert_tables
 from absence_plugins.bench.planted_relevance import relevance_methods
 from absence_plugins.cli import app
@@ -68,6 +68,8 @@ def test_every_class_and_composite_is_asked() -> None:
     for name, kind in COMPOSITES.items():
         own = kind.__name__
         assert own in methods if name.startswith("absence_") else {f"{own} +1", f"{own} logit"} <= set(methods)
+    assert len(methods) == len([*captum_methods(), *zennit_methods()])  # no row stands for two
+    assert {"AbsenceGuidedBackprop", "AbsenceGuidedBackprop (Zennit)"} <= set(methods)
     assert {*bench.QUICK, *FEW} <= {*bench.CHANCE, *methods, *NEWER}
 
 
@@ -184,6 +186,7 @@ def test_the_small_table_counts_wrong_signs_and_means_known_places() -> None:
     assert "Captum's default points the wrong way on 2 of 2, the changed import on 0 of 2 planted networks." in text
     assert "| Captum, as one calls it: `IntegratedGradients` | 2 of 2 | .20 | -.50 | - | - | - |" in text
     assert text.endswith("| 0 of 2 | .80 | .60 | - | - | - |")
+    assert "Means over networks: true place 1 and 0, faithful 1 and 0 (of known region; orders not all equal)." in text
 
 
 def test_tables_are_written_from_an_earlier_run(tmp_path: Path, published: PlantedTable) -> None:
@@ -233,7 +236,7 @@ def test_maps_that_are_no_controls_earn_little_either(published: PlantedTable) -
 
 
 ATTENTION, DEAD = "shape_missing_attention", "shape_missing_dead"
-LOCAL = ("AbsenceOcclusion", "AbsenceGuidedBackprop", "AbsenceIntegratedGradients")  # for the best order
+LOCAL = ("AbsenceOcclusion", "AbsenceGuidedBackprop (Zennit)", "AbsenceIntegratedGradients")  # for the best order
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,27 @@ SCORES = (
 )
 
 
+def sentence(*scores: PlantedScore) -> str:
+    return summarize_methods(PlantedTable(scores, {}))[0].sentence
+
+
+def test_a_map_of_one_sign_is_not_said_to_have_the_wrong_one() -> None:
+    assert "mostly one side only" in sentence(score("m", "shape_missing", sign=0.6))
+    wrong = sentence(score("m", "shape_missing", sign=0.2, key_sign=0.1))
+    assert "mostly a wrong sign, or none, at the key" in wrong
+    assert "one side" not in wrong
+
+
+def test_blind_takes_two_answered_questions() -> None:
+    """One question is told as such, and a method that only fails is not blind."""
+    views = ("nontarget", "reference")
+    failing = [silent("m", "column_missing", view, "ValueError: no layer") for view in views]
+    wrong = [score("m", "signal_missing", view, share=0.1) for view in views]
+    text = sentence(*failing, *wrong, score("m", "volume_missing", share=0.1))
+    assert "Blind on signals. Wrong on the only question on volumes. Fails on 2 of 5 questions" in text
+    assert "tables" not in text
+
+
 @pytest.fixture(scope="module")
 def table() -> PlantedTable:
     return PlantedTable(SCORES, {})
@@ -62,8 +83,8 @@ def test_sentences_follow_from_the_scores(table: PlantedTable) -> None:
     good, one_sign, broken = (one.sentence for one in summarize_methods(table))
     assert good == "Shows what holds the unit down on 2 of 2 networks, shows what is missing on 1 of 1 networks."
     assert one_sign == (
-        "Shows what holds the unit down on 0 of 2 networks (elsewhere mostly the sign is wrong), has no answer to what is "
-        "missing. Blind on attention and text. Its maps have one sign: what raises the unit and what holds it down look alike."
+        "Shows what holds the unit down on 0 of 2 networks (elsewhere mostly one side only: other content lacks the other "
+        "sign), has no answer to what is missing. Wrong on the only question each on attention and text. Its maps have one sign: what raises the unit and what holds it down look alike."
     )
     assert broken.endswith("Fails on 1 of 2 questions, as in: ValueError: no layer with positions.")
     only = PlantedTable((silent("new", "shape_missing", "nontarget", NOT_MEASURED),), {})
@@ -72,8 +93,12 @@ def test_sentences_follow_from_the_scores(table: PlantedTable) -> None:
 
 def test_the_summary_is_a_markdown_table_and_a_page(table: PlantedTable) -> None:
     lines = format_questions(table).splitlines()
-    assert lines[0].startswith("| method | non-target: sign |")
-    assert {line.count("|") for line in lines} == {len(QUESTIONS) + 3}
+    assert lines[0] == (
+        'Sign, place and "shows" count on 5 of the 6 networks, as the true region of `stroke_missing` is a guess; on fewer '
+        "where a method has no answer or was not measured."
+    )
+    assert lines[2].startswith("| method | non-target: sign |")
+    assert {line.count("|") for line in lines[2:]} == {len(QUESTIONS) + 3}
     page = "<!-- bench planted questions: begin -->\n<!-- bench planted questions: end -->"
     assert "| good | 2 of 2 |" in insert_tables(page, table)
     html = format_page(table)

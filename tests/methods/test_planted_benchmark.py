@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ METHODS = {
     "infinite": lambda question: truth(question) / 0,
     "numpy": lambda question: truth(question).numpy(),
     "small": lambda question: torch.zeros(len(question.x), 1, 3, 3),
+    "flat": lambda question: truth(question).flatten(1, -3)[:, 0],
     "constant": lambda question: torch.full_like(question.x, -1.0 if question.view == "nontarget" else 1.0),
 }
 
@@ -118,6 +120,21 @@ def test_the_same_twice_and_the_random_states_as_before(table: PlantedTable) -> 
 )
 def test_a_bad_answer_is_a_note(table: PlantedTable, method: str, words: str) -> None:
     assert words in table.of(method, "shape_missing", "nontarget").note
+
+
+def test_a_failure_is_marked_apart_from_no_answer(table: PlantedTable) -> None:
+    lines = table.markdown("reference", ["forward only", "small", "broken"]).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["- |", "x |", "x |"]
+    assert "-: no answer in this view; x: the method failed" in table.table()
+
+
+def test_a_map_without_channels_is_read_or_rejected(table: PlantedTable) -> None:
+    """[N, H, W] has the scores of [N, 1, H, W]; the error of another shape names it, and those that are right."""
+    flat, true = (table.of(name, "shape_missing", "nontarget") for name in ("flat", "truth"))
+    assert replace(flat, method="truth") == true
+    question = Question.of(PROBLEMS["shape_missing"](0), "nontarget", 2, 1)
+    with pytest.raises(ValueError, match=r"shape \(2, 5, 5\); it must have one of \[\(2, \d+, \d+\), \(2, 1, "):
+        question.shaped(torch.zeros(2, 5, 5))
 
 
 def test_equally_strong_pixels_are_no_hit(table: PlantedTable) -> None:
@@ -219,7 +236,7 @@ def test_the_table_reads_back_and_draws(table: PlantedTable) -> None:
     assert lines[3] == "| negated | .00/.00! |"
     figure = table.figure()
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(METHODS)
-    assert "PlantedTable of 11 methods on 1 problems" in repr(table)
+    assert "PlantedTable of 12 methods on 1 problems" in repr(table)
     with pytest.raises(ValueError, match="no score of 'other'"):
         table.of("other", "shape_missing", "nontarget")
 

@@ -58,8 +58,9 @@ def planted_benchmark(
 
     Args:
         methods: name -> callable from a :class:`Question` to the signed map of its unit [N, C or 1, H, W] (in the
-            reference view also per reference, [N, k, C or 1, H, W]), or None where it has no answer in that view. The
-            sign: R > 0 raises the unit. One that raises is listed with the reason and has no scores.
+            reference view also per reference, [N, k, C or 1, H, W]; [N, H, W] is read as [N, 1, H, W]), or None where it has no answer
+            in that view ("-"). The sign: R > 0 raises the unit. One that raises, or answers with another shape, NaN or infinite
+            values, is listed with the reason, has no scores, and is marked "x"; the others go on.
         problems: names in ``absence_plugins.data.planted.PROBLEMS``, or name -> function of a seed that returns a
             ``Planted``; None: all.
         seeds: training seeds, pooled.
@@ -75,8 +76,7 @@ def planted_benchmark(
     Random methods are seeded; the global random states, and the networks, are as before.
 
     Raises:
-        ValueError: no methods, an unknown problem or view, fewer than one sample, a map of another shape than asked
-            for.
+        ValueError: no methods, an unknown problem or view, fewer than one sample.
 
     Example (input x gradient of the unit itself, on the first problem):
         >>> def input_x_gradient(question):

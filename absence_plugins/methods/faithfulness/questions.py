@@ -79,7 +79,7 @@ class Question:
         return replace(self, x=self.x.clone(), drawn=self.drawn.clone(), blank=self.blank.clone())
 
     def shaped(self, signed: Tensor) -> Tensor:
-        """An answer as [N, C or 1, H, W], or per reference [N, k, C or 1, H, W].
+        """An answer as [N, C or 1, H, W], or per reference [N, k, C or 1, H, W]; [N, H, W] is read as [N, 1, H, W].
 
         Raises:
             TypeError: no tensor.
@@ -89,12 +89,14 @@ class Question:
             raise TypeError(f"the answer must be a tensor, got {type(signed).__name__}")
         signed = signed.detach()
         count, channels, *size = self.x.shape
+        given = tuple(signed.shape)
         signed = signed[:, None] if signed.dim() == 3 else signed
         wanted = [(count, many, *size) for many in (1, channels)]
         if self.view == "reference":
             wanted += [(count, self.drawn.shape[1], many, *size) for many in (1, channels)]
         if tuple(signed.shape) not in wanted:
-            raise ValueError(f"the answer has shape {tuple(signed.shape)}; it must have one of {sorted(set(wanted))}")
+            allowed = sorted({(count, *size), *wanted}, key=lambda shape: (len(shape), shape))
+            raise ValueError(f"the answer has shape {given}; it must have one of {allowed}")
         if not bool(torch.isfinite(signed).all()):
             raise ValueError("the answer holds NaN or infinite values")
         return signed

@@ -23,6 +23,7 @@ MEASURES = {
     "over_random": "the same with 0: as a random order, below 0: the wrong way",
 }
 NO_ANSWER = "has no answer in this view"  # the note of a method that returns None
+FAILED = "x"  # the cell of a method that raised, or whose answer was rejected
 NOT_MEASURED = "not measured"  # the note of a score that a table does not hold
 TITLES: dict[str, str] = {
     "nontarget": "Non-target view: what holds the unit down in images that have the key?",
@@ -127,8 +128,8 @@ class PlantedTable(Result):
         return max(known, key=lambda one: float(getattr(one, measure)), default=None)
 
     def table(self, measures: Sequence[str] = ("share", "faithfulness")) -> str:
-        """A block per view, a line per method; cells are the measures, "-" without an answer; a key's sign right in
-        < 99 % has a "!".
+        """A block per view, a line per method; cells are the measures, "-" without an answer, "x" where the method
+        failed; a key's sign right in < 99 % has a "!".
         """
         lines: list[str] = []
         for view in self.views:
@@ -143,7 +144,8 @@ class PlantedTable(Result):
             lines += [TITLES[view], *align(rows), ""]
         lines += [f"{name}: {MEASURES[name]}" for name in measures]
         lines.append(
-            "!: sign at the key right in fewer than 99 % of the samples; -: no answer; ?: no score (every order is the same); in "
+            "!: sign at the key right in fewer than 99 % of the samples; -: no answer in this view; x: the method "
+            "failed, or its answer was rejected (why: below); ?: no score (every order is the same); in "
             "brackets: the true region is a guess"
         )
         notes: dict[str, list[str]] = {}
@@ -159,7 +161,7 @@ class PlantedTable(Result):
     def _cell(self, method: str, problem: str, view: View, measures: Sequence[str]) -> str:
         one = self.of(method, problem, view)
         if one.note:
-            return " " if one.note == NOT_MEASURED else "-"
+            return {NOT_MEASURED: " ", NO_ANSWER: "-"}.get(one.note, FAILED)
         numbers = "/".join(number(getattr(one, name)) for name in measures)
         wrong = "!" if one.key_sign is not None and one.key_sign < 0.99 else ""
         return f"{numbers}{wrong}" if one.is_exact else f"({numbers}{wrong})"
