@@ -171,7 +171,9 @@ def _describe(own: Sequence[PlantedScore]) -> str:
     notes = Counter(one.note for one in own if one.note and one.note != NO_ANSWER)
     if notes:
         note, _ = notes.most_common(1)[0]
-        sentences.append(f"Fails on {sum(notes.values())} of {len(own)} questions, as in: {note}.")
+        sentences.append(
+            f"Fails on {sum(notes.values())} of {len(own)} questions, as in: {note}{'' if note.endswith('.') else '.'}"
+        )
     return " ".join(sentences)
 
 
