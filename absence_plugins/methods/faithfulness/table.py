@@ -60,6 +60,11 @@ class PlantedScore:
     control: str = ""
     control_score: float | None = None
 
+    @property
+    def mark(self) -> str:
+        """What a table shows in place of numbers: "-" without an answer, "x" of a failure, " " if not measured; "" with a score."""
+        return {"": "", NOT_MEASURED: " ", NO_ANSWER: "-"}.get(self.note, FAILED)
+
     def text(self) -> str:
         """Share and faithfulness, as in ``".95/.80"``."""
         return f"{number(self.share)}/{number(self.faithfulness)}"
@@ -161,7 +166,7 @@ class PlantedTable(Result):
     def _cell(self, method: str, problem: str, view: View, measures: Sequence[str]) -> str:
         one = self.of(method, problem, view)
         if one.note:
-            return {NOT_MEASURED: " ", NO_ANSWER: "-"}.get(one.note, FAILED)
+            return one.mark
         numbers = "/".join(number(getattr(one, name)) for name in measures)
         wrong = "!" if one.key_sign is not None and one.key_sign < 0.99 else ""
         return f"{numbers}{wrong}" if one.is_exact else f"({numbers}{wrong})"

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from absence_plugins.core.table import format_interval
-from absence_plugins.methods.faithfulness.table import FAILED, NO_ANSWER, NOT_MEASURED
 from absence_plugins.report.plots.palette import EMPTY, INK, MUTED, ORDERS, SHARE_COLORS
 from absence_plugins.report.plots.placing import take_axes
 
@@ -55,7 +54,7 @@ def planted_figure(table: PlantedTable) -> Figure:
         axis.set_facecolor(EMPTY)
         for i, row in enumerate(cells):
             for j, one in enumerate(row):
-                text = "–" if one.note in (NO_ANSWER, NOT_MEASURED) else FAILED if one.note else one.text()
+                text = one.mark.replace("-", "–") or one.text()
                 dark = one.share is not None and one.share > 0.6
                 axis.text(j, i, text, ha="center", va="center", fontsize=5, color="white" if dark else INK)
         axis.set_xticks(range(len(problems)), table.short_names, rotation=40, ha="right", fontsize=6.5)
