@@ -104,4 +104,4 @@ MinSupport = Annotated[
 Page = Annotated[Path, typer.Option(help="Folder for the page.")]
 Workers = Annotated[int, typer.Option(help="Processes that read images ahead.")]
 Seed = Annotated[int, typer.Option(help="Seed.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summary; only paths and warnings.")]

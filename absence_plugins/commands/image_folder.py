@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.commands.models import Preprocessing
+from absence_plugins.commands.pace import say_line
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import write_json, write_whole
 from absence_plugins.core.names import spell_name
@@ -180,7 +181,7 @@ def readable(
 
 
 def group_images(found: Readable, choice: str | Path | None = None, progress: bool = False) -> Groups:
-    """Which of the images are not independent, as ``--groups`` says; what was found is warned of.
+    """Which of the images are not independent, as ``--groups`` says; what was found is said, and warned of if nobody asked.
 
     choice: as in :func:`~absence_plugins.data.groups.group_files`.
     """
@@ -189,8 +190,10 @@ def group_images(found: Readable, choice: str | Path | None = None, progress: bo
         return torch.from_numpy(np.asarray(read_picture(found.files[place], 1, side=SIDE), dtype=np.float32))
 
     groups = group_files(found.files, found.folder, choice, digests=found.digests, picture=picture, progress=progress)
-    if groups.note:
+    if groups.note and choice in (None, "exact"):
         warnings.warn(groups.note, AbsenceWarning, stacklevel=3)
+    elif groups.note:
+        say_line(groups.note)
     return groups
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from absence_plugins.commands.early_checks import read_threshold
 from absence_plugins.commands.image_folder import Readable, group_images, readable
 from absence_plugins.commands.known_words import CHOSEN
-from absence_plugins.commands.layers import say_line
 from absence_plugins.commands.models import LoadedModel
+from absence_plugins.commands.pace import say_line
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
 from absence_plugins.data.file_names import index_paths, key_of, list_files
@@ -78,7 +78,12 @@ def folder_samples(
     ``groups``: what ``--groups`` says of images that are not independent.
     """
     walked = find_images(folder, "image folder")
-    concepts_of(walked, attributes)  # rejects a folder without classes, and a bad table, before anything is decoded
+    if not walked.classes:
+        raise ValueError(
+            f"image folder {spell_name(walked.folder)} has no subfolders of images; every class needs its own, or name a file "
+            "with the labels of the images: --labels FILE"
+        )
+    concepts_of(walked, attributes)  # rejects a bad table before anything is decoded
     files = readable(
         walked.with_class(), loaded.preprocessing.channels, known=checkpoint, has_classes=True, progress=progress
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from absence_plugins.commands.image_folder import FolderImages
-from absence_plugins.commands.pace import AT_ONCE, estimating, is_first_rank, say_expected, time_forward
+from absence_plugins.commands.pace import AT_ONCE, estimating, say_expected, say_line, time_forward
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.checks import check_choice
 from absence_plugins.core.devices import device_of
@@ -267,12 +265,6 @@ def named_layer(model: nn.Module, name: str, reduce: str, channels: str) -> Laye
 def say(shape: LayerShape) -> None:
     """One line on stderr, also with ``--quiet``: which channels and positions are read."""
     say_line(f"reading {shape}")
-
-
-def say_line(line: str) -> None:
-    """One line on stderr, also with ``--quiet``. Of several ranks the first says it."""
-    if is_first_rank():
-        tqdm.write(line, file=sys.stderr)
 
 
 DIGITS_SCAN = Scan(

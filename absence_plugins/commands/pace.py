@@ -100,6 +100,12 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def say_line(line: str) -> None:
+    """One line on stderr, also with ``--quiet``. Of several ranks the first says it."""
+    if is_first_rank():
+        tqdm.write(line, file=sys.stderr)
+
+
 def say_expected(seconds: float, what: str, shorter: Sequence[str]) -> None:
     """One line on stderr, before the work; above a minute with the options that shorten it. Of several ranks the first
     says it.

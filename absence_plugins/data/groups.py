@@ -301,7 +301,9 @@ def _same_note(files: Sequence[Path], folder: Path, numbers: Sequence[int]) -> s
         return ""
     return (
         f"{len(files):,} images of {spell_name(folder)} show {len(set(numbers)):,} pictures (copies, crops, turned ones: "
-        f"{_pairs(files, folder, numbers)}); those of one picture stay on one side of the held-out split and count once."
+        f"{_pairs(files, folder, numbers)}); those of one picture stay on one side of the held-out split and count once. "
+        "Drawings and plain shapes may be too alike to tell apart: if these are different pictures, pass --groups none, or a "
+        "table file,group."
     )
 
 

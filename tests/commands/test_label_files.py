@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.commands import label, label_samples
-from absence_plugins.commands.label_samples import LabelFile, file_samples
+from absence_plugins.commands.label_samples import LabelFile, file_samples, folder_samples
 from absence_plugins.commands.models import load_model
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data import load_digits
@@ -265,6 +266,22 @@ def test_what_does_not_fit_is_refused(
     code, output = run(*arguments)
     assert code != 0
     assert re.search(message, " ".join(output.split())), output
+
+
+def test_a_flat_folder_is_told_of_labels_and_groups_that_were_asked_for_are_no_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"every class needs its own, or name a file with the labels .* --labels FILE"):
+        folder_samples(Path("photos") / "a", load_model("digits"))
+    groups = write(folder / "groups.csv", "\n".join(["file,group", *(f"{n}.png,{n // 2}" for n in range(COUNT))]))
+    source = LabelFile(table(folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AbsenceWarning)
+        file_samples(Path("photos"), load_model("digits"), source, groups=groups)
+    assert f"12 images in 6 groups of {groups}, none of which is split." in capsys.readouterr().err
+    shutil.copy(Path("photos") / "a" / "0.png", Path("photos") / "a" / "2.png")
+    with pytest.warns(AbsenceWarning, match="1 of 12 images of photos are exact copies"):
+        file_samples(Path("photos"), load_model("digits"), source)
 
 
 def test_synsets_keep_their_keys_without_a_package(

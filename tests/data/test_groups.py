@@ -165,6 +165,7 @@ def test_what_the_option_says(folder: Path) -> None:
     assert auto.numbers == (0, 1, 0, 2, 0)
     assert "5 images of" in auto.note
     assert "show 3 pictures" in auto.note
+    assert "if these are different pictures, pass --groups none, or a table" in auto.note
 
 
 def name_crops(pictures: int, crops: int, seed: int, grouping: str) -> int:
