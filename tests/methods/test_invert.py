@@ -365,7 +365,7 @@ def test_the_result_is_a_sequence_with_table_json_and_csv(tmp_path: object) -> N
         ({"holdout": 1.0}, ValueError, "holdout=1.0 must be a share"),
         ({"holdout": 0.99}, ValueError, "both need two"),
         ({"min_fraction": 0.9, "max_fraction": 0.1}, ValueError, "min_fraction=0.9 and max_fraction=0.1"),
-        ({"min_fraction": 0.9, "max_fraction": 0.95}, ValueError, "no formula of up to 3 literals.*widen"),
+        ({"min_fraction": 0.9, "max_fraction": 0.95}, ValueError, "no formula of up to 3 concepts can hold on between 0.9 and 0.95 of the .*: no whole number.*widen"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(change: dict[str, object], error: type[Exception], message: str) -> None:

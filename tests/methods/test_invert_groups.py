@@ -162,6 +162,13 @@ def test_no_name_rests_on_fewer_groups_than_asked_for() -> None:
         ValueError, match=r"holds and fails on at least 20 groups of either part.*or lower min_support=20"
     ):
         label_units(values, per[groups], names, groups=groups, min_support=20, progress=False)
+    with pytest.raises(
+        ValueError, match=r"no formula can hold on so many groups.*of the 30 that are searched; at most 30"
+    ):
+        label_units(values, per[groups], names, groups=groups, min_support=31, progress=False)
+    with pytest.raises(ValueError) as told:  # 0.01 and 0.99 of the samples are not what is too narrow
+        label_units(values, per[groups], names, groups=groups, min_support=20, max_fraction=0.99, progress=False)
+    assert "widen" not in str(told.value)
 
 
 def test_without_groups_support_is_that_of_both_halves() -> None:

@@ -252,7 +252,10 @@ def test_the_scores_that_literature_says_pass_both_sanity_tests() -> None:
             {"score": "correlation", "values": [0.0, float("inf")] * 20},
             "score='correlation' asks for finite activations",
         ),
-        ({"min_support": 11}, "min_support=11: no formula can hold on so many samples, and fail on as many, of the 20"),
+        (
+            {"min_support": 11},
+            r"min_support=11 \(--min-support\): no formula can hold on so many samples, and fail on as many, of the 20.*at most 10 is",
+        ),
         ({"length": 5, "search": "certified"}, "proves formulas of up to four literals, with exact_pairs; length=5"),
     ],
 )

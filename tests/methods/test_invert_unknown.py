@@ -133,7 +133,7 @@ def test_three_literals_are_searched_where_no_pair_is_within_the_bounds() -> Non
     assert str(told.best.formula) == str(known.best.formula) == "c AND (a OR b)"
     assert told.gap == 0.0
     assert told.best.auc == known.best.auc
-    with pytest.raises(ValueError, match=r"no formula of up to 3 literals that the search found \(search='certified'"):
+    with pytest.raises(ValueError, match=r"no formula of up to 3 concepts that the search found \(search='certified'"):
         label_units(values, np.hstack([labels, hardly]), list("abcd"), search="beam", **options)
 
 

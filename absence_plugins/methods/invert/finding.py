@@ -132,13 +132,26 @@ class Wanted:
 
     def say_nothing_found(self, data: Data, unit: Searched, bounds: Bounds) -> str:
         """What an error says of a unit without a formula."""
-        by = "" if unit.ranked.gap == 0 else " that the search found (search='certified' looks at all)"
+        by = (
+            ""
+            if unit.ranked.gap == 0
+            else " that the search found (search='certified', --search certified, looks at all)"
+        )
         kind = "samples" if data.groups is None else "groups"
-        parts = " of either part" if data.heldout.size else ""
+        parts, size, support = " of either part" if data.heldout.size else "", data.searched.size, bounds.support
+        widen = f"widen min_fraction={self.min_fraction} and max_fraction={self.max_fraction} (--min-fraction, --max-fraction)"
+        if bounds.least > bounds.most:
+            return (
+                f"no formula of up to {self.length} concepts can hold on between {self.min_fraction:.4g} and "
+                f"{self.max_fraction:.4g} of the {size} searched samples: no whole number lies there that leaves at least "
+                f"{support} on either side; {widen}"
+            )
+        narrow = bounds.least > support or bounds.most < size - max(support, 1)
+        remedies = [widen] * narrow + ["name concepts that hold, and fail, on more samples"]
+        remedies += [f"lower min_support={support} (--min-support)"] * (support > 1)
         return (
-            f"no formula of up to {self.length} literals{by} holds on between {bounds.least} and {bounds.most} of the "
-            f"{data.searched.size} searched samples, and holds and fails on at least {bounds.support} {kind}{parts}; widen "
-            f"min_fraction={self.min_fraction} and max_fraction={self.max_fraction}, or lower min_support={bounds.support}"
+            f"no formula of up to {self.length} concepts{by} holds on between {bounds.least} and {bounds.most} of the "
+            f"{size} searched samples, and holds and fails on at least {support} {kind}{parts}; {', or '.join(remedies)}"
         )
 
     def choose(self, data: Data, unit: Searched, bounds: Bounds) -> list[Formula]:

@@ -183,11 +183,8 @@ def label_units(
 def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
     """All units' labels, q still open."""
     bounds = wanted.bounds(data)
-    if 2 * bounds.support > data.searched.size:
-        raise ValueError(
-            f"min_support={bounds.support}: no formula can hold on so many samples, and fail on as many, of the "
-            f"{data.searched.size} that are searched; lower it"
-        )
+    if wanted.min_support is not None:
+        _check_support(data, wanted.min_support)
     found: list[UnitLabel] = []
     table = data.table
     step = max(1, CHUNK // len(table))
@@ -216,6 +213,21 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
                 ))  # fmt: skip
                 bar.update(1)
     return found
+
+
+def _check_support(data: Data, support: int) -> None:
+    """Raises ValueError for a least number on which no formula can hold, and fail, in one of the parts.
+
+    A group can do both; a single sample does one.
+    """
+    for part, what in ((data.searched, "searched"), (data.heldout, "held out")):
+        most = part.size // 2 if part.groups is None else part.independent
+        if part.size and support > min(most, part.size // 2):
+            kind, count = ("samples", part.size) if part.groups is None else ("groups", part.independent)
+            raise ValueError(
+                f"min_support={support} (--min-support): no formula can hold on so many {kind}, and fail on as many, of "
+                f"the {count} that are {what}; at most {min(most, part.size // 2)} is possible"
+            )
 
 
 def _grouped_copies(table: Tensor) -> Array | None:
