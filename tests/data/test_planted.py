@@ -14,6 +14,8 @@ from absence_plugins.data.planted.transformer import SelfAttention
 
 EXACT = [name for name in PROBLEMS if name != "stroke_missing"]
 SLOW = {
+    "shape_missing_normalized",
+    "shape_missing_residual",
     "conjunction",
     "hidden_unit",
     "green_missing",
@@ -233,7 +235,10 @@ def test_another_seed_is_learned_as_well(name: str) -> None:
     assert with_key.mean() < 0 < without.mean()
 
 
-SEEDED = ["shape_missing_dead", pytest.param("shape_missing_attention", marks=pytest.mark.slow)]
+SEEDED = [
+    "column_missing",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("shape_missing_dead", "shape_missing_attention")),
+]
 
 
 @pytest.mark.parametrize("name", SEEDED)

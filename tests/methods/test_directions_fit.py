@@ -35,6 +35,7 @@ def recovered(seed: int, directions: int = 3, head: bool = True, **variant: Any)
     return recovery(made, DirectionPairs(directions).fit(made.features, made.head if head else None))
 
 
+@pytest.mark.slow
 def test_all_pairs_are_recovered() -> None:
     assert recovered(100).ok
 

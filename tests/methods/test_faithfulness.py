@@ -30,7 +30,7 @@ def net() -> Weighted:
 
 
 @pytest.mark.parametrize("unit", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("view", ["nontarget", "reference"])
+@pytest.mark.parametrize("view", ["nontarget", pytest.param("reference", marks=pytest.mark.slow)])
 def test_the_true_effect_scores_one_noise_zero_and_the_negated_map_below(net: Weighted, view: str, unit: int) -> None:
     x = images()
     references = None

@@ -193,6 +193,7 @@ def gradient_times_input(question: Question) -> Tensor:
 ONE_SIGN = [*(f"Image only: {name}" for name in ("color", "difference", "edges", "center", "constant")), "color"]
 
 
+@pytest.mark.slow
 def test_no_map_that_never_saw_the_network_does_well() -> None:
     """F51: the distance from the median color scored .82 with the right sign in all images."""
 
