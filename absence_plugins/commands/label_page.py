@@ -12,7 +12,6 @@ from absence_plugins.commands.label_samples import Samples
 from absence_plugins.commands.provenance import provenance
 from absence_plugins.core.units import LayerShape
 from absence_plugins.methods.invert import Formula, Negation, UnitLabel, UnitLabels
-from absence_plugins.methods.invert.measures import TITLES
 from absence_plugins.report import Page, Panel, Row
 from absence_plugins.report.plots.labels import label_panels
 
@@ -95,7 +94,7 @@ def _lead(labels: UnitLabels, shape: LayerShape, samples: Samples, absent: int, 
         first += f" Units whose name has a NOT that is worth something are {where} where something is missing."
     own = "" if labels.heldout == 0 else f" with q at most {Q}"
     shown = [f"{min(absent, SHOWN)} units with a NOT that is worth something{own}, strongest first"] * (absent > 0)
-    title = TITLES[labels[0].score] + (" on held-out images" if labels.heldout else "")
+    title = labels[0].score_title + (" on held-out images" if labels.heldout else "")
     shown += [f"{min(others, OTHERS)} {'other ' * (absent > 0)}units, named ones first, then by {title}"] * (others > 0)
     read = f"Values are those before the nonlinearity{f'; a channel counts with its {shape.reduce} over positions' if shape.positions else ''}."
     second = f"{samples.source}. Read: {shape}. {read} Below: {', and '.join(shown)}; all are in labels.csv and labels.json."  # fmt: skip
@@ -184,7 +183,7 @@ def _score_facts(label: UnitLabel) -> list[tuple[str, str]]:
     best, facts = label.best, []
     if label.score != "auc" and best.score is not None:
         own = best.score if best.heldout_score is None else best.heldout_score
-        facts.append((TITLES[label.score] + ", held out" * (best.heldout_score is not None), f"{own:.3f}"))
+        facts.append((label.score_title + ", held out" * (best.heldout_score is not None), f"{own:.3f}"))
     if label.threshold is not None:
         facts.append((f"Fires at {'most' if label.mode == 'negative' else 'least'}", f"{label.threshold:.3g}"))
     return facts
@@ -194,16 +193,18 @@ def _how_it_was_chosen(labels: UnitLabels) -> tuple[tuple[str, str], ...]:
     """What the page says of groups, of the score and of the proof."""
     score, is_short = labels[0].score, labels.settings["prefer"] == "short"
     fires = " A unit fires from a threshold on, chosen on the searched images." * (labels[0].threshold is not None)
-    chosen = () if score == "auc" else ((TITLES[score], f"What the names were chosen by: {SCORES[score]}.{fires}"),)
+    chosen = (
+        () if score == "auc" else ((labels[0].score_title, f"What the names were chosen by: {SCORES[score]}.{fires}"),)
+    )
     best = f"The highest of all formulas of up to {labels.settings['length']} concepts on the searched images: proven to be that; or no formula is above a bound; or not certified, as a part of the formulas was searched. It says how good the search was, not how good the name is: for that see held out, and q."  # fmt: skip
     short = " A name may be below it: every concept in it must earn its place." * is_short
     grouped = (GROUPED,) if labels.settings["groups"] is not None else ()
-    return (*grouped, *chosen, (f"Best {TITLES[score]} searched", best + short))
+    return (*grouped, *chosen, (f"Best {labels[0].score_title} searched", best + short))
 
 
 def _certainty(label: UnitLabel) -> tuple[str, str]:
     """How sure the highest score is, as a fact."""
-    title, highest = f"Best {TITLES[label.score]} searched", max(s for s in (one.score for one in label.formulas) if s is not None)  # fmt: skip
+    title, highest = f"Best {label.score_title} searched", max(s for s in (one.score for one in label.formulas) if s is not None)  # fmt: skip
     if label.bound is None:
         return title, f"{highest:.3f}, not certified"
     if label.certified:

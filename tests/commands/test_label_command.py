@@ -237,6 +237,22 @@ def test_the_figure_shows_scores_and_the_split() -> None:
     assert len(label_figure(found).axes) == 1
     panels = label_panels(found, values, concepts, names)
     assert all(isinstance(panel, Panel) and panel.data.shape[0] == 3 for panel in panels)
+    fired = replace(
+        found,
+        score="iou",
+        threshold=1.5,
+        formulas=(replace(found.best, score=0.4, heldout_score=0.3), *found.formulas[1:]),
+    )
+    scores, split = label_figure(fired, values, concepts, names).axes
+    assert scores.get_xlabel() == "IoU"
+    assert scores.patches[0].get_x() + scores.patches[0].get_width() == pytest.approx(0.4), (
+        "bars of what chose the names"
+    )
+    assert scores.lines[0].get_xdata()[0] == 0.3
+    assert [line.get_xdata()[0] for line in split.lines] == [1.5], "where the unit fires"
+    captions = [panel.caption for panel in label_panels(fired, values, concepts, names)]
+    assert captions[0].startswith("Bar: IoU, searched samples")
+    assert "Line: from here on it fires (up)" in captions[1]
     with pytest.raises(ValueError, match="activations without concepts"):
         label_figure(found, values)
     with pytest.raises(ValueError, match="for 60 rows of concepts"):

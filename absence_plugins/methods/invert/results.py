@@ -132,6 +132,11 @@ class UnitLabel(Result):
         return None if self.gap is None else highest + self.gap
 
     @property
+    def score_title(self) -> str:
+        """What the score is called in figures and tables, such as "IoU"."""
+        return TITLES[self.score]
+
+    @property
     def is_bound_empty(self) -> bool:
         """Whether the bound is 1, the highest value of every score, and so excludes nothing."""
         return bool(self.gap) and self.bound is not None and self.bound >= 1 - 1e-9

@@ -42,10 +42,9 @@ def label_figure(
         names: of the K concepts.
         title: over the figure; by default the unit and its best formula.
 
-    Sign: red where the formula holds, blue where it does not. A bar to the right of 0.5 says that the unit is higher
-    (mode
-    "negative": lower) where the formula holds. A bar is the AUC on the searched samples, a dot that on the held-out
-    ones.
+    Sign: red where the formula holds, blue where it does not. A bar is the AUC, or the score that chose the names, on the searched
+    samples, a dot that on the held-out ones. An AUC above 0.5, or a correlation above 0, says that the unit is higher (mode
+    "negative": lower) where the formula holds. The line is the threshold from which on the unit fires, if it has one.
 
     Raises:
         ValueError: activations without concepts, another number of activations than of labels, names that do not fit.
@@ -89,27 +88,34 @@ def label_panels(label: UnitLabel, activations: Any, concepts: Any, names: Seque
         figure.subplots_adjust(left=0.05, right=0.94, bottom=0.2, top=0.99)
     _draw_scores(scores.subplots(), label, size=5.2, longest=26)
     _draw_split(split.subplots(), label, activations, concepts, names, size=5.2)
-    caption = "Bar: AUC, searched samples; dot: held out." if label.best.heldout_auc is not None else "Bar: AUC."
+    title = label.score_title
+    caption = (
+        f"Bar: {title}." if label.best.heldout_fraction is None else f"Bar: {title}, searched samples; dot: held out."
+    )
+    fires = "" if label.threshold is None else f" Line: from here on it fires ({'down' if ways[0] == 'low' else 'up'})."
     return [
         Panel("image", pixels_of(scores), "How well its names fit", f"{caption} In brackets: on how many samples it holds."),
-        Panel("image", pixels_of(split), "Activations, split by the best name", f"Red: it holds (unit {ways[0]}). Blue: it does not ({ways[1]})."),
+        Panel("image", pixels_of(split), "Activations, split by the best name", f"Red: it holds (unit {ways[0]}). Blue: it does not ({ways[1]}).{fires}"),
     ]  # fmt: skip
 
 
 def _draw_scores(axes: Axes, label: UnitLabel, *, size: float, longest: int = _LONGEST) -> None:
-    at = np.arange(len(label.formulas))
-    scores = np.array([one.auc for one in label.formulas])
-    colors = [UP if score >= 0.5 else DOWN for score in scores]
-    axes.barh(at, scores - 0.5, left=0.5, height=0.34, color=colors, zorder=2)
+    """Bars of the score that chose the names, from what chance has; dots on held-out samples."""
+    at, base = np.arange(len(label.formulas)), 0.5 if label.score == "auc" else 0.0
+    scores = np.array([one.auc if one.score is None else one.score for one in label.formulas])
+    told = [one.heldout_auc if label.score == "auc" else one.heldout_score for one in label.formulas]
+    colors = [UP if score >= base else DOWN for score in scores]
+    axes.barh(at, scores - base, left=base, height=0.34, color=colors, zorder=2)
     for i, one in enumerate(label.formulas):
-        if one.heldout_auc is not None:
-            axes.plot([one.heldout_auc], [i], "o", color=INK, markersize=size * 0.45, zorder=3)
+        own = told[i]
+        if own is not None:
+            axes.plot([own], [i], "o", color=INK, markersize=size * 0.45, zorder=3)
         text = f"{cut(spell(str(one.formula)), longest)} ({one.fraction:.0%})"
         style = {"fontsize": size, "va": "bottom", "color": INK, **set_letters(text)}
         axes.text(0.0, i - 0.26, text, ha="left", transform=axes.get_yaxis_transform(), **style)
-    low = min(0.5, *scores, *(one.heldout_auc for one in label.formulas if one.heldout_auc is not None))
+    low = min(base, *scores, *(one for one in told if one is not None))
     axes.set(xlim=(np.floor(low * 10) / 10, 1.0), ylim=(len(at) - 0.5, -0.85), yticks=[])
-    _style_axes(axes, "AUC (0.5: chance)", size)
+    _style_axes(axes, "AUC (0.5: chance)" if label.score == "auc" else label.score_title, size)
 
 
 def _draw_split(
@@ -136,6 +142,8 @@ def _draw_split(
                 label=f"{name} ({len(part):,})",
                 zorder=2,
             )
+    if label.threshold is not None:
+        axes.axvline(label.threshold, ymax=0.72, color=INK, linewidth=size * 0.12, zorder=3)
     axes.set_yticks([])
     axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
     axes.legend(
