@@ -13,6 +13,7 @@ import torch
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.encodings import read_text
+from absence_plugins.data.folders import list_names
 from absence_plugins.data.labels.image_labels import ImageLabels, check_distinct, find_repeated, stack_truths
 from absence_plugins.data.tables import FALSE, MINUS, TRUE, UNKNOWN, Columns, decide_minus, read_columns, read_truth
 
@@ -86,7 +87,7 @@ def read_image_table(
     rows = [[truth(key, column) for column in chosen] for key in cells]
     noted.warn()
     if threshold is not None and (beyond := [table.names[column] for column in chosen if column in above]):
-        said = f"scores beyond 0 to 1, present above {threshold:g}: {', '.join(beyond[:SHOWN])}"
+        said = f"scores beyond 0 to 1, present above {threshold:g}: {list_names(beyond)}"
         said = f"{table.table.path}: {_count(len(beyond), 'holds', 'hold')} {said}"
         warnings.warn(said, AbsenceWarning, stacklevel=2)
     return ImageLabels(tuple(cells), tuple(table.names[column] for column in chosen), stack_truths(rows))
@@ -144,7 +145,7 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
         said = (
             f"{table.table.path}: {_count(len(others), 'holds', 'hold')} other cells than numbers and {was} left out: "
         )
-        warnings.warn(said + ", ".join(others[:SHOWN]), AbsenceWarning, stacklevel=2)
+        warnings.warn(said + list_names(others), AbsenceWarning, stacklevel=2)
     scores = torch.tensor([[row[k] for k in found] for row in values], dtype=torch.float64)
     return ImageLabels(tuple(table.cells), tuple(table.names[k] for k in found), scores)
 
@@ -200,8 +201,9 @@ def _warn_of_others(table: Columns, without: Sequence[int], mixed: Sequence[int]
                 f"{table.names[column]} ({cell!r} in {table.table.unit} {table.table.lines[table.row_of[key]]})"
             )
         if columns:
+            more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
             was = "was" if len(columns) == 1 else "were"
-            told.append(f"{_count(len(columns), 'holds', 'hold')} {what} and {was} left out: {', '.join(shown)}")
+            told.append(f"{_count(len(columns), 'holds', 'hold')} {what} and {was} left out: {', '.join(shown)}{more}")
     if mixed:
         told[-1] += "; correct these cells if a column is a concept"
     if scored:
