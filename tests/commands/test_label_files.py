@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
-from absence_plugins.commands import label, label_samples
+from absence_plugins.commands import label, label_page, label_samples
 from absence_plugins.commands.label_samples import LabelFile, file_samples, folder_samples
 from absence_plugins.commands.models import load_model
 from absence_plugins.core import AbsenceWarning
@@ -184,8 +184,9 @@ def test_the_command_names_units_by_a_file(folder: Path, monkeypatch: pytest.Mon
     (folder / "photos" / "a" / "3.png").unlink()
     path = write(folder / "labels.csv", table(folder).read_text().replace("photos/a/5.png", "photos/a/55.png"))
     write(folder / "parents.csv", "child,parent\nloop,n02123045\ndark,shade\nloop,shade\n")
-    monkeypatch.setattr(label, "SHOWN", 1)
-    monkeypatch.setattr(label, "OTHERS", 1)
+    monkeypatch.setattr(label, "SHOWN", 1)  # thresholds
+    monkeypatch.setattr(label_page, "SHOWN", 1)
+    monkeypatch.setattr(label_page, "OTHERS", 1)
     tabby = Synset("n02123045", "tabby", "a cat, with a coat")
     monkeypatch.setattr(
         label_samples, "name_synsets", lambda names: (("loop", "dark", "tabby", "shade"), {"tabby": tabby})
@@ -205,8 +206,9 @@ def test_the_command_names_units_by_a_file(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_scores_get_their_thresholds_on_the_searched_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label, "SHOWN", 1)
-    monkeypatch.setattr(label, "OTHERS", 1)
+    monkeypatch.setattr(label, "SHOWN", 1)  # thresholds
+    monkeypatch.setattr(label_page, "SHOWN", 1)
+    monkeypatch.setattr(label_page, "OTHERS", 1)
     lines = [f"{n}.png,x,{0.2 + 0.1 * LOOP[n] + 0.001 * n:.3f},{0.3 if n < 6 else -0.1},0.5" for n in range(COUNT)]
     lines[4] = "4.png,x,,0.3,0.5"
     write(folder / "scores.csv", "\n".join(["file,note,loop,dark,same", *lines]))

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from absence_plugins.cli import app
 from absence_plugins.cli.endings import Running, ending
-from absence_plugins.commands import label
+from absence_plugins.commands import label_page
 from absence_plugins.commands.image_folder import FolderImages
 from absence_plugins.commands.models import load_model
 from absence_plugins.core import files
@@ -134,7 +134,7 @@ def test_without_a_checkpoint_the_message_adds_one(photos: str, monkeypatch: pyt
 
 
 def test_stopped_labels_go_on(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label, "OTHERS", 1)  # on the page, which is drawn three times
+    monkeypatch.setattr(label_page, "OTHERS", 1)  # on the page, which is drawn three times
     command = (
         f"label --model {photos}:net --layer 2 --size 24 --images photos --batch-size 3 --length 1 --quiet"
     ).split()
