@@ -37,7 +37,7 @@ def read_image_table(
     Args:
         path: CSV, TSV or JSON, as :func:`~absence_plugins.data.tables.read_table` reads it.
         columns: those that are concepts; None: all that hold nothing but truths (and unknown cells). Others (age, sex,
-            ...) are left out with a warning, which names the first other cell of a column that holds truths, too.
+            ...) are left out with a warning, which names the first other cell of each.
         threshold: of tables with probabilities, from 0 to below 1: present if above. Columns of scores beyond 0 to 1
             (cosines, logits) are concepts then, too, with a warning, and it may be any number. None: a fraction is
             rejected.
