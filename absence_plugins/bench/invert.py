@@ -1,4 +1,6 @@
-"""``absence-plugins bench invert``: time to name a unit, next to one AUROC per candidate formula; how often it is right."""
+"""``absence-plugins bench invert``: time to name a unit, next to one AUROC per candidate formula; how often it is
+right.
+"""
 
 from __future__ import annotations
 

@@ -190,8 +190,8 @@ def _one(
 ) -> PlantedTable:
     """One problem's table; answers are kept in the folder, and only those that are missing there are measured.
 
-    Kept answers hold for the code that a question, a measure and the methods consist of, and those of another package for
-    its version; a method that is new, or was stopped, does not cost the others' time.
+    Kept answers hold for the code that a question, a measure and the methods consist of, and those of another package
+    for its version; a method that is new, or was stopped, does not cost the others' time.
     """
     if out is None:
         return planted_benchmark(methods, [name], progress=progress, **settings)

@@ -1,4 +1,6 @@
-"""The layer with positions that layer-wise methods look at in a planted network, and its maps as large as the inputs."""
+"""The layer with positions that layer-wise methods look at in a planted network, and its maps as large as the
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ def find_positions(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
     Raises:
         ValueError: there is none.
 
+    >>> import torch
     >>> find_positions(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten()), torch.zeros(1, 1, 8, 8))
     ('0', (6, 6))
     """

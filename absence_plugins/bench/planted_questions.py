@@ -35,12 +35,16 @@ def has_key_sign(one: PlantedScore) -> bool | None:
 
 
 def has_both_sides(one: PlantedScore) -> bool | None:
-    """Whether other content has the other sign, too; None where that cannot be asked, or the key's sign is not right."""
+    """Whether other content has the other sign, too; None where that cannot be asked, or the key's sign is not
+    right.
+    """
     return None if not has_key_sign(one) or one.sign is None else one.sign >= BALANCED
 
 
 def has_right_sign(one: PlantedScore) -> bool | None:
-    """Whether the key has the right sign in 99 % of the samples, and other content, where it can be asked, the other sign."""
+    """Whether the key has the right sign in 99 % of the samples, and other content, where it can be asked, the other
+    sign.
+    """
     return None if (key := has_key_sign(one)) is None else key and has_both_sides(one) is not False
 
 
@@ -52,7 +56,9 @@ def has_right_place(one: PlantedScore) -> bool | None:
 
 
 def is_above_control(one: PlantedScore) -> bool | None:
-    """Whether its order is better than those of all maps that never saw the network; None where every order is the same."""
+    """Whether its order is better than those of all maps that never saw the network; None where every order is the
+    same.
+    """
     if one.note == NO_ANSWER or (one.faithfulness is None and not one.note):
         return None
     return (one.faithfulness or 0) > 0
@@ -185,7 +191,9 @@ def _find_reason(asked: Sequence[PlantedScore]) -> str:
 
 
 def _answered(own: Sequence[PlantedScore], problems: frozenset[str]) -> Tally:
-    """On how many of the questions on these problems that the method answered it is right: a failure shows no blindness."""
+    """On how many of the questions on these problems that the method answered it is right: a failure shows no
+    blindness.
+    """
     return _count(is_shown, [one for one in own if one.problem in problems and not one.note])
 
 

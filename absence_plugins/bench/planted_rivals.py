@@ -45,8 +45,8 @@ class AttnLRP:
 
 @dataclass(frozen=True)
 class Shap:
-    """An explainer of ``shap`` (Lundberg and Lee, NeurIPS 2017) of the unit, with the blank image as background, or in the
-    reference view every image's own references.
+    """An explainer of ``shap`` (Lundberg and Lee, NeurIPS 2017) of the unit, with the blank image as background, or in
+    the reference view every image's own references.
 
     GradientExplainer draws 100 samples with a fixed seed.
     """

@@ -13,8 +13,8 @@ PARTS = ("captum", "zennit", "relevance", "core", "methods", "data", "experiment
 
 
 def fingerprint_sources(*packages: str, parts: Sequence[str] = PARTS) -> str:
-    """A fingerprint of this package (of these ``parts``: folders, or folders or files in them), its hosts and other packages:
-    tables made by other code are not taken for today's.
+    """A fingerprint of this package (of these ``parts``: folders, or folders or files in them), its hosts and other
+    packages: tables made by other code are not taken for today's.
     """
     digest = hashlib.sha256(" ".join(version(name) for name in ("torch", "captum", "zennit", *packages)).encode())
     root = Path(absence_plugins.__file__).parent

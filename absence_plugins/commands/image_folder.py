@@ -181,7 +181,8 @@ def readable(
 
 
 def group_images(found: Readable, choice: str | Path | None = None, progress: bool = False) -> Groups:
-    """Which of the images are not independent, as ``--groups`` says; what was found is said, and warned of if nobody asked.
+    """Which of the images are not independent, as ``--groups`` says; what was found is said, and warned of if nobody
+    asked.
 
     choice: as in :func:`~absence_plugins.data.groups.group_files`.
     """

@@ -1,4 +1,6 @@
-"""The images that ``absence-plugins label`` names units by, with their labels: class folders, a file of labels, digits."""
+"""The images that ``absence-plugins label`` names units by, with their labels: class folders, a file of labels,
+digits.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,8 @@ def file_samples(
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> Samples:
-    """Images below a folder with the labels of a file; images without labels are left out, which one line on stderr says.
+    """Images below a folder with the labels of a file; images without labels are left out, which one line on stderr
+    says.
 
     Concepts that do not vary are left out, and files that are no images, with a warning. ``groups``: what ``--groups``
     says.

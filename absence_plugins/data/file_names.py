@@ -40,7 +40,8 @@ def index_files(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def index_paths(files: Sequence[Path], folder: Path) -> dict[str, list[int]]:
-    """As :func:`index_files`, of the paths below a folder; longer paths, with the folder's own name, are understood, too.
+    """As :func:`index_files`, of the paths below a folder; longer paths, with the folder's own name, are understood,
+    too.
 
     >>> found = index_paths([Path("sets/val/1.png")], Path("sets/val"))
     >>> [key_of(name) in found for name in ("1", "val/1.png", "./sets/val/1.png", "train/1.png")]

@@ -193,9 +193,9 @@ class Columns:
 def read_columns(path: Path | str, key: str, known: Sequence[str] = (), *, what: str = "column") -> Columns:
     r"""Read a table that has a row per class or file and a named column per attribute.
 
-    The key is the first column, or the one in which ``known`` stands, or, with a note, the one whose header is a word for
-    the key where the first column holds truths or numbers. A column of row numbers without a name (pandas
-    writes it) is left out. Rows that repeat another one count once.
+    The key is the first column, or the one in which ``known`` stands, or, with a note, the one whose header is a word
+    for the key where the first column holds truths or numbers. A column of row numbers without a name (pandas writes
+    it) is left out. Rows that repeat another one count once.
 
     Args:
         path: of the file.

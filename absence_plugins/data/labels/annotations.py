@@ -174,8 +174,8 @@ def read_invert(labels: Path | str, description: Path | str, images: Sequence[st
 def read_invert_parents(path: Path | str) -> dict[str, list[str]] | None:
     """Child -> hypernyms, by the names that :func:`read_invert` gives; None if a file is no such JSON.
 
-    An entry's ``hypernyms`` (or ``parents``, ``hypernym``, ``parent``) are offsets, keys or names, one or a list. Raises
-    ValueError for a key or concept that comes twice, or hypernyms that are no names.
+    An entry's ``hypernyms`` (or ``parents``, ``hypernym``, ``parent``) are offsets, keys or names, one or a list.
+    Raises ValueError for a key or concept that comes twice, or hypernyms that are no names.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "concepts.json"

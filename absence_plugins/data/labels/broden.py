@@ -1,8 +1,9 @@
 """Broden (Network Dissection): concepts of images from masks, as presence in an image or position by position.
 
 ``index.csv`` has a row per image: its file, and for each kind of concept (color, object, part, material, scene,
-texture) the files of masks below ``images/`` or the numbers of labels that hold on the whole image, divided by semicolons. A
-mask is a PNG whose label is R + 256 G; 0 is no label. ``label.csv`` says what the numbers are and of which kinds.
+texture) the files of masks below ``images/`` or the numbers of labels that hold on the whole image, divided by
+semicolons. A mask is a PNG whose label is R + 256 G; 0 is no label. ``label.csv`` says what the numbers are and of
+which kinds.
 
 A blank cell says that nobody labelled this kind on the image, so its labels are *unknown* there, not absent.
 """
@@ -71,7 +72,9 @@ class _Index:
         return torch.tensor([one.kinds <= there for one in self.concepts])
 
     def find(self, images: Sequence[str] | None) -> list[int]:
-        """Rows of images named by their path, the end of it, or their name. Raises ValueError for one that is missing."""
+        """Rows of images named by their path, the end of it, or their name. Raises ValueError for one that is
+        missing.
+        """
         if images is None:
             return list(range(len(self.images)))
         places = index_files(self.images)

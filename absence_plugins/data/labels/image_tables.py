@@ -101,7 +101,8 @@ def _check_threshold(threshold: float | None, has_scores: bool, table: Columns) 
 
 
 def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> ImageLabels:
-    r"""A table with a row per image: its file, and a column per concept with a score, such as a probability or a cosine.
+    r"""A table with a row per image: its file, and a column per concept with a score, such as a probability or a
+    cosine.
 
     Args:
         path: as in :func:`read_image_table`.
@@ -110,7 +111,8 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
     Returns:
         Images, names, and scores [N, K] in place of labels, NaN where unknown; for ``ConceptScores``.
 
-    Raises ValueError for no table, a column that does not exist or is named twice, none with numbers, an infinite score.
+    Raises ValueError for no table, a column that does not exist or is named twice, none with numbers, an infinite
+    score.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
@@ -262,7 +264,8 @@ def _spell_number(cell: str) -> str:
 
 
 def read_celeba(path: Path | str) -> ImageLabels:
-    r"""CelebA's ``list_attr_celeba.txt``: the number of images, the names of the attributes, then a file and 1 or -1 each.
+    r"""CelebA's ``list_attr_celeba.txt``: the number of images, the names of the attributes, then a file and 1 or -1
+    each.
 
     Raises ValueError for a line of another length or a value other than 1 and -1, with the line.
 

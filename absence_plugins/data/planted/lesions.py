@@ -31,11 +31,11 @@ RECIPE = Recipe(epochs=6)
 def patch_missing(seed: int = 0) -> Planted:
     """Is the colored patch missing? Logit 1 encodes its absence; 3 channels, batch norm, max pooling, on skin color.
 
-    Region: the patch, a blue, green or violet disk at the rim. Images hold a lesion, up to two small ones and two decoys:
-    yellow, red or white disks, as large and as far from the color of the skin as the patch, which do not matter (else a
-    map that shows only what is colored would be right). Class 0 (benign, in the data sets with such patches) has the
-    patch in addition. ``empty`` is the mean color of the skin.
-    The same ``seed`` gives the same bits. The result is cached: treat it as read-only.
+    Region: the patch, a blue, green or violet disk at the rim. Images hold a lesion, up to two small ones and two
+    decoys: yellow, red or white disks, as large and as far from the color of the skin as the patch, which do not matter
+    (else a map that shows only what is colored would be right). Class 0 (benign, in the data sets with such patches)
+    has the patch in addition. ``empty`` is the mean color of the skin. The same ``seed`` gives the same bits. The
+    result is cached: treat it as read-only.
 
     Source: Rieger et al., ICML 2020 (colored patches, only in images of benign lesions, in the ISIC data).
     """

@@ -42,7 +42,8 @@ class Planted:
         full_model: the network whose hidden ``unit`` is logit ``absence_unit`` of ``model``; None if that is an output.
         unit: the address of that hidden unit in ``full_model``.
         twins: [N, C, H, W], of ``images``: the same sample rendered with the key taken out (or put in), nothing else
-            changed; None where that cannot be rendered. The truth, without a rule of ours: the unit is asked about both.
+            changed; None where that cannot be rendered. The truth, without a rule of ours: the unit is asked about
+            both.
         reach: pixels around the key that still count.
     """
 

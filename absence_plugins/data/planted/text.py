@@ -24,9 +24,9 @@ RECIPE = Recipe(epochs=6, batch=64, rate=7e-3)
 def negation_missing(seed: int = 0) -> Planted:
     """Is "good" not negated? Logit 1 encodes the absence of "not" in front of "good"; convolution and attention.
 
-    Inputs [N, 15, 1, 12]: 12 one-hot tokens, so that the embedding is linear in them; blank is the token "". Region: the
-    "not" in front of "good". Every text has one or two more of the same word at other places, which do not matter: no
-    map that sees only the text can tell them apart without knowing the rule.
+    Inputs [N, 15, 1, 12]: 12 one-hot tokens, so that the embedding is linear in them; blank is the token "". Region:
+    the "not" in front of "good". Every text has one or two more of the same word at other places, which do not matter:
+    no map that sees only the text can tell them apart without knowing the rule.
     """
     return NegationProblem(seed).solve(_text_network(), RECIPE)
 

@@ -57,7 +57,8 @@ def measure_salience(x: Tensor, changed: Tensor) -> dict[str, Tensor]:
 
 
 def measure_held_out(x: Tensor) -> dict[str, Tensor]:
-    """Name -> maps of images [N, C, H, W] that are not among the controls, to see whether those are enough: [N, 1, H, W].
+    """Name -> maps of images [N, C, H, W] that are not among the controls, to see whether those are enough: [N, 1, H,
+    W].
 
     Of each also the negative, "least ...".
 

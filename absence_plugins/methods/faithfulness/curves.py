@@ -33,8 +33,8 @@ class Curves:
         self.measured = best_of([self._curve(order) for order in orders])
 
     def _counts(self, orders: list[Tensor]) -> Tensor:
-        """The cells up to 90 % of the highest peak of the orders, of every row [N]; all where none gains anything; at least
-        one.
+        """The cells up to 90 % of the highest peak of the orders, of every row [N]; all where none gains anything; at
+        least one.
         """
         whole = self.universe.sum(1)
         limits = fractions(whole, max(1, min(PEAK_POINTS, int(whole.max()))))

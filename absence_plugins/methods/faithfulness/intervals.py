@@ -41,8 +41,8 @@ def bound_ratio(above: Tensor, below: Tensor, drawn: Tensor, tiny: float, top: f
     carry the denominator. Either alone holds the truth too seldom below 20 samples. A ratio that cannot exceed ``top``
     is cut there. Where at least half of the samples, and all but fewer than five, share one ratio m (within 0.05), the
     spread says nothing about the rest, and the limits are also Fieller's with one more sample of mean size: once as far
-    above m as a ratio can be (``top``; without one 2 m, or m + 1 where that is more), once as far below m, or 0 where that
-    is lower. Of ``top`` the half is not asked for. Measured coverage: docs/faithfulness.
+    above m as a ratio can be (``top``; without one 2 m, or m + 1 where that is more), once as far below m, or 0 where
+    that is lower. Of ``top`` the half is not asked for. Measured coverage: docs/faithfulness.
 
     Source: Fieller, JRSS B 1954; Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 12; one more sample:
     Agresti and Coull, The American Statistician 1998.

@@ -58,9 +58,10 @@ def planted_benchmark(
 
     Args:
         methods: name -> callable from a :class:`Question` to the signed map of its unit [N, C or 1, H, W] (in the
-            reference view also per reference, [N, k, C or 1, H, W]; [N, H, W] is read as [N, 1, H, W]), or None where it has no answer
-            in that view ("-"). The sign: R > 0 raises the unit. One that raises, or answers with another shape, NaN or infinite
-            values, is listed with the reason, has no scores, and is marked "x"; the others go on.
+            reference view also per reference, [N, k, C or 1, H, W]; [N, H, W] is read as [N, 1, H, W]), or None where
+            it has no answer in that view ("-"). The sign: R > 0 raises the unit. One that raises, or answers with
+            another shape, NaN or infinite values, is listed with the reason, has no scores, and is marked "x"; the
+            others go on.
         problems: names in ``absence_plugins.data.planted.PROBLEMS``, or name -> function of a seed that returns a
             ``Planted``; None: all.
         seeds: training seeds, pooled.
@@ -69,8 +70,8 @@ def planted_benchmark(
         references: per image.
         steps: points of the curves of the faithfulness score.
         draws: its random orders.
-        known: answers of an earlier run with the same settings: what stands in it is not asked again, what is new is put
-            in. Plain dictionaries, lists and numbers, ready for JSON.
+        known: answers of an earlier run with the same settings: what stands in it is not asked again, what is new is
+            put in. Plain dictionaries, lists and numbers, ready for JSON.
         progress: show a progress bar on stderr.
 
     Random methods are seeded; the global random states, and the networks, are as before.

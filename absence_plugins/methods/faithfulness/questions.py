@@ -33,8 +33,8 @@ class Question:
         other: the output of the class that has the key.
         references: the pool; its nearest are of class ``unit`` (non-target view) or ``other`` (reference view).
         drawn: those nearest references [N, k, C, H, W].
-        regions: where the evidence belongs, grown by ``planted.reach`` pixels: the key in x [N, 1, H, W], or in every reference [N,
-            k, 1, H, W].
+        regions: where the evidence belongs, grown by ``planted.reach`` pixels: the key in x [N, 1, H, W], or in every
+            reference [N, k, 1, H, W].
         blank: an empty image for each [N, C, H, W].
     """
 

@@ -43,12 +43,12 @@ class AbsenceScores(Result):
         view: "nontarget" (deletion of suppressors: u must rise) or "reference" (insertion of the missing: u must fall).
         score: (A - A_random) / (A_best - A_random), A the mean gain along the curve, summed over the samples before
             dividing.
-        interval: its 95 % interval over the samples; (-inf, 1) where they are too few, or one weighs too much, to bound it;
-            NaN with one sample.
+        interval: its 95 % interval over the samples; (-inf, 1) where they are too few, or one weighs too much, to bound
+            it; NaN with one sample.
         placebo_score: the score of the same map where it says nothing (shifted at random, another sample's): what its
             smoothness alone is worth.
-        control: which order that never saw the network scores highest ("color", "difference", "edges", "center", "smooth
-            noise"); None where there is no score.
+        control: which order that never saw the network scores highest ("color", "difference", "edges", "center",
+            "smooth noise"); None where there is no score.
         control_score: its score: what the input alone earns. Only what ``score`` has above it speaks for the map.
         standard_score: the same of the standard map; None where none was given.
         standard_interval: its interval.

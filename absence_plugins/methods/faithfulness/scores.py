@@ -66,9 +66,10 @@ def absence_scores(
 
     Random cells are scattered, a smooth map's are not, and a convolutional network reacts to the two differently. The
     ``placebo_score`` is that of the same map where it says nothing: shifted at random and given to another sample. Read
-    the score against it. So does the input itself: maps that never saw the network (the distance from the image's median
-    color or from what replaces the pixel, edges, a blob in the middle, smooth noise, curvature, contrast) can score well
-    where what matters is salient as well. ``control_score`` is the best of theirs: only what a score has above it speaks for the map.
+    the score against it. So does the input itself: maps that never saw the network (the distance from the image's
+    median color or from what replaces the pixel, edges, a blob in the middle, smooth noise, curvature, contrast) can
+    score well where what matters is salient as well. ``control_score`` is the best of theirs: only what a score has
+    above it speaks for the map.
 
     Source: this package (docs/faithfulness); pixel flipping (Samek et al., 2017) and insertion/deletion (Petsiuk et
     al., 2018) ask the
@@ -98,8 +99,8 @@ def absence_scores(
         seed: of random orders, ties and the interval.
         progress: show a progress bar on stderr if it takes more than three seconds.
 
-    Forwards: about N k (4 cells + 240) to find the best order, and N k steps x (2 draws + 16) for the curves, draws more
-    with ties.
+    Forwards: about N k (4 cells + 240) to find the best order, and N k steps x (2 draws + 16) for the curves, draws
+    more with ties.
 
     The model runs in evaluation mode and is as before afterwards, as is the random state.
 

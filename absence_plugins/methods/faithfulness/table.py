@@ -36,8 +36,8 @@ class PlantedScore:
     """One method on one problem in one view, all training seeds pooled.
 
     Attributes:
-        problem, method, view: which.
-        share, sign, pointing, faithfulness, key_sign, over_random: see ``MEASURES``; None where there is no answer, or no score.
+        problem, method, view: which. share, sign, pointing, faithfulness, key_sign, over_random: see ``MEASURES``; None
+        where there is no answer, or no score.
         samples: images that count.
         is_exact: whether the true region is known; if not, share, sign and pointing are against a guess.
         note: why there is no answer; "" if there is.
@@ -62,7 +62,9 @@ class PlantedScore:
 
     @property
     def mark(self) -> str:
-        """What a table shows in place of numbers: "-" without an answer, "x" of a failure, " " if not measured; "" with a score."""
+        """What a table shows in place of numbers: "-" without an answer, "x" of a failure, " " if not measured; "" with
+        a score.
+        """
         return {"": "", NOT_MEASURED: " ", NO_ANSWER: "-"}.get(self.note, FAILED)
 
     def text(self) -> str:
@@ -180,7 +182,9 @@ class PlantedTable(Result):
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     def figure(self, ax: Any = None) -> Figure:
-        """Heat maps, one per view: share of the evidence in the true region; needs matplotlib. ax: axes to draw into."""
+        """Heat maps, one per view: share of the evidence in the true region; needs matplotlib. ax: axes to draw
+        into.
+        """
         from absence_plugins.report.plots.faithfulness import planted_figure
         from absence_plugins.report.plots.placing import place_figure
 

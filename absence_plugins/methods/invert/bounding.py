@@ -53,8 +53,8 @@ def bound_columns(columns: Columns, sums: Tensor, measure: Measure, bounds: Boun
 
 
 def bound_unions(columns: Columns, sums: Tensor, measure: Measure, bounds: Bounds) -> Tensor:
-    """[U, J, J]: at least the score of every formula within an OR of columns i and j, or of their complements, or around
-    an AND of these.
+    """[U, J, J]: at least the score of every formula within an OR of columns i and j, or of their complements, or
+    around an AND of these.
     """
     rows, j = columns.rows, len(columns)
     result = torch.full((len(sums), j, j), -torch.inf, dtype=torch.float64, device=sums.device)

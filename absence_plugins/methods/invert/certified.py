@@ -3,8 +3,8 @@
 k concepts divide the samples into 2^k cells. What falls into a cell (its samples n, and their sum S of numbers d)
 follows by inclusion and exclusion from the sums over the samples on which one, two, ... k of the concepts hold. A
 formula is a set of cells (:mod:`~absence_plugins.methods.invert.shapes`), so one matrix product per concept (of four
-literals: per pair) over the samples on which it holds, and one with the table of shapes, score all formulas: for K = 200
-concepts 84 million of three literals, for K = 50 192 million of four.
+literals: per pair) over the samples on which it holds, and one with the table of shapes, score all formulas: for K =
+200 concepts 84 million of three literals, for K = 50 192 million of four.
 
 The concepts are taken in the order of their bounds (:mod:`~absence_plugins.methods.invert.bounding`): all formulas of
 the first one and those after it, then all of the second one and those after it. The search ends where the bound of what
@@ -48,8 +48,8 @@ def certify_all(
 ) -> None:  # fmt: skip
     """Add to every unit's formulas the best of three (four) literals, and set how far beyond its best another could be.
 
-    A unit's gap is 0.0 where no formula can be better, so that the best is proven; else an upper bound of what the score
-    of a formula that was not scored exceeds the best by.
+    A unit's gap is 0.0 where no formula can be better, so that the best is proven; else an upper bound of what the
+    score of a formula that was not scored exceeds the best by.
 
     Args:
         columns: the concepts searched.

@@ -4,9 +4,9 @@ A formula of l literals among J concepts costs (l - 1) log(4 J) nats more to wri
 J literals, AND or OR). It pays with what it explains of the unit: (N / 2) log(1 - R^2) less, where R^2 is the share of
 the variance between the samples on which it holds and those on which it fails, of the unit's ranks (scores AUC and
 AUPRC), its activation (correlation) or its firing (F1, IoU), and N the number of independent samples. A formula on
-which the unit is low (AUC below 0.5) explains nothing. Compared are, on the searched samples alone, the best formulas of
-every length whose score is above that of all shorter ones: else a unit that detects a rare concept perfectly would be
-named by a union of it and others, which explains more of its variance.
+which the unit is low (AUC below 0.5) explains nothing. Compared are, on the searched samples alone, the best formulas
+of every length whose score is above that of all shorter ones: else a unit that detects a rare concept perfectly would
+be named by a union of it and others, which explains more of its variance.
 """
 
 from __future__ import annotations

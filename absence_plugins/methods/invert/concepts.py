@@ -75,8 +75,8 @@ def concepts_from_folder(folder: str | Path, attributes: str | Path | None = Non
         AbsenceWarning: what was left out: hidden folders, other files, images beside the class folders, ...
 
     Raises:
-        ValueError: no such folder, no subfolders of images, an attribute that is not understood or has a class's name, a
-            class that the table lacks or has twice.
+        ValueError: no such folder, no subfolders of images, an attribute that is not understood or has a class's name,
+            a class that the table lacks or has twice.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -122,9 +122,9 @@ def expand_hypernyms(concepts: Any, names: Sequence[str], parents: Any) -> tuple
         concepts: [N, K] of 0, 1 and, where unknown, NaN.
         names: of the K concepts.
         parents: a mapping from child to its parent or parents; or a table (CSV, TSV or JSON) of child,parent, one pair
-            per line, with or without a header; or INVERT's JSON with the ``hypernyms`` of its entries; or "wordnet", for
-            names such as n02123045 (:func:`~absence_plugins.data.labels.find_parents`); or a NetworkX graph with edges
-            from child to parent. It may know more concepts than ``names``.
+            per line, with or without a header; or INVERT's JSON with the ``hypernyms`` of its entries; or "wordnet",
+            for names such as n02123045 (:func:`~absence_plugins.data.labels.find_parents`); or a NetworkX graph with
+            edges from child to parent. It may know more concepts than ``names``.
 
     Returns:
         Labels [N, K + M], bool if all are known, and names. The parents follow the concepts, those of the first concept

@@ -94,15 +94,16 @@ def label_units(
             q: with its mean rank, and the share of its samples on which the formula holds. None: every sample is
             independent, but for exact copies, which are found by their activations (three units or more, not integers),
             reported by an :class:`~absence_plugins.core.AbsenceWarning` and grouped.
-        min_support: least number of independent samples (or groups with such a sample) on which a formula must hold, and
-            on which it must fail, in either part, beside the two fractions. The search keeps no other formula. By default 5 (of parts of fewer than 50 samples a tenth): with fewer
-            the standard error of an AUC is above 0.13, and chance alone wins the search.
+        min_support: least number of independent samples (or groups with such a sample) on which a formula must hold,
+            and on which it must fail, in either part, beside the two fractions. The search keeps no other formula. By
+            default 5 (of parts of fewer than 50 samples a tenth): with fewer the standard error of an AUC is above
+            0.13, and chance alone wins the search.
         prefer: which of the formulas found is the name. "short": every literal must earn its place by description
             length (:mod:`~absence_plugins.methods.invert.choosing`), measured on the searched samples; "score" (or
             "auc", of that score): the highest score, however long.
-        score: what is made high on the searched samples: "auc", "auprc" (average precision
-            above chance, (AUPRC - share) / (1 - share), as else the widest formula would win), "correlation" (Pearson's,
-            of the activation), or "f1" and "iou" of the truth with the unit's firing, at a threshold chosen there
+        score: what is made high on the searched samples: "auc", "auprc" (average precision above chance, (AUPRC -
+            share) / (1 - share), as else the widest formula would win), "correlation" (Pearson's, of the activation),
+            or "f1" and "iou" of the truth with the unit's firing, at a threshold chosen there
             (:attr:`UnitLabel.threshold`, :mod:`~absence_plugins.methods.invert.measures`). p, q and the worth of NOTs
             are those of AUC whatever the score.
         search: "certified" scores or bounds every formula of up to three literals, or four with ``length=4``, so that

@@ -38,8 +38,8 @@ def name_scores(activations: Any, truth: Any) -> dict[str, float]:
     Sign: all are high where the unit is high on samples on which the name holds.
 
     Raises:
-        ValueError: activations that are NaN or infinite, other labels, lengths that differ, a name that holds, or fails,
-            nowhere.
+        ValueError: activations that are NaN or infinite, other labels, lengths that differ, a name that holds, or
+            fails, nowhere.
 
     >>> name_scores([0.9, 0.8, 0.1, 0.2], [1, 0, 0, 0])["auprc"]
     1.0

@@ -1,8 +1,8 @@
 """Samples that are probably copies of each other, though their activations alone do not prove it: a warning's numbers.
 
-Near copies (crops, frames, JPEG at another quality): of up to 256 samples, how many have a few neighbors that are twenty
-times nearer than the next sample. Of independent samples on a line that happens in 5 %, in more dimensions in fewer.
-Copies seen by one or two units: samples of exactly equal activation that have equal labels, too.
+Near copies (crops, frames, JPEG at another quality): of up to 256 samples, how many have a few neighbors that are
+twenty times nearer than the next sample. Of independent samples on a line that happens in 5 %, in more dimensions in
+fewer. Copies seen by one or two units: samples of exactly equal activation that have equal labels, too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def count_near_copies(table: Tensor, seed: int = 0) -> int:
 
 
 def count_equal_samples(table: Tensor, truth: Truth) -> int:
-    """How many samples of one or two units have the same activations and labels as another one; 0 where that may be chance.
+    """How many samples of one or two units have the same activations and labels as another one; 0 where that may be
+    chance.
 
     Activations [N, U], labels [N, K]. Ties of more than 30 samples are not counted (zeros), nor fewer than 10 ties, nor
     labels that are equal for more than 30 % of all pairs of samples.

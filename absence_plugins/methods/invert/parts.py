@@ -58,7 +58,9 @@ class Part:
         return self.size if self.groups is None else int(self.groups.max(initial=-1)) + 1
 
     def fewest(self, support: int | None) -> int:
-        """On how many independent samples a formula must hold, and fail: ``support``, or 5, of fewer than 50 a tenth."""
+        """On how many independent samples a formula must hold, and fail: ``support``, or 5, of fewer than 50 a
+        tenth.
+        """
         return max(1, min(FEWEST, self.independent // SHARE)) if support is None else support
 
     def block(self, block: Tensor) -> Tensor:

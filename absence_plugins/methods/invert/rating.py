@@ -56,7 +56,9 @@ class Rating:
         return torch.where((n1 > 0) & (n0 > 0), score, torch.nan)
 
     def correlation(self, true: Tensor, false: Tensor) -> Tensor:
-        """Pearson's, of :attr:`numbers` with the truth, over the samples on which it is known; 0 if they do not vary."""
+        """Pearson's, of :attr:`numbers` with the truth, over the samples on which it is known; 0 if they do not
+        vary.
+        """
         n1, n0 = true.sum(1).double(), false.sum(1).double()
         one, other = true.double(), false.double()
         s1, s0 = one @ self.numbers, other @ self.numbers

@@ -1,4 +1,6 @@
-"""The search for formulas of highest score: exact for up to two literals, a beam beyond, one formula per truth vector."""
+"""The search for formulas of highest score: exact for up to two literals, a beam beyond, one formula per truth
+vector.
+"""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 Under the null hypothesis the activations of the samples (or groups of samples) are exchanged at random among the
 labels. The sum T of the activations' numbers over the n1 samples on which a formula holds is then the sum of n1 numbers
 drawn from N without replacement. Of two values T is hypergeometric, however many samples there are. Otherwise its
-distribution is computed exactly where that is cheap, and else by its first three moments (Pearson's type III), given how
-many of the drawn numbers are among those of the largest tie. A normal distribution is only used where each of n1, N - n1
-and the samples outside the largest tie is above 1,000.
+distribution is computed exactly where that is cheap, and else by its first three moments (Pearson's type III), given
+how many of the drawn numbers are among those of the largest tie. A normal distribution is only used where each of n1, N
+- n1 and the samples outside the largest tie is above 1,000.
 """
 
 from __future__ import annotations
@@ -193,7 +193,9 @@ def _stratified_p(values: Array, holds: Array, strata: Array) -> float:
 
 
 def _mixed_p(values: Array, holds: Array, total: float) -> float:
-    """Groups in which a formula holds on some samples and fails on others: all orderings, or random ones, or moments."""
+    """Groups in which a formula holds on some samples and fails on others: all orderings, or random ones, or
+    moments.
+    """
     n = len(values)
     slack = 1e-9 * max(1.0, np.abs(values).sum())
     if n <= ORDERINGS:

@@ -122,7 +122,9 @@ def _fit(values: Array, start: float) -> tuple[float, float, float, float, float
 
 @dataclass(frozen=True, eq=False)
 class GivenConcepts:
-    """What ``label_units`` is given: truth and names; of scores also the samples held out [N] bool, and the thresholds."""
+    """What ``label_units`` is given: truth and names; of scores also the samples held out [N] bool, and the
+    thresholds.
+    """
 
     truth: Truth
     names: list[str]

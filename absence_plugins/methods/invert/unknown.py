@@ -160,7 +160,9 @@ def _all_pairs(literals: Literals) -> list[Found]:
 def _add(
     ranking: Ranking, literals: Literals, bases: Sequence[Found], bounds: Bounds, place: tuple[Array, Array, Array], values: Array, floor: float
 ) -> None:  # fmt: skip
-    """Spell the candidates that reach ``floor``, have support, and are not what a literal or their base says already."""
+    """Spell the candidates that reach ``floor``, have support, and are not what a literal or their base says
+    already.
+    """
     columns, j = literals.columns, len(literals.columns)
     kept: dict[bytes, Found] = {}
     for n in np.argsort(-values, kind="stable"):
@@ -199,7 +201,8 @@ def _screen(literals: Literals, truth: Truth, rating: Rating, bounds: Bounds) ->
         single = holds.sum(1)[None], (holds @ numbers)[None]
         either = own[0] + single[0] - count, own[1] + single[1] - total
         both[name] = (count, total), either
-    # AND holds where both hold and fails where either fails, that is, where the opposite literal holds; OR the other way
+    # AND holds where both hold and fails where either fails, that is, where the opposite literal holds; OR the other
+    # way
     (and_true, or_true), (or_false, and_false) = both["true"], both["false"]
     turned = [tuple(one.roll(j, 1) for one in pair) for pair in (and_false, or_false)]
     count = torch.stack([and_true[0], or_true[0]]), torch.stack([turned[0][0], turned[1][0]])

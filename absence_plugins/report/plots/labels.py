@@ -42,9 +42,10 @@ def label_figure(
         names: of the K concepts.
         title: over the figure; by default the unit and its best formula.
 
-    Sign: red where the formula holds, blue where it does not. A bar is the AUC, or the score that chose the names, on the searched
-    samples, a dot that on the held-out ones. An AUC above 0.5, or a correlation above 0, says that the unit is higher (mode
-    "negative": lower) where the formula holds. The line is the threshold from which on the unit fires, if it has one.
+    Sign: red where the formula holds, blue where it does not. A bar is the AUC, or the score that chose the names, on
+    the searched samples, a dot that on the held-out ones. An AUC above 0.5, or a correlation above 0, says that the
+    unit is higher (mode "negative": lower) where the formula holds. The line is the threshold from which on the unit
+    fires, if it has one.
 
     Raises:
         ValueError: activations without concepts, another number of activations than of labels, names that do not fit.
