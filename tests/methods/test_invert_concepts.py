@@ -197,8 +197,8 @@ def test_the_strokes_of_the_digits() -> None:
 @pytest.mark.parametrize(
     ("table", "said", "values"),
     [
-        ("class,furry,big\ncat,1,-1\ndog,1,1\ncar,-1,1\n", "absent, as all", [[0, 1], [1, 0], [1, 1]]),
-        ("class,furry,big\ncat,1,-1\ndog,1,0\ncar,-1,1\n", "unknown, as not all", [[-1, 1], [1, -1], [1, 0]]),
+        ("class,furry,big\ncat,1,-1\ndog,1,1\ncar,-1,1\n", "absent, as no cell is 0", [[0, 1], [1, 0], [1, 1]]),
+        ("class,furry,big\ncat,1,-1\ndog,1,0\ncar,-1,1\n", "unknown, as other cells are 0", [[-1, 1], [1, -1], [1, 0]]),
         ("class,furry,big\ncat,1,0\ndog,1,0\ncar,0,1\n", "", [[0, 1], [1, 0], [1, 0]]),
     ],
 )
