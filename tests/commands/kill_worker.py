@@ -101,13 +101,14 @@ def debias(out: Path) -> Found:
 
 
 def planted_bench(out: Path) -> Found:
+    """Method by method, each kept on its own; the table is that of all of them, as the best order is of all answers."""
     settings = {"seeds": (0,), "samples": 2, "references": 1, "steps": 4}
+    methods = dict(list(planted.CHANCE.items())[::4])
     with own_folder(out):
-        tables = [
-            planted._one("shape_missing", {name: planted.CHANCE[name]}, settings, out, False).to_dict()
-            for name in planted.CHANCE
-        ]
-    return {"tables": as_bytes(json.dumps(tables).encode())}
+        for name, method in methods.items():
+            planted._one("shape_missing", {name: method}, settings, out, False)
+        table = planted._one("shape_missing", methods, settings, out, False)
+    return {"tables": as_bytes(json.dumps(table.to_dict()).encode())}
 
 
 def as_bytes(content: bytes) -> Tensor:
