@@ -7,6 +7,8 @@ import importlib.util
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-# Files whose tests train the same planted networks, which a process keeps: with --dist loadgroup one process runs them.
+# Files whose tests train the same planted networks, which a process keeps.
 TRAINS_PLANTED = {
     "test_planted.py",
     "test_zennit_planted.py",
@@ -32,14 +33,24 @@ TRAINS_PLANTED = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test marked ``needs("timm")`` is skipped where the package is missing: the README installs no dev extra.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadfile``: a file's tests stay together, and so do those of all files that train planted networks."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
 
-    With ``--dist loadgroup`` (the slow tests of ``.ci/run``) a file's tests stay together, as with ``loadfile``.
-    """
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "planted" if Path(file).name in TRAINS_PLANTED else file
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test marked ``needs("timm")`` is skipped where the package is missing: the README installs no dev extra."""
     for item in items:
-        group = "planted" if item.path.name in TRAINS_PLANTED else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
         for mark in item.iter_markers("needs"):
             for name in mark.args:
                 if importlib.util.find_spec(name) is None:

@@ -20,6 +20,7 @@ from zennit.composites import COMPOSITES
 from absence_plugins.bench.scores import SHARE_LIMIT, Score, composites, find, pooled
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.planted import ATTENTION, PROBLEMS, Planted, dilate
+from absence_plugins.methods.faithfulness.located import Located
 
 SEEDS = (0, 1)
 SAMPLES, REFERENCES = 25, 4
@@ -46,18 +47,23 @@ def _one_thread() -> object:
 
 
 @cache
+def shown(problem: str, composite: str, seed: str, view: str, training: int) -> Located:
+    """What a composite shows on the network of one training seed."""
+    kind = (STANDARD if seed else OURS)[composite]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AbsenceWarning)
+        return find(PROBLEMS[problem](training), kind, seed, view, SAMPLES, REFERENCES)  # type: ignore[arg-type]
+
+
 def score(
     problem: str, composite: str, seed: str, view: str, seeds: tuple[int, ...] = SEEDS
 ) -> tuple[Score, list[Score]]:
     """All training seeds pooled, and one by one."""
-    kind = (STANDARD if seed else OURS)[composite]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AbsenceWarning)
-        found = [find(PROBLEMS[problem](s), kind, seed, view, SAMPLES, REFERENCES) for s in seeds]  # type: ignore[arg-type]
+    each = [shown(problem, composite, seed, view, training) for training in seeds]
     flags = {"is_exact": problem in EXACT, "judged": True}
     return (
-        pooled(problem, composite, seed, view, found, **flags),  # type: ignore[arg-type]
-        [pooled(problem, composite, seed, view, [one], **flags) for one in found],  # type: ignore[arg-type]
+        pooled(problem, composite, seed, view, each, **flags),  # type: ignore[arg-type]
+        [pooled(problem, composite, seed, view, [one], **flags) for one in each],  # type: ignore[arg-type]
     )
 
 
@@ -103,11 +109,11 @@ def test_every_conservative_composite_shows_every_planted_absence(composite: str
 @pytest.mark.parametrize(("composite", "problem"), sorted(SPREAD))
 def test_flat_spreads_over_what_a_unit_of_the_first_layer_sees(composite: str, problem: str) -> None:
     """The sign stays right; on rows of a table, whose units see all columns, the place is chance."""
-    found = score(problem, composite, "", "nontarget")[0]
-    assert found.sign == 1
-    assert found.share < 0.7
+    together = score(problem, composite, "", "nontarget")[0]
+    assert together.sign == 1
+    assert together.share < 0.7
     if problem == "column_missing":
-        assert found.share == pytest.approx(1 / PROBLEMS[problem](0).images.shape[-1], abs=1e-6)
+        assert together.share == pytest.approx(1 / PROBLEMS[problem](0).images.shape[-1], abs=1e-6)
 
 
 @pytest.mark.slow
