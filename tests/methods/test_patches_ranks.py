@@ -51,9 +51,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(ranks, marks=pytest.mark.slow) for ranks in (2, 4)])
-def test_any_number_of_ranks_gives_the_same_bits(ranks: int, expected: Path, tmp_path: Path) -> None:
-    done = scan(tmp_path / "out", ranks)
+@pytest.mark.slow
+def test_any_number_of_ranks_gives_the_same_bits(expected: Path, tmp_path: Path) -> None:
+    done = scan(tmp_path / "out", 3)
     assert done.returncode == 0, done.stderr[-2000:]
     assert same(tmp_path / "out", expected)
 
@@ -73,12 +73,12 @@ def test_a_killed_scan_goes_on(image: int, expected: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (4, 2)])
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 3)])
 def test_one_rank_is_killed_and_any_number_of_ranks_goes_on(
     first: int, then: int, expected: Path, tmp_path: Path
 ) -> None:
     killed = scan(
-        tmp_path / "out", first, tmp_path / "state", kill=f"{first - 1}:{ {1: 30, 2: 18, 4: 22}[first] }"
+        tmp_path / "out", first, tmp_path / "state", kill=f"{first - 1}:{ {1: 30, 2: 18}[first] }"
     )  # images of its
     assert killed.returncode != 0
     done = scan(tmp_path / "out", then, tmp_path / "state")
