@@ -91,8 +91,8 @@ class Bar(tqdm):  # type: ignore[misc]
 
 @pytest.mark.filterwarnings("ignore::absence_plugins.core.AbsenceWarning")
 def test_the_influence_counts_every_direction(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("absence_plugins.methods.directions.influence")
-    monkeypatch.setattr(module, "tqdm", Bar)
+    for name in ("influence", "effects", "estimate"):
+        monkeypatch.setattr(importlib.import_module(f"absence_plugins.methods.directions.{name}"), "tqdm", Bar)
     monkeypatch.setattr(Bar, "seen", [])
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
@@ -107,6 +107,8 @@ def test_the_influence_counts_every_direction(monkeypatch: pytest.MonkeyPatch) -
         assert {total for desc, _, total, _ in Bar.seen if desc.startswith("influence")} == {6 * ways}
         places = [n for desc, n, _, _ in Bar.seen if desc.startswith("where directions fire")]
         assert places == ([4, 6] if test == "step" else [])
+        flips = [n for desc, n, _, _ in Bar.seen if desc.startswith("sign flips")]
+        assert flips == ([6] if test == "step" else [])
 
 
 def test_the_bar_of_a_unit_moves_with_every_forward(monkeypatch: pytest.MonkeyPatch) -> None:

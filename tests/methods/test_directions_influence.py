@@ -250,11 +250,11 @@ def test_influence_refuses(fitted: Fitted, options: dict[str, Any]) -> None:
 
 def test_a_direction_without_effect_is_not_significant(fitted: Fitted) -> None:
     """The sign-flip test holds its level: of effects that are noise around 0, hardly any is rejected."""
-    from absence_plugins.methods.directions.influence import _sign_flips
+    from absence_plugins.methods.directions.significance import flip_signs
 
     generator = torch.Generator().manual_seed(0)
     each = torch.randn(60, 40, 10, generator=generator, dtype=torch.float64)
-    _, p = _sign_flips(each, 500, generator)
+    _, p = flip_signs(each, 500, generator)
     assert 0.02 < float((p <= 0.05).double().mean()) < 0.09
 
 
@@ -325,7 +325,7 @@ def test_stopped_influence_resumes_to_the_same_bits(
     images = fitted.images[:28]
     expected = influence(fitted.pairs, fitted.model, LAYER, images, **options)
     module = sys.modules[influence.__module__]
-    name = "_step_effects" if test == "step" else "_rcav_scores"
+    name = "step_effects" if test == "step" else "rcav_scores"
     real, calls = getattr(module, name), []
 
     def third_stops(*arguments: Any) -> Any:

@@ -1,8 +1,10 @@
-"""A long fit says so at its beginning."""
+"""Long work says so at its beginning, and its bars move."""
 
 from __future__ import annotations
 
 import sys
+import time
+from typing import Self
 
 from tqdm.auto import tqdm
 
@@ -22,3 +24,43 @@ def say_long(bar: tqdm) -> None:  # type: ignore[type-arg,unused-ignore]
             "(--steps), without the network behind the layer (--no-head), or with fewer images (--most)",
             file=sys.stderr,
         )
+
+
+class EffectsBar:
+    """A bar of effects, of a direction on an image; from the first ones it says how long all take, above a minute.
+
+    total: effects, if known; shown: else nothing is said.
+    """
+
+    def __init__(self, total: int | None, *, shown: bool) -> None:
+        self.bar = tqdm(total=total, desc="influence", unit="effect", disable=not shown)
+        self.made, self.times, self.began = 0, 0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def skip(self, count: int) -> None:
+        """So many were kept."""
+        self.bar.update(count)
+
+    def update(self, count: int) -> None:
+        """So many were computed."""
+        self.bar.update(count)
+        self.times += 1
+        if self.times == 1:  # the first ones warm up
+            self.began = time.monotonic()
+            return
+        self.made += count
+        if self.times != 1 + AFTER or self.bar.disable or not self.bar.total:
+            return
+        left = self.bar.total - self.bar.n
+        seconds = (time.monotonic() - self.began) / self.made * left
+        if seconds > LONG:
+            tqdm.write(
+                f"influence: about {describe_time(seconds)} for {left:,} effects, each of a direction on an image; "
+                "shorter with fewer images (--most), fewer directions (--count), or a later layer",
+                file=sys.stderr,
+            )

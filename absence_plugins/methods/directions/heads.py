@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import reduce
-from typing import Any
+from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from absence_plugins.core.replacing import replaced
 from absence_plugins.core.running import as_written
 from absence_plugins.core.scores import announce, read_scores, run_scores
 from absence_plugins.core.units import Layer, Unit
+from absence_plugins.methods.directions.inputs import Inputs, each_tensor, repeat_row, vary
 
 Explained = int | Unit | Direction | Output  # an integer is a class
 SIDES = (224, 32, 28, 64, 24, 16, 12, 8, 48, 96, 128, 256, 299, 384, 512)  # of images, the likeliest first
@@ -37,9 +38,9 @@ def as_explained(output: Explained) -> Unit | Direction | Output:
     """
     if isinstance(output, (Unit, Direction, Output)):
         return output
-    if isinstance(output, bool) or not isinstance(output, int):
+    if isinstance(output, bool) or not hasattr(output, "__index__"):
         raise TypeError(f"an output must be a class number, a Unit, a Direction or an Output, got {output!r}")
-    return Logit(output)
+    return Logit(index(output))
 
 
 def to_positions(maps: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def from_positions(features: Tensor, like: torch.Size) -> Tensor:
 
 @torch.no_grad()
 def layer_features(
-    model: nn.Module, layer: str | Layer, inputs: Tensor, *, channels_last: bool | None = None
+    model: nn.Module, layer: str | Layer, inputs: Inputs, *, channels_last: bool | None = None
 ) -> Tensor:
     """A layer's values for inputs [N, ...], as features [N, H, W, D]; no gradient, evaluation mode, no trace.
 
@@ -74,7 +75,7 @@ def layer_features(
         model: in any mode.
         layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`. A layer that ends in a
             nonlinearity is read in front of it; ``Layer(name, side="output")`` reads it behind.
-        inputs: [N, ...].
+        inputs: [N, ...], or tensors by name (``{"input_ids": ids, "attention_mask": mask}``).
         channels_last: True: the layer holds [N, ..., D]; False: [N, D, ...]; None: found out.
 
     Raises:
@@ -100,36 +101,12 @@ def _only_value(watch: Watch) -> Tensor:
     return watch.last()
 
 
-def images_of(dataset: Any, batch_size: int, model: nn.Module) -> Iterator[Tensor]:
-    """Batches of images of a tensor [N, ...], a data set or a loader, on the model's device.
-
-    Of items (image, label, ...) the image; empty batches are left out.
-
-    Raises:
-        TypeError: what it yields is not a tensor.
-    """
-    loader: Iterable[Any] = torch.split(dataset, batch_size) if isinstance(dataset, Tensor) else dataset
-    parameter = next(model.parameters(), None)
-    if (
-        not isinstance(dataset, Tensor)
-        and hasattr(dataset, "__getitem__")
-        and hasattr(dataset, "__len__")
-        and not hasattr(dataset, "batch_size")
-    ):
-        loader = torch.utils.data.DataLoader(dataset, batch_size=batch_size, generator=torch.Generator())
-    for item in loader:
-        images = item[0] if isinstance(item, (tuple, list)) else item
-        if not isinstance(images, Tensor):
-            raise TypeError(f"dataset yields a {type(images).__name__}; it must yield image tensors, or (image, label)")
-        if len(images):
-            yield images if parameter is None else images.to(parameter.device)
-
-
 class Head:
     """Features [n, H, W, D] of a layer to the network's outputs; see :func:`head_of`."""
 
-    def __init__(self, model: nn.Module, layer: Layer, example: Tensor) -> None:
-        self.model, self.layer, self.example = model, layer, example[:1].detach()
+    def __init__(self, model: nn.Module, layer: Layer, example: Inputs) -> None:
+        self.model, self.layer = model, layer
+        self.example = each_tensor(example, lambda value: value[:1].detach())
         watch = layer.watch(model)
         with torch.no_grad(), evaluating(model):
             with watch:
@@ -139,6 +116,7 @@ class Head:
         self._known: dict[Layer, Axes] = {layer: self.axes}
         maps = self.axes.maps(value)
         self.shape = maps.shape
+        self._channels = {layer: self.shape[1]}
         self._rest = _rest_of(plain_model(model), *watch.point)
         features = to_positions(maps)
         # what lies in front of the layer runs on one image, however many features there are; unless the
@@ -166,15 +144,23 @@ class Head:
                 0
             ]
 
-    def read(self, features: Tensor, units: Sequence[Unit | Direction]) -> tuple[Tensor, list[Tensor]]:
-        """Outputs [n, ...] and the values [n] of units, in one forward with these features in place of the layer's.
+    def read(
+        self, features: Tensor, units: Sequence[Unit | Direction | Layer], inputs: Inputs | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Outputs [n, ...] and the values of units [n], or of all units of a layer [n, U], in one forward with these
+        features in place of the layer's.
+
+        inputs: of these n samples, where what follows depends on more than the features (a mask of padded tokens);
+        by default the example's.
 
         Raises:
             ValueError: a unit that lies in front of the layer.
         """
-        watches = {at: (at.watch(self.model), self._axes_of(at)) for at in dict.fromkeys(unit.at for unit in units)}
-        example = self.example.to(features.device)
-        inputs = (example if self._alone else example.expand(len(features), *example.shape[1:]),)
+        layers = [unit if isinstance(unit, Layer) else unit.at for unit in units]
+        watches = {at: (at.watch(self.model), self._axes_of(at)) for at in dict.fromkeys(layers)}
+        if inputs is None:
+            inputs = each_tensor(self.example, lambda value: value.to(features.device))
+            inputs = inputs if self._alone else repeat_row(inputs, len(features))
 
         def given(value: Tensor) -> Tensor:
             return self._value(features).to(value.dtype)
@@ -182,12 +168,19 @@ class Head:
         with evaluating(self.model), replaced(self.layer.watch(self.model), given), ExitStack() as stack:
             for watch, _ in watches.values():
                 stack.enter_context(watch)
-            outputs, _ = run_scores(self.model, inputs, samples=len(features))
+            outputs, _ = run_scores(self.model, (inputs,), samples=len(features))
         maps = {at: axes.maps(watch.last()) for at, (watch, axes) in watches.items()}
         for at, found in maps.items():
             if len(found) != len(features):
                 raise ValueError(f"layer {at.name!r} does not lie behind layer {self.layer.name!r}")
-        return outputs, [unit.select(maps[unit.at]) for unit in units]
+        return outputs, [
+            unit.reduced(maps[unit]) if isinstance(unit, Layer) else unit.select(maps[unit.at]) for unit in units
+        ]
+
+    def count_units(self, layer: Layer) -> int:
+        """Channels of the layer itself, or of one behind it."""
+        self._axes_of(layer)
+        return self._channels[layer]
 
     @torch.no_grad()
     def _axes_of(self, layer: Layer) -> Axes:
@@ -196,7 +189,9 @@ class Head:
             with evaluating(self.model):
                 with watch:
                     run_model(self.model, (self.example,))
-                self._known[layer] = layer.axes(self.model, watch, watch.last(), (self.example,))
+                value = watch.last()
+                self._known[layer] = layer.axes(self.model, watch, value, (self.example,))
+                self._channels[layer] = self._known[layer].maps(value).shape[1]
         return self._known[layer]
 
     def _value(self, features: Tensor) -> Tensor:
@@ -218,8 +213,7 @@ class Head:
         """Reject a layer that another path leads around: what follows is then not a function of its features."""
         if self._rest is not None:
             return
-        mirrored = self.example.flip(-1) * 0.5 + self.example.std().nan_to_num(1.0)
-        example, self.example = self.example, mirrored
+        example, self.example = self.example, vary(self.example)
         try:
             other = self(features)
         finally:
@@ -232,7 +226,7 @@ class Head:
 
 
 def head_of(
-    model: nn.Module, layer: str | Layer, example: Tensor | None = None, *, channels_last: bool | None = None
+    model: nn.Module, layer: str | Layer, example: Inputs | None = None, *, channels_last: bool | None = None
 ) -> Head:
     """The network behind a layer: f+ with model(x) = f+(features of x).
 
@@ -244,7 +238,7 @@ def head_of(
     Args:
         model: in any mode; it runs in evaluation mode and stays as it is.
         layer: as in :func:`layer_features`.
-        example: one input [1, ...] (or more, the first is used). Without one a random input is made for the first
+        example: one input [1, ...] (or more, the first is used), or tensors by name. Without one a random input is made for the first
             convolution or linear layer, of the first usual size that the model takes.
         channels_last: as in :func:`layer_features`.
 
@@ -263,7 +257,7 @@ def head_of(
     at.module(model)  # its error is clearer than that of a failing forward
     if example is None:
         example = _random_input(model)
-    if not isinstance(example, Tensor):
+    if not isinstance(example, (Tensor, Mapping)):
         raise TypeError(f"example must be a tensor [n, ...] of inputs, got a {type(example).__name__}")
     head = Head(model, at, example)
     announce(head.ending, stacklevel=2)

@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from absence_plugins.core.checks import check_choice, check_integer
-from absence_plugins.core.direction import Direction
-from absence_plugins.core.outputs import Logit, Output, as_columns
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.checks import check_choice, check_integer, check_seed
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
-from absence_plugins.core.units import Layer, Unit
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
-from absence_plugins.methods.directions.heads import (
-    Explained,
-    Head,
-    as_explained,
-    head_of,
-    images_of,
-    layer_features,
-    layer_of,
+from absence_plugins.core.units import Layer
+from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, keep_state
+from absence_plugins.methods.directions.effects import (
+    Source,
+    count_places,
+    draw_numbers,
+    rcav_scores,
+    step_effects,
+)
+from absence_plugins.methods.directions.estimate import EffectsBar
+from absence_plugins.methods.directions.explained import ExplainedOutputs, Wanted
+from absence_plugins.methods.directions.heads import Head, head_of, layer_of
+from absence_plugins.methods.directions.inputs import (
+    batches_of,
+    check_readable_again,
+    count_samples,
+    identify_inputs,
+    take_rows,
 )
 from absence_plugins.methods.directions.pairs import DirectionPairs
+from absence_plugins.methods.directions.positions import choose_prefix
+from absence_plugins.methods.directions.significance import (
+    Correction,
+    compare_with_random,
+    correct,
+    flip_signs,
+)
+from absence_plugins.methods.identity import digest_of, identify_model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MEMORY = 4.0  # GB of effects, above which a warning says so
 ROWS = 20  # encoded absences that a notebook shows
 Test = Literal["step", "rcav"]
-Correction = Literal["bh", "bonferroni"]
 
 
 @dataclass(frozen=True)
@@ -155,7 +171,7 @@ def influence(
     layer: str | Layer,
     dataset: Any,
     *,
-    outputs: Sequence[Explained] | None = None,
+    outputs: Sequence[Wanted] | Wanted | None = None,
     test: Test = "step",
     step: float = 1.0,
     n_permutations: int = 2000,
@@ -164,8 +180,9 @@ def influence(
     seed: int = 0,
     batch_size: int = 64,
     channels_last: bool | None = None,
+    prefix_tokens: int | None = None,
     progress: bool = False,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint | Path | str | None = None,
 ) -> Influence:
     """Move features along every encoding direction and see what it does to every unit or class.
 
@@ -175,8 +192,9 @@ def influence(
     the output towards presence. p: a sign-flip permutation test on the images' effects. Reads the data set twice.
 
     ``"rcav"``, as published: every position moves by ``step * pairs.step[i]``; score: share of images whose class
-    probability rises minus share whose falls; p: share of ``n_permutations`` random directions with a score as
-    large. In our measurements it rejects nothing where the effect is real: random directions contain concepts.
+    probability (of other outputs: value) rises minus share whose falls; p: share of ``n_permutations`` random
+    directions with a score as large. In our measurements it rejects nothing where the effect is real: random
+    directions contain concepts.
 
     Source: Doumanoglou et al., arXiv 2509.23926; RCAV: Pfau et al., 2021.
 
@@ -184,10 +202,11 @@ def influence(
         pairs: fitted on this layer.
         model: in any mode; runs in evaluation mode, without a trace.
         layer: as in ``fit_model``.
-        dataset: images as a tensor, a data set or a loader.
-        outputs: classes as numbers, outputs as in :mod:`absence_plugins.core.outputs`, or hidden units and directions
-            (:class:`~absence_plugins.Unit`, :class:`~absence_plugins.Direction`) of the layer itself or of one behind
-            it; by default all classes.
+        dataset: what the model takes as a tensor, tensors by name, a data set or a loader.
+        outputs: classes as numbers, outputs as in :mod:`absence_plugins.core.outputs` (a log-ratio of two classes is
+            their ``Margin``), or hidden units and directions (:class:`~absence_plugins.Unit`,
+            :class:`~absence_plugins.Direction`) of the layer itself or of one behind it; a
+            :class:`~absence_plugins.Layer` stands for all of its units. By default all classes.
         test: see above.
         step: in units of ``pairs.step``.
         n_permutations: sign flips or random directions; the smallest p is 1 / (n_permutations + 1).
@@ -196,15 +215,19 @@ def influence(
         seed: of positions and permutations; the global random state is untouched.
         batch_size: images per forward.
         channels_last: as in ``fit_model``.
-        progress: show a progress bar.
-        checkpoint: keeps the images' effects: the same call resumes from them, and its result is bit-identical.
+        prefix_tokens: as in ``fit_model``: these tokens, and those that an attention mask leaves out, do not move.
+        progress: show progress bars, and before long work how long it takes.
+        checkpoint: a folder that keeps the images' effects: the same call resumes from them after a kill, and its
+            result is bit-identical. Only data in a fixed order can be resumed.
 
     Returns:
         An :class:`Influence`. The sign: effect < 0: the concept suppresses the output.
 
     Raises:
         ValueError: unknown test or correction, too few permutations for the correction to reject anything, no images, a
-            unit in front of the layer, outputs with more axes than classes that are not named.
+            unit in front of the layer, outputs with more axes than classes that are not named, an output that is no
+            number, a checkpoint of other work.
+        TypeError: an iterator as data set: it can be read only once.
 
     Example:
         >>> from absence_plugins.data.shapes_cnn import LAYER, shapes_problem
@@ -218,182 +241,131 @@ def influence(
     for name, value, known in (("test", test, ("step", "rcav")), ("correction", correction, ("bh", "bonferroni"))):
         check_choice(name, value, known)
     check_integer("n_permutations", n_permutations)
-    batches = images_of(dataset, batch_size, model)
-    first = next(batches, None)
+    check_readable_again(dataset, in_order=checkpoint is not None)
+    first = next(batches_of(dataset, batch_size, model), None)
     if first is None:
         raise ValueError("dataset is empty; pass images")
     at = layer_of(layer, channels_last)
-    read = _Outputs(head_of(model, at, first), outputs)
-    generator = torch.Generator().manual_seed(seed)
-    ways = pairs.encoding * pairs.step * step  # [D, I]
-    if test == "rcav":
+    head = head_of(model, at, first)
+    read = ExplainedOutputs(head, outputs)
+    prefix = choose_prefix(prefix_tokens, model, at, head.example, tuple(head.shape[2:]))
+    source = Source(model, at, dataset, batch_size, prefix)
+    names = _names(read, head, source, first)
+    tests = pairs.n_directions * len(names)
+    correct(torch.zeros(1, tests), correction, level, n_permutations)  # before the work
+    _say_memory(count_samples(dataset), tests, test)
+    run = _Run(pairs, read, source, step, n_permutations, check_seed(seed), progress)
+    folder = checkpoint.folder if isinstance(checkpoint, Checkpoint) else checkpoint
+    with own_folder(folder), torch.no_grad():
+        keeper = _open(checkpoint, run, test, take_rows(first, slice(1)))
+        effect, p, count = run.steps(keeper) if test == "step" else run.rcav(keeper)
+    q = correct(p, correction, level, n_permutations)
+    return Influence(effect, p, q, names, test, correction, level, count)
+
+
+def _names(read: ExplainedOutputs, head: Head, source: Source, first: Any) -> tuple[str, ...]:
+    """Of the K outputs, as one image has them; rejects what cannot be read before the work begins."""
+    with torch.no_grad():
+        batch = source.batch(0, take_rows(first, slice(1)))
+        return read.names(read.read(batch.features, batch.samples, batch.inputs).shape[1])
+
+
+def _say_memory(images: int | None, tests: int, test: Test) -> None:
+    """Warn where the images' effects are large; of ``"rcav"`` only sums are kept."""
+    size = (images or 0) * tests * 4 / 2**30
+    if test == "step" and size > MEMORY:
+        warnings.warn(
+            f"the effects of {images:,} images on {tests:,} pairs of direction and output take {size:.0f} GB of memory; "
+            "less with fewer images, or with outputs= of the classes or units that matter",
+            AbsenceWarning,
+            stacklevel=3,
+        )
+
+
+def _open(checkpoint: Checkpoint | Path | str | None, run: _Run, test: Test, probe: Any) -> Checkpoint | None:
+    """A folder as the checkpoint of this work; one that the caller has opened as it is."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    source, pairs, read = run.source, run.pairs, run.read
+    at = {"layer": source.layer.name, "channels": source.layer.channels, "side": source.layer.side}
+    settings = {
+        **at, "explained": read.identity, "test": test, "step": run.step, "seed": run.seed, "prefix_tokens": source.prefix,
+        "pairs": digest_of(pairs.decoding, pairs.threshold, pairs.encoding, pairs.typical),
+        **({"n_permutations": run.n_permutations} if test == "rcav" else {}),
+    }  # fmt: skip
+    belongs = identify_inputs(source.dataset, probe) | identify_model(source.model, probe, source.layer)
+    return Checkpoint(checkpoint, settings, "influence", belongs=belongs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What both tests share."""
+
+    pairs: DirectionPairs
+    read: ExplainedOutputs
+    source: Source
+    step: float
+    n_permutations: int
+    seed: int
+    progress: bool
+
+    @property
+    def ways(self) -> Tensor:
+        """The directions' steps, [D, I]."""
+        return self.pairs.encoding * self.pairs.step * self.step
+
+    def steps(self, keeper: Checkpoint | None) -> tuple[Tensor, Tensor, int]:
+        """Mean effects and p, [I, K], and the number of images."""
+        generator = torch.Generator().manual_seed(self.seed)
+        kept, ways = KeptRows(keeper), self.ways
+        places: Tensor | None = None
+        with kept, self._bar(ways.shape[1]) as bar:
+            for first, inputs in self.source.inputs():
+                count = count_samples(inputs) or 0
+                drawn = draw_numbers(generator, count, ways.shape[1])
+                if first + count <= len(kept):
+                    bar.skip(count * ways.shape[1])
+                    continue
+                if places is None:
+                    places = count_places(self.pairs, self.source, keeper, progress=self.progress)
+                batch = self.source.batch(first, inputs)
+                new = slice(max(0, len(kept) - first), None)  # an earlier run may have ended inside this batch
+                made = step_effects(self.pairs, self.read, batch, ways.to(batch.features), places, drawn, bar.update)
+                kept.append(made[new].cpu())
+        each = kept.joined()
+        pairs = each[0].numel()
+        with tqdm(total=pairs, desc="sign flips", unit="pair", leave=False, disable=not self.progress) as flips:
+            effect, p = flip_signs(each.cpu(), self.n_permutations, generator, flips.update)
+        return effect, p, len(each)
+
+    def rcav(self, keeper: Checkpoint | None) -> tuple[Tensor, Tensor, int]:
+        """As :meth:`steps`, of every position and against random directions."""
+        generator = torch.Generator().manual_seed(self.seed)
+        ways = self.ways
         # as long as the concepts' steps are on average
-        drawn = torch.randn(len(ways), n_permutations, generator=generator)
+        drawn = torch.randn(len(ways), self.n_permutations, generator=generator)
         noise = drawn / drawn.norm(dim=0) * ways.norm(dim=0).mean().cpu()
         ways = torch.cat([ways, noise.to(ways)], 1)
-    kept, seen = KeptRows(checkpoint), 0
-    places: Tensor | None = None
-    count = ways.shape[1]
-    total = len(dataset) * count if isinstance(dataset, Tensor) else None  # an effect: of a direction on an image
-    with torch.no_grad(), kept, tqdm(total=total, desc="influence", unit="effect", disable=not progress) as bar:
-        positions = _count_positions(model, at, first) if kept.parts and test == "step" else 0
-        for images in chain([first], batches):
-            seen += len(images)
-            if seen <= len(kept):
-                _skip_draws(generator, len(images), positions, count)
-                bar.update(len(images) * count)
-            else:
-                features = layer_features(model, at, images)
-                if test == "step":
-                    if places is None:
-                        places = _places(pairs, model, at, dataset, batch_size, progress=progress)
-                    kept.append(_step_effects(pairs, read, features, ways.to(features), places, generator, bar.update))
-                else:
-                    kept.append(_rcav_scores(read, features, ways.to(features), bar.update))
-    each = kept.joined().double().cpu()  # [N, I, K], for "rcav" [N, I + permutations, K]
-    if test == "step":
-        effect, p = _sign_flips(each, n_permutations, generator)
-    else:
-        effect, p = _against_random(each.mean(0), pairs.n_directions)
-    q = _corrected(p, correction, level, n_permutations)
-    return Influence(effect, p, q, read.names(effect.shape[1]), test, correction, level, len(each))
+        state = {} if keeper is None else keeper.load("rcav")  # of all images so far
 
+        def pack() -> dict[str, Tensor]:
+            return state
 
-def _against_random(scores: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Scores [I + permutations, K] -> the directions' own [I, K], and p: how often a random direction scores as
-    high.
-    """
-    effect, null = scores[:directions], scores[directions:]
-    exceed = (null.abs()[None] >= effect.abs()[:, None] - 1e-12).sum(1)
-    return effect, (1.0 + exceed) / (1.0 + len(null))
+        with keep_state(keeper, "rcav", pack) as save, self._bar(ways.shape[1]) as bar:
+            for first, inputs in self.source.inputs():
+                count = count_samples(inputs) or 0
+                if state and first + count <= int(state["images"]):
+                    bar.skip(count * ways.shape[1])
+                    continue
+                batch = self.source.batch(first, inputs)
+                found = rcav_scores(self.read, batch, ways.to(batch.features), bar.update).double().cpu()
+                sums = state["sums"] + found if state else found
+                state = {"sums": sums, "images": torch.tensor(first + count)}
+                save()
+        seen = int(state["images"])
+        effect, p = compare_with_random(state["sums"] / seen, self.pairs.n_directions)
+        return effect, p, seen
 
-
-def _corrected(p: Tensor, correction: Correction, level: float, n_permutations: int) -> Tensor:
-    """q [I, K] over all tests. Raises ValueError if no p could be small enough."""
-    tests = p.numel()
-    if correction == "bh":
-        return torch.from_numpy(stats.false_discovery_control(p.numpy().ravel()).reshape(p.shape))
-    if tests / (n_permutations + 1) > level:
-        raise ValueError(
-            f"n_permutations={n_permutations} can reject nothing in {tests} tests with Bonferroni's correction; pass "
-            f"at least {int(tests / level)}, or correction='bh'"
-        )
-    return (p * tests).clamp(max=1)
-
-
-class _Outputs:
-    """Features of the layer -> the outputs asked for, [n, K]."""
-
-    def __init__(self, head: Head, outputs: Sequence[Explained] | None) -> None:
-        if outputs is not None and not len(outputs):
-            raise ValueError("outputs is empty; name classes or units, or pass None for all classes")
-        self.head = head
-        self.outputs = None if outputs is None else [as_explained(one) for one in outputs]
-        self.units = [one for one in self.outputs or () if not isinstance(one, Output)]
-
-    def __call__(self, features: Tensor) -> Tensor:
-        if self.outputs is None:
-            logits = as_columns(self.head(features))
-            if logits.dim() > 2:
-                raise ValueError(
-                    f"the model's outputs have the shape {tuple(logits.shape[1:])} behind the batch; name those to "
-                    "test, for "
-                    f"example outputs=[Logit({(0,) * (logits.dim() - 1)})] with Logit of absence_plugins.core.outputs"
-                )
-            return logits
-        logits, values = self.head.read(features, self.units) if self.units else (self.head(features), [])
-        of_units = iter(values)
-        return torch.stack(
-            [one.values(logits) if isinstance(one, Output) else next(of_units) for one in self.outputs], 1
-        )
-
-    def names(self, count: int) -> tuple[str, ...]:
-        if self.outputs is None:
-            return tuple(f"class {k}" for k in range(count))
-        return tuple(_name(one) for one in self.outputs)
-
-
-def _name(output: Output | Unit | Direction) -> str:
-    if isinstance(output, Logit) and isinstance(output.index, int) and output.sign == 1:
-        return f"class {output.index}"
-    if isinstance(output, Unit) and output.layer and output.position is None:
-        return f"{output.layer}:{output.index}"
-    return output.describe()
-
-
-def _places(
-    pairs: DirectionPairs, model: nn.Module, layer: Layer, dataset: Any, batch_size: int, *, progress: bool
-) -> Tensor:
-    """How often a direction's detector fires at each position, [H * W, I] float64, all above 0."""
-    times, count = torch.zeros(()), 0
-    total = len(dataset) if isinstance(dataset, Tensor) else None
-    shown = tqdm(total=total, desc="where directions fire", unit="image", leave=False, disable=not progress)
-    with shown as bar:
-        for images in images_of(dataset, batch_size, model):
-            fires = pairs.logits(layer_features(model, layer, images)) > 0
-            times = times.to(fires.device) + fires.flatten(1, 2).sum(0)
-            count += len(images)
-            bar.update(len(images))
-    return (times.double() + 0.01) / count
-
-
-def _count_positions(model: nn.Module, layer: Layer, images: Tensor) -> int:
-    _, rows, columns, _ = layer_features(model, layer, images[:1]).shape
-    return int(rows * columns)
-
-
-def _skip_draws(generator: torch.Generator, images: int, positions: int, directions: int) -> None:
-    """Draw what :func:`_step_effects` draws of a batch whose effects are kept; of no positions nothing."""
-    for _ in range(2 * directions if positions else 0):
-        torch.rand(images, positions, generator=generator, dtype=torch.float64)
-
-
-def _step_effects(
-    pairs: DirectionPairs, read: _Outputs, features: Tensor, ways: Tensor, places: Tensor, generator: torch.Generator,
-    tick: Callable[[int], object],
-) -> Tensor:  # fmt: skip
-    """Change of every output towards presence, [n, I, K]; places [H * W, I]: how often a detector fires there; ``tick``
-    is told of n effects more after each direction.
-    """
-    n, h, w, d = features.shape
-    before = read(features)
-    fires = (pairs.logits(features) > 0).reshape(n, h * w, -1)
-    effects = []
-    for i in range(ways.shape[1]):
-        total, parts = torch.zeros_like(before), torch.zeros(n, 1, device=before.device)
-        for there, sign in ((fires[..., i], -1.0), (~fires[..., i], 1.0)):
-            # one position of each image that has any
-            draw = torch.rand(n, h * w, generator=generator, dtype=torch.float64).to(features.device)
-            chosen = (draw ** (1 / places[:, i]) * there).argmax(1)  # with probability in proportion to places
-            any_ = there.any(1).to(features.dtype)[:, None]
-            moved = features.reshape(n, h * w, d).clone()
-            moved[torch.arange(n, device=chosen.device), chosen] += sign * any_ * ways[:, i]
-            total += sign * (read(moved.reshape(features.shape)) - before) * any_
-            parts += any_
-        effects.append(total / parts.clamp(min=1))
-        tick(n)
-    return torch.stack(effects, 1)
-
-
-def _rcav_scores(read: _Outputs, features: Tensor, ways: Tensor, tick: Callable[[int], object]) -> Tensor:
-    """+1 where a class's probability rises, -1 where it falls, [n, I, K]; ``tick`` as in :func:`_step_effects`."""
-    before, signs = read(features).softmax(1), []
-    for way in ways.T:
-        signs.append((read(features + way).softmax(1) - before).sign())
-        tick(len(features))
-    return torch.stack(signs, 1)
-
-
-def _sign_flips(each: Tensor, n_permutations: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mean [I, K] of effects [N, I, K], and two-sided p: how often random signs give a mean as large."""
-    flat = each.flatten(1)
-    observed = flat.mean(0)
-    exceed = torch.zeros_like(observed)
-    done = 0
-    while done < n_permutations:
-        size = min(256, n_permutations - done)
-        signs = torch.randint(0, 2, (size, len(flat)), generator=generator).double() * 2 - 1
-        exceed += ((signs @ flat / len(flat)).abs() >= observed.abs() - 1e-12).sum(0)
-        done += size
-    p = (1 + exceed) / (1 + n_permutations)
-    return observed.reshape(each.shape[1:]), p.reshape(each.shape[1:])
+    def _bar(self, ways: int) -> EffectsBar:
+        images = count_samples(self.source.dataset)
+        return EffectsBar(None if images is None else images * ways, shown=self.progress)

@@ -21,8 +21,10 @@ from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank
 from absence_plugins.methods.directions.features import Features, FeatureStore, as_features, chunks
-from absence_plugins.methods.directions.heads import head_of, images_of, layer_features, layer_of
+from absence_plugins.methods.directions.heads import head_of, layer_features, layer_of
+from absence_plugins.methods.directions.inputs import Inputs, batches_of, take_rows
 from absence_plugins.methods.directions.paper import paper
+from absence_plugins.methods.directions.positions import choose_prefix, keep_positions, note_positions
 from absence_plugins.methods.directions.recipe import Background, Head, Options, Solution, robust
 from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe, note_directions
 from absence_plugins.methods.directions.signals import FEWEST, Moments, Signal, selected
@@ -206,6 +208,7 @@ class DirectionPairs(Result):
         batch_size: int = 64,
         use_head: bool = True,
         channels_last: bool | None = None,
+        prefix_tokens: int | None = None,
     ) -> DirectionPairs:
         """Find the pairs of a model's layer.
 
@@ -213,23 +216,32 @@ class DirectionPairs(Result):
             model: in any mode; runs in evaluation mode, without a trace.
             layer: a name as in ``model.named_modules()``, or a :class:`~absence_plugins.Layer`; one that ends in a
                 nonlinearity is read in front of it, where absences show (``Layer(name, side="output")``: behind it).
-            dataset: images as a tensor [N, ...], a data set or a loader; labels are ignored.
+            dataset: images as a tensor [N, ...], a data set or a loader; labels are ignored. Or what the model takes by
+                name, such as ``{"input_ids": ids, "attention_mask": mask}``: tokens that pad a text do not count.
             store: a folder for the features, if they do not fit in memory.
             batch_size: images per forward.
             use_head: align with the network behind the layer.
             channels_last: True: the layer holds [N, ..., D] (tokens, Swin); False: [N, D, ...]; None: found out.
+            prefix_tokens: how many of a transformer's first tokens are kept apart (a class token, registers): no
+                direction is fitted on them, and the network behind the layer is not asked, as it reads them, too.
+                None: found out in vision transformers.
 
         Raises:
             ValueError: no such layer, another path around it (pass ``use_head=False``, or the whole block), no images.
         """
         at = layer_of(layer, channels_last)
-        first: list[Tensor] = []
+        first: list[Inputs] = []
+        prefix, devices = 0, [torch.device("cpu")]
 
         def collected() -> Iterator[Tensor]:
-            for images in images_of(dataset, batch_size, model):
+            nonlocal prefix
+            for images in batches_of(dataset, batch_size, model):
                 if not first:
-                    first.append(images[:1])
-                yield layer_features(model, at, images)
+                    first.append(take_rows(images, slice(1)))
+                    prefix = choose_prefix(prefix_tokens, model, at, first[0], at.shape(model, first[0]).positions)
+                found = layer_features(model, at, images)
+                devices[:] = [found.device]
+                yield keep_positions(images, found, prefix)
 
         features: Tensor | Features
         if store is not None:
@@ -240,9 +252,12 @@ class DirectionPairs(Result):
                 raise ValueError("dataset is empty; pass images")
             features = torch.cat(parts)
         if isinstance(features, FeatureStore):
-            features.device = first[0].device
-        head = head_of(model, at, first[0]) if use_head else None
-        return self.fit(features, head)
+            features.device = devices[0]
+        kept_apart = note_positions(first[0], prefix)
+        head = head_of(model, at, first[0]) if use_head and not kept_apart else None
+        self.fit(features, head)
+        self.notes_ += kept_apart
+        return self
 
     def logits(self, features: Tensor) -> Tensor:
         """w_i . x - b_i: features [..., D] -> [..., I]; above 0 where the concept is there."""

@@ -1,0 +1,158 @@
+"""What a model takes, in rows: a tensor [N, ...], or tensors by name as a tokenizer or processor makes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.core.dataset_items import LABEL_KEYS, image_and_label
+from absence_plugins.core.devices import device_of
+from absence_plugins.core.reading import plain_model
+from absence_plugins.methods.identity import Identity, digest_of, identify_data
+
+Inputs = Tensor | Mapping[str, Tensor]
+MASK = "attention_mask"  # 1 where a token is read, 0 where it pads the text
+
+
+def each_tensor(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """The same inputs with every tensor changed.
+
+    >>> each_tensor({"input_ids": torch.ones(2, 3)}, lambda ids: ids[:1])
+    {'input_ids': tensor([[1., 1., 1.]])}
+    """
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    return {name: change(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+
+
+def count_rows(inputs: Inputs) -> int:
+    """How many samples: the length of the (first) tensor.
+
+    Raises:
+        TypeError: no tensor.
+    """
+    tensors = [inputs] if isinstance(inputs, Tensor) else [one for one in inputs.values() if isinstance(one, Tensor)]
+    if not tensors:
+        raise TypeError("the inputs hold no tensor; pass a tensor [N, ...], or tensors by name")
+    return len(tensors[0])
+
+
+def take_rows(inputs: Inputs, rows: slice | Tensor) -> Inputs:
+    """Some samples."""
+    return each_tensor(inputs, lambda value: value[rows.to(value.device) if isinstance(rows, Tensor) else rows])
+
+
+def repeat_row(inputs: Inputs, count: int) -> Inputs:
+    """One sample [1, ...], ``count`` times, without copies."""
+    return each_tensor(inputs, lambda value: value.expand(count, *value.shape[1:]))
+
+
+def vary(inputs: Inputs) -> Inputs:
+    """Another input of the same form: numbers are mirrored and shifted, token numbers go round, masks stay.
+
+    >>> vary(torch.tensor([[0, 4, 2]]))
+    tensor([[3, 0, 1]])
+    """
+
+    def varied(value: Tensor) -> Tensor:
+        if value.is_floating_point():
+            return value.flip(-1) * 0.5 + value.std().nan_to_num(1.0)
+        top = int(value.max()) if value.numel() else 0
+        return value if value.dtype == torch.bool or top <= 1 else (value.flip(-1) + 1) % (top + 1)
+
+    return each_tensor(inputs, varied)
+
+
+def is_padded(inputs: Inputs) -> bool:
+    """Whether a mask leaves out tokens of some samples: what follows a layer then depends on the mask, too."""
+    mask = None if isinstance(inputs, Tensor) else inputs.get(MASK)
+    return mask is not None and bool((mask == 0).any())
+
+
+def batches_of(dataset: Any, batch_size: int, model: nn.Module) -> Iterator[Inputs]:
+    """Batches of what the model takes, of a tensor [N, ...], tensors by name, a data set or a loader; on its device.
+
+    Of items (image, label, ...) the image; of dictionaries what the model's forward takes by name, without labels, or
+    the image; empty batches are left out.
+
+    Raises:
+        TypeError: what it yields is no tensor.
+
+    >>> net, labels = nn.Linear(2, 1), torch.zeros(3)
+    >>> [len(x) for x in batches_of(torch.utils.data.TensorDataset(torch.ones(3, 2), labels), 2, net)]
+    [2, 1]
+    """
+    parameter = next(model.parameters(), None)
+    for item in _loader_of(dataset, batch_size):
+        inputs = _inputs_of(item, model)
+        if count_rows(inputs):
+            device = None if parameter is None else device_of(model)
+            yield inputs if device is None else each_tensor(inputs, lambda value, to=device: value.to(to))  # type: ignore[misc]
+
+
+def count_samples(dataset: Any) -> int | None:
+    """How many samples a data set or loader says it holds; None if it does not say.
+
+    >>> count_samples(torch.zeros(5, 2)), count_samples(iter([]))
+    (5, None)
+    """
+    if isinstance(dataset, (Tensor, Mapping)):
+        return count_rows(dataset)
+    held = dataset.dataset if isinstance(dataset, torch.utils.data.DataLoader) else dataset
+    if hasattr(held, "__len__") and (held is not dataset or not hasattr(dataset, "batch_size")):
+        return len(held)
+    return None
+
+
+def identify_inputs(dataset: Any, probe: Inputs) -> Identity:
+    """Data by content, as far as this costs no further pass; else by the first sample, ``probe``."""
+    tensors = [probe] if isinstance(probe, Tensor) else [one for one in probe.values() if isinstance(one, Tensor)]
+    if isinstance(dataset, Mapping):
+        tensors = [one for one in dataset.values() if isinstance(one, Tensor)]
+    own = Identity({"pixels": digest_of(*tensors)})
+    held = dataset.dataset if isinstance(dataset, torch.utils.data.DataLoader) else dataset
+    return own | identify_data(held) if hasattr(held, "__len__") and not isinstance(held, Mapping) else own
+
+
+def check_readable_again(dataset: Any, *, in_order: bool) -> None:
+    """Reject what can be read once only, and with ``in_order`` a loader that shuffles.
+
+    Raises:
+        TypeError, ValueError: with the remedy.
+    """
+    if isinstance(dataset, Iterator):
+        raise TypeError("dataset is an iterator, which can be read only once; pass a tensor, a data set or a loader")
+    sampler = getattr(dataset, "sampler", None)
+    if in_order and isinstance(sampler, torch.utils.data.RandomSampler):
+        raise ValueError(
+            "the loader shuffles, so kept effects cannot be told apart; pass DataLoader(..., shuffle=False)"
+        )
+
+
+def _loader_of(dataset: Any, batch_size: int) -> Any:
+    if isinstance(dataset, Tensor):
+        return torch.split(dataset, batch_size)
+    if isinstance(dataset, Mapping):
+        count = count_rows(dataset)
+        return (take_rows(dataset, slice(at, at + batch_size)) for at in range(0, count, batch_size))
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not hasattr(dataset, "batch_size"):
+        return torch.utils.data.DataLoader(dataset, batch_size=batch_size, generator=torch.Generator())
+    return dataset
+
+
+def _inputs_of(item: Any, model: nn.Module) -> Inputs:
+    given = item[0] if isinstance(item, (tuple, list)) and len(item) else item
+    if isinstance(given, Mapping):
+        tensors = {str(name): value for name, value in given.items() if isinstance(value, Tensor)}
+        parameters = inspect.signature(plain_model(model).forward).parameters
+        takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+        named = {name: value for name, value in tensors.items() if name in parameters or takes_all}
+        named = {name: value for name, value in named.items() if name not in LABEL_KEYS}
+        given = named or image_and_label(given, "a batch")[0][0]
+    if not isinstance(given, (Tensor, Mapping)):
+        raise TypeError(f"dataset yields a {type(given).__name__}; it must yield image tensors, or (image, label)")
+    return given
