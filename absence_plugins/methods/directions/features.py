@@ -155,8 +155,13 @@ def as_features(features: Tensor | Features) -> Features:
     return features
 
 
-def chunks(features: Features, size: int = 512) -> Iterator[Tensor]:
-    """All features in order, ``size`` images at a time: [n, H, W, D]."""
+CHUNK = 8192  # positions
+
+
+def chunks(features: Features, positions: int = CHUNK) -> Iterator[Tensor]:
+    """All features in order, about so many positions at a time, at least one image: [n, H, W, D]."""
+    _, height, width, _ = features.shape
+    size = max(1, positions // (height * width))
     for first in range(0, features.shape[0], size):
         yield features.batch(torch.arange(first, min(first + size, features.shape[0])))
 

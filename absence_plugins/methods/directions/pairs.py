@@ -339,7 +339,7 @@ class DirectionPairs(Result):
         tensors = read_tensors(folder / "pairs.safetensors")
         for name in _TENSORS:
             setattr(pairs, name, tensors[name])
-        pairs.whitening_ = Whitening(*(tensors[f"whitening_{name}"] for name in ("mean", "forward", "backward")))
+        pairs.whitening_ = Whitening(**{name: tensors[f"whitening_{name}"] for name in ("mean", "forward", "backward")})
         pairs.losses_, pairs.notes_ = plain["losses"], tuple(plain["notes"])
         pairs.report_ = DirectionReport.from_dict(plain["report"])
         return pairs

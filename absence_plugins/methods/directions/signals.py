@@ -72,3 +72,18 @@ def estimate_signals(x: Tensor, z: Tensor, mask: Tensor) -> Tensor:
     moments = Moments()
     moments.add(x, z, mask)
     return moments.signals()[0]
+
+
+def dual_basis(w: Tensor) -> Tensor:
+    """Encoding directions of filters by joint least squares: w [R, I] in whitened coordinates -> s [R, I].
+
+    The S that explains z best from all strengths u = W^T z together, z = S u + rest. With cov(z) = 1 that is
+    S = cov(z, u) cov(u)^(-1) = W (W^T W)^(-1): the dual basis, w_i . s_j = 1 for i = j and 0 for all others. Unlike one
+    regression per concept it is not bent by concepts that come along. Filters that depend on each other share.
+
+    >>> dual_basis(torch.tensor([[1.0, -1.0], [0.0, 1.0]])).abs().round(decimals=4)
+    tensor([[1., 0.],
+            [1., 1.]])
+    """
+    inverse: Tensor = torch.linalg.pinv(w.double(), rtol=1e-4)
+    return inverse.T.to(w.dtype)

@@ -1,0 +1,63 @@
+"""Whitening finds the noise, whatever the scales, and leaves alone what has none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from absence_plugins.methods.directions.features import MemoryFeatures
+from absence_plugins.methods.directions.whitening import count_noise, fit_whitening
+
+
+def noisy(seed: int, dimensions: int, rank: int, noise: float, positions: int = 4000, scales: float = 100.0) -> Tensor:
+    """Uniform sources in ``rank`` directions, noise in all, then every feature on a scale of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = F.normalize(torch.randn(dimensions, rank, generator=generator), dim=0)
+    x = torch.rand(positions, rank, generator=generator) @ directions.T
+    x = x + noise * x.std(0).mean() * torch.randn(positions, dimensions, generator=generator)
+    return (x * scales ** torch.rand(dimensions, generator=generator))[:, None, None]
+
+
+@pytest.mark.parametrize(("dimensions", "rank"), [(16, 5), (32, 14), (96, 20)])
+def test_the_rank_is_that_of_the_sources(dimensions: int, rank: int) -> None:
+    for seed in range(4):
+        whitening = fit_whitening(MemoryFeatures(noisy(seed, dimensions, rank, 0.1)))
+        assert (whitening.rank, whitening.noise) == (rank, dimensions - rank)
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.0])
+def test_covariance_is_one_and_backward_is_the_way_back(noise: float) -> None:
+    x = noisy(0, 16, 5, noise)
+    whitening = fit_whitening(MemoryFeatures(x))
+    z = whitening(x).flatten(0, -2).double()
+    assert torch.allclose(z.T.cov(), torch.eye(5, dtype=torch.float64), atol=1e-4)
+    assert torch.allclose(whitening.backward @ whitening.forward, torch.eye(5, dtype=torch.float64), atol=1e-8)
+
+
+def test_the_scale_of_a_feature_changes_nothing() -> None:
+    x = noisy(1, 24, 6, 0.1, scales=1.0)
+    factors = 10.0 ** torch.linspace(-2, 2, 24)
+    one, other = (fit_whitening(MemoryFeatures(a)) for a in (x, x * factors))
+    assert torch.allclose(one(x), other(x * factors), atol=1e-3)
+
+
+def test_where_nothing_is_noise_nothing_is_cut() -> None:
+    """A spectrum that falls evenly, few dimensions, a constant feature beside noise."""
+    generator = torch.Generator().manual_seed(0)
+    falling = torch.randn(4000, 1, 1, 40, generator=generator) * 0.8 ** torch.arange(40)
+    turn = torch.linalg.qr(torch.randn(40, 40, generator=generator))[0]
+    few = torch.randn(500, 1, 1, 4, generator=generator)
+    constant = noisy(0, 16, 5, 0.1)
+    constant[..., 3] = 7.0
+    assert fit_whitening(MemoryFeatures(falling @ turn)).noise == 0
+    assert fit_whitening(MemoryFeatures(few)).noise == 0
+    assert fit_whitening(MemoryFeatures(constant)).rank == 5
+
+
+def test_an_end_that_holds_structure_is_no_noise() -> None:
+    flat = torch.cat([torch.full((4,), 50.0), torch.ones(20)])
+    steep = torch.cat([torch.full((4,), 50.0), 0.8 ** torch.arange(20)])
+    assert (count_noise(flat, 10_000), count_noise(steep, 10_000)) == (20, 0)
+    assert count_noise(torch.cat([flat[:4], flat[4:9]]), 10_000) == 0  # too few
