@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +14,28 @@ from torch.nn import functional as F
 
 ABSENT, PRESENT = (0.0, 2.5), (2.5, 5.0)  # published: a concept's signal where it is missing, where it is there
 DISTRACTION, CONSTANT = 5.0, 10.0
+SPREAD = 1.25  # of half-normal strengths, before the threshold of presence is added
+STRENGTHS = ("uniform", "half-normal")
+Strengths = Literal["uniform", "half-normal"]
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticDirections:
-    """Features x = S a + S' a' + D b + constant + noise at two positions per image, with everything that made them.
+    """Features x = c (S a + S' a' + D b + constant + noise) per position, with everything that made them.
 
-    N images, D dimensions, I concepts, C classes.
+    N images of H x W positions, D dimensions, I concepts, C classes.
 
     Attributes:
-        features: [N, 1, 2, D] float32, channels last.
-        labels: [N] int64, which pair of concepts the image shows.
-        present: [N, 1, 2, I] bool, where each concept is.
-        signal_values: [N, 1, 2, I], a: 0 to 2.5 where a concept is missing, 2.5 to 5 where it is there.
-        encoding: [D, I], the true encoding directions, unit norm.
+        features: [N, H, W, D] float32, channels last.
+        labels: [N] int64, the class of the image.
+        present: [N, H, W, I] bool, where each concept is.
+        signal_values: [N, H, W, I], a: 0 to 2.5 where a concept is missing, above 2.5 where it is there.
+        encoding: [D, I], the true encoding directions c S, unit norm.
         decoys: [D, J], directions of the decoy concepts (J is 0 or I), present as often but ignored by the labels.
-        decoys_present: [N, 1, 2, J] bool.
-        head: features [n, 1, 2, D] to class logits [n, C]: average over positions, then a trained linear layer.
+        decoys_present: [N, H, W, J] bool.
+        head: features [n, H, W, D] to class logits [n, C]: average over positions, then a trained linear layer.
         accuracy: the head's, on ``features``.
+        scale: [D], c, by which each feature was multiplied; ones unless asked for.
     """
 
     features: Tensor
@@ -41,12 +47,18 @@ class SyntheticDirections:
     decoys_present: Tensor
     head: Callable[[Tensor], Tensor]
     accuracy: float
+    scale: Tensor
+
+    @property
+    def unit(self) -> Tensor:
+        """[I]: how far the features move along ``encoding`` for 1 of ``signal_values``; ones where ``scale`` is."""
+        return 1 / (self.encoding / self.scale[:, None]).norm(dim=0)
 
     def __repr__(self) -> str:
-        count, _, width, dimensions = self.features.shape
+        count, height, width, dimensions = self.features.shape
         decoys = f", {self.decoys.shape[1]} decoys" if self.decoys.shape[1] else ""
         return (
-            f"SyntheticDirections({count} images of {width} positions, {dimensions} dimensions, "
+            f"SyntheticDirections({count} images of {height * width} positions, {dimensions} dimensions, "
             f"{self.encoding.shape[1]} concepts{decoys}, head accuracy {self.accuracy:.2f})"
         )
 
@@ -73,7 +85,9 @@ def synthetic_directions(
     images: int = 3000,
     decoys: bool = False,
     overlap: float = 0.0,
-    zipf: bool = False,
+    frequencies: Literal["equal", "zipf"] | float | Sequence[float] = "equal",
+    strengths: Strengths = "uniform",
+    scales: float = 1.0,
     noise: float = 0.0,
     background: float = 0.0,
 ) -> SyntheticDirections:
@@ -89,59 +103,127 @@ def synthetic_directions(
         dimensions: D.
         concepts: I, at least 2.
         distractors: columns of D.
-        images: N, in equal parts over the classes.
+        images: N.
         decoys: I further concepts of the same structure, which the labels, so the head, ignore.
-        overlap: share of positions at which a second concept is present, too.
-        zipf: concepts occur with frequency 1/rank instead of equally often.
+        overlap: share of positions with two different concepts, to the nearest position.
+        frequencies: of the pairs (0, 1), (0, 2), ..., (1, 2), ..., to the nearest image. ``"equal"``; ``"zipf"``, in
+            proportion to the product of 1/rank of the two concepts; one number, the share of the first pair, the
+            others have equal parts of the rest; or one number per pair, in proportion.
+        strengths: ``"uniform"``, as published; ``"half-normal"``, 1.25 abs(n) of a standard normal n, below 2.5 where
+            the concept is missing, and above 2.5 (added) where it is there.
+        scales: the features are multiplied by factors from 1/sqrt(scales) to sqrt(scales), evenly spaced on a
+            logarithmic axis, in random order.
         noise: standard deviation of Gaussian noise, in units of the features' own (over all dimensions).
-        background: share of positions without any concept.
+        background: share of positions without any concept, to the nearest position; none of them overlaps.
 
     Raises:
-        ValueError: fewer than two concepts, fewer images than classes, shares outside [0, 1].
+        ValueError: fewer than two concepts, fewer images than classes, shares outside [0, 1] or more than 1 in all,
+            a number of frequencies other than that of the pairs, scales below 1.
 
     Example:
         >>> synthetic_directions(images=30)
         SyntheticDirections(30 images of 2 positions, 16 dimensions, 3 concepts, head accuracy ...)
+        >>> data = synthetic_directions(images=300, overlap=0.1, frequencies=(67, 22, 11))
+        >>> (data.present.sum(-1) == 2).double().mean(), data.labels.bincount()
+        (tensor(0.1000, dtype=torch.float64), tensor([201,  66,  33]))
     """
     pairs = torch.tensor(list(combinations(range(concepts), 2)))
     if concepts < 2 or images < len(pairs):
         raise ValueError(f"concepts={concepts} must be at least 2, images={images} at least one per pair of concepts")
-    for name, share in (("overlap", overlap), ("background", background)):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}={share} must be a share between 0 and 1")
-    generator = torch.Generator().manual_seed(seed)
-    draw = _Draw(generator)
+    _check(overlap, background, strengths, scales)
+    draw = _Draw(torch.Generator().manual_seed(seed), strengths)
     encoding, ignored, distraction = (
         F.normalize(draw.normal(dimensions, count), dim=0) for count in (concepts, concepts * decoys, distractors)
     )
     labels = torch.arange(images) % len(pairs)
-    if zipf:
-        frequency = 1 / torch.arange(1, concepts + 1, dtype=torch.float64)
-        labels = torch.multinomial(frequency[pairs].prod(1), images, replacement=True, generator=generator)
+    if frequencies != "equal":
+        labels = draw.shuffled(_share_out(_read_frequencies(frequencies, pairs), images))
     order = draw.uniform(0, 1, images, 2).argsort(1)
-    present = F.one_hot(pairs[labels].gather(1, order), concepts).bool()  # [N, 2, I]
-    if overlap:
-        second = F.one_hot(draw.integers(concepts, images, 2), concepts).bool()
-        present = present | (second & (draw.uniform(0, 1, images, 2, 1) < overlap))
-    if background:
-        present = present & (draw.uniform(0, 1, images, 2, 1) >= background)
+    first = pairs[labels].gather(1, order)
+    present = draw.presence(first, concepts, overlap, background)  # [N, 2, I]
     decoys_present = F.one_hot(draw.integers(concepts, images, 2), concepts).bool()[..., : ignored.shape[1]]
     values = draw.levels(present)
     features = values @ encoding.T + draw.levels(decoys_present) @ ignored.T + CONSTANT
-    features = features + draw.uniform(0, DISTRACTION, images, 2, distractors) @ distraction.T
-    if noise:
-        features = features + noise * (features - features.mean((0, 1))).std() * draw.normal(*features.shape)
-    features = features[:, None]
+    features = draw.disturbed(features, distraction, noise)
+    scale = draw.scale(dimensions, scales)
+    features = (features * scale)[:, None]
+    if scales != 1:
+        encoding, ignored = (F.normalize(one * scale[:, None], dim=0) for one in (encoding, ignored))
     head = _train_head(features, labels, len(pairs))
     accuracy = float((head(features).argmax(1) == labels).double().mean())
-    return SyntheticDirections(
-        features, labels, present[:, None], values[:, None], encoding, ignored, decoys_present[:, None], head, accuracy
-    )
+    shown, known, decoyed = present[:, None], values[:, None], decoys_present[:, None]
+    return SyntheticDirections(features, labels, shown, known, encoding, ignored, decoyed, head, accuracy, scale)
+
+
+def many_directions(
+    seed: int = 0,
+    *,
+    dimensions: int = 512,
+    concepts: int = 64,
+    distractors: int = 16,
+    images: int = 3000,
+    width: int = 10,
+    overlap: float = 0.0,
+    zipf: bool = False,
+    strengths: Strengths = "uniform",
+    scales: float = 1.0,
+    noise: float = 0.1,
+) -> SyntheticDirections:
+    """Many concepts in a wide layer: every position shows one concept, drawn by itself, and ``overlap`` of them two.
+
+    Strengths, distractors, scales and noise as in :func:`synthetic_directions`. The head is the least-squares estimate
+    of how often each concept occurs in an image, from the features averaged over positions: one logit per concept. An
+    image's label is the concept that it shows most often, the first of several.
+
+    Args:
+        seed: the same seed gives the same bits; the global random state is untouched.
+        dimensions: D.
+        concepts: I, at least 2.
+        distractors: columns of D.
+        images: N.
+        width: positions per image; N times ``width`` positions in all.
+        overlap: share of positions with two different concepts, to the nearest position.
+        zipf: concept number k occurs with frequency 1/(k + 1), not equally often; to the nearest position, before the
+            second concepts of overlaps, which are drawn equally often.
+        strengths: see :func:`synthetic_directions`.
+        scales: see :func:`synthetic_directions`.
+        noise: see :func:`synthetic_directions`.
+
+    Raises:
+        ValueError: fewer than two concepts, fewer positions than concepts, shares outside [0, 1], scales below 1.
+
+    Example:
+        >>> data = many_directions(concepts=16, dimensions=64, images=100, overlap=0.2)
+        >>> data
+        SyntheticDirections(100 images of 10 positions, 64 dimensions, 16 concepts, head accuracy ...)
+        >>> (data.present.sum(-1) == 2).double().mean()
+        tensor(0.2000, dtype=torch.float64)
+    """
+    if concepts < 2 or images * width < concepts:
+        raise ValueError(f"concepts={concepts} must be at least 2, images={images} x width={width} at least as many")
+    _check(overlap, 0.0, strengths, scales)
+    draw = _Draw(torch.Generator().manual_seed(seed), strengths)
+    encoding, distraction = (F.normalize(draw.normal(dimensions, n), dim=0) for n in (concepts, distractors))
+    frequency = 1 / torch.arange(1, concepts + 1).double() if zipf else torch.ones(concepts).double()
+    first = draw.shuffled(_share_out(frequency, images * width)).reshape(images, width)
+    present = draw.presence(first, concepts, overlap, 0.0)
+    values = draw.levels(present)
+    features = draw.disturbed(values @ encoding.T + CONSTANT, distraction, noise)
+    scale = draw.scale(dimensions, scales)
+    features = (features * scale)[:, None]
+    encoding = F.normalize(encoding * scale[:, None], dim=0)
+    shares = present.float().mean(1)
+    labels, head = shares.argmax(1), _regress_head(features, shares)
+    accuracy = float((head(features).argmax(1) == labels).double().mean())
+    none = torch.zeros(images, 1, width, 0, dtype=torch.bool)
+    shown, known, decoys = present[:, None], values[:, None], torch.zeros(dimensions, 0)
+    return SyntheticDirections(features, labels, shown, known, encoding, decoys, none, head, accuracy, scale)
 
 
 @dataclass(frozen=True)
 class _Draw:
     generator: torch.Generator
+    strengths: str
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=self.generator)
@@ -152,9 +234,80 @@ class _Draw:
     def integers(self, high: int, *shape: int) -> Tensor:
         return torch.randint(high, shape, generator=self.generator)
 
+    def shuffled(self, values: Tensor) -> Tensor:
+        return values[torch.randperm(len(values), generator=self.generator)]
+
+    def presence(self, first: Tensor, concepts: int, overlap: float, background: float) -> Tensor:
+        """Concept numbers [N, W] as bool [N, W, I], a second one at ``overlap`` of the positions, none elsewhere."""
+        present = F.one_hot(first, concepts).bool()
+        if overlap or background:
+            # positions in random order: the first ones overlap, the last ones are background
+            place = torch.empty(first.numel(), dtype=torch.int64)
+            place[torch.randperm(first.numel(), generator=self.generator)] = torch.arange(first.numel())
+            place = place.reshape(first.shape)[..., None]
+            second = (first + 1 + self.integers(concepts - 1, *first.shape)) % concepts
+            present |= F.one_hot(second, concepts).bool() & (place < round(overlap * first.numel()))
+            present &= place < first.numel() - round(background * first.numel())
+        return present
+
     def levels(self, present: Tensor) -> Tensor:
         """a of every concept: from the upper range where it is present."""
-        return torch.where(present, self.uniform(*PRESENT, *present.shape), self.uniform(*ABSENT, *present.shape))
+        if self.strengths == "uniform":
+            return torch.where(present, self.uniform(*PRESENT, *present.shape), self.uniform(*ABSENT, *present.shape))
+        # abs(n) by its inverse distribution, cut off at the threshold where the concept is missing
+        most = math.erf(ABSENT[1] / SPREAD / math.sqrt(2))
+        drawn = self.uniform(0, 1, *present.shape) * torch.where(present, 1 - 1e-7, most)
+        return SPREAD * math.sqrt(2) * torch.erfinv(drawn) + ABSENT[1] * present
+
+    def disturbed(self, features: Tensor, distraction: Tensor, noise: float) -> Tensor:
+        """Distractors and noise added to features [N, W, D]."""
+        features = features + self.uniform(0, DISTRACTION, *features.shape[:2], distraction.shape[1]) @ distraction.T
+        if noise:
+            features = features + noise * (features - features.mean((0, 1))).std() * self.normal(*features.shape)
+        return features
+
+    def scale(self, dimensions: int, factor: float) -> Tensor:
+        """One factor per feature, [D]."""
+        if factor == 1:
+            return torch.ones(dimensions)
+        return self.shuffled(torch.linspace(-0.5, 0.5, dimensions).mul(math.log(factor)).exp())
+
+
+def _check(overlap: float, background: float, strengths: str, scales: float) -> None:
+    for name, share in (("overlap", overlap), ("background", background)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share} must be a share between 0 and 1")
+    if overlap + background > 1:
+        raise ValueError(f"overlap={overlap} and background={background} are shares of all positions; at most 1 in all")
+    if strengths not in STRENGTHS:
+        raise ValueError(f"strengths={strengths!r} must be one of {', '.join(STRENGTHS)}")
+    if not 1 <= scales < math.inf:
+        raise ValueError(f"scales={scales} is the largest factor over the smallest; at least 1")
+
+
+def _read_frequencies(frequencies: str | float | Sequence[float], pairs: Tensor) -> Tensor:
+    """One weight per pair of concepts, [C] float64."""
+    if frequencies == "zipf":
+        return (1 / (pairs + 1).double()).prod(1)
+    if isinstance(frequencies, (int, float)):
+        rest = (1 - frequencies) / max(len(pairs) - 1, 1)
+        weights = torch.tensor([float(frequencies)] + [rest] * (len(pairs) - 1), dtype=torch.float64)
+    elif isinstance(frequencies, str):
+        raise ValueError(f"frequencies={frequencies!r} must be 'equal', 'zipf' or numbers")
+    else:
+        weights = torch.tensor([float(one) for one in frequencies], dtype=torch.float64)
+    if len(weights) != len(pairs) or not bool((weights >= 0).all() & (weights.sum() > 0)):
+        raise ValueError(
+            f"frequencies={frequencies!r} must be a share between 0 and 1, or {len(pairs)} numbers of at least 0, one "
+            "per pair of concepts"
+        )
+    return weights
+
+
+def _share_out(weights: Tensor, count: int) -> Tensor:
+    """``count`` numbers, each as often as its weight says, to the nearest one: [count] int64, ascending."""
+    bounds = (weights.cumsum(0) / weights.sum() * count).round().long()
+    return torch.bucketize(torch.arange(count), bounds, right=True)
 
 
 def _train_head(features: Tensor, labels: Tensor, classes: int) -> PooledLinear:
@@ -176,3 +329,14 @@ def _train_head(features: Tensor, labels: Tensor, classes: int) -> PooledLinear:
         optimizer.step(loss)  # type: ignore[no-untyped-call]
     unscaled = weight.detach() / scale
     return PooledLinear(unscaled.float(), (bias.detach() - unscaled @ center).float())
+
+
+def _regress_head(features: Tensor, shares: Tensor) -> PooledLinear:
+    """Least squares of how often each concept occurs, [N, I], on features averaged over positions."""
+    pooled = features.mean((1, 2)).double()
+    center, scale = pooled.mean(0), pooled.std(0).clamp(min=1e-8)
+    inputs = (pooled - center) / scale
+    ridge = 1e-4 * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
+    target = shares.double()
+    weight = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ (target - target.mean(0))).T / scale
+    return PooledLinear(weight.float(), (target.mean(0) - weight @ center).float())

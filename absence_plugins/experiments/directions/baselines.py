@@ -163,7 +163,8 @@ def _in_hindsight(data: SyntheticDirections, codes: Tensor, components: Tensor) 
         code = sign * codes[:, j]
         detected.append(code > cut)
         design = torch.stack([code, torch.ones_like(code)], 1)
-        values_of.append(design @ torch.linalg.lstsq(design, truth[:, concept, None]).solution[:, 0])
+        fitted = design @ torch.linalg.lstsq(design, truth[:, concept, None]).solution[:, 0]
+        values_of.append(data.unit[concept] * fitted)
         encoding.append(F.normalize(sign * components[j], dim=0))
     return compare(data, torch.stack(detected, 1), torch.stack(encoding, 1), torch.stack(values_of, 1))
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn import functional as F
 
 from absence_plugins.data.synthetic_directions import PRESENT, SyntheticDirections
 from absence_plugins.methods.directions import DirectionPairs
@@ -22,7 +23,7 @@ class Recovery:
     Attributes:
         iou: of the detector and the concept's positions.
         cosine: of the found and the true encoding direction.
-        rmse: of the signal values, in the features' units; a concept's range is 5.
+        rmse: of the signal values; a concept's go from 0 to 5.
         matched: the number of the direction that stands for each concept.
         cosines: [I, J], of every concept with every direction.
     """
@@ -61,15 +62,20 @@ def recovery(data: SyntheticDirections, pairs: DirectionPairs) -> Recovery:
 
 
 def compare(data: SyntheticDirections, fires: Tensor, encoding: Tensor, values: Tensor) -> Recovery:
-    """Compare detections [P, J] bool, unit encodings [D, J] and signal values [P, J] with the truth; J >= I."""
+    """Compare detections [P, J] bool, unit encodings [D, J] and signal values [P, J] with the truth; J >= I.
+
+    Cosines are those of the encodings with every feature divided by its ``data.scale``, where the true directions were
+    drawn: a few large features must not make all directions alike.
+    """
     present = data.present.flatten(0, 2).double()
     detected = fires.double()
     together = present.T @ detected
     iou = together / (present.sum(0)[:, None] + detected.sum(0) - together).clamp(min=1)
     concepts, found = (torch.as_tensor(side) for side in linear_sum_assignment(-iou.numpy()))
-    cosines = data.encoding.T.double() @ encoding.double()
+    true, made = (F.normalize(one.double() / data.scale[:, None], dim=0) for one in (data.encoding, encoding))
+    cosines = true.T @ made
     truth = data.signal_values.flatten(0, 2).double()[:, concepts] - PRESENT[0]
-    rmse = ((truth - values.double()[:, found]) ** 2).mean(0).sqrt()
+    rmse = ((truth - values.double()[:, found] / data.unit[concepts]) ** 2).mean(0).sqrt()
     return Recovery(
         tuple(iou[concepts, found].tolist()),
         tuple(cosines[concepts, found].tolist()),
