@@ -16,7 +16,7 @@ from absence_plugins.commands.check import LayerCheck, MethodCheck, ModelCheck, 
 from absence_plugins.core.outputs import Named
 from absence_plugins.lucent import Reached, Rendering, absence_channel
 from absence_plugins.methods.debias.prior import Parts
-from absence_plugins.methods.directions import DirectionPairs, Influence
+from absence_plugins.methods.directions import DirectionPairs, Influence, match_directions
 from absence_plugins.methods.directions.interpretability import Interpretability
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
@@ -115,6 +115,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "AbsenceScores": lambda: absence_scores(
         nn.Identity(), torch.tensor([[-2.0, 1.0, 1.0]]), lambda x: x.sum(1), lambda x: x
     ),
+    "DirectionMatch": lambda: match_directions(torch.eye(3), -torch.eye(3)[:2]),
     "DirectionPairs": pairs,
     "DirectionReport": lambda: pairs().report_,
     "Explanation": explanation,

@@ -65,6 +65,7 @@ WITH_EXAMPLES = {
         "insert",
         "interpretability",
         "layer_features",
+        "match_directions",
         "removal_check",
         "unlearn",
     ],

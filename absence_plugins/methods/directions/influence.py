@@ -32,6 +32,7 @@ from absence_plugins.methods.directions.heads import Head, head_of, layer_of
 from absence_plugins.methods.directions.inputs import (
     batches_of,
     check_readable_again,
+    count_rows,
     count_samples,
     identify_inputs,
     take_rows,
@@ -272,7 +273,7 @@ def _names(read: ExplainedOutputs, head: Head, source: Source, first: Any) -> tu
 
 def _say_memory(images: int | None, tests: int, test: Test) -> None:
     """Warn where the images' effects are large; of ``"rcav"`` only sums are kept."""
-    size = (images or 0) * tests * 4 / 2**30
+    size = 0.0 if images is None else images * tests * 4 / 2**30
     if test == "step" and size > MEMORY:
         warnings.warn(
             f"the effects of {images:,} images on {tests:,} pairs of direction and output take {size:.0f} GB of memory; "
@@ -321,7 +322,7 @@ class _Run:
         places: Tensor | None = None
         with kept, self._bar(ways.shape[1]) as bar:
             for first, inputs in self.source.inputs():
-                count = count_samples(inputs) or 0
+                count = count_rows(inputs)
                 drawn = draw_numbers(generator, count, ways.shape[1])
                 if first + count <= len(kept):
                     bar.skip(count * ways.shape[1])
@@ -353,7 +354,7 @@ class _Run:
 
         with keep_state(keeper, "rcav", pack) as save, self._bar(ways.shape[1]) as bar:
             for first, inputs in self.source.inputs():
-                count = count_samples(inputs) or 0
+                count = count_rows(inputs)
                 if state and first + count <= int(state["images"]):
                     bar.skip(count * ways.shape[1])
                     continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,27 +12,23 @@ from torch.nn import functional as F
 
 from absence_plugins.core.checks import check_choice, check_integer, check_seed
 from absence_plugins.core.direction import Direction
-from absence_plugins.core.files import write_json
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank
-from absence_plugins.methods.directions.features import Features, FeatureStore, as_features, chunks
-from absence_plugins.methods.directions.heads import head_of, layer_features, layer_of
-from absence_plugins.methods.directions.inputs import Inputs, batches_of, take_rows
+from absence_plugins.methods.directions.features import Features, as_features, chunks
+from absence_plugins.methods.directions.given import GivenSignal, describe_given
+from absence_plugins.methods.directions.heads import head_of, layer_of
 from absence_plugins.methods.directions.paper import paper
-from absence_plugins.methods.directions.positions import choose_prefix, keep_positions, note_positions
+from absence_plugins.methods.directions.positions import collect_features, note_positions
 from absence_plugins.methods.directions.recipe import Background, Head, Options, Solution, robust
 from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe, note_directions
+from absence_plugins.methods.directions.saving import FORMAT, load_pairs, save_pairs
 from absence_plugins.methods.directions.signals import FEWEST, Moments, Signal, selected
 from absence_plugins.methods.directions.whitening import Whitening, fit_whitening
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_FORMAT = "absence_plugins.directions/1"
-_TENSORS = ("decoding", "threshold", "encoding", "typical")
 
 
 class DirectionPairs(Result):
@@ -56,7 +50,7 @@ class DirectionPairs(Result):
             y_0 = prod (1 - y_i); ``"detectors"``, ``n_background`` further detectors that are then dropped.
         signal: the positions that an encoding direction is estimated from: where its detector fires ``"exclusive"``-ly,
             or, as published, wherever it is ``"positive"``.
-        recipe: ``"robust"`` or ``"paper"``.
+        recipe: ``"robust"`` or ``"paper"`` (``"given"``: of :meth:`from_directions`).
         seed: the same seed gives the same bits; the global random state is untouched.
         starts: solutions that are trained side by side (robust); by default 24, or 4 per direction if that is more.
         finalists: how many of them are refined (robust); a quarter by the share of positions where one detector fires.
@@ -108,7 +102,7 @@ class DirectionPairs(Result):
         *,
         background: Background = "none",
         signal: Signal = "exclusive",
-        recipe: Literal["robust", "paper"] = "robust",
+        recipe: Literal["robust", "paper", "given"] = "robust",
         seed: int = 0,
         starts: int | None = None,
         finalists: int = 8,
@@ -119,7 +113,7 @@ class DirectionPairs(Result):
         n_background: int = 1,
         progress: bool = False,
     ) -> None:
-        n_directions = check_integer("n_directions", n_directions, least=2)
+        n_directions = check_integer("n_directions", n_directions, least=1 if recipe == "given" else 2)
         starts = max(24, 4 * n_directions) if starts is None else check_integer("starts", starts)
         finalists, steps = check_integer("finalists", finalists), check_integer("steps", steps)
         batch_size, head_batch = check_integer("batch_size", batch_size), check_integer("head_batch", head_batch)
@@ -127,7 +121,7 @@ class DirectionPairs(Result):
         for name, choice, known in (
             ("background", background, ("none", "virtual", "detectors")),
             ("signal", signal, ("exclusive", "positive")),
-            ("recipe", recipe, ("robust", "paper")),
+            ("recipe", recipe, ("robust", "paper", "given")),
         ):
             check_choice(name, choice, known)
         low, high = step_range
@@ -143,6 +137,7 @@ class DirectionPairs(Result):
         if not hasattr(self, "encoding"):
             return f"DirectionPairs({self.options.n_directions} directions, {self.recipe}, not fitted)"
         aligned = "with head" if "alignment" in self.losses_ else "without head: no alignment with the network"
+        aligned = "not fitted" if self.recipe == "given" else aligned
         status = self.report_.status
         counts = ", ".join(f"{status.count(s)} {s}" for s in ("active", "split", "inactive") if s in status)
         return (
@@ -165,7 +160,7 @@ class DirectionPairs(Result):
     def to_dict(self) -> dict[str, Any]:
         """What was asked for and what became of every direction, ready for JSON; tensors are in :meth:`save`'s."""
         self._check_fitted()
-        plain = {"format": _FORMAT, "recipe": self.recipe, "options": asdict(self.options), "losses": self.losses_}
+        plain = {"format": FORMAT, "recipe": self.recipe, "options": asdict(self.options), "losses": self.losses_}
         return plain | {"report": self.report_.to_dict(), "notes": list(self.notes_)}
 
     @property
@@ -182,6 +177,8 @@ class DirectionPairs(Result):
             head: features [n, H, W, D] to logits [n, classes], differentiable, as :func:`head_of` makes it. It must
                 not be in training mode. None: nothing ties the directions to what the network uses.
         """
+        if self.recipe == "given":
+            raise ValueError("given directions are not fitted; make new DirectionPairs(n_directions), and fit these")
         source = as_features(features)
         check_positions(source, self.n_directions)
         devices = [source.batch(torch.arange(1)).device]
@@ -230,34 +227,55 @@ class DirectionPairs(Result):
             ValueError: no such layer, another path around it (pass ``use_head=False``, or the whole block), no images.
         """
         at = layer_of(layer, channels_last)
-        first: list[Inputs] = []
-        prefix, devices = 0, [torch.device("cpu")]
-
-        def collected() -> Iterator[Tensor]:
-            nonlocal prefix
-            for images in batches_of(dataset, batch_size, model):
-                if not first:
-                    first.append(take_rows(images, slice(1)))
-                    prefix = choose_prefix(prefix_tokens, model, at, first[0], at.shape(model, first[0]).positions)
-                found = layer_features(model, at, images)
-                devices[:] = [found.device]
-                yield keep_positions(images, found, prefix)
-
-        features: Tensor | Features
-        if store is not None:
-            features = FeatureStore.write(store, collected())
-        else:
-            parts = list(collected())
-            if not parts:
-                raise ValueError("dataset is empty; pass images")
-            features = torch.cat(parts)
-        if isinstance(features, FeatureStore):
-            features.device = devices[0]
-        kept_apart = note_positions(first[0], prefix)
-        head = head_of(model, at, first[0]) if use_head and not kept_apart else None
+        features, first, prefix = collect_features(model, at, dataset, batch_size, prefix_tokens, store)
+        kept_apart = note_positions(first, prefix)
+        head = head_of(model, at, first) if use_head and not kept_apart else None
         self.fit(features, head)
         self.notes_ += kept_apart
         return self
+
+    @classmethod
+    def from_directions(
+        cls,
+        directions: Tensor,
+        features: Tensor | Features,
+        *,
+        thresholds: Tensor | Literal["each", "together"] = "each",
+        encoding: Tensor | None = None,
+        signal: GivenSignal | None = None,
+    ) -> DirectionPairs:
+        """Pairs of given decoding directions, such as rows of a sparse autoencoder's encoder: what do they do?
+
+        Thresholds, encoding directions and typical values are estimated on the features; all that takes fitted pairs
+        takes these (``influence``, ``delete``, ``match_directions``).
+
+        Args:
+            directions: [I, D], a row for each, as ``weight`` of ``nn.Linear(D, I)``; more than D are said in ``notes_``.
+            features: a tensor [N, H, W, D], channels last, or a :class:`FeatureStore`, of the same layer.
+            thresholds: [I], where each begins to fire: w . x > threshold. Of an autoencoder with
+                relu(W (x - c) + b) that is W c - b. ``"each"``: estimated, where its own values part into two groups;
+                ``"together"``: as in a fit, for directions of which every position shows one.
+            encoding: [I, D], for example an autoencoder's decoder, instead of the estimate.
+            signal: the estimate of encodings: ``"joint"``, least squares on all directions together, or one by one as
+                in the class. None: jointly, if the directions are independent.
+
+        Raises:
+            ValueError, TypeError: another shape, NaN, rows of zeros, features that do not vary along a row.
+
+        Example:
+            >>> from absence_plugins.data.synthetic_directions import synthetic_directions
+            >>> data = synthetic_directions(images=600)
+            >>> pairs = DirectionPairs.from_directions(torch.linalg.pinv(data.encoding), data.features)
+            >>> bool(((data.encoding * pairs.encoding).sum(0) > 0.9).all()), pairs.report_.status
+            (True, ('active', 'active', 'active'))
+        """
+        source = as_features(features)
+        found = describe_given(directions, source, thresholds, encoding, signal)
+        pairs = cls(found.decoding.shape[1], recipe="given")
+        pairs.decoding, pairs.threshold, pairs.encoding = found.decoding, found.threshold, found.encoding
+        pairs.typical, pairs.report_, pairs.notes_ = found.typical, found.report, found.notes
+        pairs.whitening_, pairs.losses_ = fit_whitening(source), {}
+        return pairs
 
     def logits(self, features: Tensor) -> Tensor:
         """w_i . x - b_i: features [..., D] -> [..., I]; above 0 where the concept is there."""
@@ -315,34 +333,12 @@ class DirectionPairs(Result):
     def save(self, folder: str | Path) -> Path:
         """Write ``pairs.safetensors`` and ``pairs.json`` into a folder; returns it."""
         self._check_fitted()
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        whitening = {f"whitening_{name}": getattr(self.whitening_, name) for name in ("mean", "forward", "backward")}
-        write_tensors(folder / "pairs.safetensors", tensors | whitening)
-        write_json(folder / "pairs.json", self.to_dict())
-        return folder
+        return save_pairs(self, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> DirectionPairs:
         """Read what :meth:`save` wrote. Raises ValueError where there is nothing, or something else."""
-        folder = Path(folder)
-        if not (folder / "pairs.json").is_file() or not (folder / "pairs.safetensors").is_file():
-            raise ValueError(f"{folder} holds no direction pairs; save some with pairs.save(folder)")
-        plain = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-        if plain.get("format") != _FORMAT:
-            raise ValueError(
-                f"{folder / 'pairs.json'} is of format {plain.get('format')!r}; this version reads {_FORMAT!r}"
-            )
-        options = plain["options"] | {"step_range": tuple(plain["options"]["step_range"])}
-        pairs = cls(recipe=plain["recipe"], **options)
-        tensors = read_tensors(folder / "pairs.safetensors")
-        for name in _TENSORS:
-            setattr(pairs, name, tensors[name])
-        pairs.whitening_ = Whitening(**{name: tensors[f"whitening_{name}"] for name in ("mean", "forward", "backward")})
-        pairs.losses_, pairs.notes_ = plain["losses"], tuple(plain["notes"])
-        pairs.report_ = DirectionReport.from_dict(plain["report"])
-        return pairs
+        return load_pairs(cls, folder)
 
     def _read(self, source: Features, whitening: Whitening, solution: Solution) -> None:
         """From a solution in whitened coordinates to the attributes; signals over all positions, in float64."""

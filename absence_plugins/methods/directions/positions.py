@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.reading import plain_model
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.directions.inputs import MASK, Inputs
+from absence_plugins.methods.directions.features import Features, FeatureStore, as_features
+from absence_plugins.methods.directions.heads import layer_features
+from absence_plugins.methods.directions.inputs import MASK, Inputs, batches_of, take_rows
 
 # Parameters with which vision transformers begin their tokens, in timm, torchvision and transformers.
 TOKENS = ("cls_token", "class_token", "class_embedding", "dist_token", "distillation_token")
@@ -86,6 +90,37 @@ def count_positions(inputs: Inputs, features: Tensor, prefix: int) -> Tensor:
         counted &= (mask != 0).to(counted.device)
     counted[:, :prefix] = False
     return counted
+
+
+def collect_features(
+    model: nn.Module, at: Layer, dataset: Any, batch_size: int, prefix_tokens: int | None, store: str | Path | None
+) -> tuple[Features, Inputs, int]:
+    """Features of the positions that count, in memory or in a folder, with the first sample and the tokens kept apart.
+
+    Raises:
+        ValueError: no images.
+    """
+    first: list[Inputs] = []
+    prefix, device = 0, torch.device("cpu")
+
+    def collected() -> Iterator[Tensor]:
+        nonlocal prefix, device
+        for inputs in batches_of(dataset, batch_size, model):
+            if not first:
+                first.append(take_rows(inputs, slice(1)))
+                prefix = choose_prefix(prefix_tokens, model, at, first[0], at.shape(model, first[0]).positions)
+            found = layer_features(model, at, inputs)
+            device = found.device
+            yield keep_positions(inputs, found, prefix)
+
+    if store is not None:
+        kept = FeatureStore.write(store, collected())
+        kept.device = device
+        return kept, first[0], prefix
+    parts = list(collected())
+    if not parts:
+        raise ValueError("dataset is empty; pass images")
+    return as_features(torch.cat(parts)), first[0], prefix
 
 
 def _around(model: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
