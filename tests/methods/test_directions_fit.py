@@ -189,16 +189,6 @@ def test_saved_and_loaded(data: SyntheticDirections, pairs: DirectionPairs, tmp_
         DirectionPairs(3).save(tmp_path / "unfitted")
 
 
-def test_the_published_recipe_runs(data: SyntheticDirections) -> None:
-    pairs = DirectionPairs(3, recipe="paper", steps=60).fit(data.features, head=data.head)
-    assert set(pairs.losses_) == {
-        *("sparsity", "sparsity_bound", "max_activation", "max_margin", "inactive", "alignment", "excessive"),
-        "orthogonality",
-    }
-    assert bool((pairs.gain > 0).all())
-    assert bool(pairs.decoding.isfinite().all())
-
-
 @pytest.mark.parametrize("background", ["none", "virtual", "detectors"])
 def test_backgrounds(data: SyntheticDirections, background: Any) -> None:
     pairs = DirectionPairs(2, background=background, starts=4, steps=20).fit(data.features, head=data.head)

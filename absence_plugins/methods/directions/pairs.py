@@ -39,7 +39,7 @@ class DirectionPairs(Result):
     y_pi = sigmoid(w_i . x_p - b_i). Found without labels, from the features' structure and from what the network
     behind the layer (``head``) uses.
 
-    Source: Doumanoglou et al., arXiv 2509.23926 (TMLR 2026). ``recipe="paper"`` takes its steps and weights;
+    Source: Doumanoglou et al., arXiv 2509.23926 (TMLR 2026). ``recipe="paper"`` trains as published;
     ``recipe="robust"``, the default, whitens the features, trains many starts and ties the encoding directions to
     their estimator.
 
@@ -54,7 +54,8 @@ class DirectionPairs(Result):
         seed: the same seed gives the same bits; the global random state is untouched.
         starts: solutions that are trained side by side (robust); by default 24, or 4 per direction if that is more.
         finalists: how many of them are refined (robust); a quarter by the share of positions where one detector fires.
-        steps: optimizer steps of each of the two stages (robust), of each of the three steps (paper).
+        steps: optimizer steps of each stage; None: 400 (robust), or as published (paper: 20,000 for each of two stages, or
+            800, 2,000 and 2,000 passes over the images from 9 directions on).
         batch_size: images per step.
         head_batch: how many of these go through ``head``, per start; lower it for a deep network.
         step_range: how far positions are moved towards the detectors' hyperplanes before the head is asked; 1 is
@@ -106,7 +107,7 @@ class DirectionPairs(Result):
         seed: int = 0,
         starts: int | None = None,
         finalists: int = 8,
-        steps: int = 400,
+        steps: int | None = None,
         batch_size: int = 250,
         head_batch: int = 64,
         step_range: tuple[float, float] = (0.5, 0.9),
@@ -115,7 +116,8 @@ class DirectionPairs(Result):
     ) -> None:
         n_directions = check_integer("n_directions", n_directions, least=1 if recipe == "given" else 2)
         starts = max(24, 4 * n_directions) if starts is None else check_integer("starts", starts)
-        finalists, steps = check_integer("finalists", finalists), check_integer("steps", steps)
+        finalists = check_integer("finalists", finalists)
+        steps = (0 if recipe == "paper" else 400) if steps is None else check_integer("steps", steps)
         batch_size, head_batch = check_integer("batch_size", batch_size), check_integer("head_batch", head_batch)
         n_background, seed = check_integer("n_background", n_background), check_seed(seed)
         for name, choice, known in (

@@ -39,6 +39,7 @@ def load_pairs(kind: type[DirectionPairs], folder: str | Path) -> DirectionPairs
     if plain.get("format") != FORMAT:
         raise ValueError(f"{folder / 'pairs.json'} is of format {plain.get('format')!r}; this version reads {FORMAT!r}")
     options = plain["options"] | {"step_range": tuple(plain["options"]["step_range"])}
+    options["steps"] = options["steps"] or None  # 0: as published
     pairs = kind(recipe=plain["recipe"], **options)
     tensors = read_tensors(folder / "pairs.safetensors")
     for name in TENSORS:
