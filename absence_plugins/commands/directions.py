@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from absence_plugins.commands.directions_page import Texts, directions_page
+from absence_plugins.commands.directions_page import CHECKED, Texts, directions_page
 from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.layers import say
 from absence_plugins.commands.models import LoadedModel
@@ -29,9 +29,10 @@ from absence_plugins.methods.identity import NOTHING, Identity, digest_of, ident
 LEAD = """{count} directions of layer {layer}, found in {images} images without labels{head}. Each is a concept that the layer
 writes; an output that a concept holds down encodes its absence. Read: {read}.
 
-Whether that is so was checked on the images: the patch on which the direction fires was painted over (with black), and
-the output measured again. Painting takes away whatever else is in the patch, too, so this is a fair check only of large
-effects, which come first."""
+Whether that is so was checked on the images: the patch on which the direction fires was painted over (with black), and the
+output measured again; and so was a patch elsewhere in the same image. Only where the output rises more often than
+elsewhere does the image confirm the absence. Painting takes away whatever else is in the patch, so small effects cannot
+be checked in this way; large ones come first."""
 DEEP_BATCH = 8  # images per step and start that go through the head
 
 
@@ -121,7 +122,7 @@ def _write_directions(
     read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
     say(read)
     data = NOTHING if checkpoint is None else identify_data(found, pixels=inputs)
-    pairs, keeper = _fit_pairs(loaded.model, at, inputs, data, fit, checkpoint, progress=progress)
+    pairs, features, keeper = _fit_pairs(loaded.model, at, inputs, data, fit, checkpoint, progress=progress)
     head = ", and with what the network behind the layer uses"
     head = head if fit.use_head else "; not aligned with the network behind it"
     lead = LEAD.format(count=fit.count, layer=at, images=len(pictures), head=head, read=read)
@@ -133,6 +134,7 @@ def _write_directions(
         pictures,
         out,
         Texts(f"Directions of {at}", "\n\n".join([lead, *loaded.notes, *found.notes]), loaded.name),
+        features=features,
         empty=loaded.preprocessing.empty,
         seed=fit.seed,
         provenance=provenance(seed=fit.seed, command=command),
@@ -152,9 +154,9 @@ def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path |
 
 def _fit_pairs(
     model: nn.Module, layer: Layer, inputs: Tensor, data: Identity, fit: Fit, checkpoint: Path | None, *, progress: bool
-) -> tuple[DirectionPairs, Checkpoint | None]:
-    """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds; and what keeps their
-    effects.
+) -> tuple[DirectionPairs, Tensor, Checkpoint | None]:
+    """Pairs fitted to a layer's features of the inputs, or those that a checkpoint holds; the features; and what keeps
+    their effects.
     """
     pairs = DirectionPairs(fit.count, progress=progress, **fit.settings)
     kept = keeper = None
@@ -175,12 +177,12 @@ def _fit_pairs(
     else:
         pairs.fit(features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None)
     if keeper is None:
-        return pairs, None
+        return pairs, features, None
     if not is_fitted:
         pairs.save(keeper.folder / "pairs")
         keeper.save_files("pairs", files)
     effects = {**fitting, "pairs": digest_of(pairs.decoding, pairs.encoding, pairs.step)}
-    return pairs, Checkpoint(keeper.folder, effects, "influence", belongs=belongs)
+    return pairs, features, Checkpoint(keeper.folder, effects, "influence", belongs=belongs)
 
 
 def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pairs: DirectionPairs | None) -> None:
@@ -192,7 +194,8 @@ def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pair
         features = layer_features(model, layer, first)
         whole = Pace.measure_forward(lambda x: layer_features(model, layer, x), first)
         behind = Pace.measure(head_of(model, layer, first), features)
-        seconds = whole.seconds(Passes(4, 0), len(inputs))  # for the fit, the effects (twice) and the page
+        seconds = whole.seconds(Passes(3, 0), len(inputs))  # for the fit and the effects (twice)
+        seconds += whole.seconds(Passes(4, 0), fit.count * min(CHECKED, len(inputs)))  # painted over, and elsewhere
         seconds += behind.seconds(Passes(1 + 2 * fit.count, 0), len(inputs))
         what, shorter = f"effects of {fit.count} directions on {len(inputs):,} images", ["a smaller --most"]
         if pairs is not None and fit.use_head:

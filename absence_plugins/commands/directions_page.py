@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint
@@ -24,11 +24,15 @@ from absence_plugins.methods.directions import (
     layer_features,
     removal_check,
 )
-from absence_plugins.report import Page, Row, write_page
+from absence_plugins.methods.directions.patches import DirectionPatches, find_patches
+from absence_plugins.methods.directions.positions import choose_prefix
+from absence_plugins.report import Page, Row, Table, write_page
+from absence_plugins.report.pages.page import row_id
+from absence_plugins.report.pages.pictures import thumbnail
 from absence_plugins.report.plots.directions import GalleryEntry, gallery_figure, gallery_panels
 
-PATCHES = 8
-EFFECTS = 40  # most outputs drawn in the effects' strip
+PATCHES, BARS = 8, 4  # of a direction: patches, and outputs of each sign
+CHECKED = 50  # images in which its patch is painted over
 HOW_TO_READ = (
     (
         "A direction",
@@ -45,46 +49,14 @@ HOW_TO_READ = (
     (
         "Painted over",
         "The check on real images: the patch on which the detector fires is painted over in the image itself. If the "
-        "output that the concept holds down then rises, the absence is real.",
+        "output that the concept holds down then rises, and more often than elsewhere, the absence is real.",
+    ),
+    (
+        "Elsewhere",
+        "The same on a patch of that size at a random place of the same image where the detector is silent. A rise there, "
+        "too, comes from painting and not from this concept.",
     ),
 )
-
-
-def strongest_patches(
-    pairs: DirectionPairs, features: Tensor, pictures: Tensor, direction: int, *, most: int = PATCHES
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches [n, C, h, w] on which a direction is strongest, at most one per image, with image numbers and corners.
-
-    features: [N, H, W, D]; pictures: [N, C, h', w'] in [0, 1]. A patch is three positions wide (the picture, if the
-    layer has fewer). Returns patches, image numbers [n] and upper left corners [n, 2].
-    """
-    n, h, w, _ = features.shape
-    values = pairs.logits(features)[..., direction].reshape(n, -1)
-    strongest = values.amax(1)
-    order = strongest.argsort(descending=True)[:most]
-    order = order[: max(1, int((strongest[order] > 0).sum()))]
-    place = values[order].argmax(1)
-    size = torch.tensor(pictures.shape[-2:])
-    side = (3 * size.double() / torch.tensor([h, w])).round().long().clamp(min=1).minimum(size)
-    center = torch.stack([(place // w + 0.5) * size[0] / h, (place % w + 0.5) * size[1] / w], 1)
-    corner = (center - side / 2).round().long().clamp(min=0).minimum(size - side)
-    patches = torch.stack(
-        [
-            pictures[i, :, r : r + side[0], c : c + side[1]]
-            for i, (r, c) in zip(order.tolist(), corner.tolist(), strict=True)
-        ]
-    )
-    return patches, order, corner
-
-
-def painted_over(
-    inputs: Tensor, numbers: Tensor, corners: Tensor, side: Sequence[int], empty: Tensor | float
-) -> Tensor:
-    """The images of ``numbers`` with a patch of ``side`` at each corner set to ``empty``."""
-    made = inputs[numbers].clone()
-    for image, (row, column) in zip(made, corners.tolist(), strict=True):
-        image[:, row : row + side[0], column : column + side[1]] = empty
-    return made
 
 
 @dataclass(frozen=True)
@@ -106,6 +78,7 @@ def directions_page(
     out: Path | str,
     texts: Texts,
     *,
+    features: Tensor | None = None,
     empty: Tensor | float = 0.0,
     seed: int = 0,
     provenance: dict[str, str] | None = None,
@@ -114,85 +87,140 @@ def directions_page(
 ) -> Path:
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
 
-    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; empty: what patches are painted over
-    with; checkpoint: keeps the images' effects.
+    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; features: of the inputs, if they were
+    read already; empty: what patches are painted over with; checkpoint: keeps the images' effects and the checks.
     """
-    parts = tqdm(torch.split(inputs, 64), desc="reading the layer", disable=not progress)
-    features = torch.cat([layer_features(model, layer, part) for part in parts])
-    found = influence(pairs, model, layer, inputs, seed=seed, progress=progress, checkpoint=checkpoint)
-    kept = found.effect.abs().amax(0).topk(min(EFFECTS, found.effect.shape[1])).indices.sort().values
-    outputs = [texts.name_output(int(k)) for k in kept]
-    rows, entries, checks = [], [], []
+    at = Layer.of(layer)
+    if features is None:
+        parts = tqdm(torch.split(inputs, 64), desc="reading the layer", disable=not progress)
+        features = torch.cat([layer_features(model, at, part) for part in parts])
+    found = influence(pairs, model, at, inputs, seed=seed, progress=progress, checkpoint=checkpoint)
+    prefix = choose_prefix(None, model, at, inputs[:1], at.shape(model, inputs[:1]).positions)
+    shown: list[_Shown] = []
     order = found.effect.amin(1).argsort().tolist()
-    for i in tqdm(order, desc="checking directions", disable=not progress):  # what lowers an output most comes first
-        if pairs.report_.status[i] == "inactive":
-            continue
-        patches, _numbers, _corners = strongest_patches(pairs, features, pictures, i)
-        effects = tuple(zip(outputs, found.effect[i, kept].tolist(), strict=True))
+    active = [i for i in order if pairs.report_.status[i] != "inactive"]
+    for i in tqdm(active, desc="checking directions", disable=not progress):  # what lowers an output most comes first
+        values = torch.cat([pairs.logits(part)[..., i].cpu() for part in torch.split(features, 256)])
+        patches = find_patches(values, pictures.shape[-2:], most=CHECKED, prefix=prefix, seed=seed)
+        own = tuple((found.outputs.index(one.output), one) for one in found.encoded_absences if one.direction == i)
+        checks = _checks(model, inputs, patches, own[0][0], empty, checkpoint, i) if own else ()
+        effects = [(texts.name_output(k), float(found.effect[i, k])) for k in _strongest(found.effect[i])]
         share = f"fires at {100 * pairs.report_.active_share[i]:.1f} % of the positions"
-        entry = GalleryEntry(texts.name_direction(i), patches, effects, share)
-        own = [(found.outputs.index(one.output), one) for one in found.encoded_absences if one.direction == i]
-        check = None
-        if own:
-            everywhere = strongest_patches(pairs, features, pictures, i, most=50)
-            made = painted_over(inputs, *everywhere[1:], list(patches.shape[-2:]), empty)
-            check = removal_check(model, inputs[everywhere[1]], made, own[0][0])
-        entries.append(entry)
-        checks.append({"direction": i, "name": entry.name, "check": None if check is None else check.to_dict()})
-        rows.append(_row(entry, own, check, texts))
+        seen = patches.cut(pictures[patches.images])[:PATCHES]
+        entry = GalleryEntry(texts.name_direction(i), seen, tuple(effects), share)
+        shown.append(_Shown(i, entry, own, checks))
     page = Page(
         texts.title,
         texts.lead,
-        tuple(rows),
+        tuple(_row(one, texts) for one in shown),
         how_to_read=HOW_TO_READ,
         footer=_footer(pairs, found),
         provenance=provenance or {},
+        table=_table(shown, texts),
     )
-    return _written(page, Path(out), pairs, found, entries, checks)
+    return _written(page, Path(out), pairs, found, shown)
 
 
-def _written(
-    page: Page,
-    out: Path,
-    pairs: DirectionPairs,
-    found: Influence,
-    entries: list[GalleryEntry],
-    checks: list[dict[str, Any]],
-) -> Path:
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A direction with its entry, the outputs (number and effect) that encode its absence, strongest first, and the
+    checks of the first of them: painted over where it fires, and elsewhere.
+    """
+
+    direction: int
+    entry: GalleryEntry
+    own: tuple[tuple[int, EncodedAbsence], ...]
+    checks: tuple[RemovalCheck, ...] = ()
+
+
+def _strongest(effect: Tensor) -> list[int]:
+    """The outputs with the strongest effects of both signs, the lowest first."""
+    order = effect.argsort().tolist()
+    return order if len(order) <= 2 * BARS else [*order[:BARS], *order[-BARS:]]
+
+
+def _checks(
+    model: nn.Module,
+    inputs: Tensor,
+    patches: DirectionPatches,
+    output: int,
+    empty: Tensor | float,
+    checkpoint: Checkpoint | None,
+    direction: int,
+) -> tuple[RemovalCheck, ...]:
+    """What painting over does to an output, where the detector fires and, where there is room, elsewhere; kept."""
+    name = f"check-{direction:03d}-{output:05d}"
+    if checkpoint is not None and (kept := checkpoint.load(name)):
+        return tuple(RemovalCheck(int(n), *numbers) for n, *numbers in kept["checks"].tolist())
+    device = device_of(model, inputs)
+    images, to = inputs[patches.images].to(device), empty.to(device) if isinstance(empty, Tensor) else empty
+    made = [patches.paint_over(images, to)]
+    if patches.elsewhere is not None:
+        made.append(patches.paint_over(images, to, elsewhere=True))
+    checks = tuple(removal_check(model, images, removed, output) for removed in made)
+    if checkpoint is not None:
+        numbers = [list(check.to_dict().values()) for check in checks]
+        checkpoint.save(name, {"checks": torch.tensor(numbers, dtype=torch.float64)})
+    return checks
+
+
+def _table(shown: Sequence[_Shown], texts: Texts) -> Table:
+    """All directions, one line each."""
+    rows, pictures = [], []
+    for one in shown:
+        cells = ["nothing significantly", "", "", ""]
+        if one.own:
+            number, effect = one.own[0]
+            more = f" and {len(one.own) - 1} more" if len(one.own) > 1 else ""
+            cells = [f"{texts.name_output(number)}{more}", f"{effect.effect:+.2f}"]
+            cells += [f"{100 * check.raised_share:.0f} %" for check in one.checks]
+            cells += ["no room"] * (4 - len(cells))
+        rows.append((one.entry.name, *cells))
+        pictures.append(thumbnail([gallery_panels(one.entry)[0]]))
+    columns = ("direction", "holds down", "effect", "rises, painted over", "elsewhere")
+    links = tuple(f"#{row_id(place + 1)}" for place in range(len(shown)))
+    return Table("Directions", columns, tuple(rows), links, tuple(pictures), "Patches that activate it")
+
+
+def _written(page: Page, out: Path, pairs: DirectionPairs, found: Influence, shown: Sequence[_Shown]) -> Path:
     path = write_page(page, out)
-    with whole_file(out / "gallery.png") as file:
-        gallery_figure(entries, title=page.title).savefig(file, format="png")
+    if shown:
+        with whole_file(out / "gallery.png") as file:
+            gallery_figure([one.entry for one in shown], title=page.title).savefig(file, format="png")
+    checks = [
+        {
+            "direction": one.direction,
+            "name": one.entry.name,
+            "check": one.checks[0].to_dict() if one.checks else None,
+            "elsewhere": one.checks[1].to_dict() if len(one.checks) > 1 else None,
+        }
+        for one in shown
+    ]
     results = {
-        "influence": found.to_dict(),
-        "report": pairs.report_.to_dict(),
-        "checks": checks,
-        "notes": list(pairs.notes_),
-    }
+        "influence": found.to_dict(), "report": pairs.report_.to_dict(), "checks": checks, "notes": list(pairs.notes_),
+    }  # fmt: skip
     write_whole(out / "results.json", json.dumps(results, indent=1))
     pairs.save(out / "pairs")
     return path
 
 
-def _row(entry: GalleryEntry, own: list[tuple[int, EncodedAbsence]], check: RemovalCheck | None, texts: Texts) -> Row:
-    """A direction's row; ``own``: the outputs (number and effect) that encode its absence, strongest first."""
+def _row(one: _Shown, texts: Texts) -> Row:
+    """A direction's row."""
     facts: list[tuple[str, str]] = []
-    if own:
-        (number, effect) = own[0]
+    if one.own:
+        number, effect = one.own[0]
         strongest = texts.name_output(number)
-        facts.append(("its absence is encoded by", ", ".join(texts.name_output(k) for k, _ in own[:4])))
+        facts.append(("its absence is encoded by", ", ".join(texts.name_output(k) for k, _ in one.own[:4])))
         sentence = f"Holds down {strongest} most: {effect.effect:+.2f}, q {effect.q:.2g}."
-        if check is not None:
-            facts.append(
-                (
-                    f"painted over, {strongest} rises",
-                    f"in {100 * check.raised_share:.0f} % of {check.n} images, by {check.mean_rise:.2f}",
-                )
-            )
+        for where, check in zip(("painted over", "the same elsewhere"), one.checks, strict=False):
+            said = f"in {100 * check.raised_share:.0f} % of {check.n} images, by {check.mean_rise:.2f}"
+            facts.append((f"{where}, {strongest} rises", said))
     else:
         sentence = "Holds no output down significantly."
-    if entry.pushed_up:
-        facts.append(("raises most", f"{entry.pushed_up[0][0]} ({entry.pushed_up[0][1]:+.2f})"))
-    return Row(entry.name[0].upper() + entry.name[1:], sentence, tuple(gallery_panels(entry)), facts=tuple(facts))
+    if one.entry.pushed_up:
+        facts.append(("raises most", f"{one.entry.pushed_up[0][0]} ({one.entry.pushed_up[0][1]:+.2f})"))
+    heading = one.entry.name[0].upper() + one.entry.name[1:]
+    return Row(heading, sentence, tuple(gallery_panels(one.entry)), facts=tuple(facts))
 
 
 def _footer(pairs: DirectionPairs, found: Influence) -> str:

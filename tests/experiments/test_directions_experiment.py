@@ -156,7 +156,7 @@ def test_gallery() -> None:
     red, blue = bars[1].get_facecolor(), bars[0].get_facecolor()
     assert red[0] > red[2]
     assert blue[2] > blue[0]
-    assert [panel.kind for panel in gallery_panels(one)] == ["image", "signed"]
+    assert [panel.kind for panel in gallery_panels(one)] == ["image", "image"]
     for bad in ({"patches": torch.rand(6, 6)}, {"patches": torch.full((1, 1, 2, 2), 3.0)}):
         with pytest.raises(ValueError, match="patches of"):
             entry(**bad)

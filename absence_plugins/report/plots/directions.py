@@ -9,13 +9,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from absence_plugins.report.plots.labels import pixels_of
 from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.palette import DOWN, FRAME, INK, MUTED, UP
 from absence_plugins.report.plots.panel import Panel
-from absence_plugins.report.plots.placing import cut
+from absence_plugins.report.plots.placing import cut, draw_bars
 
-MOST_PATCHES = 8
+MOST_PATCHES, MOST_BARS = 8, 4
 _PATCH, _BARS, _ROW, _FOOT = 0.62, 2.6, 0.95, 0.45  # inches
+_LETTER, _GAP = 0.062, 0.2  # inches: of a name beside the bars, and in front of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,9 @@ def gallery_figure(entries: Sequence[GalleryEntry], *, most: int = 3, title: str
     row = max(_ROW, 0.17 * longest + 0.38)
     count = max(min(len(entry.patches), MOST_PATCHES) for entry in entries)
     head = 0.35 if title else 0.05
-    width, height = count * (_PATCH + 0.04) + _BARS + 1.1, len(entries) * row + head + _FOOT
+    longest_name = max((len(cut(spell(name), 24)) for bars in shown for name, _ in bars), default=1)
+    before = count * (_PATCH + 0.04) + _GAP + _LETTER * longest_name  # what lies to the left of the bars
+    width, height = before + _BARS + 0.15, len(entries) * row + head + _FOOT
     figure = Figure(figsize=(width, height), dpi=160)
     if title:
         said = spell(title, "bold")
@@ -112,7 +116,7 @@ def gallery_figure(entries: Sequence[GalleryEntry], *, most: int = 3, title: str
             axes.set_yticks([])
             for spine in axes.spines.values():
                 spine.set_color(FRAME)
-        left = 0.08 + count * (_PATCH + 0.04) + 0.95
+        left = 0.08 + before
         bottom = top - row + 0.08
         axes = figure.add_axes((left / width, bottom / height, (_BARS - 0.15) / width, (row - 0.34) / height))
         values = [value for _, value in bars]
@@ -130,34 +134,28 @@ def gallery_figure(entries: Sequence[GalleryEntry], *, most: int = 3, title: str
             axes.text(value + shift, place, f"{value:+.2g}", fontsize=6.5, va="center", ha=side, color=MUTED)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    middle = 0.08 + count * (_PATCH + 0.04) + 0.95 + (_BARS - 0.15) / 2
+    middle = 0.08 + before + (_BARS - 0.15) / 2
     for text, color, way, side in (("holds the output down", DOWN, -0.06, "right"), ("raises it", UP, 0.06, "left")):
         figure.text((middle + way) / width, 0.2 / height, text, fontsize=7.5, color=color, ha=side, va="center")
     return figure
 
 
 def gallery_panels(entry: GalleryEntry) -> list[Panel]:
-    """The patches and the effects of a direction as panels of a page.
+    """The patches of a direction, and bars of its strongest effects of both signs, as panels of a page.
 
     Example:
         >>> entry = GalleryEntry("stroke", torch.ones(3, 1, 8, 8), (("logit 1", 2.0), ("logit 0", -3.5)))
         >>> [panel.title for panel in gallery_panels(entry)]
-        ['Patches that activate it', 'Effect on logit 1 to logit 0']
+        ['Patches that activate it', 'Effects']
     """
     across = torch.nn.functional.pad(entry.patches[:MOST_PATCHES].float().clamp(0, 1), (1, 1, 1, 1), value=1.0)
     if len(across) % 2:
         across = torch.cat([across, torch.ones_like(across[:1])])
     rows = [torch.cat(list(half), -1) for half in across.chunk(2)] if len(across) > 2 else [torch.cat(list(across), -1)]
-    effects = torch.tensor([[value for _, value in entry.effects]])
-    first, last = entry.effects[0][0], entry.effects[-1][0]
+    bars = [*entry.held_down[:MOST_BARS], *entry.pushed_up[:MOST_BARS][::-1]]
+    figure = Figure(figsize=(4.4, 2.3), dpi=220, facecolor="white", layout="constrained")
+    draw_bars(figure.subplots(), [cut(name, 30) for name, _ in bars], [value for _, value in bars], "effect")
     return [
         Panel("image", torch.cat(rows, -2).detach().cpu(), "Patches that activate it", entry.caption),
-        Panel(
-            "signed",
-            effects,
-            f"Effect on {first} to {last}",
-            "one column per output",
-            positive="the concept raises it",
-            negative="holds it down",
-        ),
+        Panel("image", pixels_of(figure), "Effects", "Blue: outputs that it holds down. Red: outputs that it raises."),
     ]

@@ -9,13 +9,15 @@ from torch.nn import functional as F
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.replacing import replacing
 from absence_plugins.methods.directions import Influence, layer_features
+from absence_plugins.methods.directions.patches import find_patches
+from absence_plugins.methods.directions.positions import choose_prefix
 from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.sides import tiled
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study
 
 KEY, HEADING = "directions", "Directions whose presence holds it down"
-SHOWN, PATCHES, CELLS = 3, 4, 3  # directions, patches each, and a patch's side in cells of the layer
+SHOWN, PATCHES = 3, 4  # directions, and patches of each
 
 
 def directions_section(study: Study, unit: int) -> Section:
@@ -89,28 +91,14 @@ def _reaches(study: Study, unit: int) -> bool:
 
 def _patches(study: Study, direction: int) -> Tensor:
     """The image patches on which a direction is strongest, one per image, [n, C, h, w] as seen."""
-    sample = study.sample
-    pairs = study.directions
+    sample, model, at = study.sample, study.model, study.directions_at
     values = torch.cat(
         [
-            pairs.signal_values(layer_features(study.model, study.directions_at, part))[..., direction]
+            study.directions.logits(layer_features(model, at, part))[..., direction]
             for part in torch.split(sample, study.settings.batch_size)
         ]
     )  # [N, h, w]
-    rows, columns = values.shape[1:]
-    best = values.flatten(1).max(1)
-    chosen = best.values.argsort(descending=True, stable=True)[:PATCHES]
-    height, width = sample.shape[-2:]
-    if rows * columns == 1:  # a vector: the whole image
-        return torch.stack([study.picture(sample[i]) for i in chosen.tolist()])
-    side_y, side_x = (
-        min(whole, max(1, round(CELLS * whole / cells))) for whole, cells in ((height, rows), (width, columns))
-    )
-    patches = []
-    for i in chosen.tolist():
-        place = int(best.indices[i])
-        y = min(max(0, round((place // columns + 0.5) * height / rows - side_y / 2)), height - side_y)
-        x = min(max(0, round((place % columns + 0.5) * width / columns - side_x / 2)), width - side_x)
-        patches.append(study.picture(sample[i])[:, y : y + side_y, x : x + side_x])
-    shown = torch.stack(patches)
-    return F.interpolate(shown, scale_factor=max(1, 24 // side_y), mode="nearest")
+    prefix = choose_prefix(None, model, at, sample[:1], at.shape(model, sample[:1]).positions)
+    found = find_patches(values, sample.shape[-2:], most=PATCHES, prefix=prefix)
+    shown = found.cut(torch.stack([study.picture(sample[i]) for i in found.images.tolist()]))
+    return F.interpolate(shown, scale_factor=max(1, 24 // found.side[0]), mode="nearest")
