@@ -210,6 +210,7 @@ def directions(
         Path | None, typer.Option(help="Folder for features and directions: run the command again to resume.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward.")] = 64,
+    groups: Groups = None,
     size: Size = None,
     channels: LayerChannels = "auto",
     mean: Mean = None,
@@ -224,7 +225,7 @@ def directions(
 
         pixels, axis = two_channels(channels)
         loaded = load(model, weights, size, pixels, mean, std)
-        fit = Fit(count, most, background, recipe, head, seed, batch_size, {"steps": steps})
+        fit = Fit(count, most, background, recipe, head, seed, batch_size, groups, {"steps": steps})
         path = model_directions(
             images,
             loaded,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.commands.directions_page import CHECKED, Texts, directions_page
-from absence_plugins.commands.image_folder import Readable, readable
+from absence_plugins.commands.image_folder import Readable, group_images, readable
 from absence_plugins.commands.layers import say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import Pace, Passes, estimating, say_expected
@@ -48,6 +48,7 @@ class Fit:
         use_head: align with the network behind the layer.
         seed: of the drawing and the fit.
         batch_size: images per forward.
+        groups: what ``--groups`` says of images that are not independent.
         options: further ones of ``DirectionPairs``.
     """
 
@@ -58,6 +59,7 @@ class Fit:
     use_head: bool = True
     seed: int = 0
     batch_size: int = 64
+    groups: str | Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,6 +121,7 @@ def _write_directions(
     found = _read_images(folder, loaded, fit, checkpoint, progress=progress)
     pictures = torch.stack([loaded.preprocessing.picture(file) for file in found.files])
     inputs = loaded.preprocessing.normalize(pictures)
+    grouped = group_images(found, fit.groups, progress)
     read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
     say(read)
     data = NOTHING if checkpoint is None else identify_data(found, pixels=inputs)
@@ -133,9 +136,14 @@ def _write_directions(
         inputs,
         pictures,
         out,
-        Texts(f"Directions of {at}", "\n\n".join([lead, *loaded.notes, *found.notes]), loaded.name),
+        Texts(
+            f"Directions of {at}",
+            "\n\n".join([lead, *loaded.notes, *found.notes, *filter(None, [grouped.note])]),
+            loaded.name,
+        ),
         features=features,
         empty=loaded.preprocessing.empty,
+        groups=grouped.tensor(),
         seed=fit.seed,
         provenance=provenance(seed=fit.seed, command=command),
         checkpoint=keeper,

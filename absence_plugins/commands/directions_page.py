@@ -80,6 +80,7 @@ def directions_page(
     *,
     features: Tensor | None = None,
     empty: Tensor | float = 0.0,
+    groups: Tensor | None = None,
     seed: int = 0,
     provenance: dict[str, str] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -88,19 +89,20 @@ def directions_page(
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
 
     inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; features: of the inputs, if they were
-    read already; empty: what patches are painted over with; checkpoint: keeps the images' effects and the checks.
+    read already; empty: what patches are painted over with; groups: of images that are not independent; checkpoint: keeps the images' effects and the checks.
     """
     at = Layer.of(layer)
     if features is None:
         parts = tqdm(torch.split(inputs, 64), desc="reading the layer", disable=not progress)
         features = torch.cat([layer_features(model, at, part) for part in parts])
-    found = influence(pairs, model, at, inputs, seed=seed, progress=progress, checkpoint=checkpoint)
-    prefix = choose_prefix(None, model, at, inputs[:1], at.shape(model, inputs[:1]).positions)
+    found = influence(pairs, model, at, inputs, groups=groups, seed=seed, progress=progress, checkpoint=checkpoint)
+    one = inputs[:1].to(device_of(model, inputs))
+    prefix = choose_prefix(None, model, at, one, at.shape(model, one).positions)
     shown: list[_Shown] = []
     order = found.effect.amin(1).argsort().tolist()
     active = [i for i in order if pairs.report_.status[i] != "inactive"]
     for i in tqdm(active, desc="checking directions", disable=not progress):  # what lowers an output most comes first
-        values = torch.cat([pairs.logits(part)[..., i].cpu() for part in torch.split(features, 256)])
+        values = torch.cat([pairs.logits_of(part, i).cpu() for part in torch.split(features, 256)])
         patches = find_patches(values, pictures.shape[-2:], most=CHECKED, prefix=prefix, seed=seed)
         own = tuple((found.outputs.index(one.output), one) for one in found.encoded_absences if one.direction == i)
         checks = _checks(model, inputs, patches, own[0][0], empty, checkpoint, i) if own else ()

@@ -155,6 +155,10 @@ def test_edits_do_what_the_detector_says(fitted: Fitted) -> None:
         assert torch.allclose(
             pairs.logits(delete(features, pairs, i, to=-3.0))[..., i][fires], torch.tensor(-3.0), atol=1e-2
         )
+        only = torch.rand(fires.shape, generator=torch.Generator().manual_seed(i)) < 0.5
+        assert torch.equal(delete(features, pairs, i, where=only)[only], without[only])
+        assert torch.equal(delete(features, pairs, i, where=only)[~only], features[~only])
+        assert torch.allclose(pairs.logits_of(features, i), pairs.logits(features)[..., i], atol=1e-4)
     assert torch.equal(features, kept)
 
 

@@ -231,6 +231,25 @@ def test_sign_flips_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPa
     assert torch.equal(parts[1], whole[1])
 
 
+def test_images_of_a_group_count_once(net: Net, images: Tensor, pairs: DirectionPairs) -> None:
+    """Every image ten times over: as many groups as images give their p again; without groups p falls."""
+    ten, groups = images.repeat(10, 1, 1, 1), torch.arange(40).repeat(10)
+    each = torch.randn(40, 2, 3, generator=torch.Generator().manual_seed(0)) + 0.1
+    alone = flip_signs(each, 500, torch.Generator().manual_seed(1))
+    grouped = flip_signs(each.repeat(10, 1, 1), 500, torch.Generator().manual_seed(1), groups=groups)
+    assert torch.allclose(grouped[0], alone[0])
+    assert torch.equal(grouped[1], alone[1])
+    naive = flip_signs(each.repeat(10, 1, 1), 500, torch.Generator().manual_seed(1))
+    assert float(naive[1].mean()) < float(alone[1].mean()) / 2
+    found = influence(pairs, net, "front", ten, groups=[f"patient {k}" for k in groups.tolist()], **QUICK)
+    assert bool((found.p >= influence(pairs, net, "front", ten, **QUICK).p - 1e-12).all())
+    for bad, words in ((groups[:5], "one per sample"), ([0] * 400, "one group")):
+        with pytest.raises(ValueError, match=words):
+            influence(pairs, net, "front", ten, groups=bad, **QUICK)
+    with pytest.raises(ValueError, match="groups= needs test='step'"):
+        influence(pairs, net, "front", ten, groups=groups, test="rcav", **QUICK)
+
+
 class Named(nn.Module):
     """Takes tensors by name."""
 

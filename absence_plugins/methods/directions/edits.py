@@ -29,6 +29,7 @@ def delete(
     pairs: DirectionPairs,
     direction: int,
     *,
+    where: Tensor | None = None,
     to: float | None = None,
     along: Along | Tensor = "encoding",
 ) -> Tensor:
@@ -40,6 +41,7 @@ def delete(
         features: [..., D]; not changed.
         pairs: fitted.
         direction: i.
+        where: bool [...], only there, for example not at a class token; by default wherever the detector fires.
         to: the detector's logit afterwards, at most 0; by default its mean where it is silent.
         along: ``"encoding"``; ``"decoding"`` or a tensor [D], to compare with.
 
@@ -60,7 +62,8 @@ def delete(
         raise ValueError(
             f"to={target} must be 0 or less, where the detector is silent; to put a concept in, use insert"
         )
-    return features - torch.where(z > 0, z - target, 0)[..., None] * way
+    there = z > 0 if where is None else (z > 0) & where.to(z.device)
+    return features - torch.where(there, z - target, 0)[..., None] * way
 
 
 def insert(
@@ -205,10 +208,10 @@ def _prepared(
     features: Tensor, pairs: DirectionPairs, direction: int, to: float | None, along: Along | Tensor, *, present: bool
 ) -> tuple[Tensor, float, Tensor]:
     """z_i [...], its target, and the step [D] that raises z_i by 1."""
-    z = pairs.logits(features)
     count = pairs.n_directions
     if isinstance(direction, bool) or not isinstance(direction, int) or not 0 <= direction < count:
         raise ValueError(f"direction={direction!r} must be a number from 0 to {count - 1}")
+    z = pairs.logits_of(features, direction)
     w = pairs.decoding[:, direction].to(features)
     if isinstance(along, Tensor):
         way = along.to(features)
@@ -220,7 +223,7 @@ def _prepared(
     if float(gain.abs()) <= 1e-6 * float(w.norm() * way.norm()):
         raise ValueError("along is orthogonal to the decoding direction: moving along it does not change the detector")
     target = float(pairs.typical[int(present), direction]) if to is None else float(to)
-    return z[..., direction], target, way / gain
+    return z, target, way / gain
 
 
 def random_way(pairs: DirectionPairs, direction: int, *, seed: int = 0) -> Tensor:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integer, check_seed
+from absence_plugins.core.groups import as_groups
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
@@ -182,6 +183,7 @@ def influence(
     batch_size: int = 64,
     channels_last: bool | None = None,
     prefix_tokens: int | None = None,
+    groups: Any = None,
     progress: bool = False,
     checkpoint: Checkpoint | Path | str | None = None,
 ) -> Influence:
@@ -217,6 +219,8 @@ def influence(
         batch_size: images per forward.
         channels_last: as in ``fit_model``.
         prefix_tokens: as in ``fit_model``: these tokens, and those that an attention mask leaves out, do not move.
+        groups: [N] integers or strings, equal for images that are not independent (crops, frames, patients): in
+            ``"step"`` they change signs together, so p is of the groups.
         progress: show progress bars, and before long work how long it takes.
         checkpoint: a folder that keeps the images' effects: the same call resumes from them after a kill, and its
             result is bit-identical. Only data in a fixed order can be resumed.
@@ -243,6 +247,11 @@ def influence(
         check_choice(name, value, known)
     check_integer("n_permutations", n_permutations)
     check_readable_again(dataset, in_order=checkpoint is not None)
+    if groups is not None:
+        images = count_samples(dataset)
+        if test == "rcav" or images is None:
+            raise ValueError("groups= needs test='step' and data of known size (a tensor, a data set, its loader)")
+        as_groups(groups, images)  # its errors come before the work
     first = next(batches_of(dataset, batch_size, model), None)
     if first is None:
         raise ValueError("dataset is empty; pass images")
@@ -255,7 +264,7 @@ def influence(
     tests = pairs.n_directions * len(names)
     correct(torch.zeros(1, tests), correction, level, n_permutations)  # before the work
     _say_memory(count_samples(dataset), tests, test)
-    run = _Run(pairs, read, source, step, n_permutations, check_seed(seed), progress)
+    run = _Run(pairs, read, source, step, n_permutations, check_seed(seed), progress, groups)
     folder = checkpoint.folder if isinstance(checkpoint, Checkpoint) else checkpoint
     with own_folder(folder), torch.no_grad():
         keeper = _open(checkpoint, run, test, take_rows(first, slice(1)))
@@ -309,6 +318,7 @@ class _Run:
     n_permutations: int
     seed: int
     progress: bool
+    groups: Any
 
     @property
     def ways(self) -> Tensor:
@@ -334,9 +344,9 @@ class _Run:
                 made = step_effects(self.pairs, self.read, batch, ways.to(batch.features), places, drawn, bar.update)
                 kept.append(made[new].cpu())
         each = kept.joined()
-        pairs = each[0].numel()
+        pairs, groups = each[0].numel(), as_groups(self.groups, len(each))
         with tqdm(total=pairs, desc="sign flips", unit="pair", leave=False, disable=not self.progress) as flips:
-            effect, p = flip_signs(each.cpu(), self.n_permutations, generator, flips.update)
+            effect, p = flip_signs(each.cpu(), self.n_permutations, generator, flips.update, groups)
         return effect, p, len(each)
 
     def rcav(self, keeper: Checkpoint | None) -> tuple[Tensor, Tensor, int]:

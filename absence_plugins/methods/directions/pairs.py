@@ -248,8 +248,7 @@ class DirectionPairs(Result):
     ) -> DirectionPairs:
         """Pairs of given decoding directions, such as rows of a sparse autoencoder's encoder: what do they do?
 
-        Thresholds, encoding directions and typical values are estimated on the features; all that takes fitted pairs
-        takes these (``influence``, ``delete``, ``match_directions``).
+        Thresholds, encodings and typical values are estimated on the features; all that takes fitted pairs takes these.
 
         Args:
             directions: [I, D], a row for each, as ``weight`` of ``nn.Linear(D, I)``; more than D are said in ``notes_``.
@@ -281,9 +280,13 @@ class DirectionPairs(Result):
 
     def logits(self, features: Tensor) -> Tensor:
         """w_i . x - b_i: features [..., D] -> [..., I]; above 0 where the concept is there."""
+        return self.logits_of(features, slice(None))
+
+    def logits_of(self, features: Tensor, direction: int | slice) -> Tensor:
+        """As :meth:`logits`, of one direction [...], or of some [..., n], without the memory that all take."""
         self._check(features)
-        values = features.double() @ self.decoding.to(features.device).double()
-        return (values - self.threshold.to(features.device).double()).to(features.dtype)
+        values = features.double() @ self.decoding[:, direction].to(features.device).double()
+        return (values - self.threshold[direction].to(features.device).double()).to(features.dtype)
 
     def transform(self, features: Tensor) -> Tensor:
         """Detector probabilities y: features [..., D] -> [..., I] in [0, 1]."""

@@ -14,11 +14,15 @@ FLIPS, COLUMNS = 256, 4096  # sign vectors and pairs of direction and output at 
 
 
 def flip_signs(
-    each: Tensor, n_permutations: int, generator: torch.Generator, tick: Callable[[int], object] = lambda count: None
+    each: Tensor,
+    n_permutations: int,
+    generator: torch.Generator,
+    tick: Callable[[int], object] = lambda count: None,
+    groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean [I, K] of effects [N, I, K], and two-sided p: how often random signs give a mean as large.
 
-    In float64, some columns at a time; ``tick`` is told of how many columns more are done.
+    ``groups`` [N], numbers from 0: images that are not independent have one sign together. In float64, some columns at a time; ``tick`` is told of how many columns more are done.
 
     >>> mean, p = flip_signs(torch.ones(20, 1, 1), 99, torch.Generator().manual_seed(0))
     >>> float(mean), float(p)
@@ -26,14 +30,17 @@ def flip_signs(
     """
     flat = each.flatten(1)
     count = len(flat)
+    alone = count if groups is None else int(groups.max()) + 1
     drawn = [
-        torch.randint(0, 2, (min(FLIPS, n_permutations - done), count), generator=generator, dtype=torch.int8) * 2 - 1
+        torch.randint(0, 2, (min(FLIPS, n_permutations - done), alone), generator=generator, dtype=torch.int8) * 2 - 1
         for done in range(0, n_permutations, FLIPS)
     ]
     means, ps = [], []
     for columns in torch.split(flat, COLUMNS, 1):
         part = columns.double()
         observed, exceed = part.mean(0), torch.zeros(part.shape[1], dtype=torch.float64, device=part.device)
+        if groups is not None:
+            part = part.new_zeros(alone, part.shape[1]).index_add_(0, groups.to(part.device), part)
         for signs in drawn:
             exceed += ((signs.to(part) @ part / count).abs() >= observed.abs() - 1e-12).sum(0)
         means.append(observed)

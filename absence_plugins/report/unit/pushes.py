@@ -94,7 +94,7 @@ def _patches(study: Study, direction: int) -> Tensor:
     sample, model, at = study.sample, study.model, study.directions_at
     values = torch.cat(
         [
-            study.directions.logits(layer_features(model, at, part))[..., direction]
+            study.directions.logits_of(layer_features(model, at, part), direction)
             for part in torch.split(sample, study.settings.batch_size)
         ]
     )  # [N, h, w]
