@@ -119,8 +119,7 @@ def _write_directions(
     progress: bool,
 ) -> Path:
     found = _read_images(folder, loaded, fit, checkpoint, progress=progress)
-    pictures = torch.stack([loaded.preprocessing.picture(file) for file in found.files])
-    inputs = loaded.preprocessing.normalize(pictures)
+    inputs, pictures = _read_pictures(found, loaded, progress=progress)
     grouped = group_images(found, fit.groups, progress)
     read = replace(at.shape(loaded.model, inputs[:1]), reduce="each a sample")
     say(read)
@@ -158,6 +157,16 @@ def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path |
     found = find_images(folder)
     chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(fit.seed))[: fit.most].sort().values
     return readable(found.take(chosen.tolist()), loaded.preprocessing.channels, known=checkpoint, progress=progress)
+
+
+def _read_pictures(found: Readable, loaded: LoadedModel, *, progress: bool) -> tuple[Tensor, Tensor]:
+    """What the model takes [N, C, H, W], and the same as seen, as bytes."""
+    inputs, pictures = [], []
+    for file in tqdm(found.files, desc="reading images", disable=not progress):
+        picture = loaded.preprocessing.picture(file)
+        inputs.append(loaded.preprocessing.normalize(picture))
+        pictures.append((picture * 255).round().to(torch.uint8))
+    return torch.stack(inputs), torch.stack(pictures)
 
 
 def _fit_pairs(

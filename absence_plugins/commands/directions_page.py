@@ -88,7 +88,7 @@ def directions_page(
 ) -> Path:
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
 
-    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1]; features: of the inputs, if they were
+    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1], or bytes; features: of the inputs, if they were
     read already; empty: what patches are painted over with; groups: of images that are not independent; checkpoint: keeps the images' effects and the checks.
     """
     at = Layer.of(layer)
@@ -109,6 +109,7 @@ def directions_page(
         effects = [(texts.name_output(k), float(found.effect[i, k])) for k in _strongest(found.effect[i])]
         share = f"fires at {100 * pairs.report_.active_share[i]:.1f} % of the positions"
         seen = patches.cut(pictures[patches.images])[:PATCHES]
+        seen = seen if seen.is_floating_point() else seen / 255
         entry = GalleryEntry(texts.name_direction(i), seen, tuple(effects), share)
         shown.append(_Shown(i, entry, own, checks))
     page = Page(

@@ -81,6 +81,22 @@ def photograph_crops(name: str, count: int, *, side: int = 224, seed: int = 0) -
     return torch.cat(found)
 
 
+def save_crops(folder: Path | str, count: int, *, side: int = 224, seed: int = 0) -> Path:
+    """Write ``count`` crops of every photograph into a folder, as ``cat/003.png``; returns it. Raises as above.
+
+    A folder to try commands on. Crops of one photograph are not independent: ``--groups auto``.
+    """
+    from PIL import Image
+
+    folder = Path(folder)
+    for name in PHOTOGRAPHS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        pixels = (photograph_crops(name, count, side=side, seed=seed) * STD + MEAN).round().clamp(0, 255).byte()
+        for number, one in enumerate(pixels):
+            Image.fromarray(one.permute(1, 2, 0).numpy()).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
 def _open_photograph(name: str) -> Any:
     if name not in PHOTOGRAPHS:
         raise ValueError(f"there is no photograph {name!r}; there are: {', '.join(PHOTOGRAPHS)}")

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEMORY = 4.0  # GB of effects, above which a warning says so
-ROWS = 20  # encoded absences that a notebook shows
+ROWS = 20  # encoded absences that a table shows
 Test = Literal["step", "rcav"]
 
 
@@ -118,11 +118,13 @@ class Influence(Result):
         return tuple(sorted(found, key=lambda one: one.effect))
 
     def table(self) -> str:
-        """Encoded absences, one line each."""
+        """The strongest encoded absences, one line each."""
+        found = self.encoded_absences
         rows = [
             f"{one.output:<16} direction {one.direction:<4} effect {one.effect:+8.3f}  q {one.q:.2g}"
-            for one in self.encoded_absences
+            for one in found[:ROWS]
         ]
+        rows += [f"and {len(found) - ROWS} more in encoded_absences"] if len(found) > ROWS else []
         return "\n".join(rows or ["no encoded absences"])
 
     def __repr__(self) -> str:
