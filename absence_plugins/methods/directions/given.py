@@ -19,8 +19,6 @@ from absence_plugins.methods.directions.signals import FEWEST, Moments, Signal, 
 from absence_plugins.methods.directions.splitting import CLEAR, split_values
 from absence_plugins.methods.directions.thresholds import fit_thresholds
 
-GivenSignal = Literal["joint", "exclusive", "positive"]
-
 POSITIONS = 4096  # at a time
 SAME = 0.999  # cosine of two rows from which on they are one direction
 STILL = 1e-10  # variance along a direction, relative to the features' in all, below which it does not vary
@@ -68,7 +66,7 @@ def describe_given(
     features: Features,
     thresholds: Tensor | Literal["each", "together"],
     encoding: Tensor | None,
-    signal: GivenSignal | None,
+    signal: Signal | None,
 ) -> GivenPairs:
     """See :meth:`absence_plugins.methods.directions.DirectionPairs.from_directions`."""
     dimensions = features.shape[3]
@@ -177,7 +175,7 @@ def _estimate(
     threshold: Tensor,
     mean: Tensor,
     counts: tuple[Tensor, Tensor, int],
-    signal: GivenSignal | None,
+    signal: Signal | None,
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Encodings [D, I], the number of positions behind each, and what is to be said of them."""
     fires, alone, positions = counts

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from absence_plugins.core.checks import check_choice, check_integer, check_seed
 from absence_plugins.core.direction import Direction
@@ -16,15 +15,17 @@ from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank
-from absence_plugins.methods.directions.features import Features, as_features, chunks
-from absence_plugins.methods.directions.given import GivenSignal, describe_given
+from absence_plugins.methods.directions.features import Features, as_features
+from absence_plugins.methods.directions.few import MOST, few
+from absence_plugins.methods.directions.given import describe_given
 from absence_plugins.methods.directions.heads import head_of, layer_of
 from absence_plugins.methods.directions.paper import paper
 from absence_plugins.methods.directions.positions import collect_features, note_positions
-from absence_plugins.methods.directions.recipe import Background, Head, Options, Solution, robust
-from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe, note_directions
+from absence_plugins.methods.directions.reading import read_solution
+from absence_plugins.methods.directions.recipe import Background, Head, Options, robust
+from absence_plugins.methods.directions.report import DirectionReport, note_directions
 from absence_plugins.methods.directions.saving import FORMAT, load_pairs, save_pairs
-from absence_plugins.methods.directions.signals import FEWEST, Moments, Signal, selected
+from absence_plugins.methods.directions.signals import Signal
 from absence_plugins.methods.directions.whitening import Whitening, fit_whitening
 
 if TYPE_CHECKING:
@@ -40,20 +41,22 @@ class DirectionPairs(Result):
     behind the layer (``head``) uses.
 
     Source: Doumanoglou et al., arXiv 2509.23926 (TMLR 2026). ``recipe="paper"`` trains as published;
-    ``recipe="robust"``, the default, whitens the features, trains many starts and ties the encoding directions to
-    their estimator.
+    ``recipe="robust"``, the default, is ours. Of up to 8 directions: clusters of whitened features as starts, each made
+    exact by what is left of the features given which concepts are present; the likeliest is taken. Concepts may be
+    correlated, unequally frequent, or at the same positions.
 
     Args:
         n_directions: I, at least 2 and at most the rank of the features. Of more directions than concepts the extra
             ones stay inactive or split a concept; ``report_`` says which.
         background: what explains positions without any concept: ``"none"``, nothing; ``"virtual"``, a detector
             y_0 = prod (1 - y_i); ``"detectors"``, ``n_background`` further detectors that are then dropped.
-        signal: the positions that an encoding direction is estimated from: where its detector fires ``"exclusive"``-ly,
-            or, as published, wherever it is ``"positive"``.
+        signal: how encoding directions are estimated: ``"joint"``, by least squares on all strengths at once; or one by
+            one, where a detector fires ``"exclusive"``-ly, or, as published, wherever it is ``"positive"``. None: joint,
+            with ``recipe="paper"`` exclusive.
         recipe: ``"robust"`` or ``"paper"`` (``"given"``: of :meth:`from_directions`).
         seed: the same seed gives the same bits; the global random state is untouched.
-        starts: solutions that are trained side by side (robust); by default 24, or 4 per direction if that is more.
-        finalists: how many of them are refined (robust); a quarter by the share of positions where one detector fires.
+        starts: how many (robust); by default 24, or 4 per direction if that is more.
+        finalists: of more than 8 directions, how many starts are refined (robust).
         steps: optimizer steps of each stage; None: 400 (robust), or as published (paper: 20,000 for each of two stages, or
             800, 2,000 and 2,000 passes over the images from 9 directions on).
         batch_size: images per step.
@@ -64,11 +67,12 @@ class DirectionPairs(Result):
         progress: show a progress bar.
 
     Attributes:
-        decoding: [D, I], w, in 1 / units of the features. Directions are numbered from the one that fires most often.
+        decoding: [D, I], w, in 1 / units of the features. Directions are numbered from the one that moves the head's
+            logits most (``report_.effect``), without a head from the one that fires most often.
         threshold: [I], b.
         encoding: [D, I], s, unit norm. The sign: w_i . s_i > 0, so adding s_i to a feature makes its detector fire.
         typical: [2, I], the mean of w_i . x - b_i over the positions where the detector is silent, and where it fires.
-        losses_: the losses at the end, by name, without their weights. No "alignment" without a head.
+        losses_: the published losses at the end, by name, without their weights. No "alignment" without a head.
         report_: :class:`~absence_plugins.methods.directions.DirectionReport`, what became of every direction.
         notes_: what the reader of a result must know, for example that there was no head.
         whitening_: the coordinates in which it was fitted.
@@ -102,7 +106,7 @@ class DirectionPairs(Result):
         n_directions: int,
         *,
         background: Background = "none",
-        signal: Signal = "exclusive",
+        signal: Signal | None = None,
         recipe: Literal["robust", "paper", "given"] = "robust",
         seed: int = 0,
         starts: int | None = None,
@@ -122,7 +126,7 @@ class DirectionPairs(Result):
         n_background, seed = check_integer("n_background", n_background), check_seed(seed)
         for name, choice, known in (
             ("background", background, ("none", "virtual", "detectors")),
-            ("signal", signal, ("exclusive", "positive")),
+            ("signal", signal or "joint", ("joint", "exclusive", "positive")),
             ("recipe", recipe, ("robust", "paper", "given")),
         ):
             check_choice(name, choice, known)
@@ -138,7 +142,11 @@ class DirectionPairs(Result):
     def __repr__(self) -> str:
         if not hasattr(self, "encoding"):
             return f"DirectionPairs({self.options.n_directions} directions, {self.recipe}, not fitted)"
-        aligned = "with head" if "alignment" in self.losses_ else "without head: no alignment with the network"
+        aligned = (
+            "with head"
+            if self.report_.effect is not None or "alignment" in self.losses_
+            else "without head: no alignment with the network"
+        )
         aligned = "not fitted" if self.recipe == "given" else aligned
         status = self.report_.status
         counts = ", ".join(f"{status.count(s)} {s}" for s in ("active", "split", "inactive") if s in status)
@@ -190,11 +198,14 @@ class DirectionPairs(Result):
             check_rank(whitening.rank, self.options.detectors)
             if head is not None:
                 check_head(head, source)
-            train = robust if self.recipe == "robust" else paper
+            train = paper if self.recipe == "paper" else few if self.options.detectors <= MOST else robust
             solution = train(source, whitening, head, self.options)
-        self._read(source, whitening, solution)
+            signal = self.options.signal or ("exclusive" if self.recipe == "paper" else "joint")
+            found = read_solution(source, whitening, solution, head, self.options, signal)
+        self.decoding, self.threshold, self.encoding = found.decoding, found.threshold, found.encoding
+        self.typical, self.report_, self.whitening_ = found.typical, found.report, whitening
         self.losses_ = solution.history
-        self.notes_ = note_directions(self.report_, has_head=head is not None)
+        self.notes_ = note_directions(self.report_, has_head=head is not None) + solution.notes
         return self
 
     def fit_model(
@@ -244,7 +255,7 @@ class DirectionPairs(Result):
         *,
         thresholds: Tensor | Literal["each", "together"] = "each",
         encoding: Tensor | None = None,
-        signal: GivenSignal | None = None,
+        signal: Signal | None = None,
     ) -> DirectionPairs:
         """Pairs of given decoding directions, such as rows of a sparse autoencoder's encoder: what do they do?
 
@@ -344,48 +355,6 @@ class DirectionPairs(Result):
     def load(cls, folder: str | Path) -> DirectionPairs:
         """Read what :meth:`save` wrote. Raises ValueError where there is nothing, or something else."""
         return load_pairs(cls, folder)
-
-    def _read(self, source: Features, whitening: Whitening, solution: Solution) -> None:
-        """From a solution in whitened coordinates to the attributes; signals over all positions, in float64."""
-        kept = self.n_directions
-        v = solution.v[:, :kept].double()
-        t, slope = solution.t[:kept].double(), solution.slope[:kept].double()
-
-        def logits_of(chunk: Tensor) -> tuple[Tensor, Tensor]:
-            x = ((chunk.double() - whitening.mean) @ whitening.forward).flatten(0, -2)
-            return x, slope * (x @ v - t)
-
-        positions = 0
-        fires, alone = (torch.zeros(kept, dtype=torch.int64, device=v.device) for _ in range(2))
-        total, above = (torch.zeros(kept, dtype=torch.float64, device=v.device) for _ in range(2))
-        for chunk in chunks(source):
-            _, z = logits_of(chunk)
-            fires += (z > 0).sum(0)
-            alone += selected(z, "exclusive").sum(0)
-            total += z.sum(0)
-            above += z.relu().sum(0)
-            positions += len(z)
-        chosen, everywhere = Moments(), Moments()
-        extra = alone < ALONE_BELOW * fires  # does not count as another concept
-        for chunk in chunks(source):
-            x, z = logits_of(chunk)
-            chosen.add(x, z, selected(z, self.options.signal, extra))
-            everywhere.add(x, z, torch.ones_like(z))
-        signals, used = chosen.signals()
-        fallback, _ = everywhere.signals()
-        usable = (used >= FEWEST) & (signals.norm(dim=0) > 0)
-        signals = torch.where(usable, signals, fallback)
-        silent = (total - above) / (positions - fires).clamp(min=1)
-        typical = torch.stack([silent, above / fires.clamp(min=1)])
-        decoding = whitening.forward @ (v * slope)
-        threshold = slope * t + whitening.mean @ decoding
-        encoding = F.normalize(whitening.backward.T @ signals, dim=0)
-        order = fires.argsort(descending=True, stable=True)  # which start was chosen does not show in the numbering
-        self.decoding, self.encoding = decoding[:, order].float(), encoding[:, order].float()
-        self.threshold, self.typical = threshold[order].float(), typical[:, order].float()
-        self.whitening_ = whitening
-        fires, alone, used = (count[order].cpu() for count in (fires, alone, used * usable))
-        self.report_ = describe(fires, alone, used, self.encoding.cpu(), positions)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "encoding"):

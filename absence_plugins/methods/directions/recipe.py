@@ -56,7 +56,7 @@ class Options:
     n_directions: int
     background: Background = "none"
     n_background: int = 1
-    signal: Signal = "exclusive"
+    signal: Signal | None = None
     seed: int = 0
     starts: int = 24
     finalists: int = 8
@@ -77,12 +77,15 @@ class Solution:
     """Detectors in whitened coordinates: y = sigmoid(slope (x @ v - t)); v [R, I], t and slope [I].
 
     ``history``: the mean of every loss over the last tenth of each step's iterations, of the chosen start.
+    ``signals`` [R, I]: joint encoding directions, if they are not to be the dual basis of v. ``notes``: see ``notes_``.
     """
 
     v: Tensor
     t: Tensor
     slope: Tensor
     history: dict[str, float] = field(default_factory=dict)
+    signals: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 Terms = dict[str, Tensor]

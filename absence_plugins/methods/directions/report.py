@@ -33,6 +33,8 @@ class DirectionReport(Result):
             cosine above 0.7 with another's.
         groups: the directions whose encodings are alike, as tuples of numbers.
         n_positions: of the features.
+        effect: per direction, how much a typical step along its encoding moves the head's logits (root mean square over
+            images and classes, without what all classes share); None without a head. The largest comes first.
     """
 
     active_share: tuple[float, ...]
@@ -41,6 +43,7 @@ class DirectionReport(Result):
     status: tuple[Status, ...]
     groups: tuple[tuple[int, ...], ...]
     n_positions: int
+    effect: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
         lines = [
@@ -65,8 +68,13 @@ class DirectionReport(Result):
         shares = zip(self.status, self.active_share, self.exclusive_share, strict=True)
         rows = [(str(i), status, f"{share:.1%}", f"{alone:.1%}") for i, (status, share, alone) in enumerate(shares)]
         groups = tuple(f"directions {', '.join(map(str, group))} split one concept" for group in self.groups)
-        head = ("direction", "status", "fires at", "alone at")
-        return Grid((head, *rows), left=(0, 1), foot=notes or groups)
+        head: tuple[str, ...] = ("direction", "status", "fires at", "alone at")
+        table: list[tuple[str, ...]] = [head, *rows]
+        if self.effect is not None:
+            table = [
+                (*row, said) for row, said in zip(table, ("effect", *map("{:.3g}".format, self.effect)), strict=True)
+            ]
+        return Grid(tuple(table), left=(0, 1), foot=notes or groups)
 
     def figure(self, ax: Any = None) -> Figure:
         """The share of positions at which each direction's detector fires; gray: it hardly ever fires alone, or at all.
@@ -92,8 +100,10 @@ class DirectionReport(Result):
         return cls(**(values | {"groups": tuple(tuple(group) for group in plain["groups"])}))
 
 
-def describe(fires: Tensor, alone: Tensor, used: Tensor, encoding: Tensor, positions: int) -> DirectionReport:
-    """Counts [I] of positions (firing, firing alone, behind the signal) and encodings [D, I] as a report."""
+def describe(
+    fires: Tensor, alone: Tensor, used: Tensor, encoding: Tensor, positions: int, effect: Tensor | None = None
+) -> DirectionReport:
+    """Counts [I] of positions (firing, firing alone, behind the signal), encodings [D, I] and effects [I] as a report."""
     share = fires.double() / positions
     inactive = share < INACTIVE_BELOW
     alike = encoding.T @ encoding > SPLIT_ABOVE
@@ -120,6 +130,7 @@ def describe(fires: Tensor, alone: Tensor, used: Tensor, encoding: Tensor, posit
         tuple(status),
         tuple(groups),
         positions,
+        None if effect is None else tuple(effect.tolist()),
     )
 
 

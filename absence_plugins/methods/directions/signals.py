@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Signal = Literal["exclusive", "positive"]
+Signal = Literal["joint", "exclusive", "positive"]
 FEWEST = 8  # positions from which a signal is estimated
 
 

@@ -1,0 +1,215 @@
+"""Pairs of a few concepts: clusters as starts, each made exact by itself, the likeliest one sharpened.
+
+No labels take part anywhere, and no gradient of the network's: the head chooses between sets of directions that explain
+the positions equally well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+from absence_plugins.methods.directions.features import Features
+from absence_plugins.methods.directions.final_losses import measure_losses
+from absence_plugins.methods.directions.likelihood import log_likelihood
+from absence_plugins.methods.directions.ranking import measure_effects
+from absence_plugins.methods.directions.recipe import Head, Options, Solution
+from absence_plugins.methods.directions.relabel import RIDGE, regress_labels, relabel
+from absence_plugins.methods.directions.sharpen import SLOPE, sharpen
+from absence_plugins.methods.directions.signals import dual_basis
+from absence_plugins.methods.directions.starts import kmeans
+from absence_plugins.methods.directions.thresholds import Thresholds, fit_thresholds
+from absence_plugins.methods.directions.whitening import Whitening
+
+MOST = 8  # directions
+SAMPLED = 30_000  # positions that all is made on
+START_POSITIONS, START_PER_DIRECTION = 2_000, 700  # of these, at least, for the starts
+DISCRIMINANTS, START_ROUNDS, ROUNDS = 2, 1, 3
+ALIKE = 0.9  # cosine of filters that stand for the same direction
+# How much less likely a rival may be, in nats per direction and position: one that has nothing in common with the best
+# (no filters with a cosine of APART), and one that mixes the same concepts. Wrong ones were at least .07 below.
+BESIDE, MIXED, APART = 0.1, 0.02, 0.5
+STARTS_BESIDE = 6  # at least, or a third of the starts
+IMPROVED = 4  # rivals, at most, that are relabelled on all positions
+STAYS = 0.9  # cosine of a sharpened filter with what it was made from
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Filters w [R, I] of unit length in whitened coordinates, their thresholds, and how likely they make a position.
+
+    ``rank``: the number of leading coordinates that they read. ``times``: how many starts ended there.
+    """
+
+    w: Tensor
+    thresholds: Thresholds
+    likelihood: float
+    rank: int
+    times: int = 1
+
+    def is_like(self, other: Candidate) -> bool:
+        """Whether both are the same directions, in any order."""
+        alike = (self.w.T @ other.w) > ALIKE
+        return bool(alike.any(0).all() and alike.any(1).all())
+
+    def steps(self, z: Tensor, whitening: Whitening) -> Tensor:
+        """From a typical position z [P, R] without a concept to one with it, in the features' units: [D, I]."""
+        u = z @ self.w
+        fires = (u > self.thresholds.threshold).to(u.dtype)
+        on = (u * fires).sum(0) / fires.sum(0).clamp(min=1)
+        off = (u * (1 - fires)).sum(0) / (1 - fires).sum(0).clamp(min=1)
+        return whitening.backward.T @ (dual_basis(self.w) * (on - off)).double()
+
+
+def few(features: Features, whitening: Whitening, head: Head | None, options: Options) -> Solution:
+    """Find at most 8 directions.
+
+    Every start takes k-means clusters of whitened positions as filters, finds thresholds, and relabels once
+    (:func:`~absence_plugins.methods.directions.relabel.relabel`); the likeliest sets of directions are relabelled on all
+    positions, and one is chosen: the likeliest, or, of those that differ by little, the one whose concepts the head uses
+    most. Its detectors are then separated better, its encoding directions stay those of the strengths.
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    count, height, width, _ = features.shape
+    drawn = torch.randperm(count, generator=generator)[: max(1, SAMPLED // (height * width))]
+    images = features.batch(drawn)
+    z = whitening(images).flatten(0, -2)
+    found = search(z, whitening.ranks(options.detectors), options, generator)
+    found = distinct(found + search_beside(z, found[0], options, generator))
+    likely = distinct([improve(z, one, ROUNDS) for one in find_rivals(found)[:IMPROVED]])
+    rivals = find_rivals(likely)
+    chosen = choose(rivals, images, z, whitening, head, options) if head is not None else rivals[0]
+    if options.background == "detectors":
+        chosen = drop_background(z, chosen, options.n_directions)
+    w, threshold = sharpen(z, chosen.w, chosen.thresholds)
+    if bool(((w * chosen.w).sum(0) < STAYS).any()):
+        w, threshold = chosen.w, chosen.thresholds.threshold
+    signals = dual_basis(chosen.w)
+    history = measure_losses(images, whitening, (SLOPE * w, SLOPE * threshold), signals, head, options)
+    history["log_likelihood"] = log_likelihood(z, w, threshold)
+    notes = note_rivals(rivals, head)
+    return Solution(w, threshold, torch.full_like(threshold, SLOPE), history, signals, notes)
+
+
+def find_rivals(found: list[Candidate]) -> list[Candidate]:
+    """The likeliest one, which comes first in ``found``, and all others that explain the positions about as well.
+
+    Sets that have nothing in common with it may be a little less likely; sets that mix the same concepts may not.
+    """
+    best = found[0]
+    margins = [(BESIDE if float((best.w.T @ one.w).abs().max()) < APART else MIXED) * one.w.shape[1] for one in found]
+    return [one for one, most in zip(found, margins, strict=True) if one.likelihood >= best.likelihood - most]
+
+
+def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch.Generator) -> list[Candidate]:
+    """The sets of directions at which several starts end, the likeliest first: z [P, R]; at which one does if none."""
+    count = max(START_POSITIONS, START_PER_DIRECTION * options.detectors)
+    some = z[torch.randperm(len(z), generator=generator)[:count].to(z.device)]
+    found = []
+    for start in tqdm(range(options.starts), desc="directions", disable=not options.progress):
+        rank = ranks[start % len(ranks)]
+        w = torch.zeros(z.shape[1], options.detectors, dtype=z.dtype, device=z.device)
+        w[:rank] = F.normalize(kmeans(some[:, :rank], options.detectors, generator), dim=1).T
+        w, thresholds = discriminate(some, w, rank)
+        found.append(improve(some, Candidate(w, thresholds, 0.0, rank), START_ROUNDS))
+    kept = distinct(found)
+    again = [one for one in kept if one.times > 1]
+    return again or kept  # where some are found again, what one start ended at is chance
+
+
+def discriminate(z: Tensor, w: Tensor, rank: int) -> tuple[Tensor, Thresholds]:
+    """Label and take Fisher's discriminants of the labels, in turns: filters [R, I] and their thresholds.
+
+    Centers of clusters point at mixtures of concepts; from there alone, relabelling can go to a wrong solution.
+    """
+    inside, w = z[:, :rank], w.clone()
+    thresholds = fit_thresholds([z @ w])
+    for _ in range(DISCRIMINANTS):
+
+        def label(x: Tensor, w: Tensor = w, thresholds: Thresholds = thresholds) -> Tensor:
+            return thresholds.label(x @ w[:rank])
+
+        shifts, covariance = regress_labels([inside], label)
+        eye = torch.eye(rank, dtype=covariance.dtype, device=covariance.device)
+        found = torch.linalg.solve(covariance + RIDGE * eye, shifts[:-1].T)
+        w = torch.cat([F.normalize(found, dim=0).to(w.dtype), w[rank:]])
+        thresholds = fit_thresholds([z @ w])
+    return w, thresholds
+
+
+def search_beside(z: Tensor, best: Candidate, options: Options, generator: torch.Generator) -> list[Candidate]:
+    """Sets of directions that have nothing in common with the best one, where there is room for as many: z [P, R].
+
+    Concepts that vary by themselves would otherwise be found by luck only: clusters are those of the larger spread.
+    """
+    axes = torch.linalg.svd(best.w.double(), full_matrices=True).U[:, options.detectors :].to(z.dtype)
+    room = axes.shape[1]
+    if room < options.detectors:
+        return []
+    starts = min(options.starts, max(STARTS_BESIDE, options.starts // 3))
+    found = search(z @ axes, (room,), replace(options, starts=starts), generator)
+    return [replace(one, w=axes @ one.w, rank=z.shape[1]) for one in found]
+
+
+def improve(z: Tensor, one: Candidate, rounds: int) -> Candidate:
+    """Relabel and fit thresholds in turns, inside the candidate's coordinates."""
+    inside, w, thresholds = z[:, : one.rank], one.w[: one.rank], one.thresholds
+    for _ in range(rounds):
+
+        def label(x: Tensor, w: Tensor = w, thresholds: Thresholds = thresholds) -> Tensor:
+            return thresholds.label(x @ w)
+
+        w = relabel([inside], w, label)
+        thresholds = fit_thresholds([inside @ w])
+    w = torch.cat([w, one.w[one.rank :]])
+    return replace(one, w=w, thresholds=thresholds, likelihood=log_likelihood(z, w, thresholds.threshold))
+
+
+def distinct(found: list[Candidate]) -> list[Candidate]:
+    """One of each set of directions, the likeliest first, with how many starts ended there."""
+    kept: list[Candidate] = []
+    for one in sorted(found, key=lambda one: -one.likelihood):
+        same = next((i for i, other in enumerate(kept) if one.is_like(other)), None)
+        if same is None:
+            kept.append(one)
+        else:
+            kept[same] = replace(kept[same], times=kept[same].times + one.times)
+    return kept
+
+
+def choose(
+    rivals: list[Candidate], images: Tensor, z: Tensor, whitening: Whitening, head: Head, options: Options
+) -> Candidate:
+    """The one with the largest mean effect on the head's logits."""
+    if len(rivals) == 1:
+        return rivals[0]
+    some = images[: options.head_batch]
+    effects = []
+    for one in rivals:
+        strength = whitening(some) @ one.w - one.thresholds.threshold
+        effects.append(float(measure_effects(head, some, strength, one.steps(z, whitening)).mean()))
+    return rivals[effects.index(max(effects))]
+
+
+def drop_background(z: Tensor, one: Candidate, kept: int) -> Candidate:
+    """Leave out the detectors of positions without a concept: those that every other strength lowers."""
+    u = z @ one.w
+    fires = (u > one.thresholds.threshold).to(u.dtype)
+    others = fires.sum(1, keepdim=True) - fires
+    together = (fires * others).sum(0) / fires.sum(0).clamp(min=1)
+    order = together.argsort(descending=True, stable=True)[:kept].sort().values
+    thresholds = Thresholds(one.thresholds.threshold[order], one.thresholds.typical[order])
+    return replace(one, w=one.w[:, order], thresholds=thresholds)
+
+
+def note_rivals(rivals: list[Candidate], head: Head | None) -> tuple[str, ...]:
+    """What must be known of other sets of directions that explain the positions as well as those chosen."""
+    if len(rivals) == 1:
+        return ()
+    said = "1 other set" if len(rivals) == 2 else f"{len(rivals) - 1} other sets"
+    by = "those whose concepts the network uses most were taken" if head is not None else "pass a head to choose"
+    return (f"the positions alone do not decide: {said} of directions explain them as well; {by}",)
