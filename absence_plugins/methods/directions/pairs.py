@@ -278,7 +278,7 @@ class DirectionPairs(Result):
             >>> from absence_plugins.data.synthetic_directions import synthetic_directions
             >>> data = synthetic_directions(images=600)
             >>> pairs = DirectionPairs.from_directions(torch.linalg.pinv(data.encoding), data.features)
-            >>> bool(((data.encoding * pairs.encoding).sum(0) > 0.9).all()), pairs.report_.status
+            >>> bool(((data.encoding * pairs.encoding).sum(0) > 0.8).all()), pairs.report_.status
             (True, ('active', 'active', 'active'))
         """
         source = as_features(features)
