@@ -81,9 +81,9 @@ def report_peak(builder: str, network: str, name: str, side: str) -> None:
         work = _works(builder)(network, False, device)[name]
         call = work.ours if side == "ours" else work.plain
         gc.collect()
-        before = _reset_peak()
+        before = reset_peak()
         call()
-        print(json.dumps({"bytes": _peak() - before}))
+        print(json.dumps({"bytes": read_peak() - before}))
 
 
 def _works(builder: str) -> Callable[[str, bool, torch.device], dict[str, Work]]:
@@ -92,14 +92,14 @@ def _works(builder: str) -> Callable[[str, bool, torch.device], dict[str, Work]]
     return found
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Let the peak start from the present state (Linux); returns the peak so far."""
     with suppress(OSError):  # not Linux, or not allowed: the call must then exceed the peak of the imports
         Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
+    return read_peak()
 
 
-def _peak() -> int:
+def read_peak() -> int:
     """Bytes of this process's peak resident set."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would carry the parent's peak over

@@ -91,12 +91,12 @@ def bench(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for table and figure; run the command again to resume (planted, models, references)."
+            help="Folder for table and figure; run the command again to resume (planted, models, references, directions)."
         ),
     ] = None,
     into: Annotated[
         list[Path] | None,
-        typer.Option(help="Markdown file whose marked tables are replaced (planted, models, references)."),
+        typer.Option(help="Markdown file whose marked tables are replaced (planted, models, references, directions)."),
     ] = None,
     measured: Annotated[
         Path | None,

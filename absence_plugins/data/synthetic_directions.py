@@ -52,7 +52,8 @@ class SyntheticDirections:
     @property
     def unit(self) -> Tensor:
         """[I]: how far the features move along ``encoding`` for 1 of ``signal_values``; ones where ``scale`` is."""
-        return 1 / (self.encoding / self.scale[:, None]).norm(dim=0)
+        length: Tensor = (self.encoding / self.scale[:, None]).norm(dim=0)
+        return 1 / length
 
     def __repr__(self) -> str:
         count, height, width, dimensions = self.features.shape

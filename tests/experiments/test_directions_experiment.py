@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from absence_plugins import bench
-from absence_plugins.bench import run_directions_bench
-from absence_plugins.bench.directions import DirectionsResult
 from absence_plugins.cli import app
 from absence_plugins.data import load_digits
 from absence_plugins.data.synthetic_directions import synthetic_directions
 from absence_plugins.experiments.directions.baselines import BASELINES, baseline
-from absence_plugins.experiments.directions.compare import MethodResult, SyntheticResult, compare_methods
+from absence_plugins.experiments.directions.compare import compare_methods
 from absence_plugins.experiments.directions.digits import run_digits
-from absence_plugins.experiments.directions.recovery import Recovery, compare
+from absence_plugins.experiments.directions.recovery import compare
+from absence_plugins.experiments.directions.settings import OURS
 from absence_plugins.experiments.directions.synthetic import run_synthetic
 from absence_plugins.report.plots.directions import GalleryEntry, gallery_figure, gallery_panels
 
@@ -47,16 +44,16 @@ def test_baselines_do_not_recover_all_pairs() -> None:
     found = {name: baseline(name, data) for name in BASELINES}
     assert not any(one.ok for one in found.values())
     # the strong cheap one sees where concepts are
-    assert min(found["whitened k-means"].iou) > 0.9
-    assert min(found["whitened k-means"].cosine) > 0.85
-    assert all(min(found[name].cosine) < 0.9 for name in BASELINES if name != "whitened k-means")
+    assert min(found["k-means + logistic"].iou) > 0.9
+    assert min(found["k-means + logistic"].cosine) > 0.85
+    assert all(min(found[name].cosine) < 0.9 for name in BASELINES if name != "k-means + logistic")
     with pytest.raises(ValueError, match="unknown"):
         baseline("LDA", data)
 
 
 def test_the_cheap_baseline_cannot_see_the_head() -> None:
     data = synthetic_directions(1, images=1500, decoys=True)
-    assert min(baseline("whitened k-means", data).iou) < 0.5
+    assert min(baseline("k-means + logistic", data).iou) < 0.5
 
 
 @pytest.mark.slow
@@ -66,10 +63,10 @@ def test_synthetic_page(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     page = path.read_text(encoding="utf-8")
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["methods"]
-    assert {one["name"] for one in results} == {"ours, robust", "ours, paper", *BASELINES}
+    assert {one["name"] for one in results} == {OURS, *BASELINES}
     assert all(name.lower() in page.lower() for name in BASELINES)
     assert "quick run" in page
-    ours = next(one for one in results if one["name"] == "ours, robust")
+    ours = next(one for one in results if one["name"] == OURS)
     assert ours["median_worst_iou"] > 0.9
     with pytest.raises(ValueError, match="seeds=0"):
         run_synthetic(tmp_path, seeds=0)
@@ -119,26 +116,6 @@ def test_the_command_for_a_users_model(tmp_path: Path) -> None:
         done = CliRunner().invoke(app, bad)
         assert done.exit_code == 2
         assert words in done.output
-
-
-def test_bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    two = partial(compare_methods, names=["ours, robust", "PCA"])
-    monkeypatch.setattr("absence_plugins.bench.directions.compare_methods", two)
-    result = run_directions_bench(rounds=1, quick=True, progress=False)
-    assert result.ok
-    assert "not judged" in result.table()
-    assert "ours, robust" in result.table()
-    assert json.dumps(result.to_dict())
-    poor = Recovery((0.5,) * 3, (0.5,) * 3, (1.0,) * 3, (0, 1, 2), torch.zeros(3, 3))
-    missed = DirectionsResult(SyntheticResult((MethodResult("ours, robust", (poor,), (1.0,)),)), {}, judged=True)
-    assert not missed.ok
-    assert "MISSED" in missed.table()
-    for bad in ({"rounds": 0}, {"device": "cuda"}):
-        with pytest.raises(ValueError):
-            run_directions_bench(**bad)
-    for answer, code in ((result, 0), (missed, 1)):
-        monkeypatch.setitem(bench.BENCHES, "directions", lambda answer=answer, **options: answer)
-        assert CliRunner().invoke(app, ["bench", "directions"]).exit_code == code
 
 
 def entry(**changes: Any) -> GalleryEntry:

@@ -26,7 +26,8 @@ from absence_plugins.methods.directions.whitening import fit_whitening
 
 Array = NDArray[np.float64]
 Components = tuple[Array, Array]  # codes [P, J], components [J, D]
-SAE_STEPS, SAE_RATE, SAE_SPARSITY = 1500, 3e-3, 0.05
+SAE_STEPS, SAE_RATE, SAE_BATCH, SAE_WIDTH, SAE_ACTIVE = 1500, 3e-3, 512, 4, 4
+SEPARATOR_STEPS, CLUSTERINGS = 100, 8
 QUANTILES = 40
 
 
@@ -39,10 +40,10 @@ def pca(x: Array, count: int, seed: int) -> Components:
 
 
 def ica(x: Array, count: int, seed: int) -> Components:
-    """Independent components; the mixing matrix's columns are the encodings."""
+    """FastICA of scikit-learn in as many components as the features have beyond noise; encodings: the mixing matrix."""
     from sklearn.decomposition import FastICA
 
-    rank = int(np.linalg.matrix_rank(x - x.mean(0), tol=1e-2 * np.sqrt(len(x))))
+    rank = fit_whitening(MemoryFeatures(torch.from_numpy(x)[:, None, None])).rank
     fitted = FastICA(max(count, rank), random_state=seed, whiten="unit-variance", max_iter=500)
     return fitted.fit_transform(x), fitted.mixing_.T
 
@@ -65,27 +66,35 @@ def raw_kmeans(x: Array, count: int, seed: int) -> Components:
 
 
 def sparse_autoencoder(x: Array, count: int, seed: int) -> Components:
-    """Four times as many ReLU latents as concepts, unit decoder columns, an L1 penalty; centered, scaled features."""
+    """A top-k sparse autoencoder: four latents per concept, the 4 largest of a position stay; unit decoder columns.
+
+    On centered, scaled features. Source: Gao et al., Scaling and evaluating sparse autoencoders (2024), without their
+    auxiliary loss.
+    """
     generator = torch.Generator().manual_seed(seed)
     data = torch.from_numpy(x).float()
     data = (data - data.mean(0)) / data.std()
-    dimensions, latents = data.shape[1], 4 * count
+    dimensions, latents = data.shape[1], SAE_WIDTH * count
     decoder = F.normalize(torch.randn(latents, dimensions, generator=generator), dim=1)
     parameters = [decoder.clone(), torch.zeros(latents), decoder.clone(), torch.zeros(dimensions)]
     encode, bias, decode, offset = (one.requires_grad_() for one in parameters)
     optimizer = torch.optim.Adam([encode, bias, decode, offset], lr=SAE_RATE)
+
+    def codes_of(batch: Tensor) -> Tensor:
+        values = ((batch - offset) @ encode.T + bias).relu()
+        top = values.topk(min(SAE_ACTIVE, latents), dim=1)
+        return torch.zeros_like(values).scatter(1, top.indices, top.values)
+
     with torch.enable_grad():
         for _ in range(SAE_STEPS):
-            batch = data[torch.randint(len(data), (512,), generator=generator)]
-            codes = ((batch - offset) @ encode.T + bias).relu()
-            rebuilt = codes @ F.normalize(decode, dim=1) + offset
-            loss = ((rebuilt - batch) ** 2).sum(1).mean() + SAE_SPARSITY * codes.sum(1).mean()
+            batch = data[torch.randint(len(data), (SAE_BATCH,), generator=generator)]
+            rebuilt = codes_of(batch) @ F.normalize(decode, dim=1) + offset
+            loss = ((rebuilt - batch) ** 2).sum(1).mean()
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
     with torch.no_grad():
-        codes = ((data - offset) @ encode.T + bias).relu()
-        return codes.double().numpy(), F.normalize(decode, dim=1).double().numpy()
+        return codes_of(data).double().numpy(), F.normalize(decode, dim=1).double().numpy()
 
 
 DECOMPOSITIONS: dict[str, Callable[[Array, int, int], Components]] = {
@@ -93,7 +102,7 @@ DECOMPOSITIONS: dict[str, Callable[[Array, int, int], Components]] = {
     "ICA": ica,
     "NMF": nmf,
     "k-means": raw_kmeans,
-    "sparse autoencoder": sparse_autoencoder,
+    "top-k autoencoder": sparse_autoencoder,
 }
 
 
@@ -111,22 +120,34 @@ def whitened_kmeans(data: SyntheticDirections, seed: int = 0) -> Recovery:
 
     Blind to the head: it cannot tell concepts that the network uses from equally structured ones that it ignores.
     """
-    from sklearn.linear_model import LogisticRegression
-
     whitening = fit_whitening(MemoryFeatures(data.features))
-    x = whitening(data.features).flatten(0, 2).double()
+    x = whitening(data.features).flatten(0, 2)
     generator = torch.Generator().manual_seed(seed)
-    runs = [kmeans(x, data.encoding.shape[1], generator) for _ in range(8)]
+    runs = [kmeans(x, data.encoding.shape[1], generator) for _ in range(CLUSTERINGS)]
     spread = [float(torch.cdist(x, centers).amin(1).square().mean()) for centers in runs]
     member = torch.cdist(x, runs[int(np.argmin(spread))]).argmin(1)
-    weights, thresholds = [], []
-    for cluster in range(data.encoding.shape[1]):
-        fitted = LogisticRegression(max_iter=500).fit(x.numpy(), (member == cluster).numpy())
-        weights.append(torch.from_numpy(fitted.coef_[0]))
-        thresholds.append(-float(fitted.intercept_[0]))
-    logits = x @ torch.stack(weights, 1) - torch.tensor(thresholds, dtype=torch.float64)
-    signals = whitening.backward.T @ estimate_signals(x, logits, selected(logits, "exclusive"))
+    logits = _separate(x, member, data.encoding.shape[1])
+    signals = estimate_signals(x.double(), logits.double(), selected(logits, "exclusive"))
+    signals = whitening.backward.T @ signals
     return compare(data, logits > 0, F.normalize(signals, dim=0), logits * signals.norm(dim=0))
+
+
+def _separate(x: Tensor, member: Tensor, clusters: int) -> Tensor:
+    """Logits [P, I] of one logistic regression per cluster, all of them fitted together, with a unit weight decay."""
+    hot = F.one_hot(member, clusters).to(x.dtype)
+    weight = torch.zeros(x.shape[1], clusters, dtype=x.dtype, requires_grad=True)
+    bias = torch.zeros(clusters, dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=SEPARATOR_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(x @ weight + bias, hot, reduction="sum") + 0.5 * (weight**2).sum()
+        torch.autograd.backward(value / len(x))
+        return value / len(x)
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return (x @ weight + bias).detach()
 
 
 def pattern_cav(data: SyntheticDirections, seed: int = 0) -> Recovery:
@@ -171,7 +192,7 @@ def _in_hindsight(data: SyntheticDirections, codes: Tensor, components: Tensor) 
 
 BASELINES: dict[str, Callable[..., Recovery]] = {
     **{name: (lambda data, seed=0, name=name: decomposed(name, data, seed)) for name in DECOMPOSITIONS},
-    "whitened k-means": whitened_kmeans,
+    "k-means + logistic": whitened_kmeans,
     "Pattern-CAV (labels)": pattern_cav,
 }
 

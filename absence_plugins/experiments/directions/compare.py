@@ -15,9 +15,8 @@ from absence_plugins.core.table import align
 from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
 from absence_plugins.experiments.directions.baselines import BASELINES, baseline
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
+from absence_plugins.experiments.directions.settings import OURS
 from absence_plugins.methods.directions import DirectionPairs
-
-PAPER_STEPS = 1500  # per published step; more did not help in our measurements
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def compare_methods(
     """
     if not seeds:
         raise ValueError("seeds is empty; pass at least one")
-    methods = _methods(quick)
+    methods = _methods()
     chosen = list(methods) if names is None else list(names)
     unknown = [name for name in chosen if name not in methods]
     if unknown:
@@ -120,14 +119,8 @@ def compare_methods(
     )
 
 
-def _methods(quick: bool) -> dict[str, Callable[[SyntheticDirections], Recovery]]:
-    robust: dict[str, Any] = {"starts": 8, "steps": 150} if quick else {}
+def _methods() -> dict[str, Callable[[SyntheticDirections], Recovery]]:
+    def fitted(data: SyntheticDirections) -> Recovery:
+        return recovery(data, DirectionPairs(data.encoding.shape[1]).fit(data.features, data.head))
 
-    def fitted(data: SyntheticDirections, **options: Any) -> Recovery:
-        return recovery(data, DirectionPairs(data.encoding.shape[1], **options).fit(data.features, data.head))
-
-    return {
-        "ours, robust": lambda data: fitted(data, **robust),
-        "ours, paper": lambda data: fitted(data, recipe="paper", steps=60 if quick else PAPER_STEPS),
-        **{name: partial(baseline, name) for name in BASELINES},
-    }
+    return {OURS: fitted, **{name: partial(baseline, name) for name in BASELINES}}

@@ -1,7 +1,7 @@
 """``absence-plugins experiment directions-synthetic``: known concepts, and who recovers them.
 
-The published set-up (16 dimensions, 3 concepts, 2 distractors, 3,000 images of 2 positions), fresh data per seed; the
-robust and the published recipe, and the baselines, on the same data in the same run.
+The published set-up (16 dimensions, 3 concepts, 2 distractors, 3,000 images of 2 positions), fresh data per seed:
+the default recipe and the baselines, on the same data in the same run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run_synthetic(
     Args:
         out: the folder.
         seeds: number of data sets, numbered from 0.
-        quick: small data and short fits, to see that it runs.
+        quick: small data, to see that it runs.
         progress: show a progress bar.
         command: how to make the page again, for its foot.
 
@@ -54,7 +54,7 @@ def run_synthetic(
     result = compare_methods(range(seeds), quick=quick, progress=progress)
     lead = LEAD.format(iou=IOU, cosine=COSINE, rmse=RMSE)
     if quick:
-        lead += "\n\nThis was a quick run: small data and short fits, which show that it works, not how well."
+        lead += "\n\nThis was a quick run on small data, which shows that it works, not how well."
     truth = synthetic_directions(0, images=3).encoding
     rows = [
         _row(one, truth.T @ truth) for one in sorted(result.methods, key=lambda one: (-one.success, -one.medians[1]))

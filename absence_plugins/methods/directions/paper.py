@@ -118,7 +118,8 @@ class _State:
         """v, unit columns [D, I]: orthonormal in step a."""
         if self.orthogonal:
             q, r = torch.linalg.qr(self.v)
-            return q * torch.diagonal(r).sign()
+            turned: Tensor = q * torch.diagonal(r).sign()
+            return turned
         return F.normalize(self.v, dim=0)
 
     @property
