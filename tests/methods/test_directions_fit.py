@@ -15,7 +15,6 @@ from torch import Tensor
 from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
 from absence_plugins.methods.directions import DirectionPairs, FeatureStore
-from absence_plugins.methods.directions.recipe import finalists
 
 QUICK: dict[str, Any] = {"starts": 8, "steps": 150}
 
@@ -61,15 +60,6 @@ def test_harder_data(variant: dict[str, Any]) -> None:
     found = [recovered(seed, **variant) for seed in range(3)]
     assert statistics.median(min(one.iou) for one in found) >= 0.92, found
     assert statistics.median(min(one.cosine) for one in found) >= 0.92, found
-
-
-def test_finalists_by_score_and_by_the_share_of_one_detector() -> None:
-    ranked = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, float("inf")])
-    kinds = torch.tensor([[0.9], [0.9], [0.9], [0.6], [0.6], [0.6]])
-    exclusive = torch.tensor([1.0, 0.3, 0.4, 0.9, 0.8, 1.0])
-    assert finalists(ranked, kinds, exclusive, 3).tolist() == [0, 3, 1]
-    assert finalists(ranked, kinds, exclusive, 4).tolist() == [0, 3, 1, 4]  # 0 and 3 are taken, 5 has no score
-    assert sorted(finalists(ranked, kinds, exclusive, 6).tolist()) == [0, 1, 2, 3, 4, 5]
 
 
 def matches_truth(found: Recovery) -> bool:

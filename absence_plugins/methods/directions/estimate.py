@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Self
 
 from tqdm.auto import tqdm
@@ -22,6 +23,19 @@ def say_long(bar: tqdm) -> None:  # type: ignore[type-arg,unused-ignore]
         tqdm.write(
             f"fitting directions: about {describe_time(seconds)} for {bar.total} steps; shorter with fewer steps "
             "(--steps), without the network behind the layer (--no-head), or with fewer images (--most)",
+            file=sys.stderr,
+        )
+
+
+def say_fit(bar: tqdm, estimate: Callable[[], float]) -> None:  # type: ignore[type-arg,unused-ignore]
+    """Before the work of a bar that is shown: how long it takes, above a minute; ``estimate`` returns seconds."""
+    if bar.disable:
+        return
+    seconds = estimate()
+    if seconds > LONG:
+        tqdm.write(
+            f"fitting directions: about {describe_time(seconds)}; shorter with fewer images (--most) or fewer "
+            "directions (--count)",
             file=sys.stderr,
         )
 

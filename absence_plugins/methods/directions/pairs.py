@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.checks import check_choice, check_integer, check_seed
 from absence_plugins.core.direction import Direction
+from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer
@@ -22,9 +23,11 @@ from absence_plugins.methods.directions.heads import head_of, layer_of
 from absence_plugins.methods.directions.paper import paper
 from absence_plugins.methods.directions.positions import collect_features, note_positions
 from absence_plugins.methods.directions.reading import read_solution
-from absence_plugins.methods.directions.recipe import Background, Head, Options, robust
+from absence_plugins.methods.directions.recipe import Background, Head, Options
 from absence_plugins.methods.directions.report import DirectionReport, note_directions
+from absence_plugins.methods.directions.resume import open_fit
 from absence_plugins.methods.directions.saving import FORMAT, load_pairs, save_pairs
+from absence_plugins.methods.directions.scalable import scalable
 from absence_plugins.methods.directions.signals import Signal
 from absence_plugins.methods.directions.whitening import Whitening, fit_whitening
 
@@ -42,8 +45,9 @@ class DirectionPairs(Result):
 
     Source: Doumanoglou et al., arXiv 2509.23926 (TMLR 2026). ``recipe="paper"`` trains as published;
     ``recipe="robust"``, the default, is ours. Of up to 8 directions: clusters of whitened features as starts, each made
-    exact by what is left of the features given which concepts are present; the likeliest is taken. Concepts may be
-    correlated, unequally frequent, or at the same positions.
+    exact by what is left of the features given which concepts are present; the likeliest is taken. Of more directions:
+    independent sources, of which the most one-sided ones are concepts; each has to be found in both halves of the images
+    (``report_`` calls the others "unresolved"). Concepts may be correlated, unequally frequent, or at the same positions.
 
     Args:
         n_directions: I, at least 2 and at most the rank of the features. Of more directions than concepts the extra
@@ -55,12 +59,12 @@ class DirectionPairs(Result):
             with ``recipe="paper"`` exclusive.
         recipe: ``"robust"`` or ``"paper"`` (``"given"``: of :meth:`from_directions`).
         seed: the same seed gives the same bits; the global random state is untouched.
-        starts: how many (robust); by default 24, or 4 per direction if that is more.
-        finalists: of more than 8 directions, how many starts are refined (robust).
-        steps: optimizer steps of each stage; None: 400 (robust), or as published (paper: 20,000 for each of two stages, or
+        starts: how many (robust, up to 8 directions); by default 24, or 4 per direction if that is more.
+        finalists: has no effect; it belonged to the former default recipe.
+        steps: optimizer steps of each stage (paper); None: as published (20,000 for each of two stages, or
             800, 2,000 and 2,000 passes over the images from 9 directions on).
-        batch_size: images per step.
-        head_batch: how many of these go through ``head``, per start; lower it for a deep network.
+        batch_size: images per step (paper).
+        head_batch: how many images go through ``head``; lower it for a deep network.
         step_range: how far positions are moved towards the detectors' hyperplanes before the head is asked; 1 is
             all the way.
         n_background: see ``background``.
@@ -149,7 +153,9 @@ class DirectionPairs(Result):
         )
         aligned = "not fitted" if self.recipe == "given" else aligned
         status = self.report_.status
-        counts = ", ".join(f"{status.count(s)} {s}" for s in ("active", "split", "inactive") if s in status)
+        counts = ", ".join(
+            f"{status.count(s)} {s}" for s in ("active", "split", "inactive", "unresolved") if s in status
+        )
         return (
             f"DirectionPairs({self.n_directions} directions in {self.encoding.shape[0]} dimensions, {self.recipe}, "
             f"{aligned}; {counts})"
@@ -178,7 +184,9 @@ class DirectionPairs(Result):
         """I."""
         return self.options.n_directions
 
-    def fit(self, features: Tensor | Features, head: Head | None = None) -> DirectionPairs:
+    def fit(
+        self, features: Tensor | Features, head: Head | None = None, *, checkpoint: Path | str | None = None
+    ) -> DirectionPairs:
         """Find the pairs.
 
         Args:
@@ -186,6 +194,11 @@ class DirectionPairs(Result):
                 from disk.
             head: features [n, H, W, D] to logits [n, classes], differentiable, as :func:`head_of` makes it. It must
                 not be in training mode. None: nothing ties the directions to what the network uses.
+            checkpoint: a folder that keeps what is found, of more than 8 directions: the same call resumes from there
+                after a kill, and its result is bit-identical. Fewer take seconds; of these nothing is kept.
+
+        Raises:
+            ValueError: ``checkpoint`` holds the fit of other features, another number of directions or seed.
         """
         if self.recipe == "given":
             raise ValueError("given directions are not fitted; make new DirectionPairs(n_directions), and fit these")
@@ -193,13 +206,16 @@ class DirectionPairs(Result):
         check_positions(source, self.n_directions)
         devices = [source.batch(torch.arange(1)).device]
         # a head may draw random numbers; the user's state stays as it is
-        with torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
+        with own_folder(checkpoint), torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
             whitening = fit_whitening(source)
             check_rank(whitening.rank, self.options.detectors)
             if head is not None:
                 check_head(head, source)
-            train = paper if self.recipe == "paper" else few if self.options.detectors <= MOST else robust
-            solution = train(source, whitening, head, self.options)
+            if self.recipe == "robust" and self.options.detectors > MOST:
+                solution = scalable(source, whitening, self.options, open_fit(checkpoint, source, self.options))
+            else:
+                train = paper if self.recipe == "paper" else few
+                solution = train(source, whitening, head, self.options)
             signal = self.options.signal or ("exclusive" if self.recipe == "paper" else "joint")
             found = read_solution(source, whitening, solution, head, self.options, signal)
         self.decoding, self.threshold, self.encoding = found.decoding, found.threshold, found.encoding
@@ -219,6 +235,7 @@ class DirectionPairs(Result):
         use_head: bool = True,
         channels_last: bool | None = None,
         prefix_tokens: int | None = None,
+        checkpoint: Path | str | None = None,
     ) -> DirectionPairs:
         """Find the pairs of a model's layer.
 
@@ -235,6 +252,7 @@ class DirectionPairs(Result):
             prefix_tokens: how many of a transformer's first tokens are kept apart (a class token, registers): no
                 direction is fitted on them, and the network behind the layer is not asked, as it reads them, too.
                 None: found out in vision transformers.
+            checkpoint: as in :meth:`fit`; the features are computed again.
 
         Raises:
             ValueError: no such layer, another path around it (pass ``use_head=False``, or the whole block), no images.
@@ -243,7 +261,7 @@ class DirectionPairs(Result):
         features, first, prefix = collect_features(model, at, dataset, batch_size, prefix_tokens, store)
         kept_apart = note_positions(first, prefix)
         head = head_of(model, at, first) if use_head and not kept_apart else None
-        self.fit(features, head)
+        self.fit(features, head, checkpoint=checkpoint)
         self.notes_ += kept_apart
         return self
 

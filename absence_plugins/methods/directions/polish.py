@@ -6,7 +6,7 @@ E[z g_i(u_i)] is parallel to w_i, with g_i = -(log p_i)' the score function of s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import torch
@@ -67,11 +67,13 @@ def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     return hats, slopes, SMOOTHNESS * changes.T @ changes + RIDGE * one
 
 
-def polish(chunks: Iterable[Tensor], w: Tensor, rounds: int = ROUNDS) -> Tensor:
+def polish(
+    chunks: Iterable[Tensor], w: Tensor, rounds: int = ROUNDS, *, tick: Callable[[], object] = lambda: None
+) -> Tensor:
     """Turn orthonormal filters w [R, I] until their values are independent: chunks of whitened z [n, R], read often.
 
     W <- sym(E[g_i'] w_i - E[z g_i(w_i . z)]), I <= R. Not normalized before the orthogonalization: sources far from
-    normal give way less than others.
+    normal give way less than others. ``tick`` is called after every round.
 
     Source: after Hyvarinen, IEEE Transactions on Neural Networks 10 (1999), with fitted nonlinearities.
     """
@@ -85,6 +87,7 @@ def polish(chunks: Iterable[Tensor], w: Tensor, rounds: int = ROUNDS) -> Tensor:
 
         pulled = sum_over(pull(z) for z in chunks) / counts[0].sum()
         w = orthogonalize(slope * w.double() - pulled).to(w.dtype)
+        tick()
     return w
 
 

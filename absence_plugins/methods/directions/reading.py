@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from absence_plugins.methods.directions.features import Features, chunks
 from absence_plugins.methods.directions.ranking import measure_effects
 from absence_plugins.methods.directions.recipe import Head, Options, Solution
-from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe
+from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe, mark_unresolved
 from absence_plugins.methods.directions.signals import FEWEST, Moments, dual_basis, selected
 from absence_plugins.methods.directions.whitening import Whitening
 
@@ -55,6 +55,7 @@ def read_solution(
     encoding = encoding[:, order].float()
     fires, alone, used = (count[order].cpu() for count in (fires, alone, used))
     report = describe(fires, alone, used, encoding.cpu(), positions, effect)
+    report = mark_unresolved(report, None if solution.resolved is None else solution.resolved[order])
     return Directions(decoding[:, order].float(), threshold[order].float(), encoding, typical[:, order].float(), report)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from absence_plugins.methods.directions.polish import polish, sum_over
+from absence_plugins.methods.directions.polish import ROUNDS, polish, sum_over
 
 RIDGE = 1e-6  # of the positions, so that a concept without any label does not matter
 LEAST_VARIANCE = 1e-6  # of a residual, relative to its largest
@@ -23,7 +23,14 @@ class Mapped(Iterable[Tensor]):
         return map(self.function, self.chunks)
 
 
-def relabel(chunks: Iterable[Tensor], w: Tensor, label: Callable[[Tensor], Tensor]) -> Tensor:
+def relabel(
+    chunks: Iterable[Tensor],
+    w: Tensor,
+    label: Callable[[Tensor], Tensor],
+    *,
+    rounds: int = ROUNDS,
+    tick: Callable[[], object] = lambda: None,
+) -> Tensor:
     """Filters that are exact where concepts exclude each other: chunks of whitened z [n, R], filters w [R, K] -> [R, K].
 
     Presences that depend on each other (one concept per position, or concepts that come together) bend sources that
@@ -31,7 +38,7 @@ def relabel(chunks: Iterable[Tensor], w: Tensor, label: Callable[[Tensor], Tenso
     whitened, and the sources are polished there. The filters have unit variance over all positions and keep their
     signs. They need not be orthogonal.
 
-    ``label``: z [n, R] -> bool [n, I], which concepts are present.
+    ``label``: z [n, R] -> bool [n, I], which concepts are present. ``rounds`` of polishing, ``tick`` after each.
     """
     explained, covariance = regress_labels(chunks, label)
     root, inverse = _roots(covariance)
@@ -41,7 +48,7 @@ def relabel(chunks: Iterable[Tensor], w: Tensor, label: Callable[[Tensor], Tenso
         return (z - _with_constant(label(z), z) @ explained.to(z.dtype)) @ to_root
 
     start = inverse @ w.double()
-    turned = polish(Mapped(chunks, residual), (start / start.norm(dim=0)).to(w.dtype))
+    turned = polish(Mapped(chunks, residual), (start / start.norm(dim=0)).to(w.dtype), rounds, tick=tick)
     found = root @ turned.double()
     unit: Tensor = found / found.norm(dim=0)
     return unit.to(w.dtype)  # z has covariance 1

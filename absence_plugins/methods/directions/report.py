@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,8 +14,8 @@ from absence_plugins.core.table import Grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Status = Literal["active", "inactive", "split"]
-INACTIVE_BELOW = 0.005  # share of positions
+Status = Literal["active", "inactive", "split", "unresolved"]
+INACTIVE_BELOW, INACTIVE_SHARE = 0.005, 0.1  # share of positions, of many directions a tenth of 1/I
 SPLIT_ABOVE = 0.7  # cosine of two encoding directions
 ALONE_BELOW = 0.1  # of the positions at which a detector fires
 
@@ -28,9 +28,9 @@ class DirectionReport(Result):
         active_share: per direction, the share of positions at which its detector fires (y > 0.5).
         exclusive_share: ... at which it fires alone.
         n_signal: ... the number of positions that its encoding direction is estimated from.
-        status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions; ``"split"``: reads a part
+        status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions (of more than 20 directions: 10 % of 1/I); ``"split"``: reads a part
             of what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a
-            cosine above 0.7 with another's.
+            cosine above 0.7 with another's; ``"unresolved"``: too few positions to tell the direction.
         groups: the directions whose encodings are alike, as tuples of numbers.
         n_positions: of the features.
         effect: per direction, how much a typical step along its encoding moves the head's logits (root mean square over
@@ -105,7 +105,7 @@ def describe(
 ) -> DirectionReport:
     """Counts [I] of positions (firing, firing alone, behind the signal), encodings [D, I] and effects [I] as a report."""
     share = fires.double() / positions
-    inactive = share < INACTIVE_BELOW
+    inactive = share < min(INACTIVE_BELOW, INACTIVE_SHARE / len(share))
     alike = encoding.T @ encoding > SPLIT_ABOVE
     alike &= ~(inactive[:, None] | inactive[None, :])
     groups: list[tuple[int, ...]] = []
@@ -132,6 +132,14 @@ def describe(
         positions,
         None if effect is None else tuple(effect.tolist()),
     )
+
+
+def mark_unresolved(report: DirectionReport, resolved: Tensor | None) -> DirectionReport:
+    """The report with the status of directions that the data do not resolve; resolved [I] bool, None for all."""
+    if resolved is None:
+        return report
+    status = [one if known else "unresolved" for one, known in zip(report.status, resolved.tolist(), strict=True)]
+    return replace(report, status=tuple(status))
 
 
 def note_directions(report: DirectionReport, *, has_head: bool) -> tuple[str, ...]:

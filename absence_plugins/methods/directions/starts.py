@@ -1,4 +1,4 @@
-"""Where the many solutions of the robust recipe start: half at clusters, half anywhere."""
+"""Clusters, where detectors of a few concepts start."""
 
 from __future__ import annotations
 
@@ -7,32 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ROUNDS = 15  # of k-means
-
-
-def draw_starts(
-    x: Tensor, count: int, detectors: int, ranks: tuple[int, ...], generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit directions v [S, R, I], thresholds t [S, I], and the coordinates inside which each start stays [S, R, 1].
-
-    In whitened coordinates x [P, R]; the starts take turns among ``ranks``, the numbers of leading coordinates. The
-    first half: k-means centers as directions, half their norm as threshold. The second half: random directions, each
-    with the threshold that one position in I exceeds.
-    """
-    v, t = x.new_zeros(count, x.shape[1], detectors), x.new_zeros(count, detectors)
-    inside = x.new_zeros(count, x.shape[1], 1)
-    for start in range(count):
-        rank = ranks[start % len(ranks)]
-        inside[start, :rank] = 1
-        here = x[:, :rank]
-        if start < (count + 1) // 2:
-            centers = kmeans(here, detectors, generator)
-            v[start, :rank] = F.normalize(centers, dim=1).T
-            t[start] = centers.norm(dim=1) / 2
-        else:
-            drawn = torch.randn(rank, detectors, generator=generator, dtype=torch.float64)
-            v[start, :rank] = F.normalize(drawn, dim=0).to(x)
-            t[start] = torch.quantile(here[:4000] @ v[start, :rank], 1 - 1 / detectors, dim=0)
-    return v, t, inside
 
 
 def kmeans(x: Tensor, clusters: int, generator: torch.Generator) -> Tensor:

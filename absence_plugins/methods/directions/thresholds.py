@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from absence_plugins.methods.directions.histograms import BINS, bin_edges, count_values
+from absence_plugins.methods.directions.histograms import BINS, bin_centers, bin_edges, count_values
 from absence_plugins.methods.directions.polish import sum_over
 
-ROUNDS = 6
+ROUNDS = 8
+RARE, DENSE = 0.1, 2.0  # share of the positions; ratio of densities at the edge of a concept's values
+START_SHARE = 0.1  # of 1/I positions, so that a rare concept's start is its own strength, too
 ALSO = 0.5  # of the way from the threshold to the typical strength: present, whatever else is
 
 
@@ -52,7 +54,7 @@ def fit_thresholds(chunks: Iterable[Tensor], rounds: int = ROUNDS) -> Thresholds
         sums = [_sums(u, found.label(u)) for u in chunks]
         own, strength, number = (sum_over(part) for part in zip(*sums, strict=True))
         typical = torch.where(number > 0, strength / number.clamp(min=1), found.typical.double())
-        threshold = best_threshold(counts, own)
+        threshold = lower_rare(counts, best_threshold(counts, own), typical)
         found = Thresholds(threshold.to(found.threshold), typical.to(found.typical))
     return found
 
@@ -62,16 +64,34 @@ def _sums(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def start_thresholds(counts: Tensor) -> Thresholds:
-    """Before there are labels: the values of the 1/I largest count as present, half their mean as threshold.
+    """Before there are labels: half the mean of the largest values, a tenth of 1/I of all. ``counts`` [I, BINS].
 
-    ``counts`` [I, BINS].
+    Rather too high than too low: a position whose concept is below its threshold still has the largest value of all.
     """
-    edges = bin_edges(counts)
     above = counts.flip(1).cumsum(1).flip(1)
-    top = counts * (above * len(counts) <= above[:, :1]) if len(counts) > 1 else counts * (above > 0)
-    top[:, -1] += top.sum(1) == 0
-    typical = (top * (edges[:-1] + edges[1:]) / 2).sum(1) / top.sum(1)
+    share = START_SHARE / len(counts)
+    top = counts * (above <= (share * above[:, :1]).clamp(min=1))
+    typical = (top * bin_centers(counts)).sum(1) / top.sum(1).clamp(min=1)
     return Thresholds((typical / 2).float(), typical.float())
+
+
+def lower_rare(counts: Tensor, threshold: Tensor, typical: Tensor) -> Tensor:
+    """Thresholds [I] of rare concepts, moved down to where the values become dense; int [I, BINS], [I], [I] -> [I].
+
+    A rare concept beside others is seldom the strongest of its position, so its own labels miss the weak part of its
+    values. Above an edge they are as dense as everywhere above the threshold; below it the positions without the concept
+    begin. The edge is where the number of values down to it, less DENSE times that number at the density above, is
+    smallest (CUSUM), no further down than the typical value is up.
+    """
+    edges, above = bin_edges(counts)[:-1], counts.flip(1).cumsum(1).flip(1).double()
+    at = torch.searchsorted(edges, threshold).clamp(max=BINS - 1)[:, None]
+    number, start, reach = above.gather(1, at), edges[at], (typical - threshold).clamp(min=0)[:, None]
+    density = number / (2 * reach).clamp(min=1e-6)
+    excess = above - number - DENSE * density * (start - edges)
+    below = (edges <= start) & (edges >= start - reach)
+    lowered = edges[excess.masked_fill(~below, float("inf")).argmin(1)]
+    rare = number[:, 0] < RARE * above[:, 0]
+    return torch.where(rare, torch.minimum(threshold, lowered), threshold)
 
 
 def best_threshold(counts: Tensor, own: Tensor) -> Tensor:
