@@ -212,7 +212,7 @@ def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pair
         whole = Pace.measure_forward(lambda x: layer_features(model, layer, x), first)
         behind = Pace.measure(head_of(model, layer, first), features)
         seconds = whole.seconds(Passes(3, 0), len(inputs))  # for the fit and the effects (twice)
-        seconds += whole.seconds(Passes(4, 0), fit.count * min(CHECKED, len(inputs)))  # painted over, and elsewhere
+        seconds += whole.seconds(Passes(3, 0), fit.count * min(CHECKED, len(inputs)))  # painted over, and elsewhere
         seconds += behind.seconds(Passes(1 + 2 * fit.count, 0), len(inputs))
         what, shorter = f"effects of {fit.count} directions on {len(inputs):,} images", ["a smaller --most"]
         if pairs is not None and fit.use_head:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import whole_file, write_whole
+from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions import (
@@ -22,8 +23,8 @@ from absence_plugins.methods.directions import (
     RemovalCheck,
     influence,
     layer_features,
-    removal_check,
 )
+from absence_plugins.methods.directions.heads import as_explained
 from absence_plugins.methods.directions.patches import DirectionPatches, find_patches
 from absence_plugins.methods.directions.positions import choose_prefix
 from absence_plugins.report import Page, Row, Table, write_page
@@ -32,7 +33,7 @@ from absence_plugins.report.pages.pictures import thumbnail
 from absence_plugins.report.plots.directions import GalleryEntry, gallery_figure, gallery_panels
 
 PATCHES, BARS = 8, 4  # of a direction: patches, and outputs of each sign
-CHECKED = 50  # images in which its patch is painted over
+CHECKED = 24  # images in which its patch is painted over
 HOW_TO_READ = (
     (
         "A direction",
@@ -157,10 +158,13 @@ def _checks(
         return tuple(RemovalCheck(int(n), *numbers) for n, *numbers in kept["checks"].tolist())
     device = device_of(model, inputs)
     images, to = inputs[patches.images].to(device), empty.to(device) if isinstance(empty, Tensor) else empty
-    made = [patches.paint_over(images, to)]
+    made = [images, patches.paint_over(images, to)]
     if patches.elsewhere is not None:
         made.append(patches.paint_over(images, to, elsewhere=True))
-    checks = tuple(removal_check(model, images, removed, output) for removed in made)
+    explained = as_explained(output).of(model)
+    with torch.no_grad(), evaluating(model):
+        before, *after = (torch.cat([explained(part) for part in torch.split(one, 32)]) for one in made)
+    checks = tuple(RemovalCheck.of_rises(one - before) for one in after)
     if checkpoint is not None:
         numbers = [list(check.to_dict().values()) for check in checks]
         checkpoint.save(name, {"checks": torch.tensor(numbers, dtype=torch.float64)})

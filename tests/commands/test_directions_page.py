@@ -58,7 +58,7 @@ def test_checks_are_kept_and_have_a_control(tmp_path: Path, monkeypatch: pytest.
     (check,) = first["checks"]
     assert check["check"]["raised_share"] == 1.0, "black instead of the white square raises what it held down"
     assert check["elsewhere"]["mean_rise"] < 0.2 * check["check"]["mean_rise"]
-    monkeypatch.setattr(module, "removal_check", lambda *_: pytest.fail("checked twice"))
+    monkeypatch.setattr(module, "as_explained", lambda *_: pytest.fail("checked twice"))
     assert write("two") == first
 
 

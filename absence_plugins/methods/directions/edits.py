@@ -171,6 +171,17 @@ class RemovalCheck:
     mean_rise: float
     p_value: float
 
+    @classmethod
+    def of_rises(cls, rise: Tensor) -> RemovalCheck:
+        """Of the unit's values without the concept minus those with it, [N].
+
+        >>> RemovalCheck.of_rises(torch.tensor([1.0, 2.0, -1.0])).raised_share
+        0.6666666666666666
+        """
+        rise = rise.double().cpu()
+        p_value = float(stats.wilcoxon(rise.numpy(), alternative="greater").pvalue) if bool((rise != 0).any()) else 1.0
+        return cls(len(rise), float((rise > 0).double().mean()), float(rise.mean()), p_value)
+
     def to_dict(self) -> dict[str, Any]:
         """The four numbers by name."""
         return asdict(self)
@@ -199,9 +210,7 @@ def removal_check(model: nn.Module, images: Tensor, removed: Tensor, unit: Expla
         raise ValueError(f"images has shape {tuple(images.shape)}, removed {tuple(removed.shape)}; they must be pairs")
 
     explained = as_explained(unit).of(model)
-    rise = (explained(removed) - explained(images)).double().cpu()
-    p_value = float(stats.wilcoxon(rise.numpy(), alternative="greater").pvalue) if bool((rise != 0).any()) else 1.0
-    return RemovalCheck(len(rise), float((rise > 0).double().mean()), float(rise.mean()), p_value)
+    return RemovalCheck.of_rises(explained(removed) - explained(images))
 
 
 def _prepared(
