@@ -204,8 +204,10 @@ def directions(
     most: Annotated[int, typer.Option(help="Images that are read at most, drawn at random.")] = 2000,
     background: Annotated[str, typer.Option(help="none, virtual, or detectors.")] = "none",
     recipe: Annotated[str, typer.Option(help="robust, or paper.")] = "robust",
-    steps: Annotated[int, typer.Option(help="Optimizer steps of each stage.")] = 400,
-    head: Annotated[bool, typer.Option(help="Align with the network behind the layer.")] = True,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of each stage; default: the recipe's own.")] = None,
+    head: Annotated[
+        bool, typer.Option(help="Choose and order directions by what the network behind the layer does with them.")
+    ] = True,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder for features and directions: run the command again to resume.")
     ] = None,

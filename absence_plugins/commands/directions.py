@@ -33,7 +33,8 @@ Whether that is so was checked on the images: the patch on which the direction f
 output measured again; and so was a patch elsewhere in the same image. Only where the output rises more often than
 elsewhere does the image confirm the absence. Painting takes away whatever else is in the patch, so small effects cannot
 be checked in this way; large ones come first."""
-DEEP_BATCH = 8  # images per step and start that go through the head
+PAPER_BATCH = 8  # images per step that go through the head, with its gradient
+PAPER_STEPS = 20_000  # of a stage, as published
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Fit:
     def settings(self) -> dict[str, Any]:
         """Keywords of ``DirectionPairs``."""
         own = {"background": self.background, "recipe": self.recipe, "seed": self.seed}
-        return {**own, "head_batch": DEEP_BATCH, "starts": 12, **self.options}
+        deep = {"head_batch": PAPER_BATCH} if self.recipe == "paper" else {}
+        return {**own, **deep, "starts": 12, **self.options}
 
 
 def model_directions(
@@ -203,8 +205,8 @@ def _fit_pairs(
 
 
 def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pairs: DirectionPairs | None) -> None:
-    """How long all takes, as the first image does; ``pairs``: to be fitted, None if they are kept. Steps without the
-    network behind the layer are not known before the first ones.
+    """How long the network takes in all stages, as the first image does; ``pairs``: to be fitted, None if they are kept.
+    The fit says itself how long its own computations take.
     """
     with estimating():
         first = inputs[:1].to(device_of(model, inputs))
@@ -215,13 +217,15 @@ def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pair
         seconds += whole.seconds(Passes(3, 0), fit.count * min(CHECKED, len(inputs)))  # painted over, and elsewhere
         seconds += behind.seconds(Passes(1 + 2 * fit.count, 0), len(inputs))
         what, shorter = f"effects of {fit.count} directions on {len(inputs):,} images", ["a smaller --most"]
-        if pairs is not None and fit.use_head:
-            options = pairs.options
-            starts = 3 if pairs.recipe == "paper" else options.starts + options.finalists  # of all stages
-            images = min(options.head_batch, options.batch_size, len(inputs))
-            seconds += behind.seconds(Passes(0, starts * images), options.steps)
+        if pairs is not None:
             what = f"fit and {what}"
-            shorter = [f"fewer --steps (now {options.steps})", "--no-head", *shorter]
+            images = min(pairs.options.head_batch, len(inputs))
+            if fit.use_head and pairs.recipe == "paper":  # the head's gradient at every step of three stages
+                steps = pairs.options.steps if pairs.options.steps > 0 else PAPER_STEPS
+                seconds += behind.seconds(Passes(0, 3 * images), steps)
+                shorter = [f"fewer --steps (now {steps})", "--no-head", *shorter]
+            elif fit.use_head:  # a step along each direction
+                seconds += behind.seconds(Passes(1 + fit.count, 0), images)
         say_expected(seconds, what, [*shorter, f"a smaller --count (now {fit.count})", "a smaller --size"])
 
 
