@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from absence_plugins.data.synthetic_directions import synthetic_directions
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
-from absence_plugins.methods.directions import DirectionPairs
+from absence_plugins.methods.directions import DirectionPairs, DirectionReport
 from absence_plugins.methods.directions.few import Candidate, distinct, find_rivals
 from absence_plugins.methods.directions.likelihood import estimate_entropy, log_likelihood
 from absence_plugins.methods.directions.ranking import measure_effects
@@ -121,3 +122,40 @@ def test_the_head_decides_where_positions_do_not() -> None:
     assert effect is not None
     assert list(effect) == sorted(effect, reverse=True)
     assert "effect" in pairs.report_.table()
+
+
+def made_features(values: Tensor, encoding: Tensor) -> Tensor:
+    """Features [N, 1, 2, D] of strengths [P, I]."""
+    distractors = torch.nn.functional.normalize(torch.randn(len(encoding), 2, generator=SEEDED), dim=0)
+    x = values @ encoding.T + 5 * torch.rand(len(values), 2, generator=SEEDED) @ distractors.T
+    return x.reshape(-1, 1, 2, len(encoding))
+
+
+SEEDED = torch.Generator().manual_seed(5)
+ENCODING = torch.nn.functional.normalize(torch.randn(16, 3, generator=SEEDED), dim=0)
+PRESENT = torch.nn.functional.one_hot(torch.randint(3, (2400,), generator=SEEDED), 3)
+STRENGTH = torch.rand(2400, 3, generator=SEEDED) * 2.5
+TOGETHER = PRESENT[:, [0, 0, 1]] | torch.stack([0 * PRESENT[:, 2], 0 * PRESENT[:, 2], PRESENT[:, 2]], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (torch.randn(400, 1, 2, 5, generator=SEEDED), "differ between two halves"),
+        (made_features(STRENGTH + 2.5 * TOGETHER, ENCODING), "fire at nearly all positions|fire alone"),
+        (made_features(STRENGTH + 2.5 * PRESENT, ENCODING[:, [0, 0, 2]]), "hardly ever fire alone|do not decide"),
+    ],
+    ids=["no concept", "always together", "same encoding"],
+)
+def test_notes_say_what_positions_do_not_determine(features: Tensor, said: str) -> None:
+    pairs = DirectionPairs(3).fit(features)
+    assert any(re.search(said, note) for note in pairs.notes_), (pairs.notes_, pairs.report_)
+    assert DirectionReport.from_dict(pairs.report_.to_dict()) == pairs.report_
+
+
+def test_right_directions_are_stable() -> None:
+    data = synthetic_directions(304, images=600)
+    pairs = DirectionPairs(3, starts=8).fit(data.features, data.head)
+    assert pairs.notes_ == ()
+    assert min(pairs.report_.stability or ()) > 0.98

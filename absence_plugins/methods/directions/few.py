@@ -28,11 +28,12 @@ from absence_plugins.methods.directions.whitening import Whitening
 MOST = 8  # directions
 SAMPLED = 30_000  # positions that all is made on
 START_POSITIONS, START_PER_DIRECTION = 2_000, 700  # of these, at least, for the starts
-DISCRIMINANTS, START_ROUNDS, ROUNDS = 2, 1, 3
+DISCRIMINANTS, START_ROUNDS, ROUNDS, STABILITY_ROUNDS = 2, 1, 3, 2
 ALIKE = 0.9  # cosine of filters that stand for the same direction
 # How much less likely a rival may be, in nats per direction and position: one that has nothing in common with the best
 # (no filters with a cosine of APART), and one that mixes the same concepts. Wrong ones were at least .07 below.
 BESIDE, MIXED, APART = 0.1, 0.02, 0.5
+ENOUGH_STARTS = 24  # so that right directions are found more than once
 STARTS_BESIDE = 6  # at least, or a third of the starts
 IMPROVED = 4  # rivals, at most, that are relabelled on all positions
 STAYS = 0.9  # cosine of a sharpened filter with what it was made from
@@ -88,11 +89,12 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     w, threshold = sharpen(z, chosen.w, chosen.thresholds)
     if bool(((w * chosen.w).sum(0) < STAYS).any()):
         w, threshold = chosen.w, chosen.thresholds.threshold
+    stability = measure_stability(z, chosen, whitening)
     signals = dual_basis(chosen.w)
     history = measure_losses(images, whitening, (SLOPE * w, SLOPE * threshold), signals, head, options)
     history["log_likelihood"] = log_likelihood(z, w, threshold)
-    notes = note_rivals(rivals, head)
-    return Solution(w, threshold, torch.full_like(threshold, SLOPE), history, signals, notes)
+    notes = note_rivals(rivals, head) + note_chance(chosen, options.starts)
+    return Solution(w, threshold, torch.full_like(threshold, SLOPE), history, signals, notes, stability=stability)
 
 
 def find_rivals(found: list[Candidate]) -> list[Candidate]:
@@ -106,7 +108,10 @@ def find_rivals(found: list[Candidate]) -> list[Candidate]:
 
 
 def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch.Generator) -> list[Candidate]:
-    """The sets of directions at which several starts end, the likeliest first: z [P, R]; at which one does if none."""
+    """The sets of directions at which the starts end, the likeliest first: z [P, R].
+
+    With several ``ranks`` only those at which several starts end, if there are any.
+    """
     count = max(START_POSITIONS, START_PER_DIRECTION * options.detectors)
     some = z[torch.randperm(len(z), generator=generator)[:count].to(z.device)]
     found = []
@@ -117,8 +122,10 @@ def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch
         w, thresholds = discriminate(some, w, rank)
         found.append(improve(some, Candidate(w, thresholds, 0.0, rank), START_ROUNDS))
     kept = distinct(found)
-    again = [one for one in kept if one.times > 1]
-    return again or kept  # where some are found again, what one start ended at is chance
+    # likelihoods of different ranks do not compare well: small components of trained networks are far from normal, and a
+    # set that claims one by chance looks likely; but such sets are found once
+    again = [one for one in kept if one.times > 1] if len(ranks) > 1 else []
+    return again or kept
 
 
 def discriminate(z: Tensor, w: Tensor, rank: int) -> tuple[Tensor, Thresholds]:
@@ -195,6 +202,17 @@ def choose(
     return rivals[effects.index(max(effects))]
 
 
+def measure_stability(z: Tensor, one: Candidate, whitening: Whitening) -> Tensor:
+    """How alike each encoding direction is in two halves of the images: cosines [I]. z [P, R], images in random order.
+
+    Both halves begin at the same directions and relabel by themselves. Directions that positions do not determine, for
+    example of concepts that always come together, or of none, go different ways.
+    """
+    halves = (improve(half, one, STABILITY_ROUNDS) for half in z.tensor_split(2))
+    first, second = (F.normalize(whitening.backward.T @ dual_basis(half.w).double(), dim=0) for half in halves)
+    return (first * second).sum(0)
+
+
 def drop_background(z: Tensor, one: Candidate, kept: int) -> Candidate:
     """Leave out the detectors of positions without a concept: those that every other strength lowers."""
     u = z @ one.w
@@ -213,3 +231,12 @@ def note_rivals(rivals: list[Candidate], head: Head | None) -> tuple[str, ...]:
     said = "1 other set" if len(rivals) == 2 else f"{len(rivals) - 1} other sets"
     by = "those whose concepts the network uses most were taken" if head is not None else "pass a head to choose"
     return (f"the positions alone do not decide: {said} of directions explain them as well; {by}",)
+
+
+def note_chance(chosen: Candidate, starts: int) -> tuple[str, ...]:
+    """That no two of several starts ended at the same directions."""
+    if chosen.times > 1 or starts < ENOUGH_STARTS:
+        return ()
+    return (
+        f"only one of {starts} starts ended at these directions: they may be chance; the layer may hold fewer concepts",
+    )

@@ -54,7 +54,8 @@ def read_solution(
         effect = effect[order].cpu()
     encoding = encoding[:, order].float()
     fires, alone, used = (count[order].cpu() for count in (fires, alone, used))
-    report = describe(fires, alone, used, encoding.cpu(), positions, effect)
+    stability = None if solution.stability is None else solution.stability[: len(order)][order].cpu()
+    report = describe(fires, alone, used, encoding.cpu(), positions, effect, stability)
     report = mark_unresolved(report, None if solution.resolved is None else solution.resolved[order])
     return Directions(decoding[:, order].float(), threshold[order].float(), encoding, typical[:, order].float(), report)
 

@@ -43,6 +43,7 @@ class Solution:
 
     ``history``: the mean of every loss over the last tenth of each step's iterations, of the chosen start.
     ``signals`` [R, I]: joint encoding directions, if they are not to be the dual basis of v. ``notes``: see ``notes_``.
+    ``stability`` [I]: see :class:`~absence_plugins.methods.directions.DirectionReport`.
     ``resolved`` [I]: whether the positions suffice to tell the direction; None where that was not asked.
     """
 
@@ -53,3 +54,4 @@ class Solution:
     signals: Tensor | None = None
     notes: tuple[str, ...] = ()
     resolved: Tensor | None = None
+    stability: Tensor | None = None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Status = Literal["active", "inactive", "split", "unresolved"]
 INACTIVE_BELOW, INACTIVE_SHARE = 0.005, 0.1  # share of positions, of many directions a tenth of 1/I
 SPLIT_ABOVE = 0.7  # cosine of two encoding directions
+EVERYWHERE = 0.95  # of the positions
+STABLE = 0.97  # cosine in two halves; of right directions at least .99, down to 600 positions and up to noise of .2
 ALONE_BELOW = 0.1  # of the positions at which a detector fires
 
 
@@ -35,6 +37,8 @@ class DirectionReport(Result):
         n_positions: of the features.
         effect: per direction, how much a typical step along its encoding moves the head's logits (root mean square over
             images and classes, without what all classes share); None without a head. The largest comes first.
+        stability: ... the cosine of its encodings in two halves of the images, each relabelled by itself; None where the
+            recipe does not measure it. Well below 1: the positions do not determine the direction.
     """
 
     active_share: tuple[float, ...]
@@ -44,6 +48,7 @@ class DirectionReport(Result):
     groups: tuple[tuple[int, ...], ...]
     n_positions: int
     effect: tuple[float, ...] | None = None
+    stability: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
         lines = [
@@ -101,9 +106,15 @@ class DirectionReport(Result):
 
 
 def describe(
-    fires: Tensor, alone: Tensor, used: Tensor, encoding: Tensor, positions: int, effect: Tensor | None = None
+    fires: Tensor,
+    alone: Tensor,
+    used: Tensor,
+    encoding: Tensor,
+    positions: int,
+    effect: Tensor | None = None,
+    stability: Tensor | None = None,
 ) -> DirectionReport:
-    """Counts [I] of positions (firing, firing alone, behind the signal), encodings [D, I] and effects [I] as a report."""
+    """Counts [I] of positions (firing, firing alone, behind the signal), encodings [D, I] and what else is known [I]."""
     share = fires.double() / positions
     inactive = share < min(INACTIVE_BELOW, INACTIVE_SHARE / len(share))
     alike = encoding.T @ encoding > SPLIT_ABOVE
@@ -131,6 +142,7 @@ def describe(
         tuple(groups),
         positions,
         None if effect is None else tuple(effect.tolist()),
+        None if stability is None else tuple(stability.tolist()),
     )
 
 
@@ -159,4 +171,16 @@ def note_directions(report: DirectionReport, *, has_head: bool) -> tuple[str, ..
             f"directions that hardly ever fire alone: {', '.join(map(str, split))}; they read parts of what others read"
         )
     notes += [f"directions {', '.join(map(str, group))} split one concept" for group in report.groups]
+    everywhere = [i for i, share in enumerate(report.active_share) if share > EVERYWHERE]
+    if everywhere:
+        notes.append(
+            f"directions that fire at nearly all positions: {', '.join(map(str, everywhere))}; they tell nothing apart"
+        )
+    unstable = {i: cosine for i, cosine in enumerate(report.stability or ()) if not cosine >= STABLE}
+    if unstable:
+        which = ", ".join(f"{i} (cosine {cosine:.2f})" for i, cosine in unstable.items())
+        notes.append(
+            f"directions that differ between two halves of the images: {which}; the positions do not determine them: too "
+            "few, too noisy, more concepts than dimensions, or no such concept"
+        )
     return tuple(notes)
