@@ -25,7 +25,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def recovered(seed: int, **setting: Any) -> Recovery:
     data = synthetic_directions(seed, **setting)
-    return recovery(data, DirectionPairs(data.encoding.shape[1]).fit(data.features, data.head))
+    return recovery(data, DirectionPairs(data.encoding.shape[1], starts=16).fit(data.features, data.head))
 
 
 HARD: list[dict[str, Any]] = [{"frequencies": 0.8}, {"overlap": 0.2}, {"frequencies": (67, 22, 11)}, {"scales": 100.0}]
