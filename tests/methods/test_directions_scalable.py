@@ -80,6 +80,15 @@ def test_where_positions_are_too_few_the_missing_are_said_and_the_found_are_righ
     assert float(best[resolved].min()) > 0.9
 
 
+def test_sources_beyond_the_wanted_ones_keep_their_positions(data: SyntheticDirections, pairs: DirectionPairs) -> None:
+    fewer = DirectionPairs(9).fit(data.features)
+    assert any("resolve 10 one-sided sources" in note for note in fewer.notes_)
+    cosines = fewer.encoding.T @ pairs.encoding
+    assert float(cosines.amax(1).min()) > 0.99
+    before = pairs.transform(data.features)[..., cosines.argmax(1)] > 0.5
+    assert float(((fewer.transform(data.features) > 0.5) == before).double().mean()) > 0.99
+
+
 def test_noise_without_sources_resolves_nothing() -> None:
     z = torch.randn(3000, 6, generator=torch.Generator().manual_seed(0))
     assert find_sources(Sample.split(z), 6, 0).count == 0

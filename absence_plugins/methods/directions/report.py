@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Status = Literal["active", "inactive", "split", "unresolved"]
-INACTIVE_BELOW, INACTIVE_SHARE = 0.005, 0.1  # share of positions, of many directions a tenth of 1/I
+INACTIVE_BELOW = 0.005  # share of positions
 SPLIT_ABOVE = 0.7  # cosine of two encoding directions
 EVERYWHERE = 0.95  # of the positions
 STABLE = 0.97  # cosine in two halves; of right directions at least .99, down to 600 positions and up to noise of .2
@@ -30,7 +30,7 @@ class DirectionReport(Result):
         active_share: per direction, the share of positions at which its detector fires (y > 0.5).
         exclusive_share: ... at which it fires alone.
         n_signal: ... the number of positions that its encoding direction is estimated from.
-        status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions (of more than 20 directions: 10 % of 1/I); ``"split"``: reads a part
+        status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions; ``"split"``: reads a part
             of what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a
             cosine above 0.7 with another's; ``"unresolved"``: too few positions to tell the direction.
         groups: the directions whose encodings are alike, as tuples of numbers.
@@ -116,7 +116,7 @@ def describe(
 ) -> DirectionReport:
     """Counts [I] of positions (firing, firing alone, behind the signal), encodings [D, I] and what else is known [I]."""
     share = fires.double() / positions
-    inactive = share < min(INACTIVE_BELOW, INACTIVE_SHARE / len(share))
+    inactive = share < INACTIVE_BELOW
     alike = encoding.T @ encoding > SPLIT_ABOVE
     alike &= ~(inactive[:, None] | inactive[None, :])
     groups: list[tuple[int, ...]] = []
@@ -147,10 +147,20 @@ def describe(
 
 
 def mark_unresolved(report: DirectionReport, resolved: Tensor | None) -> DirectionReport:
-    """The report with the status of directions that the data do not resolve; resolved [I] bool, None for all."""
+    """The report with the status of directions that the data do not resolve; resolved [I] bool, None where not asked.
+
+    A resolved one that fires anywhere is no "inactive" one, however rare it is.
+
+    >>> report = DirectionReport((0.3, 0.2), (0.3, 0.2), (9, 9), ("active", "active"), (), 30)
+    >>> mark_unresolved(report, torch.tensor([True, False])).status
+    ('active', 'unresolved')
+    """
     if resolved is None:
         return report
-    status = [one if known else "unresolved" for one, known in zip(report.status, resolved.tolist(), strict=True)]
+    status: list[Status] = []
+    for one, share, known in zip(report.status, report.active_share, resolved.tolist(), strict=True):
+        rare = one == "inactive" and share > 0
+        status.append(("active" if rare else one) if known else "unresolved")
     return replace(report, status=tuple(status))
 
 

@@ -65,14 +65,20 @@ def scalable(
     total = EXPECTED_PASSES * POLISH_ROUNDS + ROUNDS + HALF_ROUNDS + RELABELS * RELABEL_ROUNDS
     with torch.no_grad(), tqdm(total=total, desc="directions", disable=not options.progress) as bar:
         say_fit(bar, lambda: estimate_seconds(positions, options.n_directions, total))
-        work = _Work(positions, options, checkpoint, bar.update)
+
+        def tick() -> None:
+            if bar.n >= bar.total:  # a search takes as many passes as find something
+                bar.total += POLISH_ROUNDS
+            bar.update()
+
+        work = _Work(positions, options, checkpoint, tick)
         ranked = work.keep("ranked", work.rank)
         made = work.keep("detectors", lambda: work.make_detectors(Ranked(**ranked)))
-        bar.total = bar.n  # how many passes a search takes is not known before
-    found, kept = ranked["resolved"][: options.n_directions], options.n_directions
-    thresholds = Thresholds(made["threshold"], made["typical"])
+        bar.total = bar.n
+    kept = options.n_directions
+    thresholds = Thresholds(made["threshold"][:kept], made["typical"][:kept])
     slope = SHARPNESS / (thresholds.typical - thresholds.threshold).clamp(min=1e-3)
-    notes = note_resolution(int(found.sum()), kept)
+    notes = note_resolution(int(ranked["resolved"].sum()), kept)
     if options.background != "none":
         notes += (f"background={options.background!r} has no effect on so many directions",)
     images = features.batch(
@@ -87,18 +93,22 @@ def scalable(
         measure_losses(images, whitening, decoding, signals, None, options),
         signals=signals,
         notes=notes,
-        resolved=found.bool(),
+        resolved=ranked["resolved"][:kept].bool(),
     )
 
 
 def note_resolution(resolved: int, wanted: int) -> tuple[str, ...]:
-    """What to say where the data do not resolve all directions.
+    """What to say where the data resolve fewer directions than are wanted, or more.
 
     >>> note_resolution(3, 3), note_resolution(30, 64)[0][:58]
     ((), 'these positions resolve 30 of the 64 directions: the other')
     """
     if resolved == wanted:
         return ()
+    if resolved > wanted:
+        return (
+            f"these positions resolve {resolved} one-sided sources; the directions are the {wanted} most one-sided",
+        )
     return (
         f"these positions resolve {resolved} of the {wanted} directions: the others are not one-sided, or not "
         "the same in both halves of the images; do not trust them, pass more images, or "
@@ -185,14 +195,18 @@ class _Work:
         return (nearest[0] * nearest[1]).sum(0).abs()
 
     def make_detectors(self, ranked: Ranked) -> dict[str, Tensor]:
-        """Thresholds of the resolved directions, relabelled; the others get one by themselves, and no say."""
-        wanted = self.options.n_directions
-        w, count = ranked.w, int(ranked.resolved[:wanted].sum())
-        rest = w[:, count:wanted]
+        """Thresholds of all resolved directions, relabelled; the others that are wanted get one by themselves, and no say.
+
+        Resolved ones beyond the wanted number take part, so that their positions are not given to others.
+        """
+        w, count = ranked.w, int(ranked.resolved.sum())
+        used = max(count, self.options.n_directions)
+        rest = w[:, count:used]
+        found = Thresholds(w.new_zeros(0), w.new_zeros(0))
         if count:
             found = self.fit(w, count)
             for _ in range(RELABELS):
-                known = torch.cat([w[:, :count], w[:, wanted:]], 1)
+                known = torch.cat([w[:, :count], w[:, used:]], 1)
 
                 def label(z: Tensor, w: Tensor = w, found: Thresholds = found) -> Tensor:
                     return found.label(z @ w[:, :count])
@@ -200,8 +214,6 @@ class _Work:
                 known = relabel(self.positions, known, label, rounds=RELABEL_ROUNDS, tick=self.tick)
                 w = torch.cat([known[:, :count], rest, known[:, count:]], 1)
                 found = self.fit(w, count)
-        else:
-            found = Thresholds(w.new_zeros(0), w.new_zeros(0))
         if rest.shape[1]:
             alone = start_thresholds(sum_over(count_values(z @ rest) for z in self.positions))
             found = Thresholds(*(torch.cat(parts) for parts in zip(_pair(found), _pair(alone), strict=True)))
