@@ -1,4 +1,4 @@
-"""The best linear detectors of synthetic concepts, made with the truth: the yardstick of what can be recovered."""
+"""Least-squares detectors of synthetic concepts, made with the truth: the yardstick of what can be recovered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from absence_plugins.data.synthetic_directions import SyntheticDirections
 
 @dataclass(frozen=True, eq=False)
 class TruthDetectors:
-    """Linear detectors w . x > b that were made with the truth at hand: what no method can be asked to exceed by much.
+    """Linear detectors w . x > b that were made with the truth at hand.
 
     Attributes:
         decoding: [D, I], w, per standard deviation of each detector's value.
@@ -34,10 +34,11 @@ class TruthDetectors:
 
 @torch.no_grad()
 def truth_detectors(data: SyntheticDirections) -> TruthDetectors:
-    """The best linear detectors that know the truth, the yardstick of what can be recovered.
+    """Linear detectors that know the truth, the yardstick of what can be recovered.
 
     Of each concept two least-squares detectors are made, one of its strength and one of its presence, each with the
-    threshold that gives the highest IoU; the better one stays.
+    threshold that gives the highest IoU; the better one stays. A separator of the same labels can be slightly better
+    where there is noise: by .01 with 3 concepts in 16 dimensions and noise .1.
 
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
