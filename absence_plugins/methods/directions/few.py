@@ -114,18 +114,27 @@ def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch
     """
     count = max(START_POSITIONS, START_PER_DIRECTION * options.detectors)
     some = z[torch.randperm(len(z), generator=generator)[:count].to(z.device)]
-    found = []
-    for start in tqdm(range(options.starts), desc="directions", disable=not options.progress):
-        rank = ranks[start % len(ranks)]
-        w = torch.zeros(z.shape[1], options.detectors, dtype=z.dtype, device=z.device)
-        w[:rank] = F.normalize(kmeans(some[:, :rank], options.detectors, generator), dim=1).T
-        w, thresholds = discriminate(some, w, rank)
-        found.append(improve(some, Candidate(w, thresholds, 0.0, rank), START_ROUNDS))
+    turns = [ranks[start % len(ranks)] for start in range(options.starts)]
+    found = [
+        start_at(some, rank, options, generator)
+        for rank in tqdm(turns, desc="directions", disable=not options.progress)
+    ]
     kept = distinct(found)
-    # likelihoods of different ranks do not compare well: small components of trained networks are far from normal, and a
-    # set that claims one by chance looks likely; but such sets are found once
-    again = [one for one in kept if one.times > 1] if len(ranks) > 1 else []
-    return again or kept
+    if len(ranks) == 1:
+        return kept
+    # Likelihoods of different ranks do not compare well: small components of trained networks are far from normal, and a
+    # set that claims one by chance looks likely. But such a set is found once.
+    if kept[0].times == 1:
+        kept = distinct(kept + [start_at(some, kept[0].rank, options, generator) for _ in range(options.starts)])
+    return [one for one in kept if one.times > 1] or kept
+
+
+def start_at(z: Tensor, rank: int, options: Options, generator: torch.Generator) -> Candidate:
+    """Where one start ends, in the first ``rank`` coordinates of z [P, R]."""
+    w = torch.zeros(z.shape[1], options.detectors, dtype=z.dtype, device=z.device)
+    w[:rank] = F.normalize(kmeans(z[:, :rank], options.detectors, generator), dim=1).T
+    w, thresholds = discriminate(z, w, rank)
+    return improve(z, Candidate(w, thresholds, 0.0, rank), START_ROUNDS)
 
 
 def discriminate(z: Tensor, w: Tensor, rank: int) -> tuple[Tensor, Thresholds]:

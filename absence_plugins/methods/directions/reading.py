@@ -52,12 +52,16 @@ def read_solution(
         effect = measure_effects(head, images, images.double() @ decoding - threshold, encoding * step)
         order = effect.argsort(descending=True, stable=True)
         effect = effect[order].cpu()
-    encoding = encoding[:, order].float()
+    encoding = encoding[:, order]
     fires, alone, used = (count[order].cpu() for count in (fires, alone, used))
     stability = None if solution.stability is None else solution.stability[: len(order)][order].cpu()
-    report = describe(fires, alone, used, encoding.cpu(), positions, effect, stability)
+    spread = whitening.backward.norm(dim=0).clamp(min=1e-12)  # of each feature: large ones make all directions alike
+    alike = F.normalize(encoding / spread[:, None], dim=0).float()
+    report = describe(fires, alone, used, alike.cpu(), positions, effect, stability)
     report = mark_unresolved(report, None if solution.resolved is None else solution.resolved[order])
-    return Directions(decoding[:, order].float(), threshold[order].float(), encoding, typical[:, order].float(), report)
+    return Directions(
+        decoding[:, order].float(), threshold[order].float(), encoding.float(), typical[:, order].float(), report
+    )
 
 
 class _Detectors:

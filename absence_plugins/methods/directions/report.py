@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Status = Literal["active", "inactive", "split", "unresolved"]
 INACTIVE_BELOW = 0.005  # share of positions
-SPLIT_ABOVE = 0.7  # cosine of two encoding directions
+SPLIT_ABOVE = 0.7  # cosine of two encoding directions, in standard deviations of the features
 EVERYWHERE = 0.95  # of the positions
 STABLE = 0.97  # cosine in two halves; of right directions at least .99, down to 600 positions and up to noise of .2
 ALONE_BELOW = 0.1  # of the positions at which a detector fires
@@ -32,7 +32,8 @@ class DirectionReport(Result):
         n_signal: ... the number of positions that its encoding direction is estimated from.
         status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions; ``"split"``: reads a part
             of what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a
-            cosine above 0.7 with another's; ``"unresolved"``: too few positions to tell the direction.
+            cosine above 0.7 with another's (in standard deviations of the features); ``"unresolved"``: too few positions
+            to tell the direction.
         groups: the directions whose encodings are alike, as tuples of numbers.
         n_positions: of the features.
         effect: per direction, how much a typical step along its encoding moves the head's logits (root mean square over
