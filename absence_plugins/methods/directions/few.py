@@ -94,6 +94,8 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     history = measure_losses(images, whitening, (SLOPE * w, SLOPE * threshold), signals, head, options)
     history["log_likelihood"] = log_likelihood(z, w, threshold)
     notes = note_rivals(rivals, head) + note_chance(chosen, options.starts)
+    if options.background == "virtual":
+        notes += ("background='virtual' has no effect: positions without a concept are allowed for anyway",)
     return Solution(w, threshold, torch.full_like(threshold, SLOPE), history, signals, notes, stability=stability)
 
 
