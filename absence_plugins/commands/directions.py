@@ -194,7 +194,8 @@ def _fit_pairs(
     if keeper is not None and is_fitted:
         pairs = DirectionPairs.load(keeper.folder / "pairs")
     else:
-        pairs.fit(features, head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None)
+        head = head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None
+        pairs.fit(features, head, checkpoint=None if keeper is None else keeper.folder / "fit")
     if keeper is None:
         return pairs, features, None
     if not is_fitted:

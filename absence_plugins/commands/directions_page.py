@@ -179,7 +179,7 @@ def _table(shown: Sequence[_Shown], texts: Texts) -> Table:
         if one.own:
             number, effect = one.own[0]
             more = f" and {len(one.own) - 1} more" if len(one.own) > 1 else ""
-            cells = [f"{texts.name_output(number)}{more}", f"{effect.effect:+.2f}"]
+            cells = [f"{texts.name_output(number)}{more}", f"{effect.effect:+.2g}"]
             cells += [f"{100 * check.raised_share:.0f} %" for check in one.checks]
             cells += ["no room"] * (4 - len(cells))
         rows.append((one.entry.name, *cells))
