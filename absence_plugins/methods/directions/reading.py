@@ -71,6 +71,7 @@ class _Detectors:
         self.whitening = whitening
         self.v, self.t = solution.v[:, :kept].double(), solution.t[:kept].double()
         self.slope = solution.slope[:kept].double()
+        self.ignored = None if solution.resolved is None else ~solution.resolved  # their firing is no other concept
 
     def __call__(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """Whitened positions [P, R] and logits [P, I] of features [n, H, W, D]."""
@@ -84,7 +85,7 @@ def _count(source: Features, detectors: _Detectors) -> tuple[Tensor, Tensor, Ten
     fires, alone, total, above = zero.long(), zero.long(), zero, zero
     for chunk in chunks(source):
         _, z = detectors(chunk)
-        fires, alone = fires + (z > 0).sum(0), alone + selected(z, "exclusive").sum(0)
+        fires, alone = fires + (z > 0).sum(0), alone + selected(z, "exclusive", detectors.ignored).sum(0)
         total, above = total + z.sum(0), above + z.relu().sum(0)
         positions += len(z)
     silent = (total - above) / (positions - fires).clamp(min=1)
