@@ -18,6 +18,20 @@ from absence_plugins.methods.identity import digest_of
 Wanted = Explained | Layer  # a Layer stands for all of its units
 
 
+def as_list(outputs: Sequence[Wanted] | Wanted | None) -> Any:
+    """One output as a list of it; anything else itself."""
+    return [outputs] if isinstance(outputs, (Unit, Direction, Output, Layer, int)) else outputs
+
+
+def is_per_sample(output: Wanted) -> bool:
+    """Whether an output is chosen for each sample of the data.
+
+    >>> is_per_sample(Logit([2, 0])), is_per_sample(Logit(2))
+    (True, False)
+    """
+    return isinstance(output, Output) and output.of_samples(torch.zeros(0, dtype=torch.long)) is not output
+
+
 class ExplainedOutputs:
     """Features of a layer -> the outputs asked for, [n, K].
 
@@ -31,7 +45,7 @@ class ExplainedOutputs:
     """
 
     def __init__(self, head: Head, outputs: Sequence[Wanted] | Wanted | None) -> None:
-        given: Any = [outputs] if isinstance(outputs, (Unit, Direction, Output, Layer, int)) else outputs
+        given = as_list(outputs)
         if given is not None and not len(given):
             raise ValueError("outputs is empty; name classes or units, or pass None for all classes")
         self.head = head

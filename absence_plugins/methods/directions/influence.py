@@ -28,7 +28,7 @@ from absence_plugins.methods.directions.effects import (
     step_effects,
 )
 from absence_plugins.methods.directions.estimate import EffectsBar
-from absence_plugins.methods.directions.explained import ExplainedOutputs, Wanted
+from absence_plugins.methods.directions.explained import ExplainedOutputs, Wanted, as_list, is_per_sample
 from absence_plugins.methods.directions.heads import Head, head_of, layer_of
 from absence_plugins.methods.directions.inputs import (
     batches_of,
@@ -222,7 +222,8 @@ def influence(
         channels_last: as in ``fit_model``.
         prefix_tokens: as in ``fit_model``: these tokens, and those that an attention mask leaves out, do not move.
         groups: [N] integers or strings, equal for images that are not independent (crops, frames, patients): in
-            ``"step"`` they change signs together, so p is of the groups.
+            ``"step"`` they change signs together, so p is of the groups. In the order of the data set, in which a
+            loader must then read.
         progress: show progress bars, and before long work how long it takes.
         checkpoint: a folder that keeps the images' effects: the same call resumes from them after a kill, and its
             result is bit-identical. Only data in a fixed order can be resumed.
@@ -248,7 +249,9 @@ def influence(
     for name, value, known in (("test", test, ("step", "rcav")), ("correction", correction, ("bh", "bonferroni"))):
         check_choice(name, value, known)
     check_integer("n_permutations", n_permutations)
-    check_readable_again(dataset, in_order=checkpoint is not None)
+    chosen = any(is_per_sample(one) for one in as_list(outputs) or ())
+    ordered = (("groups=", groups is not None), ("checkpoint=", checkpoint is not None), ("outputs per sample", chosen))
+    check_readable_again(dataset, [name for name, is_given in ordered if is_given])
     if groups is not None:
         images = count_samples(dataset)
         if test == "rcav" or images is None:

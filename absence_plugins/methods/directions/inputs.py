@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from absence_plugins.core.reading import plain_model
 from absence_plugins.methods.identity import Identity, digest_of, identify_data
 
 Inputs = Tensor | Mapping[str, Tensor]
+BATCHES = (type(None), torch.utils.data.BatchSampler)  # of a loader whose sampler says the order
 MASK = "attention_mask"  # 1 where a token is read, 0 where it pads the text
 
 
@@ -102,10 +103,31 @@ def count_samples(dataset: Any) -> int | None:
     """
     if isinstance(dataset, (Tensor, Mapping)):
         return count_rows(dataset)
-    held = dataset.dataset if isinstance(dataset, torch.utils.data.DataLoader) else dataset
-    if hasattr(held, "__len__") and (held is not dataset or not hasattr(dataset, "batch_size")):
-        return len(held)
-    return None
+    if isinstance(dataset, torch.utils.data.DataLoader):
+        return _count_in_loader(dataset)
+    return len(dataset) if hasattr(dataset, "__len__") and not hasattr(dataset, "batch_size") else None
+
+
+def _count_in_loader(loader: torch.utils.data.DataLoader[Any]) -> int | None:
+    """How many samples a loader yields, which may be fewer than its data set holds; None: its items may be batches."""
+    if loader.batch_sampler is None:
+        return None
+    if isinstance(loader.dataset, torch.utils.data.IterableDataset) or type(loader.batch_sampler) not in BATCHES:
+        held = loader.dataset
+    else:
+        held = _sampler_of(loader)
+    count = len(held) if hasattr(held, "__len__") else None
+    if count is not None and loader.batch_size and loader.drop_last:
+        count -= count % loader.batch_size
+    return count
+
+
+def _sampler_of(loader: torch.utils.data.DataLoader[Any]) -> Any:
+    """What orders a loader's samples: its sampler, or a batch sampler of the user's own."""
+    batches = loader.batch_sampler
+    if type(batches) not in BATCHES:
+        return batches
+    return loader.sampler if batches is None else batches.sampler  # type: ignore[attr-defined]
 
 
 def identify_inputs(dataset: Any, probe: Inputs) -> Identity:
@@ -118,18 +140,25 @@ def identify_inputs(dataset: Any, probe: Inputs) -> Identity:
     return own | identify_data(held) if hasattr(held, "__len__") and not isinstance(held, Mapping) else own
 
 
-def check_readable_again(dataset: Any, *, in_order: bool) -> None:
-    """Reject what can be read once only, and with ``in_order`` a loader that shuffles.
+def check_readable_again(dataset: Any, in_order: Sequence[str]) -> None:
+    """Reject what can be read once only; for the options ``in_order`` also a loader that has an order of its own.
 
     Raises:
         TypeError, ValueError: with the remedy.
     """
     if isinstance(dataset, Iterator):
         raise TypeError("dataset is an iterator, which can be read only once; pass a tensor, a data set or a loader")
-    sampler = getattr(dataset, "sampler", None)
-    if in_order and isinstance(sampler, torch.utils.data.RandomSampler):
+    if not in_order or not isinstance(dataset, torch.utils.data.DataLoader):
+        return
+    if isinstance(dataset.dataset, torch.utils.data.IterableDataset):
+        return
+    sampler = _sampler_of(dataset)
+    if not isinstance(sampler, torch.utils.data.SequentialSampler):
+        how = "shuffles" if isinstance(sampler, torch.utils.data.RandomSampler) else "has a sampler of its own"
         raise ValueError(
-            "the loader shuffles, so kept effects cannot be told apart; pass DataLoader(..., shuffle=False)"
+            f"the loader {how} ({type(sampler).__name__}), but {' and '.join(in_order)} need the samples in the order "
+            "of the data set; pass DataLoader(dataset, shuffle=False), of some samples with "
+            "torch.utils.data.Subset(dataset, numbers) as its data set"
         )
 
 
