@@ -16,7 +16,9 @@ ABSENT, PRESENT = (0.0, 2.5), (2.5, 5.0)  # published: a concept's signal where 
 DISTRACTION, CONSTANT = 5.0, 10.0
 SPREAD = 1.25  # of half-normal strengths, before the threshold of presence is added
 STRENGTHS = ("uniform", "half-normal")
+PRESENCES = ("one", "independent")
 Strengths = Literal["uniform", "half-normal"]
+Frequencies = Literal["equal", "zipf"] | float | Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class SyntheticDirections:
         present: [N, H, W, I] bool, where each concept is.
         signal_values: [N, H, W, I], a: 0 to 2.5 where a concept is missing, above 2.5 where it is there.
         encoding: [D, I], the true encoding directions c S, unit norm.
-        decoys: [D, J], directions of the decoy concepts (J is 0 or I), present as often but ignored by the labels.
+        decoys: [D, J], directions of the decoy concepts (J is 0 or I), present as often as the concepts, in pairs of
+            their own, but ignored by the labels.
         decoys_present: [N, H, W, J] bool.
         head: features [n, H, W, D] to class logits [n, C]: average over positions, then a trained linear layer.
         accuracy: the head's, on ``features``.
@@ -86,7 +89,7 @@ def synthetic_directions(
     images: int = 3000,
     decoys: bool = False,
     overlap: float = 0.0,
-    frequencies: Literal["equal", "zipf"] | float | Sequence[float] = "equal",
+    frequencies: Frequencies = "equal",
     strengths: Strengths = "uniform",
     scales: float = 1.0,
     noise: float = 0.0,
@@ -105,7 +108,8 @@ def synthetic_directions(
         concepts: I, at least 2.
         distractors: columns of D.
         images: N.
-        decoys: I further concepts of the same structure, which the labels, so the head, ignore.
+        decoys: I further concepts with the same overlap, frequencies and background, in the images of other pairs,
+            chosen at random; the labels, so the head, ignore them.
         overlap: share of positions with two different concepts, to the nearest position.
         frequencies: of the pairs (0, 1), (0, 2), ..., (1, 2), ..., to the nearest image. ``"equal"``; ``"zipf"``, in
             proportion to the product of 1/rank of the two concepts; one number, the share of the first pair, the
@@ -119,7 +123,7 @@ def synthetic_directions(
 
     Raises:
         ValueError: fewer than two concepts, fewer images than classes, shares outside [0, 1] or more than 1 in all,
-            a number of frequencies other than that of the pairs, scales below 1.
+            a number of frequencies other than that of the pairs, scales below 1, noise below 0, NaN or infinite numbers.
 
     Example:
         >>> synthetic_directions(images=30)
@@ -131,18 +135,22 @@ def synthetic_directions(
     pairs = torch.tensor(list(combinations(range(concepts), 2)))
     if concepts < 2 or images < len(pairs):
         raise ValueError(f"concepts={concepts} must be at least 2, images={images} at least one per pair of concepts")
-    _check(overlap, background, strengths, scales)
+    _check(overlap, background, strengths, scales, noise)
     draw = _Draw(torch.Generator().manual_seed(seed), strengths)
     encoding, ignored, distraction = (
         F.normalize(draw.normal(dimensions, count), dim=0) for count in (concepts, concepts * decoys, distractors)
     )
     labels = torch.arange(images) % len(pairs)
     if frequencies != "equal":
-        labels = draw.shuffled(_share_out(_read_frequencies(frequencies, pairs), images))
+        zipf = (1 / (pairs + 1).double()).prod(1)
+        labels = draw.shuffled(_share_out(_read_weights(frequencies, zipf, "pair of concepts"), images))
     order = draw.uniform(0, 1, images, 2).argsort(1)
     first = pairs[labels].gather(1, order)
     present = draw.presence(first, concepts, overlap, background)  # [N, 2, I]
-    decoys_present = F.one_hot(draw.integers(concepts, images, 2), concepts).bool()[..., : ignored.shape[1]]
+    # drawn in any case, so that data without decoys keep their bits: another image's pair, in either order
+    mixed = draw.integers(2**27, images, 2)
+    swapped = pairs[labels[mixed[:, 0].argsort()]].gather(1, torch.stack([mixed[:, 1] % 2, 1 - mixed[:, 1] % 2], 1))
+    decoys_present = draw.presence(swapped, concepts, overlap, background) if decoys else present[..., :0]
     values = draw.levels(present)
     features = values @ encoding.T + draw.levels(decoys_present) @ ignored.T + CONSTANT
     features = draw.disturbed(features, distraction, noise)
@@ -165,12 +173,15 @@ def many_directions(
     images: int = 3000,
     width: int = 10,
     overlap: float = 0.0,
-    zipf: bool = False,
+    presence: Literal["one", "independent"] = "one",
+    frequencies: Frequencies = "equal",
     strengths: Strengths = "uniform",
     scales: float = 1.0,
     noise: float = 0.1,
 ) -> SyntheticDirections:
     """Many concepts in a wide layer: every position shows one concept, drawn by itself, and ``overlap`` of them two.
+
+    Or, with ``presence="independent"``, none, one or several, as in ordinary layers.
 
     Strengths, distractors, scales and noise as in :func:`synthetic_directions`. The head is the least-squares estimate
     of how often each concept occurs in an image, from the features averaged over positions: one logit per concept. An
@@ -184,14 +195,19 @@ def many_directions(
         images: N.
         width: positions per image; N times ``width`` positions in all.
         overlap: share of positions with two different concepts, to the nearest position.
-        zipf: concept number k occurs with frequency 1/(k + 1), not equally often; to the nearest position, before the
-            second concepts of overlaps, which are drawn equally often.
+        presence: ``"one"``; ``"independent"``: each concept is at a position or not whatever else is there; some
+            positions have none, and ``overlap`` must be 0.
+        frequencies: of the concepts. ``"equal"``: 1/I; ``"zipf"``: in proportion to 1/(k + 1) of number k; one number:
+            independent, of every concept, else the share of the first, the others have equal parts of the rest; or one
+            number per concept: independent, the frequency, from 0 to 1, else in proportion. Independent concepts are
+            drawn; else to the nearest position, before the second concepts of overlaps, which are drawn equally often.
         strengths: see :func:`synthetic_directions`.
         scales: see :func:`synthetic_directions`.
         noise: see :func:`synthetic_directions`.
 
     Raises:
-        ValueError: fewer than two concepts, fewer positions than concepts, shares outside [0, 1], scales below 1.
+        ValueError: fewer than two concepts, fewer positions than concepts, shares outside [0, 1], scales below 1, noise
+            below 0, NaN or infinite numbers, overlap of independent concepts.
 
     Example:
         >>> data = many_directions(concepts=16, dimensions=64, images=100, overlap=0.2)
@@ -199,15 +215,26 @@ def many_directions(
         SyntheticDirections(100 images of 10 positions, 64 dimensions, 16 concepts, head accuracy ...)
         >>> (data.present.sum(-1) == 2).double().mean()
         tensor(0.2000, dtype=torch.float64)
+        >>> data = many_directions(concepts=3, dimensions=16, presence="independent", frequencies=(0.8, 0.2, 0.1))
+        >>> data.present.double().mean((0, 1, 2)).round(decimals=1)
+        tensor([0.8000, 0.2000, 0.1000], dtype=torch.float64)
     """
     if concepts < 2 or images * width < concepts:
         raise ValueError(f"concepts={concepts} must be at least 2, images={images} x width={width} at least as many")
-    _check(overlap, 0.0, strengths, scales)
+    _check(overlap, 0.0, strengths, scales, noise)
+    if presence not in PRESENCES:
+        raise ValueError(f"presence={presence!r} must be one of {', '.join(PRESENCES)}")
+    if presence == "independent" and overlap:
+        raise ValueError(f"overlap={overlap} must be 0 with presence='independent': frequencies say what overlaps")
     draw = _Draw(torch.Generator().manual_seed(seed), strengths)
     encoding, distraction = (F.normalize(draw.normal(dimensions, n), dim=0) for n in (concepts, distractors))
-    frequency = 1 / torch.arange(1, concepts + 1).double() if zipf else torch.ones(concepts).double()
-    first = draw.shuffled(_share_out(frequency, images * width)).reshape(images, width)
-    present = draw.presence(first, concepts, overlap, 0.0)
+    zipf = 1 / torch.arange(1, concepts + 1).double()
+    if presence == "independent":
+        present = draw.uniform(0, 1, images, width, concepts) < _read_rates(frequencies, zipf)
+    else:
+        weights = _read_weights(frequencies, zipf, "concept")
+        first = draw.shuffled(_share_out(weights, images * width)).reshape(images, width)
+        present = draw.presence(first, concepts, overlap, 0.0)
     values = draw.levels(present)
     features = draw.disturbed(values @ encoding.T + CONSTANT, distraction, noise)
     scale = draw.scale(dimensions, scales)
@@ -274,7 +301,7 @@ class _Draw:
         return self.shuffled(torch.linspace(-0.5, 0.5, dimensions).mul(math.log(factor)).exp())
 
 
-def _check(overlap: float, background: float, strengths: str, scales: float) -> None:
+def _check(overlap: float, background: float, strengths: str, scales: float, noise: float) -> None:
     for name, share in (("overlap", overlap), ("background", background)):
         if not 0 <= share <= 1:
             raise ValueError(f"{name}={share} must be a share between 0 and 1")
@@ -284,25 +311,45 @@ def _check(overlap: float, background: float, strengths: str, scales: float) -> 
         raise ValueError(f"strengths={strengths!r} must be one of {', '.join(STRENGTHS)}")
     if not 1 <= scales < math.inf:
         raise ValueError(f"scales={scales} is the largest factor over the smallest; at least 1")
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise={noise} is a standard deviation; at least 0, and finite")
 
 
-def _read_frequencies(frequencies: str | float | Sequence[float], pairs: Tensor) -> Tensor:
-    """One weight per pair of concepts, [C] float64."""
-    if frequencies == "zipf":
-        return (1 / (pairs + 1).double()).prod(1)
-    if isinstance(frequencies, (int, float)):
-        rest = (1 - frequencies) / max(len(pairs) - 1, 1)
-        weights = torch.tensor([float(frequencies)] + [rest] * (len(pairs) - 1), dtype=torch.float64)
-    elif isinstance(frequencies, str):
+def _read_numbers(frequencies: Frequencies, count: int, each: str) -> Tensor:
+    """One share, [], or ``count`` numbers, [count]; float64, finite and at least 0."""
+    if isinstance(frequencies, str):
         raise ValueError(f"frequencies={frequencies!r} must be 'equal', 'zipf' or numbers")
-    else:
-        weights = torch.tensor([float(one) for one in frequencies], dtype=torch.float64)
-    if len(weights) != len(pairs) or not bool((weights >= 0).all() & (weights.sum() > 0)):
+    found = torch.as_tensor(frequencies, dtype=torch.float64)
+    fits = found.shape == (count,) or (not found.dim() and float(found) <= 1)
+    if not fits or not bool((found >= 0).all() & found.isfinite().all() & (found.sum() > 0)):
         raise ValueError(
-            f"frequencies={frequencies!r} must be a share between 0 and 1, or {len(pairs)} numbers of at least 0, one "
-            "per pair of concepts"
+            f"frequencies={frequencies!r} must be a share between 0 and 1, or {count} finite numbers of at least 0, one "
+            f"per {each}, and not all 0"
         )
-    return weights
+    return found
+
+
+def _read_weights(frequencies: Frequencies, zipf: Tensor, each: str) -> Tensor:
+    """One weight for each, [C] float64, in proportion to how often it occurs."""
+    if isinstance(frequencies, str) and frequencies in ("equal", "zipf"):
+        return zipf if frequencies == "zipf" else torch.ones_like(zipf)
+    found, count = _read_numbers(frequencies, len(zipf), each), len(zipf)
+    if found.dim():
+        return found
+    if count == 1 and found != 1:
+        raise ValueError(f"frequencies={frequencies} must be 1: there is one {each}, which all images show")
+    return torch.cat([found[None], ((1 - found) / max(count - 1, 1)).expand(count - 1)])
+
+
+def _read_rates(frequencies: Frequencies, zipf: Tensor) -> Tensor:
+    """How often each concept is present, [I], between 0 and 1."""
+    if isinstance(frequencies, str):
+        weights = _read_weights(frequencies, zipf, "concept")
+        return weights / weights.sum()
+    rates = _read_numbers(frequencies, len(zipf), "concept")
+    if float(rates.max()) > 1:
+        raise ValueError(f"frequencies={frequencies!r} must be between 0 and 1, as each concept is present by itself")
+    return rates.expand(len(zipf))
 
 
 def _share_out(weights: Tensor, count: int) -> Tensor:

@@ -76,9 +76,48 @@ def test_frequencies_are_those_of_the_pairs(frequencies: Any, counts: list[int])
 
 
 def test_zipf_of_many_concepts() -> None:
-    made = many_directions(0, dimensions=40, concepts=8, images=500, zipf=True)
+    made = many_directions(0, dimensions=40, concepts=8, images=500, frequencies="zipf")
     counts = made.present.flatten(0, 2).sum(0).double()
     assert torch.allclose(counts / counts[0], 1 / torch.arange(1, 9).double(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "rates"),
+    [
+        ("equal", [1 / 3] * 3),
+        ("zipf", [6 / 11, 3 / 11, 2 / 11]),
+        (0.3, [0.3] * 3),
+        (torch.tensor(0.3), [0.3] * 3),
+        ((0.8, 0.15, 0.0), [0.8, 0.15, 0.0]),
+    ],
+)
+def test_independent_concepts(frequencies: Any, rates: list[float]) -> None:
+    made = many_directions(
+        0, dimensions=8, concepts=3, distractors=1, images=4000, presence="independent", frequencies=frequencies
+    )
+    present, wanted = made.present.flatten(0, 2).double(), torch.tensor(rates).double()
+    assert torch.allclose(present.mean(0), wanted, atol=0.01)
+    together = present.T @ present / len(present) - torch.outer(wanted, wanted)
+    assert float(together.fill_diagonal_(0).abs().max()) < 0.01
+    assert float((present.sum(1) == 0).double().mean()) == pytest.approx(float((1 - wanted).prod()), abs=0.01)
+    assert bool(((made.signal_values > 2.5) == made.present).all())
+
+
+def test_one_number_is_the_share_of_the_first_concept() -> None:
+    made = many_directions(0, dimensions=8, concepts=4, images=100, frequencies=torch.tensor(0.7))
+    assert made.present.flatten(0, 2).sum(0).tolist() == [700, 100, 100, 100]
+
+
+def test_decoys_are_as_often_and_as_concepts_are() -> None:
+    options: dict[str, Any] = {"images": 3000, "frequencies": (67, 22, 11), "overlap": 0.1, "background": 0.2}
+    made = synthetic_directions(2, decoys=True, **options)
+    assert synthetic_directions(2, **options).decoys_present.shape == (3000, 1, 2, 0)
+    concepts, decoys = made.present.flatten(0, 2).double(), made.decoys_present.flatten(0, 2).double()
+    assert torch.allclose(concepts.mean(0), decoys.mean(0), atol=0.02)
+    assert decoys.sum(1).long().bincount().tolist() == concepts.sum(1).long().bincount().tolist()
+    assert float((concepts.T @ decoys / len(decoys) - torch.outer(concepts.mean(0), decoys.mean(0))).abs().max()) < 0.02
+    plainly = synthetic_directions(2, images=900, decoys=True).decoys_present[:, 0]
+    assert not bool(plainly.all(1).any())  # never at both positions of an image, as a concept
 
 
 def test_scales_multiply_the_features_and_nothing_else() -> None:
@@ -173,6 +212,13 @@ def test_thresholds_by_trying_all() -> None:
         {"frequencies": "rare"},
         {"strengths": "normal"},
         {"scales": 0.5},
+        {"frequencies": (torch.inf, 1, 1)},
+        {"frequencies": (torch.nan, 1, 1)},
+        {"frequencies": (0, 0, 0)},
+        {"frequencies": 0.8, "concepts": 2},
+        {"noise": -1.0},
+        {"noise": torch.nan},
+        {"scales": torch.nan},
     ],
 )
 def test_arguments_that_are_rejected(bad: dict[str, Any]) -> None:
@@ -180,7 +226,21 @@ def test_arguments_that_are_rejected(bad: dict[str, Any]) -> None:
         synthetic_directions(0, **bad)
 
 
-@pytest.mark.parametrize("bad", [{"concepts": 1}, {"images": 2, "width": 3}, {"overlap": -1.0}, {"scales": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"concepts": 1},
+        {"images": 2, "width": 3},
+        {"overlap": -1.0},
+        {"scales": 0.0},
+        {"noise": torch.inf},
+        {"presence": "two"},
+        {"presence": "independent", "overlap": 0.1},
+        {"presence": "independent", "frequencies": (1.5, 0.5), "concepts": 2},
+        {"presence": "independent", "frequencies": (0.5, 0.5), "concepts": 3},
+        {"frequencies": "rare"},
+    ],
+)
 def test_arguments_of_many_concepts_that_are_rejected(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"at least|between"):
+    with pytest.raises(ValueError, match=r"at least|between|must be"):
         many_directions(0, **bad)

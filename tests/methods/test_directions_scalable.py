@@ -71,7 +71,7 @@ def test_the_same_bits_from_memory_from_disk_and_again(
 
 
 def test_where_positions_are_too_few_the_missing_are_said_and_the_found_are_right() -> None:
-    made = many_directions(concepts=24, dimensions=40, distractors=2, images=200, zipf=True)
+    made = many_directions(concepts=24, dimensions=40, distractors=2, images=200, frequencies="zipf")
     pairs = DirectionPairs(24).fit(made.features)
     resolved = [i for i, status in enumerate(pairs.report_.status) if status != "unresolved"]
     assert 0 < len(resolved) < 24
@@ -201,7 +201,7 @@ def test_long_fits_say_so_before_the_work(
 
 @pytest.mark.slow
 def test_sixty_four_concepts_of_very_different_frequencies() -> None:
-    made = many_directions(concepts=64, overlap=0.2, zipf=True, scales=10)
+    made = many_directions(concepts=64, overlap=0.2, frequencies="zipf", scales=10)
     pairs = DirectionPairs(64).fit(made.features)
     found, truth = recovery(made, pairs), truth_detectors(made)
     assert min(found.cosine) > 0.95

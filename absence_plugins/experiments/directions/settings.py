@@ -67,7 +67,7 @@ SETTINGS: dict[str, Setting] = {
         _large(32, "dimensions", dimensions=64, methods=_BRIEF),
         _large(32, "dimensions", dimensions=128, methods=_BRIEF),
         _large(32, "dimensions", dimensions=256, methods=_BRIEF),
-        _large(64, words=", Zipf, scales x10", zipf=True, scales=10, methods=_BRIEF),
+        _large(64, words=", Zipf, scales x10", frequencies="zipf", scales=10, methods=_BRIEF),
         _large(128, words=", 20 % overlap, scales x10", overlap=0.2, scales=10, methods=_BRIEF),
         _large(400, words=", half-normal", overlap=0.0, strengths="half-normal", images=5000, methods=(OURS,)),
     )
