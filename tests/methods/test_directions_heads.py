@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from absence_plugins import Layer, Unit
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.methods.directions import (
     head_of,
@@ -81,3 +82,52 @@ def test_heads_resume_the_forward() -> None:
         head_of(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Identity()), "0")
     with pytest.raises(TypeError, match="example"):
         head_of(residual, "front", 3)
+
+
+class Rectified(nn.Module):
+    """A block that ends in a rectifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 3, 1), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x) + x)  # type: ignore[no-any-return]
+
+
+class Counting(nn.Module):
+    """Its forward remembers the number of samples, so that what lies in front runs on all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(2, 3, 1), Rectified(), Rectified()
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        samples = len(x)
+        return self.last(self.third(self.second(self.first(x))).mean((2, 3)).reshape(samples, 3))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("counting", [False, True])
+@pytest.mark.parametrize("images", [1, 5])
+def test_units_that_are_read_before_the_layer_are_rejected(counting: bool, images: int) -> None:
+    torch.manual_seed(0)
+    net = Counting().eval()
+    names = ("first", "second", "third")
+    if not counting:
+        net = nn.Sequential(net.first, net.second, net.third, nn.Flatten(), nn.Linear(12, 2)).eval()  # type: ignore[assignment]
+        names = ("0", "1", "2")
+    first, second, third = names
+    x = torch.randn(images, 2, 2, 2)
+    behind = Layer(second, side="output")
+    head = head_of(net, behind, x)
+    features = layer_features(net, behind, x)
+    for unit in (Unit(first, 0), Unit(second, 0), Unit(f"{second}.conv", 1), Unit(f"{second}.act", 1)):
+        with pytest.raises(ValueError, match=f"'{unit.layer}' does not lie behind layer '{second}'"):
+            head.read(features, [unit])
+    for unit in (Unit(third, 0), Unit(f"{third}.conv", 1), Unit(second, 2, side="output")):
+        assert torch.allclose(head.read(features, [unit])[1][0], unit.values(net, x), atol=1e-6)
+    within = head_of(net, second, x)  # in front of the rectifier: the block itself lies behind
+    features = layer_features(net, second, x)
+    for unit in (Unit(second, 0), Unit(f"{second}.act", 1), Unit(second, 2, side="output"), Unit(third, 0)):
+        assert torch.allclose(within.read(features, [unit])[1][0], unit.values(net, x), atol=1e-6)

@@ -118,7 +118,7 @@ class Head:
         self.shape = maps.shape
         self._channels = {layer: self.shape[1]}
         self._rest = _rest_of(plain_model(model), *watch.point)
-        features = to_positions(maps)
+        features = self._features = to_positions(maps)
         # what lies in front of the layer runs on one image, however many features there are; unless the
         # forward remembers the number of images
         self._alone = True
@@ -154,13 +154,11 @@ class Head:
         by default the example's.
 
         Raises:
-            ValueError: a unit that lies in front of the layer.
+            ValueError: a unit that is read before the layer, in the order of execution.
         """
         layers = [unit if isinstance(unit, Layer) else unit.at for unit in units]
         watches = {at: (at.watch(self.model), self._axes_of(at)) for at in dict.fromkeys(layers)}
-        if inputs is None:
-            inputs = each_tensor(self.example, lambda value: value.to(features.device))
-            inputs = inputs if self._alone else repeat_row(inputs, len(features))
+        inputs = self._inputs_for(features) if inputs is None else inputs
 
         def given(value: Tensor) -> Tensor:
             return self._value(features).to(value.dtype)
@@ -170,9 +168,6 @@ class Head:
                 stack.enter_context(watch)
             outputs, _ = run_scores(self.model, (inputs,), samples=len(features))
         maps = {at: axes.maps(watch.last()) for at, (watch, axes) in watches.items()}
-        for at, found in maps.items():
-            if len(found) != len(features):
-                raise ValueError(f"layer {at.name!r} does not lie behind layer {self.layer.name!r}")
         return outputs, [
             unit.reduced(maps[unit]) if isinstance(unit, Layer) else unit.select(maps[unit.at]) for unit in units
         ]
@@ -190,9 +185,39 @@ class Head:
                 with watch:
                     run_model(self.model, (self.example,))
                 value = watch.last()
-                self._known[layer] = layer.axes(self.model, watch, value, (self.example,))
-                self._channels[layer] = self._known[layer].maps(value).shape[1]
+                axes = layer.axes(self.model, watch, value, (self.example,))
+                self._check_behind(layer, axes, watch.point)
+                self._known[layer] = axes
+                self._channels[layer] = axes.maps(value).shape[1]
         return self._known[layer]
+
+    def _check_behind(self, layer: Layer, axes: Axes, point: tuple[nn.Module, str]) -> None:
+        """Reject a layer that is read before this one, by the order of execution in a forward with two samples.
+
+        ``point``: where the layer is read in the model as it is. A block whose output is given ends in no activation
+        any more, so that its value in front of the activation would be read behind it.
+        """
+        watch, early = layer.watch(self.model), 0
+        features = self._features.expand(2, *self._features.shape[1:])
+
+        def given(value: Tensor) -> Tensor:
+            nonlocal early
+            early = len(watch.values)
+            return self._value(features).to(value.dtype)
+
+        with replaced(self.layer.watch(self.model), given), watch:
+            run_model(self.model, (self._inputs_for(features),))
+        read = len(watch.values)
+        if read <= early or watch.point != point or len(axes.maps(watch.last())) != 2:
+            raise ValueError(
+                f"layer {layer.name!r} does not lie behind layer {self.layer.name!r}: it is read at the {point[1]} of "
+                f"{type(point[0]).__name__}, which steps there do not reach; name units of a later layer"
+            )
+
+    def _inputs_for(self, features: Tensor) -> Inputs:
+        """The example, for as many samples as what lies in front of the layer must run on."""
+        inputs = each_tensor(self.example, lambda value: value.to(features.device))
+        return inputs if self._alone else repeat_row(inputs, len(features))
 
     def _value(self, features: Tensor) -> Tensor:
         """Features as the layer holds them."""
