@@ -10,6 +10,7 @@ from torch import Tensor
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.directions.features import Features
 from absence_plugins.methods.directions.recipe import Head
+from absence_plugins.methods.directions.whitening import Whitening
 
 FEWEST_PER_DIRECTION = 20  # positions; rejected below
 RELIABLE_PER_DIRECTION = 100  # positions; measured: below it some encoding directions are wrong
@@ -33,8 +34,14 @@ def check_positions(features: Features, directions: int) -> None:
         )
 
 
-def check_rank(rank: int, directions: int) -> None:
-    """Raise for more directions than the features have dimensions: they are not identifiable."""
+def check_rank(whitening: Whitening, directions: int) -> None:
+    """Raise for more directions than the features have dimensions, or dimensions that are no noise."""
+    rank = whitening.rank
+    if directions > rank and whitening.noise:
+        raise ValueError(
+            f"n_directions={directions} is more than the {rank} components of the features that are no noise "
+            f"({whitening.noise} others are normally distributed and of one variance); ask for at most {rank}"
+        )
     if directions > rank:
         raise ValueError(
             f"n_directions={directions} is more than the rank of the features, {rank}; ask for at most {rank}: more "

@@ -29,7 +29,7 @@ from absence_plugins.methods.directions.resume import open_fit
 from absence_plugins.methods.directions.saving import FORMAT, load_pairs, save_pairs
 from absence_plugins.methods.directions.scalable import scalable
 from absence_plugins.methods.directions.signals import Signal
-from absence_plugins.methods.directions.whitening import Whitening, fit_whitening
+from absence_plugins.methods.directions.whitening import Whitening, fit_whitening, note_noise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ class DirectionPairs(Result):
     (``report_`` calls the others "unresolved"). Concepts may be correlated, unequally frequent, or at the same positions.
 
     Args:
-        n_directions: I, at least 2 and at most the rank of the features. Of more directions than concepts the extra
+        n_directions: I, at least 2 and at most the rank of the features without noise. Of more directions than concepts the extra
             ones stay inactive or split a concept; ``report_`` says which.
         background: what explains positions without any concept: ``"none"``, nothing; ``"virtual"``, a detector
             y_0 = prod (1 - y_i); ``"detectors"``, ``n_background`` further detectors that are then dropped.
@@ -208,7 +208,7 @@ class DirectionPairs(Result):
         # a head may draw random numbers; the user's state stays as it is
         with own_folder(checkpoint), torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
             whitening = fit_whitening(source)
-            check_rank(whitening.rank, self.options.detectors)
+            check_rank(whitening, self.options.detectors)
             if head is not None:
                 check_head(head, source)
             if self.recipe == "robust" and self.options.detectors > MOST:
@@ -221,7 +221,7 @@ class DirectionPairs(Result):
         self.decoding, self.threshold, self.encoding = found.decoding, found.threshold, found.encoding
         self.typical, self.report_, self.whitening_ = found.typical, found.report, whitening
         self.losses_ = solution.history
-        self.notes_ = note_directions(self.report_, has_head=head is not None) + solution.notes
+        self.notes_ = note_directions(self.report_, has_head=head is not None) + solution.notes + note_noise(whitening)
         return self
 
     def fit_model(

@@ -26,7 +26,7 @@ def save_pairs(pairs: DirectionPairs, folder: str | Path) -> Path:
     tensors = {name: getattr(pairs, name) for name in TENSORS}
     whitening = {f"whitening_{name}": getattr(pairs.whitening_, name) for name in WHITENING}
     write_tensors(folder / "pairs.safetensors", tensors | whitening)
-    write_json(folder / "pairs.json", pairs.to_dict())
+    write_json(folder / "pairs.json", pairs.to_dict() | {"noise": pairs.whitening_.noise})
     return folder
 
 
@@ -45,7 +45,7 @@ def load_pairs(kind: type[DirectionPairs], folder: str | Path) -> DirectionPairs
     for name in TENSORS:
         setattr(pairs, name, tensors[name])
     mean, forward, backward = (tensors[f"whitening_{name}"] for name in WHITENING)
-    pairs.whitening_ = Whitening(mean, forward, backward)
+    pairs.whitening_ = Whitening(mean, forward, backward, plain.get("noise", 0))
     pairs.losses_, pairs.notes_ = plain["losses"], tuple(plain["notes"])
     pairs.report_ = DirectionReport.from_dict(plain["report"])
     return pairs

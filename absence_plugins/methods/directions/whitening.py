@@ -1,6 +1,6 @@
 """Whitening: the coordinates in which no scaling, shift or correlation of the features can hide a concept.
 
-Noise that every feature has on its own is cut before: whitening would blow it up to the size of the concepts.
+Normal noise that every feature has on its own is cut before: whitening would blow it up to the size of the concepts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.methods.directions.features import Features, chunks
+from absence_plugins.methods.directions.normality import is_normal
 
 RANK_TOLERANCE = 1e-3  # of the largest standard deviation; directions below it are left out
 # Where small components are noise, whitening blows it up. Measured on a trained CNN (shapes): intersection over union
@@ -66,8 +67,9 @@ def fit_whitening(features: Features) -> Whitening:
 
     Feature j is divided by (C^-1)_jj^(-1/2), its standard deviation given all others, before the components are made:
     independent noise of whatever size per feature becomes a flat end of the spectrum. Where there is such an end
-    (:func:`count_noise`) it is cut. Elsewhere these are the features' own components. Two passes in float64. The sign
-    of a component is fixed by its largest entry, so that the same features give the same coordinates.
+    (:func:`count_noise`) it is cut, if it is normally distributed: sparse concepts of equal strength make such an end,
+    too. Elsewhere these are the features' own components. Two or three passes in float64. The sign of a component is
+    fixed by its largest entry, so that the same features give the same coordinates.
 
     Raises:
         ValueError: NaN or infinite features, or all of them equal.
@@ -84,14 +86,33 @@ def fit_whitening(features: Features) -> Whitening:
     rounding = 1e-7 * float(mean.abs().max())  # of features in single precision
     if float(deviations[0]) <= rounding:
         raise ValueError("features are constant: every position has the same values, so there is no direction to find")
-    if (found := find_noise(covariance, covariance.diagonal().sqrt() > rounding, count)) is not None:
+    used = covariance.diagonal().sqrt() > rounding
+    if (found := find_noise(covariance, used, count)) is not None:
         scale, noise = found
         scaled, turned = principal_components(covariance / scale / scale[:, None])
-        scaled, turned = scaled[: len(scale) - noise], turned[:, : len(scale) - noise]
-        return Whitening(mean, turned / scaled / scale[:, None], (turned * scaled).T * scale, noise)
-    kept = deviations > max(RANK_TOLERANCE * float(deviations[0]), rounding)
-    components, deviations = components[:, kept], deviations[kept]
+        kept, last = len(scale) - noise, int(used.sum())
+        cut = turned[:, kept:last]
+        if is_normal(features, mean, cut / scaled[kept:last] / scale[:, None], cut.T[:, used]):
+            scaled, turned = scaled[:kept], turned[:, :kept]
+            return Whitening(mean, turned / scaled / scale[:, None], (turned * scaled).T * scale, noise)
+    large = deviations > max(RANK_TOLERANCE * float(deviations[0]), rounding)
+    components, deviations = components[:, large], deviations[large]
     return Whitening(mean, components / deviations, (components * deviations).T)
+
+
+def note_noise(whitening: Whitening) -> tuple[str, ...]:
+    """What to say where components were cut.
+
+    >>> eye = torch.eye(9)
+    >>> note_noise(Whitening(eye[0], eye[:, :1], eye[:1], 8))[0][:48], note_noise(Whitening(eye[0], eye, eye))
+    ('8 of the 9 components of the features were taken', ())
+    """
+    if not whitening.noise:
+        return ()
+    return (
+        f"{whitening.noise} of the {whitening.rank + whitening.noise} components of the features were taken for noise "
+        "and left out: normally distributed, and of one variance",
+    )
 
 
 def measure_covariance(features: Features) -> tuple[int, Tensor, Tensor]:
