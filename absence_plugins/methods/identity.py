@@ -23,8 +23,7 @@ from torch.nn.parameter import is_lazy
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.hooks import evaluating
 from absence_plugins.core.randomness import seeded
-from absence_plugins.core.reading import plain_model
-from absence_plugins.core.running import as_written
+from absence_plugins.core.reading import plain_model, run_model
 from absence_plugins.core.units import Layer
 
 CLOSE = {"float64": 1e-6, "float32": 1e-3}  # relative differences that other threads may make
@@ -36,6 +35,7 @@ SHORT = 8  # hexadecimal digits by which one item is told from another, for the 
 MOST = 64  # entries of a module's setting
 NOISE = " on noise"
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+Probe = Tensor | Mapping[str, Any]
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
 
@@ -61,12 +61,12 @@ NOTHING = Identity()
 # -- the model --------------------------------------------------------------------------------------------------------
 
 
-def identify_model(model: nn.Module, probe: Tensor, layer: str | Layer | None = None) -> Identity:
+def identify_model(model: nn.Module, probe: Probe, layer: str | Layer | None = None) -> Identity:
     """A model by its weights, its structure, and its outputs on a probe.
 
     Args:
         model: as before afterwards; compiled, or in ``DataParallel``, it is the model inside.
-        probe: [1, ...] as the model takes it; the model also runs on noise of its range, where it can.
+        probe: [1, ...] as the model takes it, or tensors by name; the model also runs on noise of its range, where it can.
         layer: whose values count, too.
 
     >>> x, net = torch.ones(1, 2), nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -131,23 +131,35 @@ def _is_plain(value: Any) -> bool:
     return isinstance(parts, (tuple, list)) and len(parts) <= MOST and all(isinstance(part, PLAIN) for part in parts)
 
 
-def _outputs(model: nn.Module, probe: Tensor, layer: str | Layer | None) -> dict[str, Any]:
+def _outputs(model: nn.Module, probe: Probe, layer: str | Layer | None) -> dict[str, Any]:
     """Of the layer, and of the model where it runs on the probe, in a few numbers."""
-    low, high = float(probe.min()), float(probe.max())
-    noise = torch.rand(probe.shape, generator=torch.Generator().manual_seed(0))
-    noise = (low + noise * ((high - low) or 1.0)).to(probe)
-    device = device_of(model, probe)
+    generator = torch.Generator().manual_seed(0)
+    tensors = [probe] if isinstance(probe, Tensor) else [one for one in probe.values() if isinstance(one, Tensor)]
+    device = device_of(model, tensors[0] if tensors else None)
     found: dict[str, Any] = {"device": device.type}
-    for where, x in (("", probe), (NOISE, noise)):  # one at a time, as some models take no more
-        x = x.to(device)
+    for where in ("", NOISE):  # one at a time, as some models take no more
+        x = _each(probe, lambda one, noisy=where == NOISE: (_noise_like(one, generator) if noisy else one).to(device))  # type: ignore[misc]
         if layer is not None:
             rejects = (Exception,) if where == NOISE else ()
             with suppress(*rejects), seeded(0), Layer.of(layer).reading(model) as run:  # seeded: a forward may draw
-                found[f"layer{where}"] = [_summarize(run(x.clone()))]
-        with suppress(Exception), seeded(0), torch.no_grad(), evaluating(model), as_written():
-            outputs = _floats_in(model(x.clone()))  # behind the layer it need not fit
-            found[f"model{where}"] = [_summarize(one) for one in outputs]
+                found[f"layer{where}"] = [_summarize(run(x))]
+        with suppress(Exception), seeded(0), torch.no_grad(), evaluating(model):  # behind the layer it need not fit
+            found[f"model{where}"] = [_summarize(one) for one in _floats_in(run_model(model, (x,)))]
     return found
+
+
+def _each(probe: Probe, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(probe, Tensor):
+        return change(probe)
+    return {name: change(one) if isinstance(one, Tensor) else one for name, one in probe.items()}
+
+
+def _noise_like(value: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise in the range of a tensor; masks, which hold 0 and 1 only, stay."""
+    if value.dtype == torch.bool or (not value.is_floating_point() and int(value.max()) <= 1):
+        return value
+    low, high = float(value.min()), float(value.max())
+    return (low + torch.rand(value.shape, generator=generator) * ((high - low) or 1.0)).to(value)
 
 
 def _floats_in(value: Any) -> list[Tensor]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset, WeightedRandomSampler
 
+from absence_plugins import Unit
 from absence_plugins.core.outputs import Logit
 from absence_plugins.methods.directions import DirectionPairs, influence
-from absence_plugins.methods.directions.inputs import count_samples
+from absence_plugins.methods.directions.inputs import batches_of, count_samples
 
 QUICK: dict[str, Any] = {"n_permutations": 20}
 
@@ -75,3 +79,86 @@ def test_samples_are_counted_as_a_loader_yields_them(images: Tensor) -> None:
     ):
         assert count_samples(loader) == sum(len(batch[0]) for batch in loader)
     assert count_samples(DataLoader(data, batch_size=None)) is None
+
+
+class Drawing(torch.utils.data.Dataset[Tensor]):
+    """Augments at random, in torch and in Python."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self.images[number] + torch.randn(()) + random.random()
+
+
+def test_loaders_and_data_sets_that_draw_leave_the_random_states(
+    net: nn.Sequential, images: Tensor, pairs: DirectionPairs
+) -> None:
+    data = TensorDataset(images)
+    for dataset in (DataLoader(data, batch_size=16), DataLoader(data, batch_size=16, shuffle=True), Drawing(images)):
+        before = torch.get_rng_state(), random.getstate()
+        influence(pairs, net, "0", dataset, **QUICK)
+        DirectionPairs(2, starts=2, steps=3).fit_model(net, "0", dataset, use_head=False)
+        stopped = batches_of(dataset, 16, net)
+        next(stopped)
+        stopped.close()  # type: ignore[attr-defined]
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert random.getstate() == before[1]
+    torch.manual_seed(3)
+    drawn = torch.cat([batch for batch in batches_of(Drawing(images * 0), 8, net)])[:, 0, 0, 0]  # type: ignore[misc]
+    torch.manual_seed(3)
+    assert len(drawn.unique()) == 40  # one batch does not draw again what another has drawn
+    again = batches_of(DataLoader(data, batch_size=16, shuffle=True), 16, net)
+    assert torch.equal(next(again), next(iter(DataLoader(data, batch_size=16, shuffle=True)))[0])  # type: ignore[arg-type]
+
+
+class Texts(nn.Module):
+    """Attention over tokens that are not padded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.first, self.second = nn.Embedding(20, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        counted = attention_mask[..., None].float()
+        x = self.first(self.words(input_ids))
+        x = x + self.second((F.gelu(x) * counted).sum(1, keepdim=True).expand_as(x))
+        return self.last((x * counted).sum(1) / counted.sum(1))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def texts() -> tuple[Texts, dict[str, Tensor], DirectionPairs]:
+    torch.manual_seed(0)
+    model, lengths = Texts().eval(), torch.arange(60) % 5 + 3
+    batch = {
+        "input_ids": torch.randint(0, 20, (60, 7)), "attention_mask": (torch.arange(7) < lengths[:, None]).long()
+    }  # fmt: skip
+    return model, batch, DirectionPairs(2, starts=2, steps=3).fit_model(model, "first", batch, use_head=False)
+
+
+def test_units_in_front_of_the_layer_of_padded_text_are_rejected(texts: Any) -> None:
+    model, batch, pairs = texts
+    for size in (1, 16):
+        with pytest.raises(ValueError, match="'words' does not lie behind layer 'first'"):
+            influence(pairs, model, "first", batch, outputs=Unit("words", 3), batch_size=size, **QUICK)
+    assert influence(pairs, model, "first", batch, outputs=Unit("second", 3), **QUICK).effect.abs().max() > 0
+
+
+def test_a_kept_influence_of_tensors_by_name(texts: Any, tmp_path: Path) -> None:
+    model, batch, pairs = texts
+    expected = influence(pairs, model, "first", batch, **QUICK)
+    for _ in range(2):
+        found = influence(pairs, model, "first", batch, checkpoint=tmp_path, **QUICK)
+        assert torch.equal(found.p, expected.p)
+    other = Texts().eval()
+    other.load_state_dict(model.state_dict())
+    other.last.forward = lambda x: F.linear(x.relu(), other.last.weight, other.last.bias)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="the outputs of the model on the same input differ"):
+        influence(pairs, other, "first", batch, checkpoint=tmp_path, **QUICK)
+    changed = batch | {"input_ids": batch["input_ids"].flip(0)}
+    with pytest.raises(ValueError, match="images differ"):
+        influence(pairs, model, "first", changed, checkpoint=tmp_path, **QUICK)

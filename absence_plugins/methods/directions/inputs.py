@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.dataset_items import LABEL_KEYS, image_and_label
 from absence_plugins.core.devices import device_of
+from absence_plugins.core.randomness import RandomStates, seeded
 from absence_plugins.core.reading import plain_model
 from absence_plugins.methods.identity import Identity, digest_of, identify_data
 
@@ -78,7 +79,7 @@ def batches_of(dataset: Any, batch_size: int, model: nn.Module) -> Iterator[Inpu
     """Batches of what the model takes, of a tensor [N, ...], tensors by name, a data set or a loader; on its device.
 
     Of items (image, label, ...) the image; of dictionaries what the model's forward takes by name, without labels, or
-    the image; empty batches are left out.
+    the image; empty batches are left out. What a loader or data set draws leaves the global random states as they are.
 
     Raises:
         TypeError: what it yields is no tensor.
@@ -88,11 +89,28 @@ def batches_of(dataset: Any, batch_size: int, model: nn.Module) -> Iterator[Inpu
     [2, 1]
     """
     parameter = next(model.parameters(), None)
-    for item in _loader_of(dataset, batch_size):
+    for item in _read_apart(_loader_of(dataset, batch_size)):
         inputs = _inputs_of(item, model)
         if count_rows(inputs):
             device = None if parameter is None else device_of(model)
             yield inputs if device is None else each_tensor(inputs, lambda value, to=device: value.to(to))  # type: ignore[misc]
+
+
+def _read_apart(loader: Any) -> Iterator[Any]:
+    """Items of a loader that draws from random states of its own, which begin as the global ones are."""
+    own: RandomStates | None = None
+    items: Iterator[Any] | None = None
+    while True:
+        with seeded():
+            if own is not None:
+                own.restore()
+            items = iter(loader) if items is None else items
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            own = RandomStates()
+        yield item
 
 
 def count_samples(dataset: Any) -> int | None:
