@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ def read_solution(
     alike = F.normalize(encoding / spread[:, None], dim=0).float()
     report = describe(fires, alone, used, alike.cpu(), positions, effect, stability)
     report = mark_unresolved(report, None if solution.resolved is None else solution.resolved[order])
+    if solution.open_sign is not None:
+        report = replace(report, open_sign=tuple(solution.open_sign[order].tolist()))
     return Directions(
         decoding[:, order].float(), threshold[order].float(), encoding.float(), typical[:, order].float(), report
     )

@@ -45,6 +45,7 @@ class Solution:
     ``signals`` [R, I]: joint encoding directions, if they are not to be the dual basis of v. ``notes``: see ``notes_``.
     ``stability`` [I]: see :class:`~absence_plugins.methods.directions.DirectionReport`.
     ``resolved`` [I]: whether the positions suffice to tell the direction; None where that was not asked.
+    ``open_sign`` [I]: whether the direction may as well be the absence of a concept; None where that was not asked.
     """
 
     v: Tensor
@@ -55,3 +56,4 @@ class Solution:
     notes: tuple[str, ...] = ()
     resolved: Tensor | None = None
     stability: Tensor | None = None
+    open_sign: Tensor | None = None

@@ -19,6 +19,7 @@ INACTIVE_BELOW = 0.005  # share of positions
 SPLIT_ABOVE = 0.7  # cosine of two encoding directions, in standard deviations of the features
 EVERYWHERE = 0.95  # of the positions
 STABLE = 0.97  # cosine in two halves; of right directions at least .99, down to 600 positions and up to noise of .2
+NAMED = 8  # directions in a note
 ALONE_BELOW = 0.1  # of the positions at which a detector fires
 
 
@@ -40,6 +41,8 @@ class DirectionReport(Result):
             images and classes, without what all classes share); None without a head. The largest comes first.
         stability: ... the cosine of its encodings in two halves of the images, each relabelled by itself; None where the
             recipe does not measure it. Well below 1: the positions do not determine the direction.
+        open_sign: ... whether the detector's logits are not more spread where it fires than where it is silent, so that it
+            may as well detect the absence of a concept that most positions hold; None for up to 8 directions.
     """
 
     active_share: tuple[float, ...]
@@ -50,6 +53,7 @@ class DirectionReport(Result):
     n_positions: int
     effect: tuple[float, ...] | None = None
     stability: tuple[float, ...] | None = None
+    open_sign: tuple[bool, ...] | None = None
 
     def __repr__(self) -> str:
         lines = [
@@ -186,6 +190,13 @@ def note_directions(report: DirectionReport, *, has_head: bool) -> tuple[str, ..
     if everywhere:
         notes.append(
             f"directions that fire at nearly all positions: {', '.join(map(str, everywhere))}; they tell nothing apart"
+        )
+    if named := [i for i, unsure in enumerate(report.open_sign or ()) if unsure and report.status[i] != "unresolved"]:
+        which = "all" if len(named) == len(report.status) else ", ".join(map(str, named[:NAMED]))
+        more = f" and {len(named) - NAMED} more" if which != "all" and len(named) > NAMED else ""
+        notes.append(
+            f"directions whose sign the positions leave open: {which}{more}; fires is the rarer of two groups of equal "
+            "spread, so that a concept at more than half of the positions is found as its absence: look at patches"
         )
     unstable = {i: cosine for i, cosine in enumerate(report.stability or ()) if not cosine >= STABLE}
     if unstable:

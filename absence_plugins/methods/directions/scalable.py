@@ -31,6 +31,7 @@ from absence_plugins.methods.directions.passes import (
 from absence_plugins.methods.directions.polish import ROUNDS, orthogonalize, polish, sum_over
 from absence_plugins.methods.directions.recipe import Options, Solution
 from absence_plugins.methods.directions.relabel import Mapped, relabel
+from absence_plugins.methods.directions.sides import find_open_signs
 from absence_plugins.methods.directions.signals import dual_basis
 from absence_plugins.methods.directions.thresholds import Thresholds, fit_thresholds, start_thresholds
 from absence_plugins.methods.directions.whitened import WhitenedPositions, draw_positions
@@ -75,8 +76,9 @@ def scalable(
         ranked = work.keep("ranked", work.rank)
         made = work.keep("detectors", lambda: work.make_detectors(Ranked(**ranked)))
         bar.total = bar.n
-    kept = options.n_directions
-    thresholds = Thresholds(made["threshold"][:kept], made["typical"][:kept])
+        kept = options.n_directions
+        thresholds = Thresholds(made["threshold"][:kept], made["typical"][:kept])
+        open_sign = find_open_signs(positions, made["w"][:, :kept], thresholds.threshold)
     slope = SHARPNESS / (thresholds.typical - thresholds.threshold).clamp(min=1e-3)
     notes = note_resolution(int(ranked["resolved"].sum()), kept)
     if options.background != "none":
@@ -94,6 +96,7 @@ def scalable(
         signals=signals,
         notes=notes,
         resolved=ranked["resolved"][:kept].bool(),
+        open_sign=open_sign,
     )
 
 
