@@ -218,7 +218,7 @@ def test_features_that_are_refused(features: Any, error: type[Exception], words:
         (lambda x: (x,), TypeError, "must return logits"),
         (lambda x: x.mean((1, 2, 3)), ValueError, "must return"),
         (lambda x: x.flatten(0, 2), ValueError, "must return"),
-        (lambda x: x.mean((1, 2))[:, :1], ValueError, "one class"),
+        (lambda x: x.mean((1, 2))[:, :0], ValueError, "no logits"),
         (lambda x: x.mean((1, 2)) * float("nan"), ValueError, "NaN or infinite logits"),
         (lambda x: x.mean((1, 2)).detach(), ValueError, "no gradient"),
         (lambda x: torch.ones(len(x), 2, requires_grad=True) * 2, ValueError, "no gradient"),
@@ -228,6 +228,19 @@ def test_features_that_are_refused(features: Any, error: type[Exception], words:
 def test_heads_that_are_refused(head: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         DirectionPairs(3, starts=2, steps=2).fit(GOOD, head=head)
+
+
+@pytest.mark.filterwarnings("ignore:features has 120 positions")
+def test_a_head_of_one_logit_has_no_uncertainty_but_effects() -> None:
+    def head(x: Tensor) -> Tensor:
+        return x.mean((1, 2))[:, :1]
+
+    pairs = DirectionPairs(3, starts=2, steps=2).fit(GOOD, head=head)
+    assert pairs.report_.effect is not None
+    assert bool((torch.as_tensor(pairs.report_.effect) > 0).any())
+    assert "alignment" not in pairs.losses_
+    with pytest.raises(ValueError, match=r"head returned 1 logits .* recipe='paper'"):
+        DirectionPairs(3, recipe="paper", starts=2, steps=2).fit(GOOD, head=head)
 
 
 @pytest.mark.parametrize(

@@ -171,10 +171,15 @@ def test_edits_do_what_the_detector_says(fitted: Fitted) -> None:
         (lambda f, p: insert(f, p, 0, to=-1.0), "use delete"),
         (lambda f, p: delete(f, p, 0, along="somewhere"), "along="),
         (lambda f, p: delete(f, p, 0, along=torch.zeros(32)), "orthogonal"),
+        (lambda f, p: delete(f, p, 0, to=float("nan")), "to=nan must be a finite number"),
+        (lambda f, p: insert(f, p, 0, to=float("inf")), "to=inf"),
+        (lambda f, p: delete(f, p, 0, where=torch.ones(f.shape[:-1])), "where is of torch.float32"),
+        (lambda f, p: insert(f, p, 0, where=torch.ones(3, *f.shape[:-1], dtype=torch.bool)), "where has shape"),
+        (lambda f, p: unlearn(f.long(), p, 0), "features are of torch.int64"),
     ],
 )
 def test_edits_that_are_refused(fitted: Fitted, call: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         call(fitted.features, fitted.pairs)
 
 
@@ -245,11 +250,18 @@ def test_corrections(fitted: Fitted) -> None:
         {"n_permutations": 0},
         {"n_permutations": 100, "correction": "bonferroni"},
         {"outputs": []},
+        {"level": 2.0},
+        {"level": 0.0},
+        {"step": float("nan")},
+        {"step": 0.0},
+        {"batch_size": 0},
     ],
 )
 def test_influence_refuses(fitted: Fitted, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         influence(fitted.pairs, fitted.model, LAYER, fitted.images[:20], **options)
+    with pytest.raises(ValueError, match="not fitted"):
+        influence(DirectionPairs(5), fitted.model, LAYER, fitted.images[:20])
 
 
 def test_a_direction_without_effect_is_not_significant(fitted: Fitted) -> None:

@@ -231,6 +231,15 @@ def test_sign_flips_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPa
     assert torch.equal(parts[1], whole[1])
 
 
+def test_sign_flips_do_not_depend_on_the_units() -> None:
+    each = torch.rand(5, 1, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    expected = flip_signs(each, 2000, torch.Generator().manual_seed(1))[1]
+    assert float(expected.min()) > 0.04  # the least possible is 2 / 2^5
+    for unit in (1e8, 1e-13, 1e-40):
+        found = flip_signs(each * unit, 2000, torch.Generator().manual_seed(1))[1]
+        assert torch.equal(found, expected)
+
+
 def test_images_of_a_group_count_once(net: Net, images: Tensor, pairs: DirectionPairs) -> None:
     """Every image ten times over: as many groups as images give their p again; without groups p falls."""
     ten, groups = images.repeat(10, 1, 1, 1), torch.arange(40).repeat(10)

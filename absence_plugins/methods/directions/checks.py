@@ -49,12 +49,12 @@ def check_rank(whitening: Whitening, directions: int) -> None:
         )
 
 
-def check_head(head: Head, features: Features) -> None:
+def check_head(head: Head, features: Features, *, of_classes: bool) -> None:
     """Run the head once on two images, with a gradient.
 
     Raises:
         TypeError: it is not callable, or does not return a tensor.
-        ValueError: outputs that are not [n, classes], one class, NaN, or no gradient.
+        ValueError: outputs that are not [n, classes], NaN, or no gradient; with ``of_classes``: one class.
     """
     if not callable(head):
         raise TypeError(f"head must map features [n, H, W, D] to logits [n, classes], got a {type(head).__name__}")
@@ -67,10 +67,12 @@ def check_head(head: Head, features: Features) -> None:
         raise ValueError(
             f"head returned shape {tuple(outputs.shape)} for {len(some)} images; it must return [n, classes]"
         )
-    if outputs.shape[1] < 2:
+    if outputs.shape[1] < (2 if of_classes else 1):
         raise ValueError(
-            "head returned one class, of which no uncertainty can be told; return two logits, for example "
-            "torch.cat([z, -z], 1) of a single logit z, or pass head=None"
+            f"head returned {outputs.shape[1]} logits per image; recipe='paper' asks for the uncertainty of classes, "
+            "so return two logits, for example torch.cat([z, -z], 1) of a single logit z, or pass head=None"
+            if of_classes
+            else "head returned no logits; it must return at least one for each image"
         )
     if not bool(outputs.isfinite().all()):
         raise ValueError(

@@ -16,6 +16,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.core.checks import check_integer, check_number
 from absence_plugins.core.replacing import replacing
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.directions.heads import Explained, as_explained, from_positions, layer_of, to_positions
@@ -48,7 +49,7 @@ def delete(
     Sign: what rises when a concept is deleted is what encodes its absence.
 
     Raises:
-        ValueError: no such direction, ``to`` above 0, a direction of movement that does not change the detector.
+        ValueError, TypeError: no such direction, ``to`` above 0, ``where`` of another shape or not bool, a direction of movement that does not change the detector.
 
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
@@ -62,7 +63,7 @@ def delete(
         raise ValueError(
             f"to={target} must be 0 or less, where the detector is silent; to put a concept in, use insert"
         )
-    there = z > 0 if where is None else (z > 0) & where.to(z.device)
+    there = z > 0 if where is None else (z > 0) & _as_places(where, z)
     return features - torch.where(there, z - target, 0)[..., None] * way
 
 
@@ -88,7 +89,7 @@ def insert(
     Sign: what falls when a concept is inserted is what encodes its absence.
 
     Raises:
-        ValueError: no such direction, ``to`` below 0, a direction of movement that does not change the detector.
+        ValueError, TypeError: no such direction, ``to`` below 0, ``where`` of another shape or not bool, a direction of movement that does not change the detector.
 
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
@@ -100,7 +101,7 @@ def insert(
     z, target, way = _prepared(features, pairs, direction, to, along, present=True)
     if target < 0:
         raise ValueError(f"to={target} must be 0 or more, where the detector fires; to take a concept out, use delete")
-    missing = z <= 0 if where is None else (z <= 0) & where.to(z.device)
+    missing = z <= 0 if where is None else (z <= 0) & _as_places(where, z)
     return features + torch.where(missing, target - z, 0)[..., None] * way
 
 
@@ -217,9 +218,9 @@ def _prepared(
     features: Tensor, pairs: DirectionPairs, direction: int, to: float | None, along: Along | Tensor, *, present: bool
 ) -> tuple[Tensor, float, Tensor]:
     """z_i [...], its target, and the step [D] that raises z_i by 1."""
-    count = pairs.n_directions
-    if isinstance(direction, bool) or not isinstance(direction, int) or not 0 <= direction < count:
-        raise ValueError(f"direction={direction!r} must be a number from 0 to {count - 1}")
+    direction = check_integer("direction", direction, 0, pairs.n_directions - 1)
+    if not features.is_floating_point():
+        raise TypeError(f"features are of {features.dtype}; pass floating-point numbers: features.float()")
     z = pairs.logits_of(features, direction)
     w = pairs.decoding[:, direction].to(features)
     if isinstance(along, Tensor):
@@ -231,8 +232,21 @@ def _prepared(
     gain = w @ way
     if float(gain.abs()) <= 1e-6 * float(w.norm() * way.norm()):
         raise ValueError("along is orthogonal to the decoding direction: moving along it does not change the detector")
-    target = float(pairs.typical[int(present), direction]) if to is None else float(to)
+    target = float(pairs.typical[int(present), direction]) if to is None else check_number("to", to)
     return z, target, way / gain
+
+
+def _as_places(where: Tensor, z: Tensor) -> Tensor:
+    """Where to edit, bool, broadcast to the positions [...] of detector logits."""
+    kind = where.dtype if isinstance(where, Tensor) else type(where).__name__
+    if kind != torch.bool:
+        raise TypeError(f"where is of {kind}; it must be a bool tensor, for example mask > 0")
+    try:
+        return where.to(z.device).expand(z.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"where has shape {tuple(where.shape)}; it must be that of the positions, {tuple(z.shape)}"
+        ) from None
 
 
 def random_way(pairs: DirectionPairs, direction: int, *, seed: int = 0) -> Tensor:

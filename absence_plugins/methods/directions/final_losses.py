@@ -24,7 +24,7 @@ def measure_losses(
     """By name, without weights: images [N, H, W, D]; decoding w [R, I] with thresholds [I], the slope in both.
 
     ``signals`` [R, I]. "alignment" is minus the entropy in bits of the head's outputs when every position lies on all
-    detectors' hyperplanes, of ``head_batch`` images; without a head there is none.
+    detectors' hyperplanes, of ``head_batch`` images; without a head, or of one logit, there is none.
     """
     w, threshold = decoding
     logits = whitening(images).flatten(0, -2) @ w - threshold
@@ -40,5 +40,7 @@ def measure_losses(
         here = whitening(some).flatten(0, -2) @ w - threshold
         shift = losses.region_shift(here, w) @ whitening.backward.to(here)
         moved = some - sum(options.step_range) / 2 * shift.reshape(some.shape).to(some)
-        found["alignment"] = losses.uncertainty(head(moved).float())
+        outputs = head(moved).float()
+        if outputs.shape[1] > 1:
+            found["alignment"] = losses.uncertainty(outputs)
     return {name: float(value) for name, value in found.items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.checks import check_choice, check_integer, check_seed
+from absence_plugins.core.checks import check_choice, check_integer, check_number, check_seed
 from absence_plugins.core.groups import as_groups
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.results import Result
@@ -232,7 +232,7 @@ def influence(
         An :class:`Influence`. The sign: effect < 0: the concept suppresses the output.
 
     Raises:
-        ValueError: unknown test or correction, too few permutations for the correction to reject anything, no images, a
+        ValueError: unknown test or correction, a level, step or batch size out of range, pairs that are not fitted, too few permutations for the correction to reject anything, no images, a
             unit in front of the layer, outputs with more axes than classes that are not named, an output that is no
             number, a checkpoint of other work.
         TypeError: an iterator as data set: it can be read only once.
@@ -249,6 +249,8 @@ def influence(
     for name, value, known in (("test", test, ("step", "rcav")), ("correction", correction, ("bh", "bonferroni"))):
         check_choice(name, value, known)
     check_integer("n_permutations", n_permutations)
+    level, step = check_number("level", level, 0, 1, above=0), check_number("step", step, above=0)
+    pairs._check_fitted()
     chosen = any(is_per_sample(one) for one in as_list(outputs) or ())
     ordered = (("groups=", groups is not None), ("checkpoint=", checkpoint is not None), ("outputs per sample", chosen))
     check_readable_again(dataset, [name for name, is_given in ordered if is_given])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.checks import check_integer
 from absence_plugins.core.dataset_items import LABEL_KEYS, image_and_label
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.randomness import RandomStates, seeded
@@ -181,6 +182,7 @@ def check_readable_again(dataset: Any, in_order: Sequence[str]) -> None:
 
 
 def _loader_of(dataset: Any, batch_size: int) -> Any:
+    check_integer("batch_size", batch_size)
     if isinstance(dataset, Tensor):
         return torch.split(dataset, batch_size)
     if isinstance(dataset, Mapping):

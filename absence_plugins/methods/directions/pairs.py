@@ -210,7 +210,7 @@ class DirectionPairs(Result):
             whitening = fit_whitening(source)
             check_rank(whitening, self.options.detectors)
             if head is not None:
-                check_head(head, source)
+                check_head(head, source, of_classes=self.recipe == "paper")
             if self.recipe == "robust" and self.options.detectors > MOST:
                 solution = scalable(source, whitening, self.options, open_fit(checkpoint, source, self.options))
             else:

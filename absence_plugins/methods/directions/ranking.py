@@ -13,7 +13,8 @@ def measure_effects(head: Callable[[Tensor], Tensor], images: Tensor, strength: 
     """How much each direction moves the logits: [I], in their units, at least 0.
 
     In every image the position at which a concept is weakest moves by the step from a typical position without it to one
-    with it. The effect is the root mean square of the change over images and classes, without what all classes share.
+    with it. The effect is the root mean square of the change over images and classes, without what all classes share; of
+    one logit that of its change.
 
     Args:
         head: features [n, H, W, D] to logits [n, C].
@@ -34,5 +35,6 @@ def measure_effects(head: Callable[[Tensor], Tensor], images: Tensor, strength: 
         moved = images.flatten(1, 2).clone()
         moved[rows, values.argmin(1)] += step
         change = head(moved.reshape(images.shape)).double() - before
-        found.append((change - change.mean(1, keepdim=True)).square().mean().sqrt())
+        shared = change.mean(1, keepdim=True) if change.shape[1] > 1 else 0.0
+        found.append((change - shared).square().mean().sqrt())
     return torch.stack(found).to(strength.dtype)

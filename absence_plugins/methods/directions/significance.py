@@ -38,11 +38,12 @@ def flip_signs(
     means, ps = [], []
     for columns in torch.split(flat, COLUMNS, 1):
         part = columns.double()
+        close = 1e-12 * part.abs().amax(0)  # sums in another order differ by less
         observed, exceed = part.mean(0), torch.zeros(part.shape[1], dtype=torch.float64, device=part.device)
         if groups is not None:
             part = part.new_zeros(alone, part.shape[1]).index_add_(0, groups.to(part.device), part)
         for signs in drawn:
-            exceed += ((signs.to(part) @ part / count).abs() >= observed.abs() - 1e-12).sum(0)
+            exceed += ((signs.to(part) @ part / count).abs() >= observed.abs() - close).sum(0)
         means.append(observed)
         ps.append((1 + exceed) / (1 + n_permutations))
         tick(part.shape[1])
