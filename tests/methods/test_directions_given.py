@@ -22,7 +22,7 @@ from absence_plugins.methods.directions import (
     match_directions,
 )
 from absence_plugins.methods.directions.histograms import count_values
-from absence_plugins.methods.directions.splitting import CLEAR, split_values
+from absence_plugins.methods.directions.splitting import split_values
 
 CONCEPTS, DIMENSIONS = 6, 24
 
@@ -159,11 +159,20 @@ def test_other_input_that_is_rejected(made: Made) -> None:
         ({"thresholds": torch.zeros(3)}, r"shape \(3,\); it must be \[6\]"),
         ({"thresholds": torch.tensor(torch.nan)}, "one finite number"),
         ({"thresholds": "some"}, "thresholds"),
+        ({"signal": "x"}, "signal"),
         ({"encoding": torch.ones(5, 24)}, "encoding has 5 rows for 6 directions"),
         ({"encoding": -made.encoding.T}, "lowers its own detector"),
     ):
         with pytest.raises(ValueError, match=words):
             DirectionPairs.from_directions(made.rows, made.features, **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="leave it out"):
+        DirectionPairs.from_directions(made.rows, made.features, thresholds=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least two directions"):
+        DirectionPairs.from_directions(made.rows[:1], made.features, thresholds="together")
+    broken = made.features.clone()
+    broken[3, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="features has NaN"):
+        DirectionPairs.from_directions(made.rows, broken)
     with pytest.raises(ValueError, match="pass signal='exclusive'"):
         DirectionPairs.from_directions(made.rows[[0, 0]], made.features, signal="joint")
 
@@ -190,12 +199,73 @@ def test_groups_of_values_that_are_known() -> None:
         own = 4 + torch.randn(20_000, generator=generator) if high == "normal" else 2.5 + 2.5 * torch.rand(20_000)
         v = torch.where(there, own, 0.6 * torch.randn(20_000, generator=generator))
         u = ((v - v.mean()) / v.std())[:, None]
-        threshold, gain = split_values(count_values(u))
+        threshold, _, clear = split_values(count_values(u))
         fires = u[:, 0] > threshold
-        assert float(gain) > CLEAR
+        assert bool(clear)
         assert float((fires & there).sum() / (fires | there).sum()) > 0.9
     for one in (torch.randn(20_000, 1, generator=generator), torch.rand(20_000, 1, generator=generator)):
-        assert float(split_values(count_values((one - one.mean()) / one.std()))[1]) < CLEAR
+        assert not bool(split_values(count_values((one - one.mean()) / one.std()))[2])
+
+
+@pytest.mark.parametrize("positions", [100, 500, 5000])
+def test_one_group_is_not_called_two_whatever_the_number_of_positions(positions: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    spread = -torch.rand(positions, 50, generator=generator).log()
+    for one in (
+        torch.randn(positions, 50, generator=generator),
+        torch.rand(positions, 50, generator=generator),
+        spread,
+        -spread,
+        spread - spread.flip(1),
+    ):
+        clear = split_values(count_values((one - one.mean(0)) / one.std(0)))[2]
+        assert int(clear.sum()) <= 1
+
+
+@pytest.mark.parametrize("outlier", [150.0, -150.0, 1e4, -1e4, 1e6])
+def test_one_outlier_moves_no_threshold(outlier: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    there = F.one_hot(torch.randint(0, 3, (5000,), generator=generator), 3).bool()
+    strength = 2.5 * torch.rand(5000, 3, generator=generator, dtype=torch.float64)
+    x = torch.where(there, 2.5 + strength, strength)
+    x[0, 0] = outlier
+    there[0, 0] = outlier > 0
+    pairs = DirectionPairs.from_directions(torch.eye(3), x[:, None, None])
+    fires = (pairs.logits(x) > 0).flatten(0, -2)
+    assert float(((fires & there).sum(0) / (fires | there).sum(0)).min()) > 0.98
+    assert not any("one group" in note for note in pairs.notes_)
+
+
+def test_rare_given_directions_are_active_and_long_notes_are_short() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 4, generator=generator)
+    x[:16, 0], x[:3, 1] = 9.0, 9.0  # .08 % and .015 % of the positions
+    pairs = DirectionPairs.from_directions(
+        torch.eye(4), x[:, None, None], thresholds=torch.tensor([6.0, 6.0, 1.0, 9.0])
+    )
+    assert pairs.report_.status == ("active", "inactive", "active", "inactive")
+    rows = torch.randn(1200, 4, generator=generator)
+    many = DirectionPairs.from_directions(rows, x[:2000, None, None], thresholds=torch.tensor(0.0))
+    assert len(" ".join(many.notes_)) < 2000
+    assert len(many.report_.groups[0]) > 1000
+    assert any("and 1192 more" in note for note in many.notes_)
+
+
+def test_pieces_of_columns_change_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = DirectionPairs.from_directions(made.rows, made.features)
+    for name, size in (("COLUMNS", 4), ("VALUES", 600)):
+        monkeypatch.setattr(f"absence_plugins.methods.directions.given.{name}", size)
+    again = DirectionPairs.from_directions(made.rows, made.features)
+    assert torch.allclose(again.threshold, pairs.threshold, atol=1e-5)
+    assert torch.allclose(again.encoding, pairs.encoding, atol=1e-5)
+    assert again.report_.status == pairs.report_.status
+
+
+def test_thresholds_with_a_graph_leave_none(made: Made) -> None:
+    encoder = nn.Linear(DIMENSIONS, 3)
+    pairs = DirectionPairs.from_directions(encoder.weight, made.features, thresholds=-encoder.bias, signal="exclusive")
+    for found in (pairs.threshold, pairs.typical, pairs.step, pairs.encoding, pairs.decoding):
+        assert not found.requires_grad
 
 
 def test_matches_one_to_one_with_their_sign(made: Made) -> None:
@@ -215,6 +285,9 @@ def test_matches_one_to_one_with_their_sign(made: Made) -> None:
     for bad, words in ((other[:, :5], r"second has shape \(4, 5\)"), (torch.zeros(1, 24), "nothing but zeros")):
         with pytest.raises(ValueError, match=words):
             match_directions(pairs, bad)
+    for first, second in (([[1.0]], other), (other, [[1.0]])):
+        with pytest.raises(TypeError, match="must be a tensor"):
+            match_directions(first, second)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not fitted"):
         match_directions(DirectionPairs(2), other)
 

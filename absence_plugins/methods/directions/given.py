@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,18 +12,27 @@ from torch.nn import functional as F
 
 from absence_plugins.core.checks import check_choice
 from absence_plugins.methods.directions.features import Features, chunks
-from absence_plugins.methods.directions.histograms import count_values
+from absence_plugins.methods.directions.histograms import bin_centers, bin_edges, count_values
 from absence_plugins.methods.directions.polish import sum_over
-from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe, note_directions
+from absence_plugins.methods.directions.report import (
+    ALONE_BELOW,
+    NAMED,
+    DirectionReport,
+    describe,
+    name_some,
+    note_directions,
+)
 from absence_plugins.methods.directions.signals import FEWEST, Moments, Signal, selected
-from absence_plugins.methods.directions.splitting import CLEAR, split_values
+from absence_plugins.methods.directions.splitting import find_quantiles, split_values
 from absence_plugins.methods.directions.thresholds import fit_thresholds
 
-POSITIONS = 4096  # at a time
+POSITIONS, VALUES = 4096, 2**23  # at a time
+COLUMNS = 512  # directions whose histograms are split at a time
+FINER = 5  # histograms of values among outliers so far that all others share a few bins
+WIDE = 6.0  # standard deviations of a normal distribution between find_quantiles
 SAME = 0.999  # cosine of two rows from which on they are one direction
 STILL = 1e-10  # variance along a direction, relative to the features' in all, below which it does not vary
 INDEPENDENT = 1e-3  # smallest eigenvalue of the values' correlations with which encodings are estimated jointly
-NAMED = 8  # directions in a note
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +61,10 @@ def check_directions(directions: Tensor, dimensions: int, what: str = "direction
         raise ValueError(f"{what} has shape {shape}; it must be [I, {dimensions}], a row for each{turned}")
     rows = directions.detach().double()
     if len(broken := torch.nonzero(~rows.isfinite().all(1)).flatten()):
-        raise ValueError(f"{what} has NaN or infinite values in row {_named(broken)}; leave these rows out")
+        raise ValueError(f"{what} has NaN or infinite values in row {name_some(broken)}; leave these rows out")
     if len(empty := torch.nonzero(rows.norm(dim=1) == 0).flatten()):
         raise ValueError(
-            f"{what} has nothing but zeros in row {_named(empty)} (dead features?); leave these out, as in "
+            f"{what} has nothing but zeros in row {name_some(empty)} (dead features?); leave these out, as in "
             f"{what}[{what}.norm(dim=1) > 0]"
         )
     return rows
@@ -69,6 +78,7 @@ def describe_given(
     signal: Signal | None,
 ) -> GivenPairs:
     """See :meth:`absence_plugins.methods.directions.DirectionPairs.from_directions`."""
+    check_choice("signal", signal or "joint", ("joint", "exclusive", "positive"))
     dimensions = features.shape[3]
     w = check_directions(directions, dimensions).T
     device = features.batch(torch.arange(1)).device
@@ -80,14 +90,18 @@ def describe_given(
     notes = _note_rows(w, dimensions)
     if isinstance(thresholds, str):
         check_choice("thresholds", thresholds, ("each", "together"))
-        standard = _Standardized(features, w, center, deviation)
         if thresholds == "together":
-            split = fit_thresholds(standard).threshold
+            if w.shape[1] < 2:
+                raise ValueError(
+                    "thresholds='together' needs at least two directions, of which every position shows one; pass "
+                    "thresholds='each' for a single one"
+                )
+            split = fit_thresholds(_Standardized(features, w, center, deviation)).threshold
         else:
-            split, gain = split_values(sum_over(count_values(u) for u in standard))
-            if len(vague := torch.nonzero(gain < CLEAR).flatten()):
+            split, clear = _split_each(features, w, center, deviation)
+            if len(vague := torch.nonzero(~clear).flatten()):
                 notes.append(
-                    f"the values along direction {_named(vague)} make one group, so the threshold is a guess; pass "
+                    f"the values along direction {name_some(vague)} make one group, so the threshold is a guess; pass "
                     "thresholds= if you know them"
                 )
         threshold = center + deviation * split
@@ -102,19 +116,19 @@ def describe_given(
         encodings, used = F.normalize(given, dim=0), torch.zeros_like(fires)
         if len(turned := torch.nonzero((w * encodings).sum(0) <= 0).flatten()):
             raise ValueError(
-                f"encoding row {_named(turned)} lowers its own detector (w . s <= 0); check that rows of encoding and "
+                f"encoding row {name_some(turned)} lowers its own detector (w . s <= 0); check that rows of encoding and "
                 "directions belong together"
             )
-    report = describe(fires.cpu(), alone.cpu(), used.cpu(), encodings.cpu(), positions)
-    notes += [note for note in note_directions(report, has_head=True) if "split one concept" not in note]
-    notes += [f"directions {', '.join(map(str, group[:NAMED]))} have alike encodings" for group in report.groups]
+    report = describe(fires.cpu(), alone.cpu(), used.cpu(), encodings.cpu(), positions, fewest=FEWEST)
+    notes += note_directions(report, has_head=True, alike="have alike encodings")
     return GivenPairs(w.float(), threshold.float(), encodings.float(), typical.float(), report, tuple(notes))
 
 
-def _positions(features: Features) -> Iterator[Tensor]:
-    """All positions in float64, some at a time: [p, D]."""
+def _positions(features: Features, columns: int) -> Iterator[Tensor]:
+    """All positions in float64, so many at a time that [p, columns] stays small: [p, D]."""
     for chunk in chunks(features):
-        yield from (part.double() for part in torch.split(chunk.flatten(0, 2), POSITIONS))
+        parts = torch.split(chunk.flatten(0, 2), max(1, min(POSITIONS, VALUES // columns)))
+        yield from (part.double() for part in parts)
 
 
 class _Standardized(Iterable[Tensor]):
@@ -124,8 +138,31 @@ class _Standardized(Iterable[Tensor]):
         self.features, self.w, self.center, self.deviation = features, w, center, deviation
 
     def __iter__(self) -> Iterator[Tensor]:
-        for x in _positions(self.features):
+        for x in _positions(self.features, self.w.shape[1]):
             yield (x @ self.w - self.center) / self.deviation
+
+
+def _split_each(features: Features, w: Tensor, center: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardized thresholds [I] where each direction's own values part, and whether they clearly do, bool [I]."""
+    found, clear = [], []
+    for part in torch.split(torch.arange(w.shape[1], device=w.device), COLUMNS):
+        middle, scale = center[part], deviation[part]
+        for _ in range(FINER):
+            counts = sum_over(count_values(u) for u in _Standardized(features, w[:, part], middle, scale))
+            edges, (half, low, high) = bin_edges(counts), find_quantiles(counts)
+            reach = edges[high + 1] - edges[low]
+            coarse = reach < 1
+            if not bool(coarse.any()):
+                break
+            middle = torch.where(coarse, middle + scale * bin_centers(counts)[half], middle)
+            scale = torch.where(coarse, scale * reach / WIDE, scale)
+        else:  # nearly all values are the same: no finer histogram shows more
+            middle, scale = (torch.where(coarse, a[part], b) for a, b in ((center, middle), (deviation, scale)))
+            counts = sum_over(count_values(u) for u in _Standardized(features, w[:, part], middle, scale))
+        split, _, known = split_values(counts)
+        found.append((middle + scale * split - center[part]) / deviation[part])
+        clear.append(known)
+    return torch.cat(found), torch.cat(clear)
 
 
 def _scale(features: Features, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +172,9 @@ def _scale(features: Features, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ValueError: fewer than two positions, a direction along which the features do not vary.
     """
     count, (total, own), (values, squares) = 0, w.new_zeros(2, w.shape[0]), w.new_zeros(2, w.shape[1])
-    for x in _positions(features):
+    for x in _positions(features, w.shape[1]):
+        if not bool(x.isfinite().all()):
+            raise ValueError("features has NaN or infinite values; check the images and the layer, or leave these out")
         along = x @ w
         count, total, own = count + len(x), total + x.sum(0), own + (x**2).sum(0)
         values, squares = values + along.sum(0), squares + (along**2).sum(0)
@@ -148,7 +187,7 @@ def _scale(features: Features, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if bool(still.any()):
         numbers = torch.nonzero(still).flatten()
         raise ValueError(
-            f"the features do not vary along direction {_named(numbers)}; leave these rows out (dead features?), or "
+            f"the features do not vary along direction {name_some(numbers)}; leave these rows out (dead features?), or "
             "check that directions and features are of the same layer"
         )
     return mean, center, variance.sqrt()
@@ -160,7 +199,7 @@ def _read_detectors(features: Features, w: Tensor, threshold: Tensor) -> tuple[t
     fires, alone = (torch.zeros(size, dtype=torch.int64, device=w.device) for _ in range(2))
     total, above = (torch.zeros(size, dtype=torch.float64, device=w.device) for _ in range(2))
     positions = 0
-    for x in _positions(features):
+    for x in _positions(features, w.shape[1]):
         z = x @ w - threshold
         fires += (z > 0).sum(0)
         alone += selected(z, "exclusive").sum(0)
@@ -191,7 +230,7 @@ def _estimate(
     extra = alone < ALONE_BELOW * fires
     chosen, everywhere = Moments(), Moments()
     which: Signal = "positive" if signal == "positive" else "exclusive"
-    for x in _positions(features):
+    for x in _positions(features, w.shape[1]):
         z = x @ w - threshold
         chosen.add(x - mean, z, selected(z, which, extra))
         everywhere.add(x - mean, z, torch.ones_like(z))
@@ -201,7 +240,7 @@ def _estimate(
     rest = torch.nonzero(~usable).flatten()
     said = [] if signal else ["encodings are estimated one by one, as the directions' values depend on each other"]
     if len(rest):
-        said.append(f"direction {_named(rest)} has too few positions of its own: its encoding is estimated from all")
+        said.append(f"direction {name_some(rest)} has too few positions of its own: its encoding is estimated from all")
     return F.normalize(torch.where(usable, signals, fallback), dim=0), used * usable, said
 
 
@@ -212,7 +251,7 @@ def _joint_signals(features: Features, w: Tensor, mean: Tensor) -> tuple[Tensor,
     if w.shape[1] > w.shape[0]:
         return w, 0.0
     mixed, own = torch.zeros_like(w), w.new_zeros(w.shape[1], w.shape[1])
-    for x in _positions(features):
+    for x in _positions(features, w.shape[1]):
         u = (x - mean) @ w
         mixed += (x - mean).T @ u
         own += u.T @ u
@@ -223,7 +262,12 @@ def _joint_signals(features: Features, w: Tensor, mean: Tensor) -> tuple[Tensor,
 
 
 def _as_thresholds(thresholds: Tensor, count: int) -> Tensor:
-    found = torch.as_tensor(thresholds, dtype=torch.float64)
+    if not isinstance(thresholds, Tensor | float | int | Sequence):
+        raise TypeError(
+            f"thresholds must be a tensor [{count}], 'each' or 'together', got {type(thresholds).__name__}; leave it out to "
+            "estimate them"
+        )
+    found = torch.as_tensor(thresholds, dtype=torch.float64).detach()
     found = found.expand(count) if found.dim() == 0 else found
     if found.shape != (count,) or not bool(found.isfinite().all()):
         raise ValueError(
@@ -244,8 +288,8 @@ def _note_rows(w: Tensor, dimensions: int) -> list[str]:
     unit = F.normalize(w, dim=0)
     for words, sign in (("the same", 1.0), ("opposite", -1.0)):
         found: list[tuple[int, int]] = []
-        for first in range(0, size, POSITIONS):
-            cosine = sign * unit[:, first : first + POSITIONS].T @ unit
+        for first in range(0, size, COLUMNS):
+            cosine = sign * unit[:, first : first + COLUMNS].T @ unit
             rows, columns = torch.nonzero(cosine > SAME, as_tuple=True)
             found += [(i + first, j) for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if i + first < j]
         if found:
@@ -253,8 +297,3 @@ def _note_rows(w: Tensor, dimensions: int) -> list[str]:
             more = f", and {len(found) - NAMED} more pairs" if len(found) > NAMED else ""
             notes.append(f"directions {shown}{more} are {words}")
     return notes
-
-
-def _named(numbers: Tensor) -> str:
-    shown = ", ".join(str(number) for number in numbers[:NAMED].tolist())
-    return f"{shown} and {len(numbers) - NAMED} more" if len(numbers) > NAMED else shown

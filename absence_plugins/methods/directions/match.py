@@ -113,7 +113,8 @@ def match_directions(
         if isinstance(one, DirectionPairs):
             one._check_fitted()
             one = getattr(one, of).T
-        rows.append(check_directions(one, one.shape[-1] if not rows else rows[0].shape[1], name).cpu())
+        known = rows[0].shape[1] if rows else one.shape[-1] if isinstance(one, Tensor) and one.dim() else 0
+        rows.append(check_directions(one, known, name).cpu())
     cosine = F.normalize(rows[0], dim=1) @ F.normalize(rows[1], dim=1).T
     chosen = zip(*(index.tolist() for index in linear_sum_assignment(-cosine.abs().numpy())), strict=True)
     matched = sorted(chosen, key=lambda pair: -abs(float(cosine[pair])))

@@ -283,14 +283,15 @@ class DirectionPairs(Result):
             directions: [I, D], a row for each, as ``weight`` of ``nn.Linear(D, I)``; more than D are said in ``notes_``.
             features: a tensor [N, H, W, D], channels last, or a :class:`FeatureStore`, of the same layer.
             thresholds: [I], where each begins to fire: w . x > threshold. Of an autoencoder with
-                relu(W (x - c) + b) that is W c - b. ``"each"``: estimated, where its own values part into two groups;
-                ``"together"``: as in a fit, for directions of which every position shows one.
+                relu(W (x - c) + b) that is W c - b. ``"each"``: estimated, where its own values part into two groups,
+                the upper one of at least 0.2 % of the positions (pass those of rarer concepts); ``"together"``: as in a fit, for directions of which every position shows one.
             encoding: [I, D], for example an autoencoder's decoder, instead of the estimate.
             signal: the estimate of encodings: ``"joint"``, least squares on all directions together, or one by one as
                 in the class. None: jointly, if the directions are independent.
 
         Raises:
-            ValueError, TypeError: another shape, NaN, rows of zeros, features that do not vary along a row.
+            ValueError, TypeError: another shape, NaN, rows of zeros, features that do not vary along a row,
+                ``"together"`` of one direction.
 
         Example:
             >>> from absence_plugins.data.synthetic_directions import synthetic_directions

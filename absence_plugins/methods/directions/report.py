@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,8 +20,9 @@ INACTIVE_BELOW = 0.005  # share of positions
 SPLIT_ABOVE = 0.7  # cosine of two encoding directions, in standard deviations of the features
 EVERYWHERE = 0.95  # of the positions
 STABLE = 0.97  # cosine in two halves; of right directions at least .99, down to 600 positions and up to noise of .2
-NAMED = 8  # directions in a note
 ALONE_BELOW = 0.1  # of the positions at which a detector fires
+NAMED = 8  # directions in a note, and groups of directions
+AT_A_TIME = 512  # directions compared with all
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class DirectionReport(Result):
         active_share: per direction, the share of positions at which its detector fires (y > 0.5).
         exclusive_share: ... at which it fires alone.
         n_signal: ... the number of positions that its encoding direction is estimated from.
-        status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions; ``"split"``: reads a part
+        status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions (a given
+            direction: at fewer than 8 positions); ``"split"``: reads a part
             of what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a
             cosine above 0.7 with another's (in standard deviations of the features); ``"unresolved"``: too few positions
             to tell the direction.
@@ -77,7 +80,7 @@ class DirectionReport(Result):
         """One line per direction; below it groups that split one concept, or the notes of a fit, which name them."""
         shares = zip(self.status, self.active_share, self.exclusive_share, strict=True)
         rows = [(str(i), status, f"{share:.1%}", f"{alone:.1%}") for i, (status, share, alone) in enumerate(shares)]
-        groups = tuple(f"directions {', '.join(map(str, group))} split one concept" for group in self.groups)
+        groups = tuple(_note_groups(self.groups, "split one concept"))
         head: tuple[str, ...] = ("direction", "status", "fires at", "alone at")
         table: list[tuple[str, ...]] = [head, *rows]
         if self.effect is not None:
@@ -118,22 +121,15 @@ def describe(
     positions: int,
     effect: Tensor | None = None,
     stability: Tensor | None = None,
+    fewest: int | None = None,
 ) -> DirectionReport:
-    """Counts [I] of positions (firing, firing alone, behind the signal), encodings [D, I] and what else is known [I]."""
+    """Counts [I] of positions (firing, firing alone, behind the signal), encodings [D, I] and what else is known [I].
+
+    ``fewest``: the number of positions below which a direction is inactive, however many there are in all.
+    """
     share = fires.double() / positions
-    inactive = share < INACTIVE_BELOW
-    alike = encoding.T @ encoding > SPLIT_ABOVE
-    alike &= ~(inactive[:, None] | inactive[None, :])
-    groups: list[tuple[int, ...]] = []
-    left = set(range(len(share)))
-    while left:
-        group, grown = {min(left)}, set[int]()
-        while group != grown:
-            grown = set(group)
-            group |= {int(other) for one in grown for other in torch.nonzero(alike[one]).flatten()}
-        left -= group
-        if len(group) > 1:
-            groups.append(tuple(sorted(group)))
+    inactive = share < INACTIVE_BELOW if fewest is None else fires < fewest
+    groups = _find_groups(encoding, ~inactive)
     members = {one for group in groups for one in group}
     members |= set(torch.nonzero(alone < ALONE_BELOW * fires).flatten().tolist())
     status: list[Status] = [
@@ -149,6 +145,46 @@ def describe(
         None if effect is None else tuple(effect.tolist()),
         None if stability is None else tuple(stability.tolist()),
     )
+
+
+def _find_groups(encoding: Tensor, usable: Tensor) -> list[tuple[int, ...]]:
+    """Directions that a chain of alike encodings joins: [D, I], and which of them count, bool [I]."""
+    encoding, usable, parts = encoding.cpu(), usable.cpu(), []
+    for chosen in torch.split(torch.arange(encoding.shape[1]), AT_A_TIME):
+        alike = encoding[:, chosen].T @ encoding > SPLIT_ABOVE
+        pairs = torch.nonzero(alike & usable & usable[chosen, None]) + torch.tensor([int(chosen[0]), 0])
+        parts.append(pairs[pairs[:, 0] != pairs[:, 1]])
+    others: dict[int, list[int]] = {}
+    for one, other in torch.cat(parts).tolist():
+        others.setdefault(one, []).append(other)
+    groups, seen = [], set[int]()
+    for first in others:
+        if first in seen:
+            continue
+        group, new = set[int](), {first}
+        while new:
+            group |= new
+            new = {other for one in new for other in others[one]} - group
+        seen |= group
+        groups.append(tuple(sorted(group)))
+    return groups
+
+
+def name_some(numbers: Sequence[int] | Tensor) -> str:
+    """The first of many numbers, and how many more there are.
+
+    >>> name_some(range(3)), name_some(torch.arange(100))
+    ('0, 1, 2', '0, 1, 2, 3, 4, 5, 6, 7 and 92 more')
+    """
+    shown = ", ".join(str(int(number)) for number in numbers[:NAMED])
+    return f"{shown} and {len(numbers) - NAMED} more" if len(numbers) > NAMED else shown
+
+
+def _note_groups(groups: tuple[tuple[int, ...], ...], words: str) -> list[str]:
+    notes = [f"directions {name_some(group)} {words}" for group in groups[:NAMED]]
+    if len(groups) > NAMED:
+        notes.append(f"{len(groups) - NAMED} more groups of directions {words}; see report_.groups")
+    return notes
 
 
 def mark_unresolved(report: DirectionReport, resolved: Tensor | None) -> DirectionReport:
@@ -169,7 +205,7 @@ def mark_unresolved(report: DirectionReport, resolved: Tensor | None) -> Directi
     return replace(report, status=tuple(status))
 
 
-def note_directions(report: DirectionReport, *, has_head: bool) -> tuple[str, ...]:
+def note_directions(report: DirectionReport, *, has_head: bool, alike: str = "split one concept") -> tuple[str, ...]:
     """What the reader of a fit must know: no head, directions that stay inactive or split a concept."""
     notes = []
     if not has_head:
@@ -178,29 +214,26 @@ def note_directions(report: DirectionReport, *, has_head: bool) -> tuple[str, ..
         )
     inactive = [i for i, status in enumerate(report.status) if status == "inactive"]
     if inactive:
-        notes.append(f"inactive directions: {', '.join(map(str, inactive))}; the layer may hold fewer concepts")
+        notes.append(f"inactive directions: {name_some(inactive)}; the layer may hold fewer concepts")
     split = [i for i, status in enumerate(report.status) if status == "split"]
-    split = [i for i in split if not any(i in group for group in report.groups)]
+    members = {one for group in report.groups for one in group}
+    split = [i for i in split if i not in members]
     if split:
-        notes.append(
-            f"directions that hardly ever fire alone: {', '.join(map(str, split))}; they read parts of what others read"
-        )
-    notes += [f"directions {', '.join(map(str, group))} split one concept" for group in report.groups]
+        notes.append(f"directions that hardly ever fire alone: {name_some(split)}; they read parts of what others read")
+    notes += _note_groups(report.groups, alike)
     everywhere = [i for i, share in enumerate(report.active_share) if share > EVERYWHERE]
     if everywhere:
-        notes.append(
-            f"directions that fire at nearly all positions: {', '.join(map(str, everywhere))}; they tell nothing apart"
-        )
+        notes.append(f"directions that fire at nearly all positions: {name_some(everywhere)}; they tell nothing apart")
     if named := [i for i, unsure in enumerate(report.open_sign or ()) if unsure and report.status[i] != "unresolved"]:
-        which = "all" if len(named) == len(report.status) else ", ".join(map(str, named[:NAMED]))
-        more = f" and {len(named) - NAMED} more" if which != "all" and len(named) > NAMED else ""
+        which = "all" if len(named) == len(report.status) else name_some(named)
         notes.append(
-            f"directions whose sign the positions leave open: {which}{more}; fires is the rarer of two groups of equal "
+            f"directions whose sign the positions leave open: {which}; fires is the rarer of two groups of equal "
             "spread, so that a concept at more than half of the positions is found as its absence: look at patches"
         )
     unstable = {i: cosine for i, cosine in enumerate(report.stability or ()) if not cosine >= STABLE}
     if unstable:
-        which = ", ".join(f"{i} (cosine {cosine:.2f})" for i, cosine in unstable.items())
+        which = ", ".join(f"{i} (cosine {cosine:.2f})" for i, cosine in list(unstable.items())[:NAMED])
+        which += f" and {len(unstable) - NAMED} more" if len(unstable) > NAMED else ""
         notes.append(
             f"directions that differ between two halves of the images: {which}; the positions do not determine them: too "
             "few, too noisy, more concepts than dimensions, or no such concept"
