@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.methods.checkpoint import Checkpoint
+from absence_plugins.methods.directions.apart import fit_apart
 from absence_plugins.methods.directions.estimate import say_fit
 from absence_plugins.methods.directions.features import Features
 from absence_plugins.methods.directions.final_losses import measure_losses
@@ -80,7 +81,7 @@ def scalable(
         thresholds = Thresholds(made["threshold"][:kept], made["typical"][:kept])
         open_sign = find_open_signs(positions, made["w"][:, :kept], thresholds.threshold)
     slope = SHARPNESS / (thresholds.typical - thresholds.threshold).clamp(min=1e-3)
-    notes = note_resolution(int(ranked["resolved"].sum()), kept)
+    notes = note_resolution(int(ranked["resolved"].sum()), kept) + note_apart(made["apart"][:kept])
     if options.background != "none":
         notes += (f"background={options.background!r} has no effect on so many directions",)
     images = features.batch(
@@ -116,6 +117,21 @@ def note_resolution(resolved: int, wanted: int) -> tuple[str, ...]:
         f"these positions resolve {resolved} of the {wanted} directions: the others are not one-sided, or not "
         "the same in both halves of the images; do not trust them, pass more images, or "
         "ask for fewer",
+    )
+
+
+def note_apart(apart: Tensor) -> tuple[str, ...]:
+    """What to say of concepts that do not exclude each other: bool [K], which thresholds have a clear edge, or [0].
+
+    >>> note_apart(torch.zeros(0)), note_apart(torch.ones(3))[0][:62]
+    ((), 'the concepts do not exclude each other: each threshold was fit')
+    """
+    if not len(apart):
+        return ()
+    said = "the concepts do not exclude each other: each threshold was fitted to its direction's own values"
+    vague = int((apart == 0).sum())
+    return (
+        said + (f"; {vague} of {len(apart)} have no clear edge there, so their thresholds are guesses" * (vague > 0)),
     )
 
 
@@ -205,7 +221,7 @@ class _Work:
         w, count = ranked.w, int(ranked.resolved.sum())
         used = max(count, self.options.n_directions)
         rest = w[:, count:used]
-        found = Thresholds(w.new_zeros(0), w.new_zeros(0))
+        found, apart = Thresholds(w.new_zeros(0), w.new_zeros(0)), torch.zeros(0, dtype=torch.bool)
         if count:
             found = self.fit(w, count)
             for _ in range(RELABELS):
@@ -217,10 +233,11 @@ class _Work:
                 known = relabel(self.positions, known, label, rounds=RELABEL_ROUNDS, tick=self.tick)
                 w = torch.cat([known[:, :count], rest, known[:, count:]], 1)
                 found = self.fit(w, count)
+            found, apart = fit_apart(Mapped(self.positions, lambda z: z @ w[:, :count]), found)
         if rest.shape[1]:
             alone = start_thresholds(sum_over(count_values(z @ rest) for z in self.positions))
             found = Thresholds(*(torch.cat(parts) for parts in zip(_pair(found), _pair(alone), strict=True)))
-        return {"w": w, "threshold": found.threshold, "typical": found.typical}
+        return {"w": w, "threshold": found.threshold, "typical": found.typical, "apart": apart.to(torch.uint8)}
 
     def fit(self, w: Tensor, count: int) -> Thresholds:
         """Thresholds of the first directions."""
