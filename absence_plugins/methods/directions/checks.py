@@ -34,18 +34,18 @@ def check_positions(features: Features, directions: int) -> None:
         )
 
 
-def check_rank(whitening: Whitening, directions: int) -> None:
-    """Raise for more directions than the features have dimensions, or dimensions that are no noise."""
-    rank = whitening.rank
+def check_rank(whitening: Whitening, directions: int, notes: tuple[str, ...] = ()) -> None:
+    """Raise for more directions than the features have dimensions, or dimensions that are no noise; notes may say why."""
+    rank, why = whitening.rank, "".join(f". {note[0].upper()}{note[1:]}" for note in notes)
     if directions > rank and whitening.noise:
         raise ValueError(
             f"n_directions={directions} is more than the {rank} components of the features that are no noise "
-            f"({whitening.noise} others are normally distributed and of one variance); ask for at most {rank}"
+            f"({whitening.noise} others are normally distributed and of one variance); ask for at most {rank}{why}"
         )
     if directions > rank:
         raise ValueError(
             f"n_directions={directions} is more than the rank of the features, {rank}; ask for at most {rank}: more "
-            "concepts than dimensions cannot be told apart"
+            f"concepts than dimensions cannot be told apart{why}"
         )
 
 

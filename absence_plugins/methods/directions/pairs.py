@@ -20,6 +20,7 @@ from absence_plugins.methods.directions.features import Features, as_features
 from absence_plugins.methods.directions.few import MOST, few
 from absence_plugins.methods.directions.given import describe_given
 from absence_plugins.methods.directions.heads import head_of, layer_of
+from absence_plugins.methods.directions.outliers import note_outliers
 from absence_plugins.methods.directions.paper import paper
 from absence_plugins.methods.directions.positions import collect_features, note_positions
 from absence_plugins.methods.directions.reading import read_solution
@@ -208,7 +209,8 @@ class DirectionPairs(Result):
         # a head may draw random numbers; the user's state stays as it is
         with own_folder(checkpoint), torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
             whitening = fit_whitening(source)
-            check_rank(whitening, self.options.detectors)
+            outliers = note_outliers(source)
+            check_rank(whitening, self.options.detectors, outliers)
             if head is not None:
                 check_head(head, source, of_classes=self.recipe == "paper")
             if self.recipe == "robust" and self.options.detectors > MOST:
@@ -221,7 +223,9 @@ class DirectionPairs(Result):
         self.decoding, self.threshold, self.encoding = found.decoding, found.threshold, found.encoding
         self.typical, self.report_, self.whitening_ = found.typical, found.report, whitening
         self.losses_ = solution.history
-        self.notes_ = note_directions(self.report_, has_head=head is not None) + solution.notes + note_noise(whitening)
+        self.notes_ = (
+            note_directions(self.report_, has_head=head is not None) + solution.notes + note_noise(whitening) + outliers
+        )
         return self
 
     def fit_model(
