@@ -202,7 +202,9 @@ def directions(
     weights: Weights = "none",
     out: Page = Path("absence-directions"),
     most: Annotated[int, typer.Option(help="Images that are read at most, drawn at random.")] = 2000,
-    background: Annotated[str, typer.Option(help="none, virtual, or detectors.")] = "none",
+    background: Annotated[
+        str, typer.Option(help="none, virtual, or detectors; the last two with --recipe paper only.")
+    ] = "none",
     recipe: Annotated[str, typer.Option(help="robust, or paper.")] = "robust",
     steps: Annotated[int | None, typer.Option(help="Optimizer steps of each stage; default: the recipe's own.")] = None,
     head: Annotated[

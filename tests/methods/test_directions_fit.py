@@ -184,6 +184,9 @@ def test_backgrounds(data: SyntheticDirections, background: Any) -> None:
     pairs = DirectionPairs(2, background=background, starts=4, steps=20).fit(data.features, head=data.head)
     assert pairs.encoding.shape == (16, 2)
     assert len(pairs.report_.status) == 2
+    plain = DirectionPairs(2, starts=4, steps=20).fit(data.features, head=data.head)
+    assert torch.equal(pairs.decoding, plain.decoding)  # empty positions are allowed for without it
+    assert any("has no effect" in note for note in pairs.notes_) == (background != "none")
 
 
 GOOD = torch.randn(60, 1, 2, 6, generator=torch.Generator().manual_seed(0))

@@ -79,13 +79,11 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     drawn = torch.randperm(count, generator=generator)[: max(1, SAMPLED // (height * width))]
     images = features.batch(drawn)
     z = whitening(images).flatten(0, -2)
-    found = search(z, whitening.ranks(options.detectors), options, generator)
+    found = search(z, whitening.ranks(options.n_directions), options, generator)
     found = distinct(found + search_beside(z, found[0], options, generator))
     likely = distinct([improve(z, one, ROUNDS) for one in find_rivals(found)[:IMPROVED]])
     rivals = find_rivals(likely)
     chosen = choose(rivals, images, z, whitening, head, options) if head is not None else rivals[0]
-    if options.background == "detectors":
-        chosen = drop_background(z, chosen, options.n_directions)
     w, threshold = sharpen(z, chosen.w, chosen.thresholds)
     if bool(((w * chosen.w).sum(0) < STAYS).any()):
         w, threshold = chosen.w, chosen.thresholds.threshold
@@ -94,8 +92,10 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     history = measure_losses(images, whitening, (SLOPE * w, SLOPE * threshold), signals, head, options)
     history["log_likelihood"] = log_likelihood(z, w, threshold)
     notes = note_rivals(rivals, head) + note_chance(chosen, options.starts)
-    if options.background == "virtual":
-        notes += ("background='virtual' has no effect: positions without a concept are allowed for anyway",)
+    if options.background != "none":
+        notes += (
+            f"background={options.background!r} has no effect: positions without a concept are allowed for anyway",
+        )
     return Solution(w, threshold, torch.full_like(threshold, SLOPE), history, signals, notes, stability=stability)
 
 
@@ -114,7 +114,7 @@ def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch
 
     With several ``ranks`` only those at which several starts end, if there are any.
     """
-    count = max(START_POSITIONS, START_PER_DIRECTION * options.detectors)
+    count = max(START_POSITIONS, START_PER_DIRECTION * options.n_directions)
     some = z[torch.randperm(len(z), generator=generator)[:count].to(z.device)]
     turns = [ranks[start % len(ranks)] for start in range(options.starts)]
     found = [
@@ -133,8 +133,8 @@ def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch
 
 def start_at(z: Tensor, rank: int, options: Options, generator: torch.Generator) -> Candidate:
     """Where one start ends, in the first ``rank`` coordinates of z [P, R]."""
-    w = torch.zeros(z.shape[1], options.detectors, dtype=z.dtype, device=z.device)
-    w[:rank] = F.normalize(kmeans(z[:, :rank], options.detectors, generator), dim=1).T
+    w = torch.zeros(z.shape[1], options.n_directions, dtype=z.dtype, device=z.device)
+    w[:rank] = F.normalize(kmeans(z[:, :rank], options.n_directions, generator), dim=1).T
     w, thresholds = discriminate(z, w, rank)
     return improve(z, Candidate(w, thresholds, 0.0, rank), START_ROUNDS)
 
@@ -164,9 +164,9 @@ def search_beside(z: Tensor, best: Candidate, options: Options, generator: torch
 
     Concepts that vary by themselves would otherwise be found by luck only: clusters are those of the larger spread.
     """
-    axes = torch.linalg.svd(best.w.double(), full_matrices=True).U[:, options.detectors :].to(z.dtype)
+    axes = torch.linalg.svd(best.w.double(), full_matrices=True).U[:, options.n_directions :].to(z.dtype)
     room = axes.shape[1]
-    if room < options.detectors:
+    if room < options.n_directions:
         return []
     starts = min(options.starts, max(STARTS_BESIDE, options.starts // 3))
     found = search(z @ axes, (room,), replace(options, starts=starts), generator)
@@ -222,17 +222,6 @@ def measure_stability(z: Tensor, one: Candidate, whitening: Whitening) -> Tensor
     halves = (improve(half, one, STABILITY_ROUNDS) for half in z.tensor_split(2))
     first, second = (F.normalize(whitening.backward.T @ dual_basis(half.w).double(), dim=0) for half in halves)
     return (first * second).sum(0)
-
-
-def drop_background(z: Tensor, one: Candidate, kept: int) -> Candidate:
-    """Leave out the detectors of positions without a concept: those that every other strength lowers."""
-    u = z @ one.w
-    fires = (u > one.thresholds.threshold).to(u.dtype)
-    others = fires.sum(1, keepdim=True) - fires
-    together = (fires * others).sum(0) / fires.sum(0).clamp(min=1)
-    order = together.argsort(descending=True, stable=True)[:kept].sort().values
-    thresholds = Thresholds(one.thresholds.threshold[order], one.thresholds.typical[order])
-    return replace(one, w=one.w[:, order], thresholds=thresholds)
 
 
 def note_rivals(rivals: list[Candidate], head: Head | None) -> tuple[str, ...]:

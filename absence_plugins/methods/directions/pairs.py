@@ -53,8 +53,9 @@ class DirectionPairs(Result):
     Args:
         n_directions: I, at least 2 and at most the rank of the features without noise. Of more directions than concepts the extra
             ones stay inactive or split a concept; ``report_`` says which.
-        background: what explains positions without any concept: ``"none"``, nothing; ``"virtual"``, a detector
-            y_0 = prod (1 - y_i); ``"detectors"``, ``n_background`` further detectors that are then dropped.
+        background: what explains positions without any concept, for ``recipe="paper"`` only: ``"none"``, nothing;
+            ``"virtual"``, a detector y_0 = prod (1 - y_i); ``"detectors"``, ``n_background`` further detectors that are
+            then dropped. The default recipe allows for such positions anyway.
         signal: how encoding directions are estimated: ``"joint"``, by least squares on all strengths at once; or one by
             one, where a detector fires ``"exclusive"``-ly, or, as published, wherever it is ``"positive"``. None: joint,
             with ``recipe="paper"`` exclusive.
@@ -210,10 +211,11 @@ class DirectionPairs(Result):
         with own_folder(checkpoint), torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
             whitening = fit_whitening(source)
             outliers = note_outliers(source)
-            check_rank(whitening, self.options.detectors, outliers)
+            wanted = self.options.detectors if self.recipe == "paper" else self.n_directions
+            check_rank(whitening, wanted, outliers)
             if head is not None:
                 check_head(head, source, of_classes=self.recipe == "paper")
-            if self.recipe == "robust" and self.options.detectors > MOST:
+            if self.recipe == "robust" and self.n_directions > MOST:
                 solution = scalable(source, whitening, self.options, open_fit(checkpoint, source, self.options))
             else:
                 train = paper if self.recipe == "paper" else few
