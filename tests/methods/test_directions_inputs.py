@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,41 @@ def test_units_in_front_of_the_layer_of_padded_text_are_rejected(texts: Any) -> 
         with pytest.raises(ValueError, match="'words' does not lie behind layer 'first'"):
             influence(pairs, model, "first", batch, outputs=Unit("words", 3), batch_size=size, **QUICK)
     assert influence(pairs, model, "first", batch, outputs=Unit("second", 3), **QUICK).effect.abs().max() > 0
+
+
+def test_batches_of_several_lengths_are_those_padded_to_one_length(texts: Any) -> None:
+    model, batch, pairs = texts
+    lengths = batch["attention_mask"].sum(1)
+    order = lengths.argsort(stable=True)
+    whole = {name: value[order] for name, value in batch.items()}
+
+    class Collated:
+        """Every batch as long as its longest text: those of one length are not padded at all."""
+
+        batch_size = 12
+
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            for first in range(0, 60, 12):
+                some = {name: value[first : first + 12] for name, value in whole.items()}
+                longest = int(some["attention_mask"].sum(1).max())
+                yield {name: value[:, :longest] for name, value in some.items()}
+
+    for outputs in (None, [Unit("second", 3), 1]):
+        expected = influence(pairs, model, "first", whole, batch_size=12, outputs=outputs, **QUICK)
+        found = influence(pairs, model, "first", Collated(), outputs=outputs, **QUICK)
+        assert torch.allclose(found.effect, expected.effect, atol=1e-6)
+        assert torch.equal(found.p, expected.p)
+
+
+def test_images_of_several_sizes_are_rejected(net: nn.Sequential, images: Tensor, pairs: DirectionPairs) -> None:
+    class Sizes:
+        batch_size = 20
+
+        def __iter__(self) -> Iterator[Tensor]:
+            yield from (images[:20], images[20:, ..., :4])
+
+    with pytest.raises(ValueError, match=r"3 x 3 positions for some images and 3 x 2 for image 20; .*resize"):
+        influence(pairs, net, "0", Sizes(), **QUICK)
 
 
 def test_a_kept_influence_of_tensors_by_name(texts: Any, tmp_path: Path) -> None:

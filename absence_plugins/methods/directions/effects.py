@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions.explained import ExplainedOutputs
-from absence_plugins.methods.directions.heads import layer_features
+from absence_plugins.methods.directions.heads import Head, layer_features
 from absence_plugins.methods.directions.inputs import (
     Inputs,
     batches_of,
@@ -37,7 +38,8 @@ class Batch:
         features: [n, H, W, D].
         counted: [n, H * W], the positions that may be moved.
         first: number of the first image.
-        inputs: where what follows the layer depends on more than its features; else None.
+        inputs: where what follows the layer depends on more than its features, or the example is padded or has another length;
+            else None.
     """
 
     features: Tensor
@@ -60,6 +62,7 @@ class Source:
     dataset: Any
     batch_size: int
     prefix: int
+    head: Head
 
     def inputs(self) -> Iterator[tuple[int, Inputs]]:
         """Batches with the number of their first image."""
@@ -72,14 +75,22 @@ class Source:
         """What a batch is at the layer."""
         features = layer_features(self.model, self.layer, inputs)
         counted = count_positions(inputs, features, self.prefix)
-        return Batch(features, counted, first, inputs if is_padded(inputs) else None)
+        alike = tuple(features.shape[1:3]) == self.head.positions
+        whole = not is_padded(inputs) and not is_padded(self.head.example)  # the head alone runs on its example
+        return Batch(features, counted, first, None if alike and whole else inputs)
 
 
 def count_places(pairs: DirectionPairs, source: Source, checkpoint: Checkpoint | None, *, progress: bool) -> Tensor:
-    """How often a direction's detector fires at each position, [H * W, I] float64, all above 0; kept when complete."""
+    """How often a direction's detector fires at each position, [H * W, I] float64, all above 0; kept when complete.
+
+    Of texts of several lengths as many positions as the longest has.
+
+    Raises:
+        ValueError: images of several sizes at the layer.
+    """
     if checkpoint is not None and (kept := checkpoint.load(PLACES)):
         return kept["share"]
-    times, count = torch.zeros(()), 0
+    times, count, sizes = torch.zeros(0, pairs.n_directions, dtype=torch.long), 0, source.head.positions
     shown = tqdm(
         total=count_samples(source.dataset), desc="where directions fire", unit="image", leave=False,
         disable=not progress,
@@ -88,7 +99,15 @@ def count_places(pairs: DirectionPairs, source: Source, checkpoint: Checkpoint |
         for first, inputs in source.inputs():
             batch = source.batch(first, inputs)
             fires = (pairs.logits(batch.features) > 0).flatten(1, 2) & batch.counted[..., None]
-            times = times.to(fires.device) + fires.sum(0)
+            here = (batch.features.shape[1], batch.features.shape[2])
+            if here != sizes and (here[0], sizes[0]) != (1, 1):
+                raise ValueError(
+                    f"the layer has {sizes[0]} x {sizes[1]} positions for some images and {here[0]} x {here[1]} for "
+                    f"image {batch.first}; steps need the same positions in all: resize the images to one size"
+                )
+            longest = max(len(times), fires.shape[1])
+            times, found = (F.pad(one, (0, 0, 0, longest - len(one))) for one in (times.to(fires.device), fires.sum(0)))
+            times = times + found
             count += len(fires)
             bar.update(len(fires))
     share = (times.double() + 0.01) / max(count, 1)
@@ -121,7 +140,7 @@ def step_effects(
         parts = torch.zeros(n, 1, device=before.device)
         there = fires[..., i]
         for which, (at, sign) in enumerate(((there & batch.counted, -1.0), (~there & batch.counted, 1.0))):
-            rows, chosen = choose_places(at, places[:, i].to(features.device), drawn[:, i, which])
+            rows, chosen = choose_places(at, places[: h * w, i].to(features.device), drawn[:, i, which])
             if len(rows):
                 moved = features[rows].reshape(len(rows), h * w, d)  # a copy
                 moved[torch.arange(len(rows), device=rows.device), chosen] += sign * ways[:, i]

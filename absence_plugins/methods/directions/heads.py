@@ -119,6 +119,7 @@ class Head:
         self._channels = {layer: self.shape[1]}
         self._rest = _rest_of(plain_model(model), *watch.point)
         features = self._features = to_positions(maps)
+        self.positions: tuple[int, int] = (features.shape[1], features.shape[2])
         # what lies in front of the layer runs on one image, however many features there are; unless the
         # forward remembers the number of images
         self._alone = True

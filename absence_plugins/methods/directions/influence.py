@@ -266,7 +266,7 @@ def influence(
     head = head_of(model, at, first)
     read = ExplainedOutputs(head, outputs)
     prefix = choose_prefix(prefix_tokens, model, at, head.example, tuple(head.shape[2:]))
-    source = Source(model, at, dataset, batch_size, prefix)
+    source = Source(model, at, dataset, batch_size, prefix, head)
     names = _names(read, head, source, first)
     tests = pairs.n_directions * len(names)
     correct(torch.zeros(1, tests), correction, level, n_permutations)  # before the work
