@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset, WeightedRandomSampler
 
 from absence_plugins import Unit
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import Logit
 from absence_plugins.methods.directions import DirectionPairs, influence
 from absence_plugins.methods.directions.inputs import batches_of, count_samples
@@ -80,6 +82,24 @@ def test_samples_are_counted_as_a_loader_yields_them(images: Tensor) -> None:
     ):
         assert count_samples(loader) == sum(len(batch[0]) for batch in loader)
     assert count_samples(DataLoader(data, batch_size=None)) is None
+
+
+def test_too_few_images_or_groups_for_any_significance_are_said(
+    net: nn.Sequential, images: Tensor, pairs: DirectionPairs
+) -> None:
+    options: dict[str, Any] = {"n_permutations": 2000}
+    with pytest.warns(AbsenceWarning, match=r"5 images are too few: the least .* is 0.062, .* pass at least 6 images"):
+        found = influence(pairs, net, "0", images[:5], **options)
+    assert float(found.q.min()) > 0.05
+    with pytest.warns(AbsenceWarning, match=r"2 groups .* 0.5, .* at least 6 groups"):
+        influence(pairs, net, "0", images, groups=[0, 1] * 20, **options)
+    with pytest.warns(AbsenceWarning, match=r"7 images .* 0.094, .* at least 8 images"):  # 6 tests
+        influence(pairs, net, "0", images[:7], correction="bonferroni", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AbsenceWarning)
+        influence(pairs, net, "0", images[:6], **options)
+        influence(pairs, net, "0", images[:8], correction="bonferroni", **options)
+        influence(pairs, net, "0", images[:3], test="rcav", n_permutations=20)
 
 
 class Drawing(torch.utils.data.Dataset[Tensor]):

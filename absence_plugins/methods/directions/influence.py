@@ -45,6 +45,7 @@ from absence_plugins.methods.directions.significance import (
     compare_with_random,
     correct,
     flip_signs,
+    warn_of_few,
 )
 from absence_plugins.methods.identity import digest_of, identify_model
 
@@ -254,11 +255,12 @@ def influence(
     chosen = any(is_per_sample(one) for one in as_list(outputs) or ())
     ordered = (("groups=", groups is not None), ("checkpoint=", checkpoint is not None), ("outputs per sample", chosen))
     check_readable_again(dataset, [name for name, is_given in ordered if is_given])
+    independent = images = count_samples(dataset)
     if groups is not None:
-        images = count_samples(dataset)
         if test == "rcav" or images is None:
             raise ValueError("groups= needs test='step' and data of known size (a tensor, a data set, its loader)")
-        as_groups(groups, images)  # its errors come before the work
+        numbers = as_groups(groups, images)  # its errors come before the work
+        independent = images if numbers is None else int(numbers.max()) + 1
     first = next(batches_of(dataset, batch_size, model), None)
     if first is None:
         raise ValueError("dataset is empty; pass images")
@@ -270,7 +272,9 @@ def influence(
     names = _names(read, head, source, first)
     tests = pairs.n_directions * len(names)
     correct(torch.zeros(1, tests), correction, level, n_permutations)  # before the work
-    _say_memory(count_samples(dataset), tests, test)
+    _say_memory(images, tests, test)
+    if test == "step" and independent is not None:
+        warn_of_few(independent, "images" if groups is None else "groups", tests, correction, level)
     run = _Run(pairs, read, source, step, n_permutations, check_seed(seed), progress, groups)
     folder = checkpoint.folder if isinstance(checkpoint, Checkpoint) else checkpoint
     with own_folder(folder), torch.no_grad():

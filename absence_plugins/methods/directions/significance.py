@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from scipy import stats
 from torch import Tensor
+
+from absence_plugins.core import AbsenceWarning
 
 Correction = Literal["bh", "bonferroni"]
 FLIPS, COLUMNS = 256, 4096  # sign vectors and pairs of direction and output at a time
@@ -57,6 +61,20 @@ def compare_with_random(scores: Tensor, directions: int) -> tuple[Tensor, Tensor
     effect, null = scores[:directions], scores[directions:]
     exceed = torch.stack([(null.abs() >= row.abs() - 1e-12).sum(0) for row in effect])
     return effect, (1.0 + exceed) / (1.0 + len(null))
+
+
+def warn_of_few(independent: int, what: str, tests: int, correction: Correction, level: float) -> None:
+    """Warn where the signs of so few independent images or groups allow no q at or below the level."""
+    factor = tests if correction == "bonferroni" else 1
+    least = min(1.0, factor * 2.0 ** (1 - independent))
+    if least > level:
+        needed = math.ceil(1 + math.log2(factor / level))
+        warnings.warn(
+            f"{independent} {what} are too few: the least possible q of their sign flips is {least:.2g}, above "
+            f"level={level:g}; pass at least {needed} {what}",
+            AbsenceWarning,
+            stacklevel=3,
+        )
 
 
 def correct(p: Tensor, correction: Correction, level: float, n_permutations: int) -> Tensor:
