@@ -38,7 +38,8 @@ def test_detectors_of_independent_concepts_fire_where_the_concepts_are(frequency
     pairs = DirectionPairs(CONCEPTS).fit(x)
     assert float(agreement(pairs.logits(x).flatten(0, -2) > 0, present).min()) > least
     assert any(note.startswith("the concepts do not exclude each other") for note in pairs.notes_)
-    assert not any("no clear edge" in note for note in pairs.notes_)
+    assert not any("no clear edge" in note or "fire alone" in note for note in pairs.notes_)
+    assert set(pairs.report_.status) == {"active"}
 
 
 def test_exclusive_concepts_keep_their_thresholds() -> None:

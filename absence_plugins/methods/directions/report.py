@@ -20,7 +20,9 @@ INACTIVE_BELOW = 0.005  # share of positions
 SPLIT_ABOVE = 0.7  # cosine of two encoding directions, in standard deviations of the features
 EVERYWHERE = 0.95  # of the positions
 STABLE = 0.97  # cosine in two halves; of right directions at least .99, down to 600 positions and up to noise of .2
-ALONE_BELOW = 0.1  # of the positions at which a detector fires
+ALONE_BELOW = (
+    0.1  # of the positions at which a detector fires; for "split": of those at which independent ones fire alone
+)
 NAMED = 8  # directions in a note, and groups of directions
 AT_A_TIME = 512  # directions compared with all
 
@@ -131,7 +133,9 @@ def describe(
     inactive = share < INACTIVE_BELOW if fewest is None else fires < fewest
     groups = _find_groups(encoding, ~inactive)
     members = {one for group in groups for one in group}
-    members |= set(torch.nonzero(alone < ALONE_BELOW * fires).flatten().tolist())
+    silent = (1 - share).clamp(min=1e-12)
+    expected = fires * silent.prod() / silent
+    members |= set(torch.nonzero(alone < ALONE_BELOW * expected).flatten().tolist())
     status: list[Status] = [
         "inactive" if inactive[i] else "split" if i in members else "active" for i in range(len(share))
     ]
