@@ -175,9 +175,20 @@ def broken(composite: type) -> type:
     return type(composite.__name__, (composite,), {"__init__": __init__})
 
 
+def without_extended(fixture: Any, *args: Any, params: Any = None, **kwargs: Any) -> Any:
+    """``pytest.fixture`` without the parameters that are marked as extended."""
+    if params is not None:
+        params = [one for one in params if "extended" not in {mark.name for mark in getattr(one, "marks", ())}]
+    return fixture(*args, params=params, **kwargs)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests() -> Generator[None, None, None]:
-    """Register our composites before Zennit's conftest.py reads the dict, and let it make models once."""
+    """Register our composites before Zennit's conftest.py reads the dict, and let it make models once.
+
+    In the scope "alone" (test_attribution.py, whose tests get one composite each) it reads ours only, and the seeds that
+    are not extended: pytest took longer to make and to drop 89,000 other tests than to run ours.
+    """
     import torchvision.models
     from zennit.composites import COMPOSITES
 
@@ -187,12 +198,22 @@ def pytest_load_initial_conftests() -> Generator[None, None, None]:
     if classes == "broken":
         ours = {name: broken(composite) for name, composite in COMPOSITES.items() if name.startswith("absence_")}
         COMPOSITES.update(ours)
+    registered = dict(COMPOSITES)
+    fixture = pytest.fixture
+    if os.environ["ZENNIT_SUITE_SCOPE"] == "alone":
+        for name in registered:
+            if not name.startswith("absence_"):
+                del COMPOSITES[name]
+        pytest.fixture = functools.partial(without_extended, fixture)  # type: ignore[assignment]
     originals = {name: getattr(torchvision.models, name) for name in MODELS}
     try:
         for name, original in originals.items():
             setattr(torchvision.models, name, functools.cache(original))
         yield
-    finally:  # other test modules change the models that they make
+    finally:  # other test modules read all composites, and change the models that they make
+        pytest.fixture = fixture
+        COMPOSITES.clear()
+        COMPOSITES.update(registered)
         for name, original in originals.items():
             setattr(torchvision.models, name, original)
 
@@ -227,11 +248,12 @@ def download(folder: Path) -> Path:
 def start(folder: Path, files: list[str], everything: bool, classes: str) -> tuple[subprocess.Popen[bytes], Path]:
     """Start one run of some files of Zennit's tests; it writes its record into the folder."""
     record = folder / f"{classes}-{files[0]}.json"
+    scope = "all" if everything else "alone" if files == FILES[:1] else "ours"
     path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "ZENNIT_SUITE_CLASSES": classes,
-        "ZENNIT_SUITE_SCOPE": "all" if everything else "ours",
+        "ZENNIT_SUITE_SCOPE": scope,
         "ZENNIT_SUITE_RECORD": str(record),
         "OMP_NUM_THREADS": "1",  # two runs at a time, and tiny models
     }
