@@ -36,6 +36,8 @@ TRAINS_PLANTED = {
     "test_bench_planted.py",
     "test_bench_zennit.py",
 }
+# Files of few tests that take minutes: the slow run begins with these, or one process would be left alone with them.
+LONG = {"test_kills.py", "test_interrupted_work.py", "test_patches_command.py", "test_patches_ranks.py"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,6 +51,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
             return "planted" if Path(file).name in TRAINS_PLANTED else file
+
+        def _assign_work_unit(self, node: Any) -> None:
+            for scope in sorted(self.workqueue, key=lambda scope: scope == "planted"):
+                if scope == "planted" or Path(scope).name in LONG:
+                    self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
 
     return Scheduling(config, log)
 

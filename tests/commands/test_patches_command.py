@@ -137,7 +137,7 @@ def test_the_imagenet_quantification_on_small_generated_images(network: str, pho
         "--out",
         "page",
         "--stride",
-        "80",
+        "160",
     ]
     code, output = run("experiment", "imagenet", *options, "--units", "0,1", "--images-per-unit", "3", "--quiet")
     assert code == 0, output
@@ -146,7 +146,7 @@ def test_the_imagenet_quantification_on_small_generated_images(network: str, pho
     for layer in results.values():
         assert layer["overall"]["units"] == 2
         assert set(layer["overall"]["means"]) == {"clean", "lowest", "highest", "random", "median", "blank"}
-        assert (layer["patches"]["size"], layer["patches"]["stride"]) == (64, 80)
+        assert (layer["patches"]["size"], layer["patches"]["stride"]) == (64, 160)
         assert layer["patches"]["mode"] == NETWORKS[network].mode
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "are random" not in page
