@@ -75,7 +75,7 @@ def labels() -> Any:
 def pairs() -> DirectionPairs:
     """Fitted for a moment."""
     features = torch.randn(60, 2, 2, 6, generator=torch.Generator().manual_seed(0)) ** 3
-    return DirectionPairs(2, starts=2, finalists=1, steps=5).fit(features)
+    return DirectionPairs(2, starts=2).fit(features)
 
 
 def influence() -> Influence:

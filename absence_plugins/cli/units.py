@@ -206,7 +206,9 @@ def directions(
         str, typer.Option(help="none, virtual, or detectors; the last two with --recipe paper only.")
     ] = "none",
     recipe: Annotated[str, typer.Option(help="robust, or paper.")] = "robust",
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps of each stage; default: the recipe's own.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps of each stage, with --recipe paper; default: as published.")
+    ] = None,
     head: Annotated[
         bool, typer.Option(help="Choose and order directions by what the network behind the layer does with them.")
     ] = True,

@@ -24,6 +24,7 @@ from absence_plugins.core.units import Layer
 from absence_plugins.data.folders import find_images
 from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
+from absence_plugins.methods.directions.few import MOST
 from absence_plugins.methods.identity import NOTHING, Identity, digest_of, identify_data, identify_model
 
 LEAD = """{count} directions of layer {layer}, found in {images} images without labels{head}. Each is a concept that the layer
@@ -71,7 +72,8 @@ class Fit:
         """Keywords of ``DirectionPairs``."""
         own = {"background": self.background, "recipe": self.recipe, "seed": self.seed}
         deep = {"head_batch": PAPER_BATCH} if self.recipe == "paper" else {}
-        return {**own, **deep, "starts": 12, **self.options}
+        few = {"starts": 12} if self.recipe == "robust" and self.count <= MOST else {}
+        return {**own, **deep, **few, **self.options}
 
 
 def model_directions(

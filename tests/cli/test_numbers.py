@@ -185,7 +185,7 @@ ARGUMENTS: list[tuple[Callable[..., Any], dict[str, tuple[str, ...]]]] = [
               "alpha": REAL, "save_every": REAL}),
     (label, {"length": WHOLE, "beam": WHOLE, "top": WHOLE, "seed": SEED, "min_fraction": REAL, "max_fraction": REAL, "holdout": REAL}),
     (score, {"steps": WHOLE, "draws": WHOLE, "batch_size": WHOLE, "seed": SEED, "cell": WHOLE}),
-    (fit, {"n_directions": WHOLE, "starts": WHOLE, "finalists": WHOLE, "steps": WHOLE, "batch_size": WHOLE, "seed": SEED}),
+    (fit, {"n_directions": WHOLE, "starts": WHOLE, "steps": WHOLE, "batch_size": WHOLE, "seed": SEED}),
     (refer, {"k": WHOLE, "seed": SEED}),
 ]  # fmt: skip
 CASES = [(function, name, bad) for function, names in ARGUMENTS for name, kinds in names.items() for bad in kinds]

@@ -68,7 +68,7 @@ def label(out: Path) -> Found:
 
 
 def directions(out: Path) -> Found:
-    fit = Fit(2, batch_size=4, options={"steps": 2, "starts": 2, "finalists": 1})
+    fit = Fit(2, batch_size=4, options={"starts": 2})
     with own_folder(out):
         pairs, _, keeper = _fit_pairs(NET, Layer("0"), IMAGES, identify_data(IMAGES), fit, out, progress=False)
         found = influence(pairs, NET, "0", IMAGES, batch_size=4, n_permutations=50, checkpoint=keeper)

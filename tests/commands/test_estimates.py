@@ -97,7 +97,7 @@ def test_the_influence_counts_every_direction(monkeypatch: pytest.MonkeyPatch) -
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
     images = torch.rand(6, 1, 6, 6)
-    pairs = DirectionPairs(2, starts=2, finalists=1, steps=1, progress=False).fit_model(net, "0", images)
+    pairs = DirectionPairs(2, starts=2, progress=False).fit_model(net, "0", images)
     for test in ("step", "rcav"):
         Bar.seen.clear()
         influence(pairs, net, "0", images, test=test, batch_size=4, n_permutations=3, progress=True)

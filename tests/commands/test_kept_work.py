@@ -65,7 +65,7 @@ def work_of(command: str, loaded: LoadedModel, photos: Path, state: Path, monkey
         return read_layer(loaded.model, "2", samples, checkpoint=state, progress=False)
 
     def fitted() -> None:
-        fit = directions.Fit(2, batch_size=4, options={"steps": 2, "starts": 2, "finalists": 1})
+        fit = directions.Fit(2, batch_size=4, options={"starts": 2})
         monkeypatch.setattr(directions, "directions_page", stop)
         with pytest.raises(KeyboardInterrupt):
             directions.model_directions(photos, loaded, "0", state / "page", fit, checkpoint=state, progress=False)

@@ -158,9 +158,7 @@ def test_stopped_labels_go_on(photos: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.filterwarnings("ignore::absence_plugins.core.AbsenceWarning")
 def test_stopped_directions_go_on(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = (
-        f"directions photos --model {photos}:net --layer 0 --size 24 --count 2 --steps 3 --batch-size 4 --quiet"
-    ).split()
+    command = (f"directions photos --model {photos}:net --layer 0 --size 24 --count 2 --batch-size 4 --quiet").split()
     assert run(*command, "--out", "expected", "--checkpoint", "other")[0] == 0
     words = [*command, "--out", "page", "--checkpoint", "state"]
     from absence_plugins.commands import directions as directions_model
@@ -181,7 +179,7 @@ def test_stopped_directions_go_on(photos: str, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="belongs to another run: side is 'auto' there and 'output' here"):
         directions_model.model_directions(
             Path("photos"), load_model(f"{photos}:net", size=24), Layer("0", side="output"), "page",
-            directions_model.Fit(2, batch_size=4, options={"steps": 3}), checkpoint=Path("state"), progress=False,
+            directions_model.Fit(2, batch_size=4), checkpoint=Path("state"), progress=False,
         )  # fmt: skip
 
 

@@ -95,17 +95,29 @@ def test_the_command_for_a_users_model(tmp_path: Path) -> None:
     for number, image in enumerate(load_digits().test_images[:40]):
         Image.fromarray((image[0] * 255).byte().numpy()).save(folder / f"{number}.png")
     arguments = ["directions", str(folder), "--layer", "conv3", "--model", "digits", "--quiet"]
-    arguments += ["--steps", "10"]
     done = CliRunner().invoke(app, [*arguments, "--count", "2", "--out", str(tmp_path / "page")])
     assert done.exit_code == 0, done.output
+    assert "no effect" not in done.output
     read = "conv3: 32 channels x 8 x 8 positions, each a sample"
     assert f"reading {read}" in done.output
     assert f"Read: {read}." in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "page" / "index.html").is_file()
     assert (tmp_path / "page" / "pairs" / "pairs.json").is_file()
-    rows = [*arguments, "--count", "2", "--no-head", "--channels", "last", "--out", str(tmp_path / "rows")]
+    rows = [
+        *arguments,
+        "--steps",
+        "9",
+        "--count",
+        "2",
+        "--no-head",
+        "--channels",
+        "last",
+        "--out",
+        str(tmp_path / "rows"),
+    ]
     done = CliRunner().invoke(app, rows)
     assert done.exit_code == 0, done.output
+    assert "warning: steps has no effect with recipe='robust'; recipe='paper' reads it" in done.output
     assert "reading conv3: 8 channels x 32 x 8 positions, each a sample" in done.output
     for bad, words in (
         (["directions", str(tmp_path / "none"), "--layer", "conv3", "--model", "digits"], "does not exist"),

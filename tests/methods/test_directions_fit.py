@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.data.synthetic_directions import SyntheticDirections, synthetic_directions
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
 from absence_plugins.methods.directions import DirectionPairs, FeatureStore
@@ -76,11 +77,11 @@ def test_the_head_picks_the_concepts_that_it_uses() -> None:
 
 def test_a_head_against_decoys() -> None:
     made = synthetic_directions(1, images=1500, decoys=True)
-    assert matches_truth(recovery(made, DirectionPairs(3, starts=12, steps=200).fit(made.features, made.head)))
+    assert matches_truth(recovery(made, DirectionPairs(3, starts=12).fit(made.features, made.head)))
 
 
 def test_without_a_head_it_says_so(data: SyntheticDirections) -> None:
-    pairs = DirectionPairs(3, starts=2, steps=10).fit(data.features)
+    pairs = DirectionPairs(3, starts=2).fit(data.features)
     assert "alignment" not in pairs.losses_
     assert "without head" in repr(pairs)
     assert "no head was given" in pairs.notes_[0]
@@ -179,14 +180,17 @@ def test_saved_and_loaded(data: SyntheticDirections, pairs: DirectionPairs, tmp_
         DirectionPairs(3).save(tmp_path / "unfitted")
 
 
-@pytest.mark.parametrize("background", ["none", "virtual", "detectors"])
-def test_backgrounds(data: SyntheticDirections, background: Any) -> None:
-    pairs = DirectionPairs(2, background=background, starts=4, steps=20).fit(data.features, head=data.head)
-    assert pairs.encoding.shape == (16, 2)
-    assert len(pairs.report_.status) == 2
-    plain = DirectionPairs(2, starts=4, steps=20).fit(data.features, head=data.head)
-    assert torch.equal(pairs.decoding, plain.decoding)  # empty positions are allowed for without it
-    assert any("has no effect" in note for note in pairs.notes_) == (background != "none")
+def test_backgrounds_have_no_effect_with_the_default_recipe(data: SyntheticDirections) -> None:
+    """Empty positions are allowed for without it."""
+    some = data.features[:200]
+    plain, *others = (
+        DirectionPairs(2, background=background, starts=2).fit(some, head=data.head)
+        for background in ("none", "virtual", "detectors")
+    )
+    assert not any("has no effect" in note for note in plain.notes_)
+    for pairs in others:
+        assert torch.equal(pairs.decoding, plain.decoding)
+        assert any("has no effect" in note for note in pairs.notes_)
 
 
 GOOD = torch.randn(60, 1, 2, 6, generator=torch.Generator().manual_seed(0))
@@ -211,7 +215,7 @@ NAN[3, 0, 1, 2], INFINITE[0, 0, 0, 0] = float("nan"), float("inf")
 )
 def test_features_that_are_refused(features: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        DirectionPairs(3, starts=2, steps=2).fit(features)
+        DirectionPairs(3, starts=2).fit(features)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +234,7 @@ def test_features_that_are_refused(features: Any, error: type[Exception], words:
 @pytest.mark.filterwarnings("ignore:features has 120 positions")
 def test_heads_that_are_refused(head: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        DirectionPairs(3, starts=2, steps=2).fit(GOOD, head=head)
+        DirectionPairs(3, starts=2).fit(GOOD, head=head)
 
 
 @pytest.mark.filterwarnings("ignore:features has 120 positions")
@@ -238,7 +242,7 @@ def test_a_head_of_one_logit_has_no_uncertainty_but_effects() -> None:
     def head(x: Tensor) -> Tensor:
         return x.mean((1, 2))[:, :1]
 
-    pairs = DirectionPairs(3, starts=2, steps=2).fit(GOOD, head=head)
+    pairs = DirectionPairs(3, starts=2).fit(GOOD, head=head)
     assert pairs.report_.effect is not None
     assert bool((torch.as_tensor(pairs.report_.effect) > 0).any())
     assert "alignment" not in pairs.losses_
@@ -266,9 +270,25 @@ def test_options_that_are_refused(options: dict[str, Any], error: type[Exception
         DirectionPairs(**({"n_directions": 3} | options))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_directions": 3, "steps": 10}, "steps has no effect with recipe='robust'; recipe='paper' reads it"),
+        ({"n_directions": 3, "step_range": (0.1, 0.2), "batch_size": 9}, "batch_size and step_range have no effect"),
+        ({"n_directions": 9, "starts": 5}, "starts has no effect of 9 directions; leave out"),
+        ({"n_directions": 3, "starts": 5, "recipe": "paper"}, "starts has no effect with recipe='paper'; leave out"),
+    ],
+)
+def test_options_that_a_recipe_does_not_read_are_announced(options: dict[str, Any], said: str) -> None:
+    with pytest.warns(AbsenceWarning, match=said) as caught:
+        pairs = DirectionPairs(**options)
+    assert caught[0].filename == __file__
+    assert pairs.options == DirectionPairs(pairs.n_directions, recipe=pairs.recipe).options
+
+
 def test_few_positions_are_announced() -> None:
     with pytest.warns(UserWarning, match="120 positions for 3 directions"):
-        DirectionPairs(3, starts=2, steps=2).fit(GOOD)
+        DirectionPairs(3, starts=2).fit(GOOD)
 
 
 def test_other_features_are_refused(pairs: DirectionPairs) -> None:

@@ -196,7 +196,7 @@ def test_no_trace_on_the_model(fitted: Fitted) -> None:
     before = torch.get_rng_state()
     try:
         images = fitted.images[:80]
-        pairs = DirectionPairs(2, starts=2, steps=3).fit_model(model, LAYER, images)
+        pairs = DirectionPairs(2, starts=2).fit_model(model, LAYER, images)
         influence(pairs, model, LAYER, images, outputs=[0, Unit("conv4", 3)], n_permutations=50)
         with edited(model, LAYER, lambda features: unlearn(features, pairs, 0)) as changed:
             changed(images)

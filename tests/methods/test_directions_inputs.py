@@ -39,7 +39,7 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def pairs(net: nn.Sequential, images: Tensor) -> DirectionPairs:
-    return DirectionPairs(2, starts=2, steps=3).fit_model(net, "0", images, use_head=False)
+    return DirectionPairs(2, starts=2).fit_model(net, "0", images, use_head=False)
 
 
 def test_groups_and_outputs_per_sample_need_the_order_of_the_data_set(
@@ -122,7 +122,7 @@ def test_loaders_and_data_sets_that_draw_leave_the_random_states(
     for dataset in (DataLoader(data, batch_size=16), DataLoader(data, batch_size=16, shuffle=True), Drawing(images)):
         before = torch.get_rng_state(), random.getstate()
         influence(pairs, net, "0", dataset, **QUICK)
-        DirectionPairs(2, starts=2, steps=3).fit_model(net, "0", dataset, use_head=False)
+        DirectionPairs(2, starts=2).fit_model(net, "0", dataset, use_head=False)
         stopped = batches_of(dataset, 16, net)
         next(stopped)
         stopped.close()  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ def texts() -> tuple[Texts, dict[str, Tensor], DirectionPairs]:
     batch = {
         "input_ids": torch.randint(0, 20, (60, 7)), "attention_mask": (torch.arange(7) < lengths[:, None]).long()
     }  # fmt: skip
-    return model, batch, DirectionPairs(2, starts=2, steps=3).fit_model(model, "first", batch, use_head=False)
+    return model, batch, DirectionPairs(2, starts=2).fit_model(model, "first", batch, use_head=False)
 
 
 def test_units_in_front_of_the_layer_of_padded_text_are_rejected(texts: Any) -> None:

@@ -1,4 +1,4 @@
-"""Massive activations are named, and ordinary features hold none."""
+"""Massive activations are named and bounded, and ordinary features hold none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from absence_plugins.data.synthetic_directions import SyntheticDirections, many_directions
 from absence_plugins.methods.directions import DirectionPairs, FeatureStore
 from absence_plugins.methods.directions.features import MemoryFeatures
-from absence_plugins.methods.directions.outliers import count_outliers, note_outliers
+from absence_plugins.methods.directions.outliers import BoundedFeatures, bound_outliers, note_outliers
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,23 @@ def test_few_far_positions_are_counted_by_channel(data: SyntheticDirections, tmp
     x[7, 0, 1, 9] = -1e4
     expected = torch.zeros(32, dtype=torch.long)
     expected[5], expected[9] = 15, 1
-    assert torch.equal(count_outliers(MemoryFeatures(x)), expected)
-    assert torch.equal(count_outliers(FeatureStore.write(tmp_path, x.split(85))), expected)
-    assert "channel 5 (15 positions), 9 (1 positions):" in note_outliers(MemoryFeatures(x))[0]
+    for features in (MemoryFeatures(x), FeatureStore.write(tmp_path, x.split(85))):
+        bounded = bound_outliers(features)
+        assert isinstance(bounded, BoundedFeatures)
+        assert torch.equal(bounded.counts, expected)
+        assert "channel 5 (15 positions), 9 (1 positions):" in note_outliers(bounded)[0]
+        rows = bounded.batch(torch.arange(300))
+        assert torch.equal(rows[15:], x[15:])
+        assert torch.equal(rows[8:15, 0, 1], x[8:15, 0, 1])
+        assert torch.allclose(rows[7, 0, 0], data.features.flatten(0, 2).mean(0), atol=0.05)
+        assert torch.equal(rows[7, 0, 0], rows[7, 0, 1])
+
+
+def test_broken_features_are_not_bounded(data: SyntheticDirections) -> None:
+    x = data.features.clone()
+    x[3, 0, 0, 2], x[:15, 0, 0, 5] = torch.inf, 1e4
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        DirectionPairs(10).fit(x)
 
 
 def test_ordinary_features_hold_none(data: SyntheticDirections) -> None:
@@ -36,16 +50,32 @@ def test_ordinary_features_hold_none(data: SyntheticDirections) -> None:
     rectified = (torch.rand(5000, 20, generator=generator) < rates) * torch.rand(5000, 20, generator=generator)
     scaled = data.features * torch.logspace(-2, 2, 32)
     for x in (data.features, scaled, rectified[:, None, None], torch.ones(50, 1, 1, 4)):
-        assert note_outliers(MemoryFeatures(x)) == ()
+        features = MemoryFeatures(x)
+        assert bound_outliers(features) is features
+        assert note_outliers(features) == ()
 
 
-def test_a_fit_and_an_error_name_the_channel_and_clamping_is_the_remedy(data: SyntheticDirections) -> None:
+def worst(data: SyntheticDirections, pairs: DirectionPairs) -> float:
+    return float((F.normalize(data.encoding, dim=0).T @ pairs.encoding).amax(1).min())
+
+
+@pytest.mark.parametrize(("positions", "size"), [(15, 1e3), (1, 1e5)])
+def test_a_fit_finds_all_directions_beside_massive_activations(
+    data: SyntheticDirections, positions: int, size: float
+) -> None:
     x = data.features.clone()
-    x[:15, 0, 0, 5] += 1000
-    assert any("massive activations" in note and "channel 5 (15" in note for note in DirectionPairs(10).fit(x).notes_)
-    clamped = DirectionPairs(10).fit(x.clamp(max=float(data.features.max())))
-    assert not any("massive" in note for note in clamped.notes_)
-    assert float((F.normalize(data.encoding, dim=0).T @ clamped.encoding).amax(1).min()) > 0.97
-    x[0, 0, 0, 5] = 1e6
-    with pytest.raises(ValueError, match=r"more than .* Massive activations.* channel 5 \(15 positions\)"):
-        DirectionPairs(10).fit(x)
+    x[:positions, 0, 0, 5] += size
+    pairs = DirectionPairs(10).fit(x)
+    assert any("massive activations" in note and f"channel 5 ({positions} " in note for note in pairs.notes_)
+    assert worst(data, pairs) > 0.99
+    assert pairs.report_.status == ("active",) * 10
+
+
+def test_given_directions_are_read_beside_massive_activations(data: SyntheticDirections) -> None:
+    x = data.features.clone()
+    x[:15, 0, 0, 5] += 1e4
+    rows = torch.linalg.pinv(data.encoding)
+    plain, pairs = (DirectionPairs.from_directions(rows, features) for features in (data.features, x))
+    assert worst(data, pairs) > worst(data, plain) - 0.01 > 0.8
+    assert "massive" in pairs.notes_[-1]
+    assert torch.allclose(pairs.step, plain.step, rtol=0.1)

@@ -45,7 +45,7 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def pairs(net: Net, images: Tensor) -> DirectionPairs:
-    return DirectionPairs(2, starts=2, steps=3).fit_model(net, "front", images)
+    return DirectionPairs(2, starts=2).fit_model(net, "front", images)
 
 
 QUICK: dict[str, Any] = {"n_permutations": 20}
@@ -283,10 +283,10 @@ def test_inputs_by_name(images: Tensor) -> None:
         def __getitem__(self, index: int) -> Any:
             return {"pixel_values": images[index], "labels": labels[index], "name": "a"}
 
-    pairs = DirectionPairs(2, starts=2, steps=3).fit_model(model, "net.front", images)
+    pairs = DirectionPairs(2, starts=2).fit_model(model, "net.front", images)
     expected = influence(pairs, model, "net.front", images, **QUICK)
     for dataset in ({"pixel_values": images}, Items()):
-        named = DirectionPairs(2, starts=2, steps=3).fit_model(model, "net.front", dataset)
+        named = DirectionPairs(2, starts=2).fit_model(model, "net.front", dataset)
         assert torch.equal(named.decoding, pairs.decoding)
         assert torch.equal(influence(pairs, model, "net.front", dataset, **QUICK).effect, expected.effect)
     pictures = [next(batches_of([{"image": image, "label": 1} for image in images], 4, model.net))]

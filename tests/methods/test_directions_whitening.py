@@ -115,5 +115,20 @@ def test_cut_noise_is_said_and_kept_in_a_folder(tmp_path: Path) -> None:
     assert any("19 of the 32 components" in note for note in pairs.notes_)
     loaded = DirectionPairs.load(pairs.save(tmp_path)).whitening_
     assert (loaded.noise, loaded.ranks(2)) == (19, pairs.whitening_.ranks(2))
-    with pytest.raises(ValueError, match=r"13 components .* no noise \(19 others .* at most 13"):
-        DirectionPairs(16).fit(data.features)
+
+
+def test_more_directions_than_components_that_are_no_noise(tmp_path: Path) -> None:
+    """The further ones are noise, and said to be; the rank of the features stays the limit."""
+    data = many_directions(concepts=10, dimensions=32, distractors=3, images=300)
+    pairs = DirectionPairs(16).fit(data.features)
+    assert (pairs.whitening_.rank, pairs.whitening_.noise, pairs.whitening_.kept_noise) == (16, 16, 3)
+    assert any("more than 13 directions are too many" in note for note in pairs.notes_), pairs.notes_
+    assert pairs.report_.status.count("active") == 10
+    assert pairs.report_.status.count("unresolved") == 6
+    cosines = data.encoding.T @ pairs.encoding[:, [status == "active" for status in pairs.report_.status]]
+    assert float(cosines.amax(1).min()) > 0.97
+    assert DirectionPairs.load(pairs.save(tmp_path)).whitening_.kept_noise == 3
+    with pytest.raises(
+        ValueError, match="n_directions=33 is more than the rank of the features, 32; ask for at most 32"
+    ):
+        DirectionPairs(33).fit(torch.cat([data.features, data.features]))

@@ -71,7 +71,7 @@ def test_every_part_of_the_page_is_about_one_neuron(build: Any, layer: str, inne
         seen["pictures"] = unit(pixels).detach() - independent(pixels)
         return torch.ones(shape), torch.zeros(shape)
 
-    pairs = DirectionPairs(2, starts=1, finalists=1, steps=2, seed=0).fit_model(model, layer, pixels)
+    pairs = DirectionPairs(2, starts=1, seed=0).fit_model(model, layer, pixels)
     scan = {**SMALL, "mode": "mask", "scored": 2}
     found = explain_unit(model, layer, UNIT, pixels, directions=pairs, maps=maps, pictures=pictures, **scan)
     data = found.to_dict()["sections"]

@@ -155,7 +155,7 @@ def test_directions_of_its_own_layer_and_of_a_layer_behind() -> None:
     wide(pixels[:1])
     for parameter in wide.parameters():
         nn.init.normal_(parameter)
-    pairs = DirectionPairs(2, starts=1, finalists=1, steps=2).fit_model(wide, "0", pixels)
+    pairs = DirectionPairs(2, starts=1).fit_model(wide, "0", pixels)
     own = explained(3, wide, "0", directions=pairs, directions_layer="0", maps=None, pictures=None, concepts=None)
     expected = pairs.encoding[3] * pairs.step / SIDE**2
     assert torch.tensor(own.section("directions").data["effect"]) == pytest.approx(expected, rel=1e-3)

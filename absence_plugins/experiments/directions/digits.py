@@ -11,6 +11,7 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.data import digits_cnn, load_digits
 from absence_plugins.data.digit_strokes import stroke_concepts
 from absence_plugins.methods.directions import DirectionPairs, layer_features, name_directions
+from absence_plugins.methods.directions.few import MOST
 
 LAYER = "conv3"
 DIRECTIONS = 10
@@ -47,9 +48,9 @@ def run_digits(
         The page's path; beside it ``gallery.png``, ``results.json`` and the pairs.
     """
     model, digits = digits_cnn(), load_digits()
-    options = {"starts": 4, "steps": 30} if quick else {"starts": 12, "steps": 300}
+    starts = (4 if quick else 12) if directions <= MOST else None
     images = digits.train_images[:200] if quick else digits.train_images
-    pairs = DirectionPairs(directions, seed=seed, head_batch=32, progress=progress, **options)  # type: ignore[arg-type]
+    pairs = DirectionPairs(directions, seed=seed, head_batch=32, progress=progress, starts=starts)
     pairs.fit_model(model, LAYER, images)
     held_out = digits.test_images
     concepts, names = stroke_concepts(digits.test_labels)

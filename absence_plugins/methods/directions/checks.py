@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.directions.features import Features
+from absence_plugins.methods.directions.few import MOST
 from absence_plugins.methods.directions.recipe import Head
 from absence_plugins.methods.directions.whitening import Whitening
 
 FEWEST_PER_DIRECTION = 20  # positions; rejected below
+PUBLISHED = {"steps", "batch_size", "step_range", "n_background"}  # options of the published recipe
 RELIABLE_PER_DIRECTION = 100  # positions; measured: below it some encoding directions are wrong
+
+
+def find_unused(recipe: str, directions: int, given: Iterable[str]) -> set[str]:
+    """Those of the options that were given which the recipe does not read; an ``AbsenceWarning`` names them.
+
+    >>> find_unused("robust", 3, ["starts"]), find_unused("paper", 3, ["steps", "step_range"])
+    (set(), set())
+    """
+    reads = PUBLISHED if recipe == "paper" else {"starts"} if recipe == "robust" and directions <= MOST else set[str]()
+    unused = set(given) - reads
+    if unused:
+        several = len(unused) > 1
+        why = (
+            f"of {directions} directions" if unused == {"starts"} and recipe == "robust" else f"with recipe={recipe!r}"
+        )
+        also = "; recipe='paper' reads" + (" them" if several else " it") if unused <= PUBLISHED else ""
+        warnings.warn(
+            f"{' and '.join(sorted(unused))} {'have' if several else 'has'} no effect {why}{also}; leave out",
+            AbsenceWarning,
+            stacklevel=3,
+        )
+    return unused
 
 
 def check_positions(features: Features, directions: int) -> None:
@@ -34,18 +59,12 @@ def check_positions(features: Features, directions: int) -> None:
         )
 
 
-def check_rank(whitening: Whitening, directions: int, notes: tuple[str, ...] = ()) -> None:
-    """Raise for more directions than the features have dimensions, or dimensions that are no noise; notes may say why."""
-    rank, why = whitening.rank, "".join(f". {note[0].upper()}{note[1:]}" for note in notes)
-    if directions > rank and whitening.noise:
+def check_rank(whitening: Whitening, directions: int) -> None:
+    """Raise for more directions than the features have dimensions."""
+    if directions > whitening.rank:
         raise ValueError(
-            f"n_directions={directions} is more than the {rank} components of the features that are no noise "
-            f"({whitening.noise} others are normally distributed and of one variance); ask for at most {rank}{why}"
-        )
-    if directions > rank:
-        raise ValueError(
-            f"n_directions={directions} is more than the rank of the features, {rank}; ask for at most {rank}: more "
-            f"concepts than dimensions cannot be told apart{why}"
+            f"n_directions={directions} is more than the rank of the features, {whitening.rank}; ask for at most "
+            f"{whitening.rank}: more concepts than dimensions cannot be told apart"
         )
 
 

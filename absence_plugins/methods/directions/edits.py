@@ -54,7 +54,7 @@ def delete(
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
         >>> data = synthetic_directions(images=600)
-        >>> pairs = DirectionPairs(3, starts=8, steps=150).fit(data.features, head=data.head)
+        >>> pairs = DirectionPairs(3, starts=8).fit(data.features, head=data.head)
         >>> bool((pairs.transform(delete(data.features, pairs, 0))[..., 0] < 0.5).all())
         True
     """
@@ -94,7 +94,7 @@ def insert(
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
         >>> data = synthetic_directions(images=600)
-        >>> pairs = DirectionPairs(3, starts=8, steps=150).fit(data.features, head=data.head)
+        >>> pairs = DirectionPairs(3, starts=8).fit(data.features, head=data.head)
         >>> bool((pairs.transform(insert(data.features, pairs, 0))[..., 0] > 0.5).all())
         True
     """
@@ -114,7 +114,7 @@ def unlearn(features: Tensor, pairs: DirectionPairs, direction: int, *, to: floa
 
     >>> from absence_plugins.data.synthetic_directions import synthetic_directions
     >>> data = synthetic_directions(images=600)
-    >>> pairs = DirectionPairs(3, starts=8, steps=150).fit(data.features, head=data.head)
+    >>> pairs = DirectionPairs(3, starts=8).fit(data.features, head=data.head)
     >>> float(pairs.signal_values(unlearn(data.features, pairs, 0))[..., 0].std()) < 1e-4
     True
     """

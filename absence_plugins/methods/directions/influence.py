@@ -242,7 +242,7 @@ def influence(
         >>> from absence_plugins.data.shapes_cnn import LAYER, shapes_problem
         >>> problem = shapes_problem()
         >>> images = problem.images[:200]
-        >>> pairs = DirectionPairs(5, starts=6, steps=100).fit_model(problem.model, LAYER, images)
+        >>> pairs = DirectionPairs(5, starts=6).fit_model(problem.model, LAYER, images)
         >>> found = influence(pairs, problem.model, LAYER, images)
         >>> found.encoded_absences[0].effect < 0
         True

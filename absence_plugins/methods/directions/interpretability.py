@@ -106,7 +106,7 @@ def interpretability(
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
         >>> data = synthetic_directions(images=600)
-        >>> pairs = DirectionPairs(3, starts=8, steps=150).fit(data.features, head=data.head)
+        >>> pairs = DirectionPairs(3, starts=8).fit(data.features, head=data.head)
         >>> interpretability(pairs, data.features, data.present).s2 > 2.7
         True
     """

@@ -15,12 +15,12 @@ from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank
+from absence_plugins.methods.directions.checks import check_head, check_positions, check_rank, find_unused
 from absence_plugins.methods.directions.features import Features, as_features
 from absence_plugins.methods.directions.few import MOST, few
 from absence_plugins.methods.directions.given import describe_given
 from absence_plugins.methods.directions.heads import head_of, layer_of
-from absence_plugins.methods.directions.outliers import note_outliers
+from absence_plugins.methods.directions.outliers import bound_outliers, note_outliers
 from absence_plugins.methods.directions.paper import paper
 from absence_plugins.methods.directions.positions import collect_features, note_positions
 from absence_plugins.methods.directions.reading import read_solution
@@ -61,15 +61,15 @@ class DirectionPairs(Result):
             with ``recipe="paper"`` exclusive.
         recipe: ``"robust"`` or ``"paper"`` (``"given"``: of :meth:`from_directions`).
         seed: the same seed gives the same bits; the global random state is untouched.
-        starts: how many (robust, up to 8 directions); by default 24, or 4 per direction if that is more.
-        finalists: has no effect; it belonged to the former default recipe.
+        starts: how many (robust, up to 8 directions); by default 24, or 4 per direction if that is more. Options that the
+            recipe does not read are said in an ``AbsenceWarning``.
         steps: optimizer steps of each stage (paper); None: as published (20,000 for each of two stages, or
             800, 2,000 and 2,000 passes over the images from 9 directions on).
-        batch_size: images per step (paper).
+        batch_size: images per step (paper); 250 by default.
         head_batch: how many images go through ``head``; lower it for a deep network.
-        step_range: how far positions are moved towards the detectors' hyperplanes before the head is asked; 1 is
-            all the way.
-        n_background: see ``background``.
+        step_range: how far positions are moved towards the detectors' hyperplanes before the head is asked (paper); 1 is
+            all the way, (0.5, 0.9) the default.
+        n_background: see ``background``; 1 by default.
         progress: show a progress bar.
 
     Attributes:
@@ -90,7 +90,7 @@ class DirectionPairs(Result):
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
         >>> data = synthetic_directions(images=600)
-        >>> pairs = DirectionPairs(3, starts=8, steps=150).fit(data.features, head=data.head)
+        >>> pairs = DirectionPairs(3, starts=8).fit(data.features, head=data.head)
         >>> pairs
         DirectionPairs(3 directions in 16 dimensions, robust, with head; 3 active)
         >>> cosines = (data.encoding.T @ pairs.encoding).amax(1)
@@ -116,33 +116,35 @@ class DirectionPairs(Result):
         recipe: Literal["robust", "paper", "given"] = "robust",
         seed: int = 0,
         starts: int | None = None,
-        finalists: int = 8,
         steps: int | None = None,
-        batch_size: int = 250,
+        batch_size: int | None = None,
         head_batch: int = 64,
-        step_range: tuple[float, float] = (0.5, 0.9),
-        n_background: int = 1,
+        step_range: tuple[float, float] | None = None,
+        n_background: int | None = None,
         progress: bool = False,
     ) -> None:
         n_directions = check_integer("n_directions", n_directions, least=1 if recipe == "given" else 2)
-        starts = max(24, 4 * n_directions) if starts is None else check_integer("starts", starts)
-        finalists = check_integer("finalists", finalists)
-        steps = (0 if recipe == "paper" else 400) if steps is None else check_integer("steps", steps)
-        batch_size, head_batch = check_integer("batch_size", batch_size), check_integer("head_batch", head_batch)
-        n_background, seed = check_integer("n_background", n_background), check_seed(seed)
+        given = {"starts": starts, "steps": steps, "batch_size": batch_size, "n_background": n_background}
+        chosen: dict[str, Any] = {
+            name: check_integer(name, value) for name, value in given.items() if value is not None
+        }
+        head_batch, seed = check_integer("head_batch", head_batch), check_seed(seed)
         for name, choice, known in (
             ("background", background, ("none", "virtual", "detectors")),
             ("signal", signal or "joint", ("joint", "exclusive", "positive")),
             ("recipe", recipe, ("robust", "paper", "given")),
         ):
             check_choice(name, choice, known)
-        low, high = step_range
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"step_range={step_range} must be two numbers with 0 < low <= high <= 1")
+        if step_range is not None:
+            low, high = step_range
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"step_range={step_range} must be two numbers with 0 < low <= high <= 1")
+            chosen["step_range"] = (low, high)
+        unused = find_unused(recipe, n_directions, chosen)
         self.recipe = recipe
         self.options = Options(
-            n_directions, background, n_background, signal, seed, starts, min(finalists, starts), steps, batch_size,
-            head_batch, (low, high), progress,
+            n_directions, background, signal=signal, seed=seed, head_batch=head_batch, progress=progress,
+            **{name: value for name, value in chosen.items() if name not in unused},
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -204,29 +206,32 @@ class DirectionPairs(Result):
         """
         if self.recipe == "given":
             raise ValueError("given directions are not fitted; make new DirectionPairs(n_directions), and fit these")
-        source = as_features(features)
-        check_positions(source, self.n_directions)
-        devices = [source.batch(torch.arange(1)).device]
+        given = as_features(features)
+        check_positions(given, self.n_directions)
+        devices = [given.batch(torch.arange(1)).device]
         # a head may draw random numbers; the user's state stays as it is
         with own_folder(checkpoint), torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
-            whitening = fit_whitening(source)
-            outliers = note_outliers(source)
+            source = bound_outliers(given)
             wanted = self.options.detectors if self.recipe == "paper" else self.n_directions
-            check_rank(whitening, wanted, outliers)
+            whitening = fit_whitening(source, wanted)
+            check_rank(whitening, wanted)
             if head is not None:
-                check_head(head, source, of_classes=self.recipe == "paper")
+                check_head(head, given, of_classes=self.recipe == "paper")
             if self.recipe == "robust" and self.n_directions > MOST:
                 solution = scalable(source, whitening, self.options, open_fit(checkpoint, source, self.options))
             else:
                 train = paper if self.recipe == "paper" else few
                 solution = train(source, whitening, head, self.options)
             signal = self.options.signal or ("exclusive" if self.recipe == "paper" else "joint")
-            found = read_solution(source, whitening, solution, head, self.options, signal)
+            found = read_solution(source, whitening, solution, head, self.options, signal, given)
         self.decoding, self.threshold, self.encoding = found.decoding, found.threshold, found.encoding
         self.typical, self.report_, self.whitening_ = found.typical, found.report, whitening
         self.losses_ = solution.history
         self.notes_ = (
-            note_directions(self.report_, has_head=head is not None) + solution.notes + note_noise(whitening) + outliers
+            note_directions(self.report_, has_head=head is not None)
+            + solution.notes
+            + note_noise(whitening)
+            + note_outliers(source)
         )
         return self
 
@@ -306,11 +311,12 @@ class DirectionPairs(Result):
             >>> bool(((data.encoding * pairs.encoding).sum(0) > 0.8).all()), pairs.report_.status
             (True, ('active', 'active', 'active'))
         """
-        source = as_features(features)
+        source = bound_outliers(as_features(features))
         found = describe_given(directions, source, thresholds, encoding, signal)
         pairs = cls(found.decoding.shape[1], recipe="given")
         pairs.decoding, pairs.threshold, pairs.encoding = found.decoding, found.threshold, found.encoding
-        pairs.typical, pairs.report_, pairs.notes_ = found.typical, found.report, found.notes
+        pairs.typical, pairs.report_ = found.typical, found.report
+        pairs.notes_ = found.notes + note_outliers(source)
         pairs.whitening_, pairs.losses_ = fit_whitening(source), {}
         return pairs
 
@@ -359,7 +365,7 @@ class DirectionPairs(Result):
         >>> from absence_plugins.core.units import Layer
         >>> from absence_plugins.data.shapes_cnn import LAYER, shapes_problem
         >>> problem = shapes_problem()
-        >>> pairs = DirectionPairs(5, starts=6, steps=100).fit_model(problem.model, LAYER, problem.images)
+        >>> pairs = DirectionPairs(5, starts=6).fit_model(problem.model, LAYER, problem.images)
         >>> unit = pairs.units(Layer(LAYER, reduce="max"))[0]
         >>> unit.describe(), len(unit.values(problem.model, problem.images[:3]))
         ('direction 0 of conv3', 3)

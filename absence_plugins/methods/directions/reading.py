@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from absence_plugins.methods.directions.features import Features, chunks
 from absence_plugins.methods.directions.ranking import measure_effects
 from absence_plugins.methods.directions.recipe import Head, Options, Solution
-from absence_plugins.methods.directions.report import ALONE_BELOW, DirectionReport, describe, mark_unresolved
+from absence_plugins.methods.directions.report import ALONE_BELOW, STABLE, DirectionReport, describe, mark_unresolved
 from absence_plugins.methods.directions.signals import FEWEST, Moments, dual_basis, selected
 from absence_plugins.methods.directions.whitening import Whitening
 
@@ -28,12 +28,18 @@ class Directions:
 
 
 def read_solution(
-    source: Features, whitening: Whitening, solution: Solution, head: Head | None, options: Options, signal: str
+    source: Features,
+    whitening: Whitening,
+    solution: Solution,
+    head: Head | None,
+    options: Options,
+    signal: str,
+    given: Features,
 ) -> Directions:
     """All positions are read, in float64; background detectors are left out.
 
     The numbering does not show which start was chosen: directions that move the head's logits most come first; without
-    a head those that fire most often.
+    a head those that fire most often. The head gets the features as they were ``given``.
     """
     detectors = _Detectors(whitening, solution, options.n_directions)
     fires, alone, typical, positions = _count(source, detectors)
@@ -47,9 +53,10 @@ def read_solution(
     encoding = F.normalize(whitening.backward.T @ signals, dim=0)
     effect, order = None, fires.argsort(descending=True, stable=True)
     if head is not None:
-        images = source.batch(torch.arange(min(options.head_batch, source.shape[0])))
+        some = torch.arange(min(options.head_batch, source.shape[0]))
         step = (typical[1] - typical[0]) / (decoding * encoding).sum(0)
-        effect = measure_effects(head, images, images.double() @ decoding - threshold, encoding * step)
+        strength = source.batch(some).double() @ decoding - threshold
+        effect = measure_effects(head, given.batch(some), strength, encoding * step)
         order = effect.argsort(descending=True, stable=True)
         effect = effect[order].cpu()
     encoding = encoding[:, order]
@@ -58,7 +65,10 @@ def read_solution(
     spread = whitening.backward.norm(dim=0).clamp(min=1e-12)  # of each feature: large ones make all directions alike
     alike = F.normalize(encoding / spread[:, None], dim=0).float()
     report = describe(fires, alone, used, alike.cpu(), positions, effect, stability)
-    report = mark_unresolved(report, None if solution.resolved is None else solution.resolved[order])
+    resolved = None if solution.resolved is None else solution.resolved[order].cpu()
+    if resolved is None and whitening.kept_noise and stability is not None:
+        resolved = stability >= STABLE
+    report = mark_unresolved(report, resolved)
     if solution.open_sign is not None:
         report = replace(report, open_sign=tuple(solution.open_sign[order].tolist()))
     return Directions(

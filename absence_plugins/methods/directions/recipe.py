@@ -16,20 +16,25 @@ Head = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Options:
-    """What a recipe is told; see :class:`~absence_plugins.methods.directions.DirectionPairs` for the meaning."""
+    """What a recipe is told; see :class:`~absence_plugins.methods.directions.DirectionPairs` for the meaning.
+
+    ``starts`` 0: 24, or 4 per direction if that is more; ``steps`` 0: as published.
+    """
 
     n_directions: int
     background: Background = "none"
     n_background: int = 1
     signal: Signal | None = None
     seed: int = 0
-    starts: int = 24
-    finalists: int = 8
-    steps: int = 400
+    starts: int = 0
+    steps: int = 0
     batch_size: int = 250
     head_batch: int = 64
     step_range: tuple[float, float] = (0.5, 0.9)
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", self.starts or max(24, 4 * self.n_directions))
 
     @property
     def detectors(self) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absence_plugins.core.files import write_json
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
+from absence_plugins.methods.directions.recipe import Options
 from absence_plugins.methods.directions.report import DirectionReport
 from absence_plugins.methods.directions.whitening import Whitening
 
@@ -26,7 +28,10 @@ def save_pairs(pairs: DirectionPairs, folder: str | Path) -> Path:
     tensors = {name: getattr(pairs, name) for name in TENSORS}
     whitening = {f"whitening_{name}": getattr(pairs.whitening_, name) for name in WHITENING}
     write_tensors(folder / "pairs.safetensors", tensors | whitening)
-    write_json(folder / "pairs.json", pairs.to_dict() | {"noise": pairs.whitening_.noise})
+    write_json(
+        folder / "pairs.json",
+        pairs.to_dict() | {"noise": pairs.whitening_.noise, "kept_noise": pairs.whitening_.kept_noise},
+    )
     return folder
 
 
@@ -38,14 +43,15 @@ def load_pairs(kind: type[DirectionPairs], folder: str | Path) -> DirectionPairs
     plain = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
     if plain.get("format") != FORMAT:
         raise ValueError(f"{folder / 'pairs.json'} is of format {plain.get('format')!r}; this version reads {FORMAT!r}")
-    options = plain["options"] | {"step_range": tuple(plain["options"]["step_range"])}
-    options["steps"] = options["steps"] or None  # 0: as published
-    pairs = kind(recipe=plain["recipe"], **options)
+    known = {one.name for one in fields(Options)}  # earlier versions had more
+    options = {name: value for name, value in plain["options"].items() if name in known}
+    pairs = kind(options["n_directions"], recipe=plain["recipe"])
+    pairs.options = Options(**options | {"step_range": tuple(options["step_range"])})
     tensors = read_tensors(folder / "pairs.safetensors")
     for name in TENSORS:
         setattr(pairs, name, tensors[name])
     mean, forward, backward = (tensors[f"whitening_{name}"] for name in WHITENING)
-    pairs.whitening_ = Whitening(mean, forward, backward, plain.get("noise", 0))
+    pairs.whitening_ = Whitening(mean, forward, backward, plain.get("noise", 0), plain.get("kept_noise", 0))
     pairs.losses_, pairs.notes_ = plain["losses"], tuple(plain["notes"])
     pairs.report_ = DirectionReport.from_dict(plain["report"])
     return pairs

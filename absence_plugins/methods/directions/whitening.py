@@ -34,12 +34,14 @@ class Whitening:
         forward: [D, R] float64, R the features' rank, without what was cut as noise.
         backward: [R, D] float64.
         noise: the number of components that were cut as noise.
+        kept_noise: the number of those that are noise, too, and were kept, as so many were asked for.
     """
 
     mean: Tensor
     forward: Tensor
     backward: Tensor
     noise: int = 0
+    kept_noise: int = 0
 
     def __repr__(self) -> str:
         return f"Whitening({self.forward.shape[0]} dimensions, rank {self.rank})"
@@ -51,7 +53,7 @@ class Whitening:
 
     def ranks(self, least: int) -> tuple[int, ...]:
         """The numbers of leading components that are worth a try, at least ``least`` each; R where noise was cut."""
-        if self.noise:
+        if self.noise or self.kept_noise:
             return (self.rank,)
         deviations = self.backward.norm(dim=1)
         counts = {max(least, int((deviations > share * deviations[0]).sum())) for share in TOLERANCES}
@@ -62,14 +64,15 @@ class Whitening:
         return ((features.double() - self.mean) @ self.forward).float()
 
 
-def fit_whitening(features: Features) -> Whitening:
+def fit_whitening(features: Features, least: int = 0) -> Whitening:
     """Principal components of all positions, each divided by its standard deviation; noise is left out.
 
     Feature j is divided by (C^-1)_jj^(-1/2), its standard deviation given all others, before the components are made:
     independent noise of whatever size per feature becomes a flat end of the spectrum. Where there is such an end
     (:func:`count_noise`) it is cut, if it is normally distributed: sparse concepts of equal strength make such an end,
     too. Elsewhere these are the features' own components. Two or three passes in float64. The sign of a component is
-    fixed by its largest entry, so that the same features give the same coordinates.
+    fixed by its largest entry, so that the same features give the same coordinates. ``least``: at least so many components
+    are kept, noise or not, if there are as many.
 
     Raises:
         ValueError: NaN or infinite features, or all of them equal.
@@ -93,8 +96,10 @@ def fit_whitening(features: Features) -> Whitening:
         kept, last = len(scale) - noise, int(used.sum())
         cut = turned[:, kept:last]
         if is_normal(features, mean, cut / scaled[kept:last] / scale[:, None], cut.T[:, used]):
+            extra = min(max(least - kept, 0), last - kept)
+            kept += extra
             scaled, turned = scaled[:kept], turned[:, :kept]
-            return Whitening(mean, turned / scaled / scale[:, None], (turned * scaled).T * scale, noise)
+            return Whitening(mean, turned / scaled / scale[:, None], (turned * scaled).T * scale, noise - extra, extra)
     large = deviations > max(RANK_TOLERANCE * float(deviations[0]), rounding)
     components, deviations = components[:, large], deviations[large]
     return Whitening(mean, components / deviations, (components * deviations).T)
@@ -107,11 +112,16 @@ def note_noise(whitening: Whitening) -> tuple[str, ...]:
     >>> note_noise(Whitening(eye[0], eye[:, :1], eye[:1], 8))[0][:48], note_noise(Whitening(eye[0], eye, eye))
     ('8 of the 9 components of the features were taken', ())
     """
-    if not whitening.noise:
+    found = whitening.noise + whitening.kept_noise
+    if not found:
         return ()
+    total = whitening.rank + whitening.noise
+    what = f"{found} of the {total} components of the features were taken for noise"
+    if not whitening.kept_noise:
+        return (f"{what} and left out: normally distributed, and of one variance",)
     return (
-        f"{whitening.noise} of the {whitening.rank + whitening.noise} components of the features were taken for noise "
-        "and left out: normally distributed, and of one variance",
+        f"{what}, normally distributed and of one variance: more than {total - found} directions are too many; "
+        f"{whitening.kept_noise} components of noise were kept for the others",
     )
 
 

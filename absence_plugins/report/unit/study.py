@@ -18,6 +18,7 @@ from absence_plugins.core.devices import device_of
 from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer, UnitModel
 from absence_plugins.methods.directions import DirectionPairs, Influence, influence
+from absence_plugins.methods.directions.few import MOST
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.invert import UnitLabel, label_units
 from absence_plugins.methods.layer_values import layer_values
@@ -26,7 +27,8 @@ from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.report.unit.neuron import Look, look_at
 
 DIRECTION_IMAGES = 600  # images to which directions are fitted where none were given
-DIRECTION_FIT: dict[str, Any] = {"starts": 12, "steps": 300, "head_batch": 32}  # 40 s on the digits network
+HEAD_BATCH = 32  # images whose features go through the head
+DIRECTION_STARTS = 12  # of up to MOST directions
 
 FEW_PASTED, FEW_IMAGES = 20, 100  # below these a page says that its verdicts are uncertain
 
@@ -298,7 +300,10 @@ class Study:
         if isinstance(self.pairs, DirectionPairs):
             return self.pairs
         assert self.pairs is not None
-        pairs = DirectionPairs(self.pairs, seed=self.settings.seed, progress=self.progress, **DIRECTION_FIT)
+        starts = DIRECTION_STARTS if self.pairs <= MOST else None
+        pairs = DirectionPairs(
+            self.pairs, seed=self.settings.seed, starts=starts, progress=self.progress, head_batch=HEAD_BATCH
+        )
         return pairs.fit_model(self.model, self.directions_at, self.sample)
 
     @property
