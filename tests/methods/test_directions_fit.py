@@ -17,7 +17,7 @@ from absence_plugins.data.synthetic_directions import SyntheticDirections, synth
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
 from absence_plugins.methods.directions import DirectionPairs, FeatureStore
 
-QUICK: dict[str, Any] = {"starts": 8, "steps": 150}
+QUICK: dict[str, Any] = {"starts": 8}
 
 
 @pytest.fixture(scope="module")
