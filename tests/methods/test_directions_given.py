@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from absence_plugins import Layer
+from absence_plugins.data.synthetic_directions import synthetic_directions
 from absence_plugins.methods.directions import (
     DirectionPairs,
     FeatureStore,
@@ -220,6 +221,26 @@ def test_one_group_is_not_called_two_whatever_the_number_of_positions(positions:
     ):
         clear = split_values(count_values((one - one.mean(0)) / one.std(0)))[2]
         assert int(clear.sum()) <= 1
+
+
+@pytest.mark.parametrize(("seed", "images"), [(0, 300), (1, 300), (2, 2000)])
+def test_thresholds_of_few_positions_are_near_the_best(seed: int, images: int) -> None:
+    """Exclusive concepts of the published kind, with a weak edge: an upper group of a few positions was called clear."""
+    data = synthetic_directions(seed, images=images)
+    pairs = DirectionPairs.from_directions(torch.linalg.pinv(data.encoding), data.features)
+    logits, present = pairs.logits(data.features).flatten(0, 2), data.present.flatten(0, 2)
+    hits = present.gather(0, logits.argsort(0, descending=True)).cumsum(0)
+    fired = torch.arange(1, len(hits) + 1)[:, None]
+    best = (hits / (fired + present.sum(0) - hits)).amax(0)
+    fires = logits > 0
+    assert bool(((fires & present).sum(0) / (fires | present).sum(0) > 0.7 * best).all()), pairs.notes_
+
+
+def test_one_skewed_group_is_not_called_two() -> None:
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(2, 6000, 5, generator=generator)
+    for one in (-uniform.log().sum(0), torch.randn(6000, 5, generator=generator).mul(0.5).exp()):
+        assert not bool(split_values(count_values((one - one.mean(0)) / one.std(0)))[2].any())
 
 
 @pytest.mark.parametrize("outlier", [150.0, -150.0, 1e4, -1e4, 1e6])

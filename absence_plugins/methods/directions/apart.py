@@ -62,11 +62,11 @@ def measure_dispersion(chunks: Iterable[Tensor], found: Thresholds) -> float:
     return (float(squares / float(positions)) - float(share.sum()) ** 2) / max(alone, 1e-12)
 
 
-def split_apart(counts: Tensor) -> tuple[Tensor, Tensor]:
+def split_apart(counts: Tensor, fewest: int = 1) -> tuple[Tensor, Tensor]:
     """Thresholds from histograms of values of variance 1, and how clear they are: int64 [I, BINS] -> [I] and [I].
 
     The one with the best likelihood of two groups, each normal or uniform up to its outer tail, the upper one also
-    half-normal. The second tensor is by how many nats per position they are likelier than one normal distribution.
+    half-normal, with at least ``fewest`` positions. The second tensor is by how many nats per position they are likelier than one normal distribution.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> rare = torch.arange(4000) % 10 == 0
@@ -75,11 +75,11 @@ def split_apart(counts: Tensor) -> tuple[Tensor, Tensor]:
     >>> bool((threshold * u.std() + u.mean() - 1).abs() < 0.1), bool(gain > EDGE)
     (True, True)
     """
-    threshold, gain = zip(*(_split(some) for some in torch.split(counts, PIECE)), strict=True)
+    threshold, gain = zip(*(_split(some, fewest) for some in torch.split(counts, PIECE)), strict=True)
     return torch.cat(threshold), torch.cat(gain)
 
 
-def _split(counts: Tensor) -> tuple[Tensor, Tensor]:
+def _split(counts: Tensor, fewest: int) -> tuple[Tensor, Tensor]:
     edges, centers = bin_edges(counts), bin_centers(counts)
     cuts, used = edges[1:-1], counts > 0
     share = counts.double() / counts.sum(1, keepdim=True)
@@ -91,31 +91,34 @@ def _split(counts: Tensor) -> tuple[Tensor, Tensor]:
     at = (below >= TAIL).to(torch.int8).argmax(1, keepdim=True)
     begin, tail = cuts[at], below.gather(1, at)
     lower = torch.minimum(
-        _uniform(tail, begin - low) + _uniform(below - tail, cuts - begin), _normal(below, first, second)
+        of_uniform(tail, begin - low) + of_uniform(below - tail, cuts - begin), of_normal(below, first, second)
     )
     at = torch.searchsorted(below.contiguous(), 1 - (TAIL * above).clamp(max=OUTLIERS)).clamp(max=len(cuts) - 1)
     end, tail = cuts[at], 1 - below.gather(1, at)
-    upper = torch.minimum(_uniform(above - tail, end - cuts) + _uniform(tail, high - end), _uniform(above, high - cuts))
-    upper = torch.minimum(upper, _normal(above, rest, more))
-    upper = torch.minimum(upper, _half_normal(above, more - 2 * cuts * rest + cuts**2 * above))
-    allowed = (above >= LEAST) & (above <= MOST) & (cuts > begin)
+    upper = torch.minimum(
+        of_uniform(above - tail, end - cuts) + of_uniform(tail, high - end), of_uniform(above, high - cuts)
+    )
+    upper = torch.minimum(upper, of_normal(above, rest, more))
+    upper = torch.minimum(upper, of_half_normal(above, more - 2 * cuts * rest + cuts**2 * above))
+    allowed = (above >= (fewest / counts.sum(1, keepdim=True)).clamp(min=LEAST)) & (above <= MOST) & (cuts > begin)
     best, place = torch.where(allowed, lower + upper, torch.inf).min(1)
     one = torch.ones_like(total)
-    return cuts[place], _normal(one, total, squares)[:, 0] - best
+    return cuts[place], of_normal(one, total, squares)[:, 0] - best
 
 
-def _uniform(weight: Tensor, width: Tensor) -> Tensor:
+def of_uniform(weight: Tensor, width: Tensor) -> Tensor:
     """Negative log-likelihood of a share of the positions, spread evenly."""
     return torch.where(weight > 0, weight * (width.clamp(min=1e-6).log() - weight.clamp(min=1e-12).log()), 0.0)
 
 
-def _normal(weight: Tensor, total: Tensor, square: Tensor) -> Tensor:
+def of_normal(weight: Tensor, total: Tensor, square: Tensor) -> Tensor:
+    """The same, normally distributed; ``total``, ``square``: the sums of values and of their squares over all positions."""
     weight = weight.clamp(min=1e-9)
     variance = (square / weight - (total / weight) ** 2).clamp(min=3e-6)  # of a bin around 0
     return weight * (0.5 * (2 * math.pi * math.e * variance).log() - weight.log())
 
 
-def _half_normal(weight: Tensor, square: Tensor) -> Tensor:
+def of_half_normal(weight: Tensor, square: Tensor) -> Tensor:
     """The same, falling from the threshold on; ``square``: the squared distances from it."""
     weight = weight.clamp(min=1e-9)
     return weight * (0.5 * (math.pi * math.e / 2 * (square / weight).clamp(min=3e-6)).log() - weight.log())

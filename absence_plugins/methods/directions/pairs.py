@@ -295,7 +295,9 @@ class DirectionPairs(Result):
             features: a tensor [N, H, W, D], channels last, or a :class:`FeatureStore`, of the same layer.
             thresholds: [I], where each begins to fire: w . x > threshold. Of an autoencoder with
                 relu(W (x - c) + b) that is W c - b. ``"each"``: estimated, where its own values part into two groups,
-                the upper one of at least 0.2 % of the positions (pass those of rarer concepts); ``"together"``: as in a fit, for directions of which every position shows one.
+                the upper one of at least 0.2 % of the positions and 8 (pass those of rarer concepts); where they make one
+                group the threshold is a guess, which ``notes_`` say. ``"together"``: as in a fit, for directions of which
+                every position shows one.
             encoding: [I, D], for example an autoencoder's decoder, instead of the estimate.
             signal: the estimate of encodings: ``"joint"``, least squares on all directions together, or one by one as
                 in the class. None: jointly, if the directions are independent.

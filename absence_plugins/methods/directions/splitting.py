@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.directions.apart import (
+    LEAST,
+    TAIL,
+    of_half_normal,
+    of_normal,
+    of_uniform,
+    split_apart,
+)
 from absence_plugins.methods.directions.histograms import bin_centers, bin_edges
+from absence_plugins.methods.directions.signals import FEWEST
 
-LEAST = 0.002  # share of the positions in the upper group
-MOST = 0.7
 CLEAR = 0.005  # nats per position that two groups explain better than one: below, there is one group
-CHANCE = 15.0  # nats of all positions together; samples of one normal, uniform, Laplace or exponential group reach less
-TAIL = 1.5  # times as far from the median as all but LEAST of the positions: what is beyond does not count
+CHANCE = 15.0  # nats of all positions together; samples of one group reach less
+NARROW = 0.5  # widest tail that noise makes of a uniform group, relative to it; a wider one may be a rare concept
+BEYOND = 1.5  # times as far from the median as all but LEAST of the positions: what is beyond does not count
 
 
 def split_values(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Thresholds from histograms of standardized values, each direction for itself: int64 [I, BINS] -> three of [I].
 
-    Each of the two groups is described by a normal or a uniform distribution, whichever fits; the threshold is the one
-    with the best likelihood. Unlike the largest variance between groups it also finds rare concepts. A few outliers,
-    however far, do not move it.
+    The threshold of the best likelihood of two groups, the upper one of at least 8 positions
+    (:func:`~absence_plugins.methods.directions.apart.split_apart`). Unlike the largest variance between groups it also
+    finds rare concepts. A few outliers, however far, do not move it.
 
     Returns:
-        The thresholds; by how many nats per position two groups describe the values better than one (normal, uniform,
-        Laplace or exponential); and whether that is more than chance reaches with so many positions, bool. Where it
-        is not, the values make one group, and the threshold is a guess: where the variance between the parts is largest.
+        The thresholds; by how many nats per position two groups describe the values better than one (normal, half-normal,
+        Laplace, gamma, or uniform with or without tails); and whether that is more than chance reaches with so many
+        positions, bool. Where it is not, the values make one group, and the threshold is a guess: where the variance
+        between the parts is largest.
 
     >>> from absence_plugins.methods.directions.histograms import count_values
     >>> generator = torch.Generator().manual_seed(0)
@@ -37,32 +44,14 @@ def split_values(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     >>> bool((found == rare).all()), bool(clear)
     (True, True)
     """
-    edges, positions = bin_edges(counts), counts.sum(1, keepdim=True)
-    upper = 1 - counts.cumsum(1)[:, :-1].double() / positions
-    counts = _leave_out_far(counts)
-    centers = (edges[:-1] + edges[1:]) / 2
-    share = counts.double() / counts.sum(1, keepdim=True)
-    below, first, second = (part.cumsum(1)[:, :-1] for part in (share, share * centers, share * centers**2))
-    above, total, squares = 1 - below, (share * centers).sum(1, keepdim=True), (share * centers**2).sum(1, keepdim=True)
-    used = counts > 0
-    low = edges[:-1][used.to(torch.int8).argmax(1)][:, None]
-    high = edges[1:][(counts.shape[1] - 1) - used.flip(1).to(torch.int8).argmax(1)][:, None]
-    between = edges[1:-1]
-    cost = _cost(below, first / below, second / below, between - low)
-    cost = cost + _cost(above, (total - first) / above, (squares - second) / above, high - between)
-    allowed = (upper >= LEAST) & (upper <= MOST) & (below > 0)
-    cost = torch.where(allowed & cost.isfinite(), cost, torch.inf)
-    # where two groups explain nothing: the largest variance between them, as 2-means
-    between_groups = (total * below - first) ** 2 / (below * above)
-    spread = torch.where((below > 0) & (above > 0), between_groups, 0.0).argmax(1)
-    one = _cost(torch.ones_like(total), total, squares, high - low)[:, 0]
-    one = torch.minimum(one, _pointed_cost(share, centers, total, low, high))
-    best, place = cost.min(1)
-    gain = torch.where(best.isfinite(), one - best, -torch.inf)
-    clear = (gain >= CLEAR) & (gain * positions[:, 0] >= CHANCE)
-    place = torch.where(clear, place, spread)
+    positions, near = counts.sum(1), _leave_out_far(counts)
+    threshold, gain = split_apart(near, FEWEST)
+    gain = gain - _gain_of_one(near)
+    clear = (gain >= CLEAR) & (gain * positions >= CHANCE)
+    between = bin_edges(counts)[1:-1]
+    place = torch.where(clear, torch.searchsorted(between, threshold), _split_spread(near))
     # in the middle of a gap without values
-    same = used.cumsum(1)[:, :-1]
+    same = (near > 0).cumsum(1)[:, :-1]
     level = same.gather(1, place[:, None])
     last = (same == level).to(torch.int64).cumsum(1).argmax(1)
     first_same = (same == level).to(torch.int8).argmax(1)
@@ -80,24 +69,71 @@ def _leave_out_far(counts: Tensor) -> Tensor:
     """Counts [I, BINS] without the outliers, which are far from all but ``LEAST`` of the positions."""
     centers = bin_centers(counts)
     middle, low, high = (centers[bin_] for bin_ in find_quantiles(counts))
-    least = torch.searchsorted(centers, middle - TAIL * (middle - low))[:, None]
-    most = torch.searchsorted(centers, middle + TAIL * (high - middle)).clamp(max=len(centers) - 1)[:, None]
+    least = torch.searchsorted(centers, middle - BEYOND * (middle - low))[:, None]
+    most = torch.searchsorted(centers, middle + BEYOND * (high - middle)).clamp(max=len(centers) - 1)[:, None]
     unspread = (low >= high)[:, None]  # nearly all values are one: what is beyond is all that can be told apart
     least, most = least.masked_fill(unspread, 0), most.masked_fill(unspread, len(centers) - 1)
     place = torch.arange(len(centers), device=counts.device)
     return counts * ((place >= least) & (place <= most))
 
 
-def _pointed_cost(share: Tensor, centers: Tensor, mean: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Negative log-likelihood of all values as one Laplace or one exponential distribution, either way up, [I]."""
+def _split_spread(counts: Tensor) -> Tensor:
+    """The bins [I] above which the second group begins where the variance between two is largest, as in 2-means."""
+    share = counts.double() / counts.sum(1, keepdim=True)
+    below, first = (part.cumsum(1)[:, :-1] for part in (share, share * bin_centers(counts)))
+    total = (share * bin_centers(counts)).sum(1, keepdim=True)
+    variance = (total * below - first) ** 2 / (below * (1 - below))
+    return torch.where((below > 0) & (below < 1), variance, 0.0).argmax(1)
+
+
+def _gain_of_one(counts: Tensor) -> Tensor:
+    """By how many nats per position the best single group is likelier than a normal distribution: [I, BINS] -> [I]."""
+    edges, centers, used = bin_edges(counts), bin_centers(counts), counts > 0
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean, square = ((share * part).sum(1, keepdim=True) for part in (centers, centers**2))
+    low = torch.where(used, edges[:-1], torch.inf).amin(1, keepdim=True)
+    high = torch.where(used, edges[1:], -torch.inf).amax(1, keepdim=True)
+    one, below = torch.ones_like(mean), share.cumsum(1)
+
+    def quantile(part: float) -> Tensor:
+        return edges[1:][(below < part).sum(1, keepdim=True).clamp(max=len(centers) - 1)]
+
+    def tailed(first: Tensor, last: Tensor) -> Tensor:
+        """A uniform distribution from ``first`` to ``last``, with a tail on either side."""
+        lower, upper = ((share * outside).sum(1, keepdim=True) for outside in (centers <= first, centers > last))
+        cost = of_uniform(lower, first - low) + of_uniform(1 - lower - upper, last - first)
+        cost = cost + of_uniform(upper, high - last)
+        return torch.where(torch.maximum(first - low, high - last) <= NARROW * (last - first), cost, torch.inf)
+
+    normal = of_normal(one, mean, square)
+    costs = [
+        normal,
+        tailed(low, high),
+        tailed(quantile(TAIL), quantile(1 - TAIL)),
+        tailed(low, quantile(1 - TAIL)),
+        tailed(quantile(TAIL), high),
+        *(of_half_normal(one, square - 2 * edge * mean + edge**2) for edge in (low, high)),
+        *(_gamma_cost(share, distance) for distance in (centers - low, high - centers)),
+        _laplace_cost(share, centers),
+    ]
+    best: Tensor = (normal - torch.cat(costs, 1).amin(1, keepdim=True))[:, 0]
+    return best
+
+
+def _laplace_cost(share: Tensor, centers: Tensor) -> Tensor:
+    """Negative log-likelihood of all values as one Laplace distribution, [I, 1]."""
     middle = centers[(share.cumsum(1) < 0.5).sum(1).clamp(max=len(centers) - 1)][:, None]
     apart = (share * (centers - middle).abs()).sum(1, keepdim=True)
-    scales = torch.cat([2 * apart, mean - low, high - mean], 1)
-    return 1 + scales.clamp(min=1e-6).amin(1).log()
+    return 1 + (2 * apart).clamp(min=1e-6).log()
 
 
-def _cost(weight: Tensor, mean: Tensor, square: Tensor, width: Tensor) -> Tensor:
-    """Negative log-likelihood of a group with a share of the positions, as a normal or uniform distribution."""
-    variance = (square - mean**2).clamp(min=3e-6)  # of a bin around 0
-    normal = 0.5 * (2 * math.pi * math.e * variance).log()
-    return weight * (torch.minimum(normal, width.clamp(min=1e-6).log()) - weight.log())
+def _gamma_cost(share: Tensor, distance: Tensor) -> Tensor:
+    """The same of a gamma distribution (exponential where its shape is 1) of distances from one end [I, BINS], [I, 1].
+
+    The shape as in Minka, "Estimating a Gamma distribution" (2002), the start of his iteration.
+    """
+    distance = distance.clamp(min=1e-6)
+    mean, logs = ((share * part).sum(1, keepdim=True) for part in (distance, distance.log()))
+    gap = (mean.log() - logs).clamp(min=1e-6)
+    shape = (3 - gap + ((gap - 3) ** 2 + 24 * gap).sqrt()) / (12 * gap)
+    return shape.lgamma() + shape * (mean / shape).log() - (shape - 1) * logs + shape
