@@ -102,6 +102,16 @@ def test_too_few_images_or_groups_for_any_significance_are_said(
         influence(pairs, net, "0", images[:3], test="rcav", n_permutations=20)
 
 
+def test_a_list_of_batches_is_rejected_with_a_remedy_that_works() -> None:
+    net = nn.Linear(4, 2)
+    lengths = [{"input_ids": torch.zeros(2, length, dtype=torch.long)} for length in (3, 5)]
+    for batches in (lengths, lengths[:1], [torch.zeros(2, 4), torch.zeros(3, 4)]):
+        with pytest.raises(ValueError, match=r"pass torch.utils.data.DataLoader\(dataset, batch_size=None\), else"):
+            next(batches_of(batches, 4, net))
+    found = list(batches_of(DataLoader([torch.zeros(2, 4), torch.zeros(3, 4)], batch_size=None), 4, net))  # type: ignore[arg-type]
+    assert [len(x) for x in found] == [2, 3]
+
+
 class Drawing(torch.utils.data.Dataset[Tensor]):
     """Augments at random, in torch and in Python."""
 

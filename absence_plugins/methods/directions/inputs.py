@@ -189,8 +189,26 @@ def _loader_of(dataset: Any, batch_size: int) -> Any:
         count = count_rows(dataset)
         return (take_rows(dataset, slice(at, at + batch_size)) for at in range(0, count, batch_size))
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not hasattr(dataset, "batch_size"):
-        return torch.utils.data.DataLoader(dataset, batch_size=batch_size, generator=torch.Generator())
+        return torch.utils.data.DataLoader(
+            dataset, batch_size=batch_size, generator=torch.Generator(), collate_fn=_collate
+        )
     return dataset
+
+
+def _collate(samples: list[Any]) -> Any:
+    """One batch of samples; a list of batches is rejected with the remedy."""
+    try:
+        ids = samples[0].get("input_ids") if isinstance(samples[0], Mapping) else None
+        if not isinstance(ids, Tensor) or ids.dim() < 2:
+            return torch.utils.data.default_collate(samples)
+    except RuntimeError as error:
+        if "stack" not in str(error):
+            raise
+    raise ValueError(
+        "dataset holds samples that cannot be stacked to a batch; if its items are batches, pass "
+        "torch.utils.data.DataLoader(dataset, batch_size=None), else give all samples one shape, texts with "
+        "padding='max_length'"
+    )
 
 
 def _inputs_of(item: Any, model: nn.Module) -> Inputs:
