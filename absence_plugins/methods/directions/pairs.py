@@ -61,14 +61,13 @@ class DirectionPairs(Result):
             with ``recipe="paper"`` exclusive.
         recipe: ``"robust"`` or ``"paper"`` (``"given"``: of :meth:`from_directions`).
         seed: the same seed gives the same bits; the global random state is untouched.
-        starts: how many (robust, up to 8 directions); by default 24, or 4 per direction if that is more. Options that the
-            recipe does not read are said in an ``AbsenceWarning``.
+        starts: how many (robust, up to 8 directions); by default 24, or 4 per direction if that is more. An
+            ``AbsenceWarning`` names options that the recipe does not read.
         steps: optimizer steps of each stage (paper); None: as published (20,000 for each of two stages, or
             800, 2,000 and 2,000 passes over the images from 9 directions on).
         batch_size: images per step (paper); 250 by default.
         head_batch: how many images go through ``head``; lower it for a deep network.
-        step_range: how far positions are moved towards the detectors' hyperplanes before the head is asked (paper); 1 is
-            all the way, (0.5, 0.9) the default.
+        step_range: how far positions are moved to the detectors' hyperplanes for the head (paper); (0.5, 0.9) by default.
         n_background: see ``background``; 1 by default.
         progress: show a progress bar.
 
@@ -296,8 +295,7 @@ class DirectionPairs(Result):
             thresholds: [I], where each begins to fire: w . x > threshold. Of an autoencoder with
                 relu(W (x - c) + b) that is W c - b. ``"each"``: estimated, where its own values part into two groups,
                 the upper one of at least 0.2 % of the positions and 8 (pass those of rarer concepts); where they make one
-                group the threshold is a guess, which ``notes_`` say. ``"together"``: as in a fit, for directions of which
-                every position shows one.
+                group it is a guess, which ``notes_`` say. ``"together"``: as in a fit, if every position shows one.
             encoding: [I, D], for example an autoencoder's decoder, instead of the estimate.
             signal: the estimate of encodings: ``"joint"``, least squares on all directions together, or one by one as
                 in the class. None: jointly, if the directions are independent.
