@@ -75,7 +75,8 @@ def test_given_directions_are_read_beside_massive_activations(data: SyntheticDir
     x = data.features.clone()
     x[:15, 0, 0, 5] += 1e4
     rows = torch.linalg.pinv(data.encoding)
-    plain, pairs = (DirectionPairs.from_directions(rows, features) for features in (data.features, x))
+    plain = DirectionPairs.from_directions(rows, data.features)
+    pairs = DirectionPairs.from_directions(rows, x, thresholds=plain.threshold)
     assert worst(data, pairs) > worst(data, plain) - 0.01 > 0.8
     assert "massive" in pairs.notes_[-1]
     assert torch.allclose(pairs.step, plain.step, rtol=0.1)
