@@ -196,7 +196,7 @@ def test_no_trace_on_the_model(fitted: Fitted) -> None:
     before = torch.get_rng_state()
     try:
         images = fitted.images[:80]
-        pairs = DirectionPairs(2, starts=2).fit_model(model, LAYER, images)
+        pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, LAYER, images)
         influence(pairs, model, LAYER, images, outputs=[0, Unit("conv4", 3)], n_permutations=50)
         with edited(model, LAYER, lambda features: unlearn(features, pairs, 0)) as changed:
             changed(images)
@@ -277,7 +277,7 @@ def test_a_direction_without_effect_is_not_significant(fitted: Fitted) -> None:
 def test_fit_model_takes_data_sets_and_stores(tmp_path: Any, fitted: Fitted) -> None:
     images = fitted.images[:120]
     dataset = torch.utils.data.TensorDataset(images, fitted.problem.labels[:120])
-    options: dict[str, Any] = {"starts": 2, "steps": 5}
+    options: dict[str, Any] = {"recipe": "paper", "steps": 2}
     one = DirectionPairs(2, **options).fit_model(fitted.model, LAYER, images)
     for other in (dataset, torch.utils.data.DataLoader(dataset, batch_size=50)):
         assert torch.equal(DirectionPairs(2, **options).fit_model(fitted.model, LAYER, other).decoding, one.decoding)

@@ -18,10 +18,16 @@ from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset, We
 from absence_plugins import Unit
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import Logit
-from absence_plugins.methods.directions import DirectionPairs, influence
+from absence_plugins.methods.directions import DirectionPairs, influence, layer_features
 from absence_plugins.methods.directions.inputs import batches_of, count_samples
 
 QUICK: dict[str, Any] = {"n_permutations": 20}
+
+
+def rows_of(model: nn.Module, layer: str, inputs: Any, channels: int) -> DirectionPairs:
+    """Two directions drawn at random."""
+    rows = torch.randn(2, channels, generator=torch.Generator().manual_seed(0))
+    return DirectionPairs.from_directions(rows, layer_features(model, layer, inputs))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,7 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def pairs(net: nn.Sequential, images: Tensor) -> DirectionPairs:
-    return DirectionPairs(2, starts=2).fit_model(net, "0", images, use_head=False)
+    return rows_of(net, "0", images, 4)
 
 
 def test_groups_and_outputs_per_sample_need_the_order_of_the_data_set(
@@ -132,7 +138,7 @@ def test_loaders_and_data_sets_that_draw_leave_the_random_states(
     for dataset in (DataLoader(data, batch_size=16), DataLoader(data, batch_size=16, shuffle=True), Drawing(images)):
         before = torch.get_rng_state(), random.getstate()
         influence(pairs, net, "0", dataset, **QUICK)
-        DirectionPairs(2, starts=2).fit_model(net, "0", dataset, use_head=False)
+        DirectionPairs(2, recipe="paper", steps=2).fit_model(net, "0", dataset, use_head=False)
         stopped = batches_of(dataset, 16, net)
         next(stopped)
         stopped.close()  # type: ignore[attr-defined]
@@ -168,7 +174,7 @@ def texts() -> tuple[Texts, dict[str, Tensor], DirectionPairs]:
     batch = {
         "input_ids": torch.randint(0, 20, (60, 7)), "attention_mask": (torch.arange(7) < lengths[:, None]).long()
     }  # fmt: skip
-    return model, batch, DirectionPairs(2, starts=2).fit_model(model, "first", batch, use_head=False)
+    return model, batch, rows_of(model, "first", batch, 6)
 
 
 def test_units_in_front_of_the_layer_of_padded_text_are_rejected(texts: Any) -> None:

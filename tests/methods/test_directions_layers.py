@@ -212,7 +212,7 @@ def test_the_axis_can_be_said_and_the_side_chosen() -> None:
 
 def test_a_unit_in_front_of_the_layer_is_refused() -> None:
     model, x = made(resnet)
-    pairs = DirectionPairs(2, starts=2).fit_model(model, "body", torch.randn(60, 1, 6, 6))
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, "body", torch.randn(60, 1, 6, 6))
     with pytest.raises(ValueError, match="layer 'stem' does not lie behind layer 'body'"):
         influence(pairs, model, "body", x, outputs=[0, Unit("stem", 1)])
 
@@ -231,7 +231,7 @@ def test_effects_are_changes_of_what_the_reader_reads(build: Callable[[], nn.Mod
     """A step along e_j everywhere changes unit j of the layer by that step, and an output by what the head says."""
     model, _ = made(build)
     x = torch.randn(40, 1, 6, 6)
-    pairs = DirectionPairs(2, starts=2).fit_model(model, "body", x)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, "body", x)
     outputs = [1, Logit(1, sign=-1), Margin(0, 2), Unit("body", 2), *pairs.units("body")]
     found = influence(pairs, model, "body", x, outputs=outputs, n_permutations=20)
     assert found.outputs == (
@@ -252,7 +252,7 @@ def test_effects_are_changes_of_what_the_reader_reads(build: Callable[[], nn.Mod
 def test_the_detectors_are_units_of_the_layer() -> None:
     model, _ = made(resnet)
     x = torch.randn(60, 1, 6, 6)
-    pairs = DirectionPairs(2, starts=2).fit_model(model, "body", x)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, "body", x)
     own = pairs.logits(by_hook(model, x, "body.1.relu", "input", 1).movedim(1, -1)).flatten(1, 2)
     for i, (mean, most) in enumerate(zip(pairs.units("body"), pairs.units(Layer("body", reduce="max")), strict=True)):
         assert torch.allclose(mean.of(model)(x), own[..., i].mean(1), atol=1e-4)
@@ -309,7 +309,7 @@ def test_segmentations_are_asked_for_an_output() -> None:
     head = head_of(model, "features", x)
     with torch.no_grad():
         assert torch.equal(head(layer_features(model, "features", x)), model(x)["out"])
-    pairs = DirectionPairs(2, starts=2).fit_model(model, "features", x, use_head=False)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, "features", x, use_head=False)
     with pytest.raises(ValueError, match=r"\(2, 3, 3\) behind the batch; name those to test, .*Logit\(\(0, 0, 0\)\)"):
         influence(pairs, model, "features", x)
     found = influence(pairs, model, "features", x, outputs=[Logit((1, 2, 0))], n_permutations=20)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from absence_plugins import Direction, Layer, Unit
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import Logit, Margin, Others
-from absence_plugins.methods.directions import DirectionPairs, head_of, influence
+from absence_plugins.methods.directions import DirectionPairs, head_of, influence, layer_features
 from absence_plugins.methods.directions.effects import choose_places, draw_numbers
 from absence_plugins.methods.directions.inputs import batches_of, vary
 from absence_plugins.methods.directions.significance import flip_signs
@@ -45,7 +45,8 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def pairs(net: Net, images: Tensor) -> DirectionPairs:
-    return DirectionPairs(2, starts=2).fit_model(net, "front", images)
+    rows = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    return DirectionPairs.from_directions(rows, layer_features(net, "front", images))
 
 
 QUICK: dict[str, Any] = {"n_permutations": 20}
@@ -283,10 +284,10 @@ def test_inputs_by_name(images: Tensor) -> None:
         def __getitem__(self, index: int) -> Any:
             return {"pixel_values": images[index], "labels": labels[index], "name": "a"}
 
-    pairs = DirectionPairs(2, starts=2).fit_model(model, "net.front", images)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, "net.front", images)
     expected = influence(pairs, model, "net.front", images, **QUICK)
     for dataset in ({"pixel_values": images}, Items()):
-        named = DirectionPairs(2, starts=2).fit_model(model, "net.front", dataset)
+        named = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, "net.front", dataset)
         assert torch.equal(named.decoding, pairs.decoding)
         assert torch.equal(influence(pairs, model, "net.front", dataset, **QUICK).effect, expected.effect)
     pictures = [next(batches_of([{"image": image, "label": 1} for image in images], 4, model.net))]

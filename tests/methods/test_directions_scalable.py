@@ -192,11 +192,17 @@ def test_long_fits_say_so_before_the_work(
     data: SyntheticDirections, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scalable, "estimate_seconds", lambda *_: 600.0)
-    DirectionPairs(10, progress=True).fit(data.features)
-    said = capsys.readouterr().err
-    assert "fitting directions: about 10 minutes" in said
-    DirectionPairs(10).fit(data.features)
-    assert not capsys.readouterr().err
+
+    def stop(*_: object, **__: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(scalable, "draw_positions", stop)
+    for progress, said in ((True, "fitting directions: about 10 minutes"), (False, "")):
+        with pytest.raises(Killed):
+            DirectionPairs(10, progress=progress).fit(data.features)
+        err = capsys.readouterr().err
+        assert said in err
+        assert bool(err) == progress
 
 
 @pytest.mark.slow

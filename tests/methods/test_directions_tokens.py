@@ -56,7 +56,7 @@ def prefix_of(model: nn.Module, layer: str, x: Tensor) -> int:
 
 def check_prefix_is_still(model: nn.Module, layer: str, x: Tensor, prefix: int) -> None:
     """A step of a direction changes unit j of the layer at every place but the prefix."""
-    pairs = DirectionPairs(2, starts=2).fit_model(model, layer, x)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, layer, x)
     assert any("kept apart" in note for note in pairs.notes_) == bool(prefix)
     positions = [Unit(layer, 0, position=place) for place in range(prefix + 2)]
     found = influence(pairs, model, layer, x, outputs=[*positions, 0], **QUICK)
@@ -91,7 +91,7 @@ def test_swin_has_channels_last_and_no_class_token() -> None:
     x = images(20)
     assert layer_features(model, "layers.0", x).shape == (20, 8, 8, 12)
     assert prefix_of(model, "layers.0", x) == 0
-    pairs = DirectionPairs(2, starts=2).fit_model(model, "layers.0", x)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, "layers.0", x)
     found = influence(pairs, model, "layers.0", x, outputs=[0, Layer("layers.1")], **QUICK)
     assert found.outputs[:2] == ("class 0", "layers.1:0")
     assert bool(found.effect.any(0).all())
@@ -149,7 +149,7 @@ def test_a_text_encoder_with_padded_texts() -> None:
     mask = (torch.arange(8) < lengths[:, None]).long()
     texts = {"input_ids": ids * mask, "attention_mask": mask, "labels": torch.zeros(40)}
     layer = "bert.encoder.layer.0"
-    pairs = DirectionPairs(2, starts=2).fit_model(model, layer, texts, prefix_tokens=1)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, layer, texts, prefix_tokens=1)
     assert pairs.report_.n_positions == int(mask.sum()) - 40
     assert any("the attention mask leaves out" in note for note in pairs.notes_)
     other = texts | {"input_ids": torch.where(mask == 1, ids, 7)}
@@ -180,7 +180,7 @@ def test_texts_of_one_length_as_numbers() -> None:
     model = transformers.DistilBertForSequenceClassification(config).eval()
     ids = torch.randint(0, 30, (40, 6), generator=torch.Generator().manual_seed(0))
     layer = "distilbert.transformer.layer.0"
-    pairs = DirectionPairs(2, starts=2).fit_model(model, layer, ids)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, layer, ids)
     assert "alignment" in pairs.losses_
     assert pairs.report_.n_positions == 240
     found = influence(pairs, model, layer, ids, **QUICK)
@@ -192,7 +192,7 @@ def test_features_of_an_mlp() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
     x = torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
-    pairs = DirectionPairs(2, starts=2).fit_model(net, "3", x)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(net, "3", x)
     found = influence(pairs, net, "3", x, outputs=[Layer("3"), 0], **QUICK)
     step = (pairs.encoding * pairs.step).T.double()  # of one position: the whole
     assert torch.allclose(found.effect[:, :6], step, atol=1e-4)

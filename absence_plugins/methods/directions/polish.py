@@ -40,18 +40,20 @@ def fit_scores(counts: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Hyvarinen, Journal of Machine Learning Research 6 (2005), score matching.
     """
-    hats, slopes, penalty = _basis(counts.device)
+    hats, squares, products, slopes, penalty = _basis(counts.device)
     share = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
-    beside = torch.diag_embed(share @ (hats[:, :-1] * hats[:, 1:]), 1)
-    system = torch.diag_embed(share @ hats**2) + beside + beside.transpose(1, 2) + penalty
+    beside = torch.diag_embed(share @ products, 1)
+    system = torch.diag_embed(share @ squares) + beside + beside.transpose(1, 2) + penalty
     target = share @ slopes
     coefficients = torch.linalg.solve(system, target[..., None])[..., 0]
     return coefficients @ hats.T, (coefficients * target).sum(1)
 
 
 @lru_cache(maxsize=4)
-def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Hat functions and their slopes at the bins, [BINS, K] each, and what a change of slope costs, [K, K]."""
+def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Hat functions at the bins [BINS, K], their squares, the products of neighbors [BINS, K - 1], their slopes [BINS, K],
+    and what a change of slope costs, [K, K].
+    """
     like = torch.empty(0, device=device)
     at, x = bin_edges(like)[::EVERY], bin_centers(like)
     rows = torch.arange(BINS, device=device)
@@ -64,7 +66,8 @@ def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     slopes[rows, piece], slopes[rows, piece + 1] = -1 / width, 1 / width
     one = torch.eye(len(at), dtype=torch.float64, device=device)
     changes = torch.diff(torch.diff(one, dim=0) / torch.diff(at)[:, None], dim=0)
-    return hats, slopes, SMOOTHNESS * changes.T @ changes + RIDGE * one
+    penalty = SMOOTHNESS * changes.T @ changes + RIDGE * one
+    return hats, hats**2, hats[:, :-1] * hats[:, 1:], slopes, penalty
 
 
 def polish(
