@@ -70,7 +70,7 @@ def test_tokens_of_a_vision_transformer(tmp_path: Path) -> None:
     nn.init.normal_(model.heads.head.weight)
     x = torch.rand(20, 3, 32, 32)
     layer = "encoder.layers.encoder_layer_0"
-    pairs = DirectionPairs(2, starts=2).fit_model(model, layer, x)
+    pairs = DirectionPairs(2, recipe="paper", steps=2).fit_model(model, layer, x)
     path = directions_page(pairs, model, layer, x, x, tmp_path, TEXTS)
     assert path.is_file()
     assert (tmp_path / "gallery.png").is_file()

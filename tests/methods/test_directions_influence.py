@@ -45,7 +45,7 @@ class Fitted:
 
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
-    return Fitted(0, starts=9, steps=200)
+    return Fitted(0, starts=6)
 
 
 def agreement(fitted: Fitted) -> tuple[int, int, float]:

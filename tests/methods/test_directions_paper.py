@@ -69,7 +69,7 @@ def test_published_numbers() -> None:
 
 
 def test_constraints_that_are_violated_raise_their_multipliers(data: SyntheticDirections) -> None:
-    pairs = DirectionPairs(3, recipe="paper", steps=60).fit(data.features, head=data.head)
+    pairs = DirectionPairs(3, recipe="paper", steps=150).fit(data.features, head=data.head)
     names = ("max_activation", "max_margin", "inactive", "excessive", "orthogonality")
     assert set(pairs.losses_) == {
         *("sparsity", "sparsity_bound", "alignment", *names),
