@@ -34,6 +34,10 @@ from absence_plugins.report.plots.directions import GalleryEntry, gallery_figure
 
 PATCHES, BARS = 8, 4  # of a direction: patches, and outputs of each sign
 CHECKED = 24  # images in which its patch is painted over
+STATUS = {
+    "unresolved": "Unresolved: these images do not settle this direction; do not trust it.",
+    "split": "Split: it reads a part of what other directions read.",
+}
 HOW_TO_READ = (
     (
         "A direction",
@@ -112,7 +116,7 @@ def directions_page(
         seen = patches.cut(pictures[patches.images])[:PATCHES]
         seen = seen if seen.is_floating_point() else seen / 255
         entry = GalleryEntry(texts.name_direction(i), seen, tuple(effects), share)
-        shown.append(_Shown(i, entry, own, checks))
+        shown.append(_Shown(i, entry, own, checks, pairs.report_.status[i]))
     page = Page(
         texts.title,
         texts.lead,
@@ -135,6 +139,12 @@ class _Shown:
     entry: GalleryEntry
     own: tuple[tuple[int, EncodedAbsence], ...]
     checks: tuple[RemovalCheck, ...] = ()
+    status: str = "active"
+
+    @property
+    def name(self) -> str:
+        """The direction's name, with its status where that is a reservation."""
+        return f"{self.entry.name} ({self.status})" if self.status in STATUS else self.entry.name
 
 
 def _strongest(effect: Tensor) -> list[int]:
@@ -182,7 +192,7 @@ def _table(shown: Sequence[_Shown], texts: Texts) -> Table:
             cells = [f"{texts.name_output(number)}{more}", f"{effect.effect:+.2g}"]
             cells += [f"{100 * check.raised_share:.0f} %" for check in one.checks]
             cells += ["no room"] * (4 - len(cells))
-        rows.append((one.entry.name, *cells))
+        rows.append((one.name, *cells))
         pictures.append(thumbnail([gallery_panels(one.entry)[0]]))
     columns = ("direction", "holds down", "effect", "rises, painted over", "elsewhere")
     links = tuple(f"#{row_id(place + 1)}" for place in range(len(shown)))
@@ -226,6 +236,7 @@ def _row(one: _Shown, texts: Texts) -> Row:
         sentence = "Holds no output down significantly."
     if one.entry.pushed_up:
         facts.append(("raises most", f"{one.entry.pushed_up[0][0]} ({one.entry.pushed_up[0][1]:+.2f})"))
+    sentence = f"{STATUS[one.status]} {sentence}" if one.status in STATUS else sentence
     heading = one.entry.name[0].upper() + one.entry.name[1:]
     return Row(heading, sentence, tuple(gallery_panels(one.entry)), facts=tuple(facts))
 
@@ -237,4 +248,6 @@ def _footer(pairs: DirectionPairs, found: Influence) -> str:
         "and output; "
         f"{len(found.encoded_absences)} of them are encoded absences."
     )
+    if out := pairs.report_.status.count("inactive"):
+        text += f" Left out above: {out} of {pairs.n_directions} directions, which are inactive: they fire hardly anywhere."
     return f"{text} {notes[0].upper() + notes[1:]}." if notes else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,22 @@ def test_checks_are_kept_and_have_a_control(tmp_path: Path, monkeypatch: pytest.
     assert check["elsewhere"]["mean_rise"] < 0.2 * check["check"]["mean_rise"]
     monkeypatch.setattr(module, "as_explained", lambda *_: pytest.fail("checked twice"))
     assert write("two") == first
+
+
+def test_what_is_not_to_be_trusted_is_said_and_what_is_left_out(tmp_path: Path) -> None:
+    model, x = network(), scenes()
+    features = model[0](x).permute(0, 2, 3, 1).detach()  # type: ignore[index]
+    rows = torch.tensor([[1.0, 0.0], [0.5, -0.4], [1.0, 0.3]])
+    pairs = DirectionPairs.from_directions(rows, features)
+    for status, said in (
+        (("active", "unresolved", "inactive"), ("direction 1 (unresolved)", "do not trust it", "1 of 3 directions")),
+        (("active", "split", "active"), ("direction 1 (split)", "reads a part of what other directions read")),
+        (("inactive",) * 3, ("3 of 3 directions, which are inactive",)),
+    ):
+        pairs.report_ = replace(pairs.report_, status=status)
+        text = directions_page(pairs, model, "0", x, x, tmp_path, TEXTS, features=features).read_text(encoding="utf-8")
+        assert all(words in text for words in said)
+        assert ("direction 2" in text) == (status[2] == "active")
 
 
 def test_tokens_of_a_vision_transformer(tmp_path: Path) -> None:
