@@ -26,7 +26,7 @@ def test_the_example_with_photographs(tmp_path: Path, monkeypatch: pytest.Monkey
     (code,) = re.findall(r'^python -c "(.*save_crops.*)"$', text, re.MULTILINE)
     (command,) = re.findall(r"^absence-plugins (directions crops .*)$", text, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("12", str(CROPS)), {})  # noqa: S102
+    exec(code.replace("12", str(CROPS)), {})
     words = shlex.split(command)
     words[words.index("--count") + 1] = str(COUNT)
     done = CliRunner().invoke(app, [*words, "--quiet"])
