@@ -190,7 +190,7 @@ def _table(shown: Sequence[_Shown], texts: Texts) -> Table:
             number, effect = one.own[0]
             more = f" and {len(one.own) - 1} more" if len(one.own) > 1 else ""
             cells = [f"{texts.name_output(number)}{more}", f"{effect.effect:+.2g}"]
-            cells += [f"{100 * check.raised_share:.0f} %" for check in one.checks]
+            cells += [f"{100 * check.raised_share:.0f} %, {check.mean_rise:+.2g}" for check in one.checks]
             cells += ["no room"] * (4 - len(cells))
         rows.append((one.name, *cells))
         pictures.append(thumbnail([gallery_panels(one.entry)[0]]))

@@ -50,7 +50,7 @@ def test_checks_are_kept_and_have_a_control(tmp_path: Path, monkeypatch: pytest.
         keeper = Checkpoint(folder, {}, "influence")
         path = directions_page(pairs, model, "0", x, x, tmp_path / out, TEXTS, features=features, checkpoint=keeper)
         text = path.read_text(encoding="utf-8")
-        for words in ("holds down", "rises, painted over", "elsewhere", "class 0"):
+        for words in ("holds down", "rises, painted over", "elsewhere", "class 0", "100 %, +"):
             assert words in text
         found: dict[str, Any] = json.loads((tmp_path / out / "results.json").read_text(encoding="utf-8"))
         return found
