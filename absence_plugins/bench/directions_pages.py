@@ -85,7 +85,11 @@ def draw_rows(rows: Sequence[Row]) -> Figure:
                 if (values := [getattr(row, measure)[0] for row in rows if (row.setting, row.method) == (name, method)])
             ]
             shape = "|" if method == TRUTH else "o"
-            axis.scatter([max(v, 0) for _, v in own], [y for y, _ in own], color=color, marker=shape, s=70 if shape == "|" else 26, label=method)  # fmt: skip
+            if own:
+                size = 70 if method == TRUTH else 26
+                axis.scatter(
+                    [max(v, 0) for _, v in own], [y for y, _ in own], color=color, marker=shape, s=size, label=method
+                )
         axis.set_yticks(range(len(settings)), settings if measure == "iou" else [""] * len(settings))
         axis.invert_yaxis()
         axis.set_xlim(-0.03, 1.03)
@@ -102,6 +106,8 @@ def draw_rows(rows: Sequence[Row]) -> Figure:
             axes[2].set_xticks(sorted({row.size[0] for row in sized}), minor=False)
             axes[2].xaxis.set_major_formatter("{x:.0f}")
             axes[2].xaxis.set_minor_formatter("")
+            axes[2].yaxis.set_major_formatter("{x:g}")
+            axes[2].yaxis.set_minor_formatter("{x:g}")
     axes[2].set(xlabel="concepts", ylabel="CPU seconds of the fit, one thread")
     axes[2].grid(alpha=0.3, which="both")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)

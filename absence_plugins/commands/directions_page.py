@@ -249,5 +249,7 @@ def _footer(pairs: DirectionPairs, found: Influence) -> str:
         f"{len(found.encoded_absences)} of them are encoded absences."
     )
     if out := pairs.report_.status.count("inactive"):
-        text += f" Left out above: {out} of {pairs.n_directions} directions, which are inactive: they fire hardly anywhere."
+        text += (
+            f" Left out above: {out} of {pairs.n_directions} directions, which are inactive: they fire hardly anywhere."
+        )
     return f"{text} {notes[0].upper() + notes[1:]}." if notes else text

@@ -15,6 +15,7 @@ from absence_plugins.commands import directions_page as module
 from absence_plugins.commands.directions_page import Texts, directions_page
 from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions import DirectionPairs
+from absence_plugins.methods.directions.report import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::absence_plugins.core.AbsenceWarning")
 TEXTS = Texts("Directions", "Some.", "class {}".format)
@@ -24,6 +25,7 @@ def network() -> nn.Module:
     """Two channels: how bright a place is, and how dark; the first logit is held down by brightness."""
     front = nn.Conv2d(1, 2, 4, 4)
     front.weight.data = torch.stack([torch.ones(1, 4, 4), -torch.ones(1, 4, 4)]) / 16
+    assert front.bias is not None
     front.bias.data = torch.tensor([0.0, 1.0])
     last = nn.Linear(2, 2, bias=False)
     last.weight.data = torch.tensor([[-10.0, 0.0], [5.0, 0.0]])
@@ -68,11 +70,12 @@ def test_what_is_not_to_be_trusted_is_said_and_what_is_left_out(tmp_path: Path) 
     features = model[0](x).permute(0, 2, 3, 1).detach()  # type: ignore[index]
     rows = torch.tensor([[1.0, 0.0], [0.5, -0.4], [1.0, 0.3]])
     pairs = DirectionPairs.from_directions(rows, features)
-    for status, said in (
+    cases: tuple[tuple[tuple[Status, ...], tuple[str, ...]], ...] = (
         (("active", "unresolved", "inactive"), ("direction 1 (unresolved)", "do not trust it", "1 of 3 directions")),
         (("active", "split", "active"), ("direction 1 (split)", "reads a part of what other directions read")),
         (("inactive",) * 3, ("3 of 3 directions, which are inactive",)),
-    ):
+    )
+    for status, said in cases:
         pairs.report_ = replace(pairs.report_, status=status)
         text = directions_page(pairs, model, "0", x, x, tmp_path, TEXTS, features=features).read_text(encoding="utf-8")
         assert all(words in text for words in said)
