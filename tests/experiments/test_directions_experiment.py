@@ -103,7 +103,8 @@ def test_the_command_for_a_users_model(tmp_path: Path) -> None:
     assert f"Read: {read}." in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "page" / "index.html").is_file()
     assert (tmp_path / "page" / "pairs" / "pairs.json").is_file()
-    rows = [*arguments, "--count", "2", "--no-head", "--channels", "last", "--out", str(tmp_path / "rows")]
+    rows = [*arguments, "--steps", "9", "--count", "2", "--no-head", "--channels", "last"]
+    rows += ["--out", str(tmp_path / "rows")]
     done = CliRunner().invoke(app, rows)
     assert done.exit_code == 0, done.output
     assert "warning: steps has no effect with recipe='robust'; recipe='paper' reads it" in done.output

@@ -16,7 +16,7 @@ from absence_plugins.methods.directions.outliers import BoundedFeatures, bound_o
 
 @pytest.fixture(scope="module")
 def data() -> SyntheticDirections:
-    return many_directions(concepts=10, dimensions=32, distractors=2, images=200)
+    return many_directions(concepts=10, dimensions=32, distractors=2, images=300)
 
 
 def test_few_far_positions_are_counted_by_channel(data: SyntheticDirections, tmp_path: Path) -> None:
