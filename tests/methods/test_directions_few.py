@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from absence_plugins.data.synthetic_directions import synthetic_directions
+from absence_plugins.data.synthetic_directions import many_directions, synthetic_directions
+from absence_plugins.data.synthetic_truth import truth_detectors
 from absence_plugins.experiments.directions.recovery import Recovery, recovery
 from absence_plugins.methods.directions import DirectionPairs, DirectionReport
 from absence_plugins.methods.directions.few import Candidate, distinct, find_rivals
@@ -32,8 +33,8 @@ HARD: list[dict[str, Any]] = [{"frequencies": 0.8}, {"overlap": 0.2}, {"frequenc
 
 
 def test_overlapping_concepts_are_recovered() -> None:
-    data = synthetic_directions(301, images=1200, overlap=0.1)
-    found = recovery(data, DirectionPairs(3, starts=8).fit(data.features, data.head))
+    data = synthetic_directions(301, images=800, overlap=0.1)
+    found = recovery(data, DirectionPairs(3, starts=4).fit(data.features, data.head))
     assert min(found.iou) >= 0.95, found
     assert min(found.cosine) >= 0.95, found
 
@@ -44,6 +45,27 @@ def test_correlated_overlapping_and_rare_concepts_are_recovered(setting: dict[st
     found = recovered(302, **setting)
     assert min(found.iou) >= 0.95, found
     assert min(found.cosine) >= 0.95, found
+
+
+@pytest.mark.parametrize(("dimensions", "frequencies"), [(64, 0.15), (16, (0.8, 0.3, 0.15))])
+def test_independent_concepts_are_recovered(dimensions: int, frequencies: Any) -> None:
+    """One at .8 is found as its absence, as nothing but the rarer group tells presence; then its sign is named open."""
+    data = many_directions(
+        305, dimensions=dimensions, concepts=3, distractors=2, images=400, presence="independent",
+        frequencies=frequencies, noise=0.02,
+    )  # fmt: skip
+    pairs = DirectionPairs(3, starts=3).fit(data.features)
+    cosines = recovery(data, pairs).cosines
+    near, found = cosines.abs().max(1)
+    assert float(near.min()) > 0.98
+    assert len(set(found.tolist())) == 3
+    sign = cosines.gather(1, found[:, None])[:, 0].sign()
+    assert sign.tolist() == [-1.0 if frequencies != 0.15 else 1.0, 1.0, 1.0]
+    fires = (pairs.logits(data.features)[..., found] > 0) == (sign > 0)
+    both, either = (fires & data.present).sum((0, 1, 2)), (fires | data.present).sum((0, 1, 2))
+    assert bool((both / either > truth_detectors(data).iou - 0.05).all())
+    assert pairs.report_.open_sign == (True, True, True)
+    assert any(note.startswith("the concepts do not exclude each other") for note in pairs.notes_)
 
 
 def test_likelihood_prefers_the_concepts_to_mixtures_also_where_they_overlap() -> None:
@@ -113,8 +135,8 @@ def test_effect_of_a_step_on_a_linear_head() -> None:
 
 
 def test_the_head_decides_where_positions_do_not() -> None:
-    data = synthetic_directions(303, images=1200, decoys=True)
-    pairs = DirectionPairs(3, starts=8).fit(data.features, data.head)
+    data = synthetic_directions(303, images=800, decoys=True)
+    pairs = DirectionPairs(3, starts=6).fit(data.features, data.head)
     found = recovery(data, pairs)
     assert min(found.iou) >= 0.95, found
     assert any("positions alone do not decide" in note for note in pairs.notes_)
@@ -156,6 +178,6 @@ def test_notes_say_what_positions_do_not_determine(features: Tensor, said: str) 
 
 def test_right_directions_are_stable() -> None:
     data = synthetic_directions(304, images=600)
-    pairs = DirectionPairs(3, starts=8).fit(data.features, data.head)
+    pairs = DirectionPairs(3, starts=4).fit(data.features, data.head)
     assert pairs.notes_ == ()
     assert min(pairs.report_.stability or ()) > 0.98

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from absence_plugins.methods.directions.histograms import bin_centers, bin_edges, count_values
 from absence_plugins.methods.directions.polish import sum_over
-from absence_plugins.methods.directions.thresholds import Thresholds
+from absence_plugins.methods.directions.thresholds import Thresholds, fit_thresholds
 
 LEAST, MOST = 0.002, 0.7  # share of the positions in the upper group
 TAIL = 0.02  # share of the lower group's values at its outer end, and of the upper one's, that noise may have spread
@@ -19,6 +19,18 @@ PIECE = 64  # directions at once
 # Measured on 12 concepts: exclusive ones vary by at most .45 (30 % of the positions empty), independent ones by at least
 # .85; and where noise hides the edge between the groups (best possible IoU .7), two groups gain at most .05.
 INDEPENDENT, EDGE = 0.6, 0.06
+
+
+class Apart(Thresholds):
+    """Thresholds of concepts that do not exclude each other: present is what is above its own threshold."""
+
+    def label(self, u: Tensor) -> Tensor:
+        """Which concepts are at each position: u [P, I] -> bool [P, I]."""
+        return u > self.threshold
+
+    def refit(self, chunks: Iterable[Tensor]) -> Thresholds:
+        """The same of other values."""
+        return split_thresholds(chunks, fit_thresholds(chunks))[0]
 
 
 def fit_apart(chunks: Iterable[Tensor], found: Thresholds) -> tuple[Thresholds, Tensor]:
@@ -31,13 +43,33 @@ def fit_apart(chunks: Iterable[Tensor], found: Thresholds) -> tuple[Thresholds, 
     """
     if measure_dispersion(chunks, found) < INDEPENDENT:
         return found, torch.zeros(0, dtype=torch.bool)
+    return split_thresholds(chunks, found)
+
+
+def split_thresholds(chunks: Iterable[Tensor], found: Thresholds) -> tuple[Apart, Tensor]:
+    """The threshold of every direction from its own values, where these have a clear edge: as :func:`fit_apart`."""
     threshold, gain = split_apart(sum_over(count_values(u) for u in chunks))
     clear = gain > EDGE
     threshold = torch.where(clear, threshold.to(found.threshold), found.threshold)
     sums = (((u * (u > threshold)).sum(0, dtype=torch.float64), (u > threshold).sum(0)) for u in chunks)
     strength, number = (sum_over(part) for part in zip(*sums, strict=True))
     typical = torch.where(number > 0, strength / number.clamp(min=1), found.typical.double())
-    return Thresholds(threshold, typical.to(found.typical)), clear
+    return Apart(threshold, typical.to(found.typical)), clear
+
+
+def note_apart(apart: Tensor) -> tuple[str, ...]:
+    """What to say of concepts that do not exclude each other: bool [K], which thresholds have a clear edge, or [0].
+
+    >>> note_apart(torch.zeros(0)), note_apart(torch.ones(3))[0][:62]
+    ((), 'the concepts do not exclude each other: each threshold was fit')
+    """
+    if not len(apart):
+        return ()
+    said = "the concepts do not exclude each other: each threshold was fitted to its direction's own values"
+    vague = int((apart == 0).sum())
+    return (
+        said + (f"; {vague} of {len(apart)} have no clear edge there, so their thresholds are guesses" * (vague > 0)),
+    )
 
 
 def measure_dispersion(chunks: Iterable[Tensor], found: Thresholds) -> float:

@@ -13,13 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from absence_plugins.methods.directions.apart import INDEPENDENT, measure_dispersion, note_apart, split_thresholds
 from absence_plugins.methods.directions.features import Features
 from absence_plugins.methods.directions.final_losses import measure_losses
 from absence_plugins.methods.directions.likelihood import log_likelihood
+from absence_plugins.methods.directions.passes import start_skewed
+from absence_plugins.methods.directions.polish import polish
 from absence_plugins.methods.directions.ranking import measure_effects
 from absence_plugins.methods.directions.recipe import Head, Options, Solution
 from absence_plugins.methods.directions.relabel import RIDGE, regress_labels, relabel
 from absence_plugins.methods.directions.sharpen import SLOPE, sharpen
+from absence_plugins.methods.directions.sides import find_open_signs
 from absence_plugins.methods.directions.signals import dual_basis
 from absence_plugins.methods.directions.starts import kmeans
 from absence_plugins.methods.directions.thresholds import Thresholds, fit_thresholds
@@ -29,6 +33,7 @@ MOST = 8  # directions
 SAMPLED = 30_000  # positions that all is made on
 START_POSITIONS, START_PER_DIRECTION = 2_000, 700  # of these, at least, for the starts
 DISCRIMINANTS, START_ROUNDS, ROUNDS, STABILITY_ROUNDS = 2, 1, 3, 2
+SOURCES, SOURCE_STARTS, ONE_SIDED = 2, 4, 5.0  # per direction; per direction; standard errors of the third moment
 ALIKE = 0.9  # cosine of filters that stand for the same direction
 # How much less likely a rival may be, in nats per direction and position: one that has nothing in common with the best
 # (no filters with a cosine of APART), and one that mixes the same concepts. Wrong ones were at least .07 below.
@@ -80,23 +85,31 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     images = features.batch(drawn)
     z = whitening(images).flatten(0, -2)
     found = search(z, whitening.ranks(options.n_directions), options, generator)
-    found = distinct(found + search_beside(z, found[0], options, generator))
+    found = distinct(
+        found + search_beside(z, found[0], options, generator) + search_sources(z, found[0].rank, options, generator)
+    )
     likely = distinct([improve(z, one, ROUNDS) for one in find_rivals(found)[:IMPROVED]])
     rivals = find_rivals(likely)
     chosen = choose(rivals, images, z, whitening, head, options) if head is not None else rivals[0]
-    w, threshold = sharpen(z, chosen.w, chosen.thresholds)
-    if bool(((w * chosen.w).sum(0) < STAYS).any()):
-        w, threshold = chosen.w, chosen.thresholds.threshold
+    chosen, clear = part(z, chosen)
+    w, threshold, open_sign = chosen.w, chosen.thresholds.threshold, None
+    if len(clear):
+        open_sign = find_open_signs([z], w, threshold)
+    else:
+        separated, moved = sharpen(z, w, chosen.thresholds)
+        if bool(((separated * w).sum(0) >= STAYS).all()):
+            w, threshold = separated, moved
     stability = measure_stability(z, chosen, whitening)
     signals = dual_basis(chosen.w)
     history = measure_losses(images, whitening, (SLOPE * w, SLOPE * threshold), signals, head, options)
     history["log_likelihood"] = log_likelihood(z, w, threshold)
-    notes = note_rivals(rivals, head) + note_chance(chosen, options.starts)
+    notes = note_rivals(rivals, head) + note_chance(chosen, options.starts) + note_apart(clear)
     if options.background != "none":
         notes += (
             f"background={options.background!r} has no effect: positions without a concept are allowed for anyway",
         )
-    return Solution(w, threshold, torch.full_like(threshold, SLOPE), history, signals, notes, stability=stability)
+    slope = torch.full_like(threshold, SLOPE)
+    return Solution(w, threshold, slope, history, signals, notes, stability=stability, open_sign=open_sign)
 
 
 def find_rivals(found: list[Candidate]) -> list[Candidate]:
@@ -173,6 +186,36 @@ def search_beside(z: Tensor, best: Candidate, options: Options, generator: torch
     return [replace(one, w=axes @ one.w, rank=z.shape[1]) for one in found]
 
 
+def search_sources(z: Tensor, rank: int, options: Options, generator: torch.Generator) -> list[Candidate]:
+    """The most one-sided independent sources in the first ``rank`` coordinates of z [P, R], as they are and relabelled.
+
+    Concepts that are present independently of each other are such sources; clusters seldom lead there.
+    """
+    inside, count = z[:, :rank], options.n_directions
+    w = start_skewed(inside, SOURCE_STARTS * count, generator)[:, : SOURCES * count]
+    w = polish([inside], w)
+    cubes = (inside @ w).double() ** 3
+    order = cubes.mean(0).abs().argsort(descending=True, stable=True)[:count]
+    sides, errors = cubes.mean(0)[order], cubes.std(0)[order] / len(z) ** 0.5
+    w = w[:, order] * sides.sign().to(w.dtype)
+    found = fit_thresholds([inside @ w])
+    w = torch.cat([w, w.new_zeros(z.shape[1] - rank, count)])
+    times = 1 + int(bool((sides.abs() > ONE_SIDED * errors).all()))  # what is significant is no chance
+    return [
+        improve(z, Candidate(w, thresholds, 0.0, rank, times), START_ROUNDS)
+        for thresholds in (found, split_thresholds([z @ w], found)[0])
+    ]
+
+
+def part(z: Tensor, one: Candidate) -> tuple[Candidate, Tensor]:
+    """With thresholds from each direction's own values, where concepts do not exclude each other; which have an edge."""
+    u = z @ one.w
+    thresholds, clear = split_thresholds([u], one.thresholds)
+    if measure_dispersion([u], thresholds) < INDEPENDENT:
+        return one, clear[:0]
+    return replace(one, thresholds=thresholds), clear
+
+
 def improve(z: Tensor, one: Candidate, rounds: int) -> Candidate:
     """Relabel and fit thresholds in turns, inside the candidate's coordinates."""
     inside, w, thresholds = z[:, : one.rank], one.w[: one.rank], one.thresholds
@@ -182,7 +225,7 @@ def improve(z: Tensor, one: Candidate, rounds: int) -> Candidate:
             return thresholds.label(x @ w)
 
         w = relabel([inside], w, label)
-        thresholds = fit_thresholds([inside @ w])
+        thresholds = thresholds.refit([inside @ w])
     w = torch.cat([w, one.w[one.rank :]])
     return replace(one, w=w, thresholds=thresholds, likelihood=log_likelihood(z, w, thresholds.threshold))
 

@@ -45,8 +45,8 @@ class DirectionPairs(Result):
     behind the layer (``head``) uses.
 
     Source: Doumanoglou et al., arXiv 2509.23926 (TMLR 2026). ``recipe="paper"`` trains as published;
-    ``recipe="robust"``, the default, is ours. Of up to 8 directions: clusters of whitened features as starts, each made
-    exact by what is left of the features given which concepts are present; the likeliest is taken. Of more directions:
+    ``recipe="robust"``, the default, is ours. Of up to 8 directions: clusters and independent sources of whitened features as
+    starts, each made exact by what is left of the features given which concepts are present; the likeliest is taken. Of more:
     independent sources, of which the most one-sided ones are concepts; each has to be found in both halves of the images
     (``report_`` calls the others "unresolved"). Concepts may be correlated, unequally frequent, or at the same positions.
 

@@ -47,7 +47,8 @@ class DirectionReport(Result):
         stability: ... the cosine of its encodings in two halves of the images, each relabelled by itself; None where the
             recipe does not measure it. Well below 1: the positions do not determine the direction.
         open_sign: ... whether the detector's logits are not more spread where it fires than where it is silent, so that it
-            may as well detect the absence of a concept that most positions hold; None for up to 8 directions.
+            may as well detect the absence of a concept that most positions hold; None for up to 8 directions of concepts
+            that exclude each other.
     """
 
     active_share: tuple[float, ...]

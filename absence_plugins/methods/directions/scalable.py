@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.methods.checkpoint import Checkpoint
-from absence_plugins.methods.directions.apart import fit_apart
+from absence_plugins.methods.directions.apart import fit_apart, note_apart
 from absence_plugins.methods.directions.estimate import say_fit
 from absence_plugins.methods.directions.features import Features
 from absence_plugins.methods.directions.final_losses import measure_losses
@@ -117,21 +117,6 @@ def note_resolution(resolved: int, wanted: int) -> tuple[str, ...]:
         f"these positions resolve {resolved} of the {wanted} directions: the others are not one-sided, or not "
         "the same in both halves of the images; do not trust them, pass more images, or "
         "ask for fewer",
-    )
-
-
-def note_apart(apart: Tensor) -> tuple[str, ...]:
-    """What to say of concepts that do not exclude each other: bool [K], which thresholds have a clear edge, or [0].
-
-    >>> note_apart(torch.zeros(0)), note_apart(torch.ones(3))[0][:62]
-    ((), 'the concepts do not exclude each other: each threshold was fit')
-    """
-    if not len(apart):
-        return ()
-    said = "the concepts do not exclude each other: each threshold was fitted to its direction's own values"
-    vague = int((apart == 0).sum())
-    return (
-        said + (f"; {vague} of {len(apart)} have no clear edge there, so their thresholds are guesses" * (vague > 0)),
     )
 
 

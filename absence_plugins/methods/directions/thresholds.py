@@ -42,6 +42,10 @@ class Thresholds:
         labels = relative > ALSO
         return labels.scatter_(1, relative.argmax(1, keepdim=True), True)
 
+    def refit(self, chunks: Iterable[Tensor]) -> Thresholds:
+        """Thresholds of the same kind for other values: chunks u [n, I], read often."""
+        return fit_thresholds(chunks)
+
 
 def fit_thresholds(chunks: Iterable[Tensor], rounds: int = ROUNDS) -> Thresholds:
     """Label positions and move every threshold to where it agrees best with its own labels, in turns.
