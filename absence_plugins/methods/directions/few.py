@@ -88,9 +88,9 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     found = distinct(
         found + search_beside(z, found[0], options, generator) + search_sources(z, found[0].rank, options, generator)
     )
-    likely = distinct([improve(z, one, ROUNDS) for one in find_rivals(found)[:IMPROVED]])
+    likely = distinct([settle(z, one) for one in find_rivals(found)[:IMPROVED]])
     rivals = find_rivals(likely)
-    chosen = choose(rivals, images, z, whitening, head, options) if head is not None else rivals[0]
+    chosen = find_one_sided(z, rivals) if head is None else choose(rivals, images, z, whitening, head, options)
     chosen, clear = part(z, chosen)
     w, threshold, open_sign = chosen.w, chosen.thresholds.threshold, None
     if len(clear):
@@ -208,12 +208,23 @@ def search_sources(z: Tensor, rank: int, options: Options, generator: torch.Gene
 
 
 def part(z: Tensor, one: Candidate) -> tuple[Candidate, Tensor]:
-    """With thresholds from each direction's own values, where concepts do not exclude each other; which have an edge."""
+    """Thresholds of each direction's own values, where concepts do not exclude each other, and which have an edge there.
+
+    The side with the long tail, which is the rarer one, counts as presence: nothing else tells it.
+    """
     u = z @ one.w
-    thresholds, clear = split_thresholds([u], one.thresholds)
-    if measure_dispersion([u], thresholds) < INDEPENDENT:
-        return one, clear[:0]
+    if measure_dispersion([u], split_thresholds([u], one.thresholds)[0]) < INDEPENDENT:
+        return one, torch.zeros(0, dtype=torch.bool)
+    w = one.w * (u.double() ** 3).mean(0).sign().to(one.w)
+    one = settle(z, replace(one, w=w, thresholds=split_thresholds([z @ w], fit_thresholds([z @ w]))[0]))
+    thresholds, clear = split_thresholds([z @ one.w], one.thresholds)
     return replace(one, thresholds=thresholds), clear
+
+
+def settle(z: Tensor, one: Candidate) -> Candidate:
+    """Improved on all positions, unless labels that do not fit the concepts make it less likely by that."""
+    before, after = (improve(z, one, rounds) for rounds in (0, ROUNDS))
+    return after if after.likelihood > before.likelihood - MIXED else before
 
 
 def improve(z: Tensor, one: Candidate, rounds: int) -> Candidate:
@@ -254,6 +265,16 @@ def choose(
         strength = whitening(some) @ one.w - one.thresholds.threshold
         effects.append(float(measure_effects(head, some, strength, one.steps(z, whitening)).mean()))
     return rivals[effects.index(max(effects))]
+
+
+def find_one_sided(z: Tensor, rivals: list[Candidate]) -> Candidate:
+    """Of those that are about as likely as the first, the one whose least one-sided direction is the most one-sided.
+
+    Distractors may be as independent as concepts are; concepts that are rarely there have a long tail.
+    """
+    least = rivals[0].likelihood - MIXED * rivals[0].w.shape[1]
+    alike = [one for one in rivals if one.likelihood >= least]
+    return max(alike, key=lambda one: float(((z @ one.w).double() ** 3).mean(0).abs().min()))
 
 
 def measure_stability(z: Tensor, one: Candidate, whitening: Whitening) -> Tensor:
