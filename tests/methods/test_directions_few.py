@@ -166,7 +166,10 @@ TOGETHER = PRESENT[:, [0, 0, 1]] | torch.stack([0 * PRESENT[:, 2], 0 * PRESENT[:
     [
         (torch.randn(400, 1, 2, 5, generator=SEEDED), "differ between two halves"),
         (made_features(STRENGTH + 2.5 * TOGETHER, ENCODING), "fire at nearly all positions|fire alone"),
-        (made_features(STRENGTH + 2.5 * PRESENT, ENCODING[:, [0, 0, 2]]), "hardly ever fire alone|do not decide"),
+        (
+            made_features(STRENGTH + 2.5 * PRESENT, ENCODING[:, [0, 0, 2]]),
+            "hardly ever fire alone|do not decide|hold fewer",
+        ),
     ],
     ids=["no concept", "always together", "same encoding"],
 )

@@ -84,10 +84,14 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     drawn = torch.randperm(count, generator=generator)[: max(1, SAMPLED // (height * width))]
     images = features.batch(drawn)
     z = whitening(images).flatten(0, -2)
-    found = search(z, whitening.ranks(options.n_directions), options, generator)
-    found = distinct(
-        found + search_beside(z, found[0], options, generator) + search_sources(z, found[0].rank, options, generator)
-    )
+    ranks = whitening.ranks(options.n_directions)
+    clusters = search(z, ranks, options, generator)
+    found = clusters + search_beside(z, clusters[0], options, generator)
+    if (
+        len(ranks) == 1 or clusters[0].times == 1
+    ):  # features of trained networks have likely sources that are no concepts
+        found += search_sources(z, clusters[0].rank, options, generator)
+    found = distinct(found)
     likely = distinct([settle(z, one) for one in find_rivals(found)[:IMPROVED]])
     rivals = find_rivals(likely)
     chosen = find_one_sided(z, rivals) if head is None else choose(rivals, images, z, whitening, head, options)
@@ -125,7 +129,7 @@ def find_rivals(found: list[Candidate]) -> list[Candidate]:
 def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch.Generator) -> list[Candidate]:
     """The sets of directions at which the starts end, the likeliest first: z [P, R].
 
-    With several ``ranks`` only those at which several starts end, if there are any.
+    With several ``ranks`` only those at which several starts end, at least half as many as anywhere, if there are any.
     """
     count = max(START_POSITIONS, START_PER_DIRECTION * options.n_directions)
     some = z[torch.randperm(len(z), generator=generator)[:count].to(z.device)]
@@ -138,10 +142,11 @@ def search(z: Tensor, ranks: tuple[int, ...], options: Options, generator: torch
     if len(ranks) == 1:
         return kept
     # Likelihoods of different ranks do not compare well: small components of trained networks are far from normal, and a
-    # set that claims one by chance looks likely. But such a set is found once.
+    # set that claims one by chance looks likely. But such a set is found seldom.
     if kept[0].times == 1:
         kept = distinct(kept + [start_at(some, kept[0].rank, options, generator) for _ in range(options.starts)])
-    return [one for one in kept if one.times > 1] or kept
+    most = max(one.times for one in kept)
+    return [one for one in kept if one.times > 1 and 2 * one.times >= most] or kept
 
 
 def start_at(z: Tensor, rank: int, options: Options, generator: torch.Generator) -> Candidate:
@@ -200,9 +205,10 @@ def search_sources(z: Tensor, rank: int, options: Options, generator: torch.Gene
     w = w[:, order] * sides.sign().to(w.dtype)
     found = fit_thresholds([inside @ w])
     w = torch.cat([w, w.new_zeros(z.shape[1] - rank, count)])
-    times = 1 + int(bool((sides.abs() > ONE_SIDED * errors).all()))  # what is significant is no chance
+    if not bool((sides.abs() > ONE_SIDED * errors).all()):
+        return []  # a likely set may be chance, as the small components of trained networks are far from normal
     return [
-        improve(z, Candidate(w, thresholds, 0.0, rank, times), START_ROUNDS)
+        improve(z, Candidate(w, thresholds, 0.0, rank, times=2), START_ROUNDS)
         for thresholds in (found, split_thresholds([z @ w], found)[0])
     ]
 

@@ -131,7 +131,7 @@ class DirectionPairs(Result):
         for name, choice, known in (
             ("background", background, ("none", "virtual", "detectors")),
             ("signal", signal or "joint", ("joint", "exclusive", "positive")),
-            ("recipe", recipe, ("robust", "paper", "given")),
+            ("recipe", "robust" if recipe == "given" else recipe, ("robust", "paper")),
         ):
             check_choice(name, choice, known)
         if step_range is not None:
