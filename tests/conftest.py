@@ -37,7 +37,17 @@ TRAINS_PLANTED = {
     "test_bench_zennit.py",
 }
 # Files of few tests that take minutes: the slow run begins with these, or one process would be left alone with them.
-LONG = {"test_kills.py", "test_interrupted_work.py", "test_patches_command.py", "test_patches_ranks.py"}
+LONG = {
+    "test_kills.py",
+    "test_interrupted_work.py",
+    "test_patches_command.py",
+    "test_patches_ranks.py",
+    "test_report_command.py",
+    "test_explain_photographs.py",
+    "test_debias_command.py",
+    "test_debias_folder.py",
+    "test_directions_fit.py",
+}
 
 
 @pytest.hookimpl(optionalhook=True)
