@@ -75,9 +75,10 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     """Find at most 8 directions.
 
     Every start takes k-means clusters of whitened positions as filters, finds thresholds, and relabels once
-    (:func:`~absence_plugins.methods.directions.relabel.relabel`); the likeliest sets of directions are relabelled on all
-    positions, and one is chosen: the likeliest, or, of those that differ by little, the one whose concepts the head uses
-    most. Its detectors are then separated better, its encoding directions stay those of the strengths.
+    (:func:`~absence_plugins.methods.directions.relabel.relabel`); the most one-sided independent sources are candidates,
+    too. The likeliest sets of directions are relabelled on all positions, and one is chosen: the likeliest, or, of those
+    that differ by little, the one whose concepts the head uses most. Where its concepts exclude each other its detectors
+    are then separated better; its encoding directions stay those of the strengths.
     """
     generator = torch.Generator().manual_seed(options.seed)
     count, height, width, _ = features.shape
@@ -87,9 +88,8 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     ranks = whitening.ranks(options.n_directions)
     clusters = search(z, ranks, options, generator)
     found = clusters + search_beside(z, clusters[0], options, generator)
-    if (
-        len(ranks) == 1 or clusters[0].times == 1
-    ):  # features of trained networks have likely sources that are no concepts
+    # trained networks, whose components have no clear end, have likely sources that are no concepts
+    if len(ranks) == 1 or clusters[0].times == 1:
         found += search_sources(z, clusters[0].rank, options, generator)
     found = distinct(found)
     likely = distinct([settle(z, one) for one in find_rivals(found)[:IMPROVED]])
