@@ -19,21 +19,41 @@ if TYPE_CHECKING:
     from absence_plugins.core.direction import Direction
     from absence_plugins.core.explanation import Explanation
     from absence_plugins.core.feature_space import FeatureSpace
+    from absence_plugins.core.kinds import Column, SignalKind, TableKind, TextKind, VolumeKind
     from absence_plugins.core.made_references import MadeReferences
     from absence_plugins.core.references import ReferenceSet
     from absence_plugins.core.units import Layer, Unit
 
 __version__ = "0.2.0"
-__all__ = ["Direction", "Explanation", "FeatureSpace", "Layer", "MadeReferences", "ReferenceSet", "Unit", "__version__"]
+__all__ = [
+    "Column",
+    "Direction",
+    "Explanation",
+    "FeatureSpace",
+    "Layer",
+    "MadeReferences",
+    "ReferenceSet",
+    "SignalKind",
+    "TableKind",
+    "TextKind",
+    "Unit",
+    "VolumeKind",
+    "__version__",
+]
 
 _MODULES = {
+    "Column": "kinds",
     "Direction": "direction",
     "Explanation": "explanation",
     "FeatureSpace": "feature_space",
     "Layer": "units",
     "MadeReferences": "made_references",
     "ReferenceSet": "references",
+    "SignalKind": "kinds",
+    "TableKind": "kinds",
+    "TextKind": "kinds",
     "Unit": "units",
+    "VolumeKind": "kinds",
 }
 
 

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from captum.attr import GradientAttribution
 from torch import Tensor
 
-from absence_plugins.captum.calls import expanded, unzip
+from absence_plugins.captum.calls import expanded, leaves, unzip
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core.hooks import quiet_forward, unchanged
-from absence_plugins.core.maps import split_by_content, split_by_sign, tree_map
+from absence_plugins.core.kinds import Kind, sum_positive
+from absence_plugins.core.maps import split_by_content, split_by_mask, tree_map
 
 
 def is_gradient(method: Any) -> bool:
     """Whether the map is a gradient, not yet multiplied by a difference (``multiply_by_inputs=False``)."""
     return isinstance(method, GradientAttribution) and not method.multiplies_by_inputs
+
+
+def kind_of(method: Any) -> Kind | None:
+    """What the entries of the inputs are, if not pixels, as the references say it."""
+    return None if method.reference is None else method.reference.kind
+
+
+def compared_inputs(method: Any, plan: Plan) -> dict[str, Any]:
+    """Of a kind of data: the kind, the inputs and their references, without which a map cannot be read."""
+    kind = kind_of(method)
+    if kind is None:
+        return {}
+    drawn = None if plan.references is None else plan.references[0][:: plan.copies]
+    return {"kind": kind, "inputs": plan.real[0], "references": drawn}
 
 
 def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor, ...] | None) -> tuple[Any, Any]:
@@ -49,23 +65,30 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
             )
     if is_gradient(method):
         signed = tree_map(lambda r, here, there: r * (here - there), signed, *levels[:2])
+    kind = kind_of(method)
+    if kind is not None:
+        lacking = kind.lacks(x[0], reference[0].to(x[0].dtype), blank[0])
+        if all(part.shape[: lacking.dim()] == lacking.shape for part in leaves(signed)):
+            return unzip(tree_map(lambda r: split_by_mask(r, lacking), signed), signed)
     return unzip(tree_map(split_by_content, signed, *levels), signed)
 
 
-def magnitudes(plan: Plan, signed: Any, present: Any, absent: Any) -> tuple[Any, Any]:
+def magnitudes(plan: Plan, signed: Any, present: Any, absent: Any, kind: Kind | None) -> tuple[Any, Any]:
     """Evidence for what is there and for what is missing, both >= 0.
 
     target: max(R, 0) on the presence and on the absence part. Non-target: max(R, 0), and max(-R, 0) as far
     as it is content of x (with references, not where only they have content: that is the non-target's own,
-    missing). Noisy copies are averaged before the sign is read, or noise would pass for evidence.
+    missing). Noisy copies are averaged before the sign is read, or noise would pass for evidence. Of a kind of data the
+    sign is that of a whole thing, such as a token: what its entries say against each other is no evidence.
     """
+    positive = partial(sum_positive, kind=kind)
     signed, present, absent = (tree_map(lambda r: _over_copies(r, plan), tree) for tree in (signed, present, absent))
     if plan.is_blank:
-        return tree_map(lambda r: r.clamp(min=0), signed), tree_map(torch.zeros_like, signed)
+        return tree_map(positive, signed), tree_map(torch.zeros_like, signed)
     if plan.view == "target":
-        return tree_map(lambda r: r.clamp(min=0), present), tree_map(lambda r: r.clamp(min=0), absent)
+        return tree_map(positive, present), tree_map(positive, absent)
     held = signed if present is None else present
-    return unzip(tree_map(split_by_sign, signed), signed)[0], unzip(tree_map(split_by_sign, held), held)[1]
+    return tree_map(positive, signed), tree_map(lambda r: positive(-r), held)
 
 
 def _over_copies(signed: Tensor | None, plan: Plan) -> Tensor | None:

@@ -36,7 +36,7 @@ from absence_plugins.captum.conditions import (
     checked_scores,
     explained_gradients,
 )
-from absence_plugins.captum.evidence import content_parts, is_gradient, magnitudes
+from absence_plugins.captum.evidence import compared_inputs, content_parts, is_gradient, kind_of, magnitudes
 from absence_plugins.captum.noise import adopt_tunnels, is_news, real_inputs
 from absence_plugins.captum.plan import Plan, every, name_neuron
 from absence_plugins.captum.points import Lookout
@@ -347,7 +347,7 @@ class AbsenceMethod(ShownMethod):
         if self._is_checked and values and values[0] is not None:
             warn_incomplete(self, plan, first, values[0], level)
         if wants_parts:
-            present, absent = magnitudes(plan, signed, present, absent)
+            present, absent = magnitudes(plan, signed, present, absent, kind_of(self))
         explanation = Explanation(
             attribution=signed,
             presence=present,
@@ -362,6 +362,7 @@ class AbsenceMethod(ShownMethod):
             else None,
             completeness_error=self._completeness(plan, signed, measured) if full else None,
             explained=plan.choice or name_neuron(self, plan),
+            **compared_inputs(self, plan) if full else {},
         )
         return explanation, self._delta(deltas) if deltas else None
 

@@ -369,7 +369,7 @@ class _Work:
             lead += " Without --references FOLDER only the non-target map can show an absence."
         elif isinstance(self.references, MadeReferences):
             lead += (
-                f" Without --references, each image is compared with itself, {self.references.kind}: that shows "
+                f" Without --references, each image is compared with itself, {self.references.filling}: that shows "
                 "what holds an output down, not what is missing."
             )
         if missing:

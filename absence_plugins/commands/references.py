@@ -116,7 +116,7 @@ class FolderReferences(ReferenceSet):
 
     def read_features(self, *, progress: bool) -> None:
         """Read the features of all references now, with a bar; later they are known."""
-        if self.nearest_in is not None:
+        if isinstance(self.nearest_in, FeatureSpace):
             model, first = self.nearest_in.model, self.images[0][:1]
             with show_forwards(model, len(self) + 1, "features of the references", progress=progress):
                 self._in_features((first,))
@@ -159,7 +159,7 @@ class ChosenReferences:
     @property
     def made(self) -> str:
         """How the reference was made from the image itself: "blurred", "grey", "inpainted"; "" of real ones."""
-        return self.references.kind if isinstance(self.references, MadeReferences) else ""
+        return self.references.filling if isinstance(self.references, MadeReferences) else ""
 
 
 def choose_references(

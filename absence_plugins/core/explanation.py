@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from absence_plugins.core.kinds import Kind
 from absence_plugins.core.outputs import Output
 from absence_plugins.core.results import Result, load_registered
 from absence_plugins.core.table import Grid
@@ -42,6 +43,9 @@ class Explanation(Result):
         per_reference: the signed map against every reference, [B, k, ...]; None without references.
         completeness_error: sum(R) - (u(x) - mean u(r)) [B]; None for methods that promise no completeness.
         explained: the explained output itself; :meth:`words` says it, :meth:`legend` what red and blue mean.
+        kind: what the entries of the inputs are, if not pixels, as the references say it.
+        inputs: of a kind, the explained inputs [B, ...].
+        references: of a kind, what they are compared with [B, k, ...].
     """
 
     attribution: Any
@@ -55,6 +59,9 @@ class Explanation(Result):
     per_reference: Any
     completeness_error: Tensor | None
     explained: Output | None = None
+    kind: Kind | None = None
+    inputs: Tensor | None = None
+    references: Tensor | None = None
 
     def words(self, names: Names = None) -> list[str]:
         """What is explained of every sample, with the names of the classes where they are given.
@@ -85,7 +92,7 @@ class Explanation(Result):
             lines.append("red {}, blue {}".format(*self.legend()))
         for field in fields(self)[4:]:
             value = getattr(self, field.name)
-            if isinstance(value, Tensor) and field.name != "per_reference":
+            if isinstance(value, Tensor) and field.name not in ("per_reference", "inputs", "references"):
                 shown = ", ".join(f"{number:.4g}" for number in value.flatten()[:6].tolist())
                 lines.append(f"{field.name}=[{shown}{', ...' if value.numel() > 6 else ''}]")
         return ",\n  ".join(lines) + ")"
@@ -169,7 +176,7 @@ class Explanation(Result):
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for JSON."""
         found = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        return {**found, "explained": self.words()}
+        return {**found, "explained": self.words(), "kind": None if self.kind is None else self.kind.to_dict()}
 
 
 VIEWS = {"target": "target view", "nontarget": "non-target view"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from absence_plugins.core.checks import check_choice, check_integer
 from absence_plugins.core.hooks import evaluating, hooking, keep_to_thread, quiet_forward
 from absence_plugins.core.reading import plain_model, run_model
+from absence_plugins.core.spaces import Metric
 from absence_plugins.core.units import Layer
 
 DISTANCES = ("cosine", "euclidean")
@@ -46,6 +47,7 @@ class FeatureSpace:
     layer: str | Layer | None = None
     distance: Literal["cosine", "euclidean"] = "cosine"
     batch_size: int = 64
+    metric: ClassVar[Metric] = "squared"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):

@@ -64,7 +64,7 @@ class MadeReferences(ReferenceSet):
 
     def __init__(self, kind: Filling = "blurred", *, empty: Any = 0.0) -> None:
         check_choice("kind", kind, FILLINGS)
-        self.kind = kind
+        self.filling, self.kind = kind, None
         self.is_tuple, self.images, self.labels = False, (), None
         self.k, self.seed, self.contrast, self.nearest_in = 1, 0, None, None
         self.empty = (torch.as_tensor(empty),)
@@ -73,13 +73,13 @@ class MadeReferences(ReferenceSet):
         return 1
 
     def __repr__(self) -> str:
-        return f"MadeReferences({self.kind!r})"
+        return f"MadeReferences({self.filling!r})"
 
     def nearest(self, x: Images, target: Any = None, *, label: Any = None) -> Images:
         """The images themselves without their content: [B, C, H, W] -> [B, 1, C, H, W]; classes play no role."""
         if isinstance(x, tuple):
-            return tuple(make_reference(part, self.kind)[:, None] for part in x)
-        return make_reference(x, self.kind)[:, None]
+            return tuple(make_reference(part, self.filling)[:, None] for part in x)
+        return make_reference(x, self.filling)[:, None]
 
     def random(self, x: Images, target: Any = None, *, label: Any = None) -> Images:
         """As :meth:`nearest`: there is one for every image."""

@@ -56,8 +56,20 @@ def split_by_content(
     >>> split_by_content(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
     (tensor([3., 0.]), tensor([0., 4.]))
     """
-    absent = absence_part(x, reference, empty)
-    return signed.masked_fill(absent, 0.0), signed.masked_fill(~absent, 0.0)
+    return split_by_mask(signed, absence_part(x, reference, empty))
+
+
+def split_by_mask(signed: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
+    """The signed map where ``absent`` is False, and where it is True; the two sum to the map.
+
+    absent: boolean, of the map's shape or of its first axes.
+
+    >>> split_by_mask(torch.tensor([[[3.0, 1.0], [4.0, 2.0]]]), torch.tensor([[False, True]]))[1]
+    tensor([[[0., 0.],
+             [4., 2.]]])
+    """
+    mask = absent.reshape(*absent.shape, *[1] * (signed.dim() - absent.dim()))
+    return signed.masked_fill(mask, 0.0), signed.masked_fill(~mask, 0.0)
 
 
 def sum_channels(signed: Tensor) -> Tensor:

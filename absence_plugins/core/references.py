@@ -15,10 +15,11 @@ from torch import Tensor
 from absence_plugins.core.blank import find_blanks, settle_blanks
 from absence_plugins.core.checks import check_integer, check_seed
 from absence_plugins.core.dataset_items import has_several_inputs, image_and_label, reservoir, single_samples
-from absence_plugins.core.feature_space import FeatureSpace
+from absence_plugins.core.kinds import Kind
 from absence_plugins.core.labels import check_labels, find_fault, stack_labels
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scales import Scale, check_scales, measure_scale
+from absence_plugins.core.spaces import Metric, Space, check_space
 
 Images = Tensor | tuple[Tensor, ...]
 CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
@@ -42,6 +43,8 @@ class ReferenceSet:
         nearest_in: a :class:`~absence_plugins.FeatureSpace`, a network's features, in which the nearest are searched;
             None: pixels. On photographs the nearest in pixels share little more than brightness
             (docs/how-to/references.md).
+        kind: what the entries are, if not pixels: a :class:`~absence_plugins.TableKind`, ``TextKind``, ``SignalKind``
+            or ``VolumeKind``. It decides what counts as missing, and how an explanation is drawn.
 
     Raises:
         ValueError: no samples, NaN, a number of labels that is not N, labels [N, K] other than 0 and 1, a contrast
@@ -66,14 +69,15 @@ class ReferenceSet:
         k: int = 8,
         contrast: int | Mapping[int, int] | None = None,
         seed: int = 0,
-        nearest_in: FeatureSpace | None = None,
+        nearest_in: Space | None = None,
+        kind: Kind | None = None,
     ) -> None:
-        if nearest_in is not None and not isinstance(nearest_in, FeatureSpace):
+        self.nearest_in = check_space(nearest_in)
+        if kind is not None and not isinstance(kind, Kind):
             raise TypeError(
-                f"nearest_in must be a FeatureSpace, got a {type(nearest_in).__name__}; write "
-                "nearest_in=FeatureSpace(model, layer)"
+                f"kind must be a TableKind, TextKind, SignalKind or VolumeKind, got a {type(kind).__name__}"
             )
-        self.nearest_in = nearest_in
+        self.kind = kind
         self._features: tuple[Any, Tensor] | None = None
         self._scales: tuple[Scale | None, ...] | None = None
         self.is_tuple = isinstance(images, tuple)
@@ -92,6 +96,12 @@ class ReferenceSet:
             if part.is_floating_point() and not torch.isfinite(part).all():
                 bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(1).nonzero()[0])
                 raise ValueError(f"reference image {bad} holds NaN or infinite values; leave it out")
+        if kind is not None:
+            if len(self.images) != 1:
+                raise ValueError(
+                    f"a {kind.name} is one input, and the references have {len(self.images)}; leave kind out"
+                )
+            kind.check(self.images[0])
         self.labels = None if labels is None else check_labels(labels, len(self))
         self.k, self.seed, self.contrast = check_integer("k", k), check_seed(seed), contrast
         empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
@@ -211,9 +221,10 @@ class ReferenceSet:
     def _ranked(self, inputs: tuple[Tensor, ...], pools: Sequence[Tensor]) -> list[Tensor]:
         """Each pool's indices, nearest to the sample it belongs to first."""
         points, own = (inputs, self.images) if self.nearest_in is None else self._in_features(inputs)
+        metric = "squared" if self.nearest_in is None else self.nearest_in.metric
         orders = []
         for row, pool in enumerate(pools):
-            distance = sum(_distances(part[row], there, pool) for part, there in zip(points, own, strict=True))
+            distance = sum(_distances(part[row], there, pool, metric) for part, there in zip(points, own, strict=True))
             assert isinstance(distance, Tensor)
             orders.append(pool[distance.sort(stable=True).indices])
         return orders
@@ -337,15 +348,15 @@ def blank_value(empty: Any, images: Tensor) -> Tensor:
     return value
 
 
-def _distances(sample: Tensor, images: Tensor, pool: Tensor) -> Tensor:
-    """Squared distances of one sample to the pool, in bounded memory, accumulated in float64."""
+def _distances(sample: Tensor, images: Tensor, pool: Tensor, metric: Metric = "squared") -> Tensor:
+    """Distances of one sample to the pool, in bounded memory, accumulated in float64."""
     dtype = torch.promote_types(torch.promote_types(sample.dtype, images.dtype), torch.float32)  # uint8 would wrap
     sample = sample.detach().to(device=images.device, dtype=dtype)
     step = max(1, CHUNK_ELEMENTS // max(1, sample.numel()))
-    chunks = [
-        images.index_select(0, part).to(dtype).sub_(sample).reshape(len(part), -1).square_().sum(1, dtype=torch.float64)
-        for part in torch.split(pool.to(images.device), step)
-    ]
+    chunks = []
+    for part in torch.split(pool.to(images.device), step):
+        difference = images.index_select(0, part).to(dtype).sub_(sample).reshape(len(part), -1)
+        chunks.append((difference.square_() if metric == "squared" else difference.abs_()).sum(1, dtype=torch.float64))
     return torch.cat(chunks).cpu()
 
 

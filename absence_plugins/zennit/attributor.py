@@ -21,7 +21,8 @@ from zennit.attribution import constant
 from absence_plugins.core.choices import Choice, Nontarget, check_rivals, check_word
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import hooking, quiet_forward, rewritten
-from absence_plugins.core.maps import split_by_content, split_by_sign
+from absence_plugins.core.kinds import split_evidence, sum_positive
+from absence_plugins.core.maps import split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.running import as_written, check_heard, explained_running
@@ -283,7 +284,15 @@ class AbsenceAttributor(ShownAttributor):
             per_reference=None if self.reference is None else torch.stack(maps, 1),
             completeness_error=error,
             explained=explained_output(plan.weights, plan.outputs, plan.choice) if full else None,
+            **self._compared(plan) if full else {},
         )
+
+    def _compared(self, plan: Plan) -> dict[str, Any]:
+        """Of a kind of data: the kind, the inputs and their references, without which a map cannot be read."""
+        if not isinstance(self.reference, ReferenceSet) or self.reference.kind is None:
+            return {}
+        drawn = torch.stack([reference for reference in plan.references if reference is not None], 1)
+        return {"kind": self.reference.kind, "inputs": plan.x, "references": drawn}
 
     def _check(self, root: RootHook | None) -> None:
         """Refuse a reference that nothing would be compared with."""
@@ -359,15 +368,16 @@ class AbsenceAttributor(ShownAttributor):
             return split_by_sign(torch.stack(maps).mean(0))
         empty = self.reference.empty[0] if isinstance(self.reference, ReferenceSet) else torch.zeros(())
         blank = empty.to(plan.x).expand_as(plan.x)
+        kind = self.reference.kind if isinstance(self.reference, ReferenceSet) else None
         pairs = [
-            split_by_content(signed, plan.x, reference, blank)
+            split_evidence(signed, plan.x, reference, blank, kind)
             for signed, reference in zip(maps, plan.references, strict=True)
             if reference is not None
         ]
         present, absent = (torch.stack(parts).mean(0) for parts in zip(*pairs, strict=True))
         if plan.view == "target":
-            return present.clamp(min=0), absent.clamp(min=0)
-        return torch.stack(maps).mean(0).clamp(min=0), (-present).clamp(min=0)
+            return sum_positive(present, kind), sum_positive(absent, kind)
+        return sum_positive(torch.stack(maps).mean(0), kind), sum_positive(-present, kind)
 
 
 @contextmanager
