@@ -26,15 +26,6 @@ def kind_of(method: Any) -> Kind | None:
     return None if method.reference is None else method.reference.kind
 
 
-def compared_inputs(method: Any, plan: Plan) -> dict[str, Any]:
-    """Of a kind of data: the kind, the inputs and their references, without which a map cannot be read."""
-    kind = kind_of(method)
-    if kind is None:
-        return {}
-    drawn = None if plan.references is None else plan.references[0][:: plan.copies]
-    return {"kind": kind, "inputs": plan.real[0], "references": drawn}
-
-
 def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor, ...] | None) -> tuple[Any, Any]:
     """The map on the places where x has content, and on those where only the reference has; still signed.
 

@@ -36,7 +36,7 @@ from absence_plugins.captum.conditions import (
     checked_scores,
     explained_gradients,
 )
-from absence_plugins.captum.evidence import compared_inputs, content_parts, is_gradient, kind_of, magnitudes
+from absence_plugins.captum.evidence import content_parts, is_gradient, kind_of, magnitudes
 from absence_plugins.captum.noise import adopt_tunnels, is_news, real_inputs
 from absence_plugins.captum.plan import Plan, every, name_neuron
 from absence_plugins.captum.points import Lookout
@@ -50,6 +50,7 @@ from absence_plugins.core.choices import Nontarget, choose, resolve_auto
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import quiet_forward, unchanged
+from absence_plugins.core.kinds import keep_compared
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.outputs import shrunk
 from absence_plugins.core.precision import is_coarse
@@ -362,9 +363,9 @@ class AbsenceMethod(ShownMethod):
             else None,
             completeness_error=self._completeness(plan, signed, measured) if full else None,
             explained=plan.choice or name_neuron(self, plan),
-            **compared_inputs(self, plan) if full else {},
+            **keep_compared(self.reference, plan.real[0], plan.drawn) if full else {},
         )
-        return explanation, self._delta(deltas) if deltas else None
+        return explanation, torch.stack(deltas).mean(0) if deltas else None
 
     def _reference_value(self, plan: Plan, reference: tuple[Tensor, ...] | None) -> Tensor | None:
         """u(r) of one reference per sample, or of the caller's baseline; None where there is none."""
@@ -396,6 +397,3 @@ class AbsenceMethod(ShownMethod):
             return None
         total = torch.stack([part.reshape(len(part), -1).sum(1) for part in leaves(signed)]).sum(0)
         return total - (plan.output - values.mean(1))
-
-    def _delta(self, deltas: list[Tensor]) -> Tensor:
-        return torch.stack(deltas).mean(0)

@@ -54,6 +54,11 @@ class Plan:
         """The real samples, once for every copy."""
         return self.real if self.copies == 1 else tuple(part.repeat_interleave(self.copies, 0) for part in self.real)
 
+    @property
+    def drawn(self) -> Tensor | None:
+        """The references of the first input, once for every real sample [B, k, ...]."""
+        return None if self.references is None else self.references[0][:: self.copies]
+
     def extra(self, copies: int) -> tuple[Any, ...]:
         """Additional forward arguments, one entry for each of ``copies``."""
         return tuple(  # Captum repeats tensors only

@@ -329,6 +329,14 @@ def sum_positive(signed: Tensor, kind: Kind | None) -> Tensor:
     return signed.clamp(min=0) if kind is None else kind.positive(signed)
 
 
+def keep_compared(references: Any, x: Tensor, drawn: Tensor | None) -> dict[str, Any]:
+    """What an :class:`~absence_plugins.Explanation` keeps, as its map cannot be read without: the ``kind`` of a
+    ReferenceSet, the ``inputs`` [B, ...] and their ``references`` [B, k, ...]; nothing of pixels.
+    """
+    kind = getattr(references, "kind", None)
+    return {} if kind is None else {"kind": kind, "inputs": x, "references": drawn}
+
+
 def kind_from_dict(saved: Mapping[str, Any]) -> Kind:
     """The kind that :meth:`Kind.to_dict` wrote.
 

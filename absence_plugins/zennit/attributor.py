@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from threading import get_ident
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from zennit.attribution import constant
 from absence_plugins.core.choices import Choice, Nontarget, check_rivals, check_word
 from absence_plugins.core.explanation import Explanation
 from absence_plugins.core.hooks import hooking, quiet_forward, rewritten
-from absence_plugins.core.kinds import split_evidence, sum_positive
+from absence_plugins.core.kinds import keep_compared, split_evidence, sum_positive
 from absence_plugins.core.maps import split_by_sign
 from absence_plugins.core.outputs import check_logits, shrunk
 from absence_plugins.core.references import ReferenceSet
@@ -33,6 +32,7 @@ from absence_plugins.core.turns import working_on
 from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import Pair, of_thread
+from absence_plugins.zennit.plan import Plan
 from absence_plugins.zennit.refused import REFUSALS
 from absence_plugins.zennit.registration import block_of, register_whole, registered, remove_whole, working_with
 from absence_plugins.zennit.root_hook import Question, RootHook, expand_checked, hooks_on
@@ -52,22 +52,6 @@ from absence_plugins.zennit.shown import ShownAttributor
 
 Reference = ReferenceSet | Tensor | None
 OutputFunction = Callable[[Tensor], Tensor]
-
-
-@dataclass
-class Plan:
-    """What is decided once per call, on the real input x [B, ...]."""
-
-    x: Tensor
-    outputs: Tensor  # of x [B, K, ...]
-    weights: Tensor  # on the outputs: u = sum of weights * outputs
-    choice: Choice | None
-    view: Literal["target", "nontarget"]
-    references: list[Tensor | None]  # one after the other, each in the shape of x
-
-    def value(self, outputs: Tensor) -> Tensor:
-        """u of every sample [B]."""
-        return weighted(self.weights, outputs).reshape(len(outputs), -1).sum(1)
 
 
 class AbsenceAttributor(ShownAttributor):
@@ -284,15 +268,8 @@ class AbsenceAttributor(ShownAttributor):
             per_reference=None if self.reference is None else torch.stack(maps, 1),
             completeness_error=error,
             explained=explained_output(plan.weights, plan.outputs, plan.choice) if full else None,
-            **self._compared(plan) if full else {},
+            **keep_compared(self.reference, plan.x, plan.drawn) if full else {},
         )
-
-    def _compared(self, plan: Plan) -> dict[str, Any]:
-        """Of a kind of data: the kind, the inputs and their references, without which a map cannot be read."""
-        if not isinstance(self.reference, ReferenceSet) or self.reference.kind is None:
-            return {}
-        drawn = torch.stack([reference for reference in plan.references if reference is not None], 1)
-        return {"kind": self.reference.kind, "inputs": plan.x, "references": drawn}
 
     def _check(self, root: RootHook | None) -> None:
         """Refuse a reference that nothing would be compared with."""

@@ -22,7 +22,8 @@ from zennit.attribution import (
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import Nontarget
-from absence_plugins.zennit.attributor import AbsenceAttributor, Plan, Reference
+from absence_plugins.zennit.attributor import AbsenceAttributor, Reference
+from absence_plugins.zennit.plan import Plan
 from absence_plugins.zennit.root_hook import RootHook
 from absence_plugins.zennit.scores import weighted
 
