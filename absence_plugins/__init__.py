@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from absence_plugins.core.kinds import Column, SignalKind, TableKind, TextKind, VolumeKind
     from absence_plugins.core.made_references import MadeReferences
     from absence_plugins.core.references import ReferenceSet
+    from absence_plugins.core.table_kinds import table_kind
+    from absence_plugins.core.table_space import TableSpace
     from absence_plugins.core.units import Layer, Unit
 
 __version__ = "0.2.0"
@@ -35,10 +37,12 @@ __all__ = [
     "ReferenceSet",
     "SignalKind",
     "TableKind",
+    "TableSpace",
     "TextKind",
     "Unit",
     "VolumeKind",
     "__version__",
+    "table_kind",
 ]
 
 _MODULES = {
@@ -51,9 +55,11 @@ _MODULES = {
     "ReferenceSet": "references",
     "SignalKind": "kinds",
     "TableKind": "kinds",
+    "TableSpace": "table_space",
     "TextKind": "kinds",
     "Unit": "units",
     "VolumeKind": "kinds",
+    "table_kind": "table_kinds",
 }
 
 

@@ -84,7 +84,7 @@ class Column:
         """
         values = entries.detach().double().flatten()
         if not self.categories:
-            return f"{float(values[0]) * self.std + self.mean:.4g}" + (f" {self.unit}" if self.unit else "")
+            return self._say_number(float(values[0]) * self.std + self.mean) + (f" {self.unit}" if self.unit else "")
         if not self.one_hot:
             code = float(values[0])
             known = code == int(code) and 0 <= code < len(self.categories)
@@ -93,6 +93,11 @@ class Column:
         if is_one_hot:
             return self.categories[int(values.argmax())]
         return "none" if not bool(values.any()) else f"mixed ({', '.join(f'{value:.3g}' for value in values.tolist())})"
+
+    def _say_number(self, value: float) -> str:
+        if abs(value) < 1e-6 * abs(self.std):  # what rounding leaves of 0
+            return "0"
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 @dataclass(frozen=True, eq=False)

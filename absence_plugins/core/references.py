@@ -7,7 +7,7 @@ image of a contrasting class can, and the nearest ones differ from x in little e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,14 +15,16 @@ from torch import Tensor
 from absence_plugins.core.blank import find_blanks, settle_blanks
 from absence_plugins.core.checks import check_integer, check_seed
 from absence_plugins.core.dataset_items import has_several_inputs, image_and_label, reservoir, single_samples
-from absence_plugins.core.kinds import Kind
+from absence_plugins.core.empties import blank_value
+from absence_plugins.core.kinds import Kind, TableKind
 from absence_plugins.core.labels import check_labels, find_fault, stack_labels
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scales import Scale, check_scales, measure_scale
-from absence_plugins.core.spaces import Metric, Space, check_space
+from absence_plugins.core.spaces import Space, check_space, measure_distances
+from absence_plugins.core.table_rows import read_table
+from absence_plugins.core.table_space import TableSpace
 
 Images = Tensor | tuple[Tensor, ...]
-CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
 
 
 class ReferenceSet:
@@ -34,15 +36,15 @@ class ReferenceSet:
             labels [N, K]. Needed as soon as classes play a role.
         empty: value of a blank pixel: a number, one value per channel, an image, or an object with
             ``mean`` and ``std`` (a torchvision ``Normalize``: then the value of black after it). One per
-            input, as a tuple, if there are several inputs.
+            input, as a tuple, if there are several inputs. Of a table, a number or one per entry.
         k: how many references :meth:`nearest` returns.
         contrast: the class to compare with: a class index, or a mapping {target class: contrast class};
             None: every class but the target's. Of labels [N, K]: samples that have the contrast label and lack the
             target's; None: samples that lack the target's.
         seed: for :meth:`random`.
         nearest_in: a :class:`~absence_plugins.FeatureSpace`, a network's features, in which the nearest are searched;
-            None: pixels. On photographs the nearest in pixels share little more than brightness
-            (docs/how-to/references.md).
+            None: pixels, or the :class:`~absence_plugins.TableSpace` of a table. On photographs the nearest in pixels
+            share little more than brightness (docs/how-to/references.md).
         kind: what the entries are, if not pixels: a :class:`~absence_plugins.TableKind`, ``TextKind``, ``SignalKind``
             or ``VolumeKind``. It decides what counts as missing, and how an explanation is drawn.
 
@@ -59,6 +61,7 @@ class ReferenceSet:
     """
 
     is_made = False  # from the inputs themselves, so that nothing can be missing compared with them
+    empty_words = ""  # what was chosen for `empty`, as "the median of each column"; "" where it is as it was given
 
     def __init__(
         self,
@@ -92,22 +95,25 @@ class ReferenceSet:
                 "a ReferenceSet needs samples, the same number for every input; got "
                 f"{[tuple(p.shape) for p in self.images]}"
             )
-        for part in self.images:
-            if part.is_floating_point() and not torch.isfinite(part).all():
-                bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(1).nonzero()[0])
-                raise ValueError(f"reference image {bad} holds NaN or infinite values; leave it out")
         if kind is not None:
             if len(self.images) != 1:
                 raise ValueError(
                     f"a {kind.name} is one input, and the references have {len(self.images)}; leave kind out"
                 )
             kind.check(self.images[0])
+        if isinstance(kind, TableKind) and nearest_in is None:  # names the column of NaN
+            self.nearest_in = TableSpace(kind, self.images[0])
+        for part in self.images:
+            if part.is_floating_point() and not torch.isfinite(part).all():
+                bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(1).nonzero()[0])
+                what = "image" if kind is None else kind.name
+                raise ValueError(f"reference {what} {bad} holds NaN or infinite values; leave it out")
         self.labels = None if labels is None else check_labels(labels, len(self))
         self.k, self.seed, self.contrast = check_integer("k", k), check_seed(seed), contrast
         empties = empty if isinstance(empty, tuple) and self.is_tuple else (empty,) * len(self.images)
         if len(empties) != len(self.images):
             raise ValueError(f"{len(empties)} empty values for {len(self.images)} inputs; pass one per input")
-        self.empty = tuple(blank_value(value, part) for value, part in zip(empties, self.images, strict=True))
+        self.empty = tuple(blank_value(value, part, kind) for value, part in zip(empties, self.images, strict=True))
         if contrast is not None:
             for named in (*contrast, *contrast.values()) if isinstance(contrast, Mapping) else (contrast,):
                 if isinstance(named, bool) or not hasattr(named, "__index__"):
@@ -133,7 +139,7 @@ class ReferenceSet:
             classes = f"{self.labels.shape[1]} independent labels"
         elif self.labels is not None:
             classes = f"{len(set(self.labels.tolist()))} classes"
-        space = "" if self.nearest_in is None else ", nearest in features"
+        space = "" if self.nearest_in is None else f", {getattr(self.nearest_in, 'words', 'nearest in features')}"
         return f"ReferenceSet({len(self)} samples of shape {shapes}, {classes}, k={self.k}, contrast={self.contrast}{space})"
 
     @classmethod
@@ -181,6 +187,44 @@ class ReferenceSet:
             empty = empty if isinstance(images, tuple) else empty[0]
         return cls(images, stack_labels(labels, names), empty=empty, seed=seed, **options)
 
+    @classmethod
+    def from_table(
+        cls,
+        rows: Any,
+        labels: Any = None,
+        *,
+        columns: TableKind | Sequence[str] | None = None,
+        distance: Literal["standardized", "gower"] = "standardized",
+        empty: Any = "median",
+        **options: Any,
+    ) -> ReferenceSet:
+        """References that are rows of a table, as the network gets them: one entry per number, scaled where it is.
+
+        Args:
+            rows: [N, E], a tensor, an array, lists, or a pandas DataFrame of numbers.
+            labels: as in the constructor.
+            columns: a :class:`~absence_plugins.TableKind` (``table_kind`` makes one), or the names of columns of
+                numbers; None: those of the DataFrame.
+            distance: in which the nearest are searched, as of a :class:`~absence_plugins.TableSpace`.
+            empty: what counts as nothing, as in :func:`~absence_plugins.core.table_empties.choose_empty`: "median",
+                "mode", "mean", a value, or {column: one of these}; the set says it as ``empty_words``.
+            options: ``k``, ``contrast``, ``seed``, ``nearest_in`` of the constructor.
+
+        Raises:
+            ValueError: NaN or infinite values (the column is named), another number of columns, or other columns, than
+                the rows have; what ``choose_empty`` and the constructor reject.
+
+        >>> rows = torch.tensor([[20.0, 1.0], [40.0, 5.0]])
+        >>> references = ReferenceSet.from_table(rows, [0, 1], columns=["age", "size"], k=1)
+        >>> references.empty, references.empty_words
+        ((tensor([30.,  3.]),), 'the median of each column')
+        """
+        table = read_table(rows, columns, empty)
+        options = {"nearest_in": TableSpace(table.kind, table.rows, distance), **options}
+        made = cls(table.rows, labels, empty=table.empty, kind=table.kind, **options)
+        made.empty_words = table.empty_words
+        return made
+
     def nearest(self, x: Images, target: Any = None, *, label: Any = None) -> Images:
         """The k references nearest to every sample of x: in input space (squared Euclidean distance), or by
         ``nearest_in`` in a network's features.
@@ -215,8 +259,8 @@ class ReferenceSet:
 
     def _check_scales(self, inputs: tuple[Tensor, ...]) -> None:
         if self._scales is None:
-            self._scales = tuple(map(measure_scale, self.images))
-        check_scales(inputs, self._scales)
+            self._scales = tuple(measure_scale(part, self.kind) for part in self.images)
+        check_scales(inputs, self._scales, kind=self.kind)
 
     def _ranked(self, inputs: tuple[Tensor, ...], pools: Sequence[Tensor]) -> list[Tensor]:
         """Each pool's indices, nearest to the sample it belongs to first."""
@@ -224,7 +268,9 @@ class ReferenceSet:
         metric = "squared" if self.nearest_in is None else self.nearest_in.metric
         orders = []
         for row, pool in enumerate(pools):
-            distance = sum(_distances(part[row], there, pool, metric) for part, there in zip(points, own, strict=True))
+            distance = sum(
+                measure_distances(part[row], there, pool, metric) for part, there in zip(points, own, strict=True)
+            )
             assert isinstance(distance, Tensor)
             orders.append(pool[distance.sort(stable=True).indices])
         return orders
@@ -319,45 +365,6 @@ class ReferenceSet:
             for own, part in zip(self.images, inputs, strict=True)
         )
         return parts if isinstance(x, tuple) else parts[0]
-
-
-def blank_value(empty: Any, images: Tensor) -> Tensor:
-    """The blank pixel as a tensor that broadcasts to one image.
-
-    A sequence of C numbers is read as one value per channel; a torchvision ``Normalize`` (anything with
-    ``mean`` and ``std``) as the value that black has after it.
-
-    >>> blank_value([0.0, -1.0], torch.zeros(1, 2, 3, 3)).shape
-    torch.Size([2, 1, 1])
-    """
-    if hasattr(empty, "mean") and hasattr(empty, "std") and not callable(empty.mean):  # arrays have methods
-        mean, std = torch.as_tensor(empty.mean), torch.as_tensor(empty.std)
-        empty = -mean / std
-    value = torch.as_tensor(empty, dtype=images.dtype if images.is_floating_point() else None)
-    if value.dim() == 1 and images.dim() > 2 and len(value) in (1, images.shape[1]):
-        value = value.reshape(-1, *[1] * (images.dim() - 2))
-    try:
-        fits = value.expand(images.shape[1:]).shape == images.shape[1:]
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"empty of shape {tuple(value.shape)} does not fit images of shape {tuple(images.shape[1:])}; "
-            "pass a number, one value per channel, or an image"
-        )
-    return value
-
-
-def _distances(sample: Tensor, images: Tensor, pool: Tensor, metric: Metric = "squared") -> Tensor:
-    """Distances of one sample to the pool, in bounded memory, accumulated in float64."""
-    dtype = torch.promote_types(torch.promote_types(sample.dtype, images.dtype), torch.float32)  # uint8 would wrap
-    sample = sample.detach().to(device=images.device, dtype=dtype)
-    step = max(1, CHUNK_ELEMENTS // max(1, sample.numel()))
-    chunks = []
-    for part in torch.split(pool.to(images.device), step):
-        difference = images.index_select(0, part).to(dtype).sub_(sample).reshape(len(part), -1)
-        chunks.append((difference.square_() if metric == "squared" else difference.abs_()).sum(1, dtype=torch.float64))
-    return torch.cat(chunks).cpu()
 
 
 def _per_sample(value: Any, samples: int, name: str) -> list[int | None]:

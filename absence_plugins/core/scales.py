@@ -11,6 +11,7 @@ from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.blank import may_be_pictures
+from absence_plugins.core.kinds import Kind
 
 LOOKED_AT = 64  # samples whose single values are looked at; the range is that of all
 BYTES = 256.0  # no picture of 8 bits has higher values
@@ -76,8 +77,8 @@ class Scale:
         return f"{str(self.dtype).removeprefix('torch.')} from {self.low:.3g} to {self.high:.3g}"
 
 
-def measure_scale(images: Tensor) -> Scale | None:
-    """The scale of a batch [N, ...]; None of what has none: complex numbers, nothing.
+def measure_scale(images: Tensor, kind: Kind | None = None) -> Scale | None:
+    """The scale of a batch [N, ...]; None of what has none: complex numbers, nothing. What is of a kind is no picture.
 
     >>> print(measure_scale(torch.tensor([[0, 204]], dtype=torch.uint8)))
     uint8 from 0 to 204
@@ -92,10 +93,14 @@ def measure_scale(images: Tensor) -> Scale | None:
     below, deep = 0.0, 0.0
     if low < BELOW:
         below, deep = float((some < BELOW).float().mean()), float((lows < BELOW).float().mean())
-    return Scale(images.dtype, low, high, peak, is_whole, below, deep, len(flat), may_be_pictures(images))
+    return Scale(
+        images.dtype, low, high, peak, is_whole, below, deep, len(flat), kind is None and may_be_pictures(images)
+    )
 
 
-def check_scales(inputs: Sequence[Tensor], references: Sequence[Scale | None], what: str = "references") -> None:
+def check_scales(
+    inputs: Sequence[Tensor], references: Sequence[Scale | None], what: str = "references", kind: Kind | None = None
+) -> None:
     """Compare inputs with what they will be compared with; the check that all methods share.
 
     Warns (AbsenceWarning): one of both is normalized, the other is not; one has values up to 255 that are no whole
@@ -112,7 +117,7 @@ def check_scales(inputs: Sequence[Tensor], references: Sequence[Scale | None], w
     ValueError: the references are float32 from 51 to 178, the inputs float32 from 0.2 to 0.7: prepare both as the model's inputs are prepared, here by dividing the references by 255
     """
     for x, other in zip(inputs, references, strict=True):
-        own = measure_scale(x)
+        own = measure_scale(x, kind)
         if own is None or other is None or (other.low == other.high == 0) or (own.low == own.high == 0):
             continue
         fault = find_mismatch(own, other, what)
@@ -141,8 +146,8 @@ def find_mismatch(own: Scale, other: Scale, what: str = "references") -> str:
         is_unit = own.low >= 0 and own.high <= 1
         fits = own.low >= 0 and own.high > 1.5  # the bytes of pictures, kept as such
         if (is_unit and other.peak > 8) or not (own.is_whole or fits or is_unit):
-            how = ", here by what ToTensor does, images.float() / 255" if other.low >= 0 and other.high <= BYTES else ""
-            return f"{REMEDY}{how}"
+            is_bytes = own.is_pictures and other.low >= 0 and other.high <= BYTES
+            return REMEDY + ", here by what ToTensor does, images.float() / 255" * is_bytes
     if own.is_integer and other.dtype.is_floating_point and not other.is_whole:
         return f"the {what} would be cut to whole numbers; {REMEDY}"
     high, low = (other, own) if other.is_bytes else (own, other)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 Metric = Literal["squared", "absolute"]
+CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
 
 
 @runtime_checkable
@@ -43,3 +45,19 @@ def check_space(nearest_in: Any) -> Space | None:
         f"nearest_in must be a FeatureSpace, TableSpace or TokenSpace, got a {type(nearest_in).__name__}; write "
         "nearest_in=FeatureSpace(model, layer)"
     )
+
+
+def measure_distances(sample: Tensor, points: Tensor, pool: Tensor, metric: Metric = "squared") -> Tensor:
+    """Distances of one sample to the points of a pool, in bounded memory, accumulated in float64, on the CPU.
+
+    >>> measure_distances(torch.tensor([1.0]), torch.tensor([[0.0], [3.0]]), torch.tensor([0, 1]))
+    tensor([1., 4.], dtype=torch.float64)
+    """
+    dtype = torch.promote_types(torch.promote_types(sample.dtype, points.dtype), torch.float32)  # uint8 would wrap
+    sample = sample.detach().to(device=points.device, dtype=dtype)
+    step = max(1, CHUNK_ELEMENTS // max(1, sample.numel()))
+    chunks = []
+    for part in torch.split(pool.to(points.device), step):
+        difference = points.index_select(0, part).to(dtype).sub_(sample).reshape(len(part), -1)
+        chunks.append((difference.square_() if metric == "squared" else difference.abs_()).sum(1, dtype=torch.float64))
+    return torch.cat(chunks).cpu()

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from absence_plugins import ReferenceSet
-from absence_plugins.core import references as module
+from absence_plugins.core import spaces
 from absence_plugins.core.references import blank_value
 
 
@@ -47,7 +47,7 @@ def test_nearest_equals_brute_force_with_ties_and_any_chunk_size(seed: int, chun
     references = ReferenceSet(tuple(pool) if joint else pool[0], labels, k=3)
     inputs = tuple(x) if joint else x[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK_ELEMENTS", chunk)
+        patch.setattr(spaces, "CHUNK_ELEMENTS", chunk)
         found = references.nearest_indices(inputs, target)
         asked = references.nearest_indices(inputs, label=target)
         drawn = references.nearest(inputs, target)

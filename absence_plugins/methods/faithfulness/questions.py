@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.core.empties import blank_value
 from absence_plugins.core.maps import absence_part, sum_channels
-from absence_plugins.core.references import ReferenceSet, blank_value
+from absence_plugins.core.references import ReferenceSet
 from absence_plugins.data.planted import Planted, dilate
 from absence_plugins.methods.faithfulness.controls import measure_held_out, measure_salience
 from absence_plugins.methods.faithfulness.located import Located, located

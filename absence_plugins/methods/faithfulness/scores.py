@@ -15,10 +15,11 @@ from tqdm.auto import tqdm
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integers, check_seed
 from absence_plugins.core.direction import Direction
+from absence_plugins.core.empties import blank_value
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.outputs import Output
 from absence_plugins.core.randomness import seeded
-from absence_plugins.core.references import ReferenceSet, blank_value
+from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.suitability import warn_unsuitable
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells

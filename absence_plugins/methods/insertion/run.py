@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from absence_plugins.core.checks import check_choice, check_integer, check_number, check_running, check_seed
 from absence_plugins.core.devices import device_of
+from absence_plugins.core.empties import blank_value
 from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.ownership import own_folder
-from absence_plugins.core.references import blank_value
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.checkpoint import Checkpoint, keep_state
 from absence_plugins.methods.identity import (

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from absence_plugins.core.checks import check_choice, check_integer, check_integers
 from absence_plugins.core.devices import device_of
-from absence_plugins.core.references import blank_value
+from absence_plugins.core.empties import blank_value
 from absence_plugins.core.units import Layer, UnitModel
 from absence_plugins.methods.directions import DirectionPairs, Influence, influence
 from absence_plugins.methods.directions.few import MOST
