@@ -6,6 +6,7 @@ name, and when that thing counts as missing; a :class:`Kind` says both. Figures,
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -210,8 +211,12 @@ class TextKind(Kind):
         return torch.isin(ids, torch.tensor(self.special, dtype=ids.dtype, device=ids.device))
 
     def tokens(self, ids: Tensor) -> list[str]:
-        """The tokens of one text [T]."""
-        return [self.words.get(number, f"[{number}]") for number in ids.tolist()]
+        """The tokens of one text [T]. A character of several bytes, each "<0xE4>", stands at the first of them.
+
+        >>> TextKind({0: "<0xE6><0x9C>", 1: "<0xAC>"}).tokens(torch.tensor([0, 1, 1]))
+        ['本', '‥', '\ufffd']
+        """
+        return join_bytes([self.words.get(number, f"[{number}]") for number in ids.tolist()])
 
     def things(self, maps: Tensor) -> Tensor:
         """[B, T, D] -> [B, T]; [B, T] stays."""
@@ -364,6 +369,39 @@ def kind_from_dict(saved: Mapping[str, Any]) -> Kind:
     if name == "volume":
         return VolumeKind(**values)
     raise ValueError(f"{name!r} is no kind of data; there are table, text, signal, volume")
+
+
+_BYTE = re.compile(r"<0x([89A-Fa-f][0-9A-Fa-f])>")  # above ASCII: part of a character
+
+
+def join_bytes(words: Sequence[str]) -> list[str]:
+    """Words in which bytes "<0xE4>" that form a character together are that character, at the first one's word.
+
+    What is left of the other words is "‥"; bytes that form none are the replacement character.
+    """
+    pieces = [(at, piece) for at, word in enumerate(words) for piece in re.split(r"(<0x[0-9A-Fa-f]{2}>)", word) if piece]
+    found, place = [""] * len(words), 0
+    while place < len(pieces):
+        at, piece = pieces[place]
+        run = []
+        for _, other in pieces[place : place + 4]:
+            if not _BYTE.fullmatch(other):
+                break
+            run.append(int(other[3:5], 16))
+        length, letter = _first_letter(bytes(run)) if run else (1, piece)
+        found[at] += letter
+        place += length
+    return [text or ("‥" if word else word) for text, word in zip(found, words, strict=True)]
+
+
+def _first_letter(coded: bytes) -> tuple[int, str]:
+    """How many bytes the first character takes, and which it is."""
+    for length in range(2, len(coded) + 1):
+        try:
+            return length, coded[:length].decode()
+        except UnicodeDecodeError:
+            continue
+    return 1, "\ufffd"
 
 
 def _share_out(maps: Tensor) -> Tensor:
