@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from absence_plugins.core.references import ReferenceSet
     from absence_plugins.core.table_kinds import table_kind
     from absence_plugins.core.table_space import TableSpace
+    from absence_plugins.core.token_space import TokenSpace
     from absence_plugins.core.units import Layer, Unit
 
 __version__ = "0.2.0"
@@ -39,6 +40,7 @@ __all__ = [
     "TableKind",
     "TableSpace",
     "TextKind",
+    "TokenSpace",
     "Unit",
     "VolumeKind",
     "__version__",
@@ -57,6 +59,7 @@ _MODULES = {
     "TableKind": "kinds",
     "TableSpace": "table_space",
     "TextKind": "kinds",
+    "TokenSpace": "token_space",
     "Unit": "units",
     "VolumeKind": "kinds",
     "table_kind": "table_kinds",

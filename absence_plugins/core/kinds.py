@@ -379,7 +379,9 @@ def join_bytes(words: Sequence[str]) -> list[str]:
 
     What is left of the other words is "‥"; bytes that form none are the replacement character.
     """
-    pieces = [(at, piece) for at, word in enumerate(words) for piece in re.split(r"(<0x[0-9A-Fa-f]{2}>)", word) if piece]
+    pieces = [
+        (at, piece) for at, word in enumerate(words) for piece in re.split(r"(<0x[0-9A-Fa-f]{2}>)", word) if piece
+    ]
     found, place = [""] * len(words), 0
     while place < len(pieces):
         at, piece = pieces[place]

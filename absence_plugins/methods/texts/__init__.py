@@ -4,7 +4,17 @@ The sign everywhere: R > 0 raises the explained output of the text compared with
 """
 
 from absence_plugins.methods.texts.align import align_tokens
+from absence_plugins.methods.texts.explain import explain_text
+from absence_plugins.methods.texts.references import explain_nearest, text_references
 from absence_plugins.methods.texts.result import TextComparison, TextExplanation
 from absence_plugins.methods.texts.words import text_kind
 
-__all__ = ["TextComparison", "TextExplanation", "align_tokens", "text_kind"]
+__all__ = [
+    "TextComparison",
+    "TextExplanation",
+    "align_tokens",
+    "explain_nearest",
+    "explain_text",
+    "text_kind",
+    "text_references",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from absence_plugins.core.outputs import Logit, Margin, Output
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.wording import Names, Wording
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Pair = tuple[int | None, int | None]
 ROWS = 30  # pairs that a table shows
@@ -91,6 +88,7 @@ class TextExplanation(Result):
         explained: which output u is.
         comparisons: one per reference text; :attr:`missing`, :attr:`pairs`, :attr:`reference_ids` are of the first.
         names: of the classes.
+        single: the model has one output.
     """
 
     text: str
@@ -101,6 +99,7 @@ class TextExplanation(Result):
     explained: Output
     comparisons: tuple[TextComparison, ...]
     names: Names = None
+    single: bool = False
 
     @property
     def present(self) -> Tensor:
@@ -130,20 +129,16 @@ class TextExplanation(Result):
     @property
     def completeness_error(self) -> Tensor:
         """Sum of all R minus (u(x) - u(r)), for every reference [k] float64."""
-        return torch.tensor(
-            [one.total - (self.output - one.output) for one in self.comparisons], dtype=torch.float64
-        )
+        return torch.tensor([one.total - (self.output - one.output) for one in self.comparisons], dtype=torch.float64)
 
     def explained_words(self) -> str:
         """The explained output, as "logit 1 (positive)"."""
-        names = self.names
-        if isinstance(self.explained, Logit) and isinstance(self.explained.index, int):
-            kind = "target" if self.explained.sign == 1 else "negated"
-            return Wording(kind, self.explained.index).short(names)  # type: ignore[arg-type]
-        if isinstance(self.explained, Margin) and isinstance(self.explained.index, int):
-            if isinstance(self.explained.other, int):
-                return Wording("margin", self.explained.index, self.explained.other).short(names)
-        return self.explained.describe()
+        one, names = self.explained, self.names
+        if isinstance(one, Logit) and isinstance(one.index, int):
+            return Wording("target" if one.sign == 1 else "negated", one.index, single=self.single).short(names)
+        if isinstance(one, Margin) and isinstance(one.index, int) and isinstance(one.other, int):
+            return Wording("margin", one.index, one.other).short(names)
+        return one.describe()
 
     def words(self, most: int | None = None, *, reference: int = 0) -> list[str]:
         """What every token does that the text has and the reference has not, or the other way round; strongest first.

@@ -40,11 +40,7 @@ def text_kind(tokenizer: Any, *, special: Sequence[int] | None = None) -> TextKi
     if isinstance(tokenizer, TextKind):
         return tokenizer
     if isinstance(tokenizer, Mapping):
-        words = {
-            (int(one) if hasattr(one, "__index__") else int(other)): str(other if hasattr(one, "__index__") else one)
-            for one, other in tokenizer.items()
-        }
-        return TextKind(words, tuple(special or ()))
+        return TextKind(dict(_number_first(*pair) for pair in tokenizer.items()), tuple(special or ()))
     if not hasattr(tokenizer, "get_vocab"):
         raise TypeError(
             f"a {type(tokenizer).__name__} has no get_vocab(); pass a tokenizer of Hugging Face, a vocabulary "
@@ -56,8 +52,13 @@ def text_kind(tokenizer: Any, *, special: Sequence[int] | None = None) -> TextKi
     return TextKind({number: read(number, word) for number, word in sorted(named.items())}, ends)
 
 
+def _number_first(one: Any, other: Any) -> tuple[int, str]:
+    return (int(other), one) if isinstance(one, str) else (int(one), str(other))
+
+
 def _special_ids(tokenizer: Any) -> set[int]:
-    ends = {getattr(tokenizer, f"{name}_token_id", None) for name in ENDS} - {None}
+    named: list[Any] = [getattr(tokenizer, f"{name}_token_id", None) for name in ENDS]
+    ends = {one for one in named if one is not None}
     unknown = getattr(tokenizer, "unk_token_id", None)
     return {int(one) for one in ends | set(getattr(tokenizer, "all_special_ids", ())) if one != unknown or one in ends}
 
@@ -119,12 +120,14 @@ class Encoder:
         encode: from a text to token ids, and token types or None.
         padding: the id that fills a text up; None: there is none.
         longest: how many tokens a text may have; None: unknown.
+        is_padding_apart: padding is no token that texts have, as an end of text.
     """
 
     kind: TextKind
     encode: Callable[[Any], tuple[list[int], list[int] | None]]
     padding: int | None = None
     longest: int | None = None
+    is_padding_apart: bool = True
 
     def read(self, text: Any, what: str = "the text") -> tuple[Tensor, Tensor | None]:
         """Token ids [T] of a text, or of ids that are given as such, and its token types [T] or None.
@@ -170,7 +173,7 @@ def read_tokenizer(tokenizer: Any, kind: TextKind | None = None) -> Encoder:
     [1, 2]
     """
     if isinstance(tokenizer, TextKind):
-        tokenizer = tokenizer.words
+        kind, tokenizer = kind or tokenizer, tokenizer.words
     if isinstance(tokenizer, Mapping):
         kind = kind or text_kind(tokenizer)
         places = {word: number for number, word in kind.words.items()}
@@ -183,11 +186,13 @@ def read_tokenizer(tokenizer: Any, kind: TextKind | None = None) -> Encoder:
     if kind is None:
         kind = text_kind(tokenizer)
     longest = getattr(tokenizer, "model_max_length", None)
+    padding = getattr(tokenizer, "pad_token_id", _only_padding(kind))
     return Encoder(
         kind,
         lambda text: _call(tokenizer, text),
-        getattr(tokenizer, "pad_token_id", _only_padding(kind)),
+        padding,
         int(longest) if isinstance(longest, (int, float)) and longest < UNLIMITED else None,
+        padding not in {getattr(tokenizer, f"{name}_token_id", None) for name in ENDS[1:]} - {None},
     )
 
 
