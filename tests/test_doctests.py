@@ -71,7 +71,14 @@ WITH_EXAMPLES = {
     ],
     "absence_plugins.methods.debias": [name for name in debias_names if name != "Parts"],
     "absence_plugins.methods.faithfulness": ["absence_scores", "planted_benchmark"],
-    "absence_plugins.methods.regions": ["measure_regions", "place_elsewhere", "segment", "strongest_regions"],
+    "absence_plugins.methods.regions": [
+        "measure_regions",
+        "measure_things",
+        "place_elsewhere",
+        "segment",
+        "strongest_regions",
+        "strongest_things",
+    ],
     "absence_plugins.methods.invert": ["Formula", "auroc", "concepts_from_folder", "expand_hypernyms", "label_units"],
     "absence_plugins.data.groups": [
         "find_copies",

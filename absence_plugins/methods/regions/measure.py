@@ -76,22 +76,18 @@ def measure_regions(
     draws = min(map(len, shifts), default=draws)
     shifts = [own_shifts[:draws] for own_shifts in shifts]
     own = torch.stack([x, *changes.make(regions, [(0, 0)] * len(regions))]) if len(regions) else x[None]
-    read, step = _read(output, own)
+    read, step = read_outputs(output, own)
     used = [*about, *([] if target is None else [target])]
-    for column in used:
-        if not -read.shape[1] <= column < read.shape[1]:
-            raise ValueError(f"output {column} does not exist; there are {read.shape[1]}")
+    check_columns(used, read)
     places = [(where, shift) for where, own_shifts in zip(regions, shifts, strict=True) for shift in own_shifts]
-    parts = [_read(output, changes.make(*_columns(part)))[0] for part in _batches(places)]
+    parts = [read_outputs(output, changes.make(*_columns(part)))[0] for part in _batches(places)]
     random = torch.cat(parts).view(len(regions), draws, -1) if parts else read.new_zeros(0, draws, read.shape[1])
     under = {
-        kind: _read(output, _Changes.of(x, kind).make(regions, [(0, 0)] * len(regions)))[0] for kind in others if about
+        kind: read_outputs(output, _Changes.of(x, kind).make(regions, [(0, 0)] * len(regions)))[0]
+        for kind in others
+        if about
     }
-    for values in (read, random, *under.values()):
-        if not bool(torch.isfinite(values[..., used]).all()):
-            raise ValueError(
-                "the output is NaN or infinite on the image or on a changed one, so nothing can be compared"
-            )
+    check_finite([values[..., used] for values in (read, random, *under.values())])
     tests = tuple(
         RegionTest(
             where=regions[i].cpu(),
@@ -105,7 +101,7 @@ def measure_regions(
             target_random=None if target is None else random[i, :, target],
             column=column,
             others={kind: float(values[i, column] - read[0, column]) for kind, values in under.items()},
-            least=max(LEAST, step) * float(torch.cat([read[[0, i + 1], column], random[i, :, column]]).abs().max()),
+            least=find_least(step, read[[0, i + 1], column], random[i, :, column]),
         )
         for i, column in enumerate(about)
     )
@@ -127,7 +123,7 @@ class _Changes:
             return cls(x, fill(x, torch.ones_like(x[0], dtype=torch.bool), source), is_moved=False)
         return cls(x, source, is_moved=True)
 
-    def make(self, regions: Sequence[Tensor] | Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
+    def make(self, regions: Sequence[Tensor] | Tensor, shifts: Sequence[tuple[int, ...]]) -> Tensor:
         """One copy per region and shift [N, C, H, W]."""
         masks = torch.stack([w.roll(s, (0, 1)) for w, s in zip(regions, shifts, strict=True)]).to(self.x.device)
         if isinstance(self.source, str):
@@ -137,28 +133,58 @@ class _Changes:
         return torch.where(masks[:, None], sources, self.x)
 
 
-def _read(output: Output, images: Tensor) -> tuple[Tensor, float]:
-    """The outputs [B, K] of images, float64 on the CPU, a few images at a time; and the relative size of their
+def read_outputs(output: Output, inputs: Tensor, at_once: int = AT_ONCE) -> tuple[Tensor, float]:
+    """The outputs [B, K] of inputs, float64 on the CPU, a few inputs at a time; and the relative size of their
     rounding.
+
+    Raises:
+        ValueError: outputs of another shape than [B] or [B, K].
     """
     with torch.no_grad():
-        parts = [output(part).detach() for part in torch.split(images, AT_ONCE)]
+        parts = [output(part).detach() for part in torch.split(inputs, at_once)]
+    parts = [part[None] if part.dim() == 0 else part for part in parts]
     step = STEPS * torch.finfo(parts[0].dtype).eps if parts[0].is_floating_point() else 0.0
     found = torch.cat([part.double().cpu() for part in parts])
-    if found.dim() not in (1, 2) or len(found) != len(images):
+    if found.dim() not in (1, 2) or len(found) != len(inputs):
         raise ValueError(
-            f"output returned shape {tuple(found.shape)} for {len(images)} images; it must be [B] or [B, K]"
+            f"output returned shape {tuple(found.shape)} for {len(inputs)} inputs; it must be [B] or [B, K]"
         )
     return (found[:, None] if found.dim() == 1 else found), step
 
 
-def _batches(places: Sequence[tuple[Tensor, tuple[int, int]]]) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:
+def check_columns(columns: Sequence[int], read: Tensor) -> None:
+    """Raise ValueError for a column that outputs [B, K] have not."""
+    for column in columns:
+        if not -read.shape[1] <= column < read.shape[1]:
+            raise ValueError(f"output {column} does not exist; there are {read.shape[1]}")
+
+
+def check_finite(read: Sequence[Tensor]) -> None:
+    """Raise ValueError for outputs that are NaN or infinite."""
+    if not all(bool(torch.isfinite(values).all()) for values in read):
+        raise ValueError("the output is NaN or infinite on the input or on a changed one, so nothing can be compared")
+
+
+def find_least(step: float, *read: Tensor) -> float:
+    """The change of an output that counts as none: a thousandth of the largest that was read, or its rounding."""
+    return max(LEAST, step) * float(torch.cat(read).abs().max())
+
+
+def check_about(columns: Sequence[int] | None, count: int, words: str) -> list[int]:
+    """The output that each region is about, by default 0. Raises ValueError for another number of them."""
+    about = [0] * count if columns is None else [int(column) for column in columns]
+    if len(about) != count:
+        raise ValueError(f"{len(about)} columns for {count} {words}; pass one for each")
+    return about
+
+
+def _batches(places: Sequence[tuple[Tensor, tuple[int, ...]]]) -> Iterator[list[tuple[Tensor, tuple[int, ...]]]]:
     waiting = iter(places)
     while part := list(islice(waiting, AT_ONCE)):
         yield part
 
 
-def _columns(part: list[tuple[Tensor, tuple[int, int]]]) -> tuple[list[Tensor], list[tuple[int, int]]]:
+def _columns(part: list[tuple[Tensor, tuple[int, ...]]]) -> tuple[list[Tensor], list[tuple[int, ...]]]:
     return [where for where, _ in part], [shift for _, shift in part]
 
 
@@ -180,7 +206,4 @@ def _checked(
             raise ValueError(f"source has shape {tuple(source.shape)}, x {tuple(x.shape)}; they must be the same")
     elif not isinstance(source, str):
         raise TypeError(f"source must be an image or a filling, got {type(source).__name__}")
-    about = [0] * len(regions) if columns is None else [int(column) for column in columns]
-    if len(about) != len(regions):
-        raise ValueError(f"{len(about)} columns for {len(regions)} regions; pass one for each")
-    return about
+    return check_about(columns, len(regions), "regions")

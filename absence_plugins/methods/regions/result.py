@@ -1,10 +1,10 @@
-"""What changing regions of an image does to an output, and whether that bears out what a map says of them."""
+"""What changing regions of an input does to an output, and whether that bears out what a map says of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ class RegionTest:
         others: the change of u under other fillings, by their names.
         least: a change of u that is not larger counts as none, such as rounding.
     """
+
+    _noun: ClassVar[str] = "place"
+    _elsewhere: ClassVar[tuple[str, str]] = ("at random places", "random places")  # where, against what
 
     where: Tensor
     image: Tensor
@@ -107,6 +110,11 @@ class RegionTest:
         sign = 1 if self.rises else -1
         return tuple(name for name, change in self.others.items() if (sign * change > self.least) != self.moved)
 
+    def describe_draws(self) -> str:
+        """How many draws the control has, as in "with 3 other places"."""
+        draws = len(self.random_values)
+        return f"with {draws} other place{'s' * (draws > 1)}"
+
     def verdict(self) -> str:
         """In a sentence; of a map that is not borne out, which of the two conditions failed.
 
@@ -115,18 +123,17 @@ class RegionTest:
         'The network does not bear the map out: the output fell, and the map says that it rises ...
         """
         if not self.pixels:
-            return "The map names no place, so there is nothing to test."
+            return f"The map names no {self._noun}, so there is nothing to test."
+        at, against = self._elsewhere
         if self.is_borne:
             return "The network bears the map out."
         if self.moved:
-            return (
-                "That is no more than chance: the output moves as the map says, but not further than at random places."
-            )
+            return f"That is no more than chance: the output moves as the map says, but not further than {at}."
         claimed, opposite = ("rises", "fell") if self.rises else ("falls", "rose")
         way = f"the output {opposite if abs(self.change) > self.least else 'did not move'}, and the map says that it {claimed}"
         if self.went_further:
-            return f"The network does not bear the map out: {way} (at random places it {opposite} further)."
-        return f"The network does not bear the map out: {way}, and against random places it is no more than chance."
+            return f"The network does not bear the map out: {way} ({at} it {opposite} further)."
+        return f"The network does not bear the map out: {way}, and against {against} it is no more than chance."
 
     def __repr__(self) -> str:
         return (
@@ -160,6 +167,8 @@ class RegionTests:
         tests: one per region, in the order in which they were passed.
         how: what was done to them: a filling, or "pasted".
     """
+
+    _nouns: ClassVar[tuple[str, str]] = ("region", "regions elsewhere")
 
     tests: tuple[RegionTest, ...]
     how: str
@@ -212,17 +221,17 @@ class RegionTests:
     def verdict(self) -> str:
         """On the strongest region, in a sentence."""
         if self.best is None:
-            return "The map names no region, so there is nothing to test."
+            return f"The map names no {self._nouns[0]}, so there is nothing to test."
         own = self.tests[self.best]
         if not own.is_borne or self.is_borne:
             return own.verdict()
         draws = len(own.random_values)
         if (1 + draws) * LEVEL < 1:
-            return f"Undecided: with {draws} other place{'s' * (draws > 1)} p cannot be {LEVEL} (p = {self.p:.2f})."
+            return f"Undecided: {own.describe_draws()} p cannot be {LEVEL} (p = {self.p:.2f})."
         if len(self.tests) == 1:
             return f"That is no more than chance: elsewhere the output moves as far too often (p = {self.p:.2f})."
         return (
-            f"That is no more than chance: the strongest of {len(self.tests)} regions elsewhere moves its output as far, by "
+            f"That is no more than chance: the strongest of {len(self.tests)} {self._nouns[1]} moves its output as far, by "
             f"its own standard (p = {self.p:.2f})."
         )
 

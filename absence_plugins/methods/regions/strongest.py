@@ -51,19 +51,32 @@ def strongest_regions(
     for one, other in border_pairs(pieces).tolist():
         around[one].add(other)
         around[other].add(one)
-    low, high = smallest * pieces.size, largest * pieces.size
-    left = {piece for piece in range(number) if sums[piece] > 0 and sizes[piece] <= high}
-    if not left and (sums > 0).any():
-        left = {int(np.argmax(sums))}
-    found: list[list[int]] = []
-    while left:
-        grown = _grow(left, sums, sizes, around, low, high)
-        found.append(grown)
-        left -= set(grown)
-    chosen = sorted(found, key=lambda region: (sizes[region].sum() < low, -sums[region].sum()))[:count]
+    chosen = grow_regions(sums, sizes, around, smallest * pieces.size, largest * pieces.size)[:count]
     chosen.sort(key=lambda region: -sums[region].sum())
     masks = [torch.from_numpy(np.isin(pieces, region)) for region in chosen]
     return torch.stack(masks) if masks else torch.zeros(0, *pieces.shape, dtype=torch.bool)
+
+
+def grow_regions(
+    sums: np.ndarray, sizes: np.ndarray, around: list[set[int]], low: float, high: float
+) -> list[list[int]]:
+    """Pieces of positive sums joined to regions, those of at least ``low`` first, then by their sums.
+
+    sums, sizes: of every piece; around: its neighbors; low, high: the smallest and the largest region.
+
+    >>> grow_regions(np.array([1.0, 3.0, 2.0, -1.0]), np.ones(4), [{1}, {0, 2}, {1, 3}, {2}], 0, 2)
+    [[1, 2], [0]]
+    """
+    left = {piece for piece in range(len(sums)) if sums[piece] > 0 and sizes[piece] <= high}
+    if not left and (sums > 0).any():
+        left = {int(np.argmax(sums))}
+    found: list[list[int]] = []
+    for start in sorted(left, key=lambda piece: (-sums[piece] / sizes[piece], piece)):
+        if start in left:
+            grown = _grow(start, left, sums, sizes, around, low, high)
+            found.append(grown)
+            left -= set(grown)
+    return sorted(found, key=lambda region: (sizes[region].sum() < low, -sums[region].sum()))
 
 
 def _pieces(evidence: Tensor, labels: Tensor | int) -> tuple[np.ndarray, int]:
@@ -83,10 +96,15 @@ def _pieces(evidence: Tensor, labels: Tensor | int) -> tuple[np.ndarray, int]:
 
 
 def _grow(
-    left: set[int], sums: np.ndarray, sizes: np.ndarray, around: list[set[int]], low: float, high: float
+    start: int,
+    left: set[int],
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    around: list[set[int]],
+    low: float,
+    high: float,
 ) -> list[int]:
-    """One region of the pieces that are left: the strongest one, and what joins it."""
-    start = max(left, key=lambda piece: (sums[piece] / sizes[piece], -piece))
+    """One region of the pieces that are left: the strongest of them, ``start``, and what joins it."""
     region, total, size = [start], float(sums[start]), float(sizes[start])
     border = around[start] & left
     while border:
