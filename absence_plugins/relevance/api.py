@@ -8,17 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.precision import warn_unresolved
-from absence_plugins.core.running import EXPORTED, is_exported
-from absence_plugins.core.scores import announce
-from absence_plugins.core.turns import working_on
-from absence_plugins.relevance.comparison import Comparison, EntryRelevance, Pulled
-from absence_plugins.relevance.operation import RelevanceError
-from absence_plugins.relevance.result import Relevance, conservation
-from absence_plugins.relevance.rules import rule_of_modules
-from absence_plugins.relevance.selection import Explained, Selection
-from absence_plugins.relevance.structure import Structure, flatten, list_references
+from absence_plugins.relevance.asking import asking
+from absence_plugins.relevance.comparison import EntryRelevance, Pulled
+from absence_plugins.relevance.result import Relevance
+from absence_plugins.relevance.selection import Selection
+from absence_plugins.relevance.structure import Structure
 
 
 @torch.inference_mode(False)
@@ -73,41 +68,13 @@ def relevance(
     >>> relevance(net, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])).attribution  # 2 present, 3 missing
     tensor([[2., 3.]])
     """
-    values, structure = flatten(x)
-    references = list_references(reference, values, structure)
-    rules = rule_of_modules(rule, model)
-    if rules is not None and is_exported(model):
-        raise ValueError(f"rule={rule!r} belongs to layers, and {EXPORTED}, or leave rule out")
-    explained = Explained(lambda *inputs: structure.call(model, inputs), output)
-    with working_on(model):
-        comparison = Comparison(
-            explained,
-            values,
-            model=model,  # type: ignore[arg-type]
-            rule=rules,
-            layers=_named_layers(model, layers),
-        )
-        announce(explained.ending, stacklevel=3)
-        u: Tensor = comparison.output
-        check_explained(u.detach(), lambda sample: "the explained output")
-        seed, found, outputs, errors = torch.ones_like(u), [], [], []
-        for one in references:
-            others: Tensor = comparison.against(one).detach()
-            check_explained(others, lambda sample: "the explained output on the reference")
-            pulled = comparison.pull(u, seed)
-            relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
-            error, is_conserved = conservation(relevances, u.detach(), others, seed, comparison.coarsest)
-            if not is_conserved:
-                raise RelevanceError(
-                    f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
-                    "model is not seen as torch operations, or its numbers overflow; try float64"
-                )
-            found.append(pulled)
-            outputs.append(others)
-            errors.append(error)
-        on_references = torch.stack(outputs)
-        warn_unresolved(u.detach(), on_references.T, u.detach().abs(), comparison.coarsest, level=3)
-        return _result(structure, found, u.detach(), on_references, torch.stack(errors))
+    with asking(model, x, reference, output, rule=rule, layers=_named_layers(model, layers), level=4) as asked:
+        answers = list(asked.answers())
+        on_references = torch.stack([answer.output for answer in answers])
+        warn_unresolved(asked.u, on_references.T, asked.u.abs(), asked.comparison.coarsest, level=3)
+        found = [answer.pulled for answer in answers]
+        errors = torch.stack([answer.error for answer in answers])
+        return _result(asked.structure, found, asked.u, on_references, errors)
 
 
 def _result(structure: Structure, found: list[Pulled], u: Tensor, outputs: Tensor, errors: Tensor) -> Relevance:
