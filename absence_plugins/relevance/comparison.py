@@ -247,6 +247,16 @@ class Comparison:
 
     # -- where relevance is read ---------------------------------------------------------------------------------------
 
+    def values_at(self, layer: str) -> tuple[Tensor, Tensor]:
+        """What one of ``layers`` puts out on x and on the last reference."""
+        (entry,) = self._kept[layer]
+        assert entry.other is not None
+        return entry.leaf.detach(), entry.other
+
+    def leaf_at(self, layer: str) -> Tensor:
+        """The place of one of ``layers`` in x's graph, from which :meth:`pull` can start."""
+        return self._kept[layer][0].leaf
+
     def _of_input(self, index: int, found: dict[int, EntryRelevance]) -> EntryRelevance | None:
         entry = self._entries[index]
         if entry is not None:
