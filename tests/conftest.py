@@ -33,6 +33,7 @@ TRAINS_PLANTED = {
     "test_zennit_planted.py",
     "test_captum_planted.py",
     "test_planted_benchmark.py",
+    "test_carriers.py",
     "test_bench_planted.py",
     "test_bench_zennit.py",
 }

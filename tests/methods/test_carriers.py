@@ -149,6 +149,7 @@ def test_examples_are_chosen_by_what_the_unit_does() -> None:
     assert found.lowest == tuple(whole.argsort()[:2].tolist())
 
 
+@pytest.mark.slow
 def test_the_planted_hidden_unit_comes_first() -> None:
     """The logit reads the unit through the layers behind it: it must lead its layer where the key is missing."""
     planted = hidden_unit()
