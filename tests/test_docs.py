@@ -48,8 +48,8 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block(match["info"].strip(), textwrap.dedent(match["code"]), line)
 
 
-def run(page: str, name: str) -> None:
-    """Execute a page's Python blocks in one namespace."""
+def run(page: str, name: str) -> dict[str, Any]:
+    """Execute a page's Python blocks in one namespace, which is returned."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.info in ("python", CELL) and ">>> " not in block.code:
@@ -57,6 +57,7 @@ def run(page: str, name: str) -> None:
             exec(compile("\n" * (block.line - 1) + block.code, name, "exec"), namespace)
         elif block.info in EXECUTED:
             _check_session(block, namespace, name)
+    return namespace
 
 
 def _check_session(block: Block, namespace: dict[str, Any], name: str) -> None:
