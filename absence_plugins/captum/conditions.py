@@ -10,7 +10,14 @@ from typing import Any
 
 import captum.attr
 import torch
-from captum.attr import DataLoaderAttribution, GradientAttribution, LLMAttribution
+from captum.attr import (
+    DataLoaderAttribution,
+    GradientAttribution,
+    InternalInfluence,
+    LayerConductance,
+    LayerGradientShap,
+    LLMAttribution,
+)
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
@@ -29,7 +36,14 @@ WRAPPERS = {  # classes of Captum's that take the place of the model, and what t
     DataLoaderAttribution: "one number of the whole data set",
     LLMAttribution: "the probabilities of an answer, all its tokens in one call",
 }
+INPUT_PATHS = (InternalInfluence, LayerConductance, LayerGradientShap)  # of a layer, along points between the inputs
 NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
+NO_INDEX = (  # torch, where points between token ids, which are floating point numbers, index an embedding
+    "argument #1 'indices' to have one of the following scalar types",
+    "one_hot is only applicable to index tensor",
+    "tensors used as indices must be long",
+)
+BY_RELEVANCE = "relevance(model, ids, reference_ids) of absence_plugins.relevance"
 
 
 class OneNumber(ValueError):
@@ -103,7 +117,8 @@ def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, .
     embedding = next((name for name, module in modules_of(method._model) if isinstance(module, EMBEDDINGS)), None)
     parameters = inspect.signature(method._host.attribute).parameters
     is_at_layer = "attribute_to_layer_input" in parameters
-    takes_tokens = is_at_layer or not issubclass(method._host, GradientAttribution)
+    is_between_inputs = issubclass(method._host, INPUT_PATHS)
+    takes_tokens = (is_at_layer and not is_between_inputs) or not issubclass(method._host, GradientAttribution)
     has_steps = "n_steps" in parameters or "stdevs" in parameters  # points in between are floating point numbers
     is_neuron_exact = "neuron_selector" in parameters and method._traits.exact  # read at the embedding
     for number, (part, copy) in enumerate(zip(real, inputs, strict=True)):
@@ -118,23 +133,32 @@ def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, .
         if takes_tokens or is_neuron_exact or (has_steps and embedding is None):
             continue
         remedy = "pass it as numbers, input.float()"
-        if embedding is not None:
-            remedy = (
-                f"of token ids explain the embedding, {_token_form(method, embedding)}; pass numbers as input.float()"
+        if not modules_of(method._model):
+            remedy += (
+                "; of token ids explain the embedding, AbsenceLayerIntegratedGradients(model, model.embedding) with the "
+                f"model's own embedding module, or {BY_RELEVANCE}"
             )
+        elif is_between_inputs:
+            remedy = (
+                "there is nothing between token ids: use AbsenceLayerIntegratedGradients(model, layer), whose path lies "
+                f"between values of the layer (of token ids at the embedding, {embedding!r}), or {BY_RELEVANCE}; pass "
+                "numbers as input.float()"
+            )
+        elif embedding is not None:
+            remedy = f"of token ids explain the embedding, {_token_form(method, embedding)}; pass numbers as input.float()"
         raise ValueError(
             f"{type(method).__name__} needs inputs of floating point numbers, and input {number} is {kind}; {remedy}"
         )
 
 
 def _token_form(method: Any, embedding: str) -> str:
-    """The call that explains an embedding: of a neuron the exact form, which reads there by itself."""
+    """The calls that explain an embedding: of a neuron the exact form, which reads there by itself."""
     name = method._host.__name__
     if name.startswith("Neuron"):
         return "AbsenceNeuronDeepLift(model, layer)"
-    return (
-        f"AbsenceLayer{name if hasattr(captum.attr, f'Layer{name}') else 'IntegratedGradients'}(model, {embedding!r})"
-    )
+    path = f"AbsenceLayerIntegratedGradients(model, {embedding!r})"
+    own = f"AbsenceLayer{name}(model, {embedding!r})" if hasattr(captum.attr, f"Layer{name}") else path
+    return f"{own} or {BY_RELEVANCE}" if own == path else f"{own}, {path} or {BY_RELEVANCE}"
 
 
 def checked_scores(outputs: Any, samples: int) -> Tensor:
@@ -203,14 +227,23 @@ def without_inference(arguments: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def explained_gradients(method: Any) -> Iterator[None]:
-    """In this block autograd's error about an output without gradients is said in our words."""
+    """In this block autograd's error about an output without gradients, and that of an embedding about points between
+    token ids, are said in our words.
+    """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
+        name = type(method).__name__
+        if any(words in str(error) for words in NO_INDEX):
+            raise ValueError(
+                f"{name} makes floating point numbers of the input, which the model uses as indices: of token ids "
+                "explain the embedding, AbsenceLayerIntegratedGradients(model, model.embedding) with the model's own "
+                f"embedding module, or {BY_RELEVANCE}"
+            ) from error
         if not any(words in str(error) for words in NO_GRADIENT):
             raise
         raise ValueError(
-            f"{type(method).__name__} needs gradients, and the explained output has none with respect to what is "
+            f"{name} needs gradients, and the explained output has none with respect to what is "
             "explained: the model "
             "detaches it, runs under torch.no_grad(), or rounds; use AbsenceFeatureAblation, which needs none"
         ) from error

@@ -12,7 +12,7 @@ from torch import Tensor
 from absence_plugins.captum.calls import expanded, leaves, unzip
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core.hooks import quiet_forward, unchanged
-from absence_plugins.core.kinds import Kind, sum_positive
+from absence_plugins.core.kinds import Kind, TextKind, sum_positive
 from absence_plugins.core.maps import split_by_content, split_by_mask, tree_map
 
 
@@ -30,7 +30,8 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
     """The map on the places where x has content, and on those where only the reference has; still signed.
 
     The two sum to the map. A gradient is multiplied by x - r first (at a layer, by the difference of its
-    activations): where x lacks content, a negative gradient is what says that the absence raises the output.
+    activations): where x lacks content, a negative gradient is what says that the absence raises the output. Of texts
+    the places where both have padding or a special token are left out of the parts.
     """
     x = plan.real_repeated
     if reference is None:
@@ -42,6 +43,11 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
                 "the absence part needs one baseline image per sample (or one for all); pass reference= for several"
             )
     blank = (0.0,) * len(x) if method.reference is None else method.reference.empty
+    kind = kind_of(method)
+    if kind is not None:
+        lacking = kind.lacks(x[0], reference[0].to(x[0].dtype), blank[0])
+        if _fits(signed, lacking) and not is_gradient(method):
+            return _split_things(signed, lacking, _spoken(kind, x[0], reference[0]))
     empty = tuple(torch.as_tensor(value).to(part).expand_as(part) for value, part in zip(blank, x, strict=True))
     if method._has("attribute_to_layer_input"):
         with quiet_forward(x), unchanged(method._model):
@@ -56,12 +62,27 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
             )
     if is_gradient(method):
         signed = tree_map(lambda r, here, there: r * (here - there), signed, *levels[:2])
-    kind = kind_of(method)
-    if kind is not None:
-        lacking = kind.lacks(x[0], reference[0].to(x[0].dtype), blank[0])
-        if all(part.shape[: lacking.dim()] == lacking.shape for part in leaves(signed)):
-            return unzip(tree_map(lambda r: split_by_mask(r, lacking), signed), signed)
+    if kind is not None and _fits(signed, lacking):
+        return _split_things(signed, lacking, _spoken(kind, x[0], reference[0]))
     return unzip(tree_map(split_by_content, signed, *levels), signed)
+
+
+def _fits(signed: Any, lacking: Tensor) -> bool:
+    """Whether the first axes of every map are the entries of the inputs."""
+    return all(part.shape[: lacking.dim()] == lacking.shape for part in leaves(signed))
+
+
+def _spoken(kind: Kind, x: Tensor, reference: Tensor) -> Tensor | None:
+    """Of texts the places [B, T] at which the text or the reference has a token that is not special; else None."""
+    if not isinstance(kind, TextKind):
+        return None
+    return ~(kind.is_special(x) & kind.is_special(reference.to(x.dtype)))
+
+
+def _split_things(signed: Any, lacking: Tensor, spoken: Tensor | None) -> tuple[Any, Any]:
+    if spoken is not None:
+        signed = tree_map(lambda r: split_by_mask(r, spoken)[1], signed)
+    return unzip(tree_map(lambda r: split_by_mask(r, lacking), signed), signed)
 
 
 def magnitudes(plan: Plan, signed: Any, present: Any, absent: Any, kind: Kind | None) -> tuple[Any, Any]:
@@ -79,6 +100,8 @@ def magnitudes(plan: Plan, signed: Any, present: Any, absent: Any, kind: Kind | 
     if plan.view == "target":
         return tree_map(positive, present), tree_map(positive, absent)
     held = signed if present is None else present
+    if isinstance(kind, TextKind) and present is not None:  # padding is no evidence
+        signed = tree_map(torch.add, present, absent)
     return tree_map(positive, signed), tree_map(lambda r: positive(-r), held)
 
 

@@ -2,7 +2,7 @@
 
 Captum's hooks take a module that puts out a tensor (or a tuple of tensors) with its channels on axis 1, and see a
 rectifier's output. Elsewhere - in front of a rectifier, in a tuple with None, in a dataclass, in tokens [B, T, C] for
-Grad-CAM - the forward is led through an identity module, and Captum is given that module as its layer.
+Grad-CAM, in an embedding of positions that puts out one row for the whole batch - the forward is led through an identity module, and Captum is given that module as its layer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Point:
     value: Tensor
     watch: Watch | None = None
     axes: Axes | None = None
+    rows: int = 0  # samples for which the layer puts out one row
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -41,6 +42,8 @@ class Point:
             yield
 
     def _through(self, value: Tensor) -> Tensor:
+        if self.rows and len(value) == 1:
+            return self.module(expand_rows(value, self.rows))
         if self.axes is None:
             return self.module(value)
         return self.axes.back(self.module(self.axes.maps(value)))
@@ -79,6 +82,11 @@ class Lookout:
         found = []
         for layer, watch in zip(self.layers, self.watches, strict=True):
             returned, value = watch.returned, watch.last()
+            samples = len(inputs[0])
+            if isinstance(watch.module, nn.Embedding) and value.dim() > 1 and len(value) == 1 < samples:
+                whole = expand_rows(value, samples)  # of positions, for the whole batch
+                found.append(Point(nn.Identity(), False, whole, watch, rows=samples))
+                continue
             axes = self._axes(layer, watch, value, inputs) if arranged and value.dim() > 2 else None
             is_plain = _is_plain(returned, arranged=arranged)
             is_there = watch.point == (watch.module, "input" if self.side == "input" else "output")
@@ -92,6 +100,11 @@ class Lookout:
         # without a module around it, a layer is judged alone
         model = self.model if isinstance(self.model, nn.Module) else nn.ModuleList([watch.module])
         return layer.axes(model, watch, value, inputs)
+
+
+def expand_rows(value: Tensor, samples: int) -> Tensor:
+    """One row [1, ...] as that of every sample [B, ...]."""
+    return value.expand(samples, *value.shape[1:])
 
 
 def _is_plain(returned: Any, *, arranged: bool) -> bool:

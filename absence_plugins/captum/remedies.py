@@ -17,8 +17,9 @@ from torch import Tensor
 
 from absence_plugins.captum.calls import leaves, plain
 from absence_plugins.captum.conditions import warn_drawing
-from absence_plugins.captum.evidence import is_gradient
+from absence_plugins.captum.evidence import is_gradient, kind_of
 from absence_plugins.captum.plan import Plan
+from absence_plugins.captum.text_masks import warn_hidden_tokens
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import SIGMOID_NOTE, SINGLE_NOTE
 from absence_plugins.core.maps import tree_map
@@ -62,8 +63,7 @@ def is_off(plan: Plan, signed: Any, difference: Tensor) -> Tensor:
 
 def warn_incomplete(method: Any, plan: Plan, signed: Any, value: Tensor, level: int) -> None:
     """Say so where the map against the first reference does not sum to u(x) - u(r)."""
-    layer = getattr(method, "layer", None)
-    if is_gradient(method) or plan.copies > 1 or isinstance(layer, (list, tuple)):
+    if is_gradient(method) or plan.copies > 1:
         return
     difference = plan.output - value
     if any(len(part) != len(difference) for part in leaves(signed)):
@@ -120,6 +120,7 @@ def warn_unsigned(method: Any, wants_parts: bool) -> None:
 def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, level: int) -> None:
     """Say where the map cannot show what was asked for; ``values``: u of the references."""
     warn_drawing(plan.drawing, level)
+    warn_hidden_tokens(kind_of(method), plan, level + 1)
     if values is not None:
         warn_unresolved(plan.output, values, plan.size, plan.dtype, level + 1)
     if method._is_auto and plan.choice is not None and plan.choice.kind == "target":

@@ -29,7 +29,7 @@ from absence_plugins.core.scores import announce
 from absence_plugins.core.suitability import warn_alike, warn_unsuitable
 from absence_plugins.core.training import Draws
 from absence_plugins.core.turns import working_on
-from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names
+from absence_plugins.zennit.checks import check_drawing, check_input, check_mode, check_names, explained_integers
 from absence_plugins.zennit.guided import Triple
 from absence_plugins.zennit.pairing import Pair, of_thread
 from absence_plugins.zennit.plan import Plan
@@ -125,7 +125,7 @@ class AbsenceAttributor(ShownAttributor):
         """The output [B, ...] and the signed map of the input's shape: R > 0 raises the explained output."""
         with registered(self), self._root(attr_output_fn) as root:
             if root is None and self.reference is None and self.nontarget is None:
-                with asking(self):
+                with asking(self), explained_integers(input):
                     return super().forward(input, attr_output_fn)  # type: ignore[misc]
             output, explanation = self._collect(input, attr_output_fn, root, full=False)
         return output, explanation.attribution

@@ -4,6 +4,8 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,9 +23,23 @@ def check_input(input: Tensor) -> None:
     if not (input.is_floating_point() or input.is_complex()):
         raise ValueError(
             f"the input is {str(input.dtype).removeprefix('torch.')}, and relevance needs floating point numbers: pass "
-            "input.float(); of "
-            "token ids explain the embedding with absence_plugins.relevance.relevance, or Captum's AbsenceLayerDeepLift"
+            "input.float(); of token ids explain the embedding, relevance(model, ids, reference_ids) of "
+            "absence_plugins.relevance, or AbsenceLayerIntegratedGradients(model, model.embedding) of "
+            "absence_plugins.captum"
         )
+
+
+@contextmanager
+def explained_integers(input: Tensor) -> Iterator[None]:
+    """In this block torch's error about integers without gradients is said in our words. Raises ValueError."""
+    try:
+        yield
+    except RuntimeError as error:
+        try:
+            check_input(input)
+        except ValueError as better:
+            raise better from error
+        raise
 
 
 def check_mode(root: Any) -> None:
