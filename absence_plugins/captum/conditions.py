@@ -145,7 +145,9 @@ def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, .
                 "numbers as input.float()"
             )
         elif embedding is not None:
-            remedy = f"of token ids explain the embedding, {_token_form(method, embedding)}; pass numbers as input.float()"
+            remedy = (
+                f"of token ids explain the embedding, {_token_form(method, embedding)}; pass numbers as input.float()"
+            )
         raise ValueError(
             f"{type(method).__name__} needs inputs of floating point numbers, and input {number} is {kind}; {remedy}"
         )

@@ -46,7 +46,7 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
     kind = kind_of(method)
     if kind is not None:
         lacking = kind.lacks(x[0], reference[0].to(x[0].dtype), blank[0])
-        if _fits(signed, lacking) and not is_gradient(method):
+        if _fits(method, signed, lacking) and not is_gradient(method):
             return _split_things(signed, lacking, _spoken(kind, x[0], reference[0]))
     empty = tuple(torch.as_tensor(value).to(part).expand_as(part) for value, part in zip(blank, x, strict=True))
     if method._has("attribute_to_layer_input"):
@@ -62,13 +62,16 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
             )
     if is_gradient(method):
         signed = tree_map(lambda r, here, there: r * (here - there), signed, *levels[:2])
-    if kind is not None and _fits(signed, lacking):
+    if kind is not None and _fits(method, signed, lacking):
         return _split_things(signed, lacking, _spoken(kind, x[0], reference[0]))
     return unzip(tree_map(split_by_content, signed, *levels), signed)
 
 
-def _fits(signed: Any, lacking: Tensor) -> bool:
-    """Whether the first axes of every map are the entries of the inputs."""
+def _fits(method: Any, signed: Any, lacking: Tensor) -> bool:
+    """Whether the first axes of every map are the entries of the inputs. Of layers: tokens [B, T, D], of texts."""
+    if method._has("attribute_to_layer_input"):
+        is_text = isinstance(kind_of(method), TextKind)
+        return is_text and all(part.dim() > 2 and part.shape[:2] == lacking.shape for part in leaves(signed))
     return all(part.shape[: lacking.dim()] == lacking.shape for part in leaves(signed))
 
 

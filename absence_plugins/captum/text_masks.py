@@ -24,9 +24,11 @@ def find_mask(kind: TextKind, ids: Tensor, extra: tuple[object, ...]) -> Tensor 
     True
     """
     for one in extra:
-        if isinstance(one, Tensor) and one.shape == ids.shape and bool(((one == 0) | (one == 1)).all()):
-            if bool((one == 0).any()) and bool(kind.is_special(ids)[one == 0].all()):
-                return one.bool()
+        if not isinstance(one, Tensor) or one.shape != ids.shape or not bool(((one == 0) | (one == 1)).all()):
+            continue
+        hidden = one == 0
+        if bool(hidden.any()) and bool(kind.is_special(ids)[hidden].all()):
+            return ~hidden
     return None
 
 
@@ -48,5 +50,3 @@ def warn_hidden_tokens(kind: Kind | None, plan: Plan, level: int) -> None:
             AbsenceWarning,
             stacklevel=level,
         )
-
-

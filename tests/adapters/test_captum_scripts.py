@@ -37,7 +37,16 @@ def test_the_changed_line_raises_nothing_and_keeps_the_form_of_the_results(name:
     differing(*runs(name))
 
 
-ONE_OUTPUT = ("data_loader", "imdb", "language_model", "question_answering", "regression", "series_lstm", "squad", "tcav")
+ONE_OUTPUT = (
+    "data_loader",
+    "imdb",
+    "language_model",
+    "question_answering",
+    "regression",
+    "series_lstm",
+    "squad",
+    "tcav",
+)
 ENDS_IN_SIGMOID = ("sparse_dense", "text_embeddings")
 SAME = {  # results that are Captum's own, or a neuron's; of the other scripts with several outputs none is
     "feature_permutation": {"loss", "loss, columns off"},
@@ -92,7 +101,6 @@ SAID = {
     "regression": "the model has a single output, so there is no other neuron to explain",
     "saliency": "the map of AbsenceSaliency has no sign: abs=True takes absolute values",
     "segmentation": "AbsenceLayerActivation cannot show absences: ",
-    "squad": "the model has a single output, so there is no other neuron to explain",
     "star_import": "AbsenceDeconvolution cannot show absences: ",
     "tabular_softmax": "the model ends in a softmax .*the logits, is explained",
     "tcav": "TCAV asks AbsenceLayerIntegratedGradients for a class, so the logit of that class is explained",

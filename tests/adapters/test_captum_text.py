@@ -63,9 +63,11 @@ def test_maps_of_a_linear_model_in_closed_form(name: str) -> None:
     net = Bag()
     found = ADAPTERS[f"Absence{name}"](net, "embedding", reference=references()).explain(IDS, target=0)
     assert found.kind is KIND
-    assert found.inputs is not None and torch.equal(found.inputs, IDS)
+    assert found.inputs is not None
+    assert torch.equal(found.inputs, IDS)
     drawn = found.references
-    assert drawn is not None and drawn.shape == (2, 2, 6)
+    assert drawn is not None
+    assert drawn.shape == (2, 2, 6)
     others = {tuple(row) for row in TEXTS[:3].tolist()}  # of the other class than the target's
     assert all(tuple(row) in others for row in drawn.flatten(0, 1).tolist())
     each = torch.stack([contributions(net, IDS, drawn[:, k], 0) for k in (0, 1)], 1)
@@ -173,7 +175,12 @@ def bert() -> nn.Module:
 
 SENTENCES = torch.tensor([[2, 11, 12, 13, 3, 0, 0, 0], [2, 21, 22, 23, 24, 25, 3, 0]])
 OTHERS = torch.tensor(
-    [[2, 11, 14, 13, 3, 0, 0, 0], [2, 11, 12, 15, 3, 0, 0, 0], [2, 21, 25, 23, 24, 25, 3, 0], [2, 21, 22, 26, 24, 9, 3, 0]]
+    [
+        [2, 11, 14, 13, 3, 0, 0, 0],
+        [2, 11, 12, 15, 3, 0, 0, 0],
+        [2, 21, 25, 23, 24, 25, 3, 0],
+        [2, 21, 22, 26, 24, 9, 3, 0],
+    ]
 )
 MASK = (SENTENCES != 0).long()
 BERT_KIND = TextKind({}, special=(0, 2, 3))

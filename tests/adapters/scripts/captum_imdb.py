@@ -42,9 +42,7 @@ def interpret_sentence(model, sentence, min_len=7, label_number=0):
     input_indices = torch.tensor(indexed).unsqueeze(0)
     pred = forward_with_sigmoid(input_indices).item()
     reference_indices = token_reference.generate_reference(min_len, device="cpu").unsqueeze(0)
-    attributions_ig, delta = lig.attribute(
-        input_indices, reference_indices, n_steps=100, return_convergence_delta=True
-    )
+    attributions_ig, delta = lig.attribute(input_indices, reference_indices, n_steps=100, return_convergence_delta=True)
     add_attributions_to_visualizer(attributions_ig, text, pred, round(pred), label_number, delta)
 
 

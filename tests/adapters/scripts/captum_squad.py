@@ -1,7 +1,8 @@
 """Questions about a text, BERT: all embeddings together, the embeddings one by one, and every layer's conductance."""
 
 import torch
-from captum.attr import LayerConductance, LayerIntegratedGradients, visualization as viz
+from captum.attr import LayerConductance, LayerIntegratedGradients
+from captum.attr import visualization as viz
 from torch import nn
 from transformers import BertConfig, BertForQuestionAnswering
 
