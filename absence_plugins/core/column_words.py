@@ -129,7 +129,8 @@ def _compare(column: Column, own: Tensor, others: Tensor) -> tuple[str, Relation
         relation: Relation = "below" if own < mean else "above" if own > mean else "as"
         return column.says(mean), relation
     place = find_most_common(column, others)
-    usual = others[_is_category(column, others, place)][0]
+    alike = others[_is_category(column, others, place)]
+    usual = alike[0] if len(alike) else others.mean(0)  # of entries that are no categories
     return column.says(usual), "as" if torch.equal(own, usual) else "not"
 
 

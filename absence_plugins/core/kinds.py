@@ -125,6 +125,11 @@ class TableKind(Kind):
         if doubled:
             raise ValueError(f"two columns are called {doubled[0]!r}; give every column its own name")
 
+    def __repr__(self) -> str:
+        names = [repr(column.name) for column in self.columns]
+        shown = names if len(names) <= 6 else [*names[:3], "...", names[-1]]
+        return f"TableKind({len(names)} column{'s' * (len(names) != 1)}: {', '.join(shown)})"
+
     @property
     def places(self) -> list[slice]:
         """Every column's entries."""
