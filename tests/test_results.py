@@ -222,7 +222,7 @@ def test_folders_that_hold_no_explanation_are_rejected(tmp_path: Path) -> None:
     (folder / "explanation.json").write_text(whole[:20])
     with pytest.raises(ValueError, match="is damaged"):
         Explanation.load(folder)
-    (folder / "explanation.json").write_text(whole.replace("explanation/1", "explanation/9"))
+    (folder / "explanation.json").write_text(whole.replace("explanation/2", "explanation/9"))
     with pytest.raises(ValueError, match="explanation/9"):
         Explanation.load(folder)
 

@@ -128,6 +128,9 @@ class Explanation(Result):
     ) -> Figure:
         """One sample's signed map in red, white and blue; needs matplotlib.
 
+        Of a kind of data (:attr:`kind`) as it is read: bars with the columns' names, colored tokens, a line over
+        colored spans, three slices; with what the references have beside it. Else as an image, or as bars of a vector.
+
         Args:
             ax: matplotlib's axes to draw the map into; None: a new figure.
             sample: which sample.

@@ -12,12 +12,14 @@ from torch import Tensor
 from absence_plugins.core.choices import Choice
 from absence_plugins.core.explanation import ROWS, Explanation
 from absence_plugins.core.files import require_folder, whole_file, write_json
+from absence_plugins.core.kinds import kind_from_dict
 from absence_plugins.core.outputs import Output
 from absence_plugins.core.wording import Names, Wording
 from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 
 TENSORS, WORDS = "explanation.safetensors", "explanation.json"
-_FORMAT = "absence_plugins.explanation/1"
+_FORMAT = "absence_plugins.explanation/2"
+_READ = ("absence_plugins.explanation/1", _FORMAT)  # the first one knew no kinds of data
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def save_explanation(
     shapes: dict[str, Any] = {}
     for field in fields(explanation):
         value = getattr(explanation, field.name)
-        if field.name not in ("explained", "view"):
+        if field.name not in ("explained", "view", "kind"):
             shapes[field.name] = _pack(value, field.name, tensors)
     write_tensors(folder / TENSORS, tensors)
     samples = len(explanation.output)
@@ -72,6 +74,7 @@ def save_explanation(
         "view": explanation.view,
         "explained": None if explanation.explained is None else _wordings(explanation, samples),
         "words": explanation.words(names),
+        "kind": None if explanation.kind is None else explanation.kind.to_dict(),
         "tensors": shapes,
     }
     write_json(folder / WORDS, said)
@@ -100,12 +103,13 @@ def load_explanation(folder: Path | str) -> Explanation:
         said = json.loads((folder / WORDS).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{folder / WORDS} is damaged ({error}); save the explanation again") from None
-    if said.get("format") != _FORMAT:
-        raise ValueError(f"{folder / WORDS} is of format {said.get('format')!r}; this version reads {_FORMAT!r}")
+    if said.get("format") not in _READ:
+        raise ValueError(f"{folder / WORDS} is of format {said.get('format')!r}; this version reads up to {_FORMAT!r}")
     tensors = read_tensors(folder / TENSORS)
     values = {name: _unpack(shape, tensors) for name, shape in said["tensors"].items()}
     explained = None if said["explained"] is None else Recalled(tuple(map(_wording, said["explained"])))
-    return Explanation(**values, view=said["view"], explained=explained)
+    kind = None if said.get("kind") is None else kind_from_dict(said["kind"])
+    return Explanation(**values, view=said["view"], explained=explained, kind=kind)
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.kinds import Kind
 from absence_plugins.core.results import Result, load_registered
 from absence_plugins.core.table import Grid
 
@@ -76,17 +77,37 @@ class Relevance(Result):
             tuple(rows), left=(), foot=(*more, "above 0: raises u on x compared with r; below 0: holds it down")
         )
 
-    def figure(self, ax: Any = None, *, sample: int = 0, part: int | str = 0, image: Tensor | None = None) -> Figure:
+    def figure(
+        self,
+        ax: Any = None,
+        *,
+        sample: int = 0,
+        part: int | str = 0,
+        image: Tensor | None = None,
+        kind: Kind | None = None,
+        inputs: Tensor | None = None,
+        reference: Tensor | None = None,
+    ) -> Figure:
         """One sample's relevance, averaged over the references, in red, white and blue; needs matplotlib.
 
         ax: axes to draw into; part: of several inputs, which one (a number, or the key of a dictionary); image: the
-        input, [C, H, W] or a batch, drawn beside the map.
+        input, [C, H, W] or a batch, drawn beside the map; kind: what the entries are, if not pixels, with ``inputs``
+        [B, ...] and ``reference`` ([B, ...] or several [k, B, ...]), which the figure shows beside the map.
 
         Raises:
             ImportError: matplotlib is missing.
-            ValueError: no such sample or part, a map that is no vector, image or [C, H, W].
+            TypeError: ``kind`` without ``inputs``.
+            ValueError: no such sample or part, a map that is no vector, image or [C, H, W], inputs of another kind.
         """
-        drawn: Figure = load_registered("relevance.figure")(self, ax=ax, sample=sample, part=part, image=image)
+        given = {"kind": kind, "inputs": inputs, "reference": reference}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if chosen and kind is None:
+            raise ValueError(
+                f"{' and '.join(chosen)} without kind=; pass a TableKind, TextKind, SignalKind or VolumeKind"
+            )
+        drawn: Figure = load_registered("relevance.figure")(
+            self, ax=ax, sample=sample, part=part, image=image, **chosen
+        )
         return drawn
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,10 +14,16 @@ except ImportError as error:
     ) from error
 
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, write_page
+from absence_plugins.report.plots.kinds import kind_figure
 from absence_plugins.report.plots.maps import draw_panel, panel_figure, row_figure
 from absence_plugins.report.plots.panel import Panel
+from absence_plugins.report.plots.segmentation import segmentation_figure
 from absence_plugins.report.plots.sides import Side, unit_figure, unit_panels
+from absence_plugins.report.plots.signal import signal_figure
 from absence_plugins.report.plots.signed import signed_figure, signed_panels
+from absence_plugins.report.plots.table_row import table_figure
+from absence_plugins.report.plots.text import text_figure
+from absence_plugins.report.plots.volume import volume_figure
 from absence_plugins.report.unit import UnitReport, explain_unit
 
 __all__ = [
@@ -29,12 +35,18 @@ __all__ = [
     "UnitReport",
     "draw_panel",
     "explain_unit",
+    "kind_figure",
     "page_html",
     "panel_figure",
     "row_figure",
+    "segmentation_figure",
+    "signal_figure",
     "signed_figure",
     "signed_panels",
+    "table_figure",
+    "text_figure",
     "unit_figure",
     "unit_panels",
+    "volume_figure",
     "write_page",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
+from matplotlib.colors import CenteredNorm, Colormap
 from matplotlib.transforms import ScaledTranslation
 
 from absence_plugins.report.plots.lettering import LABEL, LINE, set_letters, wrap
@@ -27,8 +27,8 @@ class ColorBar:
     Over a photograph the bar shows the map's colors over gray, and says that 0 is the photograph.
     """
 
-    def __init__(self, panel: Panel, width: float, limit: float) -> None:
-        self.panel, self.limit = panel, limit
+    def __init__(self, panel: Panel, width: float, limit: float, colors: Colormap = SIGNED_COLORS) -> None:
+        self.panel, self.limit, self.colors = panel, limit, colors
         room = width - 0.08
         # The longer text may take more than half of the width, where that saves a line.
         shares = [(wrap(panel.negative, s * room, LABEL), wrap(panel.positive, (1 - s) * room, LABEL)) for s in _SHARES]
@@ -51,7 +51,7 @@ class ColorBar:
         low = -limit if signed else 0.0
         steps = np.linspace(low, limit, 257)[None]
         if panel.photograph is None:
-            axes.imshow(steps, cmap=SIGNED_COLORS, norm=CenteredNorm(0, limit), **EXACT)
+            axes.imshow(steps, cmap=self.colors, norm=CenteredNorm(0, limit), **EXACT)
         else:
             axes.set_facecolor(GROUND)
             axes.imshow(color_by_strength(steps, limit), **EXACT)

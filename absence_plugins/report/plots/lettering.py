@@ -128,9 +128,36 @@ def wrap(text: str, inches: float, size: float, weight: str = "normal") -> list[
     text = spell(text, weight)
     for characters in range(int(inches * 72 / size * 3), 1, -1):  # few letters are below a third em
         lines = textwrap.wrap(text, characters)
-        if all(sum(_advance(letter, weight) for letter in line) * size / 72 <= inches for line in lines):
+        if all(measure(line, size, weight) <= inches for line in lines):
             return lines
     return textwrap.wrap(text, 1)
+
+
+def measure(text: str, size: float, weight: str = "normal") -> float:
+    """The width of a spelled text in inches, letter by letter (an upper bound where letters are joined).
+
+    >>> measure("mm", 72.0) > measure("ii", 72.0) > 0
+    True
+    """
+    return sum(_advance(letter, weight) for letter in text) * size / 72
+
+
+def fit(text: str, inches: float, size: float, weight: str = "normal") -> str:
+    """The text, spelled, cut in the middle where it is too wide: names of columns often differ at their ends.
+
+    >>> fit("worst fractal dimension", 0.8, 8.0)
+    'worst…ension'
+    """
+    text = spell(text, weight)
+    if measure(text, size, weight) <= inches:
+        return text
+    kept = len(text) - 1
+    while kept > 1:
+        shorter = text[: -(-kept // 2)].rstrip() + "…" + text[len(text) - kept // 2 :].lstrip()
+        if measure(shorter, size, weight) <= inches:
+            return shorter
+        kept -= 1
+    return "…"
 
 
 def _spell_letter(letter: str, latin: str) -> str:

@@ -6,7 +6,6 @@ Every function that makes a :class:`matplotlib.figure.Figure` leaves pyplot and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.axes._base import _AxesBase
@@ -16,11 +15,11 @@ from matplotlib.transforms import Bbox
 
 from absence_plugins.report.plots.color_bar import BAR, ColorBar, write_below
 from absence_plugins.report.plots.lettering import HEADING, LABEL, LINE, TITLE, set_letters, wrap
-from absence_plugins.report.plots.palette import FRAME, INK, MUTED
+from absence_plugins.report.plots.palette import INK, MUTED
 from absence_plugins.report.plots.panel import Panel, check_limit
 from absence_plugins.report.plots.picture import draw_picture
+from absence_plugins.report.plots.sheet import Sheet, clear_frame
 
-_DPI = 240
 _WIDTH, _PAD = 2.45, 0.02  # of one panel, and of the margin around everything; inches
 _INNER = _WIDTH - 2 * _PAD
 _ABOVE_BAR, _BELOW_BAR, _ABOVE_CAPTION = 0.09, 0.06, 0.08  # inches
@@ -96,7 +95,7 @@ def draw_panel(axes: Axes, panel: Panel, *, limit: float | None = None, labels: 
         ('logit 3', (-2.0, 2.0))
     """
     check_limit(limit)
-    _clear_frame(axes)
+    clear_frame(axes)
     chosen = panel.range if limit is None else limit
     rows, columns = panel.data.shape[-2:]
     aspect = max(1.0, columns / rows * 0.1)  # a row of numbers gets some height
@@ -110,7 +109,7 @@ def draw_panel(axes: Axes, panel: Panel, *, limit: float | None = None, labels: 
         bar = ColorBar(panel, width, chosen)
         place = axes.inset_axes((0, 0, 1, 0.1))
         place.set_axes_locator(_below(axes, _ABOVE_BAR, BAR))
-        _clear_frame(place)
+        clear_frame(place)
         bar.draw(place)
         below = _ABOVE_BAR + bar.height
     if labels:
@@ -130,34 +129,6 @@ def _below(axes: Axes, gap: float, height: float) -> Callable[[_AxesBase, Render
         return Bbox([[frame.x0, top - height * inch], [frame.x1, top]]).transformed(figure.transSubfigure.inverted())
 
     return place
-
-
-class _Sheet:
-    """A white figure addressed in inches from its top left corner."""
-
-    def __init__(self, width: float, height: float) -> None:
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-
-    def text(self, x: float, y: float, lines: Sequence[str], **style: Any) -> None:
-        style |= {"va": "top", **set_letters(*lines, weight=style.get("weight", "normal"))}
-        for i, line in enumerate(lines):
-            self.figure.text(x / self.width, 1 - (y + i * LINE) / self.height, line, **style)
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        below = 1 - (y + height) / self.height
-        axes = self.figure.add_axes((x / self.width, below, width / self.width, height / self.height))
-        _clear_frame(axes)
-        return axes
-
-
-def _clear_frame(axes: Axes) -> None:
-    """A thin frame around white, without ticks, whatever the settings are."""
-    axes.set_facecolor("white")
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set(color=FRAME, linewidth=0.6, visible=True)
 
 
 def _draw(panels: Sequence[Panel], title: str | None, limit: float | None, labels: bool) -> Figure:
@@ -181,7 +152,7 @@ def _draw(panels: Sequence[Panel], title: str | None, limit: float | None, label
         end + (_ABOVE_CAPTION + len(lines) * LINE if lines else 0.0) for end, lines in zip(ends, captions, strict=True)
     )
 
-    sheet = _Sheet(whole, lowest + _PAD)
+    sheet = Sheet(whole, lowest + _PAD)
     sheet.text(_PAD, _PAD, heading, fontsize=HEADING, weight="bold", color=INK)
     for i, (panel, bar) in enumerate(zip(panels, bars, strict=True)):
         x = _PAD + i * (_WIDTH + gap)

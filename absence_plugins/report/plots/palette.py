@@ -9,6 +9,8 @@ REDS = ("#ffffff", "#fbbfae", "#f27a66", "#d93636", "#98101f")
 BLUES = ("#ffffff", "#a6cbf2", "#66a3e2", "#2a6fc6", "#0a3b86")
 # An odd number of colors: with the usual 256 no entry is the middle one and zero is not quite white.
 SIGNED_COLORS = LinearSegmentedColormap.from_list("signed", [*BLUES[:0:-1], *REDS], N=257)
+# Behind letters and lines: both signs end where dark letters can still be read.
+SOFT_COLORS = LinearSegmentedColormap.from_list("soft", [*BLUES[2:0:-1], *REDS[:3]], N=257)
 SHARE_COLORS = LinearSegmentedColormap.from_list("white to red", REDS)  # of a share in [0, 1]
 
 UP, DOWN = REDS[3], BLUES[3]

@@ -49,7 +49,7 @@ def draw_picture(axes: Axes, panel: Panel, limit: float) -> None:
         axes.imshow(color_by_strength(values, limit), **exact)
         if panel.outlined:
             for where, color, dashes in zip(panel.strongest(), (REDS[4], BLUES[4]), ("solid", _DASHES), strict=True):
-                _draw_edges(axes, where, color, dashes)
+                draw_edges(axes, where, color, dashes)
     if panel.underlay is not None:
         _draw_outline(axes, panel.underlay, rows, columns)
 
@@ -98,7 +98,7 @@ def as_rgb(image: Tensor) -> Tensor:
     return data.expand(*data.shape[:2], 3)
 
 
-def _draw_edges(axes: Axes, where: Tensor, color: str, dashes: Any) -> None:
+def draw_edges(axes: Axes, where: Tensor, color: str, dashes: Any = "solid") -> None:
     """The outline of a mask [H, W]: a line with a white halo, visible on any photograph, inside the frame."""
     if not bool(where.any()):
         return

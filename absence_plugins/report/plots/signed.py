@@ -91,6 +91,11 @@ def signed_panels(
         found = (attribution.title(sample, names), *attribution.legend(sample, names))
         title, positive, negative = (given or said for given, said in zip(words, found, strict=True))
         found_map = attribution.attribution
+        if attribution.kind is not None:
+            raise ValueError(
+                f"the explanation is of a {attribution.kind.name}, not of an image; call explanation.figure(), or "
+                "absence_plugins.report.kind_figure"
+            )
         attribution = found_map[sample] if isinstance(found_map, Tensor) else found_map
         if isinstance(image, Tensor) and image.dim() == 4 and len(image) > 1:
             image = image[sample]
@@ -119,6 +124,11 @@ def _stretch(image: Tensor) -> Tensor:
 def _one_sample(value: Any, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; pass one tensor")
+    if value.dim() not in (2, 3, 4):
+        raise ValueError(
+            f"{name} of shape {tuple(value.shape)} is no image [H, W] or [C, H, W]; for a row, a signal or a volume "
+            "call absence_plugins.report.kind_figure(kind, signed, x), or explanation.figure()"
+        )
     if value.dim() != 4:
         return value
     if value.shape[0] != 1:
