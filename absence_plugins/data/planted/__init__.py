@@ -28,6 +28,9 @@ problem                          the key            what makes it hard
 
 Networks are trained on the first call (one to three seconds each, up to ten for attention and green), on one thread,
 and kept: treat what is returned as read-only. The same seed gives the same bits on the same build of torch.
+
+Tables, texts, signals and volumes are images here, so that every method can be asked about all problems;
+:func:`natural` gives them as rows, token ids, signals and volumes, with the same outputs.
 """
 
 from collections.abc import Callable
@@ -38,6 +41,7 @@ from absence_plugins.data.planted.either import either_missing
 from absence_plugins.data.planted.hidden import hidden_unit
 from absence_plugins.data.planted.inside_transformer import transformer_unit
 from absence_plugins.data.planted.lesions import patch_missing
+from absence_plugins.data.planted.natural_forms import NATURAL, Natural, natural
 from absence_plugins.data.planted.networks import Sum
 from absence_plugins.data.planted.pixels import green_missing
 from absence_plugins.data.planted.problem import Planted, dilate
@@ -85,7 +89,9 @@ LATER = tuple(PROBLEMS)[10:]  # newer than the maps of Zennit's composites that 
 __all__ = [
     "ATTENTION",
     "LATER",
+    "NATURAL",
     "PROBLEMS",
+    "Natural",
     "Planted",
     "Sum",
     "column_missing",
@@ -94,6 +100,7 @@ __all__ = [
     "either_missing",
     "green_missing",
     "hidden_unit",
+    "natural",
     "negation_missing",
     "patch_missing",
     "segmentation_missing",

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from absence_plugins.core.kinds import TextKind
 from absence_plugins.core.maps import absence_part
 from absence_plugins.methods.faithfulness.cells import Cells
 
@@ -48,7 +49,7 @@ class Claim:
     @cached_property
     def allowed(self) -> Tensor:
         """The pixels with such entries [N, 1, H, W] (features: [N, F]) bool; a pixel changes in all its channels."""
-        return self.content if self.x.dim() == 2 else self.content.any(1, keepdim=True)
+        return self.cells.find_allowed(self.content)
 
     @cached_property
     def universe(self) -> Tensor:
@@ -102,7 +103,7 @@ class Claim:
         """A signed map as scores of cells [N, cells]: above 0 it claims that changing the cell moves the unit that way.
 
         signed: as x, with channels summed ([N, 1, H, W], [N, H, W]), or one map per sample and reference [samples, k, C
-            or 1, H, W].
+            or 1, H, W]. Of a kind also one value per thing, and of a text a map of its embedding [N, T, D].
 
         Raises:
             TypeError: no tensor.
@@ -110,25 +111,30 @@ class Claim:
         """
         if not isinstance(signed, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(signed).__name__}; of a tuple pass one input's map")
-        samples, shape = int(self.samples.max()) + 1, tuple(self.x.shape[1:])
-        wanted = {shape, (1, *shape[1:])} if len(shape) == 3 else {shape}
-        form, many = tuple(signed.shape), len(self.x) // samples
-        if form[:1] == (samples,) and form[2:] in wanted and form[1:2] == (many,):
+        samples, form = int(self.samples.max()) + 1, tuple(signed.shape)
+        if form[:2] == (samples, len(self.x) // samples) and self._fits(form[2:], self.cells.has_channels):
             signed = signed.flatten(0, 1)  # one map per reference
-        else:
-            signed = signed[:, None] if len(shape) == 3 and signed.dim() == 3 else signed
-            if form[:1] != (samples,) or tuple(signed.shape[1:]) not in wanted:
-                raise ValueError(
-                    f"{name} has shape {form}, the inputs {(samples, *shape)}; pass one value per pixel (channels may "
-                    "be summed)"
-                )
+        elif form[:1] == (samples,) and self._fits(form[1:], False):
             signed = signed[self.samples]
+        else:
+            raise ValueError(
+                f"{name} has shape {form}, the inputs {(samples, *self.x.shape[1:])}; pass one value per "
+                f"{'pixel' if self.cells.kind is None else 'entry'} (channels may be summed)"
+            )
         bad = ~torch.isfinite(signed.reshape(len(signed), -1)).all(1).cpu()
         if bool(bad.any()):
             raise ValueError(f"{name} of sample {int(self.samples[bad][0])} holds NaN or infinite values")
         # float64, so that no scale of the map is lost
-        total = self.cells.total(signed.detach().cpu().double() * self.allowed.cpu())
-        return -self.sign * total
+        return -self.sign * self.cells.total_allowed(signed.detach().cpu().double(), self.allowed.cpu())
+
+    def _fits(self, form: tuple[int, ...], needs_channels: bool) -> bool:
+        """Whether one sample's map can have this shape."""
+        shape, cells = tuple(self.x.shape[1:]), self.cells
+        if form == shape or (cells.has_channels and form == (1, *shape[1:])):
+            return True
+        if isinstance(cells.kind, TextKind):
+            return len(form) == 2 and form[:1] == shape
+        return not needs_channels and form == cells.shape
 
     @cached_property
     def effects(self) -> list[Tensor]:
@@ -158,7 +164,7 @@ class Claim:
         yield (alone + last) / 2
         yield alone
         yield last
-        if len(self.cells.shape) == 1:
+        if self.cells.is_flat:
             return
         for radius in SCALES:
             effects = table(self.gains(rows, window(radius)))
@@ -191,11 +197,15 @@ def deletion(
 ) -> Claim:
     """The claim of the non-target view: what a map calls suppressing, replaced by blank, lets u rise."""
     changed = blank.expand_as(x)
+    samples = torch.arange(len(x))
+    if isinstance(cells.kind, TextKind):
+        content = (x != changed) & ~cells.kind.is_special(x)
+        return Claim(x, changed, content, cells, value, samples, 1, batch_size, **more)
     distance = (x - changed).abs()
     spacing = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
     least = ROUNDING * spacing * torch.maximum(x.abs(), changed.abs()).flatten(1).amax(1)
     content = distance > least.reshape(-1, *[1] * (x.dim() - 1))
-    return Claim(x, changed, content, cells, value, torch.arange(len(x)), 1, batch_size, **more)
+    return Claim(x, changed, content, cells, value, samples, 1, batch_size, **more)
 
 
 def insertion(
@@ -213,7 +223,8 @@ def insertion(
     many = references.shape[1]
     rows, changed = x.repeat_interleave(many, 0), references.flatten(0, 1)
     samples = torch.arange(len(x)).repeat_interleave(many)
-    return Claim(rows, changed, absence_part(rows, changed, blank), cells, value, samples, -1, batch_size, **more)
+    lacks = absence_part if cells.kind is None else cells.kind.lacks
+    return Claim(rows, changed, lacks(rows, changed, blank), cells, value, samples, -1, batch_size, **more)
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

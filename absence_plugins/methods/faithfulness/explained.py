@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from absence_plugins.core.choices import count_index
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
+from absence_plugins.core.kinds import Kind
 from absence_plugins.core.outputs import Output, as_columns, check_logits, class_scores
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scales import check_scales, measure_scale
@@ -80,7 +81,10 @@ def unit_value(model: Any, unit: Any, x: Tensor) -> Value:
     with evaluating(model) if isinstance(model, nn.Module) else torch.no_grad(), quiet_forward([x]):
         outputs = outputs_of(x[:8])
         announce(run_scores(model, (x[:8],), samples=len(x[:8]))[1], stacklevel=3)
-        check_logits(scores_of(x[:8]), lambda: scores_of(x[:8] * 0.37 + 0.21))
+        # token ids are no numbers to compute with
+        check_logits(
+            scores_of(x[:8]), lambda: scores_of(x[:8] * 0.37 + 0.21 if x.is_floating_point() else x[:8].flip(1))
+        )
     if isinstance(unit, Output):
         return lambda images, samples: unit.of_samples(samples).values(scores_of(images))
     if outputs.dim() != 2:
@@ -123,7 +127,7 @@ def class_of(model: Any, unit: Any, x: Tensor) -> Tensor | None:
     return 1 - _counted(unit, 2) if outputs == 1 else _counted(unit, outputs)
 
 
-def nearest(reference: Any, x: Tensor, classes: Tensor | None) -> Tensor:
+def nearest(reference: Any, x: Tensor, classes: Tensor | None, kind: Kind | None = None) -> Tensor:
     """References [N, k, ...]: as given, or the nearest of a set (of its contrast class, or any but ``classes`` [N]).
 
     Raises:
@@ -143,5 +147,5 @@ def nearest(reference: Any, x: Tensor, classes: Tensor | None) -> Tensor:
         raise ValueError(
             f"reference has shape {tuple(reference.shape)}, x {tuple(x.shape)}; pass [N, ...] or [N, k, ...]"
         )
-    check_scales([x], [measure_scale(many.flatten(0, 1))])
+    check_scales([x], [measure_scale(many.flatten(0, 1), kind)], kind=kind)
     return many.detach().to(x)

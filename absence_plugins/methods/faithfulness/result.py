@@ -62,6 +62,7 @@ class AbsenceScores(Result):
         empty_samples: numbers of those without anything to change; they do not count.
         cell: side of a cell in pixels.
         seed: of the random orders and of the interval.
+        thing: what was changed at once: "cell", or of a kind of data "column", "token", "span", "region".
     """
 
     view: View
@@ -81,6 +82,7 @@ class AbsenceScores(Result):
     empty_samples: tuple[int, ...]
     cell: int
     seed: int
+    thing: str = "cell"
 
     def sentence(self) -> str:
         """The result in words.
@@ -94,7 +96,7 @@ class AbsenceScores(Result):
         title = "Deletion of suppressors" if self.view == "nontarget" else "Insertion of the missing"
         samples = f"{self.samples} sample{'s' * (self.samples != 1)}"
         if math.isnan(self.score):
-            return f"{title}: no order of the cells makes the unit {way} (further than a random one) on {samples}, so there is no score."
+            return f"{title}: no order of the {self.thing}s makes the unit {way} (further than a random one) on {samples}, so there is no score."
         text = f"{title}: {self.score:.2f}{format_interval(self.interval)} over {samples} (1: the best order found, 0: a random one"
         if self.placebo_score is not None:
             text += f", {self.placebo_score:.2f}: the same map where it says nothing"
@@ -114,7 +116,7 @@ class AbsenceScores(Result):
         return f"AbsenceScores, {'non-target' if self.view == 'nontarget' else 'reference'} view"
 
     def _grid(self) -> Grid:
-        rows = [("order of the cells", "score", "interval", "mean gain")]
+        rows = [(f"order of the {self.thing}s", "score", "interval", "mean gain")]
         scores = {
             "map": (self.score, self.interval), "placebo": (self.placebo_score, None),
             "control": (self.control_score, None), "standard": (self.standard_score, self.standard_interval), "random": (0.0, None), "best": (1.0, None),

@@ -17,6 +17,7 @@ from absence_plugins.core.checks import check_choice, check_integers, check_seed
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.empties import blank_value
 from absence_plugins.core.hooks import evaluating, quiet_forward
+from absence_plugins.core.kinds import Kind, TextKind
 from absence_plugins.core.outputs import Output
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.references import ReferenceSet
@@ -49,6 +50,7 @@ def absence_scores(
     cell: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    kind: Kind | None = None,
     progress: bool = True,
 ) -> AbsenceScores:
     """Check the claims of a signed map R of unit u on the network itself.
@@ -98,6 +100,10 @@ def absence_scores(
             side.
         batch_size: inputs per forward; None: 256, and 32 for images over 64 pixels.
         seed: of random orders, ties and the interval.
+        kind: what the entries are, if not pixels; None: as the ReferenceSet says. Columns of a table are changed one by
+            one, tokens of a text (never padding or special tokens; ``empty`` is then the id that stands for no word,
+            such as that of the mask), spans of a signal, blocks of a volume. What is missing is the kind's ``lacks``.
+            Maps may have one value per thing, and of a text be those of its embedding [N, T, D].
         progress: show a progress bar on stderr if it takes more than three seconds.
 
     Forwards: about N k (4 cells + 240) to find the best order, and N k steps x (2 draws + 16) for the curves, draws
@@ -124,9 +130,10 @@ def absence_scores(
         True
     """
     _check(view, steps, draws, 1 if batch_size is None else batch_size, seed)
-    cells = Cells.of(x, cell)
+    kind = _choose_kind(kind, reference)
+    cells = Cells.of(x, cell, kind)
     if batch_size is None:
-        batch_size = 256 if max(x.shape[1:]) <= FINE_UP_TO or x.dim() == 2 else 32
+        batch_size = 256 if _is_small(x, kind) else 32
     index = resolved(unit, len(x))
     detached = x.detach()
     value = unit_value(model, index, detached)
@@ -135,14 +142,14 @@ def absence_scores(
         maps = {"map": _evaluate(attribution, x)}
         if standard is not None:
             maps["standard"] = _evaluate(standard, x)
-    blank = _blank(view, empty, reference, detached)
+    blank = _blank(view, empty, reference, detached, kind)
     if not bool(torch.isfinite(blank).all()):
         raise ValueError(f"empty={empty!r} is NaN or infinite; pass the value of a blank pixel")
     with tqdm(
         desc=f"faithfulness ({view})", unit="input", delay=SECONDS_QUIET, disable=not progress, leave=False
     ) as bar:
         if view == "reference":
-            drawn = nearest(reference, detached, class_of(model, index, detached))
+            drawn = nearest(reference, detached, class_of(model, index, detached), kind)
             claim = insertion(detached, drawn, blank, cells, value, batch_size, tick=bar.update)
         else:
             claim = deletion(detached, blank, cells, value, batch_size, tick=bar.update)
@@ -161,12 +168,18 @@ def absence_scores(
             return summarize(view, curves, found, best, controls)
 
 
-def _blank(view: View, empty: Any, reference: Any, x: Tensor) -> Tensor:
+def _blank(view: View, empty: Any, reference: Any, x: Tensor, kind: Kind | None) -> Tensor:
     """What stands for no content: an image or a part of one, or of made references one image per input.
 
     Raises:
-        ValueError: made references in the reference view, or together with ``empty``.
+        ValueError: made references in the reference view, or together with ``empty``; a text without ``empty`` where it
+            is needed.
     """
+    if isinstance(kind, TextKind) and view == "nontarget" and empty is None:
+        raise ValueError(
+            "a token cannot be blanked without a token that stands for no word; pass empty=, the id of the mask or of "
+            "padding"
+        )
     if isinstance(reference, ReferenceSet) and reference.is_made:
         if view == "reference" or empty is not None:
             raise ValueError(
@@ -180,7 +193,22 @@ def _blank(view: View, empty: Any, reference: Any, x: Tensor) -> Tensor:
         empty = reference.empty[0] if isinstance(reference, ReferenceSet) else 0.0
     if isinstance(empty, Tensor) and empty.shape == x.shape and view == "nontarget":
         return empty.detach().to(x)
-    return blank_value(empty, x).to(x)
+    return blank_value(empty, x, kind).to(x)
+
+
+def _choose_kind(kind: Kind | None, reference: Any) -> Kind | None:
+    """The kind that was passed, or that of the ReferenceSet."""
+    own = reference.kind if isinstance(reference, ReferenceSet) else None
+    if kind is not None and not isinstance(kind, Kind):
+        raise TypeError(f"kind must be a TableKind, TextKind, SignalKind or VolumeKind, got a {type(kind).__name__}")
+    return own if kind is None else kind
+
+
+def _is_small(x: Tensor, kind: Kind | None) -> bool:
+    """Whether many inputs fit in a forward."""
+    if kind is not None:
+        return x[0].numel() <= FINE_UP_TO**2
+    return max(x.shape[1:]) <= FINE_UP_TO or x.dim() == 2
 
 
 def _evaluate(attribution: Attribution, x: Tensor) -> Any:

@@ -35,11 +35,12 @@ def summarize(
     counts = torch.bincount(claim.samples[changeable], minlength=total)
     kept = counts > 0
     if not bool(kept.any()):
-        what = (
-            "content that differs from blank" if view == "nontarget" else "pixel where only its reference has content"
-        )
+        thing = "pixel" if claim.cells.kind is None else claim.cells.thing
+        what = f"{thing} where only its reference has content"
+        if view == "nontarget":
+            what = "content that differs from blank" if claim.cells.kind is None else f"{thing} that differs from blank"
         raise ValueError(
-            f"no sample has a {what}, so there is nothing to change; is `empty` the value of a blank pixel?"
+            f"no sample has a {what}, so there is nothing to change; is `empty` the value of a blank {thing}?"
         )
 
     def by_sample(curve: Tensor) -> Tensor:
@@ -84,4 +85,5 @@ def summarize(
         empty_samples=tuple((~kept).nonzero().flatten().tolist()),
         cell=claim.cells.size,
         seed=curves.seed,
+        thing=claim.cells.thing,
     )
