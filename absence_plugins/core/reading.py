@@ -281,11 +281,11 @@ def batch_size_of(inputs: tuple[Any, ...], keywords: Mapping[str, Any] | None = 
 
 
 @contextmanager
-def stopped_at(model: nn.Module, watch: Watch) -> Iterator[Callable[..., Tensor]]:
+def stopped_at(model: nn.Module, watch: Watch, *, gradients: bool = False) -> Iterator[Callable[..., Tensor]]:
     """A function from inputs to what a watch reads, which runs the model no further than the watched module.
 
     A module that is called several times in one forward is read at its last call, and then the whole model runs. In
-    evaluation mode, without gradients; the model is as before after the block.
+    evaluation mode, without gradients unless ``gradients``; the model is as before after the block.
 
     Raises (the function):
         ValueError: the module does not run, or puts out no tensor.
@@ -300,7 +300,7 @@ def stopped_at(model: nn.Module, watch: Watch) -> Iterator[Callable[..., Tensor]
     def run(*inputs: Any, **keywords: Any) -> Tensor:
         watch.forget()
         running.append(True)
-        with torch.inference_mode():
+        with torch.enable_grad() if gradients else torch.inference_mode():
             try:
                 run_model(model, inputs, keywords)
             except _Reached:

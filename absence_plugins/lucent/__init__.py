@@ -19,6 +19,8 @@ try:
 except ImportError as error:
     raise ImportError('absence_plugins.lucent needs Lucent: pip install "absence-plugins[lucent]"') from error
 
+from absence_plugins.lucent.accentuate import accentuate
+from absence_plugins.lucent.accentuation import Accentuation
 from absence_plugins.lucent.objectives import (
     AbsenceObjective,
     absence_channel,
@@ -38,6 +40,7 @@ from absence_plugins.lucent.values import unit_values
 
 __all__ = [
     "AbsenceObjective",
+    "Accentuation",
     "Reached",
     "Rendering",
     "absence_channel",
@@ -47,6 +50,7 @@ __all__ = [
     "absence_direction",
     "absence_direction_neuron",
     "absence_neuron",
+    "accentuate",
     "as_objective",
     "contrast",
     "register",
