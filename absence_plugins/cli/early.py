@@ -25,6 +25,7 @@ from absence_plugins.commands.early_checks import (
     check_reference_kind,
     read_threshold,
 )
+from absence_plugins.commands.kinds.words import check_image_words, check_kind_words, find_kind
 from absence_plugins.core.checks import LARGEST, LARGEST_SEED, MOST_WORKERS, check_choice, check_integer, check_number
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.nearest import describe_nearest
@@ -43,6 +44,18 @@ SHARES = ("min_fraction", "max_fraction", "holdout")
 FOLDERS = ("folder", "images", "references", "data")
 FILES = ("image", "attributes", "measured")
 WRITTEN = ("out", "checkpoint")
+OF_IMAGES = (
+    "images",
+    "attributes",
+    "hypernyms",
+    "groups",
+    "size",
+    "mean",
+    "std",
+    "checkpoint",
+    "batch_size",
+    "labels_threshold",
+)
 CHOICES = {
     "reduce": words.REDUCES,
     "protocol": words.PROTOCOLS,
@@ -103,7 +116,7 @@ def check_call(command: str, values: Values) -> None:
     for name, value in given.items():
         if name in SHARES:
             check_number(_spell(name), value, 0, 1)
-        elif name in FOLDERS and isinstance(value, Path):
+        elif name in FOLDERS and isinstance(value, Path) and not (name == "references" and find_kind(given)):
             check_folder(name, value)
         elif name in FILES and isinstance(value, Path):
             check_file(name, value)
@@ -160,6 +173,11 @@ TEXTS: dict[str, Callable[[Any], object]] = {
 
 
 def _check_explain(given: Values) -> None:
+    kind = find_kind(given)
+    if kind is not None:
+        check_kind_words(kind, given)
+        return
+    check_image_words(given)
     check_images(given["images"])
     contrast, method = given.get("contrast"), str(given.get("method", "auto"))
     if contrast is not None and "references" not in given and not Path(contrast).is_dir():
@@ -192,7 +210,16 @@ def _check_groups(given: Values, folder: str) -> None:
 
 
 def _check_label(given: Values) -> None:
-    _check_images_of("images", "--images must name a folder with one subfolder of images per class")(given)
+    if "values" in given:
+        check_file("values", given["values"])
+        if "labels" not in given:
+            raise ValueError("--values needs --labels FILE, a table with a row per sample and a column per concept")
+        described = [f"--{n.replace('_', '-')}" for n in OF_IMAGES if n in given]
+        if described:
+            raise ValueError(f"{' and '.join(described)} belong to images; with --values there are none")
+        check_choice("--labels-minus", given.get("labels_minus", "auto"), words.MEANINGS)
+    else:
+        _check_images_of("images", "--images must name a folder with one subfolder of images per class")(given)
     least, most = given.get("min_fraction", 0.0), given.get("max_fraction", 1.0)
     if least > most:
         raise ValueError(f"--min-fraction {least} is above --max-fraction {most}; no name holds on so many images")
@@ -207,7 +234,7 @@ def _check_label(given: Values) -> None:
             raise ValueError("--search certified searches all pairs of concepts; leave --no-exact-pairs out")
     check_number("--budget", given.get("budget", 1.0), 1)
     described = [f"--{name}" for name in ("labels", "attributes", "hypernyms") if name in given]
-    if "images" not in given and described:
+    if "images" not in given and "values" not in given and described:
         raise ValueError(f"{' and '.join(described)} describe --images; name that folder too")
     if "labels" in given:
         if "attributes" in given:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -114,6 +114,12 @@ def label(
             help="Folder with a subfolder of images per class, or any with --labels; the digits model brings its own."
         ),
     ] = None,
+    values: Annotated[
+        Path | None,
+        typer.Option(
+            help="Values of units in a file, in place of images and a model: .npy [N, units], or a table with a column per unit; with --labels."
+        ),
+    ] = None,
     attributes: Attributes = None,
     labels: Labels = None,
     labels_format: LabelsFormat = "auto",
@@ -155,39 +161,47 @@ def label(
         from absence_plugins.commands.label import run_label
         from absence_plugins.commands.label_samples import LabelFile
 
-        pixels, axis = two_channels(channels)
-        loaded = load(model, weights, size, pixels, mean, std)
-        found = run_label(
-            loaded,
-            layer,
-            out,
-            images=images,
-            attributes=attributes,
-            labels=None if labels is None else LabelFile.of(labels, labels_format, labels_threshold, labels_minus),
-            hypernyms=hypernyms,
-            groups=groups,
-            is_digits=model == "digits",
-            reduce=reduce,
-            channels=axis,
-            checkpoint=checkpoint,
-            batch_size=batch_size,
-            length=length,
-            score=score,
-            prefer=prefer,
-            search=search,
-            budget=budget,
-            beam=beam,
-            min_support=min_support,
-            min_fraction=min_fraction,
-            max_fraction=max_fraction,
-            mode=mode,
-            exact_pairs=exact_pairs,
-            holdout=holdout,
-            top=top,
-            seed=seed,
-            command=command_line(),
-            progress=not quiet,
-        )
+        options: dict[str, Any] = {
+            "length": length,
+            "score": score,
+            "prefer": prefer,
+            "search": search,
+            "budget": budget,
+            "beam": beam,
+            "min_support": min_support,
+            "min_fraction": min_fraction,
+            "max_fraction": max_fraction,
+            "mode": mode,
+            "exact_pairs": exact_pairs,
+            "holdout": holdout,
+            "top": top,
+            "seed": seed,
+            "command": command_line(),
+            "progress": not quiet,
+        }
+        if values is not None and labels is not None:
+            from absence_plugins.commands.label_values import run_label_values
+
+            found = run_label_values(values, labels, out, minus=labels_minus, **options)
+        else:
+            pixels, axis = two_channels(channels)
+            loaded = load(model, weights, size, pixels, mean, std)
+            found = run_label(
+                loaded,
+                layer,
+                out,
+                images=images,
+                attributes=attributes,
+                labels=None if labels is None else LabelFile.of(labels, labels_format, labels_threshold, labels_minus),
+                hypernyms=hypernyms,
+                groups=groups,
+                is_digits=model == "digits",
+                reduce=reduce,
+                channels=axis,
+                checkpoint=checkpoint,
+                batch_size=batch_size,
+                **options,
+            )
         if not quiet:
             say(found.summary(STRONGEST))
         say(found.page)

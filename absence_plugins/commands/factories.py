@@ -33,18 +33,30 @@ def build_model(module: str, name: str) -> nn.Module:
     Traceback (most recent call last):
     ValueError: module 'torch.nn' has no 'Identty'; it has: Identity, init, MultiheadAttention and ... more (these are the nearest names)
     """
+    model = build_parts(module, name)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{module}:{name} must return a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def build_parts(module: str, name: str) -> Any:
+    """What ``module:name`` is, if a model, else what it returns: a model, or a tuple of a model and what belongs to it.
+
+    Raises:
+        ValueError: as of :func:`build_model`.
+
+    >>> build_parts("torch.nn", "Identity")
+    Identity()
+    """
     check_module_name(module, name)
     sys.path.insert(0, "")
     try:
         with _own_errors(f"module {module!r} fails on import"):
             found = _attribute(_import(module), name)
         with _own_errors(f"{module}:{name} fails"):
-            model = found if isinstance(found, nn.Module) else _call(found, f"{module}:{name}")
+            return found if isinstance(found, nn.Module) else _call(found, f"{module}:{name}")
     finally:
         sys.path.remove("")
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{module}:{name} must return a torch.nn.Module, got {type(model).__name__}")
-    return model
 
 
 def _import(module: str) -> ModuleType:

@@ -80,6 +80,30 @@ def label_layer(
     shape = at.shape(loaded.model, next(samples.batches())[:1].to(device))
     say(shape)
     values = read_layer(loaded.model, at, samples, checkpoint=checkpoint, progress=progress)
+    return write_labels(
+        values, samples, shape, loaded.notes, out, seed=seed, command=command, progress=progress, **options
+    )
+
+
+def write_labels(
+    values: Tensor,
+    samples: Samples,
+    shape: LayerShape,
+    notes: tuple[str, ...],
+    out: Path,
+    *,
+    seed: int = 0,
+    command: str = "",
+    progress: bool = True,
+    **options: Any,
+) -> LayerLabels:
+    """Name units by their values [N, U] on the samples; write ``index.html``, ``labels.csv``, ``.json`` and ``.txt``.
+
+    notes: on the model, for the page; ``options`` are those of ``label_units``.
+
+    Raises:
+        ValueError: whatever ``label_units`` rejects.
+    """
     groups = None if samples.groups is None else samples.groups.tensor()
     labels = label_units(
         values, samples.concepts, samples.names, seed=seed, groups=groups, progress=progress, **options
@@ -92,7 +116,7 @@ def label_layer(
     absent = tuple(labels.with_not(Q))
     left_out = () if samples.left_out is None else samples.left_out.notes
     grouped = (samples.groups.note,) if samples.groups is not None and samples.groups.note else ()
-    notes = (*loaded.notes, *left_out, *grouped)
+    notes = (*notes, *left_out, *grouped)
     page = write_page(label_page(labels, shape, samples, values, notes, seed, command), out)
     if samples.left_out is not None:
         samples.left_out.write(out)
@@ -102,7 +126,8 @@ def label_layer(
     labels.to_csv(out / "labels.csv")
     labels.to_json(out / "labels.json")
     found = LayerLabels(labels, absent, shape, page)
-    write_whole(out / "labels.txt", f"{labels.table()}\n\n{found.summary()}\n")
+    named = "".join(f"unit {number}: {name}\n" for number, name in enumerate(samples.unit_names))
+    write_whole(out / "labels.txt", f"{labels.table()}\n\n{found.summary()}\n{named}")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -68,12 +69,20 @@ def label_page(
     chosen = [*absent[:SHOWN], *others[:OTHERS]]
     return Page(
         title="What the units respond to, and what must be missing",
-        verdict=f"{shape.layer or 'The output'}: {count_named(labels)}.",
+        verdict=f"{shape.layer or 'The output'}: {_call(count_named(labels), samples)}.",
         lead="\n\n".join((*_lead(labels, shape, samples, len(absent), len(others)), *notes)),
         rows=tuple(_row(one, samples, values[:, one.unit]) for one in chosen),
-        how_to_read=(*HOW_TO_READ, *_how_it_was_chosen(labels)),
+        how_to_read=tuple((term, _call(said, samples)) for term, said in (*HOW_TO_READ, *_how_it_was_chosen(labels))),
         provenance=provenance(seed=seed, command=command),
     )
+
+
+def _call(text: str, samples: Samples) -> str:
+    """A text about images, about what the samples are."""
+    if samples.noun == "images":
+        return text
+    said = re.sub(r"\b(held-out|searched|the|these|[\d,]+) images\b", rf"\1 {samples.noun}", text)
+    return said.replace("a changed image", "a changed input")
 
 
 def _order(label: UnitLabel) -> tuple[bool, float, int]:
@@ -97,8 +106,10 @@ def _lead(labels: UnitLabels, shape: LayerShape, samples: Samples, absent: int, 
     title = labels[0].score_title + (" on held-out images" if labels.heldout else "")
     shown += [f"{min(others, OTHERS)} {'other ' * (absent > 0)}units, named ones first, then by {title}"] * (others > 0)
     read = f"Values are those before the nonlinearity{f'; a channel counts with its {shape.reduce} over positions' if shape.positions else ''}."
-    second = f"{samples.source}. Read: {shape}. {read} Below: {', and '.join(shown)}; all are in labels.csv and labels.json."  # fmt: skip
-    return [first, second, f"{labels.certainty[0].upper()}{labels.certainty[1:]}.", *_few(labels)]
+    read = read if samples.picture is not None else "Values are those of the file."
+    second = f"{samples.source}. Read: {shape}. {read} Below: {_call(', and '.join(shown), samples)}; all are in labels.csv and labels.json."  # fmt: skip
+    rest = [f"{labels.certainty[0].upper()}{labels.certainty[1:]}.", *_few(labels)]
+    return [_call(first, samples), second, *(_call(said, samples) for said in rest)]
 
 
 def _few(labels: UnitLabels) -> list[str]:
@@ -124,12 +135,16 @@ def _row(label: UnitLabel, samples: Samples, values: Tensor) -> Row:
     missing = "it does not hold" if absent is None else f"{absent.concept} is there"
     panels = [
         *label_panels(label, values, samples.concepts, samples.names),
-        Panel("image", samples.picture(top), f"{word.capitalize()} where the name holds", f"value {float(values[top]):.3g}"),
-        Panel("image", samples.picture(bottom), f"{opposite.capitalize()} where {missing}", f"value {float(values[bottom]):.3g}"),
-    ]  # fmt: skip
+    ]
+    if samples.picture is not None:
+        panels += [
+            Panel("image", samples.picture(top), f"{word.capitalize()} where the name holds", f"value {float(values[top]):.3g}"),
+            Panel("image", samples.picture(bottom), f"{opposite.capitalize()} where {missing}", f"value {float(values[bottom]):.3g}"),
+        ]  # fmt: skip
     is_open = best.q is not None and not is_shown(best.q)
-    heading = f"Unit {label.unit}{', not named: the best fit is ' if is_open else ': '}{best.formula}"
-    return Row(heading, _sentence(label), tuple(panels), tuple(_facts(label)))
+    called = f" ({samples.unit_names[label.unit]})" if samples.unit_names else ""
+    heading = f"Unit {label.unit}{called}{', not named: the best fit is ' if is_open else ': '}{best.formula}"
+    return Row(heading, _call(_sentence(label), samples), tuple(panels), tuple(_facts(label)))
 
 
 def _sentence(label: UnitLabel) -> str:

@@ -39,7 +39,7 @@ class Samples:
 
     Attributes:
         batches: batches of model inputs, N images in all; ``batches(first)`` those from the image ``first`` on.
-        picture: one of them, to show.
+        picture: one of them, to show; None: they are no images.
         concepts: labels [N, K], or scores.
         names: of the concepts.
         source: what they are, for the page.
@@ -47,10 +47,12 @@ class Samples:
         data: by which a checkpoint knows them.
         groups: which of them are not independent; None: each is alone.
         meanings: the synset of each concept that is one, by its name.
+        noun: what the samples are.
+        unit_names: of the units; () where they have numbers only.
     """
 
     batches: Callable[..., Iterator[Tensor]]
-    picture: Callable[[int], Tensor]
+    picture: Callable[[int], Tensor] | None
     concepts: Tensor | ConceptScores
     names: tuple[str, ...]
     source: str
@@ -58,6 +60,8 @@ class Samples:
     data: Identity = NOTHING
     groups: Groups | None = None
     meanings: Mapping[str, Synset] = field(default_factory=dict)
+    noun: str = "images"
+    unit_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.concepts)

@@ -23,6 +23,7 @@ from absence_plugins.core.randomness import seeded
 
 NONE, DEFAULT = "none", "DEFAULT"  # of --weights
 PLAIN_SIZE = 224  # of the images of a model of which nothing is known
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # of transformers
 LITE_IMAGES = {"input_size": (3, 224, 224), "crop_pct": 0.875, "interpolation": "bicubic"}
 RANDOM = "The weights of {name} are random (no --weights was given): the maps show how it works, nothing learned."
 
@@ -259,19 +260,45 @@ def load_hugging_face(folder: str, wanted: Wanted) -> LoadedModel:
     return wanted.finish(model, published, read_categories(model.config), notes, plain, f" {extra}" if extra else "")
 
 
-def _classifier(transformers: ModuleType, path: Path, wanted: Wanted) -> tuple[Any, tuple[str, ...]]:
+def load_text_classifier(folder: str, wanted: Wanted) -> tuple[nn.Module, Any, tuple[str, ...]]:
+    """A classifier of texts that ``save_pretrained`` wrote to a folder, its tokenizer, and what to say of the weights.
+
+    Nothing is downloaded, no code in the folder is run.
+
+    Raises:
+        ImportError: transformers is missing.
+        ValueError: no such folder, no classifier of texts or no tokenizer in it, weights that do not fit.
+    """
+    path = check_hugging_face_folder(folder)
+    if wanted.weights == DEFAULT:
+        raise ValueError("--weights DEFAULT is for torchvision models and timm's; an hf: folder has its own")
+    transformers = _require("transformers", "hf:FOLDER")
+    with _silent(transformers):
+        model, notes = _classifier(transformers, path, wanted, "AutoModelForSequenceClassification", "text")
+        with _one_line(f"hf:{path} has no tokenizer that transformers can load"):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(path), **LOCAL)
+    return model, tokenizer, notes
+
+
+def _classifier(
+    transformers: ModuleType,
+    path: Path,
+    wanted: Wanted,
+    auto_class: str = "AutoModelForImageClassification",
+    of: str = "image",
+) -> tuple[Any, tuple[str, ...]]:
     """The model of a folder, and what to say of its weights."""
-    auto, local = transformers.AutoModelForImageClassification, {"local_files_only": True, "trust_remote_code": False}
-    with _one_line(f"hf:{path} is no image classifier that transformers can load"):
-        config = transformers.AutoConfig.from_pretrained(str(path), **local)
+    auto = getattr(transformers, auto_class)
+    with _one_line(f"hf:{path} is no {of} classifier that transformers can load"):
+        config = transformers.AutoConfig.from_pretrained(str(path), **LOCAL)
         if type(config) not in auto._model_mapping:
             raise ValueError(f"its model is a {config.model_type}")
     if wanted.weights != NONE:
         with seeded(0):
             model = auto.from_config(config)
         return model, wanted.load(model, "")
-    with _one_line(f"hf:{path} is no image classifier that transformers can load"), seeded(0):
-        model, info = auto.from_pretrained(str(path), output_loading_info=True, **local)
+    with _one_line(f"hf:{path} is no {of} classifier that transformers can load"), seeded(0):
+        model, info = auto.from_pretrained(str(path), output_loading_info=True, **LOCAL)
     missing = sorted(info["missing_keys"])
     if not missing:
         return model, (f"The weights are those of {path.name}.",)
