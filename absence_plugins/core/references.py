@@ -210,6 +210,8 @@ class ReferenceSet:
                 "mode", "mean", a value, or {column: one of these}; the set says it as ``empty_words``.
             options: ``k``, ``contrast``, ``seed``, ``nearest_in`` of the constructor.
 
+        Warns (AbsenceWarning): the rows do not seem to be scaled as the columns say.
+
         Raises:
             ValueError: NaN or infinite values (the column is named), another number of columns, or other columns, than
                 the rows have; what ``choose_empty`` and the constructor reject.

@@ -85,8 +85,8 @@ def _frame_categories(frame: Any) -> dict[str, tuple[str, ...]]:
     found = {}
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         listed = getattr(dtype, "categories", None)
-        if listed is None and str(dtype) in ("object", "str", "string"):
-            values = [value for value in frame[name].tolist() if value is not None and value == value]
+        if listed is None and str(dtype).lower() in ("object", "str", "string"):
+            values = [value for value in frame[name] if value is not None and value == value]  # NaN is not itself
             listed = sorted({str(value) for value in values})
         if listed is not None:
             found[str(name)] = _read_categories(str(name), listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.kinds import TableKind
 from absence_plugins.core.table_empties import choose_empty
 from absence_plugins.core.table_kinds import table_kind
 from absence_plugins.core.table_space import check_finite
+
+UNSCALED = 10.0  # at most one scaled value in a hundred is further from 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,8 @@ class Table:
 
 def read_table(rows: Any, columns: TableKind | Sequence[str] | None = None, empty: Any = "median") -> Table:
     """Check rows and columns of a table, and choose what counts as nothing; arguments as ``ReferenceSet.from_table``.
+
+    Warns (AbsenceWarning): a scaler belongs to the columns, and the rows do not seem to be scaled.
 
     >>> table = read_table([[20, 1], [40, 5]], ["age", "size"])
     >>> table.rows.dtype, table.empty_words
@@ -44,6 +50,7 @@ def read_table(rows: Any, columns: TableKind | Sequence[str] | None = None, empt
     for column, place in zip(kind.columns, kind.places, strict=True):
         if column.categories and column.one_hot:
             _check_one_hot(column.name, values[:, place])
+    _check_scaled(kind, values)
     return Table(values, kind, *choose_empty(kind, values, empty))
 
 
@@ -51,6 +58,10 @@ def _read_values(rows: Any) -> Tensor:
     """Rows as a tensor of floating dtype."""
     given = rows.to_numpy() if hasattr(rows, "to_numpy") else rows
     try:
+        if (
+            str(getattr(given, "dtype", "")) == "object"
+        ):  # of a frame with numbers and booleans, as get_dummies makes it
+            given = given.astype(float)
         values = given.detach() if isinstance(given, Tensor) else torch.tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
@@ -89,3 +100,19 @@ def _check_one_hot(name: str, entries: Tensor) -> None:
             f"row {row} has {entries[row].tolist()} in column {name!r}, which is no category; where the entries of "
             "categories are scaled, name them as columns of numbers"
         )
+
+
+def _check_scaled(kind: TableKind, rows: Tensor) -> None:
+    """Warn where half of a column's values are far outside of what its scaler makes."""
+    for column, place in zip(kind.columns, kind.places, strict=True):
+        if column.categories or column.mean == 0 or column.std == 1:  # not both centered and scaled: any value may be
+            continue
+        usual = rows[:, place.start].abs().median()
+        if float(usual) > UNSCALED:
+            warnings.warn(
+                f"half of the rows have {float(usual):.4g} or more in column {column.name!r}, which would be "
+                f"{column.says(usual)}: they seem not to be scaled; pass what the scaler's transform returns",
+                AbsenceWarning,
+                stacklevel=4,
+            )
+            return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from types import SimpleNamespace
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, QuantileTransformer, RobustScaler, StandardScaler
 
 from absence_plugins import Column, ReferenceSet, TableKind, TableSpace, table_kind
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.table_empties import choose_empty
 
 NAMES = ["age", "size", "weight"]
@@ -29,7 +30,7 @@ class Frame:
         self.dtypes = ["object" if isinstance(v[0], str) else "float64" for v in columns.values()]
 
     def __getitem__(self, name: str) -> Any:
-        return SimpleNamespace(tolist=lambda: list(self.data[name]))
+        return self.data[name]
 
     def to_numpy(self) -> Any:
         return np.array(list(self.data.values())).T
@@ -132,7 +133,7 @@ def test_pandas_frames_and_their_dummies() -> None:
     kind = table_kind(frame)
     assert [column.categories for column in kind.columns] == [(), ("blue", "red"), ("2", "1")]
     dummies = pandas.get_dummies(frame)
-    references = ReferenceSet.from_table(dummies.astype(float), columns=kind, k=1)
+    references = ReferenceSet.from_table(dummies, pandas.Series([0, 1, 1], index=[7, 3, 9]), columns=kind, k=1)
     assert references.images[0].tolist() == [[1, 0, 1, 0, 1], [2, 1, 0, 1, 0], [4, 0, 0, 1, 0]]
     assert table_kind(list(dummies), categories={"color": ["blue", "red"], "grade": [2, 1]}).columns == kind.columns
     plain = ReferenceSet.from_table(dummies[["age"]], k=1)
@@ -244,6 +245,21 @@ def test_wrong_empties_are_rejected_by_the_name_of_the_column() -> None:
         ReferenceSet.from_table(ROWS, columns=NAMES, empty=[0, 0])
     with pytest.raises(ValueError, match=r"does not fit a table of shape \(3,\); pass a number, one value per entry"):
         ReferenceSet(torch.tensor(ROWS), kind=table_kind(NAMES), empty=[0.0, 1.0])
+
+
+def test_rows_that_are_not_scaled_are_warned_of() -> None:
+    scaler = StandardScaler()
+    scaled = scaler.fit_transform(ROWS * [1, 1000, 1])
+    kind = table_kind(NAMES, scaler=scaler)
+    with pytest.warns(AbsenceWarning, match="in column 'age', which would be .*: they seem not to be scaled"):
+        ReferenceSet.from_table(ROWS, columns=kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ReferenceSet.from_table(scaled, columns=kind)
+        ReferenceSet.from_table(ROWS, columns=NAMES)
+        for partial in (StandardScaler(with_std=False), StandardScaler(with_mean=False)):
+            far = partial.fit_transform(ROWS + 1e4)
+            ReferenceSet.from_table(far, columns=table_kind(NAMES, scaler=partial))
 
 
 def test_wrong_rows_are_rejected() -> None:
