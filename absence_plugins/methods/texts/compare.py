@@ -2,9 +2,9 @@
 
 Two ways. *Gaps*: both texts are written in one length, in which every token that only one of them has stands in both,
 but is hidden from the attention of the other; every token keeps the position that it has in its own text. So both
-values are those of the texts alone, and the relevance of "hidden or not" belongs to that token. *Places*: tokens are
-compared place by place, the shorter text is filled up behind its end, and what stands at one place is divided:
-R_t = m_t (e(x_t) - e) + m_t (e - e(r_t)), with e the embedding of padding. Each way is tried in forwards first, and
+values are those of the texts alone, and the relevance of "hidden or not" belongs to that token. Of a model that takes
+no mask, padding stands there. *Places*: tokens are compared place by place, the shorter text is filled up behind its
+end, and what stands at one place is divided: R_t = m_t (e(x_t) - e) + m_t (e - e(r_t)), with e the embedding of padding. Each way is tried in forwards first, and
 taken only where both texts have their own values.
 """
 
@@ -134,13 +134,15 @@ def _list_ways(
 ) -> Iterator[tuple[list[Pair], Inputs, Inputs, Call, str]]:
     calls = list_calls(values.model, values.interface, padding=padding)
     dtype = place_of(values.model, x.ids)[1]
-    if values.interface.mask is not None:
+    is_maskless = values.interface.mask is None
+    filling = padding if is_maskless else None
+    if not is_maskless or filling is not None:
         for chosen in _list_alignments(x, r, pairs, kind):
-            first, second = _with_gaps(x, r, chosen, dtype)
+            first, second = _with_gaps(x, r, chosen, dtype, filling)
             yield from ((chosen, first, second, call, "gaps") for call in calls)
-    if padding is None and len(x.ids) != len(r.ids) and values.interface.mask is None:
+    if is_maskless and filling is None and len(x.ids) != len(r.ids):
         return
-    first, second = _filled_up(x, r, dtype, padding if values.interface.mask is None else None)
+    first, second = _filled_up(x, r, dtype, filling)
     yield from ((pairs, first, second, call, "places") for call in calls)
 
 
@@ -157,17 +159,20 @@ def _list_alignments(x: Text, r: Text, pairs: list[Pair], kind: TextKind) -> lis
     return found
 
 
-def _with_gaps(x: Text, r: Text, pairs: list[Pair], dtype: torch.dtype) -> tuple[Inputs, Inputs]:
-    """Both in one length: a token that only one has stands in both, with its position, and is hidden in the other."""
+def _with_gaps(x: Text, r: Text, pairs: list[Pair], dtype: torch.dtype, padding: int | None) -> tuple[Inputs, Inputs]:
+    """Both in one length: a token that only one has stands in both, with its position, and is hidden in the other; or
+    padding stands for it there.
+    """
     sides = []
     for side in (0, 1):
         ids, visible, positions, types = [], [], [], []
         for pair in pairs:
             text, place = ((x, r)[side], pair[side]) if pair[side] is not None else ((r, x)[side], pair[1 - side])
             assert place is not None
-            ids.append(text.ids[place])
+            is_own = pair[side] is not None
+            ids.append(text.ids[place] if is_own or padding is None else text.ids.new_tensor(padding))
             types.append(None if text.types is None else text.types[place])
-            visible.append(float(pair[side] is not None))
+            visible.append(float(is_own))
             positions.append(place)
         device = x.ids.device
         sides.append(

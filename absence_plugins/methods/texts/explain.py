@@ -109,7 +109,7 @@ def list_texts(texts: Any) -> list[Any]:
     """
     if isinstance(texts, Tensor):
         return list(texts) if texts.dim() == 2 else [texts]
-    if isinstance(texts, list) and texts and not hasattr(texts[0], "__index__"):
+    if isinstance(texts, list) and texts and (isinstance(texts[0], Tensor) or not hasattr(texts[0], "__index__")):
         return texts
     if isinstance(texts, list) and not texts:
         raise ValueError("there are no reference texts; pass at least one")
