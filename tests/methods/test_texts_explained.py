@@ -10,6 +10,7 @@ import torch
 from texts_nets import BAD, CLS, FAMILIES, FILM, GOOD, KIND, NOT, PAD, PLAIN, SEP, Bag, Flip, Masked, transformer
 from torch import Tensor, nn
 
+from absence_plugins import TextKind
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import Logit, Margin
 from absence_plugins.methods.texts import explain_nearest, explain_text
@@ -257,3 +258,21 @@ def test_a_warning_where_the_words_have_little_of_the_difference() -> None:
     warnings.simplefilter("always")
     with pytest.warns(AbsenceWarning, match="the words have"):
         explain_text(transformer("gpt2"), KIND, X, CASES["inserted"], 1)
+
+
+def test_the_figure_shows_the_missing_token_in_the_reference() -> None:
+    pytest.importorskip("matplotlib")
+    found = explain_text(Flip(), PLAIN, [FILM, GOOD], [[FILM, NOT, GOOD], [NOT, GOOD]])
+    figure = found.figure()
+    shown = {patch.get_gid(): patch.get_facecolor()[:3] for patch in figure.axes[0].patches}
+    red, green, blue = shown["reference-1"]
+    assert red > max(blue, green)  # "not" is missing, and that raises the output
+    assert found.figure(reference=1).axes
+    assert "<img" in found._repr_html_()
+
+
+def test_letters_that_break_a_line_are_escaped() -> None:
+    kind = TextKind({1: "\n", 2: "a\u202eb", 3: " not"})
+    found = explain_text(Bag(), kind, [1, 3], [2, 3])
+    assert found.words()[0].startswith("the text has '\\n' where the reference has 'a\\u202eb'")
+    assert all(len(line) for line in found.table().splitlines())

@@ -112,7 +112,8 @@ def explain_nearest(
     """Explain a text against its k nearest among many texts: those of the contrast class.
 
     References are of ``contrast``; else of a margin's other class; of a single logit z (class 1) of class 0, of -z of
-    class 1; else of any class but the explained one. The text itself is left out. Nearest first, by
+    class 1; else of any class but the explained one. The text itself is left out, and a text that comes again
+    counts once. Nearest first, by
     :class:`~absence_plugins.TokenSpace`.
 
     Args:
@@ -134,7 +135,7 @@ def explain_nearest(
     Warns (AbsenceWarning): the explained output is not lower on a reference than on the text.
 
     Raises:
-        ValueError: as :func:`explain_text`; fewer than k texts of the contrast class.
+        ValueError: as :func:`explain_text`; fewer than k different texts of the contrast class.
     """
     check_evaluating(model)
     encoder = read_tokenizer(tokenizer, kind)
@@ -145,7 +146,11 @@ def explain_nearest(
     explained = choose_output(model, x, output)
     asked = _contrast_of(explained, single=is_single(model, x), contrast=contrast)
     read = [read_text(model, encoder, one, f"text {number}").ids for number, one in enumerate(texts)]
-    other = [number for number, ids in enumerate(read) if not torch.equal(ids, x.ids)]
+    first = {
+        (tuple(ids.tolist()), int(label)): number
+        for number, (ids, label) in reversed([*enumerate(zip(read, labels, strict=True))])
+    }
+    other = sorted(number for number in first.values() if not torch.equal(read[number], x.ids))
     length = max([len(x.ids), *(len(read[number]) for number in other)])
     references = text_references(
         model,

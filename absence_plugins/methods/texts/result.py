@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from absence_plugins.core.kinds import TextKind
 from absence_plugins.core.outputs import Logit, Margin, Output
+from absence_plugins.core.printable import make_printable
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.wording import Names, Wording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Pair = tuple[int | None, int | None]
 ROWS = 30  # pairs that a table shows
@@ -187,6 +191,30 @@ class TextExplanation(Result):
             foot.append(f"the first of {len(self.comparisons)} references")
         return Grid(tuple(rows), left=(0, 1), foot=tuple(foot))
 
+    def figure(self, ax: Any = None, *, reference: int = 0, title: str | None = None) -> Figure:
+        """The text and one reference as colored tokens, those that the text lacks in the reference; needs matplotlib.
+
+        ax: axes to draw into; None: a new figure. The sign: red raises the explained output, blue holds it down.
+
+        Raises:
+            ImportError: matplotlib is missing.
+        """
+        from absence_plugins.report.plots.text import text_figure
+
+        one, said = self.comparisons[reference], self.explained_words()
+        return text_figure(
+            self.kind,
+            one.present(len(self.ids)).cpu(),
+            self.ids.cpu(),
+            one.ids.cpu(),
+            reference_signed=one.missing.cpu(),
+            pairs=one.pairs,
+            title=self._heading() if title is None else title,
+            positive=f"raises {said}",
+            negative=f"lowers {said}",
+            ax=ax,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for JSON."""
         return {
@@ -224,5 +252,5 @@ class TextExplanation(Result):
 
 
 def _quote(token: str) -> str:
-    """A token in quotes, without the blank that a tokenizer keeps with it."""
-    return f"'{token.strip() or token}'"
+    """A token in quotes, without the blank that a tokenizer keeps with it; line breaks and the like as escapes."""
+    return f"'{make_printable(token.strip(' ') or token, keep='')}'"
