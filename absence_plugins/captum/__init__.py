@@ -36,6 +36,11 @@ from absence_plugins.captum.inputs import (
     AbsenceIntegratedGradients,
     AbsenceSaliency,
 )
+from absence_plugins.captum.language_models import (
+    AbsenceLLMAttribution,
+    AbsenceLLMGradientAttribution,
+    AbsenceRemoteLLMAttribution,
+)
 from absence_plugins.captum.layers import (
     AbsenceInternalInfluence,
     AbsenceLayerActivation,
@@ -47,6 +52,7 @@ from absence_plugins.captum.layers import (
     AbsenceLayerGradientXActivation,
     AbsenceLayerIntegratedGradients,
 )
+from absence_plugins.captum.llm_result import AbsenceLLMAttributionResult
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.captum.neurons import (
     AbsenceNeuronConductance,
@@ -83,6 +89,9 @@ __all__ = [
     "AbsenceIntegratedGradients",
     "AbsenceInternalInfluence",
     "AbsenceKernelShap",
+    "AbsenceLLMAttribution",
+    "AbsenceLLMAttributionResult",
+    "AbsenceLLMGradientAttribution",
     "AbsenceLRP",
     "AbsenceLayerActivation",
     "AbsenceLayerConductance",
@@ -109,6 +118,7 @@ __all__ = [
     "AbsenceNeuronIntegratedGradients",
     "AbsenceNoiseTunnel",
     "AbsenceOcclusion",
+    "AbsenceRemoteLLMAttribution",
     "AbsenceSaliency",
     "AbsenceShapleyValueSampling",
     "AbsenceShapleyValues",

@@ -18,6 +18,7 @@ from captum.attr import (
     LayerGradientShap,
     LLMAttribution,
 )
+from captum.attr._core.llm_attr import GradientForwardFunc
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
@@ -38,6 +39,7 @@ WRAPPERS = {  # classes of Captum's that take the place of the model, and what t
 }
 INPUT_PATHS = (InternalInfluence, LayerConductance, LayerGradientShap)  # of a layer, along points between the inputs
 NO_GRADIENT = ("does not require grad", "appears to not have been used in the graph")
+FOIL = ", and ask absence_plugins.captum.AbsenceLLMAttribution with foil= why this answer and not another one"
 NO_INDEX = (  # torch, where points between token ids, which are floating point numbers, index an embedding
     "argument #1 'indices' to have one of the following scalar types",
     "one_hot is only applicable to index tensor",
@@ -69,12 +71,12 @@ def check_options(nontarget: Any, reference: Any, evidence: Any) -> None:
     check_rivals(nontarget, is_multi_label=reference is not None and reference.is_multi_label)
 
 
-def check_model(model: Any) -> None:
+def check_model(model: Any, reference: ReferenceSet | None) -> None:
     """Reject a model whose map would not be one of a fixed function of each sample.
 
     Raises:
         ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data
-            set.
+            set, references of a prompt.
     """
     parameters = parameters_of(model)
     if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
@@ -85,8 +87,14 @@ def check_model(model: Any) -> None:
         if isinstance(getattr(model, "__self__", None), wrapper):
             raise OneNumber(
                 f"{wrapper.__name__} explains {explained}, which has no non-target and no reference; give it the neutral "
-                "object: AbsenceFeatureAblation(model, nontarget=None)"
+                f"object: AbsenceFeatureAblation(model, nontarget=None){FOIL * (wrapper is LLMAttribution)}"
             )
+    if isinstance(model, GradientForwardFunc) and reference is not None:
+        raise ValueError(
+            "LLMGradientAttribution hands on which tokens of a prompt are kept, not their ids, so that no references of "
+            "token ids can be compared with them; name the baseline at the input, TextTokenInput(text, tokenizer, "
+            f"baselines='<pad>'){FOIL}"
+        )
     mixing = find_training(model, draws=False)
     if mixing:
         raise ValueError(

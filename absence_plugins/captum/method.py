@@ -159,7 +159,7 @@ class AbsenceMethod(ShownMethod):
 
     def _plan(self, arguments: dict[str, Any], *, wants_parts: bool) -> Plan:
         """Everything that is decided once, on the real inputs, from one extra forward."""
-        check_model(self._model)
+        check_model(self._model, self.reference)
         inputs = checked_inputs(arguments["inputs"])
         real, copies = real_inputs(self, inputs)
         check_numbers(self, real, inputs)
