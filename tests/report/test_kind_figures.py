@@ -137,6 +137,7 @@ def test_500_columns_keep_their_sum() -> None:
     assert found[20] == pytest.approx(float(signed[order[20:]].sum()))
     lines = said(figure)
     assert "other 480 columns" in lines
+    assert any(line.endswith(" each") and "…" not in line for line in lines)
     assert any(line.startswith("feature") and "…" in line and line.endswith("figure") for line in lines)
     check_inside(figure)
     assert max(figure.get_size_inches()) < 9

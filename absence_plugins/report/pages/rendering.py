@@ -20,6 +20,7 @@ from absence_plugins.report.pages.pictures import PagePicture
 from absence_plugins.report.plots.palette import BLUES, GREEN, INK, REDS
 
 if TYPE_CHECKING:
+    from absence_plugins.report.pages.kind_bodies import Body
     from absence_plugins.report.pages.page import Page
 
 SUMMARY_FROM = 4  # rows from which on the page opens with a table of them
@@ -44,14 +45,15 @@ def _shade(share: float | None) -> str:
     return to_hex((red, green, blue))
 
 
-def render(page: Page, pictures: Iterable[Sequence[PagePicture]]) -> str:
-    """The page's HTML; ``pictures``: those of each row's panels."""
+def render(page: Page, pictures: Iterable[Sequence[PagePicture]], bodies: Sequence[Markup] = ()) -> str:
+    """The page's HTML; ``pictures``: those of each row's panels; ``bodies``: what else stands in each row."""
     command = str(page.provenance.get("command", ""))
     rows = [
         {
             "row": row,
             "id": row_id(i),
             "pictures": shown,
+            "body": bodies[i - 1] if bodies else Markup(),
             "code": row.code or code_of_row(command, i, row.heading),
             **{name: _across(len(shown), most) for name, most in (("two", 2), ("three", 3), ("four", 4))},
         }
@@ -93,12 +95,17 @@ def _across(panels: int, most: int) -> int:
     return -(-panels // max(1, -(-panels // most)))
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
+def render_body(body: Body) -> Markup:
+    """What a row of a page of kinds shows, its texts escaped."""
+    return Markup(_template("kinds.html.jinja").render(body=body))
+
+
+@lru_cache(maxsize=2)
+def _template(name: str = "page.html.jinja") -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_show
     )
-    return environment.from_string(_text("page.html.jinja"))
+    return environment.from_string(_text(name))
 
 
 def _show(value: Any) -> Any:

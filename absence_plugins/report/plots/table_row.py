@@ -146,7 +146,9 @@ def _draw(
     if references > 1:
         heads["reference"] = f"mean of {references} references"
     shown = ["name", "here", *(["word", "reference"] if references else [])]
-    cells = {name: [fit(getattr(line, name), _WIDEST[name], SIZE) for line in lines] for name in shown}
+    cells = {
+        name: [fit(getattr(line, name), 3.0 if line.rest else _WIDEST[name], SIZE) for line in lines] for name in shown
+    }
     own = [place for place, line in enumerate(lines) if not line.rest]
     widths = {
         name: max(measure(heads[name], SMALL), *(measure(cells[name][i], SIZE) for i in own), 0.3) for name in shown

@@ -61,14 +61,16 @@ class ReadText:
         reference: of the reference, () without one.
         columns: which of them stand above each other, as places in both, None where one has no token.
         hidden: the sum of the map at special tokens, which are not colored.
-        references: how many there are, of which one is shown.
+        moved: the sum of the map at tokens that both have, at another place; where it is known apart.
+        compared: which of several references is shown, in a sentence.
     """
 
     tokens: tuple[Token, ...]
     reference: tuple[Token, ...]
     columns: tuple[tuple[int | None, int | None], ...]
     hidden: float
-    references: int = 0
+    moved: float = 0.0
+    compared: str = ""
 
     def sum_of(self, columns: Columns) -> float:
         """The relevance of these columns' colored tokens, that of a pair counted once."""
@@ -78,6 +80,30 @@ class ReadText:
             other = None if there is None else self.reference[there].value
             total += own if own is not None else other or 0.0
         return total
+
+    def runs(self, columns: Columns) -> list[list[tuple[int | None, int | None]]]:
+        """The columns one by one, those of the same special token (padding) that follow each other together."""
+        found: list[list[tuple[int | None, int | None]]] = []
+        for column in columns:
+            word = self._special_word(column)
+            if found and word is not None and word == self._special_word(found[-1][-1]):
+                found[-1].append(column)
+            else:
+                found.append([column])
+        return found
+
+    def _special_word(self, column: tuple[int | None, int | None]) -> str | None:
+        """The word of a column that holds one special token alone, in one text or in both."""
+        here, there = column
+        tokens = [self.tokens[here]] if here is not None else []
+        tokens += [self.reference[there]] if there is not None else []
+        words = {one.word for one in tokens}
+        return words.pop() if len(words) == 1 and all(one.is_special for one in tokens) else None
+
+    @property
+    def total(self) -> float:
+        """The sum of the whole map."""
+        return self.sum_of(self.columns) + self.hidden + self.moved
 
     @property
     def values(self) -> list[float]:
@@ -133,6 +159,19 @@ def text_figure(
         ['text-0', 'reference-0', 'text-1', 'reference-1']
     """
     read = read_text(kind, signed, ids, reference_ids, reference_signed=reference_signed, pairs=pairs)
+    return draw_text(read, most=most, ax=ax, title=title, positive=positive, negative=negative)
+
+
+def draw_text(
+    read: ReadText,
+    *,
+    most: int | None = MOST,
+    ax: Any = None,
+    title: str = "",
+    positive: str = "raises the output",
+    negative: str = "holds the output down",
+) -> Figure:
+    """:func:`text_figure` of tokens that were read before."""
     return place_figure(_draw(read, most, title, positive, negative), ax)
 
 
@@ -181,8 +220,8 @@ def read_text(
             for place, here in beside.items()
             if here is not None and is_special[here] and reference[place].is_missing
         )
-    count = len(reference_ids) if several else 1
-    return ReadText(tokens, tuple(reference), tuple(columns), hidden, count)
+    said = f"The first of {len(reference_ids)} references is shown; R is the mean over all." if several else ""
+    return ReadText(tokens, tuple(reference), tuple(columns), hidden, compared=said)
 
 
 def show_word(word: str) -> str:
@@ -277,13 +316,15 @@ def _notes(read: ReadText, lines: Sequence[Sequence[_Cell]]) -> list[str]:
     found = []
     if any(one.is_missing for one in read.reference):
         found.append("Outlined: the reference has this token, the text has not.")
-    if read.references > 1:
-        found.append(f"The first of {read.references} references is shown; R is the mean over all.")
+    if read.compared:
+        found.append(read.compared)
     if any(cell.left_out for line in lines for cell in line):
         found.append("Only passages around the strongest tokens are shown; the sum of each gap is given.")
     if any(one.is_special for one in read.tokens):
         found.append(f"Gray: special tokens, never evidence (R there sums to {say_number(read.hidden)}).")
-    found.append(f"All of R sums to {say_number(read.sum_of(read.columns) + read.hidden)}.")
+    if read.moved:
+        found.append(f"Tokens that stand in another place: R sums to {say_number(read.moved)}.")
+    found.append(f"All of R sums to {say_number(read.total)}.")
     return found
 
 
@@ -308,14 +349,7 @@ def _cells(read: ReadText, most: int | None) -> list[_Cell]:
 def _shown_cells(read: ReadText, stretch: Stretch) -> list[_Cell]:
     """Cells of a stretch; a run of the same special token is one, counted."""
     found: list[_Cell] = []
-    runs: list[list[tuple[int | None, int | None]]] = []
-    for column in stretch.columns:
-        word = _special_word(read, column)
-        if runs and word is not None and word == _special_word(read, runs[-1][-1]):
-            runs[-1].append(column)
-        else:
-            runs.append([column])
-    for run in runs:
+    for run in read.runs(stretch.columns):
         here, there = ([one for one in side if one is not None] for side in zip(*run, strict=True))
         words = (_counted(read.tokens, here), _counted(read.reference, there))
         width = max(measure(word, SIZE) for word in words) + 2 * _INSIDE
@@ -327,15 +361,6 @@ def _counted(tokens: Sequence[Token], places: Sequence[int]) -> str:
     if not places:
         return ""
     return fit(tokens[places[0]].word + (f" ×{len(places)}" if len(places) > 1 else ""), _WIDEST, SIZE)
-
-
-def _special_word(read: ReadText, column: tuple[int | None, int | None]) -> str | None:
-    """The word of a column that holds one special token alone, in one text or in both."""
-    here, there = column
-    tokens = [read.tokens[here]] if here is not None else []
-    tokens += [read.reference[there]] if there is not None else []
-    words = {one.word for one in tokens}
-    return words.pop() if len(words) == 1 and all(one.is_special for one in tokens) else None
 
 
 def _break_lines(cells: Sequence[_Cell], width: float) -> list[list[_Cell]]:

@@ -461,6 +461,31 @@
     }
   }
 
+  // -- Slices of a volume ---------------------------------------------------------------------------------------------
+
+  // A slider per axis; the lines in the slices across the other axes show where it is.
+  for (const scroller of all(".scroller")) {
+    const sliders = all("input[type='range']", scroller);
+    const share = slider => (Number(slider.value) + 0.5) / (Number(slider.max) + 1);
+    const labels = sliders.map(slider => JSON.parse(slider.dataset.labels));
+    const step = () => {
+      for (const { dataset, style } of all(".slice", scroller)) {
+        style.setProperty("--at", sliders[dataset.axis].value);
+        style.setProperty("--x", share(sliders[dataset.across]));
+        style.setProperty("--y", share(sliders[dataset.down]));
+      }
+      sliders.forEach((slider, axis) => {
+        const label = labels[axis][slider.value];
+        slider.setAttribute("aria-valuetext", label);
+        one("output", slider.parentElement).textContent = label;
+      });
+    };
+    for (const slider of sliders) {
+      slider.addEventListener("input", step);
+      slider.hidden = slider.max === "0";
+    }
+  }
+
   panels = all(".panels").flatMap(element => new Group(element).panels);
   setUpDialog();
   for (const panel of panels) panel.box.addEventListener("click", () => show(panel));
