@@ -17,6 +17,8 @@ from tqdm.auto import tqdm
 
 from absence_plugins import Explanation, ReferenceSet
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
+from absence_plugins.commands.demo_reasons import HOW_TO_READ as REASONS
+from absence_plugins.commands.demo_reasons import Asked, accentuation_row, carrier_row
 from absence_plugins.commands.maps.lucent import UnitName, unit_row
 from absence_plugins.commands.maps.zennit import ZennitMaps
 from absence_plugins.commands.pasting import insert_missing
@@ -305,11 +307,19 @@ def run_demo(out: Path | str, *, pairs: int = 3, seed: int = 0, progress: bool =
         seed=seed,
         progress=progress,
     )
+    first = cases[0]
+    asked = Asked(model, data, first.x, first.a, first.b)
     page = Page(
         title="What is missing counts: encoded absences in handwritten digits",
         lead=LEAD.format(a=chosen[0].digit, pairs="digit" if pairs == 1 else f"{pairs} digits", candidates=CANDIDATES),
-        rows=(*(pair_row(model, case) for case in cases), zennit_row(model, data, cases[0]), sides),
-        how_to_read=HOW_TO_READ,
+        rows=(
+            *(pair_row(model, case) for case in cases),
+            zennit_row(model, data, first),
+            carrier_row(asked),
+            accentuation_row(asked, seed=seed, progress=progress),
+            sides,
+        ),
+        how_to_read=(*HOW_TO_READ, *REASONS),
         footer="Real digits (scikit-learn), the network that ships with absence_plugins, nothing retouched.",
         provenance=provenance(seed=seed, command=f"absence-plugins demo --pairs {pairs} --seed {seed}"),
         table=order_table(chosen),

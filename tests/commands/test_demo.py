@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from absence_plugins import Unit
 from absence_plugins.commands.demo import Pair, distinct, rank_pairs, run_demo
 from absence_plugins.commands.pasting import insert_missing, remove_suppressor, strongest
 from absence_plugins.data import digits_cnn, load_digits
@@ -39,7 +40,8 @@ def test_page_says_what_was_measured(page: Path) -> None:
             assert float(model(image)[0, shown["digit"]]) == pytest.approx(shown["before"], abs=1e-4)
         assert f"from {shown['before']:.1f} to {shown['after']:.1f}" in text
         assert shown["change"] < shown["random_change"] - 1, "the missing strokes must matter more than random pixels"
-    panels = 2 * 6 + 4 + 4  # two pairs, Zennit's maps of the first, the two sides of its logit
+    # two pairs; of the first Zennit's maps, the unit that misses it, the digit switched off, the two sides of its logit
+    panels = 2 * 6 + 4 + 5 + 3 + 4
     assert len(re.findall(r"<img ", text)) == panels
     assert len(list((page.parent / "figures").glob("*.png"))) == panels
 
@@ -138,3 +140,19 @@ def test_strongest_takes_only_positive_evidence() -> None:
     assert strongest(magnitude, 0.02).nonzero().tolist() == [[0, 1], [0, 2]]
     assert int(strongest(magnitude, 0.5).sum()) == 3
     assert int(strongest(torch.zeros(1, 4, 4)).sum()) == 0
+
+
+def test_the_silent_unit_and_the_change_are_measured(page: Path) -> None:
+    """The unit is 0 on the image, and the page's picture takes the logit to 0."""
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    shown = json.loads((page.parent / "results.json").read_text(encoding="utf-8"))["shown"][0]
+    digits, model = load_digits(), digits_cnn()
+    x = digits.test_images[shown["image"] : shown["image"] + 1]
+    found = re.search(r"unit (\d+) is silent on this \d, and (\S+) on the", text)
+    assert found is not None
+    with torch.no_grad():
+        assert float(Unit("relu4", int(found[1]), side="output").values(model, x)) == 0.0
+    changed = re.search(r"takes the logit from (\S+) to (\S+): (\S+) root mean square", text)
+    assert changed is not None
+    assert float(changed[1]) == pytest.approx(shown["before"], abs=0.06)
+    assert float(changed[2]) <= 0.0
