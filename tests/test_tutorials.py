@@ -18,7 +18,7 @@ LEAST = {
     "signals": {"accuracy": 0.99, "sign_right": 0.99, "place_right": 0.99, "borne_out": 0.99},
     "volumes": {"accuracy": 0.99, "sign_right": 0.99, "place_right": 0.99, "borne_out": 0.99},
     "texts": {"accuracy": 0.99, "sign_right": 0.99, "place_right": 0.99, "borne_out": 0.99},
-    "segmentation": {"accuracy": 0.99, "sign_right": 0.99, "place_right": 0.99, "compared": 0.99},
+    "segmentation": {"accuracy": 0.99, "sign_right": 0.99, "place_right": 0.99},
     "tables": {"accuracy": 0.94, "share_below": 0.8, "share_below_wine": 0.8, "borne_out": 0.9},
 }
 
@@ -46,5 +46,5 @@ def test_the_code_of_a_tutorial_checks_its_numbers(name: str) -> None:
     assert re.match(r"---\nfile_format: mystnb\n", page)
     code = "".join(block.code for block in blocks(page) if block.info == CELL)
     for number in LEAST[name]:
-        assert re.search(rf"^assert .*\b{number}\b", code, re.MULTILINE), number
+        assert re.search(rf"^ *assert .*\b{number}\b", code, re.MULTILINE), number
     assert f"\ntutorials/{name}\n" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
