@@ -20,6 +20,7 @@ from torch import Tensor
 
 from absence_plugins import Column, Explanation, SignalKind, TableKind, TextKind, VolumeKind
 from absence_plugins.core.kinds import Kind
+from absence_plugins.methods.texts import explain_text
 from absence_plugins.relevance import relevance
 from absence_plugins.report import (
     kind_figure,
@@ -30,6 +31,7 @@ from absence_plugins.report import (
     text_figure,
     volume_figure,
 )
+from absence_plugins.report.pages.kinds import KindRow
 
 COLUMNS = (
     Column("age", mean=40.0, std=10.0, unit="years"),
@@ -497,6 +499,31 @@ def test_an_explanation_of_the_former_format_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps({**saved, "format": "absence_plugins.explanation/3"}))
     with pytest.raises(ValueError, match="explanation/3"):
         Explanation.load(folder)
+
+
+def test_an_explained_text_shows_what_it_lacks() -> None:
+    words = ["[PAD]", "the", "film", "is", "good", "not", "bad"]
+    net = torch.nn.Sequential(torch.nn.Embedding(7, 1), torch.nn.Flatten(1), torch.nn.Linear(4, 1, bias=False)).eval()
+    net[0].weight.data = torch.tensor([[0.0], [0.0], [0.5], [0.0], [2.0], [-3.0], [-1.0]])
+    net[2].weight.data = torch.ones(1, 4)
+    kind = TextKind(dict(enumerate(words)), special=(0,))
+    # The model compares place by place: a place with another word is one replacement.
+    others = [torch.tensor([1, 2, 5, 4]), torch.tensor([1, 2, 3, 6])]
+    found = explain_text(net, kind, torch.tensor([1, 2, 3, 4]), others)
+    figure = found.figure()
+    boxed = boxes(figure)
+    assert [name for name, box in boxed.items() if box.get_linewidth() > 0] == ["reference-2"]
+    assert (sign(boxed["text-2"]), sign(boxed["reference-2"]), sign(boxed["text-3"])) == (1, 1, 0)
+    lines = said(figure)
+    assert "All of R sums to +3." in lines  # the replacement counts once
+    assert "Reference 1 of 2." in lines
+    boxed = boxes(found.figure(reference=1))
+    assert [name for name, box in boxed.items() if box.get_linewidth() > 0] == ["reference-3"]
+    with pytest.raises(ValueError, match="reference=2"):
+        found.figure(reference=2)
+    row = KindRow.of_text(found, reference=1)
+    assert row.sentences[0].startswith("the text has 'good' where the reference has 'bad'")
+    assert pixels(row.draw())
 
 
 @pytest.mark.parametrize("several", [False, True])

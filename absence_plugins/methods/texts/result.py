@@ -191,29 +191,19 @@ class TextExplanation(Result):
             foot.append(f"the first of {len(self.comparisons)} references")
         return Grid(tuple(rows), left=(0, 1), foot=tuple(foot))
 
-    def figure(self, ax: Any = None, *, reference: int = 0, title: str | None = None) -> Figure:
-        """The text and one reference as colored tokens, those that the text lacks in the reference; needs matplotlib.
+    def figure(self, ax: Any = None, *, reference: int = 0, title: str | None = None, most: int | None = 160) -> Figure:
+        """The text as colored tokens above one reference, in which those that the text lacks are outlined.
 
-        ax: axes to draw into; None: a new figure. The sign: red raises the explained output, blue holds it down.
+        ax: axes to draw into; None: a new figure; most: of longer texts the passages around the strongest tokens, about
+        so many tokens; None: all. Needs matplotlib. The sign: red raises the explained output, blue holds it down.
 
         Raises:
             ImportError: matplotlib is missing.
+            ValueError: no such reference.
         """
-        from absence_plugins.report.plots.text import text_figure
+        from absence_plugins.report.plots.explained_text import text_explanation_figure
 
-        one, said = self.comparisons[reference], self.explained_words()
-        return text_figure(
-            self.kind,
-            one.present(len(self.ids)).cpu(),
-            self.ids.cpu(),
-            one.ids.cpu(),
-            reference_signed=one.missing.cpu(),
-            pairs=one.pairs,
-            title=self._heading() if title is None else title,
-            positive=f"raises {said}",
-            negative=f"lowers {said}",
-            ax=ax,
-        )
+        return text_explanation_figure(self, ax=ax, reference=reference, title=title, most=most)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, ready for JSON."""

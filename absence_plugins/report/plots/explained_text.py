@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def text_explanation_figure(
-    explanation: TextExplanation, *, ax: Any = None, reference: int = 0, most: int | None = MOST
+    explanation: TextExplanation,
+    *,
+    ax: Any = None,
+    reference: int = 0,
+    title: str | None = None,
+    most: int | None = MOST,
 ) -> Figure:
     """:meth:`TextExplanation.figure`: colored tokens, and below them, outlined, those that only the reference has.
 
@@ -22,6 +27,7 @@ def text_explanation_figure(
         explanation: of ``absence_plugins.methods.texts.explain_text``.
         ax: axes to draw into; None: a new figure.
         reference: which of its reference texts is compared.
+        title: above; None: what is explained.
         most: of longer texts the passages around the strongest tokens, about so many tokens; None: all.
 
     The sign: red raises the explained output of the text compared with the reference, blue holds it down.
@@ -34,7 +40,7 @@ def text_explanation_figure(
         read_explained_text(explanation, reference),
         most=most,
         ax=ax,
-        title=f"What raises {said} or holds it down",
+        title=f"What raises {said} or holds it down" if title is None else title,
         positive=f"raises {said}",
         negative=f"holds {said} down",
     )
