@@ -13,6 +13,7 @@ except ImportError as error:
         f'absence_plugins.report needs matplotlib and jinja2 ({error}); pip install "absence-plugins[report]"'
     ) from error
 
+from absence_plugins.report.pages.kinds import KindRow, write_kind_page
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, write_page
 from absence_plugins.report.plots.kinds import kind_figure
 from absence_plugins.report.plots.maps import draw_panel, panel_figure, row_figure
@@ -27,6 +28,7 @@ from absence_plugins.report.plots.volume import volume_figure
 from absence_plugins.report.unit import UnitReport, explain_unit
 
 __all__ = [
+    "KindRow",
     "Page",
     "Panel",
     "Row",
@@ -48,5 +50,6 @@ __all__ = [
     "unit_figure",
     "unit_panels",
     "volume_figure",
+    "write_kind_page",
     "write_page",
 ]

@@ -20,6 +20,7 @@ from absence_plugins.report.pages.pictures import draw_png
 from absence_plugins.report.pages.rendering import render, render_body, row_id
 from absence_plugins.report.plots.explained_text import read_explained_text
 from absence_plugins.report.plots.kinds import kind_figure
+from absence_plugins.report.plots.placing import cut
 from absence_plugins.report.plots.text import ReadText, draw_text, read_text
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class KindRow:
         said = explanation.explained_words()
         other = explanation.comparisons[reference]
         chosen: dict[str, Any] = {
-            "heading": f"“{explanation.text}”",
+            "heading": f"“{cut(explanation.text, 80)}”",
             "sentences": tuple(explanation.words(most, reference=reference)),
             "facts": (("Explained", said), ("u(x)", f"{explanation.output:.4g}"), ("u(r)", f"{other.output:.4g}")),
             "positive": f"raises {said}",
