@@ -13,6 +13,7 @@ from absence_plugins.commands.photograph_row import (
     find_target_held_down,
 )
 from absence_plugins.commands.question import Question
+from absence_plugins.commands.reasons import name_carriers
 from absence_plugins.commands.references import ChosenReferences
 from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.maps import split_by_sign
@@ -58,6 +59,10 @@ def explain_row(
         found = _compare(asked, method, chosen, seed)
         found.add_to(panels, facts, sentences, last)
         verdicts["reference"] = found.is_borne
+        if not chosen.made:
+            carried, worth = name_carriers(asked, _nearest(asked, chosen))
+            sentences.append(carried)
+            last += worth
         sentences.append(" ".join(chosen.notes))
     between = "\n\n" if asked.is_photograph else " "
     return Row(f"{name}: {label}", between.join(filter(None, sentences)), tuple(panels), tuple(facts + last))
@@ -91,18 +96,24 @@ def _changes(test: RegionTest) -> str:
     return f"{test.change:+.2f}; {CONTROL} {test.random_change:+.2f} ± {test.random_sd:.2f}"
 
 
+def _nearest(asked: Question, chosen: ChosenReferences) -> Tensor:
+    """The nearest reference [1, C, H, W]."""
+    nearest = chosen.references.nearest(asked.x, asked.own.contrast()[0])
+    assert isinstance(nearest, Tensor)
+    return nearest[:, 0]
+
+
 def _compare(asked: Question, method: Explainer, chosen: ChosenReferences, seed: int) -> Findings:
     """The panels against the references, and the test of what the image lacks."""
     label, references = asked.label, chosen.references
     found = method.against(asked.loaded.model, asked.x, asked.target, references)
-    nearest = references.nearest(asked.x, asked.own.contrast()[0])
-    assert isinstance(nearest, Tensor)
+    nearest = _nearest(asked, chosen)
     if chosen.made:
-        return _compare_made(asked, found, chosen.made, nearest[0, 0], seed)
+        return _compare_made(asked, found, chosen.made, nearest[0], seed)
     count = f"the {references.k} nearest references" if references.k > 1 else "the nearest reference"
     caption = f"{chosen.nearest}: it has what may be missing." if chosen.nearest else "It has what may be missing."
     panels = (
-        Panel("image", denormalize(nearest[0, 0], asked.loaded), "The nearest reference", caption),
+        Panel("image", denormalize(nearest[0], asked.loaded), "The nearest reference", caption),
         asked.signed(found.attribution, f"Reference map: {label}", f"Against {count}.", asked.own),
         asked.panel(
             "absence",
@@ -114,8 +125,8 @@ def _compare(asked: Question, method: Explainer, chosen: ChosenReferences, seed:
     )
     source = chosen.nearest or "the nearest reference"
     if asked.is_photograph:
-        return find_missing(asked, found, nearest[0, 0], source, panels, seed)
-    test = insert_missing(asked.read_target, asked.x[0], nearest[0, 0], found.absence[0], seed=seed)
+        return find_missing(asked, found, nearest[0], source, panels, seed)
+    test = insert_missing(asked.read_target, asked.x[0], nearest[0], found.absence[0], seed=seed)
     sentence = (
         f"Reference map: pasting in the {_region(test)} that the absence part names, from {source}, changes the output "
         f"of {label} by {_changes(test)}. {test.verdict()}"

@@ -64,7 +64,7 @@ class FeatureSpace:
         with torch.inference_mode(False), torch.no_grad():
             own = tuple(part.clone() if part.is_inference() else part for part in images)
             first = tuple(part[:1].to(place.device) for part in own)
-            layer = Layer.of(self._in_front_of_last(*first) if self.layer is None else self.layer)
+            layer = Layer.of(find_last_features(self.model, *first) if self.layer is None else self.layer)
             with layer.reading(self.model) as read:
                 for start in range(0, len(own[0]), self.batch_size):
                     batch = (part[start : start + self.batch_size].to(place.device) for part in own)
@@ -83,17 +83,22 @@ class FeatureSpace:
         # torch counts no change of weight.data: sums and norms tell
         return places, tuple((float(one.sum(dtype=torch.float64)), float(one.float().norm())) for one in real)
 
-    def _in_front_of_last(self, *images: Tensor) -> Layer:
-        """The input of the last module with a matrix or filters that runs; without any, the model's output."""
-        ran: list[nn.Module] = []
-        model = plain_model(self.model)
-        weighted = {
-            one: name
-            for name, one in model.named_modules()
-            if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False))
-        }
-        keep = keep_to_thread(lambda module, *_call: ran.append(module))
-        hooks = [partial(one.register_forward_hook, keep) for one in weighted]
-        with hooking(model, hooks), quiet_forward(images), evaluating(model):
-            run_model(model, images)
-        return Layer(weighted[ran[-1]], side="input") if ran else Layer("")
+
+def find_last_features(model: nn.Module, *images: Tensor) -> Layer:
+    """The input of the last module with a matrix or filters that runs; without any, the model's output.
+
+    >>> find_last_features(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), torch.zeros(1, 2))
+    Layer(name='2', channels='auto', side='input', reduce='mean')
+    """
+    ran: list[nn.Module] = []
+    model = plain_model(model)
+    weighted = {
+        one: name
+        for name, one in model.named_modules()
+        if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False))
+    }
+    keep = keep_to_thread(lambda module, *_call: ran.append(module))
+    hooks = [partial(one.register_forward_hook, keep) for one in weighted]
+    with hooking(model, hooks), quiet_forward(images), evaluating(model):
+        run_model(model, images)
+    return Layer(weighted[ran[-1]], side="input") if ran else Layer("")
