@@ -105,6 +105,29 @@ def test_digits_with_references(folder: Path) -> None:
     assert page.count("<img ") == 6
 
 
+def test_silent_units_are_counted_and_what_they_are_worth(folder: Path) -> None:
+    """Second writing: the head is linear, so a silent unit is worth minus its weight times its value on the reference."""
+    page = explained("three.png", "--model", "digits", "--references", "references", "--contrast", "8", "--k", "1")
+    found = re.search(
+        r"Of 64 units in front of linear2, (\d+) are silent .*?silence is worth (\S+) of the (\S+) by", page
+    )
+    assert found is not None
+    model = digits_cnn()
+    loaded = load_model("digits")
+    prepared = loaded.preprocessing
+    x = prepared.normalize(prepared.picture(folder / "three.png"))[None]
+    reference = load_references(folder / "references", loaded, k=1, contrast=8).nearest(x)[:, 0]
+    with torch.no_grad():
+        here, there = (model[:-1](one)[0] for one in (x, reference))
+        target = int(model(x).argmax())
+        silent = (here == 0) & (there > 0)
+        worth = -(model.linear2.weight[target] * there)[silent].sum()
+        total = (model(x) - model(reference))[0, target]
+    assert int(found[1]) == int(silent.sum())
+    assert float(found[2]) == pytest.approx(float(worth), abs=0.006)
+    assert float(found[3]) == pytest.approx(float(total), abs=0.006)
+
+
 def test_own_factory_weights_and_method(folder: Path) -> None:
     save_file(load_model("own_models:tiny").model.state_dict(), folder / "tiny.safetensors")
     page = explained("photo.png", "--model", "own_models:tiny", "--weights", "tiny.safetensors", "--size", "24",

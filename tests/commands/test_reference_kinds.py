@@ -87,7 +87,7 @@ def test_made_references_by_size_and_by_name() -> None:
     assert make_references(loaded(96), "none") is None
     grey = make_references(loaded(8), "grey")
     assert grey is not None
-    assert grey.kind == "grey"
+    assert grey.filling == "grey"
 
 
 @pytest.mark.parametrize("name", ["relevance", "IntegratedGradients", "zennit:epsilon_gamma", "Occlusion"])
