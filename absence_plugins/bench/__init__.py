@@ -9,6 +9,7 @@ Against Captum both sides do the same work, which is checked on their numbers be
 attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of differences
 (:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and reference;
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
+:mod:`~absence_plugins.bench.kinds` says whether absences are found in tables, texts, signals, volumes and segmentations.
 :mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from absence_plugins.bench.debias import run_debias_bench
 from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
 from absence_plugins.bench.invert import InvertResult, run_invert_bench
+from absence_plugins.bench.kinds import KindsResult, run_kinds_bench
 from absence_plugins.bench.lucent import run_lucent_bench
 from absence_plugins.bench.memory import BUILDER, MEMORY_LIMIT
 from absence_plugins.bench.models import run_models_bench
@@ -41,6 +43,7 @@ __all__ = [
     "BenchResult",
     "DirectionsResult",
     "InvertResult",
+    "KindsResult",
     "Measurement",
     "ModelScore",
     "ModelsResult",
@@ -51,6 +54,7 @@ __all__ = [
     "run_debias_bench",
     "run_directions_bench",
     "run_invert_bench",
+    "run_kinds_bench",
     "run_lucent_bench",
     "run_models_bench",
     "run_patches_bench",
@@ -97,6 +101,7 @@ Result = (
     | RelevanceResult
     | ModelsResult
     | ReferencesResult
+    | KindsResult
 )
 BENCHES: dict[str, Callable[..., Result]] = {
     "captum": run_bench,
@@ -110,4 +115,5 @@ BENCHES: dict[str, Callable[..., Result]] = {
     "relevance": run_relevance_bench,
     "models": run_models_bench,
     "references": run_references_bench,
+    "kinds": run_kinds_bench,
 }

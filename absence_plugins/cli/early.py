@@ -312,10 +312,10 @@ def _check_bench(given: Values) -> None:
     if host not in words.BENCHES:
         raise ValueError(f"bench {host!r} does not exist; there are: {describe_nearest(host, words.BENCHES)}")
     named = [name for name in ("out", "into") if given.get(name)]
-    if named and host not in ("planted", "models", "references"):
-        raise ValueError(f"--{named[0]} belongs to bench planted, bench models and bench references")
-    if "measured" in given and host != "planted":
-        raise ValueError("--from belongs to bench planted")
+    if named and host not in ("planted", "models", "references", "directions", "kinds"):
+        raise ValueError(f"--{named[0]} belongs to bench planted, models, references, directions and kinds")
+    if "measured" in given and host not in ("planted", "kinds"):
+        raise ValueError("--from belongs to bench planted and bench kinds")
     for path in given.get("into", ()):
         check_file("into", path)
 

@@ -82,7 +82,7 @@ def bench(
     host: Annotated[
         str,
         typer.Argument(
-            help="captum, zennit, lucent, patches, invert, directions, debias, planted, relevance, models, or references."
+            help="captum, zennit, lucent, patches, invert, directions, debias, planted, relevance, models, references, or kinds."
         ),
     ] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
@@ -91,16 +91,18 @@ def bench(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for table and figure; run the command again to resume (planted, models, references, directions)."
+            help="Folder for table and figure; run the command again to resume (planted, models, references, directions, kinds)."
         ),
     ] = None,
     into: Annotated[
         list[Path] | None,
-        typer.Option(help="Markdown file whose marked tables are replaced (planted, models, references, directions)."),
+        typer.Option(
+            help="Markdown file whose marked tables are replaced (planted, models, references, directions, kinds)."
+        ),
     ] = None,
     measured: Annotated[
         Path | None,
-        typer.Option("--from", help="planted.json of an earlier run: write its tables, measure nothing (planted)."),
+        typer.Option("--from", help="planted.json or kinds.json of an earlier run: write its tables, measure nothing."),
     ] = None,
 ) -> None:
     """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
@@ -110,7 +112,8 @@ def bench(
     invert: time next to a straightforward search. directions: which method recovers known ones.
     debias: time of a training step next to a plain one. planted: which method finds absences that are known.
     relevance: time and memory next to forward and backward of input and reference. models: on which models a method
-    runs, and whether its sum is right. references: which references give the truest evidence on photographs. Exits with
+    runs, and whether its sum is right. references: which references give the truest evidence on photographs.
+    kinds: whether absences are found in tables, texts, signals, volumes and segmentations. Exits with
     1 if a ratio is above its limit, an Absence composite misses an absence, or a sum of relevance is wrong.
     """
     with clear_errors():

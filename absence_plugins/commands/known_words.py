@@ -22,7 +22,7 @@ SKIPPED = ("maps", "pictures", "name", "faithfulness")
 PUBLISHED = ("vgg19", "resnet50", "vit_b_16")  # networks of experiment imagenet
 BENCHES = (
     "captum", "zennit", "lucent", "patches", "invert", "directions", "debias", "planted", "relevance", "models",
-    "references",
+    "references", "kinds",
 )  # fmt: skip
 RULES = ("lower_gamma", "lower_zplus", "epsilon", "gamma", "zplus", "alpha_beta")
 CAPTUM = (

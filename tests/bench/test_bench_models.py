@@ -207,7 +207,7 @@ def test_the_zoo() -> None:
         (["bench", "models", "--quick", "--into", "nowhere.md"], "into file nowhere.md does not exist"),
         (
             ["bench", "relevance", "--quick", "--out", "folder"],
-            "--out belongs to bench planted, bench models and bench references",
+            "--out belongs to bench planted, models, references, directions and kinds",
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from absence_plugins.core.kinds import Column, Kind, SignalKind, TableKind, TextKind, VolumeKind
 from absence_plugins.methods.regions import ThingTest, ThingTests, measure_things, strongest_things
+from absence_plugins.methods.regions.places import draw_places
 from absence_plugins.methods.regions.things import draw_sets, find_changed
 
 COLUMNS = TableKind(tuple(Column(f"c{number}", mean=10.0, unit="mg") for number in range(24)))
@@ -185,6 +186,45 @@ def test_special_tokens_are_never_replaced() -> None:
         measure_things(output, x, reference, TEXT, mask((5,), (4,)))
 
 
+def test_other_spans_hold_what_the_reference_has_there() -> None:
+    """Second writing: the same length at every other time that differs."""
+    generator = torch.Generator().manual_seed(0)
+    x, reference = torch.zeros(2, 40), torch.zeros(2, 40)
+    reference[:, 5:35] = torch.rand(2, 30, generator=generator)
+    weights = torch.rand(2, 40, generator=generator)
+
+    def output(signals: Tensor) -> Tensor:
+        return -(signals * weights).sum((1, 2)) - 9 * signals[:, 0, 10] * signals[:, 0, 12]
+
+    found = measure_things(output, x, reference, SIGNAL, mask((40,), (slice(10, 13),)), draws=99)
+    by_hand = []
+    for start in range(38):
+        if not (7 < start < 13) and reference[:, start : start + 3].any():
+            signal = x.clone()
+            signal[:, start : start + 3] = reference[:, start : start + 3]
+            by_hand.append(float(output(signal[None])))
+    assert len(by_hand) == 38 - 5 - 3 - 3
+    assert sorted(found.tests[0].random_values.tolist()) == pytest.approx(sorted(by_hand), abs=1e-5)
+    assert found.is_borne
+
+
+def test_places_of_a_shape() -> None:
+    where = torch.zeros(4, 5, 6, dtype=torch.bool)
+    where[1, 1:3, 2], where[2, 1, 2] = True, True
+    differ = torch.rand(4, 5, 6, generator=torch.Generator().manual_seed(0)) < 0.1
+    masks, many = draw_places(where, differ, where, 999, 0)
+    expected = []
+    for shift in product(range(-1, 2), range(-1, 3), range(-2, 4)):
+        moved = where.roll(shift, (0, 1, 2))
+        if not (moved & where).any() and (moved & differ).any():
+            expected.append(moved.flatten().tolist())
+    assert sorted(mask.flatten().tolist() for mask in masks) == sorted(expected)
+    assert many == len(expected)
+    some, many = draw_places(where, differ, where, 3, 0)
+    assert (len(some), many) == (3, 3 * 4 * 6)
+    assert draw_places(torch.ones(5).bool(), torch.ones(5).bool(), torch.ones(5).bool(), 9, 0) == ([], 0)
+
+
 def test_a_span_is_moved_with_its_content() -> None:
     """Second writing: the event at every other time."""
     x, reference = torch.zeros(2, 40), torch.zeros(2, 40)
@@ -194,7 +234,8 @@ def test_a_span_is_moved_with_its_content() -> None:
     def output(signals: Tensor) -> Tensor:
         return -10 * (signals[:, 0, 10] == 1).float() * signals[:, 0, 12] - signals[:, 0] @ times
 
-    found = measure_things(output, x, reference, SIGNAL, mask((40,), (slice(10, 13),)), draws=99)
+    things = mask((40,), (slice(10, 13),))
+    found = measure_things(output, x, reference, SIGNAL, things, control="moved", draws=99)
     by_hand = []
     for shift in range(3, 38):  # no sample in common
         signal = x.clone()
@@ -213,11 +254,15 @@ def test_a_span_is_moved_with_its_content() -> None:
 def test_a_region_of_a_volume() -> None:
     x, reference = torch.zeros(6, 6, 6), torch.zeros(6, 6, 6)
     reference[1:3, 2:4, 3:5] = 1
+    reference[4:, 4:] = 0.5
     things = mask((6, 6, 6), (slice(1, 3), slice(2, 4), slice(3, 5)))
     found = measure_things(lambda volumes: -volumes[:, 1, 2, 3] * volumes[:, 2, 3, 4], x, reference, VOLUME, things)
     assert found.is_borne
     assert found.tests[0].name == "depth 1 to 2, height 2 to 3, width 3 to 4"
-    assert found.tests[0].control == "moved"
+    assert found.tests[0].control == "others"
+    moved = measure_things(lambda v: -v[:, 1, 2, 3] * v[:, 2, 3, 4], x, reference, VOLUME, things, control="moved")
+    assert moved.is_borne
+    assert "other places" in moved.table()
 
 
 def test_without_influence_nothing_is_borne_out() -> None:
@@ -295,7 +340,7 @@ def test_things_without_a_control_do_not_take_it_from_the_others() -> None:
         ({"columns": [0, 0]}, "2 columns for 1 columns"),
         ({"columns": [1]}, "output 1 does not exist"),
         ({"draws": 0}, "draws=0"),
-        ({"control": "moved"}, "a column cannot be moved"),
+        ({"control": "moved"}, "whose columns cannot be moved"),
         ({"control": "random"}, "control='random'"),
         ({"output": lambda rows: rows.sum(1) * torch.nan}, "NaN or infinite"),
         ({"output": lambda rows: rows.sum().reshape(())}, "output returned shape"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
+
+TRIES = 4096  # places that are looked at where nearly none fits
 
 
 def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, ...]]:
@@ -27,3 +31,36 @@ def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, ...
     moves = moves[torch.randperm(len(moves), generator=torch.Generator().manual_seed(seed))]
     drawn = moves[shared[moves].sort(stable=True).indices][:draws]
     return list(zip(*(axis.tolist() for axis in torch.unravel_index(drawn, mask.shape)), strict=True))
+
+
+def draw_places(where: Tensor, differ: Tensor, named: Tensor, draws: int, seed: int) -> tuple[list[Tensor], int]:
+    """Masks of the shape of a span [T] or a region [D, H, W] at other places, inside, each drawn once.
+
+    They share nothing with what is ``named``, and hold something that is ``differ``; all such places are equally likely.
+
+    Returns:
+        the masks, at most ``draws``, and how many such places there are (where not all were looked at: at most).
+
+    >>> where = torch.tensor([True, False, False, False])
+    >>> masks, many = draw_places(where, torch.ones(4).bool(), where, 5, 0)
+    >>> sorted(int(mask.nonzero()) for mask in masks), many
+    ([1, 2, 3], 3)
+    """
+    chosen = where.nonzero()
+    low, high = chosen.amin(0), chosen.amax(0)
+    starts = [side - int(length) for side, length in zip(where.shape, high - low, strict=True)]
+    strides = torch.tensor([prod(where.shape[axis + 1 :]) for axis in range(where.dim())])
+    base = ((chosen - low) * strides).sum(1)
+    taken, useful = named.flatten(), differ.flatten()
+    generator = torch.Generator().manual_seed(seed)
+    total = prod(starts)
+    masks: list[Tensor] = []
+    order = torch.randperm(total, generator=generator)[: max(TRIES, draws)]
+    for number in order:
+        place = base + (torch.stack(torch.unravel_index(number, starts)) * strides).sum()
+        if not bool(taken[place].any()) and bool(useful[place].any()):
+            masks.append(torch.zeros_like(taken).index_fill(0, place, True).reshape(where.shape))
+            if len(masks) > draws:  # one more than asked for: there are enough
+                break
+    many = len(masks) if len(order) == total and len(masks) <= draws else total
+    return masks[:draws], many

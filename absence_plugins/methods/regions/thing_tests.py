@@ -28,7 +28,7 @@ class ThingTest(RegionTest):
         kind: what the entries are.
         name: what the things are called: columns' names, the reference's tokens, a span of time, a box.
         replaced: what by what, as "30 years -> 50 years"; "" of signals and volumes.
-        control: "others": as many others were replaced; "moved": the reference's content was put elsewhere.
+        control: "others": others of the same size were replaced; "moved": the reference's content was put elsewhere.
         available: how many other things that differ (or places) there are to draw the control from.
         rises, before, after, random_values, column, least: as in :class:`RegionTest`.
     """

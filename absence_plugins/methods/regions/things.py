@@ -21,7 +21,7 @@ from absence_plugins.methods.regions.measure import (
     find_least,
     read_outputs,
 )
-from absence_plugins.methods.regions.places import place_elsewhere
+from absence_plugins.methods.regions.places import draw_places, place_elsewhere
 from absence_plugins.methods.regions.thing_names import name_thing
 from absence_plugins.methods.regions.thing_tests import Control, ThingTest, ThingTests
 
@@ -38,15 +38,15 @@ def measure_things(
     things: Tensor,
     *,
     rises: bool = False,
-    control: Control | None = None,
+    control: Control = "others",
     draws: int = DRAWS,
     seed: int = 0,
     columns: Sequence[int] | None = None,
 ) -> ThingTests:
     """Replace the named things of x by the reference's, and as many others as a control, and read the output.
 
-    Control of a table and a text: as many *others* in which x and the reference differ, none of those that are named;
-    of a signal and a volume: the reference's content *moved* to other times or places. All sets (or places) are equally
+    Control: as many *others* in which x and the reference differ, none of those that are named: other columns or tokens,
+    the same span at other times, the same shape at other places, each with what the reference has there. All are equally
     likely and each is drawn once. With others p = (1 + others that go as far) / (1 + others), exact for one thing like
     any other; of N named things Holm's correction takes it times N for the strongest (Holm, Scandinavian Journal of
     Statistics 1979). Moved things are compared as those of :class:`RegionTests`.
@@ -63,8 +63,9 @@ def measure_things(
         things: boolean [N, columns], [N, T] or [N, D, H, W], as of :func:`strongest_things`; each row is replaced at
             once.
         rises: whether the map says that u rises, or falls.
-        control: "others" or "moved", if not the kind's own. Of a text "moved" puts the reference's tokens at other
-            places of x: for a reference that differs in one phrase, so that there are no others.
+        control: "others"; or "moved", which asks whether it matters *where* the content stands: the reference's own
+            tokens, span or region are put at other places of x. So for a text whose reference differs in one phrase,
+            where there are no others. A network that looks for an event at any time answers that it does not matter.
         draws: of the control, and with others N times as many, for Holm's correction; as many as there are where those
             are fewer. With fewer than 19 (N times as many) nothing is borne out.
         seed: of the control.
@@ -90,13 +91,13 @@ def measure_things(
     _check_things(kind, x, reference, things)
     about = check_about(columns, len(things), _plural(kind))
     check_integers(draws=draws)
-    used: Control = _choose_control(kind, control)
-    changes = _Changes(kind, x, reference, used, things.any(0).cpu())
+    _check_control(kind, control)
+    changes = _Changes(kind, x, reference, control, things.any(0).cpu())
     still = (0,) * (things.dim() - 1)
-    most = (draws + 1) * len(things) - 1 if used == "others" else draws
+    most = (draws + 1) * len(things) - 1 if control == "others" else draws
     plans = [changes.plan(where, most, seed + number) for number, where in enumerate(things)]
     fewest = min((len(plan) for plan, _ in plans if plan), default=0)
-    drawn = [plan if used == "others" else plan[:fewest] for plan, _ in plans]
+    drawn = [plan if control == "others" else plan[:fewest] for plan, _ in plans]
     own, step = changes.read(
         output, [(things.new_zeros(things.shape[1:]), still), *((where, still) for where in things)]
     )
@@ -119,11 +120,11 @@ def measure_things(
                 kind=kind,
                 name=name,
                 replaced=replaced,
-                control=used,
+                control=control,
                 available=plans[number][1],
             )
         )
-    return ThingTests(tests=tuple(tests), how="replaced by the reference's", kind=kind, control=used)
+    return ThingTests(tests=tuple(tests), how="replaced by the reference's", kind=kind, control=control)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +154,10 @@ class _Changes:
 
     def plan(self, where: Tensor, draws: int, seed: int) -> tuple[list[Change], int]:
         """The control of one thing, and how many others there are to draw it from."""
+        if not bool(where.any()):
+            return [], 0
         if self.control == "others":
-            differ = find_changed(self.kind, self.x, self.reference).cpu()
-            chosen, others = where.cpu() & differ, differ & ~self.named
-            sets = draw_sets(others.nonzero().flatten(), int(chosen.sum()), draws, seed)
-            still = (0,) * where.dim()
-            return [(torch.zeros_like(others).index_fill(0, one, True), still) for one in sets], int(others.sum())
+            return self._plan_others(where.cpu(), draws, seed)
         if isinstance(self.kind, TextKind):
             shifts = self._find_shifts(where.cpu())
             order = torch.randperm(len(shifts), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -166,6 +165,17 @@ class _Changes:
         moves = [shift for shift in place_elsewhere(where, where.numel(), seed) if any(shift)]
         axes = tuple(range(where.dim()))
         return [(where.roll(shift, axes), shift) for shift in moves[:draws]], len(moves)
+
+    def _plan_others(self, where: Tensor, draws: int, seed: int) -> tuple[list[Change], int]:
+        """Other sets of columns or tokens; of a span or region those of its shape."""
+        differ = find_changed(self.kind, self.x, self.reference).cpu()
+        still = (0,) * where.dim()
+        if isinstance(self.kind, (TableKind, TextKind)):
+            others = differ & ~self.named
+            sets = draw_sets(others.nonzero().flatten(), int((where & differ).sum()), draws, seed)
+            return [(torch.zeros_like(others).index_fill(0, one, True), still) for one in sets], int(others.sum())
+        masks, many = draw_places(where, differ, self.named, draws, seed)
+        return [(mask, still) for mask in masks], many
 
     def _find_shifts(self, where: Tensor) -> list[int]:
         """By how much named tokens [T] can move to places that have other tokens, none of them special."""
@@ -228,16 +238,11 @@ def _plural(kind: Kind) -> str:
     return f"{kind.thing}s"
 
 
-def _choose_control(kind: Kind, control: str | None) -> Control:
-    """The kind's own, or the one that was asked for."""
-    own: Control = "others" if isinstance(kind, (TableKind, TextKind)) else "moved"
-    if control is None:
-        return own
+def _check_control(kind: Kind, control: str) -> None:
+    """Raise ValueError for a control that does not exist, or that the kind does not have."""
     check_choice("control", control, ("others", "moved"))
-    if control != own and not isinstance(kind, TextKind):
-        why = "a column cannot be moved" if own == "others" else f"a {kind.thing} is moved with its content"
-        raise ValueError(f"control={control!r} does not fit a {kind.name}: {why}; leave control out")
-    return "others" if control == "others" else "moved"
+    if control == "moved" and isinstance(kind, TableKind):
+        raise ValueError("control='moved' does not fit a table, whose columns cannot be moved; leave control out")
 
 
 def _checked_inputs(kind: Kind, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
