@@ -23,6 +23,7 @@ from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTabl
 from absence_plugins.methods.insertion import insertion_test
 from absence_plugins.methods.invert import label_units
 from absence_plugins.methods.patches import find_extreme_patches
+from absence_plugins.methods.texts import TextExplanation, explain_text
 from absence_plugins.relevance import relevance
 from absence_plugins.report import explain_unit
 from absence_plugins.zennit import AbsenceEpsilonGamma, AbsenceEpsilonPlusFlat, AbsenceGradient
@@ -110,6 +111,12 @@ def unit_report() -> Any:
     return explain_unit(network(), "0", 0, images(), progress=False, notes=[HOSTILE], **options)
 
 
+def text_explanation() -> TextExplanation:
+    """Of words one of which wants to be HTML."""
+    net = nn.Sequential(nn.Embedding(4, 2), nn.Flatten(1), nn.Linear(6, 2)).eval()
+    return explain_text(net, {0: "film", 1: "not", 2: "good", 3: HOSTILE}, [0, 3, 2], [[0, 1, 2], [1, 3, 0]], 1)
+
+
 # Every class with the surface of a result -> how to make one.
 RESULTS: dict[str, Callable[[], Any]] = {
     "AbsenceScores": lambda: absence_scores(
@@ -129,6 +136,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "PlantedTable": planted_table,
     "Relevance": lambda: relevance(network(), images()[:2], images()[2:3], 0),
     "Rendering": rendering,
+    "TextExplanation": text_explanation,
     "UnitLabel": lambda: labels()[0],
     "UnitLabels": labels,
     "UnitReport": unit_report,

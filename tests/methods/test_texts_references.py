@@ -175,8 +175,7 @@ def tokenizer(form: str) -> Any:
 
 def bert(vocabulary: int) -> Any:
     """Random weights."""
-    import transformers as hf
-
+    hf = pytest.importorskip("transformers", minversion="5.0")
     torch.manual_seed(0)
     config = hf.BertConfig(
         vocab_size=vocabulary,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,13 +14,13 @@ PAD, CLS, SEP, NOT, GOOD, FILM, BAD = range(7)
 WORDS = {PAD: "[PAD]", CLS: "[CLS]", SEP: "[SEP]", NOT: "not", GOOD: "good", FILM: "film", BAD: "bad"}
 KIND = TextKind(WORDS | {number: f"w{number}" for number in range(7, 30)}, (PAD, CLS, SEP))
 PLAIN = TextKind(KIND.words, (PAD,))
+HELD = ("llama", "modernbert", "mpnet")  # positions are angles or distances
 FAMILIES = ("bert", "distilbert", "roberta", "gpt2", "electra")
 
 
 def transformer(family: str, *, labels: int = 2, seed: int = 0, positions: int = 24, dropout: float = 0.1) -> Any:
     """A sequence classifier of a family, of random weights in float64."""
-    import transformers as hf
-
+    hf = pytest.importorskip("transformers", minversion="5.0")
     torch.manual_seed(seed)
     usual = {"vocab_size": 30, "num_labels": labels, "pad_token_id": PAD}
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -37,6 +38,16 @@ def transformer(family: str, *, labels: int = 2, seed: int = 0, positions: int =
             **usual, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=positions
         )
         net = hf.DistilBertForSequenceClassification(config)
+    elif family == "llama":
+        config = hf.LlamaConfig(**usual, **small, max_position_embeddings=positions)
+        net = hf.LlamaForSequenceClassification(config)
+    elif family == "modernbert":
+        ends = {"bos_token_id": CLS, "eos_token_id": SEP, "cls_token_id": CLS, "sep_token_id": SEP}
+        config = hf.ModernBertConfig(**usual, **small, **ends, max_position_embeddings=positions)
+        net = hf.ModernBertForSequenceClassification(config)
+    elif family == "mpnet":
+        config = hf.MPNetConfig(**usual, **small, max_position_embeddings=positions + 2)
+        net = hf.MPNetForSequenceClassification(config)
     else:
         config = hf.GPT2Config(
             **usual, n_embd=16, n_layer=2, n_head=2, n_positions=positions, bos_token_id=CLS, eos_token_id=SEP
@@ -104,3 +115,29 @@ class Masked(nn.Module):
         """Ids and mask [B, T] to [B, 2]."""
         weight = mask[..., None] * 1.0
         return self.head((self.scale * self.embedding(ids) * weight).sum(1) / weight.sum(1))
+
+
+class Older(nn.Module):
+    """One layer of attention as BERT in transformers 4 masks it: 0 and 1 as [B, T, T]; [B, T] is compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.words, self.places = nn.Embedding(30, 8), nn.Embedding(24, 8)
+        self.q, self.k, self.v, self.head = (nn.Linear(8, out) for out in (8, 8, 8, 2))
+        self.eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """Ids [B, T] to [B, 2]."""
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1])[None]
+        x = self.words(input_ids) + self.places(position_ids)
+        if attention_mask.dim() == 3:
+            mask = (1.0 - attention_mask.to(x.dtype)) * torch.finfo(x.dtype).min
+        elif attention_mask.dim() == 2:
+            mask = torch.zeros_like(attention_mask[:, None, :], dtype=x.dtype)
+            mask = mask.masked_fill(attention_mask[:, None, :] == 0, torch.finfo(x.dtype).min)
+        else:
+            raise ValueError("Wrong shape for input_ids or attention_mask")
+        scores = self.q(x) @ self.k(x).transpose(1, 2) / 8**0.5 + mask
+        return self.head((scores.softmax(-1) @ self.v(x))[:, 0].tanh())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 HIDDEN = -1e4  # added to the scores of attention: exp(-1e4) is 0 in every type, and its logarithm is exact enough
-Masking = Literal["none", "additive", "causal", "weights"]
+Masking = Literal["none", "additive", "causal", "square", "weights"]
 MASKS = ("attention_mask", "mask")
 
 
@@ -71,7 +71,8 @@ class Call:
 
     Attributes:
         masking: "additive" and "causal": as what is added to the scores of attention [1, 1, L, L] (causal: later tokens
-            are hidden, too); "weights": as 1 and 0 [1, L]; "none": not at all.
+            are hidden, too); "square": as 1 and 0 [1, L, L] (BERT in transformers 4); "weights": as 1 and 0 [1, L];
+            "none": not at all.
         offset: the number of the first position; None: the model counts itself.
     """
 
@@ -96,6 +97,8 @@ class AlignedModel(nn.Module):
         if self.call_as.masking == "weights":
             return visible
         length = visible.shape[1]
+        if self.call_as.masking == "square":
+            return visible[:, None, :].expand(-1, length, -1)
         later = torch.full((length, length), HIDDEN, dtype=visible.dtype, device=visible.device).triu(1)
         hidden = ((visible - 1) * -HIDDEN)[:, None, None, :].expand(-1, 1, length, -1)
         return hidden + later if self.call_as.masking == "causal" else hidden
@@ -106,11 +109,25 @@ def list_calls(model: Callable[..., Any], interface: Interface, *, padding: int 
     offsets: list[int | None] = [None]
     if interface.positions:
         own = getattr(getattr(model, "config", None), "pad_token_id", padding)
-        offsets = [0, *((own + 1,) if isinstance(own, int) else ()), None]
+        behind = _padded_positions(model)
+        known = [0 if behind is None else behind + 1, 0, *([own + 1] if isinstance(own, int) else [])]
+        offsets = [*dict.fromkeys(known), None]
     if interface.mask is None:
         return [Call("none", offset) for offset in offsets]
-    forms: list[Masking] = ["weights"] if interface.ids is None else ["additive", "causal", "weights"]
+    forms: list[Masking] = ["weights"] if interface.ids is None else ["additive", "causal", "square", "weights"]
     return [Call(form, offset) for form in forms for offset in offsets]
+
+
+def _padded_positions(model: Any) -> int | None:
+    """The place of padding in an embedding of positions, behind which they begin (RoBERTa); None: there is none."""
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if (
+            isinstance(module, nn.Embedding)
+            and "position" in name.rpartition(".")[2]
+            and module.padding_idx is not None
+        ):
+            return module.padding_idx
+    return None
 
 
 def place_of(model: Any, ids: Tensor) -> tuple[torch.device, torch.dtype]:

@@ -1,16 +1,22 @@
 """A text against one reference of another length: exact relevance in one graph, and which token gets it.
 
-Two ways. *Gaps*: both texts are written in one length, in which every token that only one of them has stands in both,
-but is hidden from the attention of the other; every token keeps the position that it has in its own text. So both
-values are those of the texts alone, and the relevance of "hidden or not" belongs to that token. Of a model that takes
-no mask, padding stands there. *Places*: tokens are compared place by place, the shorter text is filled up behind its
-end, and what stands at one place is divided: R_t = m_t (e(x_t) - e) + m_t (e - e(r_t)), with e the embedding of padding. Each way is tried in forwards first, and
-taken only where both texts have their own values.
+The texts are written in one length in one of three ways; each is tried in forwards first.
+
+*Gaps*: every token that only one text has stands in both, but is hidden from the attention of the other; every token
+keeps the position that it has in its own text. So both values are those of the texts alone, and the relevance of
+"hidden or not" belongs to that token. Of a model that takes no mask, padding stands there.
+
+*Holes*: the same, but the tokens behind a hidden one keep their distance to those in front of it, as where positions
+are angles or distances, which have no exact relevance. u(x) - u(r) = (u(x) - u(x')) + (u(x') - u(r')) + (u(r') - u(r)),
+with ' for a text with holes: the middle is divided among the tokens, the rest is what closing the holes does: moved.
+
+*Places*: tokens are compared place by place, the shorter text is filled up behind its end, and what stands at one place
+is divided: R_t = m_t (e(x_t) - e) + m_t (e - e(r_t)), with e the embedding of padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,23 +25,17 @@ from torch import Tensor
 
 from absence_plugins.core.kinds import TextKind
 from absence_plugins.core.outputs import Output
+from absence_plugins.core.precision import is_coarse
 from absence_plugins.core.scores import run_scores
 from absence_plugins.core.token_space import embedding_matrix
 from absence_plugins.methods.texts.align import align_tokens
 from absence_plugins.methods.texts.calls import AlignedModel, Call, Inputs, Interface, list_calls, place_of
+from absence_plugins.methods.texts.lengths import Text, Way, list_ways, replace_hidden
 from absence_plugins.methods.texts.result import Pair
 from absence_plugins.relevance import RelevanceError, relevance
 
-SAME = 1e3  # of two values of the output: rounding steps of the larger one, or of 1
+SAME, COARSE_SAME = 1e3, 16  # of two values of the output: rounding steps of the larger one, or of 1
 REFUSED = (RuntimeError, ValueError, TypeError, IndexError, KeyError)  # of a model that does not take such inputs
-
-
-@dataclass(frozen=True)
-class Text:
-    """Token ids [T] on the model's device, and token types [T] or None."""
-
-    ids: Tensor
-    types: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ class Values:
 
     def of(self, text: Text) -> Tensor:
         """u [1]; tokens that the model does not have, or too many, raise what it raises."""
-        alone = AlignedModel(self.model, self.interface, Call("none", None)).eval()
-        return self._value(alone, (text.ids[None], None, None, None if text.types is None else text.types[None]))
+        return self.aligned(text.alone(), Call("none", None))
 
     def aligned(self, inputs: Inputs, call: Call) -> Tensor:
         """u [1] of a text in the common length."""
@@ -93,115 +92,57 @@ def compare_texts(values: Values, x: Text, r: Text, kind: TextKind, padding: int
     pairs = align_tokens(x.ids.tolist(), r.ids.tolist(), kind.special)
     if all(i == j for i, j in pairs):
         return _compare_in_place(values, x, r, pairs)
-    own, other = values.of(x), values.of(r)
-    failed: RelevanceError | None = None
-    for chosen, first, second, call, way in _list_ways(values, x, r, pairs, kind, padding):
-        if not (_keeps(values, first, call, own) and _keeps(values, second, call, other)):
+    own, other, failed = values.of(x), values.of(r), None
+    interface, dtype = values.interface, place_of(values.model, x.ids)[1]
+    calls = list_calls(values.model, interface, padding=padding)
+    for way in list_ways(x, r, kind, calls, dtype, padding=padding, is_masked=interface.mask is not None):
+        moved = _measure_moved(values, way, x, r, own, other)
+        if moved is None:
             continue
         try:
-            found = _relevance_of(values, first, second, call)
+            found = _relevance_of(values, way.first, way.second, way.call)
         except RelevanceError as error:
             failed = failed or error
             continue
-        if way == "places":
-            parts = _divide_places(values.model, x, r, chosen, found, padding)
+        if way.name == "places":
+            filling = padding if interface.mask is None else None
+            parts = _divide_places(values.model, x, r, way.pairs, found, filling)
         else:
             parts = found.words + found.hidden
-        return Divided(tuple(chosen), parts, float(found.positions.sum()), float(other), way)
+        return Divided(tuple(way.pairs), parts, moved + float(found.positions.sum()), float(other), way.name)
     if failed is not None:
         raise RelevanceError(f"{failed} (or pass a reference with as many tokens, so that nothing has to be hidden)")
     raise ValueError(
         f"the text has {len(x.ids)} tokens and the reference {len(r.ids)}, and the model gives them other values in one "
         "length, whether tokens are hidden by an attention mask or the shorter one is filled up with padding; pass a "
-        "reference with as many tokens, or a model that takes attention_mask= and position_ids="
+        "reference with as many tokens, or a model that takes attention_mask="
     )
 
 
 def _compare_in_place(values: Values, x: Text, r: Text, pairs: list[Pair]) -> Divided:
-    call = Call("none", None)
-    length = len(x.ids)
-    ones = torch.ones(1, length, device=x.ids.device)
-    positions = torch.arange(length, device=x.ids.device)[None]
-    first, second = (
-        Inputs(text.ids[None], ones, positions, None if text.types is None else text.types[None]) for text in (x, r)
-    )
+    call, first, second = Call("none", None), x.alone(), r.alone()
     found = _relevance_of(values, first, second, call)
     return Divided(tuple(pairs), found.words, 0.0, float(values.aligned(second, call)), "places")
 
 
-def _list_ways(
-    values: Values, x: Text, r: Text, pairs: list[Pair], kind: TextKind, padding: int | None
-) -> Iterator[tuple[list[Pair], Inputs, Inputs, Call, str]]:
-    calls = list_calls(values.model, values.interface, padding=padding)
-    dtype = place_of(values.model, x.ids)[1]
-    is_maskless = values.interface.mask is None
-    filling = padding if is_maskless else None
-    if not is_maskless or filling is not None:
-        for chosen in _list_alignments(x, r, pairs, kind):
-            first, second = _with_gaps(x, r, chosen, dtype, filling)
-            yield from ((chosen, first, second, call, "gaps") for call in calls)
-    if is_maskless and filling is None and len(x.ids) != len(r.ids):
-        return
-    first, second = _filled_up(x, r, dtype, filling)
-    yield from ((pairs, first, second, call, "places") for call in calls)
-
-
-def _list_alignments(x: Text, r: Text, pairs: list[Pair], kind: TextKind) -> list[list[Pair]]:
-    """The alignment, and those in which the first or last tokens, which some models read, pair with each other."""
-    found, a, b = [pairs], x.ids.tolist(), r.ids.tolist()
-    if min(len(a), len(b)) < 2:
-        return found
-    for head, tail in ((0, 1), (1, 0), (1, 1)):
-        inner = align_tokens(a[head : len(a) - tail], b[head : len(b) - tail], kind.special)
-        moved = [(None if i is None else i + head, None if j is None else j + head) for i, j in inner]
-        made: list[Pair] = [(0, 0)] * head + moved + [(len(a) - 1, len(b) - 1)] * tail
-        found += [made] if made not in found else []
-    return found
-
-
-def _with_gaps(x: Text, r: Text, pairs: list[Pair], dtype: torch.dtype, padding: int | None) -> tuple[Inputs, Inputs]:
-    """Both in one length: a token that only one has stands in both, with its position, and is hidden in the other; or
-    padding stands for it there.
-    """
-    sides = []
-    for side in (0, 1):
-        ids, visible, positions, types = [], [], [], []
-        for pair in pairs:
-            text, place = ((x, r)[side], pair[side]) if pair[side] is not None else ((r, x)[side], pair[1 - side])
-            assert place is not None
-            is_own = pair[side] is not None
-            ids.append(text.ids[place] if is_own or padding is None else text.ids.new_tensor(padding))
-            types.append(None if text.types is None else text.types[place])
-            visible.append(float(is_own))
-            positions.append(place)
-        device = x.ids.device
-        sides.append(
-            Inputs(
-                torch.stack(ids)[None],
-                torch.tensor([visible], dtype=dtype, device=device),
-                torch.tensor([positions], device=device),
-                None if any(one is None for one in types) else torch.stack(types)[None],  # type: ignore[arg-type]
-            )
-        )
-    return sides[0], sides[1]
-
-
-def _filled_up(x: Text, r: Text, dtype: torch.dtype, padding: int | None) -> tuple[Inputs, Inputs]:
-    """Both in one length: the shorter one is filled up with padding, or (None) with the hidden end of the longer."""
-    length = max(len(x.ids), len(r.ids))
-    sides = []
-    for text, other in ((x, r), (r, x)):
-        missing = length - len(text.ids)
-        end = other.ids[length - missing :]
-        end = end if padding is None else torch.full_like(end, padding)
-        visible = torch.ones(1, length, dtype=dtype, device=x.ids.device)
-        visible[:, length - missing :] = 0
-        types = None
-        if text.types is not None and other.types is not None:
-            types = torch.cat([text.types, other.types[length - missing :]])[None]
-        positions = torch.arange(length, device=x.ids.device)[None]
-        sides.append(Inputs(torch.cat([text.ids, end])[None], visible, positions, types))
-    return sides[0], sides[1]
+def _measure_moved(values: Values, way: Way, x: Text, r: Text, own: Tensor, other: Tensor) -> float | None:
+    """What closing the holes does to u(x) - u(r), 0 without holes; None: the model does not take the texts so."""
+    call = way.call
+    if way.name != "holes":
+        return 0.0 if _keeps(values, way.first, call, own) and _keeps(values, way.second, call, other) else None
+    moved = 0.0
+    for inputs, text, value, sign in ((way.first, x, own, 1), (way.second, r, other, -1)):
+        if not _keeps(values, text.alone(inputs.visible.dtype), call, value):
+            return None
+        try:
+            with_holes = values.aligned(inputs, call)
+        except REFUSED:
+            return None
+        swapped = replace_hidden(inputs, torch.cat([x.ids, r.ids]))
+        if not _keeps(values, swapped, call, with_holes):  # what is hidden must not be seen
+            return None
+        moved += sign * float(value - with_holes)
+    return moved
 
 
 def _keeps(values: Values, inputs: Inputs, call: Call, value: Tensor) -> bool:
@@ -210,7 +151,7 @@ def _keeps(values: Values, inputs: Inputs, call: Call, value: Tensor) -> bool:
         found = values.aligned(inputs, call)
     except REFUSED:
         return False
-    step = torch.finfo(found.dtype).eps * SAME
+    step = torch.finfo(found.dtype).eps * (COARSE_SAME if is_coarse(found.dtype) else SAME)
     return bool(torch.isfinite(found).all()) and float((found - value).abs()) <= step * max(1.0, float(value.abs()))
 
 
@@ -219,17 +160,21 @@ def _relevance_of(values: Values, first: Inputs, second: Inputs, call: Call) -> 
     model = AlignedModel(values.model, values.interface, call)
     result = relevance(model, *_differing(first.of(call), second.of(call)), values.output)
     words, hidden, positions, types = result.attribution
+    multiplier = result.multipliers[0]
     if words is None:
         raise RelevanceError(
             "the model looks its ids up in no embedding, so no token has relevance; pass a model with nn.Embedding"
         )
-    none = words.new_zeros(words.shape[1])
-    summed = [none if part is None else part[0].reshape(len(none), -1).sum(1) for part in (words, types)]
+    length = first.ids.shape[1]
+    if words.shape[:2] == (length, 1):  # models that put the batch second
+        words, multiplier = words.transpose(0, 1), multiplier.transpose(1, 2)
+    none = words.new_zeros(length)
+    summed = [none if part is None else part.reshape(length, -1).sum(1) for part in (words, types)]
     return _Found(
         summed[0] + summed[1],
         none if hidden is None else hidden[0],
-        none if positions is None else positions[0].sum(-1),
-        result.multipliers[0][0, 0],
+        none if positions is None else positions.reshape(length, -1).sum(1),
+        multiplier[0, 0],
         words[0],
     )
 

@@ -17,7 +17,8 @@ from absence_plugins.core.scores import run_scores
 from absence_plugins.core.training import describe_training, find_training
 from absence_plugins.core.wording import Names
 from absence_plugins.methods.texts.calls import AlignedModel, Call, Interface, longest_text, place_of
-from absence_plugins.methods.texts.compare import Divided, Text, Values, compare_texts
+from absence_plugins.methods.texts.compare import Divided, Values, compare_texts
+from absence_plugins.methods.texts.lengths import Text
 from absence_plugins.methods.texts.result import TextComparison, TextExplanation
 from absence_plugins.methods.texts.words import Encoder, check_length, read_tokenizer
 
@@ -67,7 +68,7 @@ def explain_text(
     >>> explain_text(net, {"very": 0, "not": 1, "good": 2}, "very good", "not good").words()
     ["the text has 'very' where the reference has 'not': raises the output by 5"]
     """
-    check_evaluating(model)
+    check_model(model)
     encoder = read_tokenizer(tokenizer, kind)
     references = list_texts(reference_text)
     x = read_text(model, encoder, text, "the text")
@@ -94,11 +95,18 @@ def explain_text(
     )
 
 
-def check_evaluating(model: Any) -> None:
-    """Raise ValueError for a model in training mode that draws at random or mixes the samples of a batch."""
+def check_model(model: Any) -> None:
+    """Raise ValueError for a model in training mode that draws at random or mixes the samples of a batch, and for one of
+    encoder and decoder, which reads every token at two places.
+    """
     active = find_training(model)
     if active:
         raise ValueError(describe_training(*active, "a text has no relevance of its own"))
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise ValueError(
+            f"{type(model).__name__} gives the text to an encoder and, shifted by one place, to a decoder, so no place "
+            "belongs to one token; pass a classifier without decoder"
+        )
 
 
 def list_texts(texts: Any) -> list[Any]:

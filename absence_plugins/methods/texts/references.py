@@ -16,7 +16,7 @@ from absence_plugins.core.suitability import warn_unsuitable
 from absence_plugins.core.token_space import TokenSpace
 from absence_plugins.core.wording import Names
 from absence_plugins.methods.texts.explain import (
-    check_evaluating,
+    check_model,
     choose_output,
     explain_text,
     is_single,
@@ -137,7 +137,7 @@ def explain_nearest(
     Raises:
         ValueError: as :func:`explain_text`; fewer than k different texts of the contrast class.
     """
-    check_evaluating(model)
+    check_model(model)
     encoder = read_tokenizer(tokenizer, kind)
     texts = list(texts)
     if len(labels) != len(texts):

@@ -23,7 +23,7 @@ ROWS = 30  # pairs that a table shows
 SAID = 3  # of them that a repr says in words
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextComparison:
     """A text against one reference text, token by token. T tokens, T' of the reference, P pairs.
 
@@ -36,10 +36,10 @@ class TextComparison:
         pairs: which token of the text stands for which of the reference, in order; None: there is none.
         relevance: R of every pair [P]; 0 for a pair that is the same in both at its own place, and for special tokens.
         special: the R of padding, class and separator tokens, which are no evidence.
-        moved: the R of tokens that are the same in both, but have other positions: what an insertion moves.
+        moved: what other positions do of tokens that both texts have: an insertion moves all behind it.
         output: u(r).
-        way: "gaps": every token that only one text has was hidden from the attention of the other; "places": tokens
-            were compared place by place, and R divided between the two that stand at one place.
+        way: "gaps": every token that only one text has was hidden from the attention of the other; "holes": the same
+            where positions have no relevance, and ``moved`` is measured in forwards; "places": tokens were compared place by place, and R divided between the two that stand at one place.
     """
 
     text: str
@@ -69,6 +69,9 @@ class TextComparison:
     def total(self) -> float:
         """The sum of everything: u(x) - u(r), to rounding."""
         return float(self.relevance.double().sum()) + self.special + self.moved
+
+    def __repr__(self) -> str:
+        return f"TextComparison({make_printable(self.text, keep='')!r}, u(r)={self.output:.4g}, {self.way})"
 
     def present(self, length: int) -> Tensor:
         """R of every token of the text [length]."""
