@@ -522,7 +522,7 @@ def test_an_explained_text_shows_what_it_lacks() -> None:
     with pytest.raises(ValueError, match="reference=2"):
         found.figure(reference=2)
     row = KindRow.of_text(found, reference=1)
-    assert row.sentences[0].startswith("the text has 'good' where the reference has 'bad'")
+    assert row.sentences[0].startswith("The text has 'good' where the reference has 'bad'")
     assert pixels(row.draw())
 
 

@@ -165,6 +165,9 @@ def test_tokens_have_the_color_of_their_sign_and_missing_ones_a_frame() -> None:
     kinds = [(attributes["class"] or "").split()[1:] for attributes, _ in tokens]
     assert kinds == [[], ["shared"], [], ["missing"], [], ["shared"], ["special"], ["missing"]]
     assert tokens[2][0]["title"] == "R = −2"
+    row = KindRow("t", TEXT, torch.tensor([0.1, -0.05]), torch.tensor([1, 3]))
+    bar = Reader(kind_page_html([row], title="t", lead="")).of("span", "numbers")[0][1]
+    assert bar == "−0.10+0.1"  # its ends are the strongest token's, in the map's own precision
 
 
 def test_512_tokens_stand_on_a_page_and_padding_is_counted() -> None:

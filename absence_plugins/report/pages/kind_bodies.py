@@ -129,7 +129,7 @@ def _tokens(text: ReadText, words: tuple[str, str]) -> dict[str, Any]:
         "tokens": tuple(shown),
         "direction": "rtl" if is_right_to_left([one.word for one in text.tokens]) else "ltr",
         "has_reference": bool(text.reference),
-        "bar": _bar(torch.tensor([text.values or [0.0]]), limit, words, soft=True),
+        "bar": _bar(torch.tensor([text.values or [0.0]], dtype=torch.float64), limit, words, soft=True),
         "notes": (*notes, f"All of R sums to {say_number(text.total)}."),
     }  # fmt: skip
 

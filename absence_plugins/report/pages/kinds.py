@@ -138,7 +138,7 @@ class KindRow:
         other = explanation.comparisons[reference]
         chosen: dict[str, Any] = {
             "heading": f"“{cut(explanation.text, 80)}”",
-            "sentences": tuple(explanation.words(most, reference=reference)),
+            "sentences": tuple(f"{one[:1].upper()}{one[1:]}." for one in explanation.words(most, reference=reference)),
             "facts": (("Explained", said), ("u(x)", f"{explanation.output:.4g}"), ("u(r)", f"{other.output:.4g}")),
             "positive": f"raises {said}",
             "negative": f"holds {said} down",
