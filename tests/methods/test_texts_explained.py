@@ -172,6 +172,14 @@ def test_a_mask_as_weights() -> None:
     assert found.missing.nonzero().flatten().tolist() == [1, 4]
 
 
+def test_a_compiled_model_is_read_as_it_was_written() -> None:
+    model = transformer("bert")
+    compiled = torch.compile(model)
+    one, other = (explain_text(each, KIND, X, CASES["inserted"], 1) for each in (compiled, model))
+    assert one.comparisons[0].way == "gaps"
+    assert torch.equal(one.missing, other.missing)
+
+
 def test_a_mask_as_older_models_take_it() -> None:
     model = Older()
     found = explain_text(model, KIND, X, CASES["both"], "margin")

@@ -279,7 +279,7 @@ def test_the_planted_negation_is_found_where_a_standard_map_shows_nothing() -> N
 
 @pytest.mark.slow
 def test_a_trained_transformer_lacks_the_word_that_its_class_has_not() -> None:
-    """Class 0 has "not" somewhere, all else is random, texts of any length: the nearest of them shows what is missing."""
+    """Class 0 has "not" somewhere, all else is random, of any length: the nearest of them shows what is missing."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(negated: bool) -> list[int]:

@@ -78,7 +78,7 @@ class Bag(nn.Module):
 
 
 class Flip(nn.Module):
-    """A convolution over two tokens: "good" gives +1, "not" directly in front of it makes it -1; nothing else counts."""
+    """A convolution over two tokens: "good" gives +1, with "not" directly in front -1; nothing else counts."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.reading import plain_model
+
 HIDDEN = -1e4  # added to the scores of attention: exp(-1e4) is 0 in every type, and its logarithm is exact enough
 Masking = Literal["none", "additive", "causal", "square", "weights"]
 MASKS = ("attention_mask", "mask")
@@ -33,7 +35,7 @@ class Interface:
     def of(cls, model: Callable[..., Any]) -> Interface:
         """From the signature of a model's forward."""
         try:
-            names = set(inspect.signature(getattr(model, "forward", model)).parameters)
+            names = set(inspect.signature(getattr(plain_model(model), "forward", model)).parameters)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             names = set()
 

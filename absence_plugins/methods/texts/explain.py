@@ -39,8 +39,8 @@ def explain_text(
 
     R_t = m_t (e(x_t) - e(r_t)) at the embedding (:func:`~absence_plugins.relevance.relevance`) where one token replaces
     another. A token that only one text has is in both, hidden from the attention of the text that has it not, and its R
-    is that of being hidden; every token keeps the position of its own text, so that u is that of the two texts alone.
-    Models without attention masks are compared place by place (docs/how-to/text.md).
+    is that of being hidden. u is that of the two texts alone, each with its own positions; what an insertion does by
+    moving the tokens behind it is a number of its own. Other models: docs/how-to/text.md.
 
     Args:
         model: a sequence classifier of Hugging Face, or any module or function of token ids [B, T], in evaluation mode.
@@ -58,8 +58,8 @@ def explain_text(
         text has, by being there; of one that it lacks, by being missing.
 
     Raises:
-        ValueError: the model is in training mode; no tokens, or more than the model takes; the model gives texts another
-            value in one length.
+        ValueError: the model is in training mode, or has a decoder; no tokens, or more than the model takes; the model
+            gives texts another value in one length.
         RelevanceError: the model holds an operation without an exact relevance of differences.
 
     >>> from torch import nn
@@ -96,8 +96,8 @@ def explain_text(
 
 
 def check_model(model: Any) -> None:
-    """Raise ValueError for a model in training mode that draws at random or mixes the samples of a batch, and for one of
-    encoder and decoder, which reads every token at two places.
+    """Raise ValueError for a model in training mode that draws at random or mixes the samples of a batch, and for one
+    of encoder and decoder, which reads every token at two places.
     """
     active = find_training(model)
     if active:

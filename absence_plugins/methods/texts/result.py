@@ -39,7 +39,8 @@ class TextComparison:
         moved: what other positions do of tokens that both texts have: an insertion moves all behind it.
         output: u(r).
         way: "gaps": every token that only one text has was hidden from the attention of the other; "holes": the same
-            where positions have no relevance, and ``moved`` is measured in forwards; "places": tokens were compared place by place, and R divided between the two that stand at one place.
+            where positions have no relevance, and ``moved`` is measured in forwards; "places": tokens were compared
+            place by place, and R divided between the two that stand at one place.
     """
 
     text: str
