@@ -194,7 +194,8 @@ def _read_concept(rows: Rows, name: str, minus: str) -> dict[str, list[float]]:
     values = sorted({cell for cell in cells if not is_missing(cell)})
     if len(values) > MOST_VALUES:
         raise ValueError(
-            f"{spell_name(rows.path)}: the column {spell_name(name)!r} has {len(values)} different texts, too many for concepts; leave "
+            f"{spell_name(rows.path)}: the column {spell_name(name)!r} has {len(values)} different texts, too many "
+            "for concepts; leave "
             "it out (keys of the rows must stand in the first column of both files)"
         )
     nan = float("nan")
@@ -216,7 +217,8 @@ def _align(values: Matrix, concepts: Matrix) -> tuple[list[int], str]:
         return [places[key] for key in values.keys], "matched by the first column"
     if count != other:
         raise ValueError(
-            f"{values.source} has {count} rows and {concepts.source} {other}; they must be the same samples in the same order, or "
+            f"{values.source} has {count} rows and {concepts.source} {other}; they must be the same samples in the "
+            "same order, or "
             "have their names in a first column"
         )
     return list(range(count)), "in the order of the rows"

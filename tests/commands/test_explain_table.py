@@ -60,6 +60,15 @@ def columns():
 def odd():
     return Color(), object()
 
+class Stopped(Color):  # Ctrl-C while the second row is explained
+    def forward(self, x):
+        if float(x[0, 0]) == 51:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+def stopped():
+    return Stopped(), [Column("age"), Column("color", ("blue", "red"))]
+
 def text():
     return "no model"
 """
@@ -431,3 +440,24 @@ def test_labels_are_matched_by_name_number_or_agreement() -> None:
         match_labels(["b", "a"], [0, 1], [], 2)
     with pytest.raises(ValueError, match="are 3, and the model has 2 classes"):
         match_labels(["b", "a", "c"], [0, 1, 1], [], 2)
+
+
+def test_a_stopped_command_leaves_the_page_of_what_is_done(folder: Path) -> None:
+    Path("rows2.csv").write_text("age,color\n50,blue\n51,blue\n52,blue\n")
+    Path("refs.csv").write_text(REFERENCES)
+    words = ["rows2.csv", "--table", "--model", "cancer_models:stopped", "--references", "refs.csv", "--out", "page"]
+    code, output = run(*words)
+    assert code == 130
+    assert "1 of 3 rows are done and on the page" in output
+    said = html.unescape(Path("page/index.html").read_text(encoding="utf-8"))
+    assert "Row 0: class 1" in said
+    assert "The command was stopped in front of the others." in said
+
+
+def test_the_same_command_writes_the_same_page(folder: Path) -> None:
+    Path("refs.csv").write_text(REFERENCES)
+    Path("rows2.csv").write_text("age,color\n50,blue\n")
+    words = ["rows2.csv", "--table", "--model", "cancer_models:columns", "--references", "refs.csv", "--out"]
+    assert run(*words, "a")[0] == run(*words, "b")[0] == 0
+    one, other = (Path(name, "index.html").read_text(encoding="utf-8").replace(f"--out {name}", "") for name in "ab")
+    assert one == other

@@ -148,8 +148,10 @@ def check_width(loaded: KindModel, row: Tensor, made: RowInputs) -> None:
             else ""
         )
         why = str(error).strip().splitlines()[0]
+        listed = list_names([spell_name(column.name) for column in columns], SHOWN)
         raise ValueError(
-            f"the model cannot take rows of {row.shape[1]} entries, from {len(columns)} columns ({list_names([spell_name(c.name) for c in columns], SHOWN)})"
+            f"the model cannot take rows of {row.shape[1]} entries, from {len(columns)} columns "
+            f"({listed})"
             f"{of}{takes}: {why}. A column that is no input must not be in the file (--label names that of the class); "
             "a factory may return (model, columns)"
         ) from None
@@ -166,7 +168,8 @@ def _make_pool(compared: Rows, outputs: Tensor, loaded: KindModel, options: Kind
     agree = float((pool.labels == pool.predicted)[pool.is_named].double().mean()) if bool(pool.is_named.any()) else 1.0
     if agree < FEW:
         said = (
-            f"the model gives only {agree:.0%} of the references their label; were its inputs scaled? A factory may return "
+            f"the model gives only {agree:.0%} of the references their label; were its inputs scaled? A factory may "
+            "return "
             "(model, scaler), see docs/how-to/rows-texts-signals.md"
         )
         warnings.warn(said, AbsenceWarning, stacklevel=3)

@@ -110,7 +110,8 @@ def _check_alike(arrays: Arrays, compared: Arrays, options: KindOptions) -> None
         raise ValueError(f"the {options.kind}s have the shape {own} and the references {other}; cut or pad them alike")
     if arrays.rate is not None and compared.rate is not None and arrays.rate != compared.rate:
         raise ValueError(
-            f"the sounds have {arrays.rate:g} samples per second and the references {compared.rate:g}; resample them alike"
+            f"the sounds have {arrays.rate:g} samples per second and the references {compared.rate:g}; resample them "
+            "alike"
         )
     if options.rate is not None and arrays.rate not in (None, options.rate):
         raise ValueError(f"--rate {options.rate:g}: the files say {arrays.rate:g} samples per second; leave --rate out")
@@ -125,10 +126,12 @@ def check_shape(loaded: KindModel, x: Tensor, noun: str) -> None:
             raise
         why = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"the model cannot take {noun}s of shape {list(x.shape[1:])}: {why}. --channels says how many channels one has"
+            f"the model cannot take {noun}s of shape {list(x.shape[1:])}: {why}. --channels says how many channels "
+            "one has"
         ) from None
     if len(found) != 2:
         raise ValueError(
-            f"the model returned {len(found)} rows of outputs for 2 {noun}s of shape {list(x.shape[1:])}; it takes another "
+            f"the model returned {len(found)} rows of outputs for 2 {noun}s of shape {list(x.shape[1:])}; it takes "
+            "another "
             "shape: --channels says how many channels one has"
         )

@@ -25,7 +25,7 @@ def explain_texts(options: KindOptions) -> ExplainedSamples:
     """Explain texts.
 
     Raises:
-        ValueError: a file without texts, no tokenizer, texts that are too long for the model, classes that do not exist.
+        ValueError: a file without texts, no tokenizer, texts that are too long, classes that do not exist.
         ImportError: transformers is missing.
     """
     is_own = options.references is None
@@ -93,7 +93,10 @@ def take_readable(loaded: KindModel, encoder: Encoder, texts: Texts) -> Texts:
     if not reasons:
         return texts
     many = len(reasons) > 1
-    said = f"{len(reasons)} text{'s were' if many else ' was'} left out as {'references' if many else 'a reference'}: {reasons[0]}"
+    said = (
+        f"{len(reasons)} text{'s were' if many else ' was'} left out as {'references' if many else 'a reference'}: "
+        f"{reasons[0]}"
+    )
     return texts.take(kept, said)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -12,8 +11,10 @@ from absence_plugins.commands.kinds.asked import Question
 from absence_plugins.commands.kinds.models import KindModel
 from absence_plugins.core.kinds import Kind, TextKind
 from absence_plugins.methods.regions import ThingTests
+from absence_plugins.report.plots.text import ReadText
 
 MISSING, PRESENT = "missing", "present"  # what a test is about
+ENTRIES = {"signal": "time step", "volume": "voxel"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Finding:
         tests: by "missing" and "present".
         described: sentences on the strongest things.
         notes: what was left out, and what was warned of.
-        options: for the figure.
+        text: of a text its tokens, for the page.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Finding:
     tests: dict[str, ThingTests]
     described: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
+    text: ReadText | None = None
 
     def with_words(self, described: Sequence[str]) -> Finding:
         """The same with sentences on its strongest things."""
@@ -90,39 +91,39 @@ class Finding:
             return f"raises {self.explained}", f"holds {self.explained} down"
         return self.question.choice.legend(0, self.names or None)
 
-    def paragraphs(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """What is said of the sample, the most important first."""
-        difference = self.question.value - self.reference_value
-        target = (
-            f" The output of {self.explained}"
-            if self.question.is_held_down or self.question.own != self.question.predicted
-            else " Its output"
-        )
+        question, value = self.question, self.question.value
+        other = question.is_held_down or question.own != question.predicted
+        whose = f"The output of {self.explained}" if other else "Its output"
         first = (
-            f"The model predicts {self.loaded.name(self.question.predicted)}.{target} is {self.question.value:.4g}; on "
-            f"{self.compared} it is {self.reference_value:.4g}. The difference of {difference:+.4g} is divided exactly among the "
-            f"{self.kind.thing}s."
+            f"The model predicts {self.loaded.name(question.predicted)}. {whose} is {value:.4g}; on {self.compared} "
+            "it is "
+            f"{self.reference_value:.4g}. The difference of {value - self.reference_value:+.4g} is divided exactly "
+            "among "
+            f"the {self.kind.thing if self.kind.thing in ('column', 'token') else ENTRIES[self.kind.name]}s."
         )
-        said = [first]
-        if self.described:
-            said.append(" ".join(self.described))
-        said += [
-            f"{'What is missing' if part == MISSING else 'What is there'}: {say_test(tests)}"
-            for part, tests in self.tests.items()
-        ]
-        if self.notes:
-            said.append(" ".join(f"Note: {note}" for note in self.notes))
-        return said
+        notes = [f"Note: {note}" for note in self.notes]
+        return [first, *([" ".join(self.described)] if self.described else []), *([" ".join(notes)] if notes else [])]
+
+    def verdicts(self) -> list[str]:
+        """What the tests found."""
+        words = {MISSING: "What is missing", PRESENT: "What is there"}
+        return [f"{words[part]}: {say_test(tests)}" for part, tests in self.tests.items()]
 
     def facts(self) -> list[tuple[str, str]]:
         """The numbers, the output first."""
-        found = [
-            ("output", f"{self.question.value:.4g}"),
-            ("references", f"{self.reference_value:.4g}"),
-            ("nearest", self.nearest),
+        words = {MISSING: "What is missing", PRESENT: "What is there"}
+        return [
+            ("Output", f"{self.question.value:.4g}"),
+            ("References", f"{self.reference_value:.4g}"),
+            ("Nearest", self.nearest),
+            *(
+                (words[part], f"{say_state(tests)}, p {tests.p:.2g}")
+                for part, tests in self.tests.items()
+                if tests.tests
+            ),
         ]
-        words = {MISSING: "missing", PRESENT: "there"}
-        return found + [(words[part], f"{_short(tests)}, p {tests.p:.2g}") for part, tests in self.tests.items()]
 
     def line(self) -> tuple[str, ...]:
         """For the table on the terminal."""
@@ -148,7 +149,15 @@ def say_test(tests: ThingTests) -> str:
     what = best.replaced if isinstance(tests.kind, TextKind) else best.name
     if best.replaced and not isinstance(tests.kind, TextKind):
         what = f"{best.name} ({best.replaced})"
-    return f"{what}. With the nearest reference's in place the output is {best.after:.4g} instead of {best.before:.4g}. {tests.verdict()}"
+    moved = f"the output is {best.after:.4g} instead of {best.before:.4g}"
+    return f"{what}. With the nearest reference's in place {moved}. {tests.verdict()}"
+
+
+def say_state(tests: ThingTests) -> str:
+    """As "borne out", "not borne out" or "undecided"."""
+    if tests.is_borne:
+        return "borne out"
+    return "undecided" if tests.verdict().startswith("Undecided") else "not borne out"
 
 
 def _short(tests: ThingTests | None) -> str:
@@ -156,7 +165,4 @@ def _short(tests: ThingTests | None) -> str:
         return "-"
     best = tests.tests[tests.best]
     name = best.replaced if isinstance(tests.kind, TextKind) else best.name
-    verdict = (
-        "borne out" if tests.is_borne else "undecided" if tests.verdict().startswith("Undecided") else "not borne out"
-    )
-    return f"{name} ({best.change:+.2f}, {verdict})"
+    return f"{name} ({best.change:+.2f}, {say_state(tests)})"

@@ -105,7 +105,8 @@ def _from_module(module: str, name: str, wanted: Wanted, kind: str) -> KindModel
             found = _with_part(found, part, kind, f"{module}:{name}")
     if kind == "text" and found.tokenizer is None:
         raise ValueError(
-            f"--text needs a tokenizer: {module}:{name} must return (model, tokenizer), the latter of transformers, or a "
+            f"--text needs a tokenizer: {module}:{name} must return (model, tokenizer), the latter of transformers, "
+            "or a "
             "vocabulary {word: id}"
         )
     return found
@@ -122,6 +123,7 @@ def _with_part(found: KindModel, part: Any, kind: str, said: str) -> KindModel:
         return replace(found, tokenizer=part)
     takes = {"table": "Columns, a fitted scaler and", "text": "a tokenizer and"}.get(kind, "only")
     raise ValueError(
-        f"{said} returns a {type(part).__name__} beside the model, which --{kind} cannot use; it takes {takes} the classes' "
+        f"{said} returns a {type(part).__name__} beside the model, which --{kind} cannot use; it takes {takes} the "
+        "classes' "
         "names"
     )

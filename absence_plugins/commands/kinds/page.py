@@ -7,23 +7,24 @@ from pathlib import Path
 
 from absence_plugins.commands.kinds.finding import Finding
 from absence_plugins.commands.provenance import provenance
-from absence_plugins.report import Page, Row, write_page
+from absence_plugins.report.pages.kinds import KindRow, write_kind_page
 
 HOW_TO_READ = (
     (
-        "Relevance",
-        "The explained output of the sample minus that of the reference, divided exactly among its parts. Positive (red) "
-        "raises the output compared with the references, negative (blue) holds it down.",
-    ),
-    (
         "What is missing",
-        "Parts in which the references have something that the sample lacks: a smaller number or another category, a token, "
-        "an event. They are replaced by what the nearest reference has there, and the output is read again.",
+        "Parts in which the references have something that the sample lacks: a smaller number or another category, a "
+        "token, an event. Those that raise the output most are replaced by what the nearest reference has there (of a "
+        "row three at once, else one by one), and the output is read again.",
     ),
     (
-        "Borne out",
-        "The output moves the claimed way, and further than when as many other parts are replaced (or the same content is put "
-        "elsewhere): a p of at most 0.05.",
+        "What is there",
+        "The same of parts that the sample has and the references lack, or have less of.",
+    ),
+    (
+        "Test",
+        "The network bears the map out if the output moves the claimed way, and further than in the control (p of at "
+        "most 0.05): as many other columns are replaced, other words stand in the place of the missing ones, the same "
+        "content is put at other times or places. Undecided: there are too few of these.",
     ),
 )
 
@@ -36,13 +37,33 @@ def write_findings(
     notes: Sequence[str],
     seed: int,
     command: str,
+    verdict: str = "",
 ) -> Path:
     """Write the page; returns its path."""
-    page = Page(
+    return write_kind_page(
+        [make_row(one) for one in findings],
+        out,
         title=title,
         lead="\n\n".join([*lead, *notes]),
-        rows=tuple(Row(one.heading, "\n\n".join(one.paragraphs()), (), tuple(one.facts())) for one in findings),
-        how_to_read=HOW_TO_READ,
+        notes=HOW_TO_READ,
+        verdict=verdict,
         provenance=provenance(seed=seed, command=command),
     )
-    return write_page(page, out)
+
+
+def make_row(found: Finding) -> KindRow:
+    """One sample of the page."""
+    positive, negative = found.legend
+    return KindRow(
+        found.heading,
+        found.kind,
+        found.signed,
+        found.x,
+        found.references,
+        sentences=tuple(found.sentences()),
+        verdict=" ".join(found.verdicts()),
+        facts=tuple(found.facts()),
+        positive=positive,
+        negative=negative,
+        text=found.text,
+    )

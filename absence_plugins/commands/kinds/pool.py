@@ -84,7 +84,8 @@ class Pool:
             of = f"of class {wanted} " if wanted is not None else ""
             reasons = f" ({' '.join(notes).rstrip('.')})" if notes else ""
             raise ValueError(
-                f"no reference {of}in {self.source} is left to compare {name} with{reasons}; add others to --references, or "
+                f"no reference {of}in {self.source} is left to compare {name} with{reasons}; add others to "
+                "--references, or "
                 "name a class by --contrast (any: references of every class)"
             )
         return left.nonzero().flatten(), wanted, tuple(notes)
@@ -140,8 +141,9 @@ def match_labels(
 ) -> tuple[dict[str, int], str]:
     """Which class of the model every label is, and a sentence's part on how that was told.
 
-    The first that applies: labels are names of the model's classes; all are numbers of outputs, from 0; the classes have no
-    names, there are as many labels as outputs, and the model agrees with their alphabetical order on most samples.
+    The first that applies: labels are names of the model's classes; all are numbers of outputs, from 0; the classes
+    have no names, there are as many labels as outputs, and the model agrees with their alphabetical order on most
+    samples.
 
     Raises:
         ValueError: none of these applies.
@@ -180,7 +182,8 @@ def match_labels(
     agree = sum(own == other for own, other in pairs)
     if 2 * agree <= len(pairs):
         raise ValueError(
-            f"the labels ({shown}) are no names of the model's classes, and it predicts them in alphabetical order for {agree} "
+            f"the labels ({shown}) are no names of the model's classes, and it predicts them in alphabetical order "
+            f"for {agree} "
             f"of {len(pairs)} only; {remedy}"
         )
     return order, f"labels are counted in alphabetical order, {shown}, as there are as many as outputs"

@@ -51,7 +51,10 @@ class Rows:
 
     def place(self, row: int, name: str) -> str:
         """Where a cell stands, for messages: "rows.csv, row 3 (line 5), column 'age'"."""
-        return f"{spell_name(self.path)}, row {self.numbers[row]} ({self.unit} {self.lines[row]}), column {spell_name(name)!r}"
+        return (
+            f"{spell_name(self.path)}, row {self.numbers[row]} ({self.unit} {self.lines[row]}), column "
+            f"{spell_name(name)!r}"
+        )
 
     def take(self, rows: Sequence[int]) -> Rows:
         """Some of the rows, by their places."""
@@ -80,7 +83,8 @@ def read_rows(path: Path) -> Rows:
     head, body = list(table.rows[0]), list(table.rows[1:])
     if not table.named and _is_data(head, body):
         raise ValueError(
-            f"{shown} has no header: its first line, {', '.join(map(spell_name, head[:SHOWN]))}, is a row of numbers; write "
+            f"{shown} has no header: its first line, {', '.join(map(spell_name, head[:SHOWN]))}, is a row of numbers; "
+            "write "
             "the columns' names in the first line"
         )
     if not body:
@@ -151,7 +155,8 @@ def is_numeric(files: Sequence[Rows], name: str) -> bool:
         rows, row, cell = next(one for one, number in zip(filled, numeric, strict=True) if number != few)
         other = "numbers" if few else "text"
         raise ValueError(
-            f"{rows.place(row, name)}: {spell_name(cell)!r} stands among {other}; correct the cell, or say --categories "
+            f"{rows.place(row, name)}: {spell_name(cell)!r} stands among {other}; correct the cell, or say "
+            "--categories "
             f"{spell_name(name)} if its values are categories"
         )
     return numeric[0]

@@ -77,7 +77,8 @@ def read_arrays(paths: Sequence[Path], kind: str, channels: int | None, model: n
     else:
         known = ".npy and .wav" if kind == "signal" else ".npy"
         raise ValueError(
-            f"{', '.join(sorted(one or 'no ending' for one in endings))}: --{kind} reads {known} files, and not both at once"
+            f"{', '.join(sorted(one or 'no ending' for one in endings))}: --{kind} reads {known} files, and not both "
+            "at once"
         )
     values, note = _place_channels(found, kind, channels, model, is_sound=rate is not None)
     if len(values) != len(names):
@@ -137,19 +138,20 @@ def _read_sounds(paths: Sequence[Path]) -> tuple[Tensor, float]:
                 warnings.simplefilter("ignore")  # chunks that are no sound
                 rate, values = wavfile.read(path)
         except (ValueError, EOFError, struct.error, IndexError) as error:
-            raise ValueError(
-                f"{spell_name(path)} is no WAV file that can be read: {str(error).splitlines()[0] if str(error) else 'it ends early'}"
-            ) from None
+            why = str(error).splitlines()[0] if str(error) else "it ends early"
+            raise ValueError(f"{spell_name(path)} is no WAV file that can be read: {why}") from None
         sounds.append((rate, _scale_sound(values)))
     first_rate, first = sounds[0]
     for path, (rate, values) in zip(paths, sounds, strict=True):
         if rate != first_rate:
             raise ValueError(
-                f"{spell_name(paths[0])} has {first_rate} samples per second and {spell_name(path)} {rate}; resample them to the model's rate"
+                f"{spell_name(paths[0])} has {first_rate} samples per second and {spell_name(path)} {rate}; resample "
+                "them to the model's rate"
             )
         if values.shape != first.shape:
             raise ValueError(
-                f"{spell_name(paths[0])} has {_say_shape(first)} and {spell_name(path)} {_say_shape(values)}; cut or pad them to "
+                f"{spell_name(paths[0])} has {_say_shape(first)} and {spell_name(path)} {_say_shape(values)}; cut or "
+                "pad them to "
                 "the length that the model takes"
             )
     return torch.stack([torch.from_numpy(values) for _, values in sounds]), float(first_rate)

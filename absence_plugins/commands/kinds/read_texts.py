@@ -94,7 +94,8 @@ def _read_table(path: Path, label: str | None) -> Texts:
     own = _find(others, TEXT_WORDS) or (others[0] if len(others) == 1 else None)
     if own is None:
         raise ValueError(
-            f"{shown} has the columns {', '.join(map(spell_name, rows.names))}, and none is called text; call the column of "
+            f"{shown} has the columns {', '.join(map(spell_name, rows.names))}, and none is called text; call the "
+            "column of "
             "the texts so"
         )
     cells = rows.column(own)

@@ -63,7 +63,8 @@ class RowInputs:
             name = str(self._fill(rows, row, column.name, None if is_missing(cell) else cell))
             if name not in places:
                 raise ValueError(
-                    f"{rows.place(row, column.name)}: {spell_name(name)!r} is no category that the model knows; there are: "
+                    f"{rows.place(row, column.name)}: {spell_name(name)!r} is no category that the model knows; there "
+                    "are: "
                     f"{describe_nearest(name, map(spell_name, column.categories))}"
                 )
             codes.append(places[name])
@@ -77,7 +78,8 @@ class RowInputs:
             return value
         if name not in self.fillings:
             raise ValueError(
-                f"{rows.place(row, name)}: the cell is empty; fill it, or say --missing median (a column's median, or its "
+                f"{rows.place(row, name)}: the cell is empty; fill it, or say --missing median (a column's median, or "
+                "its "
                 "most frequent category), or --missing drop (without such rows)"
             )
         return self.fillings[name]
@@ -96,7 +98,10 @@ def drop_gaps(rows: Rows, names: Sequence[str]) -> Rows:
     lost = len(rows) - len(kept)
     if not lost:
         return rows
-    said = f"{spell_name(rows.path)}: {lost} row{'s' * (lost > 1)} with empty cells {'were' if lost > 1 else 'was'} left out"
+    said = (
+        f"{spell_name(rows.path)}: {lost} row{'s' * (lost > 1)} with empty cells {'were' if lost > 1 else 'was'} left "
+        "out"
+    )
     return replace(rows.take(kept), notes=(*rows.notes, said))
 
 
@@ -143,7 +148,8 @@ def make_inputs(
         wrong = [name for name in categories if name not in names]
         if wrong:
             raise ValueError(
-                f"--categories {spell_name(wrong[0])!r}: there is no such column; there are: {describe_nearest(wrong[0], names)}"
+                f"--categories {spell_name(wrong[0])!r}: there is no such column; there are: "
+                f"{describe_nearest(wrong[0], names)}"
             )
         plain = [_plain_column(files, name, is_category=name in categories) for name in names]
         columns, notes = _scale(plain, preprocessing)
@@ -181,7 +187,8 @@ def _scale(columns: Sequence[Column], scaler: Any) -> tuple[tuple[Column, ...], 
         lacking = [name for name in named if name not in names or name in known]
         if lacking:
             raise ValueError(
-                f"the model's scaler was fitted on a column {spell_name(lacking[0])!r}, and the rows have no such column "
+                f"the model's scaler was fitted on a column {spell_name(lacking[0])!r}, and the rows have no such "
+                "column "
                 f"of numbers; they have: {describe_nearest(lacking[0], names)}"
             )
         names = [*named, *(name for name in names if name not in named)]

@@ -21,8 +21,10 @@ from absence_plugins.methods.regions import ThingTests
 from absence_plugins.methods.texts import TextExplanation, explain_text
 from absence_plugins.methods.texts.calls import Interface
 from absence_plugins.methods.texts.words import Encoder
+from absence_plugins.report.plots.explained_text import read_explained_text
 
 SAID = 3  # sentences
+FEW = 100  # words of the references, of which other words are drawn
 LONGEST = 60  # letters of a text in a heading
 
 
@@ -102,7 +104,7 @@ class TextSamples:
             tests=self._test(found, question),
             described=tuple(f"{said[0].upper()}{said[1:]}." for said in map(spell_name, found.words(SAID))),
             notes=notes,
-            options={"reference_signed": found.missing.detach().cpu(), "pairs": found.pairs},
+            text=read_explained_text(found),
         )
 
     def _test(self, found: TextExplanation, question: Question) -> dict[str, ThingTests]:
@@ -169,8 +171,10 @@ def find_points(loaded: KindModel, encoder: Encoder, texts: Sequence[str]) -> Te
 
 
 def find_words(encoder: Encoder, texts: Sequence[str]) -> Tensor:
-    """The ids of all words of texts, each once."""
+    """The ids of all words of texts, each once; where these are few, those of the whole vocabulary."""
     ids = sorted({number for text in texts for number in encoder.read(text)[0].tolist()})
+    if len(ids) < FEW:
+        ids = sorted(encoder.kind.words)
     found = torch.tensor(ids)
     return found[~encoder.kind.is_special(found)]
 

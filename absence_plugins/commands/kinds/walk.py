@@ -13,7 +13,7 @@ from typing import Protocol
 from tqdm.auto import tqdm
 
 from absence_plugins.commands.explain import FAILURES, REWRITE
-from absence_plugins.commands.kinds.finding import HEAD, Finding
+from absence_plugins.commands.kinds.finding import HEAD, MISSING, PRESENT, Finding
 from absence_plugins.commands.kinds.page import write_findings
 from absence_plugins.commands.rows import is_of_the_system
 from absence_plugins.core import AbsenceWarning
@@ -64,10 +64,7 @@ class ExplainedSamples:
     @property
     def borne(self) -> Mapping[str, int]:
         """Of how many samples the network bears out what is missing, and what is there."""
-        return {
-            part: sum(part in one.tests and one.tests[part].is_borne for one in self.findings)
-            for part in ("missing", "present")
-        }
+        return count_borne(self.findings)
 
     def summary(self) -> str:
         """A table, and a line."""
@@ -158,11 +155,22 @@ class _Walk:
         done, total = len(self.findings), len(self.samples)
         missing = total - done - len(self.failed)
         noun = self.samples.noun
-        lead = [
-            f"{done if done == total else f'{done} of {total}'} {noun}{'s' * (total != 1)}, compared with real references by exact relevance."
-        ]
+        count = f"{done if done == total else f'{done} of {total}'} {noun}{'s' * (total != 1)}"
+        lead = [f"{count}, compared with real references by exact relevance."]
         if missing:
             lead[0] += f" The command was stopped in front of the other{'s' * (missing > 1)}."
         if self.failed:
             lead.append(f"Not explained: {'; '.join(f'{name}: {why}' for name, why in self.failed).rstrip('.')}.")
-        return write_findings(self.findings, self.out, self.title, lead, self.notes, self.seed, self.command)
+        borne = count_borne(self.findings)
+        verdict = (
+            f"The network bears out what is missing in {borne['missing']} of {done}, and what is there in "
+            f"{borne['present']}."
+        )
+        return write_findings(self.findings, self.out, self.title, lead, self.notes, self.seed, self.command, verdict)
+
+
+def count_borne(findings: Sequence[Finding]) -> dict[str, int]:
+    """In how many samples the network bears out what is missing, and what is there."""
+    return {
+        part: sum(part in one.tests and one.tests[part].is_borne for one in findings) for part in (MISSING, PRESENT)
+    }

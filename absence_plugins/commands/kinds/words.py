@@ -34,7 +34,7 @@ def find_kind(given: Mapping[str, Any]) -> str | None:
 
 
 def check_kind_words(kind: str, given: Mapping[str, Any]) -> None:
-    """Raise ValueError for options that do not belong to rows, texts, signals or volumes, and files that do not exist."""
+    """Raise ValueError for options that do not belong to these kinds, and files that do not exist."""
     check_images(given["images"])
     for name in IMAGES_ONLY:
         if name in given:
