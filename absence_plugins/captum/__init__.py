@@ -74,6 +74,8 @@ from absence_plugins.captum.perturbations import (
     AbsenceShapleyValues,
     AbsenceShapleyValueSampling,
 )
+from absence_plugins.captum.token_references import AbsenceTokenReferenceBase
+from absence_plugins.captum.visualization import text_record, visualize_text
 from absence_plugins.core.explanation import Explanation
 
 __all__ = [
@@ -122,7 +124,10 @@ __all__ = [
     "AbsenceSaliency",
     "AbsenceShapleyValueSampling",
     "AbsenceShapleyValues",
+    "AbsenceTokenReferenceBase",
     "Explanation",
+    "text_record",
+    "visualize_text",
 ]
 
 _dataloader_attr.SUPPORTED_METHODS.add(AbsenceFeatureAblation)  # DataLoaderAttribution compares exact types

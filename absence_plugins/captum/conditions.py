@@ -86,8 +86,8 @@ def check_model(model: Any, reference: ReferenceSet | None) -> None:
     for wrapper, explained in WRAPPERS.items():
         if isinstance(getattr(model, "__self__", None), wrapper):
             raise OneNumber(
-                f"{wrapper.__name__} explains {explained}, which has no non-target and no reference; give it the neutral "
-                f"object: AbsenceFeatureAblation(model, nontarget=None){FOIL * (wrapper is LLMAttribution)}"
+                f"{wrapper.__name__} explains {explained}, which has no non-target and no reference; give it the "
+                f"neutral object: AbsenceFeatureAblation(model, nontarget=None){FOIL * (wrapper is LLMAttribution)}"
             )
     if isinstance(model, GradientForwardFunc) and reference is not None:
         raise ValueError(

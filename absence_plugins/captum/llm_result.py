@@ -8,8 +8,9 @@ from typing import Any
 from captum.attr import LLMAttributionResult
 from torch import Tensor
 
-RED, BLUE = "#d93636", "#2a6fc6"  # as in every figure: above and below zero
-SCALE = ("#0a3b86", BLUE, "#66a3e2", "#a6cbf2", "#ffffff", "#fbbfae", "#f27a66", RED, "#98101f")
+from absence_plugins.core.signed_colors import BLUES, REDS
+
+RED, BLUE = REDS[3], BLUES[3]
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class AbsenceLLMAttributionResult(LLMAttributionResult):
     def _get_plot_color_map(self) -> Any:
         from matplotlib.colors import LinearSegmentedColormap
 
-        return LinearSegmentedColormap.from_list("signed", list(SCALE), N=257)
+        return LinearSegmentedColormap.from_list("signed", [*BLUES[:0:-1], *REDS], N=257)
 
     @staticmethod
     def _shown(figure: Any, axes: Any, show: bool) -> Any:

@@ -10,8 +10,12 @@ from adapter_table import ADAPTERS
 
 import absence_plugins.captum as adapters
 import absence_plugins.captum.attr as attr
+from absence_plugins.captum import visualization
 
-TEXT = ("LLMAttribution", "LLMAttributionResult", "LLMGradientAttribution", "RemoteLLMAttribution")
+TEXT = (
+    "LLMAttribution", "LLMAttributionResult", "LLMGradientAttribution", "RemoteLLMAttribution", "TokenReferenceBase",
+    "visualization",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", host.__all__)
@@ -20,6 +24,11 @@ def test_every_name_is_ours_or_captums_own(name: str) -> None:
     if hasattr(adapters, f"Absence{name}"):
         assert found is getattr(adapters, f"Absence{name}")
         assert issubclass(found, theirs)
+    elif name == "visualization":
+        assert found is visualization
+        assert all(hasattr(found, one) for one in dir(theirs) if not one.startswith("__"))
+        assert found.visualize_image_attr is theirs.visualize_image_attr
+        assert found.VisualizationDataRecord is theirs.VisualizationDataRecord
     else:
         assert found is theirs
 

@@ -13,12 +13,12 @@ from absence_plugins.core.outputs import Logit, Margin, Output
 from absence_plugins.core.printable import make_printable
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
+from absence_plugins.core.token_pairs import Pair as Pair
 from absence_plugins.core.wording import Names, Wording
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Pair = tuple[int | None, int | None]
 ROWS = 30  # pairs that a table shows
 SAID = 3  # of them that a repr says in words
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.colors import LinearSegmentedColormap
 
-# From zero to the limit. The first steps away from white are large, so that thin strokes show.
-REDS = ("#ffffff", "#fbbfae", "#f27a66", "#d93636", "#98101f")
-BLUES = ("#ffffff", "#a6cbf2", "#66a3e2", "#2a6fc6", "#0a3b86")
+from absence_plugins.core.signed_colors import BLUES as BLUES
+from absence_plugins.core.signed_colors import REDS as REDS
+
 # An odd number of colors: with the usual 256 no entry is the middle one and zero is not quite white.
 SIGNED_COLORS = LinearSegmentedColormap.from_list("signed", [*BLUES[:0:-1], *REDS], N=257)
 # Behind letters and lines: both signs end where dark letters can still be read.
