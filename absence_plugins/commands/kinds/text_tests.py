@@ -66,10 +66,11 @@ def measure_tokens(
     """
     things = strongest_things(kind, evidence, THINGS, ids=torch.stack([x, reference]))
     before = float(read([_plain(x)])[0])
+    most = (DRAWS + 1) * len(things) - 1  # of several the p values are corrected
     tests: list[WordTest] = []
     for number, where in enumerate(things):
         changed = torch.where(where, reference, x)
-        draws, available = _draw(kind, x, reference, where, words, is_missing=is_missing, seed=seed + number)
+        draws, available = _draw(kind, x, reference, where, words, is_missing=is_missing, seed=seed + number, most=most)
         values = read([_plain(one) for one in (changed, *draws)]).double()
         name, replaced = name_thing(kind, where, x, reference)
         least = LEAST * float(torch.cat([values, torch.tensor([before], dtype=values.dtype)]).abs().max())
@@ -110,7 +111,15 @@ def _plain(ids: Tensor) -> Tensor:
 
 
 def _draw(
-    kind: TextKind, x: Tensor, reference: Tensor, where: Tensor, words: Tensor, *, is_missing: bool, seed: int
+    kind: TextKind,
+    x: Tensor,
+    reference: Tensor,
+    where: Tensor,
+    words: Tensor,
+    *,
+    is_missing: bool,
+    seed: int,
+    most: int,
 ) -> tuple[list[Tensor], int]:
     """Texts of the control, and how many words there are to draw from."""
     generator = torch.Generator().manual_seed(seed)
@@ -118,10 +127,10 @@ def _draw(
     if is_missing:
         others = words[~torch.isin(words, torch.cat([reference[where], x[where]]))]
         size = int((where & (reference != GAP)).sum())
-        sets = [others[one] for one in _sets(len(others), size, generator)]
+        sets = [others[one] for one in _sets(len(others), size, generator, most)]
         return [_put(x, reference, where, one) for one in sets], len(others)
     free = (~where & ~kind.is_special(x)).nonzero().flatten()
-    sets = [free[one] for one in _sets(len(free), count, generator)]
+    sets = [free[one] for one in _sets(len(free), count, generator, most)]
     return [x.index_fill(0, one, GAP) for one in sets], len(free)
 
 
@@ -132,8 +141,8 @@ def _put(x: Tensor, reference: Tensor, where: Tensor, words: Tensor) -> Tensor:
     return changed
 
 
-def _sets(total: int, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Different sets of ``size`` of so many numbers; at most 19.
+def _sets(total: int, size: int, generator: torch.Generator, most: int = DRAWS) -> list[Tensor]:
+    """Different sets of ``size`` of so many numbers; at most ``most``.
 
     >>> len(_sets(30, 1, torch.Generator())), len(_sets(5, 1, torch.Generator())), len(_sets(2, 3, torch.Generator()))
     (19, 5, 0)
@@ -141,11 +150,11 @@ def _sets(total: int, size: int, generator: torch.Generator) -> list[Tensor]:
     if not 0 < size <= total:
         return []
     if size == 1:
-        return list(torch.randperm(total, generator=generator)[:DRAWS, None])
+        return list(torch.randperm(total, generator=generator)[:most, None])
     found: dict[tuple[int, ...], Tensor] = {}
-    for _ in range(20 * DRAWS):
+    for _ in range(20 * most):
         one = torch.randperm(total, generator=generator)[:size]
         found.setdefault(tuple(sorted(one.tolist())), one)
-        if len(found) == DRAWS:
+        if len(found) == most:
             break
     return list(found.values())
