@@ -461,3 +461,15 @@ def test_the_same_command_writes_the_same_page(folder: Path) -> None:
     assert run(*words, "a")[0] == run(*words, "b")[0] == 0
     one, other = (Path(name, "index.html").read_text(encoding="utf-8").replace(f"--out {name}", "") for name in "ab")
     assert one == other
+
+
+def test_a_quantity_is_compared_with_all_rows(folder: Path) -> None:
+    """All outputs are above 0, so that there is no other class; any takes the rows all the same."""
+    Path("rows2.csv").write_text("age,color\n40,blue\n50,blue\n60,blue\n")
+    words = ("rows2.csv", "--table", "--model", "cancer_models:columns", "--out", "page")
+    code, output = run(*words)
+    assert code == 2
+    assert "is left to compare class 1 with; add others to --references, or name a class by --contrast (any" in output
+    code, output = run(*words, "--contrast", "any", "--rows", "1")
+    assert code == 0, output
+    assert "all 2 references" in Path("page/index.html").read_text(encoding="utf-8")
