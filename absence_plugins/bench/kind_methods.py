@@ -26,7 +26,7 @@ def integrated_gradients(question: KindQuestion) -> Tensor:
 
 
 def absence_integrated_gradients(question: KindQuestion) -> Tensor:
-    """The same call, import changed: against the nearest references, or of the unit that the inputs do not belong to."""
+    """The same call, import changed: against the nearest references, or of the unit that inputs do not belong to."""
     from absence_plugins.captum import AbsenceIntegratedGradients, AbsenceLayerIntegratedGradients
 
     model, x = question.model, question.x

@@ -45,9 +45,10 @@ WORDS = {
 TITLES: dict[View, str] = {"reference": "What is missing?", "nontarget": "What holds the unit down?"}
 LEGEND = (
     "Each cell: right thing / right sign / faithful. Right thing: share of the samples whose strongest evidence (the "
-    "strongest column, token, sample, voxel or pixel) lies in the key. Right sign: share whose map, summed over the key, "
-    "has the right sign. Faithful: 1 where changing things in the map's order moves the unit as the best order found, 0 "
-    'as the best order that never saw the network; "?" where such an order is the best one, so that nothing can be said. '
+    "strongest column, token, sample, voxel or pixel) lies in the key. Right sign: share whose map, summed over the "
+    "key, has the right sign. Faithful: 1 where changing things in the map's order moves the unit as the best order "
+    'found, 0 as the best order that never saw the network; "?" where such an order is the best one, so that nothing '
+    "can be said. "
     '"-": the method has no answer (Zennit has no rule for attention).'
 )
 

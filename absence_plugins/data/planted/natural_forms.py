@@ -35,7 +35,7 @@ class Natural:
     Attributes:
         kind: what the entries are; None of images (the segmentation network).
         model: in eval mode; inputs to logits [N, 2], of the segmentation [N, 2, H, W].
-        inputs: held-out inputs: rows [N, 24], token ids [N, 12], signals [N, 1, 64], volumes [N, 1, 12, 12, 12], images.
+        inputs: held-out: rows [N, 24], token ids [N, 12], signals [N, 1, 64], volumes [N, 1, 12, 12, 12], or images.
         labels: [N] int64: ``presence_unit`` where the key is there, ``absence_unit`` where it is missing.
         things: [N, *things] bool: the key's columns, tokens, samples, voxels or pixels.
         pool_inputs, pool_labels, pool_things: the reference pool, same shapes and meaning.

@@ -36,7 +36,8 @@ def place_elsewhere(where: Tensor, draws: int, seed: int) -> list[tuple[int, ...
 def draw_places(where: Tensor, differ: Tensor, named: Tensor, draws: int, seed: int) -> tuple[list[Tensor], int]:
     """Masks of the shape of a span [T] or a region [D, H, W] at other places, inside, each drawn once.
 
-    They share nothing with what is ``named``, and hold something that is ``differ``; all such places are equally likely.
+    They share nothing with what is ``named``, and hold something that differs (``differ``); all such places are equally
+    likely.
 
     Returns:
         the masks, at most ``draws``, and how many such places there are (where not all were looked at: at most).

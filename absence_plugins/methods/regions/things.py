@@ -45,10 +45,10 @@ def measure_things(
 ) -> ThingTests:
     """Replace the named things of x by the reference's, and as many others as a control, and read the output.
 
-    Control: as many *others* in which x and the reference differ, none of those that are named: other columns or tokens,
-    the same span at other times, the same shape at other places, each with what the reference has there. All are equally
-    likely and each is drawn once. With others p = (1 + others that go as far) / (1 + others), exact for one thing like
-    any other; of N named things Holm's correction takes it times N for the strongest (Holm, Scandinavian Journal of
+    Control: as many *others* in which x and the reference differ, none of those that are named: other columns or
+    tokens, the same span at other times, the same shape at other places, each with what the reference has there. All
+    are equally likely and each is drawn once. With others p = (1 + others that go as far) / (1 + others), exact for one
+    thing like any other; of N named things Holm's correction takes it times N for the strongest (Holm, Scandinavian Journal of
     Statistics 1979). Moved things are compared as those of :class:`RegionTests`.
 
     Sign: what is missing raises u, so u must fall when it is put in (``rises=False``). What is there and suppresses u
