@@ -67,6 +67,11 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
     return unzip(tree_map(split_by_content, signed, *levels), signed)
 
 
+def average_deltas(method: Any, deltas: list[Tensor]) -> Tensor:
+    """The mean over the references; a class of which Captum returns one for each has its own form."""
+    return torch.stack(deltas).mean(0)
+
+
 def _fits(method: Any, signed: Any, lacking: Tensor) -> bool:
     """Whether the first axes of every map are the entries of the inputs. Of layers: tokens [B, T, D], of texts."""
     if method._has("attribute_to_layer_input"):

@@ -36,7 +36,7 @@ from absence_plugins.captum.conditions import (
     checked_scores,
     explained_gradients,
 )
-from absence_plugins.captum.evidence import content_parts, is_gradient, kind_of, magnitudes
+from absence_plugins.captum.evidence import average_deltas, content_parts, is_gradient, kind_of, magnitudes
 from absence_plugins.captum.noise import adopt_tunnels, is_news, real_inputs
 from absence_plugins.captum.plan import Plan, every, name_neuron
 from absence_plugins.captum.points import Lookout
@@ -94,6 +94,7 @@ class AbsenceMethod(ShownMethod):
     reference: ReferenceSet | None
     evidence: Evidence
     _layers: list[Layer]  # as they were given by name, or as a Layer
+    _delta = average_deltas
 
     if TYPE_CHECKING:
         layer: Any
@@ -365,7 +366,7 @@ class AbsenceMethod(ShownMethod):
             explained=plan.choice or name_neuron(self, plan),
             **keep_compared(self.reference, plan.real[0], plan.drawn) if full else {},
         )
-        return explanation, torch.stack(deltas).mean(0) if deltas else None
+        return explanation, self._delta(deltas) if deltas else None
 
     def _reference_value(self, plan: Plan, reference: tuple[Tensor, ...] | None) -> Tensor | None:
         """u(r) of one reference per sample, or of the caller's baseline; None where there is none."""
