@@ -53,6 +53,6 @@ def test_the_project_registers_its_own_maps_and_pictures() -> None:
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     points = project["entry-points"][GROUP]
-    assert set(points) == {"maps", "pictures"}
+    assert set(points) == {"maps", "pictures", "changes"}
     for name, value in points.items():
         assert callable(EntryPoint(name, value, GROUP).load())

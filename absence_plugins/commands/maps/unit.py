@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,12 @@ from absence_plugins.commands.maps.relevance import DEFAULT_RULE
 from absence_plugins.core.units import UnitModel
 from absence_plugins.relevance import RelevanceError, relevance
 
+if TYPE_CHECKING:
+    from absence_plugins.lucent import Accentuation
+
 RELEVANCE, INTEGRATED = "relevance of differences", "integrated gradients"  # as the page calls them
 STEPS, CHUNK = 50, 64  # of integrated gradients; points at a time
+CHANGE_STEPS = 32  # of an accentuation
 
 
 def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, str]:
@@ -44,6 +48,31 @@ def integrated_gradients(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> 
     return method.attribute(  # type: ignore[no-any-return]
         inputs, baselines=baselines, target=0, n_steps=STEPS, internal_batch_size=max(CHUNK, len(inputs))
     ).detach()
+
+
+def default_change(
+    unit: UnitModel, picture: Tensor, prepare: Callable[[Tensor], Tensor], values: Tensor, seed: int
+) -> Accentuation:
+    """A picture [C, H, W] in [0, 1], changed as little as was found until the unit lies below its values on real images.
+
+    In phases, so that textures move and no grain appears; below 96 pixels a side in pixels.
+    """
+    from absence_plugins.commands.maps.lucent import SMALL
+    from absence_plugins.lucent import accentuate
+
+    is_small = min(picture.shape[1:]) < SMALL
+    return accentuate(
+        unit.model,
+        unit.unit,
+        picture,
+        data_range=values,
+        space="pixels" if is_small else "phase",
+        steps=CHANGE_STEPS,
+        jitter=1 if is_small else 4,
+        preprocess=prepare,
+        seed=seed,
+        progress=False,
+    )
 
 
 def default_pictures(

@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from typing import Any
 
 GROUP = "absence_plugins.unit_report"
-NEEDED = {"maps": "captum", "pictures": "lucent"}
-OWN = {kind: f"absence_plugins.commands.maps.unit.default_{kind}" for kind in NEEDED}
+NEEDED = {"maps": "captum", "pictures": "lucent", "changes": "lucent"}
+NAMES = {"maps": "default_maps", "pictures": "default_pictures", "changes": "default_change"}
+OWN = {kind: f"absence_plugins.commands.maps.unit.{name}" for kind, name in NAMES.items()}
 
 
 class NotAvailable(Exception):

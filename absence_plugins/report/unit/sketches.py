@@ -9,6 +9,7 @@ from absence_plugins.report.plots.sides import Side, batched, unit_panels, what_
 from absence_plugins.report.unit.plugins import NotAvailable, provider
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.study import Study
+from absence_plugins.report.unit.switched import switch_off
 
 KEY, HEADING = "pictures", "Pictures made to drive it up and down"
 REAL = 4  # images on either side
@@ -40,14 +41,19 @@ def pictures_section(study: Study, unit: int) -> Section:
     }
     low, high = float(values.min()), float(values.max())
     panels = unit_panels(Side(made[0], reached[:1]), Side(made[1], reached[1:]), unit="the unit", **sides)
+    switched = switch_off(study, unit, int(order[-1]), values)
     return Section(
         KEY,
         HEADING,
         f"Optimized from the same noise, one picture brings the unit to {reached[0]:.3g}, the other to "
         f"{reached[1]:.3g}; on {len(values):,} real images it lies between {low:.3g} and {high:.3g}. "
         f"{what_they_show(reached[0], reached[1], low, high, REMEDY)} Such pictures leave the world of images: read "
-        "shapes, not brightness.",
-        tuple(panels),
-        (("Up / down", f"{reached[0]:.3g} / {reached[1]:.3g}"), ("Real, highest / lowest", f"{high:.3g} / {low:.3g}")),
-        {"maximizing": reached[0], "minimizing": reached[1], "highest": high, "lowest": low},
+        f"shapes, not brightness.{switched.sentence}",
+        (*panels, *switched.panels),
+        (
+            ("Up / down", f"{reached[0]:.3g} / {reached[1]:.3g}"),
+            ("Real, highest / lowest", f"{high:.3g} / {low:.3g}"),
+            *switched.facts,
+        ),
+        {"maximizing": reached[0], "minimizing": reached[1], "highest": high, "lowest": low, **switched.data},
     )
