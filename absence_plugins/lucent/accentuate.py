@@ -198,13 +198,14 @@ class _Reader:
             return float(self.read(picture)[0])
 
     def both(self, picture: Tensor, moves: Sequence[int] = (0, 0)) -> tuple[Tensor, Tensor]:
-        """u of the picture, and the squared norm of the change of the first layer's output, relative; of copies that
-        are moved by some pixels.
+        """u of the picture, and the squared norm of the change of the first layer's output, relative (0 where that is
+        0 on the photograph); of copies that are moved by some pixels.
         """
         value = self.read(torch.cat([picture, self.photograph]).roll(tuple(moves), (2, 3)))[0]
         own, others = self._early
-        scale = others.detach().square().sum().clamp(min=torch.finfo(others.dtype).tiny)
-        return value, (own - others.detach()).square().sum() / scale
+        scale = others.detach().square().sum()
+        change = (own - others.detach()).square().sum()
+        return value, change / scale if bool(scale > 0) else 0 * change
 
     def moved(self, picture: Tensor) -> float:
         with torch.no_grad():
@@ -254,7 +255,7 @@ def _parametrize(photograph: Tensor, space: Space) -> tuple[Callable[[Tensor], T
 
         def turned(parameter: Tensor) -> Tensor:
             turn = torch.polar(torch.ones_like(parameter), parameter * free)
-            return torch.fft.irfft2(spectrum * turn, s=(height, width)).clamp(0, 1)
+            return _clip(torch.fft.irfft2(spectrum * turn, s=(height, width)))
 
         return turned, angles.requires_grad_()
     frequencies = (torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.rfftfreq(width)[None] ** 2).sqrt()
@@ -263,9 +264,14 @@ def _parametrize(photograph: Tensor, space: Space) -> tuple[Callable[[Tensor], T
 
     def added(parameter: Tensor) -> Tensor:
         change = torch.fft.irfft2(torch.view_as_complex(parameter) * scale, s=(height, width))
-        return (photograph + change).clamp(0, 1)
+        return _clip(photograph + change)
 
     return added, zeros.requires_grad_()
+
+
+def _clip(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1]; the gradient passes, as one that is 0 on black and white would leave them as they are."""
+    return pictures + (pictures.clamp(0, 1) - pictures).detach()
 
 
 def _driven(objective: Any) -> tuple[Term, bool]:

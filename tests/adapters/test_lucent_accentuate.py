@@ -74,6 +74,18 @@ def test_no_more_is_changed_than_needed() -> None:
     assert goal - 1e-2 < found.after <= goal
 
 
+@pytest.mark.parametrize("color", [0.0, 1.0])
+def test_black_and_white_can_change(color: float) -> None:
+    """The gradient of a clamp is 0 on its borders."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1))
+    net[0].weight.data.fill_(1.0 if color else -1.0)
+    net[0].bias.data.fill_(0.0)
+    one = torch.full((1, 8, 8), color)
+    before = float(net(one[None]).mean().detach())
+    found = accentuate(net, "-0:0", one, goal=before - 0.2, space="pixels", **OPTIONS)
+    assert found.is_reached
+
+
 def test_a_goal_that_holds_already_changes_nothing() -> None:
     net, one = network(), picture()
     found = accentuate(net, "-3:2", one, goal=100.0, **OPTIONS)

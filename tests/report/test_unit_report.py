@@ -185,6 +185,8 @@ def test_the_same_seed_gives_the_same_numbers(hates: UnitReport, tested: Any) ->
 def test_a_rectifier_is_read_in_front_of_it(hates: UnitReport, recwarn: pytest.WarningsRecorder) -> None:
     own = explained(0, layer="relu", concepts=None).to_dict()["sections"]
     expected = hates.to_dict()["sections"]
+    for one in (own, expected):
+        one["pictures"]["switched_off"].pop("description")  # the name of the layer
     for key in ("maps_high", "maps_low", "pictures", "faithfulness"):
         assert own[key] == expected[key]
     ours = [str(one.message) for one in recwarn if issubclass(one.category, AbsenceWarning)]
@@ -350,6 +352,15 @@ def test_both_scores_and_the_placebo_are_shown(capfd: pytest.CaptureFixture[str]
     for one in scores:
         assert f"where it says nothing (shifted, or another image's) {one['placebo_score']:.2f}" in found.sentence
     assert capfd.readouterr().err == ""  # progress=False
+
+
+def test_the_highest_image_is_switched_off(hates: UnitReport) -> None:
+    section = hates.section("pictures")
+    switched = section.data["switched_off"]
+    assert switched["before"] == pytest.approx(section.data["highest"], abs=1e-5)
+    assert switched["after"] < section.data["lowest"]
+    assert "takes it from" in section.sentence
+    assert [panel.title for panel in section.panels[-3:]] == ["Real, highest", "The same, switched off", "What changed"]
 
 
 def test_a_picture_that_lowers_nothing_is_not_explained(hates: UnitReport) -> None:
