@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from absence_plugins import Explanation, ReferenceSet
+from absence_plugins import Explanation, ReferenceSet, Unit
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients, AbsenceLayerConductance
 from absence_plugins.commands.check import LayerCheck, MethodCheck, ModelCheck, OutputCheck
 from absence_plugins.core.outputs import Named
-from absence_plugins.lucent import Reached, Rendering, absence_channel
+from absence_plugins.lucent import Reached, Rendering, absence_channel, accentuate
+from absence_plugins.methods.carriers import carrier_graph, conditional_maps, find_carriers, relevant_examples
 from absence_plugins.methods.debias.prior import Parts
 from absence_plugins.methods.directions import DirectionPairs, Influence, match_directions
 from absence_plugins.methods.directions.interpretability import Interpretability
@@ -117,11 +118,22 @@ def text_explanation() -> TextExplanation:
     return explain_text(net, {0: "film", 1: "not", 2: "good", 3: HOSTILE}, [0, 3, 2], [[0, 1, 2], [1, 3, 0]], 1)
 
 
+def through(function: Any, *given: Any, **options: Any) -> Any:
+    """A question about units, of one image against another."""
+    return function(network(), images()[:1], images()[1:2], *given, 0, **options)
+
+
 # Every class with the surface of a result -> how to make one.
 RESULTS: dict[str, Callable[[], Any]] = {
     "AbsenceScores": lambda: absence_scores(
         nn.Identity(), torch.tensor([[-2.0, 1.0, 1.0]]), lambda x: x.sum(1), lambda x: x
     ),
+    "Accentuation": lambda: accentuate(
+        network(), "-0:0", images()[0], goal=0.0, steps=2, preprocess=False, progress=False
+    ),
+    "CarrierGraph": lambda: through(carrier_graph, layers=["0", "1"]),
+    "Carriers": lambda: through(find_carriers, layers="1"),
+    "ConditionalMaps": lambda: through(conditional_maps, [0], layer="1"),
     "DirectionMatch": lambda: match_directions(torch.eye(3), -torch.eye(3)[:2]),
     "DirectionPairs": pairs,
     "DirectionReport": lambda: pairs().report_,
@@ -137,6 +149,9 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "Relevance": lambda: relevance(network(), images()[:2], images()[2:3], 0),
     "Rendering": rendering,
     "TextExplanation": text_explanation,
+    "UnitExamples": lambda: relevant_examples(
+        network(), images(), images()[:1], Unit("1", 0), 0, count=2, progress=False
+    ),
     "UnitLabel": lambda: labels()[0],
     "UnitLabels": labels,
     "UnitReport": unit_report,

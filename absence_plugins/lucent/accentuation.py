@@ -93,16 +93,16 @@ class Accentuation(Result):
         ]
         return Grid((("", "value"), *rows), left=(0,))
 
-    def figure(self, *, patches: Any = None) -> Figure:
+    def figure(self, ax: Any = None, *, patches: Any = None) -> Figure:
         """Photograph, picture and what changed, with the values; needs matplotlib.
 
-        patches: real images [N, C, H, W] to stand beside them, such as the unit's lowest patches.
+        ax: axes to draw into, as a picture; patches: real images [N, C, H, W] to stand beside them, such as the unit's lowest patches.
 
         Raises:
             ImportError: matplotlib is missing.
             ValueError: patches of another form.
         """
-        drawn: Figure = load_registered("accentuation.figure")(self, patches=patches)
+        drawn: Figure = load_registered("accentuation.figure")(self, ax=ax, patches=patches)
         return drawn
 
     def to_dict(self) -> dict[str, Any]:

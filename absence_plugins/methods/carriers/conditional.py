@@ -56,10 +56,10 @@ class ConditionalMaps(Result):
         return Grid(tuple(rows), foot=("R > 0 raises the output through the unit, R < 0 holds it down",))
 
     def __repr__(self) -> str:
-        return f"{self._heading()}\n{self.table()}"
+        return f"{type(self).__name__}({self._heading()})\n{self.table()}"
 
-    def figure(self, *, sample: int = 0, image: Tensor | None = None) -> Figure:
-        """The maps of one sample side by side, on one scale; needs matplotlib.
+    def figure(self, ax: Any = None, *, sample: int = 0, image: Tensor | None = None) -> Figure:
+        """The maps of one sample side by side, on one scale; needs matplotlib. ax: axes to draw into, as a picture.
 
         Raises:
             ImportError: matplotlib is missing.
@@ -67,7 +67,7 @@ class ConditionalMaps(Result):
         """
         from absence_plugins.report.plots.carriers import conditional_figure
 
-        return conditional_figure(self, sample=sample, image=image)
+        return conditional_figure(self, ax=ax, sample=sample, image=image)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers without the maps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.carriers.find import find_carriers
 from absence_plugins.relevance.selection import Selection
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +52,13 @@ class UnitExamples(Result):
         return Grid(tuple(rows), foot=("R > 0 raises the output, R < 0 holds it down",))
 
     def __repr__(self) -> str:
-        return f"{self._heading()}\n{self.table()}"
+        return f"{type(self).__name__}({self._heading()})\n{self.table()}"
+
+    def figure(self, ax: Any = None) -> Figure:
+        """The unit's relevance on the highest and the lowest samples as bars; needs matplotlib. ax: axes to draw into."""
+        from absence_plugins.report.plots.carriers import examples_figure
+
+        return examples_figure(self, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, ready for JSON."""

@@ -66,7 +66,7 @@ class CarrierGraph(Result):
         return Grid(tuple(rows), left=(0, 1), foot=("R > 0 raises the output, R < 0 holds it down",))
 
     def __repr__(self) -> str:
-        return f"{self._heading()}\n{self.table()}"
+        return f"{type(self).__name__}({self._heading()})\n{self.table()}"
 
     def figure(self, ax: Any = None) -> Figure:
         """Layers as columns, units as circles, edges as wide as their relevance; needs matplotlib."""

@@ -144,7 +144,7 @@ class Carriers(Result):
         return Grid(tuple(rows), left=(0, 5), foot=foot)
 
     def __repr__(self) -> str:
-        return f"{self._heading()}\n{self.table()}"
+        return f"{type(self).__name__}({self._heading()})\n{self.table()}"
 
     def figure(self, ax: Any = None, *, layer: str | None = None, sample: int = 0, count: int = 12) -> Figure:
         """The strongest units of a layer (default: the last) as bars; needs matplotlib.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from absence_plugins.report.plots.maps import row_figure
 from absence_plugins.report.plots.panel import Panel
+from absence_plugins.report.plots.placing import place_figure
 
 if TYPE_CHECKING:
     from absence_plugins.lucent.accentuation import Accentuation
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 PATCHES = 3  # real images beside it
 
 
-def accentuation_figure(found: Accentuation, *, patches: Any = None) -> Figure:
+def accentuation_figure(found: Accentuation, *, ax: Any = None, patches: Any = None) -> Figure:
     """Photograph, picture and their difference in red (brighter) and blue (darker), then real patches."""
     way = "down" if found.lowered else "up"
     change = (found.picture - found.photograph).sum(0, keepdim=True)
@@ -35,7 +36,7 @@ def accentuation_figure(found: Accentuation, *, patches: Any = None) -> Figure:
     ]
     if patches is not None:
         panels += [Panel("image", patch, f"real image {number + 1}") for number, patch in enumerate(_checked(patches))]
-    return row_figure(panels, title=found.description)
+    return place_figure(row_figure(panels, title=found.description), ax)
 
 
 def _among(found: Accentuation) -> str:

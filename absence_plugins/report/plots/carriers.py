@@ -10,11 +10,11 @@ from torch import Tensor
 from absence_plugins.report.plots.lettering import set_letters, spell
 from absence_plugins.report.plots.maps import row_figure
 from absence_plugins.report.plots.palette import DOWN, EMPTY, FRAME, INK, MUTED, UP
-from absence_plugins.report.plots.placing import cut, draw_bars, take_axes
+from absence_plugins.report.plots.placing import cut, draw_bars, place_figure, take_axes
 from absence_plugins.report.plots.signed import signed_panels
 
 if TYPE_CHECKING:
-    from absence_plugins.methods.carriers import Carrier, CarrierGraph, Carriers, ConditionalMaps
+    from absence_plugins.methods.carriers import Carrier, CarrierGraph, Carriers, ConditionalMaps, UnitExamples
 
 WIDEST = 5.0  # of an edge, in points
 RADIUS = 150.0  # area of a circle, in square points
@@ -36,7 +36,21 @@ def carriers_figure(found: Carriers, *, ax: Any = None, layer: str, sample: int 
     )
 
 
-def conditional_figure(found: ConditionalMaps, *, sample: int = 0, image: Tensor | None = None) -> Figure:
+def examples_figure(found: UnitExamples, *, ax: Any = None) -> Figure:
+    """The unit's relevance on the samples where it does most, and least."""
+    numbers = list(dict.fromkeys((*found.highest, *reversed(found.lowest))))
+    return draw_bars(
+        ax,
+        [f"sample {number} ({float(found.values[number]):.3g})" for number in numbers],
+        [float(found.relevance[number]) for number in numbers],
+        "relevance of the unit: red raises the output, blue holds it down; in brackets its activation",
+        title=f"{found.unit.describe()}, by what it does",
+    )
+
+
+def conditional_figure(
+    found: ConditionalMaps, *, ax: Any = None, sample: int = 0, image: Tensor | None = None
+) -> Figure:
     """The maps of one sample through each unit, on one scale; red raises the output through the unit."""
     if not 0 <= sample < found.maps.shape[1]:
         raise ValueError(f"sample={sample} does not exist; there are {found.maps.shape[1]}, from 0")
@@ -49,7 +63,7 @@ def conditional_figure(found: ConditionalMaps, *, sample: int = 0, image: Tensor
     panels.append(signed_panels(rest, picture, title=f"all other paths: {float(rest.sum()):+.3g}")[-1])
     first = signed_panels(rest, picture)[:-1]
     limit = max(panel.range for panel in panels[:-1])  # the other paths together are often stronger
-    return row_figure([*first, *panels], title=f"Through units of {found.layer}", limit=limit)
+    return place_figure(row_figure([*first, *panels], title=f"Through units of {found.layer}", limit=limit), ax)
 
 
 def graph_figure(found: CarrierGraph, *, ax: Any = None) -> Figure:
