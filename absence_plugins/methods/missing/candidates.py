@@ -14,6 +14,7 @@ from absence_plugins.core.outputs import Output
 from absence_plugins.methods.missing.pasting import Given, Pasting, What
 from absence_plugins.methods.missing.pieces import PASTES, Paste, find_allowed, plural
 from absence_plugins.methods.missing.questions import Question
+from absence_plugins.methods.missing.relaxing import relax_weights
 from absence_plugins.methods.missing.result import MissingSet, read_set
 from absence_plugins.methods.missing.search import (
     Budget,
@@ -29,6 +30,8 @@ from absence_plugins.methods.missing.search import (
 from absence_plugins.methods.missing.setting import Setting
 from absence_plugins.relevance import relevance
 from absence_plugins.relevance.operation import RelevanceError
+
+NEAR, CLOSE = 3, 1.5  # references that are searched on: so many, and none whose set is larger by this factor
 
 
 @dataclass(eq=False)
@@ -64,7 +67,7 @@ def find_best(setting: Setting, what: What, question: Question, paste: Paste | N
         raise ValueError(f"{'' if len(setting.references) == 1 else 'no reference does it; the last: '}{refused[-1]}")
     candidates.sort(key=lambda one: one.key)
     if search.budget:
-        near = [one for one in candidates if one.key[0] <= 1.25 * candidates[0].key[0] + 1]
+        near = [one for one in candidates[:NEAR] if one.key[0] <= CLOSE * candidates[0].key[0] + 1]
         for one in near:
             _improve(one, Budget(one.pasting, search.budget // len(near)))
         candidates.sort(key=lambda one: one.key)
@@ -187,18 +190,25 @@ def _improve(candidate: Candidate, budget: Budget) -> None:
     if int(best.sum()) < 2:
         return
     orders = [scores]
+    if candidate.score is not None and pasting.given.base.is_floating_point():
+        for weights in relax_weights(pasting, int(best.sum())):
+            if budget.left > 2 * int(best.sum()):
+                best = _smaller(best, reduce_set(pasting, find_prefix(pasting, weights), weights))
     if candidate.score is not None:
         again = rescore_set(pasting, candidate.score, 2 * int(best.sum()), budget)
         if again is not None:
-            best = min(best, reduce_set(pasting, *again), key=lambda one: int(one.sum()))
+            best = _smaller(best, reduce_set(pasting, *again))
     if budget.left > 2 * pasting.count:
         effects = measure_effects(pasting)
         orders.append(effects[-1])
         for order in effects:
             if budget.left > 2 * int(best.sum()):
-                found = reduce_set(pasting, find_prefix(pasting, order), order)
-                best = min(best, found, key=lambda one: int(one.sum()))
+                best = _smaller(best, reduce_set(pasting, find_prefix(pasting, order), order))
     for order in orders:
         grown = grow_sets(pasting, order, int(best.sum()) - 1, budget)
-        best = best if grown is None else reduce_set(pasting, grown, order)
+        best = best if grown is None else _smaller(best, reduce_set(pasting, grown, order))
     candidate.members = exchange(pasting, best, scores, budget)
+
+
+def _smaller(one: Tensor, other: Tensor) -> Tensor:
+    return other if int(other.sum()) < int(one.sum()) else one

@@ -49,17 +49,24 @@ class Question:
     def read(self, model: Callable[..., Any], images: Tensor) -> Tensor:
         """u of images [M, ...]: [M] float64 on the CPU."""
         with torch.no_grad():
-            if self.output is not None and not isinstance(self.output, Output):
-                values = self.output.of(model)(images)
-            else:
-                scores, _ = run_scores(model, (images,), samples=len(images))
-                values = self._of_scores(scores)
-        found: Tensor = values.detach().double().cpu()
-        if found.shape != (len(images),):
-            raise ValueError(
-                f"the output has shape {tuple(found.shape)} for {len(images)} inputs; there must be one number each"
-            )
+            found: Tensor = self.compute(model, images).detach().double().cpu()
         return found
+
+    def compute(self, model: Callable[..., Any], images: Tensor) -> Tensor:
+        """u of images [M, ...]: [M], with its graph.
+
+        Raises:
+            ValueError: not one number for each.
+        """
+        if self.output is not None and not isinstance(self.output, Output):
+            values: Tensor = self.output.of(model)(images)
+        else:
+            values = self._of_scores(run_scores(model, (images,), samples=len(images))[0])
+        if values.shape != (len(images),):
+            raise ValueError(
+                f"the output has shape {tuple(values.shape)} for {len(images)} inputs; there must be one number each"
+            )
+        return values
 
     def _of_scores(self, scores: Tensor) -> Tensor:
         if self.output is not None:
@@ -68,9 +75,8 @@ class Question:
         columns = class_scores(scores).double()
         if self.target is None:
             return self.sign * columns[:, 0]
-        others = columns.clone()
-        others[:, self.target] = -torch.inf
-        rival = others.amax(1) if self.foil is None else columns[:, self.foil]
+        own = torch.arange(columns.shape[1], device=columns.device) == self.target
+        rival = columns.masked_fill(own, -torch.inf).amax(1) if self.foil is None else columns[:, self.foil]
         return columns[:, self.target] - rival
 
     def decide(self, model: Callable[..., Any], images: Tensor) -> list[int | None]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from absence_plugins.core.checks import check_integer, check_number
 from absence_plugins.core.kinds import Kind
-from absence_plugins.core.outputs import Logit, Margin, Output, check_logits, class_scores
+from absence_plugins.core.outputs import Logit, Margin, Output, check_logits, class_scores, shrunk
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scales import check_scales, measure_scale
 from absence_plugins.core.scores import announce, run_scores
@@ -66,18 +66,20 @@ def read_setting(
         raise ValueError(describe_training(*active, FIRM))
     check_number("margin", margin, 0)
     with torch.no_grad():
-        scores, ending = run_scores(model, (x,), samples=1)
         drawing = find_drawing(model, lambda: run_scores(model, (x,)), [x])
-    if drawing:
-        raise ValueError(describe_training(*drawing, FIRM))
+        if drawing:
+            raise ValueError(describe_training(*drawing, FIRM))
+        scores, ending = run_scores(model, (x,), samples=1)
     announce(ending, stacklevel=4)
     columns = class_scores(scores.detach()).double()
     if output is None:
         check_rivals(ending if columns.shape[1] > 1 else "")
-        check_logits(scores)
     target = int(columns[0].argmax())
     question = _question(columns, output, foil, margin, target)
     references, kind, empty = _references(reference, x, target if columns.shape[1] > 1 else None, empty)
+    if output is None:
+        others = torch.cat([*shrunk((x,)), references])
+        check_logits(scores.detach(), lambda: torch.cat([_scores(model, one) for one in torch.split(others, 1)]))
     cut = cut_pieces(x, pieces, kind)
     before = float(question.read(model, x))
     if not torch.isfinite(torch.tensor(before)):
@@ -92,6 +94,11 @@ def read_setting(
         )
     classes = question.decide(model, torch.cat([x, references]))
     return Setting(model, x, references, empty, cut, question, tuple(classes))
+
+
+def _scores(model: Callable[..., Any], x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return run_scores(model, (x,), samples=1)[0]
 
 
 def _question(columns: Tensor, output: Any, foil: int | None, margin: float, target: int) -> Question:
