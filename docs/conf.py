@@ -49,7 +49,7 @@ html_math_renderer = "mathml"  # built in; browsers show it without a script or 
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 
-GALLERIES = ("gallery.md", "gallery-kinds.md", "gallery-units.md", "faithfulness.md")
+GALLERIES = ("gallery.md", "gallery-kinds.md", "gallery-units.md", "faithfulness.md", "missing-sets.md")
 
 
 def draw_galleries(app):

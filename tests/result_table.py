@@ -23,6 +23,7 @@ from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.faithfulness.table import PlantedScore, PlantedTable
 from absence_plugins.methods.insertion import insertion_test
 from absence_plugins.methods.invert import label_units
+from absence_plugins.methods.missing import missing_set
 from absence_plugins.methods.patches import find_extreme_patches
 from absence_plugins.methods.texts import TextExplanation, explain_text
 from absence_plugins.relevance import relevance
@@ -123,6 +124,14 @@ def through(function: Any, *given: Any, **options: Any) -> Any:
     return function(network(), images()[:1], images()[1:2], *given, 0, **options)
 
 
+def missing() -> Any:
+    """What lowers logit 0 of the image where it is highest, from the one where it is lowest."""
+    logits = network()(images())[:, 0].detach()
+    x, reference = images()[logits.argmax()][None], images()[logits.argmin()][None]
+    margin = float(logits.max() - logits.min()) / 2
+    return missing_set(network(), x, reference, output=0, margin=margin, paste="all", pieces=2)
+
+
 # Every class with the surface of a result -> how to make one.
 RESULTS: dict[str, Callable[[], Any]] = {
     "AbsenceScores": lambda: absence_scores(
@@ -143,6 +152,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "Influence": influence,
     "InsertionResult": lambda: insertion_test(network(), "0", images(), patches(), images_per_unit=8, progress=False),
     "Interpretability": lambda: Interpretability(torch.eye(2), (0, 1), (0.9, 0.4), 1.3, 1.3, (HOSTILE, "cup")),
+    "MissingSet": missing,
     "ModelCheck": model_check,
     "Parts": lambda: Parts(torch.ones(2), torch.zeros(2), torch.ones(2)),
     "PlantedTable": planted_table,

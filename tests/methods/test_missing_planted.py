@@ -68,7 +68,13 @@ def test_the_smallest_missing_set_is_the_planted_thing(name: str) -> None:
         paste = "all" if name in ("patch_missing", "negation_missing") else "content"  # no side of these is blank
         pieces = things(name, x, reference)
         found = missing_set(
-            planted.model, x, reference, pieces=pieces, empty=empty, paste=paste, search=SEARCH  # type: ignore[arg-type]
+            planted.model,
+            x,
+            reference,
+            pieces=pieces,
+            empty=empty,
+            paste=paste,
+            search=SEARCH,  # type: ignore[arg-type]
         )
         assert found.is_smallest
         assert len(found) == 1

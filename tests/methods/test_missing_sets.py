@@ -133,7 +133,10 @@ def test_a_prefix_that_crosses_the_bound_and_back_is_found() -> None:
     steps = torch.tensor([1.0, -1.0, 1.0, -1.0])
     model = Function(lambda x: torch.stack([steps[x.sum(1).long()], torch.zeros(len(x))], 1))
     found = missing_set(
-        model, torch.zeros(1, 3), torch.ones(1, 3), search=Search(order=torch.tensor([[3.0, 2.0, 1.0]]), budget=0, proof=0)
+        model,
+        torch.zeros(1, 3),
+        torch.ones(1, 3),
+        search=Search(order=torch.tensor([[3.0, 2.0, 1.0]]), budget=0, proof=0),
     )
     assert found.members == (0,)
     pasting_labels = found.given.labels

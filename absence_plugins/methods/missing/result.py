@@ -143,6 +143,8 @@ class MissingSet(Result):
         foil = self.given.question.foil if self.what == "missing" else None
         decided = self.decided if foil is None else (self.decided[0], foil)
         before, after = (None if one is None else call_class(one, names) for one in decided)
+        if foil is not None and self.decided[1] != foil:
+            after = f"{after} (the decision is then {call_class(self.decided[1] or 0, names)})"
         verb = "is" if count == 1 else "are"
         what = self.given.question.words(names)
         numbers = f"{what} is {self.before:.4g} before and {self.after:.4g} with {'it' if count == 1 else 'them'}"
