@@ -145,7 +145,8 @@ def exhaustive_set(found: MissingSet, model: Callable[..., Any], *, most: int = 
 
     >>> model = torch.nn.Linear(3, 2, bias=False)
     >>> model.weight.data = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 1.0]])
-    >>> found = missing_set(model, torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[1.0, 1.0, 1.0]]), search=Search(proof=0))
+    >>> x, reference = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[1.0, 1.0, 1.0]])
+    >>> found = missing_set(model, x, reference, search=Search(proof=0))
     >>> exhaustive_set(found, model).is_smallest
     True
     """

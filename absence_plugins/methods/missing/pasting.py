@@ -21,7 +21,8 @@ class Given:
     """What is asked of which input and which reference.
 
     Attributes:
-        what: "missing" (pieces of the reference, pasted into x) or "sufficient" (pieces of x, pasted into the reference).
+        what: "missing" (pieces of the reference, pasted into x) or "sufficient" (pieces of x, pasted into the
+            reference).
         paste: "content" or "all": what of a piece is replaced.
         question: what u is, and which bound it must cross.
         pieces: how inputs are cut.

@@ -26,7 +26,8 @@ class Question:
     Attributes:
         target: the class that is decided for; None where ``output`` is asked about, or the model has one output.
         foil: the only class that counts against it; None: the highest other one.
-        output: an :class:`~absence_plugins.core.outputs.Output` or a :class:`~absence_plugins.Unit`; None of a decision.
+        output: an :class:`~absence_plugins.core.outputs.Output` or a :class:`~absence_plugins.Unit`; None of a
+            decision.
         sign: of a model with one output.
         rises: whether u must get above the bound (presence), or below it.
         bound: in the units of u.

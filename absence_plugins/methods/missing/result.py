@@ -30,8 +30,8 @@ class MissingSet(Result):
     """The pieces that x lacks for another decision (or, presence, that are enough for its own), and the proof.
 
     Attributes:
-        given: what is asked of which input and reference: ``given.what``, ``.paste``, ``.question``, ``.x``, ``.reference``
-            (of several, the one that needs the fewest pieces) and its ``.number``.
+        given: what is asked of which input and reference: ``given.what``, ``.paste``, ``.question``, ``.x``,
+            ``.reference`` (of several, the one that needs the fewest pieces) and its ``.number``.
         numbers: of the members among the pieces that can be pasted, strongest evidence first.
         scores: evidence of all these pieces [P] float64. Above 0 raises u on x compared with the reference.
         certificate: u with every member left out in turn [n] float64: none of these crosses the bound.

@@ -27,8 +27,8 @@ class Search:
     """How long the search for a small set goes on.
 
     Attributes:
-        order: "relevance" (relevance of differences, summed over every piece), "effects" (what every piece does alone and
-            as the last one: no gradient is needed), or evidence of your own shaped like x [1, ...], highest first.
+        order: "relevance" (relevance of differences, summed over every piece), "effects" (what every piece does alone
+            and as the last one: no gradient is needed), or evidence of your own shaped like x [1, ...], highest first.
         budget: images that the network may be asked about to make a 1-minimal set smaller (other orders, a beam search
             forward, exchanges); 0: relevance and reduction alone.
         proof: images spent on trying *all* sets of one piece, of two, and so on: finds smaller ones, or proves that
