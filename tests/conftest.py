@@ -34,6 +34,7 @@ TRAINS_PLANTED = {
     "test_captum_planted.py",
     "test_planted_benchmark.py",
     "test_carriers.py",
+    "test_missing_planted.py",
     "test_bench_planted.py",
     "test_bench_zennit.py",
 }
