@@ -96,7 +96,7 @@ class Column:
         return "none" if not bool(values.any()) else f"mixed ({', '.join(f'{value:.3g}' for value in values.tolist())})"
 
     def _say_number(self, value: float) -> str:
-        if abs(value) < 1e-6 * abs(self.std):  # what rounding leaves of 0
+        if self.mean and abs(value) < 1e-6 * abs(self.std):  # what rounding leaves of 0
             return "0"
         return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 

@@ -83,6 +83,13 @@ def _check_names(names: list[str], kind: TableKind) -> None:
             f"the DataFrame has {len(names)} columns, and the table's columns take {len(wanted)} entries; encode the "
             "categories as the network gets them (pandas.get_dummies), or name the columns that there are"
         )
+    for place, column in zip(kind.places, kind.columns, strict=True):
+        own, other = names[place], wanted[place]
+        if column.entries > 1 and own != other and sorted(own) == sorted(other):
+            raise ValueError(
+                f"the entries of column {column.name!r} are {', '.join(own)} in the DataFrame, and {', '.join(other)} in the "
+                "table; list its categories in the network's order"
+            )
     plain = [place for place, column in zip(kind.places, kind.columns, strict=True) if column.entries == 1]
     for place in plain:
         if names[place.start] != wanted[place.start]:

@@ -352,3 +352,26 @@ def test_zennit_names_the_remedy_too(name: str, options: dict[str, Any], has_com
         with pytest.raises(ValueError, match=pattern) as raised:
             attributor(IDS, torch.eye(3)[[0, 0]])
     assert "relevance(model, ids, reference_ids)" in str(raised.value)
+
+
+def test_a_mask_that_shows_padding_of_the_references_is_warned_of() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+            return self.head((self.embedding(ids) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+
+    net, kind = Mean().eval(), TextKind({number: f"w{number}" for number in range(9)}, (0, 1))
+    x = torch.tensor([[1, 5, 6, 7], [1, 5, 0, 0]])
+    references = ReferenceSet(torch.tensor([[1, 8, 0, 0]]), [0], kind=kind, k=1)
+    method = adapters.AbsenceLayerIntegratedGradients(net, net.embedding, reference=references)
+    for ids, seen in ((x, "samples [0] shows 2"), (x[:1], "samples [0] shows 2"), (x[1:], "")):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            method.explain(ids, target=1, additional_forward_args=((ids != 0).float(),), n_steps=2)
+        said = [str(one.message) for one in caught if "tokens of padding of their references" in str(one.message)]
+        assert len(said) == bool(seen)
+        assert not seen or seen in said[0]

@@ -201,3 +201,10 @@ def test_wrong_input_is_one_line(folder: Path, words: str) -> None:
     assert code == 2, output
     assert REFUSED[words] in output
     assert "Traceback" not in output
+
+
+def test_an_array_with_more_channels_than_samples_is_warned_of(folder: Path) -> None:
+    np.save("last.npy", np.zeros((5, 120, 3)))
+    note = read_arrays([Path("last.npy")], "signal", None, torch.nn.Identity()).notes[0]
+    assert "was read as 5 signals of 120 channels, which come first" in note
+    assert read_arrays([Path("last.npy")], "signal", 120, torch.nn.Identity()).notes == ()

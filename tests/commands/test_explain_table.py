@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from absence_plugins.commands.kinds.options import KindOptions
 from absence_plugins.commands.kinds.pool import match_labels
 from absence_plugins.commands.kinds.read_rows import read_rows
 from absence_plugins.commands.kinds.row_inputs import make_inputs
+from absence_plugins.commands.kinds.tensor_samples import TensorSamples
 
 
 def test_the_page_says_what_a_row_rests_on(folder: Path) -> None:
@@ -277,3 +279,29 @@ def test_a_quantity_is_compared_with_all_rows(folder: Path) -> None:
     code, output = run(*words, "--contrast", "any", "--rows", "1")
     assert code == 0, output
     assert "all 2 references" in Path("page/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (("False", "False"), "has the one value 'False'"),  # its one entry would be 1
+        (("1,234,567", "2,345,678"), "has '1,234,567', a number with other signs"),
+        (("1.234,5", "2.345,5"), "has '1.234,5', a number with other signs"),
+        (("5%", "6%"), "has '5%', a number with other signs"),
+        (("1e999", "2"), "'1e999' stands among numbers"),  # infinite
+    ],
+)
+def test_text_that_is_meant_as_a_number_becomes_no_category(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("rows.csv", ["age", "other"], [[number, cell] for number, cell in enumerate(cells)])
+    rows = read_rows(Path("rows.csv"))
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make_inputs(rows, None, rows.names)
+
+
+def test_a_row_beside_a_large_number_is_no_copy() -> None:
+    references = torch.tensor([[1e6, 30.0], [1e6, 55.0], [1e6 + 1e-4, 30.0]])
+    samples = SimpleNamespace(references=references, own=())
+    assert TensorSamples._same(samples, references[:1], 0).tolist() == [True, False, True]  # type: ignore[arg-type]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
+from absence_plugins import TextKind
 from absence_plugins.cli import app
+from absence_plugins.commands.kinds.text_samples import describe_text, say_rest
+from absence_plugins.commands.kinds.text_tests import GAP, measure_tokens, with_gap
+from absence_plugins.methods.texts import explain_text
 
 WORDS = [
     "[PAD]",
@@ -215,3 +222,48 @@ def test_a_text_that_is_too_long_is_skipped_and_named(folder: Path, bert: Path) 
     code, output = run("texts.txt", "--text", "--model", f"hf:{bert}", "--rows", "0", "--out", "page")
     assert code == 0
     assert "1 text was left out as a reference: line 3 of texts.txt has 42 tokens" in output
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_several_tokens_are_borne_out_where_every_one_counts(count: int) -> None:
+    kind = with_gap(TextKind({number: f"w{number}" for number in range(300)}))
+    x = torch.tensor([1, GAP, 2, GAP, 3, GAP, 4])
+    reference = torch.tensor([1, 10, 2, 11, 3, 12, 4])
+    evidence = torch.where(x == GAP, 2.0, 0.0)
+    evidence[2 * count :] = 0
+
+    def read(texts: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.tensor([5.0 - 2 * sum(int(one) in (10, 11, 12) for one in ids) for ids in texts])
+
+    words = torch.arange(20, 300)
+    found = measure_tokens(read, kind, x, reference, evidence, words, is_missing=True, rises=False, seed=0)
+    assert found.borne == (True,) * count
+    assert [len(test.random_values) for test in found.tests] == [20 * count - 1] * count
+    few = measure_tokens(read, kind, x, reference, evidence, words[:5], is_missing=True, rises=False, seed=0)
+    assert few.verdict().startswith("Undecided: there are only 5 other words, so p cannot be 0.05")
+    assert not few.is_borne
+
+
+def test_a_text_as_long_as_the_model_takes_is_explained(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("the film is very good " + "film " * 25)  # 30 words, [CLS] and [SEP]
+    Path("references.txt").write_text("the film is not very good\nnot good\nthe film is bad")
+    result = CliRunner().invoke(app, f"explain texts.txt --text --model hf:{bert} --references references.txt".split())
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 text explained" in result.output
+
+
+def test_a_page_says_what_is_in_no_word() -> None:
+    net = nn.Sequential(nn.Embedding(3, 1), nn.Flatten(1), nn.Linear(2, 1, bias=False)).eval()
+    net[0].weight.data, net[2].weight.data = torch.tensor([[0.0], [-5.0], [2.0]]), torch.ones(1, 2)
+    found = explain_text(net, {"very": 0, "not": 1, "good": 2}, "very good", ["not good", "not very"])
+    assert say_rest(found) == ""
+    assert describe_text(found)[:2] == (
+        "Compared with the first reference:",
+        "The text has 'very' where the reference has 'not': raises the output by 5.",
+    )
+    parts = [replace(found.comparisons[0], special=3.0, moved=-1.0), found.comparisons[1]]
+    said = say_rest(replace(found, comparisons=tuple(parts)))
+    assert said.startswith(": +1.5 of it are in special tokens, -0.5 in words that both texts have")

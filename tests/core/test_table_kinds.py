@@ -128,7 +128,9 @@ def test_a_frame_names_the_columns_without_pandas() -> None:
 
 def test_pandas_frames_and_their_dummies() -> None:
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"age": [1.0, 2.0, 4.0], "color": ["red", "blue", None], "grade": [1, 2, 2]})
+    frame = pytest.importorskip("pandas").DataFrame(
+        {"age": [1.0, 2.0, 4.0], "color": ["red", "blue", None], "grade": [1, 2, 2]}
+    )
     frame["grade"] = pandas.Categorical(frame["grade"], categories=[2, 1])
     kind = table_kind(frame)
     assert [column.categories for column in kind.columns] == [(), ("blue", "red"), ("2", "1")]
@@ -281,3 +283,17 @@ def test_wrong_rows_are_rejected() -> None:
         ReferenceSet(torch.zeros(1, 1), kind=TableKind)  # type: ignore[arg-type]
     whole = ReferenceSet.from_table([[1, 2], [3, 4]], columns=["a", "b"])
     assert whole.images[0].dtype == torch.get_default_dtype()
+
+
+def test_entries_of_a_category_in_another_order_are_refused() -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"age": [1.0, 2.0], "color_red": [1, 0], "color_blue": [0, 1]})
+    kind = table_kind(["age", "color"], categories={"color": ["blue", "red"]})
+    with pytest.raises(
+        ValueError, match="color_red, color_blue in the DataFrame, and color_blue, color_red in the table"
+    ):
+        ReferenceSet.from_table(frame, columns=kind)
+
+
+def test_a_small_number_is_not_said_to_be_0() -> None:
+    assert Column("dose").says(torch.tensor([3e-7], dtype=torch.float64)) == "3e-07"
+    assert Column("age", mean=40.0, std=10.0).says(torch.tensor([-4.0 + 1e-9], dtype=torch.float64)) == "0"

@@ -352,3 +352,27 @@ def test_letters_that_break_a_line_are_escaped() -> None:
     found = explain_text(Bag(), kind, [1, 3], [2, 3])
     assert found.words()[0].startswith("the text has '\\n' where the reference has 'a\\u202eb'")
     assert all(len(line) for line in found.table().splitlines())
+
+
+def test_a_token_that_the_text_has_elsewhere_is_not_said_to_be_missing() -> None:
+    found = explain_text(transformer("bert"), KIND, [CLS, NOT, GOOD, BAD, SEP], [CLS, GOOD, BAD, NOT, SEP])
+    said = " ".join(found.words())
+    assert "the text has 'not' elsewhere than the reference" in said
+    assert "lacks" not in said
+    assert "has not" not in said
+
+
+def test_sums_that_half_precision_loses_are_warned_of() -> None:
+    class Unmasked(nn.Module):  # its values in one length are others, by about a rounding step of bfloat16
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.head = nn.Embedding(30, 4), nn.Linear(4, 2)
+
+        def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+            return self.head(self.embedding(ids).mean(1))
+
+    with pytest.warns(
+        AbsenceWarning, match="all parts sum to 0.641, and u\\(x\\) - u\\(r\\) is 0.559: in half precision"
+    ):
+        explain_text(Unmasked().bfloat16().eval(), KIND, [NOT, GOOD, FILM], [GOOD, FILM], 1)

@@ -83,12 +83,13 @@ def explain_signals(options: KindOptions) -> ExplainedSamples:
     notes = list(dict.fromkeys([*arrays.notes, *compared.notes]))
     for note in notes:
         warnings.warn(note, AbsenceWarning, stacklevel=2)
+    sounds = ["Sounds of whole numbers were read as values from -1 to 1."] * (arrays.rate is not None)
     own = [f"No --references: each {noun} is compared with the others of {compared.source}."] * is_own
     return explain_samples(
         samples,
         options.out,
         title=TITLES[noun],
-        notes=[*loaded.notes, *(f"{note}." for note in notes), *own, *pool.notes, *said],
+        notes=[*loaded.notes, *(f"{note}." for note in notes), *sounds, *own, *pool.notes, *said],
         seed=options.seed,
         command=options.command,
         progress=options.progress,

@@ -36,6 +36,7 @@ class Finding:
         described: sentences on the strongest things.
         notes: what was left out, and what was warned of.
         text: of a text its tokens, for the page.
+        rest: of the map, what is in no thing, as the end of a sentence.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Finding:
     described: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     text: ReadText | None = None
+    rest: str = ""
 
     def with_words(self, described: Sequence[str]) -> Finding:
         """The same with sentences on its strongest things."""
@@ -101,7 +103,7 @@ class Finding:
             "it is "
             f"{self.reference_value:.4g}. The difference of {value - self.reference_value:+.4g} is divided exactly "
             "among "
-            f"the {self.kind.thing if self.kind.thing in ('column', 'token') else ENTRIES[self.kind.name]}s."
+            f"the {self.kind.thing if self.kind.thing in ('column', 'token') else ENTRIES[self.kind.name]}s{self.rest}."
         )
         notes = [f"Note: {note}" for note in self.notes]
         return [first, *([" ".join(self.described)] if self.described else []), *([" ".join(notes)] if notes else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,10 +126,10 @@ def _check_names(shown: str, head: Sequence[str]) -> None:
 def is_number(cell: str) -> bool:
     """Whether a cell is a finite number, with a decimal point or a decimal comma.
 
-    >>> [is_number(cell) for cell in ("1", "-.5e3", "1,5", "1_000", "inf", "ten")]
+    >>> [is_number(cell) for cell in ("1", "-.5e3", "1,5", "1_000", "inf", "1e999")]
     [True, True, True, False, False, False]
     """
-    return bool(POINT.fullmatch(cell) or COMMA.fullmatch(cell))
+    return bool(POINT.fullmatch(cell) or COMMA.fullmatch(cell)) and math.isfinite(float(cell.replace(",", ".")))
 
 
 def is_missing(cell: str) -> bool:

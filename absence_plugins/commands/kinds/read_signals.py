@@ -185,6 +185,11 @@ def _place_channels(
     if values.dim() == axes + 2:
         if channels is not None and shape[1] != channels:
             raise ValueError(f"--channels {channels}: the {kind}s have {shape[1]} channels, their shape is {shape}")
+        if channels is None and shape[1] > shape[-1]:
+            return values, (
+                f"The array {shape} was read as {shape[0]} {kind}s of {shape[1]} channels, which come first; if they come "
+                f"last, transpose the array, and wrap a model that takes them last (--channels {shape[1]} says that it is so)"
+            )
         return values, ""
     if wanted is None:
         return values, f"The array {shape} was read as {shape[0]} {kind}s without an axis of channels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from absence_plugins.core.table_kinds import table_kind
 from absence_plugins.data.folders import list_names
 
 REFUSE, MEDIAN, DROP = MISSING_WORDS
+WRITTEN = re.compile(r"[-+$€£]?\s?\d[\d.,' \u00a0\u202f]*\s?[%$€£]?")  # as people write numbers for people
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +176,17 @@ def _plain_column(files: Sequence[Rows], name: str, *, is_category: bool) -> Col
     cells = [cell for cell in files[0].column(name) if not is_missing(cell)]
     if not cells:
         raise ValueError(f"column {spell_name(name)!r} of {spell_name(files[0].path)} is empty; leave it out")
+    said = f"column {spell_name(name)!r} of {spell_name(files[0].path)} has"
+    if not is_category and all(WRITTEN.fullmatch(cell) for cell in cells):
+        raise ValueError(
+            f"{said} {spell_name(cells[0])!r}, a number with other signs; write plain numbers such as 1234.5, or say "
+            f"--categories {spell_name(name)} if its values are categories"
+        )
+    if len(set(cells)) == 1:  # the one entry of it would be 1, also for "False"
+        raise ValueError(
+            f"{said} the one value {spell_name(cells[0])!r}, which does not say how the model's input is made of it; let the "
+            "factory return (model, columns), or write the number that the model gets"
+        )
     return Column(name, categories=tuple(sorted(set(cells))))
 
 

@@ -20,7 +20,7 @@ from absence_plugins.methods.regions import ThingTests, measure_things, stronges
 from absence_plugins.relevance import relevance
 
 THINGS = 3  # that a test looks at: of a row together
-SAME = 1e-9  # squared distance of a copy, as a share of the sample's own square
+SAME = 1e-5  # of an entry: by so much a copy may differ, which was saved in another number format
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,8 @@ class TensorSamples:
 
     def _same(self, x: Tensor, number: int) -> Tensor:
         """Which references are the sample itself, or a copy of it [R]."""
-        far = (self.references.double() - x.double()).flatten(1).square().sum(1)
-        same = far <= SAME * float(x.double().square().sum())
+        own, others = x.double(), self.references.double()
+        same = ((others - own).abs() <= SAME * own.abs()).flatten(1).all(1)
         if self.own:
             same[self.own[number]] = True
         return same

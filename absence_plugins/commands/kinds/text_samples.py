@@ -18,14 +18,17 @@ from absence_plugins.core.outputs import Logit, Margin, Output
 from absence_plugins.core.scores import run_scores
 from absence_plugins.core.token_space import TokenSpace
 from absence_plugins.methods.regions import ThingTests
+from absence_plugins.methods.regions.strongest_things import LONGEST_RUN
 from absence_plugins.methods.texts import TextExplanation, explain_text
-from absence_plugins.methods.texts.calls import Interface
+from absence_plugins.methods.texts.calls import Interface, longest_text
 from absence_plugins.methods.texts.words import Encoder
 from absence_plugins.report.plots.explained_text import read_explained_text
 
 SAID = 3  # sentences
 FEW = 100  # words of the references, of which other words are drawn
 LONGEST = 60  # letters of a text in a heading
+LEAST = 5e-3  # of a difference: what is less is not said
+BATCH = 32  # texts of one length in a forward
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,19 +105,26 @@ class TextSamples:
             compared=f"{which} ({'it' if len(places) == 1 else 'the first'} is {nearest}, {quoted})",
             reference_value=sum(values) / len(values),
             tests=self._test(found, question),
-            described=tuple(f"{said[0].upper()}{said[1:]}." for said in map(spell_name, found.words(SAID))),
+            described=describe_text(found),
+            rest=say_rest(found),
             notes=notes,
             text=read_explained_text(found),
         )
 
     def _test(self, found: TextExplanation, question: Question) -> dict[str, ThingTests]:
-        """The tokens that the text lacks are put in, and those that the reference lacks taken out."""
+        """The tokens that the text lacks are put in, and those that the reference lacks taken out.
+
+        In a text as long as the model takes tokens replace others only.
+        """
         one = found.comparisons[0]
         x = torch.tensor([GAP if own is None else int(found.ids[own]) for own, _ in found.pairs])
         reference = torch.tensor([GAP if other is None else int(one.ids[other]) for _, other in found.pairs])
         kind = with_gap(found.kind)
         values = (-1.0 if question.is_held_down else 1.0) * one.relevance.detach().cpu()
         differ = (x != reference) & ~(kind.is_special(x) & kind.is_special(reference))
+        takes = longest_text(self.loaded.model)
+        if takes is not None and len(found.ids) + LONGEST_RUN > takes:
+            differ &= x != GAP
         tests = {}
         for part, where in ((MISSING, differ & (reference != GAP)), (PRESENT, differ & (reference == GAP))):
             tests[part] = measure_tokens(
@@ -129,6 +139,22 @@ class TextSamples:
                 seed=self.asked.seed,
             )
         return {part: test for part, test in tests.items() if part == MISSING or test.tests}
+
+
+def describe_text(found: TextExplanation) -> tuple[str, ...]:
+    """Sentences on the strongest tokens, compared with the first reference."""
+    said = tuple(f"{one[0].upper()}{one[1:]}." for one in map(spell_name, found.words(SAID)))
+    return ("Compared with the first reference:", *said) if said and len(found.comparisons) > 1 else said
+
+
+def say_rest(found: TextExplanation) -> str:
+    """What is in no word: the mean of special tokens, and of words that both texts have."""
+    count = len(found.comparisons)
+    special, moved = (sum(getattr(one, part) for one in found.comparisons) / count for part in ("special", "moved"))
+    difference = found.output - sum(one.output for one in found.comparisons) / count
+    if max(abs(special), abs(moved)) <= LEAST * abs(difference):
+        return ""
+    return f": {special:+.2g} of it are in special tokens, {moved:+.2g} in words that both texts have, by their places"
 
 
 def name_output(question: Question) -> Output:
@@ -152,16 +178,22 @@ def read_text_outputs(loaded: KindModel, encoder: Encoder, texts: Sequence[str])
 
 
 def _read_ids(loaded: KindModel, texts: Sequence[Tensor]) -> Tensor:
+    """Outputs [N, K]; texts of the same length together."""
     interface = Interface.of(loaded.model)
-    outputs = []
+    lengths: dict[int, list[int]] = {}
+    for number, ids in enumerate(texts):
+        lengths.setdefault(len(ids), []).append(number)
+    found: dict[int, Tensor] = {}
     with torch.no_grad():
-        for ids in texts:
-            batch = loaded.fit(ids[None])
-            found = run_scores(lambda given: interface.call(loaded.model, given), (batch,), samples=1)[0]
-            if found.dim() not in (1, 2):
-                raise ValueError(f"the model must return one row of logits per text, got {tuple(found.shape)}")
-            outputs.append(found.reshape(1, -1).cpu())
-    return torch.cat(outputs)
+        for alike in lengths.values():
+            for start in range(0, len(alike), BATCH):
+                part = alike[start : start + BATCH]
+                batch = loaded.fit(torch.stack([texts[number] for number in part]))
+                read = run_scores(lambda given: interface.call(loaded.model, given), (batch,), samples=len(part))[0]
+                if read.dim() not in (1, 2) or len(read) != len(part):
+                    raise ValueError(f"the model must return one row of logits per text, got {tuple(read.shape)}")
+                found |= zip(part, read.reshape(len(part), -1).cpu(), strict=True)
+    return torch.stack([found[number] for number in range(len(texts))])
 
 
 def find_points(loaded: KindModel, encoder: Encoder, texts: Sequence[str]) -> Tensor:

@@ -22,6 +22,7 @@ from absence_plugins.methods.texts.lengths import Text
 from absence_plugins.methods.texts.result import TextComparison, TextExplanation
 from absence_plugins.methods.texts.words import Encoder, check_length, read_tokenizer
 
+UNEQUAL = 0.05  # of u(x) - u(r), by which the sum of all parts may miss it
 UNNAMED = "LABEL_"  # how Hugging Face calls classes without names
 
 
@@ -82,6 +83,7 @@ def explain_text(
         for r, one, given in zip(read, divided, references, strict=True)
     )
     _warn_moved(comparisons)
+    _warn_unequal(u, comparisons)
     return TextExplanation(
         _shown(text),
         x.ids,
@@ -228,6 +230,19 @@ def _warn_moved(comparisons: Sequence[TextComparison]) -> None:
                 f"reference {number}: of u(x) - u(r) = {one.total:.3g} the words have {float(one.relevance.sum()):.3g}, "
                 f"special tokens {one.special:.3g}, and tokens that others moved {one.moved:.3g}: the model reads places "
                 "more than words here; a reference with as many tokens moves none",
+                AbsenceWarning,
+                stacklevel=3,
+            )
+
+
+def _warn_unequal(u: float, comparisons: Sequence[TextComparison]) -> None:
+    """Say so where all parts do not sum to u(x) - u(r), as in half precision."""
+    for number, one in enumerate(comparisons):
+        difference = u - one.output
+        if abs(one.total - difference) > max(UNEQUAL * abs(difference), 1e-4 * max(1.0, abs(u))):
+            warnings.warn(
+                f"reference {number}: all parts sum to {one.total:.3g}, and u(x) - u(r) is {difference:.3g}: in half "
+                "precision the difference is lost among roundings; explain model.float()",
                 AbsenceWarning,
                 stacklevel=3,
             )

@@ -166,12 +166,22 @@ class TextExplanation(Result):
     def _pair_words(self, one: TextComparison, pair: Pair) -> str:
         own, other = pair
         if own is None:
-            return f"the text lacks {_quote(one.tokens[other])}, which the reference has"  # type: ignore[index]
+            token = _quote(one.tokens[other])  # type: ignore[index]
+            if int(one.ids[other]) in self._unmatched(one, 0):
+                return f"the text has {token} elsewhere than the reference"
+            return f"the text lacks {token}, which the reference has"
         if other is None:
-            return f"the text has {_quote(self.tokens[own])}, which the reference has not"
+            has = "has elsewhere" if int(self.ids[own]) in self._unmatched(one, 1) else "has not"
+            return f"the text has {_quote(self.tokens[own])}, which the reference {has}"
         if int(self.ids[own]) == int(one.ids[other]):
             return f"{_quote(self.tokens[own])} stands in another place"
         return f"the text has {_quote(self.tokens[own])} where the reference has {_quote(one.tokens[other])}"
+
+    def _unmatched(self, one: TextComparison, side: int) -> set[int]:
+        """Token ids of the text (side 0) or the reference (1) that stand for no like token of the other one."""
+        ids = self.ids.tolist(), one.ids.tolist()
+        pairs = [tuple(None if i is None else ids[s][i] for s, i in enumerate(pair)) for pair in one.pairs]
+        return {found for pair in pairs if pair[0] != pair[1] and (found := pair[side]) is not None}
 
     def _heading(self) -> str:
         return f"Text: what raises {self.explained_words()}, and what is missing"
