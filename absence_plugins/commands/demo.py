@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from absence_plugins import Explanation, ReferenceSet
 from absence_plugins.captum import AbsenceDeepLift, AbsenceIntegratedGradients
 from absence_plugins.commands.demo_reasons import HOW_TO_READ as REASONS
-from absence_plugins.commands.demo_reasons import Asked, accentuation_row, carrier_row
+from absence_plugins.commands.demo_reasons import Asked, accentuation_row, carrier_row, missing_row
 from absence_plugins.commands.maps.lucent import UnitName, unit_row
 from absence_plugins.commands.maps.zennit import ZennitMaps
 from absence_plugins.commands.pasting import insert_missing
@@ -315,6 +315,7 @@ def run_demo(out: Path | str, *, pairs: int = 3, seed: int = 0, progress: bool =
         rows=(
             *(pair_row(model, case) for case in cases),
             zennit_row(model, data, first),
+            missing_row(asked),
             carrier_row(asked),
             accentuation_row(asked, seed=seed, progress=progress),
             sides,

@@ -252,7 +252,7 @@ def by_relevance() -> PlantedTable:
         ("lower_zplus", ATTENTION, "reference", 0.95, 0.7),
         ("lower_zplus", ATTENTION, "nontarget", 0.77, 0.80),
         ("lower_gamma", ATTENTION, "nontarget", 0.77, 0.64),
-        ("epsilon", ATTENTION, "nontarget", 0.77, 0.64),
+        ("epsilon", ATTENTION, "nontarget", 0.75, 0.64),  # .78 and .76: training differs in its bits between CPUs
         ("epsilon", DEAD, "nontarget", 0.98, 0.80),
         ("lower_gamma", DEAD, "nontarget", 0.98, 0.80),
     ],

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from absence_plugins import Unit
+from absence_plugins import ReferenceSet, Unit
 from absence_plugins.commands.demo import Pair, distinct, rank_pairs, run_demo
 from absence_plugins.commands.pasting import insert_missing, remove_suppressor, strongest
 from absence_plugins.data import digits_cnn, load_digits
+from absence_plugins.methods.missing import missing_set
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,8 @@ def test_page_says_what_was_measured(page: Path) -> None:
             assert float(model(image)[0, shown["digit"]]) == pytest.approx(shown["before"], abs=1e-4)
         assert f"from {shown['before']:.1f} to {shown['after']:.1f}" in text
         assert shown["change"] < shown["random_change"] - 1, "the missing strokes must matter more than random pixels"
-    # two pairs; of the first Zennit's maps, the unit that misses it, the digit switched off, the two sides of its logit
-    panels = 2 * 6 + 4 + 5 + 3 + 4
+    # two pairs; of the first Zennit's maps, the missing set, the unit, the digit switched off, the two sides of its logit
+    panels = 2 * 6 + 4 + 3 + 5 + 3 + 4
     assert len(re.findall(r"<img ", text)) == panels
     assert len(list((page.parent / "figures").glob("*.png"))) == panels
 
@@ -156,3 +157,14 @@ def test_the_silent_unit_and_the_change_are_measured(page: Path) -> None:
     assert changed is not None
     assert float(changed[1]) == pytest.approx(shown["before"], abs=0.06)
     assert float(changed[2]) <= 0.0
+
+
+def test_the_missing_set_is_measured(page: Path) -> None:
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    shown = json.loads((page.parent / "results.json").read_text(encoding="utf-8"))["shown"][0]
+    digits, model = load_digits(), digits_cnn()
+    x = digits.test_images[shown["image"] : shown["image"] + 1]
+    pool = ReferenceSet(digits.train_images, digits.train_labels, contrast=shown["other"], k=4)
+    found = missing_set(model, x, pool, foil=shown["other"])
+    assert found.verify(model)
+    assert found.sentence() in text

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from cancer_rows import REFERENCES, USUAL, cancer, color, folder, page, run  # noqa: F401  (fixtures)
+from cancer_rows import REFERENCES, USUAL, cancer, color, folder, page, run, write  # noqa: F401  (fixtures)
 
 from absence_plugins.commands.kinds.explain_rows import explain_rows
 from absence_plugins.commands.kinds.options import KindOptions

@@ -165,7 +165,7 @@ TOGETHER = PRESENT[:, [0, 0, 1]] | torch.stack([0 * PRESENT[:, 2], 0 * PRESENT[:
     ("features", "said"),
     [
         (torch.randn(400, 1, 2, 5, generator=SEEDED), "differ between two halves"),
-        (made_features(STRENGTH + 2.5 * TOGETHER, ENCODING), "fire at nearly all positions|fire alone"),
+        (made_features(STRENGTH + 2.5 * TOGETHER, ENCODING), "fire at nearly all positions|fire alone|hold fewer"),
         (
             made_features(STRENGTH + 2.5 * PRESENT, ENCODING[:, [0, 0, 2]]),
             "hardly ever fire alone|do not decide|hold fewer",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Status = Literal["active", "inactive", "split", "unresolved"]
+RARE_BELOW, FEW = 0.01, 8  # share of positions below which one of few directions may be none
 INACTIVE_BELOW = 0.005  # share of positions
 SPLIT_ABOVE = 0.7  # cosine of two encoding directions, in standard deviations of the features
 EVERYWHERE = 0.95  # of the positions
@@ -220,6 +221,12 @@ def note_directions(report: DirectionReport, *, has_head: bool, alike: str = "sp
     inactive = [i for i, status in enumerate(report.status) if status == "inactive"]
     if inactive:
         notes.append(f"inactive directions: {name_some(inactive)}; the layer may hold fewer concepts")
+    rare = [i for i, share in enumerate(report.active_share) if share < RARE_BELOW and report.status[i] == "active"]
+    if rare and len(report.status) <= FEW:
+        notes.append(
+            f"directions that fire at less than {RARE_BELOW:.0%} of the positions: {name_some(rare)}; they may be tails of "
+            "what is no concept: the layer may hold fewer concepts"
+        )
     split = [i for i, status in enumerate(report.status) if status == "split"]
     members = {one for group in report.groups for one in group}
     split = [i for i in split if i not in members]
