@@ -16,11 +16,11 @@ from absence_plugins.core.blank import find_blanks, settle_blanks
 from absence_plugins.core.checks import check_integer, check_seed
 from absence_plugins.core.dataset_items import has_several_inputs, image_and_label, reservoir, single_samples
 from absence_plugins.core.empties import blank_value
-from absence_plugins.core.kinds import Kind, TableKind
+from absence_plugins.core.kinds import Kind, TableKind, TextKind
 from absence_plugins.core.labels import check_labels, find_fault, stack_labels
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scales import Scale, check_scales, measure_scale
-from absence_plugins.core.spaces import Space, check_space, measure_distances
+from absence_plugins.core.spaces import Metric, Space, check_space, measure_distances
 from absence_plugins.core.table_rows import read_table
 from absence_plugins.core.table_space import TableSpace
 
@@ -43,7 +43,8 @@ class ReferenceSet:
             target's; None: samples that lack the target's.
         seed: for :meth:`random`.
         nearest_in: a :class:`~absence_plugins.FeatureSpace`, a network's features, in which the nearest are searched;
-            None: pixels, or the :class:`~absence_plugins.TableSpace` of a table. On photographs the nearest in pixels
+            None: pixels, or the :class:`~absence_plugins.TableSpace` of a table; of texts how many places have another
+            token. On photographs the nearest in pixels
             share little more than brightness (docs/how-to/references.md).
         kind: what the entries are, if not pixels: a :class:`~absence_plugins.TableKind`, ``TextKind``, ``SignalKind``
             or ``VolumeKind``. It decides what counts as missing, and how an explanation is drawn.
@@ -267,7 +268,9 @@ class ReferenceSet:
     def _ranked(self, inputs: tuple[Tensor, ...], pools: Sequence[Tensor]) -> list[Tensor]:
         """Each pool's indices, nearest to the sample it belongs to first."""
         points, own = (inputs, self.images) if self.nearest_in is None else self._in_features(inputs)
-        metric = "squared" if self.nearest_in is None else self.nearest_in.metric
+        # token ids are names, no quantities
+        own_metric: Metric = "different" if isinstance(self.kind, TextKind) else "squared"
+        metric = own_metric if self.nearest_in is None else self.nearest_in.metric
         orders = []
         for row, pool in enumerate(pools):
             distance = sum(

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-Metric = Literal["squared", "absolute"]
+Metric = Literal["squared", "absolute", "different"]
 CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float32, which a cache holds
 
 
@@ -16,7 +16,7 @@ class Space(Protocol):
     """Points whose distances rank the references: :class:`~absence_plugins.FeatureSpace`, or one of a kind of data.
 
     Attributes:
-        metric: distances are sums of squared, or of absolute differences of points.
+        metric: distances are sums of squared or of absolute differences of points, or how many coordinates differ.
     """
 
     @property
@@ -59,5 +59,9 @@ def measure_distances(sample: Tensor, points: Tensor, pool: Tensor, metric: Metr
     chunks = []
     for part in torch.split(pool.to(points.device), step):
         difference = points.index_select(0, part).to(dtype).sub_(sample).reshape(len(part), -1)
-        chunks.append((difference.square_() if metric == "squared" else difference.abs_()).sum(1, dtype=torch.float64))
+        if metric == "different":
+            difference = difference != 0
+        else:
+            difference = difference.square_() if metric == "squared" else difference.abs_()
+        chunks.append(difference.sum(1, dtype=torch.float64))
     return torch.cat(chunks).cpu()

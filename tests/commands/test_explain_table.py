@@ -13,6 +13,7 @@ import pytest
 import torch
 from cancer_rows import REFERENCES, USUAL, cancer, color, folder, page, run, write  # noqa: F401  (fixtures)
 
+from absence_plugins import Column, TableKind
 from absence_plugins.commands.kinds.explain_rows import explain_rows
 from absence_plugins.commands.kinds.options import KindOptions
 from absence_plugins.commands.kinds.pool import match_labels
@@ -296,7 +297,7 @@ def test_text_that_is_meant_as_a_number_becomes_no_category(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write("rows.csv", ["age", "other"], [[number, cell] for number, cell in enumerate(cells)])
+    Path("rows.csv").write_text("age;other\n" + "".join(f"{number};{cell}\n" for number, cell in enumerate(cells)))
     rows = read_rows(Path("rows.csv"))
     with pytest.raises(ValueError, match=re.escape(said)):
         make_inputs(rows, None, rows.names)
@@ -306,3 +307,17 @@ def test_a_row_beside_a_large_number_is_no_copy() -> None:
     references = torch.tensor([[1e6, 30.0], [1e6, 55.0], [1e6 + 1e-4, 30.0]])
     samples = SimpleNamespace(references=references, own=())
     assert TensorSamples._same(samples, references[:1], 0).tolist() == [True, False, True]  # type: ignore[arg-type]
+
+
+def test_what_is_missing_is_missing_compared_with_the_reference_that_replaces_it() -> None:
+    """Two of three references are older than the row, and the nearest, whose age takes the place, is younger."""
+    kind = TableKind((Column("age"), Column("pulse")))
+    x, references = torch.tensor([30.0, 60.0]), torch.tensor([[20.0, 70.0], [90.0, 70.0], [90.0, 70.0]])
+    samples = SimpleNamespace(
+        kind=kind,
+        loaded=SimpleNamespace(model=lambda rows: -rows, fit=lambda rows: rows),
+        asked=SimpleNamespace(seed=0),
+    )
+    question = SimpleNamespace(is_held_down=False, read=lambda outputs: outputs.sum(1))
+    tests = TensorSamples._test(samples, x, references, references - x, question)  # type: ignore[arg-type]
+    assert [test.name for test in tests["missing"].tests] == ["pulse"]

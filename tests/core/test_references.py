@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from absence_plugins import ReferenceSet
+from absence_plugins import ReferenceSet, TextKind
 from absence_plugins.core import spaces
 from absence_plugins.core.references import blank_value
 
@@ -384,3 +384,9 @@ def test_one_hot_labels_are_class_indices() -> None:
 def test_labels_that_are_neither_classes_nor_several(labels: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ReferenceSet(LINE, labels)
+
+
+def test_texts_are_nearest_by_tokens_that_differ_not_by_their_numbers() -> None:
+    kind = TextKind({number: f"w{number}" for number in range(30)})
+    references = ReferenceSet(torch.tensor([[6, 7, 8], [5, 6, 29]]), kind=kind, k=2)
+    assert references.nearest_indices(torch.tensor([[5, 6, 7]])).tolist() == [[1, 0]]

@@ -13,7 +13,8 @@ HOW_TO_READ = (
     (
         "What is missing",
         "Parts in which the references have something that the sample lacks: a smaller number or another category, a "
-        "token, an event. Those that raise the output most are replaced by what the nearest reference has there (of a "
+        "token, an event or a region (values further from 0). Those that raise the output most (of a "
+        "non-target those that hold it down) are replaced by what the nearest reference has there (of a "
         "row three at once, else one by one), and the output is read again.",
     ),
     (

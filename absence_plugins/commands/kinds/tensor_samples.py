@@ -125,9 +125,10 @@ class TensorSamples:
         """
         sign = -1.0 if question.is_held_down else 1.0
         lacks = self.kind.lacks(x.expand_as(references), references)
-        differs = self.kind.things((x != references[0])[None].to(maps))[0] > 0
         tests = {}
         for part, where in ((MISSING, lacks), (PRESENT, ~lacks)):
+            # what the nearest reference puts in place has to be missing, too
+            differs = self.kind.things((where[0] & (x != references[0]))[None].to(maps))[0] > 0
             evidence = self.kind.things((sign * maps * where).mean(0, keepdim=True))[0]
             things = strongest_things(self.kind, torch.where(differs, evidence, 0.0), THINGS)
             if isinstance(self.kind, TableKind) and len(things):
