@@ -1,16 +1,44 @@
-"""Which units in front of the classifier carry what an image lacks: a sentence and facts of a page's row."""
+"""From a map to reasons, on a page's row: the smallest missing set, and which silent units carry what is missing."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from absence_plugins.commands.photograph_row import outline
 from absence_plugins.commands.question import Question
+from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.feature_space import find_last_features
 from absence_plugins.methods.carriers import LayerCarriers, find_carriers
+from absence_plugins.methods.missing import Search, missing_set
+from absence_plugins.methods.regions import segment
 from absence_plugins.relevance import RelevanceError
+from absence_plugins.report import Panel
 
 NAMED = 3  # silent units by their numbers
+PIECES = 16  # regions of a photograph that can be inserted
+QUICK = Search(budget=0, proof=0)  # one order, then members are left out
+
+
+def find_smallest(asked: Question, reference: Tensor) -> tuple[str, tuple[Panel, ...]]:
+    """The fewest pieces of the nearest reference whose insertion takes the decision away: a sentence and a picture.
+
+    reference: [1, C, H, W]. Pieces are pixels, of a photograph regions. Both empty where the target is not the
+    decision, or where no pieces of this reference take it away.
+    """
+    pieces = segment(denormalize(reference[0], asked.loaded), PIECES) if asked.is_photograph else None
+    if asked.own.single or int(asked.outputs.argmax(1)) != int(asked.target):
+        return "", ()
+    try:
+        found = missing_set(asked.loaded.model, asked.x, reference, pieces=pieces, empty=asked.blank, search=QUICK)
+    except (RelevanceError, ValueError, TypeError):  # another rule for the maps does not need it
+        return "", ()
+    changed = outline(denormalize(found.image[0], asked.loaded), found.mask.any(0))
+    caption = f"{asked.brief} leads by {found.before:.2f} before and {found.after:.2f} with them."
+    title = f"The smallest missing set: {len(found)} {found.thing}{'s' * (len(found) > 1)}"
+    return f"The smallest missing set: {found.sentence(asked.loaded.categories)}", (
+        Panel("image", changed, title, caption),
+    )
 
 
 def name_carriers(asked: Question, reference: Tensor) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -100,9 +100,10 @@ def test_digits_with_references(folder: Path) -> None:
         "Reference map: class 3",
         "Its absence part",
         "The nearest reference",
+        "The smallest missing set",
     ):
         assert expected in page
-    assert page.count("<img ") == 6
+    assert page.count("<img ") == 7
 
 
 def test_silent_units_are_counted_and_what_they_are_worth(folder: Path) -> None:
