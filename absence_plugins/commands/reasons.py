@@ -35,10 +35,15 @@ def find_smallest(asked: Question, reference: Tensor) -> tuple[str, tuple[Panel,
         return "", ()
     changed = outline(denormalize(found.image[0], asked.loaded), found.mask.any(0))
     caption = f"{asked.brief} leads by {found.before:.2f} before and {found.after:.2f} with them."
-    title = f"The smallest missing set: {len(found)} {found.thing}{'s' * (len(found) > 1)}"
-    return f"The smallest missing set: {found.sentence(asked.loaded.categories)}", (
-        Panel("image", changed, title, caption),
-    )
+    title = f"The smallest {'set' if asked.is_photograph else 'missing set'}: {len(found)} {found.thing}{'s' * (len(found) > 1)}"
+    sentence = f"The smallest missing set: {found.sentence(asked.loaded.categories)}"
+    if asked.is_photograph:
+        sentence = (
+            f"The fewest regions of the nearest reference whose insertion takes the decision away: {len(found)} of "
+            f"{found.pieces}; {asked.brief} leads by {found.before:.2f} before and {found.after:.2f} with them, and none of them "
+            "can be left out. They also cover what is there, so that it need not be what they show that was missing."
+        )
+    return sentence, (Panel("image", changed, title, caption),)
 
 
 def name_carriers(asked: Question, reference: Tensor) -> tuple[str, tuple[tuple[str, str], ...]]:
