@@ -437,3 +437,18 @@ def test_results_are_those_of_regions() -> None:
     assert plain["tests"][0]["name"] == "c3"
     assert np.isclose(plain["tests"][0]["change"], -1)
     assert repr(test) == "ThingTest(column c3: -0.00 -> -1.00, other columns +0.00 ± 0.00; borne out)"
+
+
+def test_a_column_that_moves_less_than_the_only_other_one_is_undecided() -> None:
+    """Both columns count, and one other cannot tell what is chance."""
+    kind = TableKind((Column("age"), Column("color")))
+    found = measure_things(
+        lambda rows: -2 * rows[:, 0] - 9 * rows[:, 1],
+        torch.zeros(2),
+        torch.ones(2),
+        kind,
+        torch.tensor([[True, False]]),
+    )
+    assert (
+        found.verdict() == "Undecided: only 1 other column differs from the reference, so p cannot be 0.05 (p = 1.00)."
+    )

@@ -98,6 +98,8 @@ class Finding:
         question, value = self.question, self.question.value
         other = question.is_held_down or question.own != question.predicted
         whose = f"The output of {self.explained}" if other else "Its output"
+        if question.choice.single and question.choice.kind == "negated":
+            whose = "Minus its one output"
         first = (
             f"The model predicts {self.loaded.name(question.predicted)}. {whose} is {value:.4g}; on {self.compared} "
             "it is "

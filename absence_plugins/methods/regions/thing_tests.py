@@ -141,13 +141,13 @@ class ThingTests(RegionTests):
             return super().verdict()
         own = self.tests[self.best]
         draws = len(own.random_values)
-        if not own.moved or (draws and not own.is_borne):
+        if not own.moved:
             return own.verdict()
         many = sum(len(test.random_values) > 0 for test in self.tests) if self.control == "others" else 1
         one_of = f" for one of {many} {self.kind.thing}s" if many > 1 else ""
         if (1 + draws) * LEVEL < many or not draws:
             return f"Undecided: {own.describe_draws()} p cannot be {LEVEL}{one_of} (p = {self.p:.2f})."
-        if self.control == "moved":
+        if self.control == "moved" or not own.is_borne:
             return super().verdict()
         words = describe_control(self.kind, self.control)
         return (
