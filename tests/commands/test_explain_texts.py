@@ -250,9 +250,14 @@ def test_a_text_as_long_as_the_model_takes_is_explained(
     monkeypatch.chdir(tmp_path)
     Path("texts.txt").write_text("the film is very good " + "film " * 25)  # 30 words, [CLS] and [SEP]
     Path("references.txt").write_text("the film is not very good\nnot good\nthe film is bad")
-    result = CliRunner().invoke(app, f"explain texts.txt --text --model hf:{bert} --references references.txt".split())
+    result = CliRunner().invoke(
+        app, f"explain texts.txt --text --model hf:{bert} --references references.txt --out page".split()
+    )
     assert result.exit_code == 0, result.output
     assert "1 of 1 text explained" in result.output
+    said = html.unescape(Path("page/index.html").read_text())
+    assert "tokens in addition were not put in as a test" in said
+    assert "the map names no token" not in said
 
 
 def test_a_page_says_what_is_in_no_word() -> None:

@@ -27,6 +27,7 @@ from absence_plugins.report.plots.explained_text import read_explained_text
 SAID = 3  # sentences
 FEW = 100  # words of the references, of which other words are drawn
 LONGEST = 60  # letters of a text in a heading
+FULL = "The text is as long as the model takes, so that tokens in addition were not put in as a test."
 LEAST = 5e-3  # of a difference: what is less is not said
 BATCH = 32  # texts of one length in a forward
 
@@ -107,9 +108,14 @@ class TextSamples:
             tests=self._test(found, question),
             described=describe_text(found),
             rest=say_rest(found),
-            notes=notes,
+            notes=(*notes, *[FULL] * self._is_full(found)),
             text=read_explained_text(found),
         )
+
+    def _is_full(self, found: TextExplanation) -> bool:
+        """Whether the model takes no text that is longer by some tokens."""
+        takes = longest_text(self.loaded.model)
+        return takes is not None and len(found.ids) + LONGEST_RUN > takes
 
     def _test(self, found: TextExplanation, question: Question) -> dict[str, ThingTests]:
         """The tokens that the text lacks are put in, and those that the reference lacks taken out.
@@ -122,8 +128,8 @@ class TextSamples:
         kind = with_gap(found.kind)
         values = (-1.0 if question.is_held_down else 1.0) * one.relevance.detach().cpu()
         differ = (x != reference) & ~(kind.is_special(x) & kind.is_special(reference))
-        takes = longest_text(self.loaded.model)
-        if takes is not None and len(found.ids) + LONGEST_RUN > takes:
+        is_full = self._is_full(found)
+        if is_full:
             differ &= x != GAP
         tests = {}
         for part, where in ((MISSING, differ & (reference != GAP)), (PRESENT, differ & (reference == GAP))):
@@ -138,7 +144,7 @@ class TextSamples:
                 rises=question.is_held_down,
                 seed=self.asked.seed,
             )
-        return {part: test for part, test in tests.items() if part == MISSING or test.tests}
+        return {part: test for part, test in tests.items() if (part == MISSING and not is_full) or test.tests}
 
 
 def describe_text(found: TextExplanation) -> tuple[str, ...]:
