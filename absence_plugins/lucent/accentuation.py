@@ -34,6 +34,11 @@ class Accentuation(Result):
         feature_distance: norm of the change of the first layer's output, relative to that of the output.
         data: lowest and highest value in real data; None without.
         below: share of the data whose value lies below ``after``; None without.
+
+    >>> import torch
+    >>> black, white = torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
+    >>> Accentuation("unit 3 of conv", black, white, 2.0, -1.0, -1.0, True, 1.0, 0.4, (0.0, 3.0), 0.0)
+    Accentuation(unit 3 of conv driven down from 2 to -1 by a change of 1.000 (root mean square, pixels in [0, 1]): below every real image (0 to 3))
     """
 
     description: str

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins.core.precision import warn_unresolved
-from absence_plugins.relevance.asking import asking
+from absence_plugins.core.turns import working_on
+from absence_plugins.relevance.asking import ask
 from absence_plugins.relevance.comparison import EntryRelevance, Pulled
 from absence_plugins.relevance.result import Relevance
 from absence_plugins.relevance.selection import Selection
@@ -68,8 +69,9 @@ def relevance(
     >>> relevance(net, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])).attribution  # 2 present, 3 missing
     tensor([[2., 3.]])
     """
-    with asking(model, x, reference, output, rule=rule, layers=_named_layers(model, layers), level=4) as asked:
-        answers = list(asked.answers())
+    with working_on(model):
+        asked = ask(model, x, reference, output, rule=rule, layers=_named_layers(model, layers))
+        answers = asked.answers()
         on_references = torch.stack([answer.output for answer in answers])
         warn_unresolved(asked.u, on_references.T, asked.u.abs(), asked.comparison.coarsest, level=3)
         found = [answer.pulled for answer in answers]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from absence_plugins.core.outputs import check_explained
 from absence_plugins.core.running import EXPORTED, is_exported
 from absence_plugins.core.scores import announce
-from absence_plugins.core.turns import working_on
 from absence_plugins.relevance.comparison import Comparison, Pulled
 from absence_plugins.relevance.operation import RelevanceError
 from absence_plugins.relevance.result import conservation
@@ -49,29 +47,31 @@ class Question:
         u: Tensor = self.comparison.output.detach()
         return u
 
-    def answers(self) -> Iterator[Answer]:
-        """Compare with one reference after the other.
+    def answers(self) -> list[Answer]:
+        """Compare with all references, one after the other."""
+        return [self.answer(one) for one in self.references]
+
+    def answer(self, reference: list[Any]) -> Answer:
+        """Compare with one of the references, which the comparison holds afterwards.
 
         Raises:
             RelevanceError: the sum is not u(x) - u(r).
         """
         output, seed = self.comparison.output, torch.ones_like(self.comparison.output)
-        for one in self.references:
-            others: Tensor = self.comparison.against(one).detach()
-            check_explained(others, lambda sample: "the explained output on the reference")
-            pulled = self.comparison.pull(output, seed)
-            relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
-            error, is_conserved = conservation(relevances, self.u, others, seed, self.comparison.coarsest)
-            if not is_conserved:
-                raise RelevanceError(
-                    f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
-                    "model is not seen as torch operations, or its numbers overflow; try float64"
-                )
-            yield Answer(pulled, others, error)
+        others: Tensor = self.comparison.against(reference).detach()
+        check_explained(others, lambda sample: "the explained output on the reference")
+        pulled = self.comparison.pull(output, seed)
+        relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
+        error, is_conserved = conservation(relevances, self.u, others, seed, self.comparison.coarsest)
+        if not is_conserved:
+            raise RelevanceError(
+                f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
+                "model is not seen as torch operations, or its numbers overflow; try float64"
+            )
+        return Answer(pulled, others, error)
 
 
-@contextmanager
-def asking(
+def ask(
     model: Callable[..., Any],
     x: Any,
     reference: Any,
@@ -79,11 +79,12 @@ def asking(
     *,
     rule: Any = "epsilon",
     layers: Mapping[str, nn.Module | tuple[nn.Module, str]],
-    level: int,
-) -> Iterator[Question]:
-    """Run x, and be ready for its references; the model is as before after the block.
+    level: int = 4,
+) -> Question:
+    """Run x, and be ready for its references; call it, and :meth:`Question.answer`, in ``working_on(model)``.
 
-    Arguments as those of :func:`~absence_plugins.relevance.relevance`; ``level``: frames up to the user's call.
+    Arguments as those of :func:`~absence_plugins.relevance.relevance`; ``level``: frames up to the user's call. No
+    generator stands between the model and the user, as that would turn a StopIteration of the model into another error.
     """
     values, structure = flatten(x)
     references = list_references(reference, values, structure)
@@ -91,8 +92,7 @@ def asking(
     if rules is not None and is_exported(model):
         raise ValueError(f"rule={rule!r} belongs to layers, and {EXPORTED}, or leave rule out")
     explained = Explained(lambda *inputs: structure.call(model, inputs), output)
-    with working_on(model):
-        comparison = Comparison(explained, values, model=model, rule=rules, layers=layers)  # type: ignore[arg-type]
-        announce(explained.ending, stacklevel=level + 1)
-        check_explained(comparison.output.detach(), lambda sample: "the explained output")
-        yield Question(comparison, structure, references)
+    comparison = Comparison(explained, values, model=model, rule=rules, layers=layers)  # type: ignore[arg-type]
+    announce(explained.ending, stacklevel=level)
+    check_explained(comparison.output.detach(), lambda sample: "the explained output")
+    return Question(comparison, structure, references)

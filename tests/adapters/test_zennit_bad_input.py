@@ -260,7 +260,7 @@ def test_integers_and_training_mode_and_names_of_nothing() -> None:
     with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) is in training mode.*call model\.eval\(\)"):
         AbsenceIntegratedGradients(net, reference=rows(1))(rows(2), one(0, 0))
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    with pytest.raises(ValueError, match=r"the input is int64.*input\.float\(\).*AbsenceLayerDeepLift"):
+    with pytest.raises(ValueError, match=r"the input is int64.*input\.float\(\).*AbsenceLayerIntegratedGradients"):
         explain(net.eval(), AbsenceEpsilonGamma(), torch.ones(2, 5, dtype=torch.long))
     composite = NameMapComposite([(["layer"], AbsenceEpsilon())])
     with pytest.raises(

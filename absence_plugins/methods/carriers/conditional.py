@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from absence_plugins.core.checks import check_distinct
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
+from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.carriers.points import Points
-from absence_plugins.relevance.asking import asking
+from absence_plugins.relevance.asking import ask
 from absence_plugins.relevance.selection import Selection
 
 if TYPE_CHECKING:
@@ -118,8 +119,9 @@ def conditional_maps(
     (name,) = points.layers
     maps: list[Tensor] = []
     wholes: list[Tensor] = []
-    with asking(model, x, reference, output, rule=rule, layers=points.modules(), level=4) as asked:
-        for answer in asked.answers():
+    with working_on(model):
+        asked = ask(model, x, reference, output, rule=rule, layers=points.modules())
+        for answer in map(asked.answer, asked.references):
             (whole,) = answer.pulled.inputs
             if whole is None:
                 raise ValueError("the input gets no relevance; pass embedded inputs")

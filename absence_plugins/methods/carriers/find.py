@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.carriers.features import Features
 from absence_plugins.methods.carriers.points import Points
 from absence_plugins.methods.carriers.result import Carriers, LayerCarriers, stack_mean
-from absence_plugins.relevance.asking import Answer, asking
+from absence_plugins.relevance.asking import Answer, ask
 from absence_plugins.relevance.selection import Selection
 
 
@@ -59,10 +60,11 @@ def find_carriers(
     unknown = set(features or {}) - set(points.layers)
     if unknown:
         raise ValueError(f"features are given for {', '.join(sorted(unknown))}, which is none of the layers")
-    with asking(model, x, reference, output, rule=rule, layers=points.modules(), level=4) as asked:
+    with working_on(model):
+        asked = ask(model, x, reference, output, rule=rule, layers=points.modules())
         parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in points.layers}
         outputs = []
-        for answer in asked.answers():
+        for answer in map(asked.answer, asked.references):
             outputs.append(answer.output)
             for name in points.layers:
                 values = asked.comparison.values_at(name)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
+from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Layer
 from absence_plugins.methods.carriers.points import Points
 from absence_plugins.methods.carriers.result import Carrier, stack_mean
-from absence_plugins.relevance.asking import Question, asking
+from absence_plugins.relevance.asking import Question, ask
 from absence_plugins.relevance.selection import Selection
 
 if TYPE_CHECKING:
@@ -125,9 +126,10 @@ def carrier_graph(
     names = list(points.layers)
     if len(names) < 2:
         raise ValueError("a graph needs at least two layers")
-    with asking(model, x, reference, output, rule=rule, layers=points.modules(), level=4) as asked:
+    with working_on(model):
+        asked = ask(model, x, reference, output, rule=rule, layers=points.modules())
         answers = []
-        for answer in asked.answers():
+        for answer in map(asked.answer, asked.references):
             values = {name: asked.comparison.values_at(name) for name in names}
             answers.append((answer.output, answer.pulled.layers, values))
         nodes = {name: _strongest(points, name, answers, most) for name in names}
@@ -148,7 +150,7 @@ def _edges(points: Points, asked: Question, nodes: dict[str, tuple[Carrier, ...]
     """Edges between the nodes of successive layers, averaged over the references."""
     names = list(nodes)
     totals: dict[tuple[tuple[str, int], tuple[str, int]], float] = {}
-    for answer in asked.answers():
+    for answer in map(asked.answer, asked.references):
         for lower, upper in pairwise(names):
             multiplier, place = answer.pulled.layers[upper].multiplier, asked.comparison.leaf_at(upper)
             for target in nodes[upper]:
