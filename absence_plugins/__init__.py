@@ -16,10 +16,11 @@ import absence_plugins.core  # noqa: F401  (so that absence_plugins.core is an a
 warnings.filterwarnings("ignore", message="IProgress not found", module=r"tqdm\.auto")
 
 if TYPE_CHECKING:
+    from absence_plugins.core.columns import Column
     from absence_plugins.core.direction import Direction
     from absence_plugins.core.explanation import Explanation
     from absence_plugins.core.feature_space import FeatureSpace
-    from absence_plugins.core.kinds import Column, SignalKind, TableKind, TextKind, VolumeKind
+    from absence_plugins.core.kinds import SignalKind, TableKind, TextKind, VolumeKind
     from absence_plugins.core.made_references import MadeReferences
     from absence_plugins.core.references import ReferenceSet
     from absence_plugins.core.table_kinds import table_kind
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Column": "kinds",
+    "Column": "columns",
     "Direction": "direction",
     "Explanation": "explanation",
     "FeatureSpace": "feature_space",

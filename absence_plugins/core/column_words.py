@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from absence_plugins.core.columns import Column
 from absence_plugins.core.explanation import Explanation
-from absence_plugins.core.kinds import Column, TableKind
+from absence_plugins.core.kinds import TableKind
 from absence_plugins.core.table_empties import find_most_common
 from absence_plugins.core.wording import Names
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from absence_plugins.core.kinds import Column, TableKind
+from absence_plugins.core.columns import Column
+from absence_plugins.core.kinds import TableKind
 from absence_plugins.core.nearest import describe_nearest
 from absence_plugins.core.table_space import spread_categories
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from absence_plugins.core.kinds import Column, TableKind
+from absence_plugins.core.columns import Column
+from absence_plugins.core.kinds import TableKind
 from absence_plugins.core.nearest import describe_nearest
 
 Scaling = tuple[list[float], list[float]]  # of every number column, mean and std

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.checks import check_choice
-from absence_plugins.core.kinds import Column, TableKind
+from absence_plugins.core.columns import Column
+from absence_plugins.core.kinds import TableKind
 from absence_plugins.core.spaces import Metric
 
 DISTANCES = ("standardized", "gower")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
-from absence_plugins.core.kinds import Column, Kind, SignalKind, TableKind, TextKind, VolumeKind
+from absence_plugins.core.columns import Column
+from absence_plugins.core.kinds import Kind, SignalKind, TableKind, TextKind, VolumeKind
 from absence_plugins.data.planted import PROBLEMS, natural
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.faithfulness.cells import Cells

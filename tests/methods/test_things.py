@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from absence_plugins.core.kinds import Column, Kind, SignalKind, TableKind, TextKind, VolumeKind
+from absence_plugins.core.columns import Column
+from absence_plugins.core.kinds import Kind, SignalKind, TableKind, TextKind, VolumeKind
 from absence_plugins.methods.regions import ThingTest, ThingTests, measure_things, strongest_things
 from absence_plugins.methods.regions.places import draw_places
 from absence_plugins.methods.regions.things import draw_sets, find_changed

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from absence_plugins.core.kinds import Column, Kind, SignalKind, TableKind, TextKind, VolumeKind
+from absence_plugins.core.columns import Column
+from absence_plugins.core.kinds import Kind, SignalKind, TableKind, TextKind, VolumeKind
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.spaces import Metric
 from absence_plugins.data.planted.problem import Planted

@@ -78,7 +78,7 @@ def measure_things(
         ValueError: shapes that do not fit, special tokens among the things, a control that the kind does not have, a
             column that does not exist, outputs that are NaN or infinite.
 
-    >>> from absence_plugins.core.kinds import Column
+    >>> from absence_plugins.core.columns import Column
     >>> kind = TableKind(tuple(Column(f"c{number}") for number in range(24)))
     >>> x, reference = torch.zeros(24), torch.ones(24)
     >>> found = measure_things(lambda rows: 5 - 3 * rows[:, 7], x, reference, kind, torch.eye(24).bool()[[7]])

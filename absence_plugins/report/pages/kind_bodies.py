@@ -24,8 +24,9 @@ from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.sheet import DPI
 from absence_plugins.report.plots.signal import time_axis
 from absence_plugins.report.plots.table_row import table_lines
-from absence_plugins.report.plots.text import ReadText, Token, is_right_to_left
+from absence_plugins.report.plots.text import ReadText, Token
 from absence_plugins.report.plots.volume import read_volumes
+from absence_plugins.report.plots.words import is_right_to_left
 
 LISTED = 50  # samples of a signal, or voxels, whose numbers stand in a table
 

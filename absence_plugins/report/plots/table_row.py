@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from absence_plugins.core.kinds import Column, TableKind
+from absence_plugins.core.columns import Column
+from absence_plugins.core.kinds import TableKind
 from absence_plugins.report.plots.entries import check_same_shape, say_number, take_entries, take_references
 from absence_plugins.report.plots.lettering import LINE, TITLE, fit, measure, set_letters, spell, wrap
 from absence_plugins.report.plots.palette import BLUES, DOWN, FRAME, INK, MUTED, REDS, UP

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.plots.placing import place_figure
 from absence_plugins.report.plots.sheet import Sheet
 from absence_plugins.report.plots.text_columns import Pairs, Stretch, align_columns, choose_passages
+from absence_plugins.report.plots.words import is_right_to_left, show_word
 
 MOST = 160  # columns of tokens
 SIZE, SMALL = 8.0, 6.5  # points
@@ -222,28 +222,6 @@ def read_text(
         )
     said = f"The first of {len(reference_ids)} references is shown; R is the mean over all." if several else ""
     return ReadText(tokens, tuple(reference), tuple(columns), hidden, compared=said)
-
-
-def show_word(word: str) -> str:
-    """A token's word; blanks, line breaks and nothing as signs.
-
-    >>> [show_word(word) for word in (" not", "", " ", "a" + chr(10))]
-    ['not', '·', '␣', 'a']
-    """
-    bare = word.strip()
-    if bare:
-        return bare
-    return "·" if not word else "⏎" if "\n" in word else "␣"
-
-
-def is_right_to_left(words: Sequence[str]) -> bool:
-    """Whether most letters of a text with a direction run from right to left.
-
-    >>> is_right_to_left(["שלום", "a"]), is_right_to_left(["cat", "42"])
-    (True, False)
-    """
-    ways = [unicodedata.bidirectional(letter) for word in words for letter in word]
-    return sum(way in ("R", "AL") for way in ways) > sum(way == "L" for way in ways)
 
 
 def _one_text(ids: Any, name: str) -> Tensor:
