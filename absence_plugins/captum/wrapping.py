@@ -93,6 +93,8 @@ def _working_on(method: Any) -> working_on:
 
 def _explain(host: type[Attribution]) -> Callable[..., Explanation]:
     def explain(self: Any, *args: Any, **kwargs: Any) -> Explanation:
+        if self._traits.refuses and not (self._has("target") or self._has("neuron_selector")):
+            raise ValueError(f"{type(self).__name__} has nothing to explain: {self._traits.refuses}")
         arguments = without_inference(self._bind(args, kwargs))
         if "return_convergence_delta" in arguments:
             arguments["return_convergence_delta"] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch  # noqa: F401  (examples)
@@ -26,6 +27,13 @@ class Column:
     mean: float = 0.0
     std: float = 1.0
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise ValueError(
+                f"column {self.name!r} has mean {self.mean} and std {self.std}; a number is entry * std + mean, so std must "
+                "be above 0 (of a constant column pass 1, as scikit-learn's scalers do)"
+            )
 
     @property
     def entries(self) -> int:

@@ -215,6 +215,12 @@ def test_classes_that_cannot_show_absences_say_why_and_what_can(name: str) -> No
             build(ADAPTERS[name], Net(), **options)
 
 
+def test_activations_have_no_explanation() -> None:
+    net = Net()
+    with pytest.raises(ValueError, match=r"AbsenceLayerActivation has nothing to explain: it shows .*; use Absence"):
+        build(ADAPTERS["AbsenceLayerActivation"], net, nontarget=None).explain(images(2))
+
+
 @pytest.mark.parametrize("name", sorted(WITHOUT_BASELINE))
 def test_classes_without_baseline_refuse_references_with_an_alternative(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} takes no reference: .*(use|put) "):

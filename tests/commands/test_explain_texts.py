@@ -191,6 +191,7 @@ REFUSED = {
     "texts.txt --text --model text_models:bag --label label": "has one text per line and no columns",
     "words.txt --text --model text_models:bag": "unknown",
     "texts.txt texts.txt --text --model text_models:bag": "--text takes one file, and 2 were named",
+    "good.txt --text --model text_models:bag --method relevance:gamma": "texts are explained by relevance with Epsilon",
     "good.txt --text --model text_models:bag --contrast neutral": "--contrast 'neutral' is no class of the model",
     "good.txt --text --model text_models:bag --references labels.csv": "the labels (mixed, neutral) are none of the model's classes (negative, positive)",
 }

@@ -44,7 +44,11 @@ def check_kind_words(kind: str, given: Mapping[str, Any]) -> None:
             raise ValueError(f"--{name} belongs to {' and '.join(f'--{one}' for one in kinds)}, not to --{kind}")
     if given.get("reference_kind", "auto") != "auto":
         raise ValueError(f"--reference-kind belongs to images; leave it out with --{kind}")
-    read_rule(str(given.get("method", "auto")))
+    rule = read_rule(str(given.get("method", "auto")))
+    if kind == "text" and rule != "epsilon":
+        raise ValueError(
+            f"--method {given['method']}: texts are explained by relevance with Epsilon; leave --method out"
+        )
     check_choice("--missing", given.get("missing", MISSING_WORDS[0]), MISSING_WORDS)
     rate = given.get("rate")
     if rate is not None and not 0 < rate < float("inf"):
