@@ -26,6 +26,7 @@ FENCE = re.compile(
 CELL = "{code-cell} ipython3"  # of the tutorials, which the docs build runs in a kernel
 EXECUTED = {"python", "pycon", CELL}
 LONG = {"debias", "directions", "patches", "planted", "report"}  # train or scan for seconds
+NEEDS = {"text": "transformers"}  # of the dev extra
 # What the docs build runs itself, with an error for a warning (.ci/run): tutorials, and the pages whose pictures it draws.
 GALLERIES = re.compile(r"^GALLERIES = (.*)$", re.MULTILINE)
 DRAWN = re.findall(r'"([\w-]+\.md)"', "".join(GALLERIES.findall((ROOT / "docs/conf.py").read_text(encoding="utf-8"))))
@@ -91,7 +92,16 @@ def test_every_python_block_is_marked_plainly() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG)) for page in RUN],
+    [
+        pytest.param(
+            page,
+            marks=[
+                *[pytest.mark.slow] * (page.stem in LONG),
+                *[pytest.mark.needs(NEEDS.get(page.stem))] * (page.stem in NEEDS),
+            ],
+        )
+        for page in RUN
+    ],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from absence_plugins.commands.photograph_row import (
     find_target_held_down,
 )
 from absence_plugins.commands.question import Question
-from absence_plugins.commands.reasons import find_smallest, name_carriers
+from absence_plugins.commands.reasons import find_smallest, name_carriers, switch_off
 from absence_plugins.commands.references import ChosenReferences
 from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.maps import split_by_sign
@@ -63,8 +63,9 @@ def explain_row(
             nearest = _nearest(asked, chosen)
             smallest, pictures = find_smallest(asked, nearest)
             carried, worth = name_carriers(asked, nearest)
-            sentences += [smallest, carried]
-            panels += pictures
+            changed, switched = switch_off(asked, seed)
+            sentences += [smallest, carried, changed]
+            panels += [*pictures, *switched]
             last += worth
         sentences.append(" ".join(chosen.notes))
     between = "\n\n" if asked.is_photograph else " "

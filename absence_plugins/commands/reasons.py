@@ -16,8 +16,49 @@ from absence_plugins.relevance import RelevanceError
 from absence_plugins.report import Panel
 
 NAMED = 3  # silent units by their numbers
+STEPS = 24  # of the change that switches the target off
 PIECES = 16  # regions of a photograph that can be inserted
 QUICK = Search(budget=0, proof=0)  # one order, then members are left out
+
+
+def switch_off(asked: Question, seed: int) -> tuple[str, tuple[Panel, ...]]:
+    """The image, changed as little as was found until the target no longer leads: a sentence and two pictures.
+
+    In phases of a photograph, else in pixels. Both empty where the target is not the decision, or Lucent is missing.
+    """
+    if asked.own.single or int(asked.outputs.argmax(1)) != int(asked.target) or asked.own.summed:
+        return "", ()
+    try:
+        from absence_plugins.lucent import accentuate
+    except ImportError:
+        return "", ()
+    rival = float(asked.outputs[0].topk(2).values[1])
+    found = accentuate(
+        asked.loaded.model,
+        f"-labels:{asked.target}",
+        asked.picture,
+        goal=rival,
+        space="phase" if asked.is_photograph else "pixels",
+        steps=STEPS,
+        jitter=4 if asked.is_photograph else 1,
+        preprocess=asked.loaded.preprocessing.normalize,
+        seed=seed,
+        progress=False,
+    )
+    from absence_plugins.lucent.accentuation import VISIBLE
+
+    if not found.is_reached:
+        return "", ()
+    said = f"{asked.brief} from {found.before:.2f} to {found.after:.2f}, below the second highest output as it was"
+    size = f"{found.distance:.3f} root mean square of pixels in [0, 1]"
+    if found.distance < VISIBLE:
+        return f"Switched off: a change that is too small to be seen ({size}) takes {said}.", ()
+    change = (found.picture - found.photograph).sum(0, keepdim=True)
+    panels = (
+        Panel("image", found.picture, "Switched off", f"{asked.brief}: {found.before:.2f} → {found.after:.2f}"),
+        Panel("signed", change, "What changed", f"{size}.", positive="brighter", negative="darker"),
+    )
+    return f"Switched off: the least change that was found and takes {said}: {size}.", panels
 
 
 def find_smallest(asked: Question, reference: Tensor) -> tuple[str, tuple[Panel, ...]]:
@@ -66,7 +107,10 @@ def name_carriers(asked: Question, reference: Tensor) -> tuple[str, tuple[tuple[
     worth = sum(one.relevance for one in units)
     if not units:
         best = found.strongest(layer.name, 1)[0]
-        return f"No unit in front of {layer.name} is silent here and active there. {_capital(best.words())}.", ()
+        return (
+            f"No unit in front of {layer.name} is silent here and active there. {_capital(best.words().replace(f' of {layer.name}', ''))}.",
+            (),
+        )
     names = ", ".join(str(one.unit) for one in units[:NAMED])
     named = f"{names} and {len(units) - NAMED} more" if len(units) > NAMED else names
     sentence = (

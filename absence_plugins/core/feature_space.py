@@ -84,21 +84,31 @@ class FeatureSpace:
         return places, tuple((float(one.sum(dtype=torch.float64)), float(one.float().norm())) for one in real)
 
 
-def find_last_features(model: nn.Module, *images: Tensor) -> Layer:
+def find_last_features(model: nn.Module, *images: Tensor, before: nn.Module | None = None) -> Layer:
     """The input of the last module with a matrix or filters that runs; without any, the model's output.
+
+    before: of those that run until this module has run, itself included.
 
     >>> find_last_features(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), torch.zeros(1, 2))
     Layer(name='2', channels='auto', side='input', reduce='mean')
     """
     ran: list[nn.Module] = []
+    past: list[bool] = []
     model = plain_model(model)
     weighted = {
         one: name
         for name, one in model.named_modules()
         if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False))
     }
-    keep = keep_to_thread(lambda module, *_call: ran.append(module))
-    hooks = [partial(one.register_forward_hook, keep) for one in weighted]
+
+    def keep(module: nn.Module, *_call: Any) -> None:
+        if module in weighted and not past:
+            ran.append(module)
+        if module is before:
+            past.append(True)
+
+    watched = dict.fromkeys([*weighted, *([] if before is None else [before])])
+    hooks = [partial(one.register_forward_hook, keep_to_thread(keep)) for one in watched]
     with hooking(model, hooks), quiet_forward(images), evaluating(model):
         run_model(model, images)
     return Layer(weighted[ran[-1]], side="input") if ran else Layer("")

@@ -171,6 +171,7 @@ def test_the_map_is_that_of_the_tensor(door: str, form: str) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("door", [name for name in DOORS if not name.startswith("Neuron")])
 def test_several_tensors_without_a_name_are_rejected_and_one_is_taken_by_name(door: str) -> None:
     net = Net(lambda z: {"first": z, "second": -z})
@@ -228,6 +229,7 @@ def test_classifiers_of_transformers(name: str) -> None:
         assert_same(found, expected, rtol=1e-3, atol=1e-5, msg=door)
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [None, "softmax"])
 def test_a_text_classifier_of_transformers(end: str | None) -> None:

@@ -101,9 +101,10 @@ def test_digits_with_references(folder: Path) -> None:
         "Its absence part",
         "The nearest reference",
         "The smallest missing set",
+        "Switched off",
     ):
         assert expected in page
-    assert page.count("<img ") == 7
+    assert page.count("<img ") == 9
 
 
 def test_silent_units_are_counted_and_what_they_are_worth(folder: Path) -> None:
@@ -127,6 +128,18 @@ def test_silent_units_are_counted_and_what_they_are_worth(folder: Path) -> None:
     assert int(found[1]) == int(silent.sum())
     assert float(found[2]) == pytest.approx(float(worth), abs=0.006)
     assert float(found[3]) == pytest.approx(float(total), abs=0.006)
+
+
+def test_the_target_is_switched_off_below_its_rival(folder: Path) -> None:
+    page = explained("three.png", "--model", "digits", "--references", "references", "--contrast", "8", "--k", "1")
+    found = re.search(r"takes class 3 from (\S+) to (\S+), below the second highest output as it was: (\S+) root", page)
+    assert found is not None
+    prepared = load_model("digits").preprocessing
+    with torch.no_grad():
+        outputs = digits_cnn()(prepared.normalize(prepared.picture(folder / "three.png"))[None])[0]
+    assert float(found[1]) == pytest.approx(float(outputs[3]), abs=0.006)
+    assert float(found[2]) <= float(outputs.topk(2).values[1]) + 0.006
+    assert 0.01 <= float(found[3]) < 0.3
 
 
 def test_own_factory_weights_and_method(folder: Path) -> None:

@@ -121,6 +121,7 @@ def page(*arguments: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", Path("page/index.html").read_text(encoding="utf-8"))).split())
 
 
+@pytest.mark.needs("transformers")
 def test_what_a_text_lacks_is_said(folder: Path, bert: Path) -> None:
     said = page("texts.txt", "--text", "--model", f"hf:{bert}", "--references", "references.csv")
     assert "Text 0: “the film is good”: class 1 (positive)" in said
@@ -132,6 +133,7 @@ def test_what_a_text_lacks_is_said(folder: Path, bert: Path) -> None:
     assert "absence-plugins explain texts.txt --text --model" in said
 
 
+@pytest.mark.needs("transformers")
 def test_the_output_with_the_missing_token_is_that_of_the_reference(folder: Path, bert: Path) -> None:
     """With "not" put in, the text is the reference: the output after the test is u(r)."""
     from absence_plugins.commands.kinds.explain_texts import explain_texts
@@ -211,6 +213,7 @@ def test_wrong_input_is_one_line(folder: Path, words: str) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.needs("transformers")
 def test_a_text_that_is_too_long_is_skipped_and_named(folder: Path, bert: Path) -> None:
     Path("texts.txt").write_text("the film is good\n" + "good " * 40 + "\n")
     code, output = run(
@@ -245,6 +248,7 @@ def test_several_tokens_are_borne_out_where_every_one_counts(count: int) -> None
     assert not few.is_borne
 
 
+@pytest.mark.needs("transformers")
 def test_a_text_as_long_as_the_model_takes_is_explained(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_frame_names_the_columns_without_pandas() -> None:
     assert "pandas" not in vars(sys.modules["absence_plugins.core.table_kinds"])
 
 
+@pytest.mark.needs("pandas")
 def test_pandas_frames_and_their_dummies() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pytest.importorskip("pandas").DataFrame(
@@ -285,6 +286,7 @@ def test_wrong_rows_are_rejected() -> None:
     assert whole.images[0].dtype == torch.get_default_dtype()
 
 
+@pytest.mark.needs("pandas")
 def test_entries_of_a_category_in_another_order_are_refused() -> None:
     frame = pytest.importorskip("pandas").DataFrame({"age": [1.0, 2.0], "color_red": [1, 0], "color_blue": [0, 1]})
     kind = table_kind(["age", "color"], categories={"color": ["blue", "red"]})

@@ -56,6 +56,7 @@ def plain_values(model: nn.Module, ids: list[int]) -> Tensor:
         return model(input_ids=torch.tensor([ids])).logits[0]
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("family", [*FAMILIES, *HELD])
 def test_the_sum_is_the_difference_of_the_two_texts_alone(family: str, case: str) -> None:
@@ -74,6 +75,7 @@ def test_the_sum_is_the_difference_of_the_two_texts_alone(family: str, case: str
     assert found.present[0] == found.present[-1] == one.missing[0] == one.missing[-1] == 0
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_a_token_that_one_text_has_is_hidden(family: str) -> None:
     """Nothing but the inserted token has relevance; without positions it has all of the difference."""
@@ -93,6 +95,7 @@ def test_only_a_token_that_one_text_has_is_hidden(family: str) -> None:
     assert float(found.missing[3]) == pytest.approx(float(u - other), abs=1e-9)
 
 
+@pytest.mark.needs("transformers")
 def test_where_positions_are_angles_a_hidden_token_leaves_a_hole() -> None:
     """By a second writing: the text alone, with one position left out, has the value of the text with a hole."""
     model, r = transformer("llama"), CASES["inserted"]
@@ -106,6 +109,7 @@ def test_where_positions_are_angles_a_hidden_token_leaves_a_hole() -> None:
     assert one.missing.nonzero().flatten().tolist() == [3]
 
 
+@pytest.mark.needs("transformers")
 def test_exchanging_the_texts_changes_the_sign() -> None:
     model = transformer("bert")
     one = explain_text(model, KIND, X, CASES["both"], 1)
@@ -172,6 +176,7 @@ def test_a_mask_as_weights() -> None:
     assert found.missing.nonzero().flatten().tolist() == [1, 4]
 
 
+@pytest.mark.needs("transformers")
 def test_a_compiled_model_is_read_as_it_was_written() -> None:
     model = transformer("bert")
     compiled = torch.compile(model)
@@ -192,6 +197,7 @@ def test_a_mask_as_older_models_take_it() -> None:
     assert found.present.nonzero().flatten().tolist() == [2]
 
 
+@pytest.mark.needs("transformers")
 def test_margins_combine_with_references() -> None:
     """Why this answer and not that one, compared with this text: the map of a margin is that of both logits apart."""
     model = transformer("bert", labels=3)
@@ -203,6 +209,7 @@ def test_margins_combine_with_references() -> None:
     assert torch.allclose(negative.missing, -one.missing, atol=1e-12)
 
 
+@pytest.mark.needs("transformers")
 def test_several_references_are_each_compared_alone() -> None:
     model = transformer("distilbert")
     cases = [CASES["inserted"], CASES["replaced"], CASES["deleted"]]
@@ -214,6 +221,7 @@ def test_several_references_are_each_compared_alone() -> None:
     assert "3 references" in repr(found)
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2"])
 def test_padding_changes_nothing(family: str) -> None:
     model = transformer(family)
@@ -224,6 +232,7 @@ def test_padding_changes_nothing(family: str) -> None:
     assert padded.ids.tolist() == X
 
 
+@pytest.mark.needs("transformers")
 def test_the_same_text_has_no_evidence() -> None:
     found = explain_text(transformer("bert"), KIND, X, X, 1)
     assert found.words() == []
@@ -231,6 +240,7 @@ def test_the_same_text_has_no_evidence() -> None:
     assert found.table()
 
 
+@pytest.mark.needs("transformers")
 def test_the_model_stays_as_it_was() -> None:
     model = transformer("bert")
     model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
@@ -246,6 +256,7 @@ def test_the_model_stays_as_it_was() -> None:
     assert not any(one.training for one in model.modules())
 
 
+@pytest.mark.needs("transformers")
 def test_training_mode_is_refused_before_anything_else() -> None:
     model = transformer("bert").train()
     with pytest.raises(ValueError, match=r"is in training mode and draws at random.*call model.eval\(\)"):
@@ -255,6 +266,7 @@ def test_training_mode_is_refused_before_anything_else() -> None:
     assert model.training
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2"])
 def test_a_text_that_is_too_long_is_refused_by_name(family: str) -> None:
     model = transformer(family, positions=24)
@@ -267,6 +279,7 @@ def test_a_text_that_is_too_long_is_refused_by_name(family: str) -> None:
         explain_text(model, KIND, [CLS, *[9] * (limit + 1), SEP], fits, 1)
 
 
+@pytest.mark.needs("transformers")
 def test_what_cannot_be_explained_is_refused_with_the_remedy() -> None:
     model = transformer("bert")
     with pytest.raises(ValueError, match="output=2 does not exist: the model has 2 outputs"):
@@ -292,6 +305,7 @@ def test_what_cannot_be_explained_is_refused_with_the_remedy() -> None:
         explain_text(Hot().eval(), PLAIN, [GOOD], [BAD])
 
 
+@pytest.mark.needs("transformers")
 def test_what_cannot_be_hidden_is_refused_and_replacements_are_not() -> None:
     """DeBERTa compares its mask, BART reads every token at two places."""
     hf = pytest.importorskip("transformers", minversion="5.0")
@@ -306,6 +320,7 @@ def test_what_cannot_be_hidden_is_refused_and_replacements_are_not() -> None:
         explain_text(hf.BartForSequenceClassification(bart).eval(), KIND, X, X, 1)
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_types_of_numbers(dtype: torch.dtype) -> None:
     exact = explain_text(transformer("bert"), KIND, X, CASES["inserted"], 1)
@@ -330,6 +345,7 @@ def test_a_model_that_counts_its_tokens_is_refused() -> None:
     assert found.comparisons[0].total == pytest.approx(found.output - found.comparisons[0].output)
 
 
+@pytest.mark.needs("transformers")
 def test_a_warning_where_the_words_have_little_of_the_difference() -> None:
     warnings.simplefilter("always")
     with pytest.warns(AbsenceWarning, match="the words have"):
@@ -354,6 +370,7 @@ def test_letters_that_break_a_line_are_escaped() -> None:
     assert all(len(line) for line in found.table().splitlines())
 
 
+@pytest.mark.needs("transformers")
 def test_a_token_that_the_text_has_elsewhere_is_not_said_to_be_missing() -> None:
     found = explain_text(transformer("bert"), KIND, [CLS, NOT, GOOD, BAD, SEP], [CLS, GOOD, BAD, NOT, SEP])
     said = " ".join(found.words())

@@ -48,6 +48,7 @@ def test_nearest_texts_are_those_of_a_second_writing() -> None:
     assert torch.equal(references.nearest_indices(batch)[0], references.nearest_indices(x)[0])
 
 
+@pytest.mark.needs("transformers")
 def test_the_space_follows_the_weights_and_says_what_it_needs() -> None:
     model = Bag()
     space = TokenSpace(model, PLAIN)
@@ -190,6 +191,7 @@ def bert(vocabulary: int) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:reference .* the words have")
+@pytest.mark.needs("transformers", "tokenizers")
 @pytest.mark.parametrize("form", ["bytes", "wordpiece", "unigram"])
 def test_real_tokenizers_and_hostile_text(form: str) -> None:
     read = tokenizer(form)
@@ -220,6 +222,7 @@ def test_real_tokenizers_and_hostile_text(form: str) -> None:
         explain_text(model, read, "film " * 120, "the film is good")
 
 
+@pytest.mark.needs("transformers")
 def test_a_text_of_512_tokens() -> None:
     model = transformer("distilbert", positions=512)
     ids = torch.randint(7, 30, (510,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -277,6 +280,7 @@ def test_the_planted_negation_is_found_where_a_standard_map_shows_nothing() -> N
     assert sum(standard) / len(standard) < 2 / 12  # chance is 1 of 12 tokens
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.slow
 def test_a_trained_transformer_lacks_the_word_that_its_class_has_not() -> None:
     """Class 0 has "not" somewhere, all else is random, of any length: the nearest of them shows what is missing."""

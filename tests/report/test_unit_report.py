@@ -24,7 +24,9 @@ from absence_plugins.report.unit.references import compared
 from absence_plugins.report.unit.section import plain
 from absence_plugins.report.unit.truth import both_scores
 
-KEYS = ["patches", "insertion", "maps_high", "maps_low", "pictures", "name", "directions", "faithfulness"]
+KEYS = [
+    "patches", "insertion", "maps_high", "maps_low", "reasons", "pictures", "name", "directions", "faithfulness",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +354,18 @@ def test_both_scores_and_the_placebo_are_shown(capfd: pytest.CaptureFixture[str]
     for one in scores:
         assert f"where it says nothing (shifted, or another image's) {one['placebo_score']:.2f}" in found.sentence
     assert capfd.readouterr().err == ""  # progress=False
+
+
+def test_reasons_are_measured(hates: UnitReport) -> None:
+    """The unit hates bright pixels: its reason is one input channel, and the cells of the reference bring it down."""
+    section = hates.section("reasons")
+    best = section.data["units"][0]
+    high, low = (hates.section("maps_high").data["examples"][0][key] for key in ("value", "reference_values"))
+    assert best["relevance"] == pytest.approx(high - low[0], abs=1e-5)  # one channel carries all of it
+    smallest = section.data["smallest"]
+    assert smallest["is_minimal"]
+    assert smallest["after"] < smallest["before"]
+    assert f"{len(smallest['members'])} of {smallest['pieces']}; with them it is" in section.sentence
 
 
 def test_the_highest_image_is_switched_off(hates: UnitReport) -> None:

@@ -23,6 +23,7 @@ from absence_plugins.report.unit.maps import high_section, low_section
 from absence_plugins.report.unit.naming import name_section, naming_labels
 from absence_plugins.report.unit.neuron import Look
 from absence_plugins.report.unit.pushes import directions_section
+from absence_plugins.report.unit.reasons import reasons_section
 from absence_plugins.report.unit.result import UnitReport
 from absence_plugins.report.unit.section import Section
 from absence_plugins.report.unit.sketches import pictures_section
@@ -32,7 +33,7 @@ from absence_plugins.report.unit.verdict import verdict_sentence
 
 REDRAW = 0.1  # seconds, at least
 SECTIONS = (
-    patches_section, insertion_section, high_section, low_section, pictures_section, name_section,
+    patches_section, insertion_section, high_section, low_section, reasons_section, pictures_section, name_section,
     directions_section, faithfulness_section,
 )  # fmt: skip
 
