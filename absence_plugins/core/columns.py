@@ -29,10 +29,10 @@ class Column:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std != 0):
             raise ValueError(
-                f"column {self.name!r} has mean {self.mean} and std {self.std}; a number is entry * std + mean, so std must "
-                "be above 0 (of a constant column pass 1, as scikit-learn's scalers do)"
+                f"column {self.name!r} has mean {self.mean} and std {self.std}; a number is entry * std + mean, so std must not "
+                "be 0 (of a constant column pass 1, as scikit-learn's scalers do)"
             )
 
     @property
