@@ -9,6 +9,7 @@ from torch import Tensor
 
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.kinds.models import KindModel
+from absence_plugins.commands.kinds.options import KindOptions
 from absence_plugins.commands.kinds.pool import ANY
 from absence_plugins.core.choices import Choice, choose
 from absence_plugins.core.outputs import class_scores
@@ -37,20 +38,15 @@ class Asked:
     seed: int = 0
 
     @classmethod
-    def read(
-        cls,
-        loaded: KindModel,
-        count: int,
-        target: str | None,
-        nontarget: str | None,
-        contrast: str | None,
-        **options: object,
-    ) -> Asked:
+    def read(cls, loaded: KindModel, count: int, options: KindOptions, k: int) -> Asked:
         """From what was typed; classes by number or name, of a model with ``count`` outputs.
+
+        k: references where the options name no number of them.
 
         Raises:
             ValueError: a class that does not exist, or that is asked for twice.
         """
+        nontarget = options.nontarget
         classes = max(2, count)  # of one output z class 1 is that of +z
 
         def find(option: str, text: str | None, words: tuple[str, ...] = ()) -> int | str | None:
@@ -58,8 +54,8 @@ class Asked:
                 return text
             return find_class(option, text, loaded.categories, classes)
 
-        own, other = find("--target", target), find("--nontarget", nontarget, WORDS)
-        against = find("--contrast", contrast, (ANY,))
+        own, other = find("--target", options.target), find("--nontarget", nontarget, WORDS)
+        against = find("--contrast", options.contrast, (ANY,))
         if count == 1 and nontarget is not None:
             raise ValueError(
                 f"--nontarget {nontarget}: the model has one output, and --target 0 or 1 says which side of it"
@@ -67,7 +63,7 @@ class Asked:
         for option, value in (("--nontarget", other), ("--contrast", against)):
             if own is not None and value == own:
                 raise ValueError(f"{option} {value} is the target itself; choose another class")
-        return cls(own, other, against, **options)  # type: ignore[arg-type]
+        return cls(own, other, against, options.k or k, options.rule, options.seed)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,16 +61,7 @@ def explain_rows(options: KindOptions) -> ExplainedSamples:
     check_width(loaded, inputs[:1], made)
     outputs = loaded.read(others)
     pool = _make_pool(compared, outputs, loaded, options, is_own=references is None)
-    asked = Asked.read(
-        loaded,
-        outputs.shape[1],
-        options.target,
-        options.nontarget,
-        options.contrast,
-        k=options.k or K,
-        rule=options.rule,
-        seed=options.seed,
-    )
+    asked = Asked.read(loaded, outputs.shape[1], options, K)
     samples = TensorSamples(
         loaded,
         made.kind,
@@ -88,15 +79,7 @@ def explain_rows(options: KindOptions) -> ExplainedSamples:
     files = [*rows.notes, *(references.notes if references is not None else ())]
     for note in files:
         warnings.warn(note, AbsenceWarning, stacklevel=2)
-    return explain_samples(
-        samples,
-        options.out,
-        title=TITLE,
-        notes=[*notes, *(f"{note}." for note in files)],
-        seed=options.seed,
-        command=options.command,
-        progress=options.progress,
-    )
+    return explain_samples(samples, options, title=TITLE, notes=[*notes, *(f"{note}." for note in files)])
 
 
 def _input_columns(rows: Rows, references: Rows | None, label: str | None) -> tuple[str, ...]:

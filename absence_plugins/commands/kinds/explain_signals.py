@@ -55,16 +55,7 @@ def explain_signals(options: KindOptions) -> ExplainedSamples:
     pool = make_pool(
         loaded, outputs, names, compared.labels, f"{len(compared)} {noun}s of {compared.source}", is_own=is_own
     )
-    asked = Asked.read(
-        loaded,
-        outputs.shape[1],
-        options.target,
-        options.nontarget,
-        options.contrast,
-        k=options.k or K,
-        rule=options.rule,
-        seed=options.seed,
-    )
+    asked = Asked.read(loaded, outputs.shape[1], options, K)
     shown = tuple(
         f"{noun.capitalize()} {name}" if name.isdigit() else name for name in (arrays.names[i] for i in chosen)
     )
@@ -87,12 +78,9 @@ def explain_signals(options: KindOptions) -> ExplainedSamples:
     own = [f"No --references: each {noun} is compared with the others of {compared.source}."] * is_own
     return explain_samples(
         samples,
-        options.out,
+        options,
         title=TITLES[noun],
         notes=[*loaded.notes, *(f"{note}." for note in notes), *sounds, *own, *pool.notes, *said],
-        seed=options.seed,
-        command=options.command,
-        progress=options.progress,
     )
 
 

@@ -42,16 +42,7 @@ def explain_texts(options: KindOptions) -> ExplainedSamples:
     if is_own:
         own = f"No --references: each text is compared with the other texts of {shown}."
         pool = replace(pool, notes=(own, *pool.notes))
-    asked = Asked.read(
-        loaded,
-        outputs.shape[1],
-        options.target,
-        options.nontarget,
-        options.contrast,
-        k=options.k or K,
-        rule=options.rule,
-        seed=options.seed,
-    )
+    asked = Asked.read(loaded, outputs.shape[1], options, K)
     samples = TextSamples(
         loaded,
         encoder,
@@ -64,15 +55,7 @@ def explain_texts(options: KindOptions) -> ExplainedSamples:
         find_words(encoder, compared.texts),
     )
     notes = _warn_notes(texts, compared)
-    return explain_samples(
-        samples,
-        options.out,
-        title=TITLE,
-        notes=[*loaded.notes, *notes, *pool.notes, *said],
-        seed=options.seed,
-        command=options.command,
-        progress=options.progress,
-    )
+    return explain_samples(samples, options, title=TITLE, notes=[*loaded.notes, *notes, *pool.notes, *said])
 
 
 def take_readable(loaded: KindModel, encoder: Encoder, texts: Texts) -> Texts:

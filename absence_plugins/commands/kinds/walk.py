@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from absence_plugins.commands.explain import FAILURES, REWRITE
 from absence_plugins.commands.kinds.finding import HEAD, MISSING, PRESENT, Finding
+from absence_plugins.commands.kinds.options import KindOptions
 from absence_plugins.commands.kinds.page import write_findings
 from absence_plugins.commands.rows import is_of_the_system
 from absence_plugins.core import AbsenceWarning
@@ -75,14 +76,7 @@ class ExplainedSamples:
 
 
 def explain_samples(
-    samples: Explained,
-    out: Path,
-    *,
-    title: str,
-    notes: Sequence[str] = (),
-    seed: int = 0,
-    command: str = "",
-    progress: bool = True,
+    samples: Explained, options: KindOptions, *, title: str, notes: Sequence[str] = ()
 ) -> ExplainedSamples:
     """Explain all samples, and write the page.
 
@@ -92,9 +86,10 @@ def explain_samples(
     Raises:
         ValueError: no sample can be explained, with the reasons.
     """
-    require_folder(out)
-    with seeded(seed):
-        return _Walk(samples, Path(out), title, tuple(notes), seed, command).run(progress=progress)
+    out = require_folder(options.out)
+    with seeded(options.seed):
+        walk = _Walk(samples, out, title, tuple(notes), options.seed, options.command)
+        return walk.run(progress=options.progress)
 
 
 @dataclass(frozen=True, eq=False)
