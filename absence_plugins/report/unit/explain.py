@@ -121,7 +121,7 @@ def explain_unit(
     >>> found.verdict
     'Output 0 encodes an absence: patches like its lowest ones pull it down by 0.032 more than random ones (q = ...
     >>> [section.key for section in found.sections if section.ran]
-    ['patches', 'insertion']
+    ['patches', 'insertion', 'reasons']
     """
     study = study_of(
         model, layer, [index], dataset, concepts=concepts, labels=labels, tested=tested, directions=directions,
