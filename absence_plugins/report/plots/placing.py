@@ -29,7 +29,7 @@ def take_axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]
         return figure, figure.subplots()
     if not isinstance(ax, Axes):
         raise TypeError(f"ax is a {type(ax).__name__}; pass matplotlib's axes (figure.subplots()), or leave it out")
-    return cast(Figure, ax.get_figure(root=True) if hasattr(ax.figure, "figure") else ax.figure), ax
+    return cast(Figure, getattr(ax.figure, "figure", None) or ax.figure), ax  # of a subfigure the whole figure
 
 
 def place_figure(figure: Figure, ax: Axes | None) -> Figure:
