@@ -37,7 +37,7 @@ class Kind(ABC):
 
     @abstractmethod
     def things(self, maps: Tensor) -> Tensor:
-        """Sum maps [..., *entries] over the entries of one thing, signs kept; the total stays the same."""
+        """Sum maps ``[..., *entries]`` over the entries of one thing, signs kept; the total stays the same."""
 
     def lacks(self, x: Tensor, reference: Tensor, empty: Tensor | float = 0.0) -> Tensor:
         """Where the reference has content that x has not, boolean, shaped like both. ``empty`` broadcasts to them."""

@@ -13,15 +13,11 @@ CHUNK_ELEMENTS = 2**19  # so many differences are held at a time: 2 MB in float3
 
 @runtime_checkable
 class Space(Protocol):
-    """Points whose distances rank the references: :class:`~absence_plugins.FeatureSpace`, or one of a kind of data.
-
-    Attributes:
-        metric: distances are sums of squared or of absolute differences of points, or how many coordinates differ.
-    """
+    """Points whose distances rank the references: :class:`~absence_plugins.FeatureSpace`, or one of a kind of data."""
 
     @property
     def metric(self) -> Metric:
-        """How the differences of points add up."""
+        """Distances are sums of squared or of absolute differences of points, or how many coordinates differ."""
         ...
 
     def points(self, *inputs: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Natural:
         model: in eval mode; inputs to logits [N, 2], of the segmentation [N, 2, H, W].
         inputs: held-out: rows [N, 24], token ids [N, 12], signals [N, 1, 64], volumes [N, 1, 12, 12, 12], or images.
         labels: [N] int64: ``presence_unit`` where the key is there, ``absence_unit`` where it is missing.
-        things: [N, *things] bool: the key's columns, tokens, samples, voxels or pixels.
+        things: ``[N, *things]`` bool: the key's columns, tokens, samples, voxels or pixels.
         pool_inputs, pool_labels, pool_things: the reference pool, same shapes and meaning.
         twins: as ``inputs``, with the key taken out (or put in), nothing else changed.
         empty: what stands for no content: a value, or of a text the id of the token that says nothing.

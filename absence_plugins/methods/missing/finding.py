@@ -36,10 +36,11 @@ def missing_set(
 ) -> MissingSet:
     """The smallest set of pieces that x lacks and the reference has, whose insertion takes the decision away.
 
-    S* = argmin |S| with u(x_S) < -margin, where x_S is x with the pieces S of the reference, and u = z_t - max of the
-    other logits. Pieces enter in the order of their relevance (sum of R over the piece, against the reference) until
-    the bound is crossed; then members are left out, those that cost least first, until none can go (1-minimal), and
-    exchanged for better ones; small sets are tried out completely. The certificate is u without each member.
+    The set S of the fewest pieces with u(x_S) < -margin, where x_S is x with the pieces S of the reference, and
+    u = z_t - max of the other logits. Pieces enter in the order of their relevance (sum of R over the piece, against
+    the reference) until the bound is crossed; then members are left out, those that cost least first, until none can go
+    (1-minimal), and exchanged for better ones; small sets are tried out completely. The certificate is u without each
+    member.
 
     Source: this package. Pertinent negatives (Dhurandhar et al., 2018) ask the same by optimization per pixel.
 
@@ -96,8 +97,8 @@ def sufficient_set(
 ) -> MissingSet:
     """The smallest set of pieces of x that, pasted into the reference, already gives x's decision (presence).
 
-    S* = argmin |S| with u(r_S) > margin, where r_S is the reference with the pieces S of x; of an ``output``,
-    u(r_S) >= u(x) - margin. Otherwise as :func:`missing_set`.
+    The set S of the fewest pieces with u(r_S) > margin, where r_S is the reference with the pieces S of x; of an
+    ``output``, u(r_S) >= u(x) - margin. Otherwise as :func:`missing_set`.
 
     Args:
         model: as there.

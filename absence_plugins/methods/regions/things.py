@@ -55,8 +55,8 @@ def measure_things(
     is replaced by what the reference has instead: u must rise (``rises=True``).
 
     Args:
-        output: inputs [B, *entries] -> u [B], or several outputs [B, K]; no gradient is asked for.
-        x: one sample [*entries] as the kind has it: row [E], token ids [T], signal [C, T] or [T], volume [C, D, H, W]
+        output: inputs ``[B, *entries]`` -> u [B], or several outputs [B, K]; no gradient is asked for.
+        x: one sample ``[*entries]`` as the kind has it: row [E], token ids [T], signal [C, T] or [T], volume [C, D, H, W]
             or [D, H, W].
         reference: shaped like x; of a text the aligned one. Token ids stay integers, and the length stays the same.
         kind: what the entries are.
@@ -138,7 +138,7 @@ class _Changes:
     named: Tensor  # all things that are
 
     def make(self, changes: Sequence[Change]) -> Tensor:
-        """One copy per change [N, *entries]."""
+        """One copy per change ``[N, *entries]``."""
         masks = torch.stack([spread_things(self.kind, where, self.x) for where, _ in changes]).to(self.x.device)
         moved = [self.reference.roll(s, tuple(range(-len(s), 0))) if any(s) else self.reference for _, s in changes]
         return torch.where(masks, torch.stack(moved), self.x)
