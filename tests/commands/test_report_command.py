@@ -66,7 +66,7 @@ def test_two_units_of_the_bundled_network(here: Path) -> None:
     for one in data["units"]:
         assert one["layer"] == "conv3"
         ran = {name for name, section in one["sections"].items() if section["ran"]}
-        assert ran == {"patches", "insertion", "maps_high", "maps_low", "name", "faithfulness"}
+        assert ran == {"patches", "insertion", "maps_high", "maps_low", "reasons", "name", "faithfulness"}
         assert "--skip pictures" in one["sections"]["pictures"]["sentence"]
         assert "--directions 8" in one["sections"]["directions"]["sentence"]
     assert "1,797 handwritten digits" in html
