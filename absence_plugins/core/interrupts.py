@@ -160,8 +160,13 @@ class _Waiting:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler: raises, or keeps what it would raise and has itself called again."""
-        if self.again:
-            error, since, looks = self.again.pop()
+        if self.again:  # a reminder has sent it; it looks and sends with the lock, so that none comes behind this one
+            if not self.lock.acquire(blocking=False):
+                return  # it is just sending, and sends again; or the block ends, and raises what is left
+            try:
+                error, since, looks = self.again.pop()
+            finally:
+                self.lock.release()
         else:
             before = self.before.get(number, signal.default_int_handler)
             if not self.open and not self.is_within_step(frame):  # a program had saved the handler, and put it back

@@ -37,6 +37,9 @@ def _handler(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
+        time.sleep(0.02)  # a reminder that came behind the end of its block would end the process of the tests
+    except KeyboardInterrupt:
+        pytest.fail("an interruption came when its block had ended")
     finally:
         signal.signal(signal.SIGINT, before)
 
