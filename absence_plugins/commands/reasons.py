@@ -48,7 +48,7 @@ def switch_off(asked: Question, seed: int) -> tuple[str, tuple[Panel, ...]]:
     from absence_plugins.lucent.accentuation import VISIBLE
 
     if not found.is_reached:
-        return "", ()
+        return f"Not switched off: {STEPS} steps did not take {asked.brief} below the second highest output.", ()
     said = f"{asked.brief} from {found.before:.2f} to {found.after:.2f}, below the second highest output as it was"
     size = f"{found.distance:.3f} root mean square of pixels in [0, 1]"
     if found.distance < VISIBLE:
@@ -65,15 +65,15 @@ def find_smallest(asked: Question, reference: Tensor) -> tuple[str, tuple[Panel,
     """The fewest pieces of the nearest reference whose insertion takes the decision away: a sentence and a picture.
 
     reference: [1, C, H, W]. Pieces are pixels, of a photograph regions. Both empty where the target is not the
-    decision, or where no pieces of this reference take it away.
+    decision; where no pieces of this reference take it away, the sentence says why.
     """
     pieces = segment(denormalize(reference[0], asked.loaded), PIECES) if asked.is_photograph else None
     if asked.own.single or int(asked.outputs.argmax(1)) != int(asked.target):
         return "", ()
     try:
         found = missing_set(asked.loaded.model, asked.x, reference, pieces=pieces, empty=asked.blank, search=QUICK)
-    except (RelevanceError, ValueError, TypeError):  # another rule for the maps does not need it
-        return "", ()
+    except (RelevanceError, ValueError, TypeError) as reason:  # the maps of another method do not need it
+        return f"No smallest missing set: {reason}.", ()
     changed = outline(denormalize(found.image[0], asked.loaded), found.mask.any(0))
     caption = f"{asked.brief} leads by {found.before:.2f} before and {found.after:.2f} with them."
     title = f"The smallest {'set' if asked.is_photograph else 'missing set'}: {len(found)} {found.thing}{'s' * (len(found) > 1)}"
@@ -91,7 +91,7 @@ def name_carriers(asked: Question, reference: Tensor) -> tuple[str, tuple[tuple[
     """What the units that are silent on the image and active on its nearest reference are worth.
 
     reference: [1, C, H, W]. Returns a sentence and facts; both empty where the model has no hidden units, or holds an
-    operation without an exact relevance.
+    operation without an exact relevance (the sentence then says why).
     """
     model = asked.loaded.model
     with torch.no_grad():
@@ -100,8 +100,8 @@ def name_carriers(asked: Question, reference: Tensor) -> tuple[str, tuple[tuple[
         return "", ()
     try:
         found = find_carriers(model, asked.x, reference, asked.own, layers=layer)
-    except (RelevanceError, ValueError):  # the maps of another method do not need it
-        return "", ()
+    except (RelevanceError, ValueError) as reason:  # the maps of another method do not need it
+        return f"Not divided among units: {reason}.", ()
     own, total = found.layers[layer.name], float(found.difference[0])
     units = found.silent(layer.name, own.relevance.shape[1])
     worth = sum(one.relevance for one in units)

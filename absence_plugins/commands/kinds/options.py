@@ -14,7 +14,7 @@ MOST = 20  # samples on a page, unless more are asked for
 
 @dataclass(frozen=True)
 class KindOptions:
-    """The options of ``explain`` for what is no image, as typed.
+    """The options of ``explain`` for rows, texts, signals and volumes, as typed.
 
     Attributes:
         kind: "table", "text", "signal" or "volume".

@@ -225,7 +225,7 @@ def note_directions(report: DirectionReport, *, has_head: bool, alike: str = "sp
     if rare and len(report.status) <= FEW:
         notes.append(
             f"directions that fire at less than {RARE_BELOW:.0%} of the positions: {name_some(rare)}; they may be tails of "
-            "what is no concept: the layer may hold fewer concepts"
+            "distractors: the layer may hold fewer concepts"
         )
     split = [i for i, status in enumerate(report.status) if status == "split"]
     members = {one for group in report.groups for one in group}
