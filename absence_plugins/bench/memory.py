@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,10 +47,22 @@ def weigh_ratio(
     return Measurement(f"{network} {name}: memory", what, ours / MIB, plain / MIB, "MiB", ratio, limit, ok, (ratio,))
 
 
+def weigh_sizes(builder: str, network: str, name: str, side: str, device: torch.device) -> list[float]:
+    """Bytes by which one call at each size of a work's growth raises the peak, the smallest first."""
+    if device.type != "cuda":
+        return _measure_fresh("report_peaks", builder, network, name, side)
+    growth = _works(builder)(network, False, device)[name].growth
+    assert growth is not None
+    return [_peak_of(growth.at(size)[0 if side == "ours" else 1], device) for size in growth.sizes]
+
+
 def _peak_cuda(builder: str, network: str, name: str, side: str, device: torch.device) -> float:
     """Bytes that one call allocates at its peak."""
     work = _works(builder)(network, False, device)[name]
-    call = work.ours if side == "ours" else work.plain
+    return _peak_of(work.ours if side == "ours" else work.plain, device)
+
+
+def _peak_of(call: Callable[[], object], device: torch.device) -> float:
     call()
     gc.collect()
     torch.cuda.reset_peak_memory_stats(device)
@@ -62,14 +74,19 @@ def _peak_cuda(builder: str, network: str, name: str, side: str, device: torch.d
 
 def _peak_fresh(builder: str, network: str, name: str, side: str, chosen_device: torch.device) -> float:
     """Bytes by which one call raises the peak of a new process, which no earlier work has filled or fragmented."""
+    return _measure_fresh("report_peak", builder, network, name, side)[0]
+
+
+def _measure_fresh(function: str, builder: str, network: str, name: str, side: str) -> list[float]:
+    """What a function of this module prints in a new process."""
     program = (
-        f"from absence_plugins.bench.memory import report_peak as f; f({builder!r}, {network!r}, {name!r}, {side!r})"
+        f"from absence_plugins.bench.memory import {function} as f; f({builder!r}, {network!r}, {name!r}, {side!r})"
     )
     environment = {**os.environ, **EXACT_MALLOC, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {network} {name} failed:\n{done.stderr[-2000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1])["bytes"])
+    return [float(one) for one in json.loads(done.stdout.splitlines()[-1])["bytes"]]
 
 
 def report_peak(builder: str, network: str, name: str, side: str) -> None:
@@ -79,11 +96,27 @@ def report_peak(builder: str, network: str, name: str, side: str) -> None:
         small = _works(builder)(network, True, device)[name]
         small.ours(), small.plain()
         work = _works(builder)(network, False, device)[name]
-        call = work.ours if side == "ours" else work.plain
+        _print_peaks([work.ours if side == "ours" else work.plain])
+
+
+def report_peaks(builder: str, network: str, name: str, side: str) -> None:
+    """The same for the sizes of a work's growth: the smallest to warm up, then one call of each."""
+    with steady():
+        growth = _works(builder)(network, False, torch.device("cpu"))[name].growth
+        assert growth is not None
+        calls = [growth.at(size)[0 if side == "ours" else 1] for size in growth.sizes]
+        calls[0]()
+        _print_peaks(calls)
+
+
+def _print_peaks(calls: Sequence[Callable[[], object]]) -> None:
+    peaks = []
+    for call in calls:
         gc.collect()
         before = reset_peak()
         call()
-        print(json.dumps({"bytes": read_peak() - before}))
+        peaks.append(read_peak() - before)
+    print(json.dumps({"bytes": peaks}))
 
 
 def _works(builder: str) -> Callable[[str, bool, torch.device], dict[str, Work]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from absence_plugins.core.table import align
+
+if TYPE_CHECKING:
+    from absence_plugins.bench.growth import Grown
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Measurement:
         limit: what the ratio may be; None where none is promised.
         ok: whether it keeps the limit; None where it is not judged.
         rounds: the ratio of every round, to see the spread.
+        growth: the same work at three sizes; None where it was not measured.
     """
 
     name: str
@@ -33,6 +37,12 @@ class Measurement:
     limit: float | None
     ok: bool | None
     rounds: tuple[float, ...] = ()
+    growth: Grown | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return own | {"rounds": list(self.rounds), "growth": None if self.growth is None else self.growth.to_dict()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,18 +67,26 @@ class BenchResult:
         return all(one.ok is not False for one in self.measurements)
 
     def table(self) -> str:
-        """One line per measurement, limits and verdicts included; below it what the names mean."""
+        """One line per measurement, limits and verdicts included; how it grows; below it what the names mean."""
         head = ("", self.host, self.ours, "ratio", "rounds", "limit", "")
         lines = align([head, *(cells(one) for one in self.measurements)])
         legend = [f"{one.name}: {one.what}" for one in self.measurements]
-        return "\n".join([*lines, "", *legend, "", *surroundings(self.environment)])
+        return "\n".join([*lines, *self._growth(), "", *legend, "", *surroundings(self.environment)])
+
+    def _growth(self) -> list[str]:
+        """The exponents of what was measured at three sizes."""
+        grown = [(one.name, *one.growth.cells()) for one in self.measurements if one.growth is not None]
+        if not grown:
+            return []
+        head = ("exponents of growth", "sizes", f"time, {self.host}", f"time, {self.ours}")
+        return ["", *align([(*head, f"memory, {self.host}", f"memory, {self.ours}", ""), *grown])]
 
     def __repr__(self) -> str:
         return f"BenchResult of {len(self.measurements)} measurements\n{self.table()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""
-        rows = [{**asdict(one), "rounds": list(one.rounds)} for one in self.measurements]
+        rows = [one.to_dict() for one in self.measurements]
         return {"measurements": rows, "environment": dict(self.environment), "ok": self.ok}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from absence_plugins.bench.growth import measure_growth
 from absence_plugins.bench.memory import weigh_ratio
 from absence_plugins.bench.result import Measurement
 from absence_plugins.bench.surroundings import chosen_device, has_torchvision, steady
@@ -44,7 +45,10 @@ class Run:
         return ["digits", "resnet18"] if has_torchvision() else ["digits"]
 
     def time(self, title: str, build: Build, networks: Sequence[str]) -> list[Measurement]:
-        """Measure the ratio of times of every work of every network; ``build`` makes the works of one."""
+        """Measure the ratio of times of every work of every network, and how they grow.
+
+        ``build`` makes the works of one network: a function of a module, as a fresh process calls it again.
+        """
         from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
         measured: list[Measurement] = []
@@ -52,7 +56,13 @@ class Run:
             for network in bar:
                 for name, work in build(network, self.quick, self.device).items():
                     bar.set_postfix_str(f"{network} {name}: time")
-                    measured.append(timed(f"{network} {name}", work, self.rounds, self.device, judged=not self.quick))
+                    one = timed(f"{network} {name}", work, self.rounds, self.device, judged=not self.quick)
+                    if work.growth is not None:
+                        bar.set_postfix_str(f"{network} {name}: growth")
+                        address = (f"{build.__module__}:{build.__qualname__}", network, name)
+                        grown = measure_growth(work.growth, self.device, address=address, quick=self.quick)
+                        one = replace(one, growth=grown)
+                    measured.append(one)
         return measured
 
     def weigh(self, title: str, works: Sequence[tuple[str, str]], *, builder: str, limit: float) -> list[Measurement]:

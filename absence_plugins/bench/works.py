@@ -21,6 +21,23 @@ STEPS = 50  # Captum's default
 
 
 @dataclass(frozen=True)
+class Growth:
+    """How a work is made at other sizes.
+
+    Attributes:
+        counted: what the sizes count, such as "images".
+        sizes: three of them, ascending.
+        at: from a size to both sides at this size, ours and the host's.
+        memory: whether the peak of the memory is measured as well.
+    """
+
+    counted: str
+    sizes: tuple[int, int, int]
+    at: Callable[[int], tuple[Callable[[], Any], Callable[[], Any]]]
+    memory: bool = True
+
+
+@dataclass(frozen=True)
 class Work:
     """One task for both sides.
 
@@ -28,6 +45,7 @@ class Work:
     is_same: whether both sides compute the same numbers, which is then checked.
     forward: a forward whose share of the host's time is added to the limit.
     judged: whether the limit is a promise.
+    growth: the same work at other sizes.
     """
 
     what: str
@@ -38,6 +56,7 @@ class Work:
     is_same: bool = True
     forward: Callable[[], Tensor] | None = None
     judged: bool = True
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True)
