@@ -33,7 +33,7 @@ from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_r
 from absence_plugins.methods.patches import ExtremePatches
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import cut_windows
-from absence_plugins.methods.patches.shards import ranks
+from absence_plugins.methods.ranks import ranks
 
 RANDOM_PATCHES = 16  # per unit
 

@@ -28,7 +28,7 @@ from absence_plugins.methods.identity import (
 )
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import ExtremePatches, Extremes
-from absence_plugins.methods.patches.shards import SIDES, State, gather, load_ranks, open_scan, ranks, wait
+from absence_plugins.methods.patches.shards import SIDES, State, gather, load_ranks, open_scan
 from absence_plugins.methods.patches.windows import (
     MODES,
     RunningExtremes,
@@ -39,6 +39,7 @@ from absence_plugins.methods.patches.windows import (
     ranked,
     windows_of,
 )
+from absence_plugins.methods.ranks import ranks, wait
 
 PRECISIONS = ("exact", "bf16")
 SAMPLED = 256  # random windows whose values are kept: where the median patch and the random ones come from
