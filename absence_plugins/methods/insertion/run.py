@@ -148,7 +148,7 @@ def insertion_test(
             }
             belongs = identify_patches(chosen) | identify_model(model, first[None], at)
             belongs |= identify_data(dataset, pixels=first)
-            writes = ranks(device)[0] == 0  # under ``torchrun`` every rank tests everything, and rank 0 saves
+            writes = ranks()[0] == 0  # under ``torchrun`` every rank tests everything, and rank 0 saves
             keeper = Checkpoint(checkpoint, settings, FILE, belongs=belongs, writes=writes, save_every=save_every)
             state.read(keeper.load(FILE))
             if not keeper.has_compared("data", "identity"):

@@ -28,7 +28,7 @@ from absence_plugins.methods.identity import (
 )
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.methods.patches.result import ExtremePatches, Extremes
-from absence_plugins.methods.patches.shards import SIDES, State, gather, load_ranks, open_scan
+from absence_plugins.methods.patches.shards import SIDES, State, gather_states, load_ranks, open_scan
 from absence_plugins.methods.patches.windows import (
     MODES,
     RunningExtremes,
@@ -136,7 +136,7 @@ def find_extreme_patches(
             blocks = _blocks(numbers, max(1, batch_size // len(places)))
             wide = k if precision == "exact" else max(k, RESCORED)
             state = _empty_state(len(blocks), len(numbers), len(scan.units), wide, scan.device)
-            rank, world = ranks(scan.device)
+            rank, _ = ranks()
             keeper = None
             if checkpoint is not None:
                 settings = {
@@ -157,7 +157,7 @@ def find_extreme_patches(
                 scan.is_fast = False
                 for side, sign in SIDES.items():
                     setattr(state, side, scan.rescored(getattr(state, side), dataset, sign, k))
-            gather(state, world, scan.device)
+            gather_states(state)
     if not bool(state.done.all()):
         raise RuntimeError(
             f"{int((state.done == 0).sum())} blocks of images were not scanned; run the scan again to resume"
@@ -235,7 +235,7 @@ class _Scan:
         progress: bool,
     ) -> None:
         """Score this rank's share of the blocks that are not done, and keep the state."""
-        rank, world = ranks(self.device)
+        rank, world = ranks()
         rest = (state.done == 0).nonzero()[:, 0].tolist()[rank::world]
         drawn = _drawn(sum(len(block.images) for block in blocks), seed)
         with (

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.identity import Identity
 from absence_plugins.methods.patches.windows import RunningExtremes
+from absence_plugins.methods.ranks import gather
 
 SIDES = {"high": 1, "low": -1, "high_apart": 1, "low_apart": -1}  # and their sign
 
@@ -51,7 +52,7 @@ class State:
         return found
 
     def merge(self, other: dict[str, Tensor]) -> None:
-        """Take in what another rank, or an earlier run, knows."""
+        """Take in what another rank, or an earlier run, knows: tensors on the CPU."""
         self.done |= other["done"]
         self.seen = torch.where(self.seen == 0, other["seen"], self.seen)
         for name in SIDES:
@@ -61,19 +62,9 @@ class State:
         self.sample[:, known] = other["sample"][:, known]
 
 
-def gather(state: State, world: int, device: torch.device) -> None:
+def gather_states(state: State) -> None:
     """Give every rank what all ranks know."""
-    if world == 1:
-        return
-    where = device if distributed.get_backend() == "nccl" else torch.device("cpu")
-    everyone: list[dict[str, Tensor]] = [{} for _ in range(world)]
-    for name, tensor in state.tensors().items():
-        own = tensor.to(where).contiguous()
-        parts = [torch.empty_like(own) for _ in range(world)]
-        distributed.all_gather(parts, own)
-        for found, part in zip(everyone, parts, strict=True):
-            found[name] = part.to(tensor.device)
-    for found in everyone:
+    for found in gather({name: tensor.cpu() for name, tensor in state.tensors().items()}):
         state.merge(found)
 
 
@@ -93,4 +84,4 @@ def open_scan(
 def load_ranks(checkpoint: Checkpoint, state: State) -> None:
     """Take in the states of all ranks, of however many there were; damaged ones are left out with a warning."""
     for found in checkpoint.load_all("rank-"):
-        state.merge({name: tensor.to(state.done.device) for name, tensor in found.items()})
+        state.merge(found)
