@@ -56,14 +56,16 @@ class Run:
             for network in bar:
                 for name, work in build(network, self.quick, self.device).items():
                     bar.set_postfix_str(f"{network} {name}: time")
-                    one = timed(f"{network} {name}", work, self.rounds, self.device, judged=not self.quick)
-                    if work.growth is not None:
-                        bar.set_postfix_str(f"{network} {name}: growth")
-                        address = (f"{build.__module__}:{build.__qualname__}", network, name)
-                        grown = measure_growth(work.growth, self.device, address=address, quick=self.quick)
-                        one = replace(one, growth=grown)
-                    measured.append(one)
+                    measured.append(self.measure(build, network, name, work))
         return measured
+
+    def measure(self, build: Build, network: str, name: str, work: Work) -> Measurement:
+        """The ratio of times of one work of ``build``, and how it grows."""
+        found = timed(f"{network} {name}", work, self.rounds, self.device, judged=not self.quick)
+        if work.growth is None:
+            return found
+        address = (f"{build.__module__}:{build.__qualname__}", network, name)
+        return replace(found, growth=measure_growth(work.growth, self.device, address=address, quick=self.quick))
 
     def weigh(self, title: str, works: Sequence[tuple[str, str]], *, builder: str, limit: float) -> list[Measurement]:
         """Measure the ratio of peak memory of works (network, name); ``builder`` as in :func:`weigh_ratio`."""

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from absence_plugins import bench
 from absence_plugins.bench.relevance import MEMORY_LIMIT, RelevanceResult, _medians, run_relevance_bench
-from absence_plugins.bench.relevance_works import FAMILIES, GRADIENTS, RULES, SumError, build_relevance_works
+from absence_plugins.bench.relevance_works import AGAINST, FAMILIES, RULES, SumError, build_relevance_works
 from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.run import Run
 from absence_plugins.cli import app
@@ -29,10 +29,11 @@ def result() -> RelevanceResult:
 def test_every_rule_and_integrated_gradients_are_measured_on_every_network(result: RelevanceResult) -> None:
     names = [one.name for one in result.costs.measurements]
     for network in ("digits", "resnet18", "median"):
-        assert {f"{network} {what}: time" for what in (*RULES, GRADIENTS)} <= set(names)
+        assert {f"{network} {what}: time" for what in (*RULES, AGAINST)} <= set(names)
     assert names[-1] == "digits epsilon: memory"
     assert all(one.ratio > 0 for one in result.costs.measurements)
     assert all(one.ok is None for one in result.costs.measurements)
+    assert {one.limit for one in result.costs.measurements if one.name == f"median {AGAINST}: time"} == {1 / 20}
     assert result.ok
 
 
