@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +11,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from absence_plugins.commands.image_folder import FolderImages
-from absence_plugins.commands.pace import AT_ONCE, estimating, say_expected, say_line, time_forward
+from absence_plugins.commands.pace import estimating, say_expected, say_line
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.commands.scan_estimate import ScanTime
 from absence_plugins.core.checks import check_choice
-from absence_plugins.core.devices import device_of
 from absence_plugins.core.files import require_folder, write_whole
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
-from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS
+from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
-from absence_plugins.methods.patches.images import image_at
-from absence_plugins.methods.patches.windows import corners, windows_of
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.pages.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.report.unit.neuron import Look, look_at
@@ -103,19 +100,20 @@ def scan_layer(
     *,
     look: Look | None = None,
     shorter: Sequence[str] = (),
+    is_estimated: bool = False,
     progress: bool,
 ) -> LayerResult:
     """Patches of one half of the data (of all, in the paper's protocol), tested on the other.
 
     look: what ``look_at`` found of it before. Says what was read and how long it will take, with the options that make
-    it ``shorter``, and warns where a layer's values look rectified.
+    it ``shorter`` (not where that ``is_estimated`` already), and warns where a layer's values look rectified.
     """
     at = named_layer(subject.model, layer, scan.reduce, scan.channels)
     if look is None:
         look = look_at(subject.model, at, subject.dataset)
     if look.shape is not None:
         say(look.shape)
-    if progress:
+    if progress and not is_estimated:
         _say_expected(subject, at, scan, len(scan.units) if scan.units else look.units, shorter)
     selection = None if scan.protocol == "paper" else halves(subject.dataset, scan.seed, subject.groups)[0]
     checkpoint = None if scan.checkpoint is None else scan.checkpoint / (layer or "output")
@@ -155,19 +153,8 @@ def scan_layer(
 
 def _say_expected(subject: Subject, at: Layer, scan: Scan, units: int, shorter: Sequence[str]) -> None:
     """How long :func:`scan_layer` takes for so many units, as the windows of the first image do."""
-    with estimating(), at.reading(subject.model) as run:
-        start = time.perf_counter()
-        image = image_at(subject.dataset, 0)
-        reading = time.perf_counter() - start
-        places = corners(int(image.shape[1]), int(image.shape[2]), scan.size, scan.stride)
-        device = device_of(subject.model, image)
-        window = time_forward(run, windows_of(image, places[: scan.batch_size], scan.size, scan.mode).to(device))
-        whole = time_forward(run, image.expand(AT_ONCE, *image.shape).to(device))
-        arms, is_paper = ARMS[scan.protocol], scan.protocol == "paper"
-        scanned = len(subject.dataset) if is_paper else len(subject.dataset) // 2  # and the other half is tested
-        tested = scanned if is_paper else len(subject.dataset) - scanned
-        runs = tested + units * (min(scan.images_per_unit, tested) * len(arms) + (0 if is_paper else 2 * scan.k))
-        seconds = (scanned + 2 * tested) * reading + scanned * len(places) * window + runs * whole
+    with estimating():
+        seconds = ScanTime.measure(subject.model, subject.dataset, at, scan, units).seconds
         say_expected(seconds, f"scanning and testing {units} units of {at.name or 'the output'}", shorter)
 
 

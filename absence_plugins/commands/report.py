@@ -18,6 +18,7 @@ from absence_plugins.commands.layers import Scan, Subject, layers_of, named_laye
 from absence_plugins.commands.maps.unit import default_maps, default_pictures
 from absence_plugins.commands.models import LoadedModel, Preprocessing
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.commands.report_estimate import say_estimate
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.names import spell_name
@@ -161,11 +162,16 @@ def _write_report(
     if wanted.directions_layer is None and is_digits:
         options["directions_layer"] = _in_front(loaded, layer)
     first = list(wanted.units) if wanted.units else [0]
-    look = study_of(loaded.model, layer, first, samples.dataset, **options).look
+    before = study_of(loaded.model, layer, first, samples.dataset, **options)
+    look = before.look
     subject = Subject(loaded.model, samples.dataset, options["show"], 0.0, "", samples.groups)
     kept = out / "state" / mark["test"]  # beside it there may be that of other settings
     asked = replace(scan, units=wanted.units, checkpoint=kept)
-    tested = scan_layer(subject, layer, asked, look=look, shorter=shorten(asked), progress=progress).tested
+    if progress:
+        tests = len(wanted.units) if wanted.units else look.units
+        pages = len(wanted.units) if wanted.units else min(wanted.top, tests)
+        say_estimate(before, asked, tests, pages, out, [*_shorten(wanted), *shorten(asked)])
+    tested = scan_layer(subject, layer, asked, look=look, is_estimated=True, progress=progress).tested
     units = list(wanted.units) if wanted.units else strongest(tested, wanted.top)
     study = study_of(loaded.model, layer, units, samples.dataset, tested=tested, look=look, **options)
     uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()
@@ -178,6 +184,13 @@ def _write_report(
     if isinstance(samples.dataset, FolderImages):
         samples.dataset.found.write(require_folder(out, make=True))
     return write_reports(study, units, out, texts, fingerprint=mark["report"])
+
+
+def _shorten(wanted: Wanted) -> list[str]:
+    """Options that shorten the pages, the most useful first."""
+    scored = [f"fewer --scored (now {wanted.scored}; 0 for none)"] if wanted.scored else []
+    parts = [name for name in ("pictures", "faithfulness") if name not in wanted.skip]
+    return [*scored, *([f"--skip {','.join(parts)} (any of them)"] if parts else [])]
 
 
 def _study_options(loaded: LoadedModel, samples: Samples, scan: Scan, wanted: Wanted) -> dict[str, Any]:

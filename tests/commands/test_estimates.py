@@ -31,7 +31,7 @@ EXPECTED = {
     "directions": "fit and effects of 2 directions on 6 images",
     "label": "running linear1 on 1,797 images",
     "patches": "scanning and testing 1 units of conv3",
-    "report": "scanning and testing 1 units of conv3",
+    "report": "report of 1 unit of conv3 on 1,797 images",
 }
 
 

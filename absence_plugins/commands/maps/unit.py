@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RELEVANCE, INTEGRATED = "relevance of differences", "integrated gradients"  # as the page calls them
 STEPS, CHUNK = 50, 64  # of integrated gradients; points at a time
 CHANGE_STEPS = 32  # of an accentuation
+PICTURE_STEPS = 256  # of two pictures, one that drives the unit up and one that drives it down
 
 
 def default_maps(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, str]:
@@ -76,7 +77,12 @@ def default_change(
 
 
 def default_pictures(
-    unit: UnitModel, shape: tuple[int, ...], prepare: Callable[[Tensor], Tensor], seed: int, *, steps: int = 256
+    unit: UnitModel,
+    shape: tuple[int, ...],
+    prepare: Callable[[Tensor], Tensor],
+    seed: int,
+    *,
+    steps: int = PICTURE_STEPS,
 ) -> tuple[Tensor, Tensor]:
     """Two pictures [C, H, W] in [0, 1] from the same noise, one that drives the unit up and one that drives it down,
     with Lucent.

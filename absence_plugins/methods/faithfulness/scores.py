@@ -26,6 +26,7 @@ from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.cells import FINE_UP_TO, Cells
 from absence_plugins.methods.faithfulness.claims import deletion, insertion
 from absence_plugins.methods.faithfulness.controls import score_controls
+from absence_plugins.methods.faithfulness.cost import DRAWS, STEPS
 from absence_plugins.methods.faithfulness.curves import Curves
 from absence_plugins.methods.faithfulness.explained import class_of, nearest, resolved, unit_value
 from absence_plugins.methods.faithfulness.result import AbsenceScores, View
@@ -45,8 +46,8 @@ def absence_scores(
     reference: ReferenceSet | Tensor | None = None,
     empty: Any = None,
     standard: Attribution | None = None,
-    steps: int = 32,
-    draws: int = 8,
+    steps: int = STEPS,
+    draws: int = DRAWS,
     cell: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,

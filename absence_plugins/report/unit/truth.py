@@ -52,7 +52,7 @@ def faithfulness_section(study: Study, unit: int) -> Section:
     neuron = study.neuron(unit)
     low = study.images(order[:count].tolist())
     options: dict[str, Any] = {
-        "seed": study.settings.seed, "progress": study.progress, "empty": study.blank(low[:1])[0], "cell": -(-max(low.shape[-2:]) // CELLS),
+        "seed": study.settings.seed, "progress": study.progress, "empty": study.blank(low[:1])[0], "cell": cell_of(low),
     }  # fmt: skip
     found: dict[str, AbsenceScores] = {}
     rejected: dict[str, str] = {}
@@ -78,6 +78,11 @@ def faithfulness_section(study: Study, unit: int) -> Section:
         except ValueError as reason:
             rejected["reference"] = str(reason)
     return scores_section(found, rejected)
+
+
+def cell_of(images: Tensor) -> int:
+    """The side in pixels of what is changed at once, for images [N, C, H, W]."""
+    return -(-max(images.shape[-2:]) // CELLS)
 
 
 def scores_section(found: Mapping[str, AbsenceScores], rejected: Mapping[str, str]) -> Section:

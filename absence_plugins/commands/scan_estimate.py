@@ -1,0 +1,98 @@
+"""What a scan and its insertion test cost: counted from the settings, timed on one image."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from absence_plugins.commands.pace import AT_ONCE, time_forward
+from absence_plugins.core.devices import device_of
+from absence_plugins.core.units import Layer
+from absence_plugins.methods.insertion.progress import UNITS_AT_ONCE
+from absence_plugins.methods.insertion.statistics import ARMS
+from absence_plugins.methods.patches.images import image_at
+from absence_plugins.methods.patches.windows import corners, windows_of
+
+if TYPE_CHECKING:
+    from absence_plugins.commands.layers import Scan
+
+
+@dataclass(frozen=True)
+class ScanCount:
+    """What goes through the model.
+
+    Attributes:
+        scanned: images whose windows are scored; windows: of each.
+        units: that are tested.
+        forwards: of whole images, in the test.
+        reads: images that are read.
+    """
+
+    scanned: int
+    windows: int
+    units: int
+    forwards: int
+    reads: int
+
+    @classmethod
+    def of(cls, images: int, windows: int, units: int, scan: Scan) -> ScanCount:
+        """Of a data set of so many images: half of it is scanned and the other half tested on, or in the paper's
+        protocol all of it twice.
+
+        Of the test the forwards are the most there can be: each image that is pasted into runs once without a patch,
+        for all units of a part together, and units may share images.
+        """
+        is_paper = scan.protocol == "paper"
+        scanned = images if is_paper else images // 2
+        tested = images if is_paper else images - scanned
+        slots, pasted = min(scan.images_per_unit, tested), len(ARMS[scan.protocol]) - 1
+        parts = [min(UNITS_AT_ONCE, units - first) for first in range(0, units, UNITS_AT_ONCE)]
+        into = sum(min(tested, part * slots) for part in parts)
+        mirrored = 0 if is_paper else min(scan.k, scanned)  # of every image at most one patch
+        forwards = tested + into + units * (slots * pasted + 2 * mirrored)
+        return cls(scanned, windows, units, forwards, scanned + tested + into + len(parts) * scanned)
+
+
+@dataclass(frozen=True)
+class ScanTime:
+    """Seconds of one window, one whole image (to the layer), and reading one image; ``count``: of what.
+
+    >>> ScanTime(ScanCount(10, 4, 2, 100, 30), 0.5, 1.0, 0.1).seconds
+    123.0
+    """
+
+    count: ScanCount
+    window: float
+    whole: float
+    reading: float
+
+    @classmethod
+    def measure(cls, model: nn.Module, dataset: Any, at: Layer, scan: Scan, units: int) -> ScanTime:
+        """On the data set's first image."""
+        with at.reading(model) as run:
+            start = time.perf_counter()
+            image = image_at(dataset, 0)
+            reading = time.perf_counter() - start
+            places = corners(int(image.shape[1]), int(image.shape[2]), scan.size, scan.stride)
+            device = device_of(model, image)
+            window = time_forward(run, windows_of(image, places[: scan.batch_size], scan.size, scan.mode).to(device))
+            whole = time_forward(run, image.expand(AT_ONCE, *image.shape).to(device))
+        return cls(ScanCount.of(len(dataset), len(places), units, scan), window, whole, reading)
+
+    @property
+    def scanning(self) -> float:
+        """Seconds of the scan's forwards."""
+        return self.count.scanned * self.count.windows * self.window
+
+    @property
+    def testing(self) -> float:
+        """Seconds of the test's forwards."""
+        return self.count.forwards * self.whole
+
+    @property
+    def seconds(self) -> float:
+        """All of it, with reading."""
+        return self.scanning + self.testing + self.count.reads * self.reading
