@@ -11,6 +11,7 @@ attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plai
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
 :mod:`~absence_plugins.bench.kinds` says whether absences are found in tables, texts, signals, volumes and segmentations.
 :mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
+:mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -19,9 +20,13 @@ forward then costs as much as a large one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+from absence_plugins.bench.all import AllResult, run_all_benches
 from absence_plugins.bench.debias import run_debias_bench
 from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
+from absence_plugins.bench.gpu import GpuResult, run_gpu_bench
 from absence_plugins.bench.invert import InvertResult, run_invert_bench
 from absence_plugins.bench.kinds import KindsResult, run_kinds_bench
 from absence_plugins.bench.lucent import run_lucent_bench
@@ -34,14 +39,20 @@ from absence_plugins.bench.references import ReferencesResult, run_references_be
 from absence_plugins.bench.relevance import RelevanceResult, run_relevance_bench
 from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.run import Run
+from absence_plugins.bench.start import run_start_bench
 from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import build_works
 from absence_plugins.bench.zennit import ZennitResult, run_zennit_bench
+from absence_plugins.core.files import require_folder, write_json
 
 __all__ = [
     "BENCHES",
+    "COSTS",
+    "KEEPING",
+    "AllResult",
     "BenchResult",
     "DirectionsResult",
+    "GpuResult",
     "InvertResult",
     "KindsResult",
     "Measurement",
@@ -50,9 +61,11 @@ __all__ = [
     "ReferencesResult",
     "RelevanceResult",
     "ZennitResult",
+    "run_all_benches",
     "run_bench",
     "run_debias_bench",
     "run_directions_bench",
+    "run_gpu_bench",
     "run_invert_bench",
     "run_kinds_bench",
     "run_lucent_bench",
@@ -60,7 +73,9 @@ __all__ = [
     "run_patches_bench",
     "run_references_bench",
     "run_relevance_bench",
+    "run_start_bench",
     "run_zennit_bench",
+    "write_costs",
 ]
 
 
@@ -102,18 +117,39 @@ Result = (
     | ModelsResult
     | ReferencesResult
     | KindsResult
+    | GpuResult
+    | AllResult
 )
-BENCHES: dict[str, Callable[..., Result]] = {
+COSTS: dict[str, Callable[..., Result]] = {
     "captum": run_bench,
     "zennit": run_zennit_bench,
     "lucent": run_lucent_bench,
+    "relevance": run_relevance_bench,
     "patches": run_patches_bench,
     "invert": run_invert_bench,
-    "directions": run_directions_bench,
     "debias": run_debias_bench,
+    "start": run_start_bench,
+    "gpu": run_gpu_bench,
+}
+BENCHES: dict[str, Callable[..., Result]] = {
+    **COSTS,
+    "directions": run_directions_bench,
     "planted": run_planted_bench,
-    "relevance": run_relevance_bench,
     "models": run_models_bench,
     "references": run_references_bench,
     "kinds": run_kinds_bench,
+    "all": partial(run_all_benches, COSTS),
 }
+KEEPING = frozenset(BENCHES) - frozenset(COSTS) - {"all"}  # write their own files
+
+
+def write_costs(name: str, result: Result, folder: Path) -> Path:
+    """Write all numbers of a bench to ``folder``/``name``.json.
+
+    >>> import tempfile
+    >>> write_costs("captum", BenchResult((), {"note": ""}), Path(tempfile.mkdtemp())).name
+    'captum.json'
+    """
+    path = require_folder(folder, make=True) / f"{name}.json"
+    write_json(path, result.to_dict())
+    return path

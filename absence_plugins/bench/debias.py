@@ -9,6 +9,8 @@ the images, which a plain step leaves out, and the work on smaller batches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,12 +19,13 @@ from absence_plugins.bench.result import BenchResult
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.subjects import subject
 from absence_plugins.bench.surroundings import describe_environment
-from absence_plugins.bench.works import Work
+from absence_plugins.bench.works import Growth, Work
 from absence_plugins.methods.debias import AttributionPrior
 
 BOTH_LIMIT = 2.6
 TWO_CALLS_LIMIT = 1.0
 WEIGHT = 10.0
+Call = Callable[[], Tensor]
 # (network, quick): images, side
 SIZES = {
     ("digits", False): (64, 32),
@@ -58,6 +61,36 @@ def run_debias_bench(
 def debias_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:
     """What is measured on one network: "presence", "both" with every second image and with all, and two calls."""
     count, pixels = SIZES[network, quick]
+    step = f"a step's gradients, {count} images at {pixels} pixels"
+
+    def work(name: str, what: str, limit: float | None = None, *, is_same: bool = False) -> Work:
+        def at(size: int) -> tuple[Call, Call]:
+            return _steps(network, size, pixels, device)[name]
+
+        growth = Growth("images", (max(1, count // 4), max(2, count // 2), max(3, count)), at, name == "both")
+        return Work(f"{step}; {what}", limit, *at(count), is_same=is_same, growth=growth)
+
+    half = "every second image carries the artefact, as where one of two classes does"
+    return {
+        "presence": work("presence", "against one without a prior"),
+        "both": work("both", f"against one without a prior; {half}: 6 / 3 at best", BOTH_LIMIT),
+        "both, own forward": work(
+            "both, own forward", f"{half}; with_logits against a prior with a forward of its own", is_same=True
+        ),
+        "both, all carry": work(
+            "both, all carry", "against one without a prior; every image carries it: 9 / 3 at best"
+        ),
+        "both, two calls": work(
+            "both, two calls",
+            "one prior and a shared forward against two priors with their own",
+            TWO_CALLS_LIMIT,
+            is_same=True,
+        ),
+    }
+
+
+def _steps(network: str, count: int, pixels: int, device: torch.device) -> dict[str, tuple[Call, Call]]:
+    """Both sides by name, for ``count`` images."""
     loaded, images, _, _ = subject(network, count, 1, pixels)
     model, x = loaded.to(device), images.to(device)
     labels = torch.arange(count, device=device) % 10
@@ -85,17 +118,13 @@ def debias_works(network: str, quick: bool, device: torch.device) -> dict[str, W
         penalty = (presence(x, labels, mask) + absence(x, labels, mask)) / 2
         return _gradients(model, F.cross_entropy(model(x), labels) + WEIGHT * penalty)
 
-    step = f"a step's gradients, {count} images at {pixels} pixels"
     return {
-        "presence": Work(f"{step}; against one without a prior", None, lambda: shared(presence), plain, is_same=False),
-        "both": Work(f"{step}; against one without a prior; every second image carries the artefact, as where one of two classes does: 6 / 3 at best",
-                     BOTH_LIMIT, as_published, plain, is_same=False),
-        "both, own forward": Work(f"{step}; every second image carries it; with_logits against a prior with a forward of its own", None, as_published, own_forward),
-        "both, all carry": Work(f"{step}; against one without a prior; every image carries it: 9 / 3 at best",
-                                None, lambda: shared(both), plain, is_same=False),
-        "both, two calls": Work(f"{step}; one prior and a shared forward against two priors with their own",
-                                TWO_CALLS_LIMIT, lambda: shared(both), two_calls),
-    }  # fmt: skip
+        "presence": (lambda: shared(presence), plain),
+        "both": (as_published, plain),
+        "both, own forward": (as_published, own_forward),
+        "both, all carry": (lambda: shared(both), plain),
+        "both, two calls": (lambda: shared(both), two_calls),
+    }
 
 
 def _gradients(model: nn.Module, loss: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from absence_plugins.bench.result import BenchResult
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.subjects import subject
 from absence_plugins.bench.surroundings import describe_environment
-from absence_plugins.bench.works import Work
+from absence_plugins.bench.works import Growth, Work
 from absence_plugins.core.randomness import seeded
 
 STEP_LIMIT = 1.05
@@ -62,16 +62,16 @@ def build_lucent_works(network: str, quick: bool, device: torch.device) -> dict[
 
     from absence_plugins.lucent import absence_channel, render_vis
 
-    layer, pixels, steps = SIZES[network, quick]
+    layer, pixels, most = SIZES[network, quick]
     loaded, x, _, _ = subject(network, 1, 1, pixels)
     model, colors = loaded.to(device), {"channels": 1} if x.shape[1] == 1 else {}
-    options: dict[str, Any] = {"thresholds": (steps,), "preprocess": x.shape[1] == 3, "progress": False}
 
     def start() -> Any:
         return param.image(pixels, **colors)
 
-    def work(transforms: list[Any] | None) -> Work:
-        chosen = options | {"transforms": transforms, "fixed_image_size": pixels}
+    def sides(transforms: list[Any] | None, steps: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        chosen: dict[str, Any] = {"thresholds": (steps,), "preprocess": x.shape[1] == 3, "progress": False}
+        chosen |= {"transforms": transforms, "fixed_image_size": pixels}
 
         def plain() -> Tensor:
             with seeded(0), as_before(model):
@@ -83,10 +83,14 @@ def build_lucent_works(network: str, quick: bool, device: torch.device) -> dict[
         def ours() -> Tensor:
             return torch.from_numpy(render_vis(model, absence_channel(layer, CHANNEL), start, seed=0, **chosen)[-1])
 
+        return ours, plain
+
+    def work(transforms: list[Any] | None) -> Work:
         kind = "Lucent's transforms" if transforms is None else "no transforms"
-        return Work(
-            f"render_vis, {steps} steps at {pixels} pixels, {layer}:{CHANNEL} lowered, {kind}", STEP_LIMIT, ours, plain
-        )
+        what = f"render_vis, {most} steps at {pixels} pixels, {layer}:{CHANNEL} lowered, {kind}"
+        sizes = (max(1, most // 4), max(2, most // 2), max(3, most))
+        growth = Growth("steps", sizes, lambda steps: sides(transforms, steps), transforms is None)
+        return Work(what, STEP_LIMIT, *sides(transforms, most), growth=growth)
 
     return {"plain": work([]), "transformed": work(None)}
 

@@ -311,9 +311,8 @@ def _check_bench(given: Values) -> None:
     host = given["host"]
     if host not in words.BENCHES:
         raise ValueError(f"bench {host!r} does not exist; there are: {describe_nearest(host, words.BENCHES)}")
-    named = [name for name in ("out", "into") if given.get(name)]
-    if named and host not in ("planted", "models", "references", "directions", "kinds"):
-        raise ValueError(f"--{named[0]} belongs to bench planted, models, references, directions and kinds")
+    if given.get("into") and host not in ("planted", "models", "references", "directions", "kinds"):
+        raise ValueError("--into belongs to bench planted, models, references, directions and kinds")
     if "measured" in given and host not in ("planted", "kinds"):
         raise ValueError("--from belongs to bench planted and bench kinds")
     for path in given.get("into", ()):

@@ -9,6 +9,7 @@ import typer
 
 from absence_plugins.cli.app import app, clear_errors, numbers, say, unit_numbers
 from absence_plugins.cli.options import Quiet
+from absence_plugins.commands.known_words import BENCHES
 
 
 @app.command()
@@ -77,21 +78,23 @@ def experiment(
         say(path.resolve())
 
 
-@app.command()
+_BENCHES = " ".join(f"{name}: {what}." for name, what in BENCHES.items())
+
+
+@app.command(
+    help=f"What things cost next to their host, as ratios from one run, and what they find. {_BENCHES} Exits with 1 if a "
+    "ratio is above its limit, an Absence composite misses an absence, or a sum of relevance is wrong."
+)
 def bench(
-    host: Annotated[
-        str,
-        typer.Argument(
-            help="captum, zennit, lucent, patches, invert, directions, debias, planted, relevance, models, references, or kinds."
-        ),
-    ] = "captum",
+    host: Annotated[str, typer.Argument(help=f"{', '.join(BENCHES)}.")] = "captum",
     rounds: Annotated[int, typer.Option(help="Rounds of ours against plain; the median ratio counts.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that it runs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; of what is timed.")] = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for table and figure; run the command again to resume (planted, models, references, directions, kinds)."
+            help="Folder for NAME.json, with every number. planted, models, references, directions and kinds add tables "
+            "and figures, and resume where they were stopped."
         ),
     ] = None,
     into: Annotated[
@@ -105,22 +108,15 @@ def bench(
         typer.Option("--from", help="planted.json or kinds.json of an earlier run: write its tables, measure nothing."),
     ] = None,
 ) -> None:
-    """What the adapters cost next to their host, as ratios from one run; for zennit also what they show.
-
-    captum: time and memory on the same work. zennit: which composite shows an absence that is known, and the time.
-    lucent: time for the same picture. patches: time beyond the forwards, time and memory next to a plain script.
-    invert: time next to a straightforward search. directions: which method recovers known ones.
-    debias: time of a training step next to a plain one. planted: which method finds absences that are known.
-    relevance: time and memory next to forward and backward of input and reference. models: on which models a method
-    runs, and whether its sum is right. references: which references give the truest evidence on photographs.
-    kinds: whether absences are found in tables, texts, signals, volumes and segmentations. Exits with
-    1 if a ratio is above its limit, an Absence composite misses an absence, or a sum of relevance is wrong.
-    """
+    """What things cost next to their host, and what they find."""
     with clear_errors():
-        from absence_plugins.bench import BENCHES
+        from absence_plugins.bench import BENCHES as FUNCTIONS
+        from absence_plugins.bench import KEEPING, write_costs
 
-        options = {name: value for name, value in (("out", out), ("into", into)) if value}
-        options |= {"measured": measured} if measured is not None else {}
-        result = BENCHES[host](rounds=rounds, quick=quick, device=device, **options)
+        asked = {"out": out if host in KEEPING else None, "into": into, "measured": measured}
+        options = {name: value for name, value in asked.items() if value}
+        result = FUNCTIONS[host](rounds=rounds, quick=quick, device=device, **options)
+        if out is not None and host not in KEEPING:
+            write_costs(host, result, out)
     typer.echo(result.table())
     raise typer.Exit(0 if result.ok else 1)

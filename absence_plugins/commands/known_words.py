@@ -20,10 +20,23 @@ RECIPES = ("robust", "paper")
 DEVICES = ("auto", "cpu", "cuda")
 SKIPPED = ("maps", "pictures", "name", "faithfulness")
 PUBLISHED = ("vgg19", "resnet50", "vit_b_16")  # networks of experiment imagenet
-BENCHES = (
-    "captum", "zennit", "lucent", "patches", "invert", "directions", "debias", "planted", "relevance", "models",
-    "references", "kinds",
-)  # fmt: skip
+BENCHES = {  # and what each measures; those with costs first, in the order of "all"
+    "captum": "time and memory on the same work",
+    "zennit": "which composite shows an absence that is known, and the time",
+    "lucent": "time for the same picture",
+    "relevance": "time and memory next to forward and backward of input and reference, and to integrated gradients",
+    "patches": "time beyond the forwards, time and memory next to a plain script",
+    "invert": "time next to a straightforward search, and to sorting",
+    "debias": "time of a training step next to a plain one",
+    "start": "time until the command line answers",
+    "gpu": "what number types cost on a GPU, and whether it computes what the CPU does",
+    "directions": "which method recovers known ones",
+    "planted": "which method finds absences that are known",
+    "models": "on which models a method runs, and whether its sum is right",
+    "references": "which references give the truest evidence on photographs",
+    "kinds": "whether absences are found in tables, texts, signals, volumes and segmentations",
+    "all": "every bench of costs, one after the other",
+}
 RULES = ("lower_gamma", "lower_zplus", "epsilon", "gamma", "zplus", "alpha_beta")
 CAPTUM = (
     "DeepLift", "DeepLiftShap", "FeatureAblation", "FeaturePermutation", "GradientShap", "GuidedBackprop",

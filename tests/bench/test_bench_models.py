@@ -206,8 +206,8 @@ def test_the_zoo() -> None:
     [
         (["bench", "models", "--quick", "--into", "nowhere.md"], "into file nowhere.md does not exist"),
         (
-            ["bench", "relevance", "--quick", "--out", "folder"],
-            "--out belongs to bench planted, models, references, directions and kinds",
+            ["bench", "relevance", "--quick", "--into", "page.md"],
+            "--into belongs to bench planted, models, references, directions and kinds",
         ),
     ],
 )

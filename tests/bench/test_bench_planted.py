@@ -147,7 +147,7 @@ def test_the_verdict_counts_where_ours_is_behind() -> None:
     ("arguments", "words"),
     [
         (["bench", "planted", "--quick", "--into", "nowhere.md"], "into file nowhere.md does not exist"),
-        (["bench", "captum", "--quick", "--out", "folder"], "--out belongs to bench planted"),
+        (["bench", "captum", "--quick", "--into", "page.md"], "--into belongs to bench planted"),
     ],
 )
 def test_wrong_options_are_named(arguments: list[str], words: str) -> None:

@@ -86,7 +86,7 @@ CASES: dict[str, str] = {
     "bench captun": r"bench 'captun' does not exist; there are: captum, ",
     "bench --rounds 0": r"--rounds 0 must be at least 1",
     "bench --device gpu": r"--device 'gpu' must be one of auto, cpu, cuda",
-    "bench captum --out pages": r"--out belongs to bench planted, models, references, directions and kinds",
+    "bench captum --into page.md": r"--into belongs to bench planted, models, references, directions and kinds",
 }
 WITHOUT_TORCH = """
 import contextlib, io, json, shlex, sys

@@ -77,9 +77,11 @@ def _is_method(found: Any, base: type[Any]) -> bool:
 
 
 def test_benches() -> None:
-    from absence_plugins.bench import BENCHES
+    from absence_plugins.bench import BENCHES, COSTS
 
-    assert tuple(BENCHES) == words.BENCHES
+    assert set(BENCHES) == set(words.BENCHES)
+    assert set(COSTS) < set(BENCHES)
+    assert tuple(COSTS) == tuple(words.BENCHES)[: len(COSTS)]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
