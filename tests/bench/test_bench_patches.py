@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from absence_plugins import bench
 from absence_plugins.bench import BenchResult, run_patches_bench
-from absence_plugins.bench.patches import FORWARD_LIMITS, SCRIPT_LIMIT, build_patch_works
+from absence_plugins.bench.patches import FORWARD_LIMIT, SCRIPT_LIMIT, build_patch_works
 from absence_plugins.cli import app
 
 
@@ -25,8 +25,9 @@ def result() -> BenchResult:
 
 def test_both_comparisons_are_there_and_nothing_is_judged(result: BenchResult) -> None:
     assert [one.name for one in result.measurements] == ["resnet18 forward only: time", "resnet18 script: time"]
-    assert [one.limit for one in result.measurements] == [1.15, pytest.approx(1 / 3)]
-    assert FORWARD_LIMITS == {"resnet18": 1.15, "resnet50": 1.2}
+    assert [one.limit for one in result.measurements] == [FORWARD_LIMIT, pytest.approx(1 / 3)] == [1.06, SCRIPT_LIMIT]
+    grown = [one.growth for one in result.measurements]
+    assert [one and one.sizes for one in grown] == [(1, 2, 3), None]
     assert all(one.ok is None for one in result.measurements)
     assert result.table().splitlines()[0].split()[:2] == ["alternative", "search"]
 
@@ -37,6 +38,10 @@ def test_search_and_script_find_the_same_scores() -> None:
     assert works["script"].limit == SCRIPT_LIMIT
     assert torch.allclose(works["script"].ours(), works["script"].plain(), atol=1e-5)
     assert works["forward only"].plain().shape == (2 * 4, 512)
+    growth = works["forward only"].growth
+    assert growth is not None
+    ours, plain = growth.at(1)
+    assert torch.allclose(ours(), plain().topk(4, 0).values.T, atol=1e-5)  # there are 4 windows, all among the 8 best
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, result: BenchResult) -> None:

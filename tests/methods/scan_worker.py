@@ -1,4 +1,4 @@
-"""One process of a scan for test_patches_ranks.py: `scan_worker.py OUT CHECKPOINT KILL`.
+"""One process of a scan for test_patches_ranks.py: `scan_worker.py OUT CHECKPOINT KILL [PRECISION]`.
 
 KILL: "RANK:IMAGE" sends SIGKILL to that rank when it reads that image; "-" nobody.
 """
@@ -31,14 +31,13 @@ class Images(torch.utils.data.Dataset[Any]):
         return self.images[index]
 
 
-def main(out: str, checkpoint: str, kill: str) -> None:
+def main(out: str, checkpoint: str, kill: str, precision: str = "exact") -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 2), nn.ReLU())
     folder = None if checkpoint == "-" else checkpoint
-    found = find_extreme_patches(
-        model, "3", Images(kill), k=5, size=6, stride=3, batch_size=50, checkpoint=folder, save_every=0, progress=False
-    )
+    options: dict[str, Any] = {"checkpoint": folder, "save_every": 0, "progress": False, "precision": precision}
+    found = find_extreme_patches(model, "3", Images(kill), k=5, size=6, stride=3, batch_size=50, **options)
     if os.environ.get("RANK", "0") == "0":
         found.save(out)
 

@@ -22,8 +22,10 @@ WORKER = Path(__file__).with_name("scan_worker.py")
 TABLES = ("highest", "lowest", "sample")
 
 
-def scan(out: Path, ranks: int = 1, checkpoint: Path | str = "-", kill: str = "-") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(WORKER), str(out), str(checkpoint), kill]
+def scan(
+    out: Path, ranks: int = 1, checkpoint: Path | str = "-", kill: str = "-", precision: str = "exact"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(WORKER), str(out), str(checkpoint), kill, precision]
     if ranks > 1:
         launcher = [
             "-m",
@@ -56,6 +58,15 @@ def test_any_number_of_ranks_gives_the_same_bits(expected: Path, tmp_path: Path)
     done = scan(tmp_path / "out", 3)
     assert done.returncode == 0, done.stderr[-2000:]
     assert same(tmp_path / "out", expected)
+
+
+@pytest.mark.slow
+def test_candidates_that_are_scored_again_are_shared_out_with_the_same_bits(tmp_path: Path) -> None:
+    """Every rank's candidates are put together first: with bf16 the ranks' own ones would be others."""
+    for ranks in (1, 2):
+        done = scan(tmp_path / str(ranks), ranks, precision="bf16")
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert same(tmp_path / "1", tmp_path / "2")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 MODES = ("crop", "mask")
 _SIDE = 1 << 16  # no image is larger
-_NOWHERE = torch.iinfo(torch.int64).max
+NOWHERE = torch.iinfo(torch.int64).max  # the key of no window
 
 
 def corners(height: int, width: int, size: int, stride: int) -> Tensor:
@@ -33,11 +34,34 @@ def windows_of(image: Tensor, places: Tensor, size: int, mode: str) -> Tensor:
     """
     if mode == "crop":
         every = image.unfold(1, size, 1).unfold(2, size, 1)  # a view, [C, rows, columns, size, size]
-        return every[:, places[:, 0], places[:, 1]].transpose(0, 1).contiguous()
+        rows, columns = places.to(image.device).unbind(1)
+        return every[:, rows, columns].transpose(0, 1).contiguous()
     masked = image.new_zeros(len(places), *image.shape)
     for row, (y, x) in enumerate(places.tolist()):
         masked[row, :, y : y + size, x : x + size] = image[:, y : y + size, x : x + size]
     return masked
+
+
+def split_windows(counts: Sequence[int], batch_size: int) -> Iterator[list[tuple[int, int, int]]]:
+    """The windows of several images, ``counts`` of each, in batches: of every batch (image, first window, end).
+
+    >>> list(split_windows([3, 2], 4))
+    [[(0, 0, 3), (1, 0, 1)], [(1, 1, 2)]]
+    """
+    batch: list[tuple[int, int, int]] = []
+    room = batch_size
+    for image, count in enumerate(counts):
+        first = 0
+        while first < count:
+            end = min(count, first + room)
+            batch.append((image, first, end))
+            room -= end - first
+            first = end
+            if not room:
+                yield batch
+                batch, room = [], batch_size
+    if batch:
+        yield batch
 
 
 def keys_of(image: int, places: Tensor) -> Tensor:
@@ -64,22 +88,66 @@ class RunningExtremes:
 
     def __init__(self, units: int, k: int, device: Any = "cpu") -> None:
         self.scores = torch.full((units, k), -torch.inf, device=device)
-        self.keys = torch.full((units, k), _NOWHERE, device=device)
+        self.keys = torch.full((units, k), NOWHERE, device=device)
+
+    @property
+    def width(self) -> int:
+        """k."""
+        return self.scores.shape[1]
+
+    def take(self, k: int) -> RunningExtremes:
+        """The k best only."""
+        found = RunningExtremes(len(self.scores), 0, self.scores.device)
+        found.scores, found.keys = self.scores[:, :k].contiguous(), self.keys[:, :k].contiguous()
+        return found
 
     def update(self, values: Tensor, keys: Tensor) -> None:
-        """Take in values [units, n] of windows with keys [n] or [units, n]; a window that is known counts once."""
+        """Take in values [units, n] of windows with keys [n] or [units, n]; a window that is known counts once.
+
+        Keys are in rising order where the values are those of one row.
+        """
         values, keys = values.to(self.scores), keys.to(self.keys.device).expand(len(values), -1)
-        worst, worst_key = self.scores[:, -1:], self.keys[:, -1:]
-        better = (values > worst) | ((values == worst) & (keys < worst_key) & (values > -torch.inf))
-        rows = better.any(1).nonzero()[:, 0]
-        if len(rows) == 0:
+        if not values.numel():
             return
-        columns = better[rows].any(0).nonzero()[:, 0]
-        scores = torch.cat([self.scores[rows], values[rows][:, columns]], 1)
-        merged = torch.cat([self.keys[rows], keys[rows][:, columns]], 1)
-        scores, merged = ranked(scores, merged)
-        width = self.scores.shape[1]
-        self.scores[rows], self.keys[rows] = scores[:, :width], merged[:, :width]
+        if self.scores.device.type != "cpu":  # to ask which rows change would be to wait for the device
+            self.scores, self.keys = self._merge(self.scores, self.keys, values, keys)
+            return
+        rows = (values.amax(1) >= self.scores[:, -1]).nonzero()[:, 0]
+        values, keys = values[rows], keys[rows]
+        worst, worst_key = self.scores[rows, -1:], self.keys[rows, -1:]
+        better = (values > worst) | ((values == worst) & (keys < worst_key) & (values > -torch.inf))
+        chosen = better.any(1).nonzero()[:, 0]
+        if len(chosen):
+            rows = rows[chosen]
+            self.scores[rows], self.keys[rows] = self._merge(
+                self.scores[rows], self.keys[rows], values[chosen], keys[chosen]
+            )
+
+    def _merge(self, scores: Tensor, keys: Tensor, values: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """The best of known windows, and of new ones [rows, n] by their keys; nothing here depends on a value, so that
+        a GPU is not waited for.
+        """
+        width = self.width
+        if values.shape[1] > width:
+            chosen = find_best(values, width)
+            values, others = values.gather(1, chosen), others.gather(1, chosen)
+        scores, keys = ranked(torch.cat([scores, values], 1), torch.cat([keys, others], 1))
+        return scores[:, :width], keys[:, :width]
+
+
+def find_best(values: Tensor, k: int) -> Tensor:
+    """Columns [rows, k] of the k highest values [rows, n] of every row, of equal ones the first columns.
+
+    What two sorts of all columns would find, in one selection: value and column are joined in one integer each, which
+    are never equal.
+
+    >>> find_best(torch.tensor([[1.0, 3.0, 2.0, 3.0, 3.0]]), 2).tolist()
+    [[1, 3]]
+    """
+    bits = (values.float() + 0.0).view(torch.int32)  # -0 becomes 0
+    rising = torch.where(bits < 0, bits ^ torch.iinfo(torch.int32).max, bits)  # integers in the order of the floats
+    joined = (rising.long() << 32) - torch.arange(values.shape[1], device=values.device)
+    return joined.topk(k, dim=1).indices
 
 
 def best_of_each(values: Tensor, keys: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
@@ -92,7 +160,7 @@ def best_of_each(values: Tensor, keys: Tensor, counts: list[int]) -> tuple[Tenso
     best, where = [], []
     for part, own in zip(torch.split(values, counts, 1), torch.split(keys, counts), strict=True):
         best.append(part.amax(1))
-        where.append(torch.where(part == best[-1][:, None], own.to(part.device), _NOWHERE).amin(1))
+        where.append(torch.where(part == best[-1][:, None], own.to(part.device), NOWHERE).amin(1))
     return torch.stack(best, 1), torch.stack(where, 1)
 
 
@@ -101,7 +169,7 @@ def ranked(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     keys, order = keys.sort(dim=1, stable=True)
     scores = scores.gather(1, order)
     again = torch.zeros_like(keys, dtype=torch.bool)
-    again[:, 1:] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] != _NOWHERE)
-    scores, keys = scores.masked_fill(again, -torch.inf), keys.masked_fill(again, _NOWHERE)
+    again[:, 1:] = (keys[:, 1:] == keys[:, :-1]) & (keys[:, 1:] != NOWHERE)
+    scores, keys = scores.masked_fill(again, -torch.inf), keys.masked_fill(again, NOWHERE)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     return scores, keys.gather(1, order)
