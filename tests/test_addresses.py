@@ -19,6 +19,7 @@ import absence_plugins
 from absence_plugins import Direction, Layer, Unit, captum
 from absence_plugins.commands.label import Samples, read_layer
 from absence_plugins.lucent import absence_channel, unit_values
+from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.directions import head_of, layer_features, removal_check
 from absence_plugins.methods.faithfulness.explained import resolved, unit_value
 from absence_plugins.methods.insertion import insertion_test
@@ -194,7 +195,7 @@ def direction(model: nn.Module, x: Tensor, layer: str, unit: int) -> Tensor:
 
 
 def label(model: nn.Module, x: Tensor, layer: str, unit: int) -> Tensor:
-    samples = Samples(lambda first=0: iter(x[first:].split(2)), lambda i: x[i], torch.zeros(len(x), 1), ("a",), "")
+    samples = Samples(Batches.of(x, 2), lambda i: x[i], torch.zeros(len(x), 1), ("a",), "")
     return read_layer(model, layer, samples, progress=False)[:, unit]
 
 

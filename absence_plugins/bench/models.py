@@ -30,6 +30,7 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import whole_file, write_whole
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.methods.checkpoint import read_record, write_record
+from absence_plugins.methods.ranks import alone, from_first, gather, is_first, own_share, ranks
 
 MARK = "bench models"
 QUICK = {"squeezenet1_1", "mobilenetv3_small_050", "ViT"}
@@ -46,6 +47,8 @@ def run_models_bench(
     entries: Sequence[Entry] | None = None,
 ) -> ModelsResult:
     """Ask every method for the map of logit 1 on every model, x against r and r against x, on the CPU.
+
+    Under ``torchrun`` the ranks take the models in turn, all get the result, and rank 0 writes it.
 
     In float32, or in float64 where random weights make u(x) - u(r) less than a thousandth of u.
 
@@ -79,17 +82,30 @@ def run_models_bench(
         chosen = [entry for entry in chosen if entry.name in QUICK]
     if not chosen:
         raise ValueError('no model: install "absence-plugins[report]" for torchvision, or timm, or transformers')
-    scores: list[ModelScore] = []
+    (rank, world), made = ranks(), {}
     with own_folder(out):
-        with steady(), tqdm(chosen, desc="bench models", disable=not progress) as bar:
-            for entry in bar:
+        known = from_first(lambda: [_read_scores(entry, out) for entry in chosen])
+        rest = [place for place, scores in enumerate(known) if scores is None]
+        with (
+            own_share(),
+            steady(),
+            tqdm(rest[rank::world], desc="bench models", disable=not progress or rank > 0) as bar,
+        ):
+            for place in bar:
+                entry = chosen[place]
                 bar.set_postfix_str(f"{entry.source} {entry.name}")
-                scores += _kept_scores(entry, out)
+                with alone():
+                    made[place] = score_model(entry)
+                _keep_scores(entry, out, made[place])
                 gc.collect()
-        result = ModelsResult(tuple(scores), describe_environment("captum", run))
-        if out is not None:
+        for found in gather(made):
+            for place, scores in found.items():
+                known[place] = scores
+        every = tuple(one for scores in known for one in scores or ())
+        result = ModelsResult(every, describe_environment("captum", run))
+        if out is not None and is_first():
             write_result(result, out)
-    for page in into:
+    for page in into if is_first() else ():
         write_whole(page, replaced(page.read_text(encoding="utf-8"), MARK, result.markdown))
     return result
 
@@ -104,17 +120,21 @@ def write_result(result: ModelsResult, out: Path) -> None:
         )
 
 
-def _kept_scores(entry: Entry, out: Path | None) -> list[ModelScore]:
-    """One model's scores: as kept in the folder by an earlier run of the same code, or made and kept."""
-    path = None if out is None else out / f"models-{entry.source}-{entry.name}.json"
+def _record(entry: Entry, out: Path) -> tuple[Path, str]:
+    """Where one model's scores are kept, and by what they are known."""
     key = json.dumps([entry.size, entry.options, list(METHODS), fingerprint_sources(entry.source)])
-    mark = hashlib.sha256(key.encode()).hexdigest()
-    if path is not None and (known := read_record(path, mark)) is not None:
-        return [ModelScore(**one) for one in known["scores"]]
-    scores = score_model(entry)
-    if path is not None:
-        write_record(path, mark, {"scores": [one.to_dict() for one in scores]})
-    return scores
+    return out / f"models-{entry.source}-{entry.name}.json", hashlib.sha256(key.encode()).hexdigest()
+
+
+def _read_scores(entry: Entry, out: Path | None) -> list[ModelScore] | None:
+    """One model's scores as an earlier run of the same code kept them in the folder; None: there are none."""
+    known = None if out is None else read_record(*_record(entry, out))
+    return None if known is None else [ModelScore(**one) for one in known["scores"]]
+
+
+def _keep_scores(entry: Entry, out: Path | None, scores: Sequence[ModelScore]) -> None:
+    if out is not None:
+        write_record(*_record(entry, out), {"scores": [one.to_dict() for one in scores]})
 
 
 def score_model(entry: Entry) -> list[ModelScore]:

@@ -6,7 +6,6 @@ Commands import what they need when they run, so that ``--help`` is quick and a 
 from __future__ import annotations
 
 import io
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typer.core import TyperGroup
 
 from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
+from absence_plugins.cli.ranked import is_first_rank, is_speaking, mark_rank, wait_for_turn
 from absence_plugins.core.checks import check_distinct
 from absence_plugins.core.interrupts import guarding
 from absence_plugins.core.names import read_number
@@ -74,20 +74,25 @@ def clear_errors() -> Iterator[None]:
         if found is None:
             raise
         code, lines = found
-        if code != STOPPED or os.environ.get("RANK", "0") == "0":  # Ctrl-C reaches all ranks; one says it
-            typer.secho(make_printable("\n".join(lines)), fg=typer.colors.RED, err=True)
+        if code != STOPPED or is_first_rank():  # Ctrl-C reaches all ranks; one says it
+            wait_for_turn(error)
+            typer.secho(make_printable(mark_rank() + "\n".join(lines)), fg=typer.colors.RED, err=True)
         raise typer.Exit(code) from None
     finally:
         _results.reset(mark)
 
 
 def say(result: object) -> None:
-    """Print what a command has made. What the user's own code prints goes to stderr, so that this can be read on."""
-    typer.echo(result, file=_results.get())
+    """Print what a command has made; of several ranks the first does. What the user's own code prints goes to stderr,
+    so that this can be read on.
+    """
+    if is_first_rank():
+        typer.echo(result, file=_results.get())
 
 
 def _shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    typer.secho(make_printable(f"warning: {message}"), fg=typer.colors.YELLOW, err=True)
+    if is_speaking():
+        typer.secho(make_printable(f"{mark_rank()}warning: {message}"), fg=typer.colors.YELLOW, err=True)
 
 
 def _version(wanted: bool) -> None:
@@ -113,15 +118,16 @@ def command_line() -> str:
 def load(
     model: str, weights: str, size: int | None, channels: int | None, mean: str | None, std: str | None
 ) -> LoadedModel:
-    """The model that the options --model, --weights, --size, --channels, --mean and --std name.
+    """The model that the options --model, --weights, --size, --channels, --mean and --std name; under ``torchrun`` on
+    the process's own GPU, where there are any.
 
     Which weights these are, and how its images are made, is said on stderr, also with --quiet.
     """
-    from absence_plugins.commands.models import load_model
+    from absence_plugins.commands.models import load_model, to_own_gpu
 
     means, stds = numbers("--mean", mean), numbers("--std", std)
-    loaded = load_model(model, weights, size=size, channels=channels, mean=means, std=stds)
-    if os.environ.get("RANK", "0") == "0":
+    loaded = to_own_gpu(load_model(model, weights, size=size, channels=channels, mean=means, std=stds))
+    if is_first_rank():
         for note in loaded.notes:
             typer.echo(make_printable(note), err=True)
     return loaded

@@ -11,6 +11,7 @@ from typing import Any
 
 from absence_plugins.cli.app import clear_errors, numbers, two_channels, unit_numbers
 from absence_plugins.cli.endings import Command
+from absence_plugins.cli.ranked import check_shared, is_first_rank
 from absence_plugins.commands import known_words as words
 from absence_plugins.commands.early_checks import (
     DIGITS,
@@ -75,7 +76,10 @@ class CheckedCommand(Command):
     def invoke(self, ctx: Any) -> Any:
         """Check, then run."""
         with clear_errors():
+            check_shared(str(ctx.info_name), ctx.params)
             check_call(str(ctx.info_name), {**ctx.params, **_read_paths(self, ctx.params)})
+        if "quiet" in ctx.params and not is_first_rank():
+            ctx.params["quiet"] = True  # one rank shows bars
         return super().invoke(ctx)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from absence_plugins.cli.app import app, clear_errors, numbers, say, unit_numbers
 from absence_plugins.cli.options import Quiet
+from absence_plugins.cli.ranked import is_first_rank
 from absence_plugins.commands.known_words import BENCHES
 
 
@@ -118,5 +119,6 @@ def bench(
         result = FUNCTIONS[host](rounds=rounds, quick=quick, device=device, **options)
         if out is not None and host not in KEEPING:
             write_costs(host, result, out)
-    typer.echo(result.table())
+    if is_first_rank():
+        typer.echo(result.table())
     raise typer.Exit(0 if result.ok else 1)

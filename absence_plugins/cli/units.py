@@ -38,6 +38,7 @@ from absence_plugins.cli.options import (
     Weights,
     Workers,
 )
+from absence_plugins.cli.ranked import is_first_rank
 
 STRONGEST = 5  # units that `label` prints; all are in its files
 
@@ -182,7 +183,7 @@ def label(
         if values is not None and labels is not None:
             from absence_plugins.commands.label_values import run_label_values
 
-            found = run_label_values(values, labels, out, minus=labels_minus, **options)
+            found = run_label_values(values, labels, out, minus=labels_minus, **options) if is_first_rank() else None
         else:
             pixels, axis = two_channels(channels)
             loaded = load(model, weights, size, pixels, mean, std)
@@ -202,9 +203,10 @@ def label(
                 batch_size=batch_size,
                 **options,
             )
-        if not quiet:
-            say(found.summary(STRONGEST))
-        say(found.page)
+        if found is not None:  # of several ranks the first has it
+            if not quiet:
+                say(found.summary(STRONGEST))
+            say(found.page)
 
 
 @app.command()

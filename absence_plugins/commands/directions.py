@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.commands.directions_page import CHECKED, Texts, directions_page
 from absence_plugins.commands.image_folder import Readable, group_images, readable
@@ -22,10 +21,14 @@ from absence_plugins.core.devices import device_of
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import Layer
 from absence_plugins.data.folders import find_images
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
+from absence_plugins.methods.batches import Batches
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions import DirectionPairs, head_of, layer_features
 from absence_plugins.methods.directions.few import MOST
+from absence_plugins.methods.directions.saving import share_pairs
 from absence_plugins.methods.identity import NOTHING, Identity, digest_of, identify_data, identify_model
+from absence_plugins.methods.kept_rows import KeptRows
+from absence_plugins.methods.ranks import from_first, is_first, ranks
 
 LEAD = """{count} directions of layer {layer}, found in {images} images without labels{head}. Each is a concept that the layer
 writes; an output that a concept holds down encodes its absence. Read: {read}.
@@ -36,6 +39,7 @@ elsewhere does the image confirm the absence. Painting takes away whatever else 
 be checked in this way; large ones come first."""
 PAPER_BATCH = 8  # images per step that go through the head, with its gradient
 PAPER_STEPS = 20_000  # of a stage, as published
+READ = 16  # images that a rank reads at a time
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def model_directions(
     command: str = "absence-plugins directions",
     progress: bool = True,
 ) -> Path:
-    """Fit, measure and write the page; returns its path.
+    """Fit, measure and write the page; returns its path. Under ``torchrun`` the ranks share out reading, features and
+    effects; rank 0 fits, and writes the page.
 
     Args:
         folder: of images, read recursively.
@@ -152,7 +157,8 @@ def _write_directions(
         checkpoint=keeper,
         progress=progress,
     )
-    found.write(out)
+    if is_first():
+        found.write(out)
     return path
 
 
@@ -165,12 +171,16 @@ def _read_images(folder: Path, loaded: LoadedModel, fit: Fit, checkpoint: Path |
 
 def _read_pictures(found: Readable, loaded: LoadedModel, *, progress: bool) -> tuple[Tensor, Tensor]:
     """What the model takes [N, C, H, W], and the same as seen, as bytes."""
-    inputs, pictures = [], []
-    for file in tqdm(found.files, desc="reading images", disable=not progress):
-        picture = loaded.preprocessing.picture(file)
-        inputs.append(loaded.preprocessing.normalize(picture))
-        pictures.append((picture * 255).round().to(torch.uint8))
-    return torch.stack(inputs), torch.stack(pictures)
+    prepared = loaded.preprocessing
+
+    def read(wanted: Sequence[range]) -> Iterator[Tensor]:
+        for numbers in wanted:
+            yield torch.stack([prepared.picture(found.files[number]) for number in numbers])
+
+    with KeptRows(count=len(found)) as kept:  # each rank reads its share
+        kept.fill(Batches(len(found), READ, read), lambda pictures: pictures, what="reading images", progress=progress)
+        pictures = kept.joined()
+    return prepared.normalize(pictures), (pictures * 255).round().to(torch.uint8)
 
 
 def _fit_pairs(
@@ -189,20 +199,24 @@ def _fit_pairs(
         fitting = {**work, "count": fit.count, "use_head": fit.use_head, **named}
         keeper = Checkpoint(checkpoint, fitting, "fit", belongs=belongs)
     files = [] if keeper is None else [keeper.folder / "pairs" / name for name in ("pairs.safetensors", "pairs.json")]
-    is_fitted = keeper is not None and keeper.has_files("pairs", files)
-    if progress:
+    is_fitted = from_first(lambda: keeper is not None and keeper.has_files("pairs", files))
+    if progress and is_first():
         _say_expected(model, layer, inputs, fit, None if is_fitted else pairs)
     features = compute_features(model, layer, inputs, kept, batch_size=fit.batch_size, progress=progress)
-    if keeper is not None and is_fitted:
-        pairs = DirectionPairs.load(keeper.folder / "pairs")
-    else:
+
+    def made() -> DirectionPairs:
+        if keeper is not None and is_fitted:
+            return DirectionPairs.load(keeper.folder / "pairs")
         head = head_of(model, layer, inputs[:1].to(features.device)) if fit.use_head else None
         pairs.fit(features, head, checkpoint=None if keeper is None else keeper.folder / "fit")
+        if keeper is not None:
+            pairs.save(keeper.folder / "pairs")
+            keeper.save_files("pairs", files)
+        return pairs
+
+    pairs = share_pairs(DirectionPairs, made)
     if keeper is None:
         return pairs, features, None
-    if not is_fitted:
-        pairs.save(keeper.folder / "pairs")
-        keeper.save_files("pairs", files)
     effects = {**fitting, "pairs": digest_of(pairs.decoding, pairs.encoding, pairs.step)}
     return pairs, features, Checkpoint(keeper.folder, effects, "influence", belongs=belongs)
 
@@ -217,8 +231,9 @@ def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pair
         whole = Pace.measure_forward(lambda x: layer_features(model, layer, x), first)
         behind = Pace.measure(head_of(model, layer, first), features)
         seconds = whole.seconds(Passes(3, 0), len(inputs))  # for the fit and the effects (twice)
-        seconds += whole.seconds(Passes(3, 0), fit.count * min(CHECKED, len(inputs)))  # painted over, and elsewhere
         seconds += behind.seconds(Passes(1 + 2 * fit.count, 0), len(inputs))
+        seconds /= ranks()[1]  # which share out the images, and nothing else
+        seconds += whole.seconds(Passes(3, 0), fit.count * min(CHECKED, len(inputs)))  # painted over, and elsewhere
         what, shorter = f"effects of {fit.count} directions on {len(inputs):,} images", ["a smaller --most"]
         if pairs is not None:
             what = f"fit and {what}"
@@ -235,15 +250,15 @@ def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pair
 def compute_features(
     model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint | None, *, batch_size: int, progress: bool
 ) -> Tensor:
-    """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again."""
-    kept = KeptRows(checkpoint)
-    parts = torch.split(inputs[len(kept) :], batch_size)
+    """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again. Of several ranks the first gets
+    them.
+    """
     device = device_of(model, inputs)
-    bar = tqdm(parts, desc=f"running {layer}", disable=not progress)
-    with bar, kept:
-        seen = len(kept)
-        for part in bar if len(kept) < len(inputs) else ():
-            seen += len(part)
-            if seen > len(kept):  # else they are in a file behind one that was made again
-                kept.append(layer_features(model, layer, part.to(device)))
-    return kept.joined().to(device)
+    with KeptRows(checkpoint, len(inputs)) as kept:
+        kept.fill(
+            Batches.of(inputs, batch_size),
+            lambda part: layer_features(model, layer, part.to(device)),
+            what=f"running {layer}",
+            progress=progress,
+        )
+        return kept.joined(first_only=True).to(device)

@@ -27,6 +27,7 @@ from absence_plugins.methods.directions import (
 from absence_plugins.methods.directions.heads import as_explained
 from absence_plugins.methods.directions.patches import DirectionPatches, find_patches
 from absence_plugins.methods.directions.positions import choose_prefix
+from absence_plugins.methods.ranks import is_first
 from absence_plugins.report import Page, Row, Table, write_page
 from absence_plugins.report.pages.page import row_id
 from absence_plugins.report.pages.pictures import thumbnail
@@ -91,7 +92,8 @@ def directions_page(
     checkpoint: Checkpoint | None = None,
     progress: bool = False,
 ) -> Path:
-    """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path.
+    """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path. Of
+    several ranks, which share out the effects, the first writes.
 
     inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1], or bytes; features: of the inputs, if they were
     read already; empty: what patches are painted over with; groups: of images that are not independent; checkpoint: keeps the images' effects and the checks.
@@ -101,6 +103,8 @@ def directions_page(
         parts = tqdm(torch.split(inputs, 64), desc="reading the layer", disable=not progress)
         features = torch.cat([layer_features(model, at, part) for part in parts])
     found = influence(pairs, model, at, inputs, groups=groups, seed=seed, progress=progress, checkpoint=checkpoint)
+    if not is_first():
+        return Path(out) / "index.html"
     one = inputs[:1].to(device_of(model, inputs))
     prefix = choose_prefix(None, model, at, one, at.shape(model, one).positions)
     shown: list[_Shown] = []

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from absence_plugins.data.folders import FoundImages, describe_frames, find_imag
 from absence_plugins.data.groups import Groups, group_files
 from absence_plugins.data.picture_features import SIDE
 from absence_plugins.data.pictures import UnreadableImage, read_picture
+from absence_plugins.methods.ranks import from_first, gather, is_first, ranks
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
 LISTED = "unreadable.json"  # beside a page: the files that were left out
@@ -116,6 +118,7 @@ def readable(
     the two halves of the data, the concepts of a label and the share of every rank. All of them stay what they are for
     as long as the list does, so the list is settled first. Only decoding finds a file that was cut off; it costs a few
     milliseconds a file, in several threads, which is little next to a network that runs on a hundred windows of each.
+    Under ``torchrun`` every rank decodes its share of the files, and all get the same list.
 
     What the walk passed over is said in the same way, after the files that cannot be read.
 
@@ -129,40 +132,13 @@ def readable(
         progress: show a progress bar.
 
     Raises:
-        ValueError: none of the files can be read.
+        ValueError: none of the files can be read; another rank found other files.
         UnreadableImage: (when an image is read later) the file has changed since.
     """
     files = found.files
     memory = _Memory(found.folder, channels, known)
-    fresh = [path for path in files if not memory.has(path)]
-    failures: dict[Path, str] = {}
-
-    def tried(path: Path) -> str | list[Any]:
-        mark = _mark(path)  # before it is read: what changes meanwhile is read again the next time
-        try:
-            frames = int(read_picture(path, channels).info.get("frames", 1))
-        except UnreadableImage as error:
-            return spell_name(error.why)
-        return [*mark, _digest(path), *([frames] if frames > 1 else [])]
-
-    with own_folder(known), ThreadPoolExecutor(THREADS) as threads:
-        bar = tqdm(total=len(fresh), desc="checking images", unit="image", disable=not progress)
-        try:
-            for start in range(0, len(fresh), SAVED_EVERY):  # what was decoded is remembered now and then
-                part = fresh[start : start + SAVED_EVERY]
-                for path, answer in zip(part, threads.map(tried, part), strict=True):
-                    bar.update()
-                    if isinstance(answer, str):
-                        failures[path] = answer
-                    else:
-                        memory.add(path, answer)
-                memory.save_if_due()
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
-        finally:
-            bar.close()
-            memory.save()
+    with own_folder(known):
+        failures = _try_files(files, memory, channels, progress=progress)
     places = tuple(place for place, path in enumerate(files) if path not in failures)
     unreadable = tuple(sorted((*found.unreadable, *failures.items())))
     if failures and not places:
@@ -180,9 +156,65 @@ def readable(
     return kept
 
 
+def _try_files(files: Sequence[Path], memory: _Memory, channels: int, *, progress: bool) -> dict[Path, str]:
+    """Decode what the memory does not know, and put it in; why the others cannot be read. Ranks share out the files."""
+    (rank, world), failures = ranks(), {}
+    names = hashlib.sha256("\n".join(map(memory.name, files)).encode(errors="surrogateescape")).hexdigest()
+    _check_alike(len(files), names)
+    memory.marks = from_first(lambda: memory.marks)
+    fresh = from_first(lambda: [place for place, path in enumerate(files) if not memory.has(path)])
+
+    def tried(place: int) -> str | list[Any]:
+        mark = _mark(files[place])  # before it is read: what changes meanwhile is read again the next time
+        try:
+            frames = int(read_picture(files[place], channels).info.get("frames", 1))
+        except UnreadableImage as error:
+            return spell_name(error.why)
+        return [*mark, _digest(files[place]), *([frames] if frames > 1 else [])]
+
+    def take(place: int, answer: str | list[Any]) -> None:
+        if isinstance(answer, str):
+            failures[files[place]] = answer
+        else:
+            memory.add(files[place], answer)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        bar = tqdm(total=len(fresh), desc="checking images", unit="image", disable=not progress or rank > 0)
+        try:
+            for start in range(0, len(fresh), SAVED_EVERY * world):  # what was decoded is remembered now and then
+                part = fresh[start : start + SAVED_EVERY * world]
+                own = []
+                for place, answer in zip(part[rank::world], threads.map(tried, part[rank::world]), strict=True):
+                    own.append(answer)
+                    take(place, answer)
+                    bar.update(min(world, len(fresh) - bar.n))
+                for turn, answers in enumerate(gather(own)):
+                    for place, answer in zip(part[turn::world], answers, strict=True) if turn != rank else ():
+                        take(place, answer)
+                memory.save_if_due()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+        finally:
+            bar.close()
+            memory.save()
+    return failures
+
+
+def _check_alike(count: int, names: str) -> None:
+    """Raise ValueError if the ranks of a torchrun have found other files than the first one."""
+    every = gather((count, names))
+    for rank, other in enumerate(every):
+        if other != every[0]:
+            raise ValueError(
+                f"rank {rank} finds {other[0]:,} images and rank 0 {every[0][0]:,}, or others; the folder must be the "
+                "same on all hosts"
+            )
+
+
 def group_images(found: Readable, choice: str | Path | None = None, progress: bool = False) -> Groups:
     """Which of the images are not independent, as ``--groups`` says; what was found is said, and warned of if nobody
-    asked.
+    asked. Of several ranks the first looks.
 
     choice: as in :func:`~absence_plugins.data.groups.group_files`.
     """
@@ -190,7 +222,11 @@ def group_images(found: Readable, choice: str | Path | None = None, progress: bo
     def picture(place: int) -> Tensor:
         return torch.from_numpy(np.asarray(read_picture(found.files[place], 1, side=SIDE), dtype=np.float32))
 
-    groups = group_files(found.files, found.folder, choice, digests=found.digests, picture=picture, progress=progress)
+    groups = from_first(
+        lambda: group_files(
+            found.files, found.folder, choice, digests=found.digests, picture=picture, progress=progress
+        )
+    )
     if groups.note and choice in (None, "exact"):
         warnings.warn(groups.note, AbsenceWarning, stacklevel=3)
     elif groups.note:
@@ -216,20 +252,20 @@ class _Memory:
                 warnings.warn(words, AbsenceWarning, stacklevel=3)
 
     def has(self, path: Path) -> bool:
-        known = self.marks.get(self._name(path), [])
+        known = self.marks.get(self.name(path), [])
         return len(known) > MARKED and isinstance(known[MARKED], str) and known[:MARKED] == _mark(path)
 
     def add(self, path: Path, mark: list[Any]) -> None:
-        self.marks[self._name(path)] = mark
+        self.marks[self.name(path)] = mark
         self.fresh += 1
 
     def digest(self, path: Path) -> str:
-        return str(self.marks[self._name(path)][MARKED])
+        return str(self.marks[self.name(path)][MARKED])
 
     def frames(self, path: Path) -> int:
-        return int((self.marks[self._name(path)][MARKED + 1 :] or [1])[0])
+        return int((self.marks[self.name(path)][MARKED + 1 :] or [1])[0])
 
-    def _name(self, path: Path) -> str:
+    def name(self, path: Path) -> str:
         return str(path.relative_to(self.folder))
 
     def save_if_due(self) -> None:
@@ -237,7 +273,7 @@ class _Memory:
             self.save()
 
     def save(self) -> None:
-        if self.path is not None and self.fresh:
+        if self.path is not None and self.fresh and is_first():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, json.dumps({"of": self.setting, "files": self.marks}))
             self.fresh = 0

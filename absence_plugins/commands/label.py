@@ -21,10 +21,12 @@ from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.table import write_csv
 from absence_plugins.core.units import Layer, LayerShape
 from absence_plugins.data.folders import list_names
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.identity import Identity, digest_of, identify_model
 from absence_plugins.methods.invert import ConceptScores, UnitLabel, UnitLabels, label_units
+from absence_plugins.methods.kept_rows import KeptRows
 from absence_plugins.methods.layer_values import layer_values
+from absence_plugins.methods.ranks import alone, is_first, ranks
 from absence_plugins.report import write_page
 
 
@@ -63,8 +65,10 @@ def label_layer(
     command: str = "",
     progress: bool = True,
     **options: Any,
-) -> LayerLabels:
+) -> LayerLabels | None:
     """Name every unit of a layer; write ``index.html``, ``labels.csv``, ``labels.json`` and ``labels.txt`` to ``out``.
+
+    Under ``torchrun`` the ranks share out the images; rank 0 names and writes, and the others get None.
 
     A channel counts with its mean (or another ``reduce`` of the :class:`~absence_plugins.Layer`) over positions, before
     the nonlinearity. ``options`` are those of ``label_units``. Model and random state are as before. ``checkpoint``: a
@@ -77,12 +81,15 @@ def label_layer(
     out = require_folder(out)
     at = Layer.of(layer)
     device = device_of(loaded.model)
-    shape = at.shape(loaded.model, next(samples.batches())[:1].to(device))
+    shape = at.shape(loaded.model, samples.batches.first()[:1].to(device))
     say(shape)
     values = read_layer(loaded.model, at, samples, checkpoint=checkpoint, progress=progress)
-    return write_labels(
-        values, samples, shape, loaded.notes, out, seed=seed, command=command, progress=progress, **options
-    )
+    if not is_first():
+        return None
+    with alone():
+        return write_labels(
+            values, samples, shape, loaded.notes, out, seed=seed, command=command, progress=progress, **options
+        )
 
 
 def write_labels(
@@ -139,34 +146,34 @@ def read_layer(
     checkpoint: Path | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """Every unit of a layer on every sample: [N, U] on the CPU.
+    """Every unit of a layer on every sample: [N, U] on the CPU; of several ranks the first gets them.
 
     checkpoint: a folder in which they are kept, every minute and at the end; what is there is not computed again.
     Raises ValueError for the values of another model, layer, way of reading it, or other images.
     """
     at = Layer.of(layer)
-    kept = KeptRows()
+    keeper = None
     with own_folder(checkpoint):
         if checkpoint is not None:
-            first = next(samples.batches())
+            first = samples.batches.first()
             how = {"reduce": at.reduce, "channels": at.channels, "side": at.side}
             settings = {"layer": at.name, **how, "images": len(samples)}
             belongs = samples.data | Identity({"pixels": digest_of(first)}) | identify_model(model, first[:1], at)
-            kept = KeptRows(Checkpoint(checkpoint, settings, "labelling", belongs=belongs))
-        if progress and len(kept) < len(samples):
-            _say_expected(model, at, samples, len(samples) - len(kept))
-        batches = samples.batches(len(kept)) if len(kept) else samples.batches()
-        return layer_values(model, at, batches, total=len(samples), kept=kept, progress=progress)
+            keeper = Checkpoint(checkpoint, settings, "labelling", belongs=belongs)
+        with KeptRows(keeper, len(samples)) as kept:
+            if progress and is_first() and len(kept) < len(samples):
+                _say_expected(model, at, samples, len(samples) - len(kept))
+            return layer_values(model, at, samples.batches, kept=kept, first_only=True, progress=progress)
 
 
 def _say_expected(model: nn.Module, layer: Layer, samples: Samples, count: int) -> None:
-    """How long ``count`` images take, as the first batch does."""
+    """How long ``count`` images take, as the first batch does; each of several ranks its share."""
     with estimating(), layer.reading(model) as run:
         start = time.perf_counter()
-        batch = next(samples.batches())
+        batch = samples.batches.first()
         seconds = (time.perf_counter() - start) / len(batch) + time_forward(run, batch.to(device_of(model)))
         shorter = ["fewer images", "a smaller --size"]
-        say_expected(count * seconds, f"running {layer} on {count:,} images", shorter)
+        say_expected(count * seconds / ranks()[1], f"running {layer} on {count:,} images", shorter)
 
 
 def run_label(
@@ -186,7 +193,7 @@ def run_label(
     checkpoint: Path | None = None,
     progress: bool = True,
     **options: Any,
-) -> LayerLabels:
+) -> LayerLabels | None:
     """The command: samples from a folder, or the bundled digits where the model is that of the digits and no folder is
     named.
 
@@ -213,4 +220,4 @@ def run_label(
         else:
             samples = folder_samples(Path(images), loaded, attributes, hypernyms, **reading)
     found = label_layer(loaded, at, samples, out, checkpoint=checkpoint, progress=progress, **options)
-    return replace(found, page=found.page.resolve())
+    return None if found is None else replace(found, page=found.page.resolve())

@@ -5,7 +5,7 @@ digits.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from absence_plugins.data.groups import Groups
 from absence_plugins.data.labels import ImageLabels, Synset, name_synsets, read_labels, recognize_labels
 from absence_plugins.data.labels.sources import SPOKEN
 from absence_plugins.data.labels.synsets import is_synset
+from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.identity import NOTHING, Identity, identify_data
 from absence_plugins.methods.invert import ConceptScores
 from absence_plugins.methods.invert.concepts import FolderConcepts, concepts_of
@@ -38,7 +39,7 @@ class Samples:
     """Images with their labels.
 
     Attributes:
-        batches: batches of model inputs, N images in all; ``batches(first)`` those from the image ``first`` on.
+        batches: of model inputs, N images in all.
         picture: one of them, to show; None: they are no images.
         concepts: labels [N, K], or scores.
         names: of the concepts.
@@ -51,7 +52,7 @@ class Samples:
         unit_names: of the units; () where they have numbers only.
     """
 
-    batches: Callable[..., Iterator[Tensor]]
+    batches: Batches
     picture: Callable[[int], Tensor] | None
     concepts: Tensor | ConceptScores
     names: tuple[str, ...]
@@ -240,14 +241,13 @@ def _gather(
     note = f"; left out, as the same for all: {list_names(left_out, LISTED)}" if left_out else ""
     prepared = loaded.preprocessing
 
-    def batches(first: int = 0) -> Iterator[Tensor]:
-        for start in range(first, len(found.files), batch_size):
-            part = [prepared.normalize(prepared.picture(file)) for file in found.files[start : start + batch_size]]
-            yield torch.stack(part)
+    def read(wanted: Sequence[range]) -> Iterator[Tensor]:
+        for numbers in wanted:
+            yield torch.stack([prepared.normalize(prepared.picture(found.files[number])) for number in numbers])
 
     source = f"{len(found.files):,} images of {spell_name(files.folder)}, {len(varying.names)} concepts{note}"
     data = identify_data(files) | Identity({"batch_size": batch_size})
-    pictures = (batches, lambda i: prepared.picture(found.files[i]))
+    pictures = (Batches(len(found.files), batch_size, read), lambda i: prepared.picture(found.files[i]))
     grouped = group_images(files, groups, progress)
     source += f". {said}" if said else ""
     concepts = ConceptScores(varying.concepts) if is_scored else varying.concepts
@@ -265,7 +265,7 @@ def digit_samples(loaded: LoadedModel, *, batch_size: int = 256) -> Samples:
     normalize = loaded.preprocessing.normalize
     source = f"{len(images):,} handwritten digits, {len(names)} concepts: ten classes and the strokes most people write them with; the bundled model was trained on {len(digits.train_images):,} of the images"
     return Samples(
-        lambda first=0: map(normalize, torch.split(images[first:], batch_size)),
+        Batches(len(images), batch_size, lambda wanted: (normalize(images[part.start : part.stop]) for part in wanted)),
         lambda i: images[i],
         concepts,
         tuple(names),

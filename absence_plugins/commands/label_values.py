@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from absence_plugins.core.names import spell_name
 from absence_plugins.core.units import LayerShape
 from absence_plugins.data.folders import list_names
 from absence_plugins.data.tables import FALSE, MINUS, TRUE
+from absence_plugins.methods.batches import Batches
 
 MOST_VALUES = 50  # of a column of text, each of which becomes a concept
 ABSENT, UNKNOWN = "absent", "unknown"  # what -1 may mean
@@ -84,7 +85,7 @@ def run_label_values(
     left_out = [spell_name(name) for k, name in enumerate(concepts.names) if k not in kept]
     note = f"; left out, as the same for all: {list_names(left_out, LISTED)}" if left_out else ""
     samples = Samples(
-        _no_batches,
+        Batches(len(order), 1, _no_batches),
         None,
         truth[:, kept],
         tuple(concepts.names[k] for k in kept),
@@ -97,7 +98,7 @@ def run_label_values(
     return replace(found, page=found.page.resolve())
 
 
-def _no_batches(first: int = 0) -> Iterator[Tensor]:
+def _no_batches(wanted: Sequence[range]) -> Iterator[Tensor]:
     raise ValueError("values that lie in a file have no batches of images")
 
 

@@ -21,6 +21,7 @@ from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
+from absence_plugins.methods.ranks import is_first
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.pages.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.report.unit.neuron import Look, look_at
@@ -175,7 +176,8 @@ def layers_page(
     shorter: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
-    """Scan and test every layer; write the page and ``results.json``. Returns the page's path.
+    """Scan and test every layer; write the page and ``results.json``. Returns the page's path. Of several ranks the
+    first writes them.
 
     With a checkpoint in ``scan``, what was done of each layer is kept there, and done once.
 
@@ -187,6 +189,8 @@ def layers_page(
     out = require_folder(out)
     with own_folder(scan.checkpoint):
         results = {layer: scan_layer(subject, layer, scan, shorter=shorter, progress=progress) for layer in layers}
+    if not is_first():
+        return out / "index.html"
     rows: list[Row] = []
     for layer, result in results.items():
         rows.append(_summary(layer, result))

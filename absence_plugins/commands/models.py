@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
 
 from absence_plugins.commands.early_checks import DIGITS, LITE, check_model_words
 from absence_plugins.commands.preprocessing import Overrides, Preprocessing
@@ -21,10 +25,29 @@ __all__ = [
     "LoadedModel",
     "Preprocessing",
     "load_model",
+    "to_own_gpu",
 ]
 
 BUNDLED = {DIGITS: load_digits_cnn, LITE: load_lite}
 NAMED = {"torchvision": load_torchvision, "timm": load_timm, "hf": load_hugging_face}
+
+
+def to_own_gpu(loaded: LoadedModel) -> LoadedModel:
+    """The model on this process's own GPU, if ``torchrun`` started it on a host with GPUs; else as it is.
+
+    Raises:
+        ValueError: torchrun started more processes than the host has GPUs.
+    """
+    number = int(os.environ.get("LOCAL_RANK", "-1"))
+    if number < 0 or not torch.cuda.is_available():
+        return loaded
+    if number >= (count := torch.cuda.device_count()):
+        raise ValueError(
+            f"this host has {count} GPUs and torchrun started a process for GPU {number}; start --nproc_per_node="
+            f"{count}, or with CUDA_VISIBLE_DEVICES= in front all on the CPU"
+        )
+    torch.cuda.set_device(number)
+    return replace(loaded, model=loaded.model.to(torch.device("cuda", number)))
 
 
 def load_model(

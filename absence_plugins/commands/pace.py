@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
@@ -19,6 +18,7 @@ from absence_plugins.core.durations import LONG, describe_time
 from absence_plugins.core.hooks import counting
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scores import logits_of
+from absence_plugins.methods.ranks import is_first
 
 AT_ONCE = 4  # images in a forward
 
@@ -95,14 +95,9 @@ def estimating() -> Iterator[None]:
         yield
 
 
-def is_first_rank() -> bool:
-    """Of several processes the first one speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def say_line(line: str) -> None:
     """One line on stderr, also with ``--quiet``. Of several ranks the first says it."""
-    if is_first_rank():
+    if is_first():
         tqdm.write(line, file=sys.stderr)
 
 
@@ -110,7 +105,7 @@ def say_expected(seconds: float, what: str, shorter: Sequence[str]) -> None:
     """One line on stderr, before the work; above a minute with the options that shorten it. Of several ranks the first
     says it.
     """
-    if not is_first_rank():
+    if not is_first():
         return
     hint = f"; shorter with {', '.join(shorter)}" if seconds > LONG and shorter else ""
     tqdm.write(f"{what}: about {describe_time(seconds)}{hint}", file=sys.stderr)

@@ -1,6 +1,7 @@
-"""The one saver of long work: what a folder belongs to, tensors saved now and then, rows in order, JSON records.
+"""The one saver of long work: what a folder belongs to, tensors saved now and then, JSON records.
 
-What work belongs to is said in :mod:`absence_plugins.methods.identity`.
+What work belongs to is said in :mod:`absence_plugins.methods.identity`; rows of samples are kept by
+:mod:`absence_plugins.methods.kept_rows`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import require_folder, write_whole
-from absence_plugins.core.interrupts import uncut
-from absence_plugins.core.ownership import own_folder
 from absence_plugins.methods.identity import NOTHING, Identity, describe_differences, digest_of
 
 FORMAT, VERSION = "format", 2  # of a folder: files of the first format did not say whose they are
@@ -230,76 +229,6 @@ def keep_state(
         yield lambda: checkpoint.save_if_due(name, pack)
     finally:
         checkpoint.save(name, pack())
-
-
-class KeptRows:
-    """Rows that are computed in order: in memory, and with a checkpoint also in files, so that they are computed once.
-
-    As a context, which owns the folder: what was appended is saved when it is due, and when the block ends in whatever
-    way. ``len`` is the
-    number of rows from the first one on; it jumps over a file of later rows as soon as those in front of it, which a
-    damaged file held, were made again.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> with KeptRows(Checkpoint(folder, {}, "values")) as kept:
-    ...     kept.append(torch.zeros(2, 3))
-    ...     kept.append(torch.ones(1, 3))
-    >>> len(KeptRows(Checkpoint(folder, {}, "values")))
-    3
-    """
-
-    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
-        self.checkpoint = checkpoint
-        self.parts: dict[int, Tensor] = {}  # by their first row
-        self.pending: list[Tensor] = []
-        self.first = 0  # of the pending rows
-        self.owned = own_folder(None if checkpoint is None else checkpoint.folder)
-        for part in checkpoint.load_all(f"{checkpoint.work}-") if checkpoint is not None else ():
-            self.parts[int(part["first"])] = part["rows"]
-        self._advance()
-
-    def __len__(self) -> int:
-        return self.first + sum(map(len, self.pending))
-
-    def __enter__(self) -> KeptRows:
-        self.owned.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self._save()
-        finally:
-            self.owned.__exit__(None, None, None)
-
-    def append(self, rows: Tensor) -> None:
-        """Add rows [n, ...] of the next samples."""
-        self.pending.append(rows)
-        if (self.checkpoint is not None and self.checkpoint.is_due) or len(self) in self.parts:
-            self._save()
-
-    def joined(self) -> Tensor:
-        """All rows [N, ...]."""
-        before: list[Tensor] = []
-        while (at := sum(map(len, before))) < self.first:
-            before.append(self.parts[at])
-        return torch.cat([*before, *self.pending])
-
-    def _save(self) -> None:
-        """Move what is pending into a file of its own."""
-        moved = list(self.pending)
-        if moved and self.checkpoint is not None:
-            joined = torch.cat(moved).cpu().contiguous()
-            name = f"{self.checkpoint.work}-{self.first:09d}"
-            self.checkpoint.save(name, {"rows": joined, "first": torch.tensor(self.first)})
-            with uncut():
-                self.parts[self.first] = joined
-                del self.pending[: len(moved)]
-                self._advance()
-
-    def _advance(self) -> None:
-        while self.first in self.parts and len(self.parts[self.first]):
-            self.first += len(self.parts[self.first])
 
 
 def read_record(path: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -2,63 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import KeptRows
+from absence_plugins.methods.batches import Batches
+from absence_plugins.methods.kept_rows import KeptRows
 
 
 def layer_values(
     model: nn.Module,
     layer: str | Layer,
-    batches: Iterable[Tensor],
+    batches: Batches,
     *,
     rows: Callable[[Tensor], Tensor] | None = None,
-    total: int | None = None,
     kept: KeptRows | None = None,
+    first_only: bool = False,
     progress: bool = True,
 ) -> Tensor:
     """Every unit of a layer on every sample: [N, U] on the CPU.
 
-    The model runs in evaluation mode, no further than the layer, on its own device.
+    The model runs in evaluation mode, no further than the layer, on its own device. Under ``torchrun`` the ranks take
+    the batches in turn, each reads its own only, and all get the values, which are bit-identical for every number of
+    ranks (with the same threads per process).
 
     Args:
         model: as before afterwards.
         layer: a name, or a :class:`~absence_plugins.Layer`.
-        batches: of model inputs [B, ...]; with ``kept`` those behind the rows that are there.
+        batches: of model inputs [B, ...].
         rows: from the layer's maps [B, U, ...] to what is wanted of each sample [B, V]; default: the layer's own
             reduction.
-        total: samples, for the progress bar.
-        kept: where the rows are kept.
+        kept: where the rows are kept: those that are there are not computed again.
+        first_only: of several ranks the first gets the values, the others [0, U].
         progress: show a progress bar.
 
     Sign: that of the activation, before the nonlinearity that the layer ends in.
 
     Raises:
         ValueError: what :class:`~absence_plugins.Layer` rejects, no samples.
+        RankLost: another rank has ended.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
     >>> net[0].weight.data = torch.tensor([[1.0, -1.0], [0.0, 1.0]])
-    >>> layer_values(net, "1", torch.tensor([[0.0, 3.0], [1.0, 1.0]]).split(1), progress=False).tolist()
+    >>> samples = Batches.of(torch.tensor([[0.0, 3.0], [1.0, 1.0]]), 1)
+    >>> layer_values(net, "1", samples, progress=False).tolist()
     [[-3.0, 3.0], [0.0, 1.0]]
     """
     at = Layer.of(layer)
     read = at.reduced if rows is None else rows
-    device = device_of(model)
-    kept = KeptRows() if kept is None else kept
-    shown = tqdm(total=total, initial=len(kept), desc=f"running {at}", disable=not progress)
-    with shown as bar, kept, at.reading(model) as run:
-        seen = len(kept)
-        for batch in batches:
-            seen += len(batch)
-            if seen > len(kept):  # else they are in a file behind one that was made again
-                kept.append(read(run(batch.to(device))).cpu())
-            bar.update(len(batch))
-    if not len(kept):
+    if not batches.count:
         raise ValueError("there are no samples to read the layer on")
-    return kept.joined().clone()  # a copy: what was made in inference mode cannot take part in autograd
+    device = device_of(model)
+    with KeptRows(count=batches.count) if kept is None else kept as kept:
+        with at.reading(model) as run:
+            kept.fill(batches, lambda batch: read(run(batch.to(device))), what=f"running {at}", progress=progress)
+        return kept.joined(first_only=first_only)

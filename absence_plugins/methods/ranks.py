@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 Found = TypeVar("Found")
 PATIENCE = timedelta(days=1)  # a rank may wait for another one's work; an ended process is noticed at once
@@ -28,6 +28,7 @@ class RankLost(RuntimeError):
     """Another rank has ended before the ranks have met."""
 
 
+_sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 _meeting: list[weakref.ref[Any]] = []  # the script's group, and ours beside it; torch itself holds and ends them
 
@@ -60,6 +61,21 @@ def is_first() -> bool:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def own_share() -> Iterator[None]:
+    """Inside the block a rank works on its own share of the data: what it has to say, no other rank says."""
+    mark = _sharing.set(True)
+    try:
+        yield
+    finally:
+        _sharing.reset(mark)
+
+
+def speaks() -> bool:
+    """Whether this rank says what it has found: rank 0 always, the others of their own share of the work."""
+    return is_first() or _sharing.get()
 
 
 @contextmanager
@@ -117,6 +133,23 @@ def from_first(make: Callable[[], Found]) -> Found:
         distributed.broadcast_object_list(sent, src=0, group=meeting())
     found: Found = sent[0]
     return found
+
+
+def broadcast(rows: Tensor, source: int) -> None:
+    """Fill ``rows`` [n, ...], contiguous and on the CPU, with those of the rank ``source``, in every rank."""
+    with _met():
+        distributed.broadcast(rows.reshape(-1).view(torch.uint8), src=source, group=meeting())
+
+
+def send_to_first(rows: Tensor, source: int) -> None:
+    """Fill ``rows`` as :func:`broadcast` does, in rank 0 only."""
+    rank, _ = ranks()
+    part = rows.reshape(-1).view(torch.uint8)
+    with _met():
+        if rank == 0 and source:
+            distributed.recv(part, src=source, group=meeting())
+        elif rank and rank == source:
+            distributed.send(part, dst=0, group=meeting())
 
 
 def meeting() -> Any:

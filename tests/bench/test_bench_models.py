@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranked import run_ranks
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -240,3 +241,27 @@ def test_the_page_holds_the_table_of_the_command() -> None:
     assert published.ok
     assert published.models == [(one.source, one.name) for one in ZOO]
     assert published.methods == list(METHODS)
+
+
+def test_ranks_take_the_models_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    entries = [Entry("torchvision", f"net{number}", 32) for number in range(5)]
+    made: list[str] = []
+
+    def score(entry: Entry) -> list[ModelScore]:
+        made.append(entry.name)
+        return [ModelScore(entry.source, entry.name, "relevance epsilon", True, 0.0, 0.0, "", is_ours=True)]
+
+    monkeypatch.setattr(bench, "score_model", score)
+    monkeypatch.setattr(bench, "fingerprint_sources", lambda source: source)
+
+    def work() -> Any:
+        made.clear()
+        return run_models_bench(entries=entries, progress=False, out=tmp_path / "out"), list(made)
+
+    expected = run_models_bench(entries=entries, progress=False)
+    found = run_ranks(2, work)
+    assert [own for _, own in found] == [["net0", "net2", "net4"], ["net1", "net3"]]
+    assert all(result.scores == expected.scores for result, _ in found)
+    assert json.loads((tmp_path / "out" / "models.json").read_text())["scores"] == expected.to_dict()["scores"]
+    (tmp_path / "out" / "models-torchvision-net3.json").unlink()
+    assert [own for _, own in run_ranks(3, work)] == [["net3"], [], []]

@@ -31,7 +31,8 @@ from absence_plugins.core import files, ownership
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import Layer
 from absence_plugins.experiments.debias import digits
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
+from absence_plugins.methods.batches import Batches
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions import influence
 from absence_plugins.methods.identity import identify_data
 from absence_plugins.methods.insertion import insertion_test
@@ -60,10 +61,9 @@ def insertion(out: Path) -> Found:
 
 
 def label(out: Path) -> Found:
-    def batches(first: int = 0) -> Any:
-        return iter(IMAGES[first:].split(2))
-
-    samples = Samples(batches, lambda k: IMAGES[k], torch.ones(len(IMAGES), 1), ("a",), "", data=identify_data(IMAGES))
+    samples = Samples(
+        Batches.of(IMAGES, 2), lambda k: IMAGES[k], torch.ones(len(IMAGES), 1), ("a",), "", data=identify_data(IMAGES)
+    )
     return {"values": read_layer(NET, "2", samples, checkpoint=out, progress=False)}
 
 
@@ -156,7 +156,7 @@ def run(work: str, out: Path, result: Path, last: int | None) -> int:
             events.watch(ownership, "try_lock")
             events.watch(files, "_open_draft")
             events.watch(nn.Conv2d, "forward")
-            KeptRows.append.__globals__["time"].monotonic = iter(range(0, 10**9, 100)).__next__  # a save is always due
+            Checkpoint.save.__globals__["time"].monotonic = iter(range(0, 10**9, 100)).__next__  # a save is always due
             found = WORKS[work](out)
             save_file({name: value.contiguous() for name, value in found.items()}, result)
             result.with_suffix(".count").write_text(str(events.count))

@@ -19,6 +19,7 @@ from absence_plugins.cli import app
 from absence_plugins.commands.label import Samples, digit_samples, folder_samples, label_layer, read_layer
 from absence_plugins.commands.models import load_model
 from absence_plugins.data import digits_cnn, load_digits
+from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.invert import Formula, UnitLabels, label_units
 from absence_plugins.report import Panel
 from absence_plugins.report.plots.labels import label_figure, label_panels
@@ -85,7 +86,7 @@ def test_the_values_are_those_before_the_nonlinearity(folder: Path) -> None:
     assert len(whole) == 1797
     assert torch.equal(whole.picture(1796), digits.test_images[-1])
     images = digits.test_images[:150]
-    samples = replace(whole, batches=lambda: iter(images.split(64)), concepts=whole.concepts[:150])
+    samples = replace(whole, batches=Batches.of(images, 64), concepts=whole.concepts[:150])
     with torch.no_grad():
         linear = digits_cnn()[:11](images)
         conv = digits_cnn()[:7](images)
@@ -103,7 +104,7 @@ def test_the_values_are_those_before_the_nonlinearity(folder: Path) -> None:
 def test_a_block_that_ends_in_an_inplace_rectifier_is_read_before_it() -> None:
     model = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.ReLU(inplace=True))))
     images = torch.randn(5, 1, 3, 3)
-    samples = Samples(lambda: iter([images[:3], images[3:]]), lambda i: images[i], torch.ones(5, 1) > 0, ("a",), "")
+    samples = Samples(Batches.of(images, 3), lambda i: images[i], torch.ones(5, 1) > 0, ("a",), "")
     expected = model[0][0](images).mean((2, 3)).detach()
     for layer in ("0", "0.1", "0.1.0"):
         torch.testing.assert_close(read_layer(model, layer, samples, progress=False), expected)
@@ -136,7 +137,7 @@ def test_the_page_says_what_chose_the_names_and_whether_that_is_proven(
     loaded = load_model("digits")
     whole = digit_samples(loaded)
     images = load_digits().images[:100]
-    samples = replace(whole, batches=lambda first=0: iter(images.split(100)), concepts=whole.concepts[:100])
+    samples = replace(whole, batches=Batches.of(images, 100), concepts=whole.concepts[:100])
 
     def page_of(**options: object) -> tuple[str, UnitLabels]:
         found = label_layer(loaded, "conv1", samples, tmp_path / "page", progress=False, **options)

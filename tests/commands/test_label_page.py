@@ -14,6 +14,7 @@ from absence_plugins import Layer
 from absence_plugins.commands.label import LayerLabels
 from absence_plugins.commands.label_page import count_named, label_page
 from absence_plugins.commands.label_samples import Samples
+from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.invert import Formula, Negation, ScoredFormula, UnitLabel, UnitLabels, label_units
 from absence_plugins.report import Page
 
@@ -28,7 +29,7 @@ def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def page_of(labels: UnitLabels, values: Tensor, concepts: Tensor) -> Page:
-    samples = Samples(lambda: iter(()), lambda i: torch.zeros(1, 2, 2), concepts, NAMES, "drawn")
+    samples = Samples(Batches.of(torch.zeros(0), 1), lambda i: torch.zeros(1, 2, 2), concepts, NAMES, "drawn")
     return label_page(labels, SHAPE, samples, values, (), 0, "")
 
 

@@ -28,6 +28,7 @@ from absence_plugins.core.checkpoints import host, without_checkpoints
 from absence_plugins.core.recorder import Recorder
 from absence_plugins.core.turns import _locks_of
 from absence_plugins.lucent import render_vis, unit_values
+from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.debias import AttributionPrior
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.layer_values import layer_values
@@ -63,7 +64,7 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "relevance": lambda net: relevance(net, X, X * 0, 0).attribution,
     "relevance by a rule": lambda net: relevance(net, X, X * 0, 0, rule="lower_gamma").attribution,
     "unit": lambda net: Unit("first", 1).values(net, X),
-    "label": lambda net: layer_values(net, "first", X.split(2), progress=False),
+    "label": lambda net: layer_values(net, "first", Batches.of(X, 2), progress=False),
     "patches": lambda net: find_extreme_patches(net, "first", X, **SCAN).lowest.scores,
     "scores": lambda net: torch.tensor(absence_scores(net, X, 0, X - 0.5, progress=False).score),
     "prior": lambda net: AttributionPrior(net).with_logits(X, torch.tensor([0, 1, 2]), MASK)[1],

@@ -24,6 +24,7 @@ from absence_plugins.captum import (
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.training import find_drawing, find_training
 from absence_plugins.lucent import unit_values
+from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.methods.patches import find_extreme_patches
@@ -97,7 +98,7 @@ REJECTING: dict[str, Callable[[nn.Module], Any]] = {
     "relevance": lambda net: relevance(net, X, torch.zeros_like(X), 0),
 }
 RIGHT: dict[str, Callable[[nn.Module], Tensor]] = {  # these run the model in evaluation mode
-    "label": lambda net: layer_values(net, "4", X.split(2), progress=False),
+    "label": lambda net: layer_values(net, "4", Batches.of(X, 2), progress=False),
     "patches": lambda net: (
         find_extreme_patches(net, "4", X, k=1, size=3, stride=3, mode="mask", progress=False).lowest.scores
     ),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, read_record, write_record
+from absence_plugins.methods.checkpoint import Checkpoint, read_record, write_record
+from absence_plugins.methods.kept_rows import KeptRows
 
 
 def test_a_save_is_due_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,25 +33,29 @@ def test_rows_are_kept_also_when_the_work_is_stopped(tmp_path: Path, save_every:
         return Checkpoint(tmp_path / "state", {"seed": 0}, "values", save_every=save_every)
 
     def stopped() -> None:
-        with KeptRows(checkpoint()) as kept:
-            kept.append(torch.zeros(2, 3))
-            kept.append(torch.ones(1, 3))
+        with KeptRows(checkpoint(), 4) as kept:
+            kept.put(range(2), torch.zeros(2, 3))
+            kept.put(range(2, 3), torch.ones(1, 3))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
-    with KeptRows(checkpoint()) as kept:
+    with KeptRows(checkpoint(), 4) as kept:
         assert len(kept) == 3
-        kept.append(torch.full((1, 3), 2.0))
-    assert KeptRows(checkpoint()).joined()[:, 0].tolist() == [0.0, 0.0, 1.0, 2.0]
+        with pytest.raises(RuntimeError, match="1 of 4 rows are missing"):
+            kept.joined()
+        kept.put(range(3, 4), torch.full((1, 3), 2.0))
+    with KeptRows(checkpoint(), 4) as kept:
+        assert kept.joined()[:, 0].tolist() == [0.0, 0.0, 1.0, 2.0]
     with pytest.raises(ValueError, match="another values: seed is 0 there and 1 here"):
         Checkpoint(tmp_path / "state", {"seed": 1}, "values")
 
 
 def test_without_a_checkpoint_rows_stay_in_memory() -> None:
-    with KeptRows() as kept:
-        kept.append(torch.zeros(2, 3))
-    assert kept.joined().shape == (2, 3)
+    with KeptRows() as kept:  # of a number that is not known
+        for first in range(0, 10, 2):
+            kept.put(range(first, first + 2), torch.full((2, 3), first))
+        assert kept.joined()[:, 0].tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8]
 
 
 def test_a_record_is_that_of_its_work(tmp_path: Path) -> None:

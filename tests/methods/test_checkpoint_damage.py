@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from absence_plugins.core import AbsenceWarning, files
 from absence_plugins.core.ownership import FolderInUse, own_folder
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, read_record, write_record
+from absence_plugins.methods.batches import Batches
+from absence_plugins.methods.checkpoint import Checkpoint, read_record, write_record
 from absence_plugins.methods.insertion import insertion_test
+from absence_plugins.methods.kept_rows import KeptRows
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches
 
@@ -74,17 +76,13 @@ def test_a_damaged_file_of_a_scan_is_named_and_made_again(name: str, kind: str, 
 
 def kept_values(folder: Path, computed: list[int]) -> Tensor:
     """Values in files of two batches each; ``computed`` receives the first pixel's place in X of what was run."""
-    kept = KeptRows(Checkpoint(folder, {}, "values", save_every=0))
-
-    def batches() -> Any:
-        for start in range(len(kept), len(X), 2):
-            yield X[start : start + 2]
+    kept = KeptRows(Checkpoint(folder, {}, "values", save_every=0), len(X))
 
     def rows(maps: Tensor) -> Tensor:
         computed.append(len(maps))
         return maps.flatten(1)
 
-    return layer_values(net(), "0", batches(), rows=rows, kept=kept, progress=False)
+    return layer_values(net(), "0", Batches.of(X, 2), rows=rows, kept=kept, progress=False)
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from absence_plugins import Direction, Layer, Unit
 from absence_plugins.core.outputs import Logit, Margin, Output
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows
+from absence_plugins.methods.batches import Batches
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.insertion import insertion_test
+from absence_plugins.methods.kept_rows import KeptRows
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches
 
@@ -89,20 +91,22 @@ def test_layer_values_in_a_folder_are_computed_once(tmp_path: Path) -> None:
     expected = Layer("1").read(net, x).detach()
 
     def kept() -> KeptRows:
-        return KeptRows(Checkpoint(tmp_path, {}, "values"))
+        return KeptRows(Checkpoint(tmp_path, {}, "values"), len(x))
 
-    def failing() -> Any:
+    def failing(wanted: Any) -> Any:
         yield from x[:4].split(2)
         raise OSError("unreadable")
 
     with pytest.raises(OSError, match="unreadable"):
-        layer_values(net, "1", failing(), kept=kept(), progress=False)
-    rest = kept()
-    assert len(rest) == 4
-    assert torch.allclose(layer_values(net, "1", x[4:].split(2), kept=rest, progress=False), expected)
-    assert layer_values(net, "1", [x], progress=False).requires_grad is False
+        layer_values(net, "1", Batches(len(x), 2, failing), kept=kept(), progress=False)
+    with kept() as rest:
+        assert len(rest) == 4
+        assert torch.allclose(layer_values(net, "1", Batches.of(x, 2), kept=rest, progress=False), expected)
+    whole = layer_values(net, "1", Batches.of(x, len(x)), progress=False)
+    assert whole.requires_grad is False
+    assert not whole.is_inference()
     with pytest.raises(ValueError, match="no samples"):
-        layer_values(net, "1", [], progress=False)
+        layer_values(net, "1", Batches.of(x[:0], 2), progress=False)
 
 
 # -- absence_scores -----------------------------------------------------------------------------------------------------

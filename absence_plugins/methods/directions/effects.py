@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from itertools import count as count_up
 from typing import Any
 
 import torch
@@ -17,14 +19,14 @@ from absence_plugins.methods.directions.explained import ExplainedOutputs
 from absence_plugins.methods.directions.heads import Head, layer_features
 from absence_plugins.methods.directions.inputs import (
     Inputs,
-    batches_of,
-    count_rows,
+    batches_in_turn,
     count_samples,
     is_padded,
     take_rows,
 )
 from absence_plugins.methods.directions.pairs import DirectionPairs
 from absence_plugins.methods.directions.positions import count_positions
+from absence_plugins.methods.ranks import from_first, gather, own_share, ranks
 
 Tick = Callable[[int], object]
 PLACES = "places"  # the file of a checkpoint
@@ -64,12 +66,9 @@ class Source:
     prefix: int
     head: Head
 
-    def inputs(self) -> Iterator[tuple[int, Inputs]]:
-        """Batches with the number of their first image."""
-        first = 0
-        for inputs in batches_of(self.dataset, self.batch_size, self.model):
-            yield first, inputs
-            first += count_rows(inputs)
+    def inputs(self, wants: Callable[[range], bool]) -> Iterator[tuple[range, Inputs | None]]:
+        """The images' numbers of every batch; and the batch, if it is wanted."""
+        return batches_in_turn(self.dataset, self.batch_size, self.model, wants)
 
     def batch(self, first: int, inputs: Inputs) -> Batch:
         """What a batch is at the layer."""
@@ -83,21 +82,26 @@ class Source:
 def count_places(pairs: DirectionPairs, source: Source, checkpoint: Checkpoint | None, *, progress: bool) -> Tensor:
     """How often a direction's detector fires at each position, [H * W, I] float64, all above 0; kept when complete.
 
-    Of texts of several lengths as many positions as the longest has.
+    Of texts of several lengths as many positions as the longest has. Several ranks share out the batches.
 
     Raises:
         ValueError: images of several sizes at the layer.
     """
-    if checkpoint is not None and (kept := checkpoint.load(PLACES)):
+    if checkpoint is not None and (kept := from_first(lambda: checkpoint.load(PLACES))):
         return kept["share"]
+    rank, world = ranks()
+    turns = count_up()
     times, count, sizes = torch.zeros(0, pairs.n_directions, dtype=torch.long), 0, source.head.positions
     shown = tqdm(
         total=count_samples(source.dataset), desc="where directions fire", unit="image", leave=False,
-        disable=not progress,
+        disable=not progress or rank > 0,
     )  # fmt: skip
-    with shown as bar:
-        for first, inputs in source.inputs():
-            batch = source.batch(first, inputs)
+    with own_share(), shown as bar:
+        for numbers, inputs in source.inputs(lambda _: next(turns) % world == rank):
+            bar.update(len(numbers))
+            if inputs is None:
+                continue
+            batch = source.batch(numbers.start, inputs)
             fires = (pairs.logits(batch.features) > 0).flatten(1, 2) & batch.counted[..., None]
             here = (batch.features.shape[1], batch.features.shape[2])
             if here != sizes and (here[0], sizes[0]) != (1, 1):
@@ -105,15 +109,21 @@ def count_places(pairs: DirectionPairs, source: Source, checkpoint: Checkpoint |
                     f"the layer has {sizes[0]} x {sizes[1]} positions for some images and {here[0]} x {here[1]} for "
                     f"image {batch.first}; steps need the same positions in all: resize the images to one size"
                 )
-            longest = max(len(times), fires.shape[1])
-            times, found = (F.pad(one, (0, 0, 0, longest - len(one))) for one in (times.to(fires.device), fires.sum(0)))
-            times = times + found
+            times = _add_times(times, fires.sum(0).cpu())
             count += len(fires)
-            bar.update(len(fires))
+    everyone = gather((times, count))
+    times, count = reduce(_add_times, (found for found, _ in everyone)), sum(images for _, images in everyone)
     share = (times.double() + 0.01) / max(count, 1)
-    if checkpoint is not None:
+    if checkpoint is not None and rank == 0:
         checkpoint.save(PLACES, {"share": share})
     return share
+
+
+def _add_times(one: Tensor, other: Tensor) -> Tensor:
+    """The sum of two counts [positions, I]; the shorter one is 0 behind its end."""
+    longest = max(len(one), len(other))
+    one, other = (F.pad(part, (0, 0, 0, longest - len(part))) for part in (one, other))
+    return one + other
 
 
 def draw_numbers(generator: torch.Generator, images: int, directions: int) -> Tensor:

@@ -43,12 +43,12 @@ def say_fit(bar: tqdm, estimate: Callable[[], float]) -> None:  # type: ignore[t
 class EffectsBar:
     """A bar of effects, of a direction on an image; from the first ones it says how long all take, above a minute.
 
-    total: effects, if known; shown: else nothing is said.
+    total: effects, if known; shown: else nothing is said; ranks: that share them out.
     """
 
-    def __init__(self, total: int | None, *, shown: bool) -> None:
+    def __init__(self, total: int | None, *, shown: bool, ranks: int = 1) -> None:
         self.bar = tqdm(total=total, desc="influence", unit="effect", disable=not shown)
-        self.made, self.times, self.began = 0, 0, 0.0
+        self.made, self.times, self.began, self.ranks = 0, 0, 0.0, ranks
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +71,7 @@ class EffectsBar:
         if self.times != 1 + AFTER or self.bar.disable or not self.bar.total:
             return
         left = self.bar.total - self.bar.n
-        seconds = (time.monotonic() - self.began) / self.made * left
+        seconds = (time.monotonic() - self.began) / self.made * left / self.ranks
         if seconds > LONG:
             tqdm.write(
                 f"influence: about {describe_time(seconds)} for {left:,} effects, each of a direction on an image; "

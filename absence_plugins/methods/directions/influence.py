@@ -19,7 +19,7 @@ from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import Checkpoint, KeptRows, keep_state
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.directions.effects import (
     Source,
     count_places,
@@ -33,7 +33,6 @@ from absence_plugins.methods.directions.heads import Head, head_of, layer_of
 from absence_plugins.methods.directions.inputs import (
     batches_of,
     check_readable_again,
-    count_rows,
     count_samples,
     identify_inputs,
     take_rows,
@@ -48,6 +47,9 @@ from absence_plugins.methods.directions.significance import (
     warn_of_few,
 )
 from absence_plugins.methods.identity import digest_of, identify_model
+from absence_plugins.methods.kept_rows import KeptRows
+from absence_plugins.methods.rank_sums import RankSums
+from absence_plugins.methods.ranks import from_first, ranks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,6 +204,9 @@ def influence(
     directions with a score as large. In our measurements it rejects nothing where the effect is real: random
     directions contain concepts.
 
+    Under ``torchrun`` the ranks share out the images (a loader is read whole by each of them), all get the result, and it
+    is bit-identical for every number of ranks.
+
     Source: Doumanoglou et al., arXiv 2509.23926; RCAV: Pfau et al., 2021.
 
     Args:
@@ -337,27 +342,28 @@ class _Run:
         return self.pairs.encoding * self.pairs.step * self.step
 
     def steps(self, keeper: Checkpoint | None) -> tuple[Tensor, Tensor, int]:
-        """Mean effects and p, [I, K], and the number of images."""
+        """Mean effects and p, [I, K], and the number of images. Several ranks share out the batches."""
         generator = torch.Generator().manual_seed(self.seed)
-        kept, ways = KeptRows(keeper), self.ways
-        places: Tensor | None = None
-        with kept, self._bar(ways.shape[1]) as bar:
-            for first, inputs in self.source.inputs():
-                count = count_rows(inputs)
-                drawn = draw_numbers(generator, count, ways.shape[1])
-                if first + count <= len(kept):
-                    bar.skip(count * ways.shape[1])
+        images, ways = count_samples(self.source.dataset), self.ways
+        with KeptRows(keeper, images) as kept, self._bar(ways.shape[1]) as bar:
+            if images is None or len(kept) < images:
+                places = count_places(self.pairs, self.source, keeper, progress=self.progress)
+            for numbers, inputs in self.source.inputs(kept.wants):
+                drawn = draw_numbers(generator, len(numbers), ways.shape[1])
+                if inputs is None:
+                    bar.skip(len(numbers) * ways.shape[1])
                     continue
-                if places is None:
-                    places = count_places(self.pairs, self.source, keeper, progress=self.progress)
-                batch = self.source.batch(first, inputs)
-                new = slice(max(0, len(kept) - first), None)  # an earlier run may have ended inside this batch
+                batch = self.source.batch(numbers.start, inputs)
                 made = step_effects(self.pairs, self.read, batch, ways.to(batch.features), places, drawn, bar.update)
-                kept.append(made[new].cpu())
-        each = kept.joined()
+                kept.put(numbers, made)  # an earlier run may have ended inside this batch
+            each = kept.joined(first_only=True)
+        return from_first(lambda: self._flip_signs(each, generator))
+
+    def _flip_signs(self, each: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+        """Mean effects and p of the images' effects [N, I, K]."""
         pairs, groups = each[0].numel(), as_groups(self.groups, len(each))
         with tqdm(total=pairs, desc="sign flips", unit="pair", leave=False, disable=not self.progress) as flips:
-            effect, p = flip_signs(each.cpu(), self.n_permutations, generator, flips.update, groups)
+            effect, p = flip_signs(each, self.n_permutations, generator, flips.update, groups)
         return effect, p, len(each)
 
     def rcav(self, keeper: Checkpoint | None) -> tuple[Tensor, Tensor, int]:
@@ -368,26 +374,21 @@ class _Run:
         drawn = torch.randn(len(ways), self.n_permutations, generator=generator)
         noise = drawn / drawn.norm(dim=0) * ways.norm(dim=0).mean().cpu()
         ways = torch.cat([ways, noise.to(ways)], 1)
-        state = {} if keeper is None else keeper.load("rcav")  # of all images so far
-
-        def pack() -> dict[str, Tensor]:
-            return state
-
-        with keep_state(keeper, "rcav", pack) as save, self._bar(ways.shape[1]) as bar:
-            for first, inputs in self.source.inputs():
-                count = count_rows(inputs)
-                if state and first + count <= int(state["images"]):
-                    bar.skip(count * ways.shape[1])
+        sums = RankSums(keeper, "rcav")
+        with sums.keeping() as save, self._bar(ways.shape[1]) as bar:
+            for numbers, inputs in self.source.inputs(sums.wants):
+                if inputs is None:
+                    bar.skip(len(numbers) * ways.shape[1])
                     continue
-                batch = self.source.batch(first, inputs)
-                found = rcav_scores(self.read, batch, ways.to(batch.features), bar.update).double().cpu()
-                sums = state["sums"] + found if state else found
-                state = {"sums": sums, "images": torch.tensor(first + count)}
+                batch = self.source.batch(numbers.start, inputs)
+                sums.add(numbers, rcav_scores(self.read, batch, ways.to(batch.features), bar.update).double().cpu())
                 save()
-        seen = int(state["images"])
-        effect, p = compare_with_random(state["sums"] / seen, self.pairs.n_directions)
+        total, seen = sums.total()
+        effect, p = compare_with_random(total / seen, self.pairs.n_directions)
         return effect, p, seen
 
     def _bar(self, ways: int) -> EffectsBar:
         images = count_samples(self.source.dataset)
-        return EffectsBar(None if images is None else images * ways, shown=self.progress)
+        rank, world = ranks()
+        total = None if images is None else images * ways
+        return EffectsBar(total, shown=self.progress and rank == 0, ranks=world)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -97,6 +98,47 @@ def batches_of(dataset: Any, batch_size: int, model: nn.Module) -> Iterator[Inpu
             yield inputs if device is None else each_tensor(inputs, lambda value, to=device: value.to(to))  # type: ignore[misc]
 
 
+def batches_in_turn(
+    dataset: Any, batch_size: int, model: nn.Module, wants: Callable[[range], bool]
+) -> Iterator[tuple[range, Inputs | None]]:
+    """The samples' numbers of every batch in order, and the inputs of those that are wanted, as :func:`batches_of` has
+    them. Where samples can be had by number, those of no other batch are read; a loader is read as a whole.
+
+    >>> wanted = batches_in_turn(torch.arange(3.0), 2, nn.ReLU(), lambda numbers: numbers.start > 0)
+    >>> list(wanted)
+    [(range(0, 2), None), (range(2, 3), tensor([2.]))]
+    """
+    if not _has_numbers(dataset):
+        first = 0
+        for inputs in batches_of(dataset, batch_size, model):
+            numbers = range(first, first + count_rows(inputs))
+            yield numbers, inputs if wants(numbers) else None
+            first = numbers.stop
+        return
+    count = count_samples(dataset) or 0
+    every = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
+    wanted = [wants(numbers) for numbers in every]
+    chosen = [numbers for numbers, is_wanted in zip(every, wanted, strict=True) if is_wanted]
+    found = batches_of(_Chosen(dataset, chosen), batch_size, model)
+    for numbers, is_wanted in zip(every, wanted, strict=True):
+        yield numbers, next(found) if is_wanted else None
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some batches of what has samples by number."""
+
+    dataset: Any
+    batches: list[range]
+
+
+def _has_numbers(dataset: Any) -> bool:
+    """Whether samples can be had by number: of a tensor, tensors by name, a data set; a loader has its own order."""
+    if isinstance(dataset, (Tensor, Mapping)):
+        return True
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not hasattr(dataset, "batch_size")
+
+
 def _read_apart(loader: Any) -> Iterator[Any]:
     """Items of a loader that draws from random states of its own, which begin as the global ones are."""
     own: RandomStates | None = None
@@ -183,16 +225,17 @@ def check_readable_again(dataset: Any, in_order: Sequence[str]) -> None:
 
 def _loader_of(dataset: Any, batch_size: int) -> Any:
     check_integer("batch_size", batch_size)
-    if isinstance(dataset, Tensor):
-        return torch.split(dataset, batch_size)
-    if isinstance(dataset, Mapping):
-        count = count_rows(dataset)
-        return (take_rows(dataset, slice(at, at + batch_size)) for at in range(0, count, batch_size))
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not hasattr(dataset, "batch_size"):
-        return torch.utils.data.DataLoader(
-            dataset, batch_size=batch_size, generator=torch.Generator(), collate_fn=_collate
-        )
-    return dataset
+    held, batches = (dataset.dataset, dataset.batches) if isinstance(dataset, _Chosen) else (dataset, None)
+    if not _has_numbers(held):
+        return held
+    if batches is None:
+        count = count_samples(held) or 0
+        batches = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
+    if isinstance(held, (Tensor, Mapping)):
+        return (take_rows(held, slice(numbers.start, numbers.stop)) for numbers in batches)
+    return torch.utils.data.DataLoader(
+        held, batch_sampler=[*map(list, batches)], generator=torch.Generator(), collate_fn=_collate
+    )
 
 
 def _collate(samples: list[Any]) -> Any:

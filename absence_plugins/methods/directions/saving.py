@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,11 @@ from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.directions.recipe import Options
 from absence_plugins.methods.directions.report import DirectionReport
 from absence_plugins.methods.directions.whitening import Whitening
+from absence_plugins.methods.ranks import alone, from_first, ranks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from absence_plugins.methods.directions.pairs import DirectionPairs
 
 FORMAT = "absence_plugins.directions/1"
@@ -33,6 +37,26 @@ def save_pairs(pairs: DirectionPairs, folder: str | Path) -> Path:
         pairs.to_dict() | {"noise": pairs.whitening_.noise, "kept_noise": pairs.whitening_.kept_noise},
     )
     return folder
+
+
+def share_pairs(kind: type[DirectionPairs], make: Callable[[], DirectionPairs]) -> DirectionPairs:
+    """What rank 0 makes by itself; the other ranks wait for it, and get a copy."""
+    if ranks()[1] == 1:
+        return make()
+    made: list[DirectionPairs] = []
+
+    def pack() -> dict[str, bytes]:
+        with alone(), tempfile.TemporaryDirectory() as folder:
+            made.append(make())
+            return {path.name: path.read_bytes() for path in save_pairs(made[0], folder).iterdir()}
+
+    files = from_first(pack)
+    if made:
+        return made[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return load_pairs(kind, folder)
 
 
 def load_pairs(kind: type[DirectionPairs], folder: str | Path) -> DirectionPairs:

@@ -4,7 +4,7 @@ directions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from absence_plugins.core.checks import check_choice, check_integer, check_integ
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.empties import blank_value
 from absence_plugins.core.units import Layer, UnitModel
+from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.directions import DirectionPairs, Influence, influence
 from absence_plugins.methods.directions.few import MOST
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
@@ -229,19 +230,19 @@ class Study:
     def _values(self) -> tuple[Tensor, Tensor]:
         layer, units, count, size = self.at, list(self.units), len(self.dataset), self.settings.batch_size
         highest = Layer.of(layer, reduce="max")
-        blocks = [list(range(at, min(count, at + size))) for at in range(0, count, size)]
-        items = read(self.dataset, blocks, self.settings.workers)
-        batches = (
-            torch.stack([checked(item, number) for number, item in zip(block, found, strict=True)])
-            for block, found in zip(blocks, items, strict=True)
-        )
+
+        def inputs(wanted: Sequence[range]) -> Iterator[Tensor]:
+            items = read(self.dataset, [*map(list, wanted)], self.settings.workers)
+            for numbers, found in zip(wanted, items, strict=True):
+                yield torch.stack([checked(item, number) for number, item in zip(numbers, found, strict=True)])
 
         def rows(maps: Tensor) -> Tensor:
             if max(units) >= maps.shape[1]:
                 layer[max(units)].select(maps)  # says how many channels there are
             return torch.stack([layer.reduced(maps), highest.reduced(maps)], 1)[:, :, units]
 
-        both = layer_values(self.model, layer, batches, rows=rows, total=count, progress=self.progress)
+        batches = Batches(count, size, inputs)
+        both = layer_values(self.model, layer, batches, rows=rows, progress=self.progress)
         return both[:, 0].clone(), both[:, 1].clone()
 
     def values(self, unit: int) -> Tensor:
