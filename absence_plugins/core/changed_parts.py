@@ -52,7 +52,11 @@ class Changed:
 
     def whole(self) -> Tensor:
         """The images [n, C, H, W]."""
-        return complete(self.images, self._map(list(range(len(self)))), 0, list(self.rows))
+        made = self.images[list(self.rows)]
+        height, width = self.pixels.shape[2:]
+        for one, (y, x) in enumerate(self.corners):
+            made[one, :, y : y + height, x : x + width] = self.pixels[one]
+        return made
 
     def _map(self, *groups: list[int]) -> Map:
         windows = [Window(self.pixels[group], [self.corners[one] for one in group]) for group in groups]
@@ -148,6 +152,10 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.known: Any = WeakTensorKeyDictionary()
         self.why = ""
         self.work = Work()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import its compiler at the first operation: seconds
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

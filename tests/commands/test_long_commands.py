@@ -114,7 +114,7 @@ def test_stopped_patches_go_on_with_the_command_that_is_said(photos: str, monkey
         assert lines[:2] == ["stopped.", "What was done is kept in my state. The same command resumes from there:"]
         assert command_in(output) == words
         assert not Path("page").exists()
-    assert (Path("my state") / "2" / "insertion.safetensors").is_file()
+    assert (Path("my state") / "2" / "insertion-rank-00000.safetensors").is_file()
     assert run(*command_in(output))[0] == 0
     assert results("page") == results("expected")
 

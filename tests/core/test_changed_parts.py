@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from absence_plugins.core import changed_windows
 from absence_plugins.core.changed_parts import Changed, holds_scripts, is_close, run_changed
 from absence_plugins.core.units import Layer
 
@@ -170,8 +171,11 @@ def changes(
     return Changed(images, rows, corners, torch.rand(amount, 3, size, size, generator=generator, dtype=kind))
 
 
+@pytest.mark.parametrize("small", [0, 30_000])
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_windows_give_what_whole_images_give(name: str) -> None:
+def test_windows_give_what_whole_images_give(name: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of cutting boxes out: one by one, and all at once where they are small."""
+    monkeypatch.setattr(changed_windows, "SMALL", small)
     torch.manual_seed(0)
     make, is_less = FOLLOWED[name]
     torch.set_default_dtype(torch.float64)

@@ -14,7 +14,7 @@ from torch import nn
 
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.evidence import corrected, effect_size, paired_p, patch_p, published_p
-from absence_plugins.methods.insertion.pasting import feathered, pasted, place
+from absence_plugins.methods.insertion.pasting import blended, feathered, place
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -173,9 +173,9 @@ def test_feathered_edges() -> None:
     assert torch.equal(alpha, alpha.T)
     assert torch.allclose(alpha[3], torch.tensor([1 / 3, 2 / 3, 1, 1, 1, 2 / 3, 1 / 3]))
     image, patch = torch.zeros(2, 5, 6), torch.ones(2, 3, 3)
-    made = pasted(image, patch, 1, 2, feathered(3, 1))
-    assert float(made.sum()) == 2 * (1 + 8 * 0.5)
-    assert torch.equal(made[0, 1:4, 2:5], feathered(3, 1))
+    made = blended(image, patch, 1, 2, feathered(3, 1))
+    assert torch.equal(made[0], feathered(3, 1))
+    assert torch.equal(blended(image + 1, patch, 2, 0, feathered(3, 1)), patch)
     assert not bool(image.any())  # a copy
 
 

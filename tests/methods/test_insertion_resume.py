@@ -12,7 +12,7 @@ from insertion_nets import SIZE, planted, scenes
 from torch import Tensor, nn
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.methods.insertion import InsertionResult, insertion_test, progress, run
+from absence_plugins.methods.insertion import InsertionResult, insertion_test, passes, progress
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.methods.patches.result import PARTS
 
@@ -65,7 +65,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(
     protocol: str, images: Tensor, patches: ExtremePatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "UNITS_AT_ONCE", 3)  # several parts
-    monkeypatch.setattr(run, "UNITS_AT_ONCE", 3)
+    monkeypatch.setattr(passes, "UNITS_AT_ONCE", 3)
     whole = Stopping(images)
     expected = pasted_in(whole, patches, None, protocol=protocol)
     assert same(pasted_in(Stopping(images), patches, tmp_path / "whole", protocol=protocol), expected)
@@ -162,7 +162,7 @@ def test_patches_that_differ_by_their_scores_last_bits_are_the_same(
         pasted_in(images, fewer, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["insertion.json", "insertion.safetensors"])
+@pytest.mark.parametrize("name", ["insertion.json", "insertion-rank-00000.safetensors"])
 def test_a_damaged_state_is_named_and_made_again(
     name: str, images: Tensor, patches: ExtremePatches, tmp_path: Path
 ) -> None:

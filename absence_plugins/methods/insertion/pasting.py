@@ -20,17 +20,15 @@ def feathered(size: int, edge: int) -> Tensor:
     return torch.minimum(side[:, None], side[None, :])
 
 
-def pasted(image: Tensor, patch: Tensor, y: int, x: int, alpha: Tensor) -> Tensor:
-    """A copy of an image [C, H, W] with a patch [C, size, size] blended in at (y, x).
+def blended(image: Tensor, patch: Tensor, y: int, x: int, alpha: Tensor) -> Tensor:
+    """What stands at (y, x) of an image [C, H, W] into which a patch [C, size, size] is blended: [C, size, size].
 
-    >>> pasted(torch.zeros(1, 1, 2), torch.ones(1, 1, 1), 0, 1, torch.ones(1, 1)).tolist()
-    [[[0.0, 1.0]]]
+    >>> blended(torch.zeros(1, 1, 2), torch.ones(1, 1, 1), 0, 1, torch.full((1, 1), 0.5)).tolist()
+    [[[0.5]]]
     """
     size = alpha.shape[-1]
-    made = image.clone()
-    window = made[:, y : y + size, x : x + size]
-    window += alpha * (patch - window)
-    return made
+    window = image[:, y : y + size, x : x + size]
+    return window + alpha * (patch - window)
 
 
 def place(height: int, width: int, size: int, draws: Tensor, corners_only: bool) -> tuple[int, int]:
@@ -44,3 +42,15 @@ def place(height: int, width: int, size: int, draws: Tensor, corners_only: bool)
     if corners_only or kind < 0.5:
         return rows * (down >= 0.5), columns * (right >= 0.5)
     return int(down * (rows + 1)), int(right * (columns + 1))
+
+
+def place_elsewhere(height: int, width: int, size: int, y: int, x: int, draws: Tensor) -> tuple[int, int]:
+    """Of some random windows (``draws`` [tries, 2] in [0, 1)) the one that overlaps (y, x) least.
+
+    >>> place_elsewhere(10, 10, 4, 0, 0, torch.tensor([[0.1, 0.1], [0.9, 0.2]]))
+    (6, 1)
+    """
+    spots = draws * torch.tensor([height - size + 1, width - size + 1])
+    apart = (spots.long() - torch.tensor([y, x])).abs().clamp(max=size).amax(1)
+    row, column = spots.long()[int(apart.argmax())].tolist()
+    return row, column

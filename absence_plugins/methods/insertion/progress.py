@@ -1,16 +1,24 @@
-"""How far an insertion test is, so that one that was stopped can be resumed, bit-identical."""
+"""How far an insertion test is, so that one that was stopped can be resumed, bit-identical, by any number of ranks.
+
+Images come in fixed blocks, and ranks take blocks in turn, so what runs in one forward does not depend on how many
+ranks there are. Every rank saves what it knows; merging is a union.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.identity import SHORT, Identity, digest_of
 from absence_plugins.methods.patches import ExtremePatches
 from absence_plugins.methods.patches.result import PARTS
 from absence_plugins.methods.patches.windows import RunningExtremes
+from absence_plugins.methods.ranks import gather, ranks
 
 UNITS_AT_ONCE = 512  # whose patches are in memory together: a part
 FILE = "insertion"
@@ -18,69 +26,87 @@ FILE = "insertion"
 
 @dataclass
 class Progress:
-    """What a test knows so far; images come in a fixed order, so a number says which are done.
+    """What a test knows so far.
 
     Attributes:
         best: the images on which each unit is highest; their numbers are its keys.
-        blocks: of images that went into ``best``.
-        values: [units, slots, arms]; NaN where nothing was pasted yet.
-        pasted: images done, by part of the units.
+        blocks: [blocks] uint8, of images that went into ``best``.
+        values: [units, slots, arms without the clean one]; NaN where nothing was pasted yet.
+        pasted: [units, slots] uint8, what is in ``values``.
         mirror: [units, patches, 2] of the mirror test; NaN where it was not made yet.
-        mirrored: images done, by part.
-        generators: state of the generator that draws the mirror's places, by part [parts, bytes].
+        mirrored: [units, patches] uint8.
         seen: [images] int64, a hash of every image of the test that was read, 0 of the others.
         cut: [parts] int64, a hash of the patches that are pasted, 0 where they were not cut yet.
     """
 
     best: RunningExtremes
-    blocks: int
+    blocks: Tensor
     values: Tensor
-    pasted: list[int]
+    pasted: Tensor
     mirror: Tensor
-    mirrored: list[int]
-    generators: Tensor
+    mirrored: Tensor
     seen: Tensor
     cut: Tensor
 
     @classmethod
-    def empty(cls, patches: ExtremePatches, images: int, slots: int, arms: int, seed: int) -> Progress:
-        """Before the first image."""
-        units = len(patches.units)
-        parts = len(range(0, units, UNITS_AT_ONCE))
+    def empty(cls, patches: ExtremePatches, images: int, blocks: int, slots: int, arms: int) -> Progress:
+        """Before the first image; ``arms``: without the clean one."""
+        units, many = patches.lowest_apart.positions.shape[:2]
         return cls(
             best=RunningExtremes(units, slots),
-            blocks=0,
+            blocks=torch.zeros(blocks, dtype=torch.uint8),
             values=torch.full((units, slots, arms), torch.nan),
-            pasted=[0] * parts,
-            mirror=torch.full((*patches.lowest_apart.positions.shape[:2], 2), torch.nan),
-            mirrored=[0] * parts,
-            generators=torch.Generator().manual_seed(seed + 1).get_state().repeat(parts, 1),
+            pasted=torch.zeros(units, slots, dtype=torch.uint8),
+            mirror=torch.full((units, many, 2), torch.nan),
+            mirrored=torch.zeros(units, many, dtype=torch.uint8),
             seen=torch.zeros(images, dtype=torch.int64),
-            cut=torch.zeros(parts, dtype=torch.int64),
+            cut=torch.zeros(len(range(0, units, UNITS_AT_ONCE)), dtype=torch.int64),
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as a checkpoint holds them."""
+        names = ("blocks", "values", "pasted", "mirror", "mirrored", "seen", "cut")
         return {
             "best.scores": self.best.scores,
             "best.keys": self.best.keys,
-            "values": self.values,
-            "mirror": self.mirror,
-            "generators": self.generators,
-            "seen": self.seen,
-            "cut": self.cut,
-            "done": torch.tensor([self.blocks, *self.pasted, *self.mirrored]),
+            **{name: getattr(self, name) for name in names},
         }
 
-    def read(self, found: dict[str, Tensor]) -> None:
-        """Resume from :meth:`tensors`; {} is the beginning."""
-        if not found:
-            return
-        self.best.scores, self.best.keys = found["best.scores"], found["best.keys"]
-        self.values, self.mirror, self.generators = found["values"], found["mirror"], found["generators"]
-        self.seen, self.cut = found["seen"], found["cut"]
-        self.blocks, *rest = found["done"].tolist()
-        self.pasted, self.mirrored = rest[: len(self.pasted)], rest[len(self.pasted) :]
+    def merge(self, other: dict[str, Tensor]) -> None:
+        """Take in what another rank, or an earlier run, knows."""
+        self.best.update(other["best.scores"], other["best.keys"])
+        self.blocks |= other["blocks"]
+        for values, done in (("values", "pasted"), ("mirror", "mirrored")):
+            known = other[done].bool()
+            getattr(self, values)[known] = other[values][known]
+            getattr(self, done)[known] = 1
+        self.seen = torch.where(self.seen == 0, other["seen"], self.seen)
+        self.cut = torch.where(self.cut == 0, other["cut"], self.cut)
+
+    def share(self) -> None:
+        """Give every rank what all ranks know."""
+        for found in gather(self.tensors()):
+            self.merge(found)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to paste."""
+        return bool(self.pasted.all() and self.mirrored.all())
+
+
+def open_test(
+    folder: Path | str, settings: dict[str, Any], belongs: Identity, state: Progress, save_every: float
+) -> Checkpoint:
+    """The checkpoint of a test, in which every rank saves its state; takes in the states of all ranks.
+
+    Raises:
+        ValueError: the folder is a file, or holds another test.
+    """
+    keeper = Checkpoint(folder, settings, FILE, belongs=belongs, writes=ranks()[0] == 0, save_every=save_every)
+    keeper.writes = True  # the settings come from rank 0, a state from everyone
+    for found in keeper.load_all(f"{FILE}-rank-"):
+        state.merge(found)
+    return keeper
 
 
 def identify_patches(patches: ExtremePatches) -> Identity:

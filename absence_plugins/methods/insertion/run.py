@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import nn
 
 from absence_plugins.core.checks import check_choice, check_integer, check_number, check_running, check_seed
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.empties import blank_value
-from absence_plugins.core.interrupts import uncut
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.checkpoint import Checkpoint, keep_state
+from absence_plugins.methods.checkpoint import keep_state
 from absence_plugins.methods.identity import (
     check_seen,
     digest_of,
     identify_data,
     identify_model,
-    number_of,
 )
 from absence_plugins.methods.insertion.copies import FEWEST_IMAGES, choose_disjoint, find_members
-from absence_plugins.methods.insertion.pasting import SOFT, feathered, pasted, place
-from absence_plugins.methods.insertion.progress import FILE, UNITS_AT_ONCE, Progress, identify_patches
+from absence_plugins.methods.insertion.measure import Measure
+from absence_plugins.methods.insertion.passes import Passes
+from absence_plugins.methods.insertion.progress import FILE, Progress, identify_patches, open_test
 from absence_plugins.methods.insertion.result import InsertionResult
 from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_results
 from absence_plugins.methods.patches import ExtremePatches
-from absence_plugins.methods.patches.images import checked, image_at, read
-from absence_plugins.methods.patches.result import cut_windows
-from absence_plugins.methods.ranks import ranks
-
-RANDOM_PATCHES = 16  # per unit
+from absence_plugins.methods.patches.images import image_at
+from absence_plugins.methods.ranks import ranks, wait
 
 
 def insertion_test(
@@ -135,7 +128,10 @@ def insertion_test(
         device, at = device_of(model, first), patches.at
         slots, arms = min(images_per_unit, len(numbers)), ARMS[protocol]
         empty = blank_value(blank, first[None])
-        state = Progress.empty(chosen, len(numbers), slots, len(arms), seed)
+        blocks = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
+        state = Progress.empty(chosen, len(numbers), len(blocks), slots, len(arms) - 1)
+        if protocol == "paper":
+            state.mirrored.fill_(1)  # it has no mirror test
         keeper = None
         if checkpoint is not None:
             settings = {
@@ -148,23 +144,26 @@ def insertion_test(
             }
             belongs = identify_patches(chosen) | identify_model(model, first[None], at)
             belongs |= identify_data(dataset, pixels=first)
-            writes = ranks()[0] == 0  # under ``torchrun`` every rank tests everything, and rank 0 saves
-            keeper = Checkpoint(checkpoint, settings, FILE, belongs=belongs, writes=writes, save_every=save_every)
-            state.read(keeper.load(FILE))
+            keeper = open_test(checkpoint, settings, belongs, state, save_every)
             if not keeper.has_compared("data", "identity"):
                 check_seen(state.seen, lambda number: image_at(dataset, number), numbers, checkpoint)
-        with keep_state(keeper, FILE, state.tensors) as save, at.reading(model) as run:
-            bench = _Bench(
-                *(run, device, chosen, dataset, empty, protocol, seed, batch_size, workers, progress), save, state
-            )
-            bench.highest_images(numbers)
-            plans = [bench.test_part(part) for part in range(len(state.pasted))]
+            wait()  # all ranks have read before anyone writes: they share out the same rest
+        with keep_state(keeper, f"{FILE}-rank-{ranks()[0]:05d}", state.tensors) as save, at.reading(model) as run:
+            measure = Measure(run, at, chosen.units, device, batch_size)
+            if not state.is_done:
+                measure.settle(model, first, int(chosen.settings["size"]))
+            passes = Passes(measure, chosen, dataset, empty, protocol, seed, workers, progress, save, state)
+            passes.find_highest(blocks)
+            state.share()
+            plans = [passes.test_part(part) for part in range(len(state.cut))]
+            state.share()
+    values = torch.cat([state.best.scores[:, :, None], state.values], 2)
     sources = {arm: torch.cat([plan.sources[arm] for plan in plans]) for arm in plans[0].sources}
     if protocol != "paper":
         sources = {arm: members[images] for arm, images in sources.items()}  # patches of one group are one sample
     mirror = state.mirror if protocol == "controlled" else None
-    units = unit_results(chosen.units, state.values, sources, mirror, protocol, test, alpha)
-    return InsertionResult(tuple(units), state.values, state.best.keys, arms, protocol, at.name, alpha, chosen)
+    units = unit_results(chosen.units, values, sources, mirror, protocol, test, alpha)
+    return InsertionResult(tuple(units), values, state.best.keys, arms, protocol, at.name, alpha, chosen)
 
 
 def _check(layer: str | Layer, patches: ExtremePatches, images_per_unit: int, protocol: str, test: str) -> int:
@@ -176,200 +175,3 @@ def _check(layer: str | Layer, patches: ExtremePatches, images_per_unit: int, pr
     check_choice("protocol", protocol, PROTOCOLS)
     check_choice("test", test, ("t", "wilcoxon"))
     return check_integer("images_per_unit", images_per_unit, least=FEWEST_IMAGES)
-
-
-@dataclass
-class _Plan:
-    """What is pasted: for every unit of a part, image and arm.
-
-    Attributes:
-        rows: the units' rows.
-        images: [units, slots] image numbers.
-        positions: by arm, [units, patches, 3] (image, y, x).
-        choice: by arm, [units, slots]: which of the patches.
-        sources: by arm, [units, slots]: the number of the image that the patch comes from.
-        draws: [units, slots, 3], the place.
-    """
-
-    rows: range
-    images: Tensor
-    positions: dict[str, Tensor]
-    choice: dict[str, Tensor]
-    sources: dict[str, Tensor]
-    draws: Tensor
-
-
-@dataclass
-class _Bench:
-    run: Any
-    device: torch.device
-    patches: ExtremePatches
-    dataset: Any
-    blank: Tensor
-    protocol: str
-    seed: int
-    batch_size: int
-    workers: int
-    progress: bool
-    save: Callable[[], None]
-    state: Progress
-
-    @property
-    def size(self) -> int:
-        return int(self.patches.settings["size"])
-
-    def values(self, images: list[Tensor]) -> Tensor:
-        """[n, units of the scan] on the CPU; images of different sizes go through one by one."""
-        alike = len({image.shape for image in images}) == 1
-        parts = torch.split(torch.stack(images), self.batch_size) if alike else [image[None] for image in images]
-        found = [self.patches.at.reduced(self.run(part.to(self.device))).float().cpu() for part in parts]
-        return torch.cat(found)[:, list(self.patches.units)]
-
-    def highest_images(self, numbers: list[int]) -> None:
-        """Numbers of the images on which each unit is highest, the highest first."""
-        blocks = [numbers[start : start + self.batch_size] for start in range(0, len(numbers), self.batch_size)]
-        blocks = blocks[self.state.blocks :]
-        items = read(self.dataset, blocks, self.workers)
-        for block, found in zip(
-            tqdm(blocks, desc="images on which units are high", disable=not self.progress), items, strict=True
-        ):
-            images = [checked(item, number) for number, item in zip(block, found, strict=True)]
-            values = self.values(images)
-            if not bool(torch.isfinite(values).all()):
-                bad = int((~torch.isfinite(values)).any(1).nonzero()[0, 0])
-                raise ValueError(f"the layer's output for image {block[bad]} is NaN or infinite")
-            hashes = torch.tensor([number_of(image) for image in images])
-            with uncut():
-                self.state.best.update(values.T, torch.tensor(block))
-                start = self.state.blocks * self.batch_size
-                self.state.seen[start : start + len(block)] = hashes
-                self.state.blocks += 1
-            self.save()
-
-    def test_part(self, part: int) -> _Plan:
-        """Paste the patches of some units, and paint over them in their own images; returns what was pasted where."""
-        rows = range(part * UNITS_AT_ONCE, min((part + 1) * UNITS_AT_ONCE, len(self.patches.units)))
-        plan = self.plan(rows, self.state.best.keys)
-        self.paste(plan, part)
-        if self.protocol == "controlled":
-            self.mirror(plan.rows, part)
-        return plan
-
-    def plan(self, rows: range, where: Tensor) -> _Plan:
-        """Which patch goes where; every unit draws from a generator of its own."""
-        images = where[rows.start : rows.stop]
-        units, slots = images.shape
-        low, high, sample = self.patches.lowest_apart, self.patches.highest_apart, self.patches.sample
-        if self.protocol == "paper":
-            low, high = self.patches.lowest, self.patches.highest
-        positions = {"lowest": low.positions[list(rows)], "highest": high.positions[list(rows)]}
-        draws = torch.empty(units, slots, 3)
-        choice = {
-            arm: torch.empty(units, slots, dtype=torch.int64) for arm in ("lowest", "highest", "random", "median")
-        }
-        columns = sample.positions.shape[1]
-        drawn = torch.empty(units, min(RANDOM_PATCHES, columns), dtype=torch.int64)
-        for row, unit in enumerate(self.patches.units[rows.start : rows.stop]):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + unit)
-            draws[row] = torch.rand(slots, 3, generator=generator)
-            drawn[row] = torch.randperm(columns, generator=generator)[: drawn.shape[1]]
-            for arm, many in (
-                ("lowest", low.scores.shape[1]),
-                ("highest", high.scores.shape[1]),
-                ("random", drawn.shape[1]),
-            ):
-                turns = torch.arange(slots) % many  # each as often as any other
-                choice[arm][row] = turns[torch.randperm(slots, generator=generator)]
-            choice["median"][row] = choice["lowest"][row]
-        k = low.scores.shape[1]
-        middle = (torch.arange(k) + (columns - k) // 2).clamp(0, columns - 1)
-        own = sample.positions[list(rows)]
-        positions["random"] = own.gather(1, drawn[:, :, None].expand(-1, -1, 3))
-        positions["median"] = own[:, middle]
-        if self.protocol == "paper":
-            del positions["median"], choice["median"]
-        sources = {arm: positions[arm][:, :, 0].gather(1, chosen) for arm, chosen in choice.items()}
-        return _Plan(rows, images, positions, choice, sources, draws)
-
-    def paste(self, plan: _Plan, part: int) -> None:
-        """The unit's values; every image is read once, with all its variants in one batch."""
-        arms = ARMS[self.protocol]
-        wanted = torch.unique(plan.images).tolist()[self.state.pasted[part] :]
-        if not wanted:
-            return
-        pixels = {arm: cut_windows(self.dataset, places, self.size) for arm, places in plan.positions.items()}
-        cut = number_of(torch.cat([one.flatten() for one in pixels.values()]))
-        if self.state.cut[part] not in (0, cut):
-            raise ValueError(
-                "the patches that are pasted come from other images than when the test began: the images differ, or "
-                "change from one reading to the next"
-            )
-        self.state.cut[part] = cut
-        alpha = (
-            torch.ones(self.size, self.size) if self.protocol == "paper" else feathered(self.size, self.size // SOFT)
-        )
-        items = read(self.dataset, [[number] for number in wanted], self.workers)
-        for number, (item,) in zip(tqdm(wanted, desc="pasting", disable=not self.progress), items, strict=True):
-            image = checked(item, number)
-            cells = (plan.images == number).nonzero().tolist()
-            variants = [image]
-            for cell in cells:
-                variants += self._variants(image, plan, pixels, cell, arms[1:], alpha)
-            values = self.values(variants)
-            with uncut():
-                for index, (row, slot) in enumerate(cells):
-                    column = plan.rows.start + row
-                    start = 1 + index * (len(arms) - 1)
-                    self.state.values[column, slot, 0] = values[0, column]
-                    self.state.values[column, slot, 1:] = values[start : start + len(arms) - 1, column]
-                self.state.pasted[part] += 1
-            self.save()
-
-    def _variants(
-        self,
-        image: Tensor,
-        plan: _Plan,
-        pixels: dict[str, Tensor],
-        cell: list[int],
-        arms: Sequence[str],
-        alpha: Tensor,
-    ) -> Iterator[Tensor]:
-        row, slot = cell
-        y, x = place(image.shape[1], image.shape[2], self.size, plan.draws[row, slot], self.protocol == "paper")
-        for arm in arms:
-            patch = self._blank(image) if arm == "blank" else pixels[arm][row, plan.choice[arm][row, slot]]
-            yield pasted(image, patch, y, x, alpha)
-
-    def _blank(self, image: Tensor) -> Tensor:
-        return self.blank.expand(image.shape[0], 1, 1).expand(-1, self.size, self.size)
-
-    def mirror(self, rows: range, part: int) -> None:
-        """The unit where its lowest patch is painted over in its own image, and where another place is."""
-        places = self.patches.lowest_apart.positions[list(rows)]
-        alpha = feathered(self.size, self.size // SOFT)
-        wanted = torch.unique(places[:, :, 0]).tolist()[self.state.mirrored[part] :]
-        generator = torch.Generator()
-        generator.set_state(self.state.generators[part].clone())  # given a view, torch reads at a wrong place
-        items = read(self.dataset, [[number] for number in wanted], self.workers)
-        for number, (item,) in zip(tqdm(wanted, desc="mirror test", disable=not self.progress), items, strict=True):
-            image, cells = checked(item, number), (places[:, :, 0] == number).nonzero().tolist()
-            variants = []
-            for row, slot in cells:
-                y, x = places[row, slot, 1:].tolist()
-                other = _elsewhere(image.shape[1], image.shape[2], self.size, y, x, generator)
-                variants += [pasted(image, self._blank(image), down, right, alpha) for down, right in ((y, x), other)]
-            values = self.values(variants)
-            with uncut():
-                for index, (row, slot) in enumerate(cells):
-                    self.state.mirror[rows.start + row, slot] = values[2 * index : 2 * index + 2, rows.start + row]
-                self.state.mirrored[part] += 1
-                self.state.generators[part] = generator.get_state()
-            self.save()
-
-
-def _elsewhere(height: int, width: int, size: int, y: int, x: int, generator: torch.Generator) -> tuple[int, int]:
-    """A random window that overlaps (y, x) as little as it can among a few tries."""
-    spots = torch.rand(16, 2, generator=generator) * torch.tensor([height - size + 1, width - size + 1])
-    apart = (spots.long() - torch.tensor([y, x])).abs().clamp(max=size).amax(1)
-    row, column = spots.long()[int(apart.argmax())].tolist()
-    return row, column
