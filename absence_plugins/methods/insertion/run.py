@@ -28,7 +28,7 @@ from absence_plugins.methods.insertion.result import InsertionResult
 from absence_plugins.methods.insertion.statistics import ARMS, PROTOCOLS, unit_results
 from absence_plugins.methods.patches import ExtremePatches
 from absence_plugins.methods.patches.images import image_at
-from absence_plugins.methods.ranks import ranks, wait
+from absence_plugins.methods.ranks import own_share, ranks, wait
 
 
 def insertion_test(
@@ -148,7 +148,11 @@ def insertion_test(
             if not keeper.has_compared("data", "identity"):
                 check_seen(state.seen, lambda number: image_at(dataset, number), numbers, checkpoint)
             wait()  # all ranks have read before anyone writes: they share out the same rest
-        with keep_state(keeper, f"{FILE}-rank-{ranks()[0]:05d}", state.tensors) as save, at.reading(model) as run:
+        with (
+            keep_state(keeper, f"{FILE}-rank-{ranks()[0]:05d}", state.tensors) as save,
+            at.reading(model) as run,
+            own_share(),
+        ):
             measure = Measure(run, at, chosen.units, device, batch_size)
             if not state.is_done:
                 measure.settle(model, first, int(chosen.settings["size"]))
