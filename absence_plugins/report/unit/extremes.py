@@ -36,7 +36,7 @@ def patches_section(study: Study, unit: int) -> Section:
         "Its highest and lowest patches",
         f"Of all {patches.settings['size']}x{patches.settings['size']} patches of {scanned:,} images, these drive the "
         f"unit furthest up (to {top:.3g}) and furthest down (to {bottom:.3g}), the most extreme first.",
-        patch_panels(patches, unit, study.dataset, study.show),
+        patch_panels(patches, unit, study.recent, study.show),
         (("Highest / lowest", f"{top:.3g} / {bottom:.3g}"), ("Scanned", f"{scanned:,} images")),
         {
             "settings": patches.settings,

@@ -26,6 +26,8 @@ from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.methods.patches.images import checked, image_at, read
 from absence_plugins.report.unit.neuron import Look, look_at
+from absence_plugins.report.unit.recent import RecentImages
+from absence_plugins.report.unit.references import Nearest
 
 DIRECTION_IMAGES = 600  # images to which directions are fitted where none were given
 HEAD_BATCH = 32  # images whose features go through the head
@@ -257,10 +259,19 @@ class Study:
         """The model with the unit as its only output."""
         return self.at[unit].of(self.model)
 
+    @cached_property
+    def recent(self) -> RecentImages:
+        """The data set's images one by one; of those asked for last a bounded number is kept."""
+        return RecentImages(self.dataset)
+
+    @cached_property
+    def nearest(self) -> Nearest:
+        """The references of the unit whose report is made."""
+        return Nearest()
+
     def images(self, numbers: Sequence[int]) -> Tensor:
         """Images of the data set on the model's device, [n, C, H, W]."""
-        device = device_of(self.model)
-        return torch.stack([image_at(self.dataset, int(number)) for number in numbers]).to(device)
+        return torch.stack([self.recent[int(number)] for number in numbers]).to(device_of(self.model))
 
     def blank(self, images: Tensor) -> Tensor:
         """An empty image for each of these, of the same shape."""
