@@ -22,8 +22,8 @@ from absence_plugins.bench.surroundings import describe_environment, steady
 from absence_plugins.bench.timing import seconds
 from absence_plugins.core.table import align
 from absence_plugins.methods.invert import UnitLabel, auroc, label_units
+from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.shapes import PER_SET
-from absence_plugins.methods.invert.table import Array
 
 UNITS = 16  # named in one call, as a layer is; what is compared is the time per unit
 PART = 60  # candidate formulas per level that the straightforward search is timed on

@@ -10,7 +10,7 @@ import numpy as np
 
 from absence_plugins.core.table import align
 from absence_plugins.methods.invert import Formula, label_units
-from absence_plugins.methods.invert.table import Array
+from absence_plugins.methods.invert.bits import Array
 
 PLANTED = ("a", "NOT b", "a AND NOT b", "(a OR c) AND NOT b")
 EFFECTS = (1.0, 2.0, 4.0)

@@ -227,8 +227,8 @@ def test_held_out_scores_are_those_of_samples_that_took_no_part() -> None:
     assert (found.searched, found.heldout) in ((211, 90), (210, 91))
     p = [one.best.p for one in found]
     assert [one.best.q for one in found] == pytest.approx(list(false_discovery_control(p)))
+    from absence_plugins.methods.invert.bits import merge_rows
     from absence_plugins.methods.invert.groups import split
-    from absence_plugins.methods.invert.table import merge_rows
 
     held = split(*merge_rows(labels.numpy()), 0.3, 5)
     for u, one in enumerate(found):

@@ -43,8 +43,8 @@ def test_a_not_is_chosen_on_the_searched_half_and_tested_on_the_other() -> None:
     # where a holds, is the unit higher without b? The same by scipy, on the held-out half
     from scipy.stats import mannwhitneyu
 
+    from absence_plugins.methods.invert.bits import merge_rows
     from absence_plugins.methods.invert.groups import split
-    from absence_plugins.methods.invert.table import merge_rows
 
     held = torch.from_numpy(split(*merge_rows(c.numpy()), 0.5, 0))
     among = held & c[:, 0]

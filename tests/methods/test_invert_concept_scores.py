@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -45,13 +46,12 @@ def test_scores_name_as_labels_do() -> None:
 
 @pytest.mark.parametrize("groups", [None, torch.arange(400) // 4])
 def test_held_out_scores_change_no_threshold_and_no_search(groups: Tensor | None) -> None:
+    from absence_plugins.methods.invert.bits import merge_rows
     from absence_plugins.methods.invert.groups import split
 
     units, _, scores = draw(1)
     numbers = None if groups is None else groups.numpy()
-    is_heldout = torch.from_numpy(
-        split(torch.zeros(1, 1).bool().numpy(), torch.zeros(400).long().numpy(), 0.5, 3, numbers)
-    )
+    is_heldout = torch.from_numpy(split(merge_rows(np.zeros((1, 1), bool))[0], np.zeros(400, int), 0.5, 3, numbers))
     assert 150 < int(is_heldout.sum()) < 250
     first = label(units, ConceptScores(scores), seed=3, groups=groups)
     shuffled = scores.clone()

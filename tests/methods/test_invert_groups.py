@@ -12,10 +12,10 @@ import torch
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.groups import as_groups
 from absence_plugins.methods.invert import Formula, label_units
+from absence_plugins.methods.invert.bits import merge_rows
 from absence_plugins.methods.invert.groups import find_copies, split
 from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.significance import permutation_p
-from absence_plugins.methods.invert.table import merge_rows
 
 NAMES = list("abcd")
 

@@ -212,8 +212,8 @@ def test_the_threshold_sees_the_searched_half_only() -> None:
     rng = np.random.default_rng(3)
     labels = rng.random((300, 5)) < 0.4
     values = torch.from_numpy(2.0 * labels[:, 0] + rng.normal(size=300))
+    from absence_plugins.methods.invert.bits import merge_rows
     from absence_plugins.methods.invert.groups import split
-    from absence_plugins.methods.invert.table import merge_rows
 
     held = torch.from_numpy(split(*merge_rows(labels), 0.5, 0))
     one = label_units(values, labels, NAMES[:5], score="iou", progress=False)[0]

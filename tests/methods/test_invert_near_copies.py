@@ -10,7 +10,7 @@ import torch
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.invert import label_units
-from absence_plugins.methods.invert.inputs import Truth
+from absence_plugins.methods.invert.bits import merge_rows
 from absence_plugins.methods.invert.near_copies import count_equal_samples, count_near_copies
 
 KINDS = ("dense", "sparse", "tied", "binary", "line", "heavy", "classes")
@@ -35,8 +35,8 @@ def ordinary(kind: str, samples: int, units: int) -> torch.Tensor:
 def test_ordinary_samples_are_no_near_copies(kind: str) -> None:
     for samples, units in ((20, 8), (100, 3), (400, 8), (400, 64), (5000, 20)):
         assert count_near_copies(ordinary(kind, samples, units)) == 0, (samples, units)
-        labels = torch.from_numpy(np.random.default_rng(0).random((samples, 4)) < 0.5)
-        assert count_equal_samples(ordinary(kind, samples, units)[:, :2], Truth(labels, ~labels)) == 0
+        _, row_of = merge_rows(np.random.default_rng(0).random((samples, 4)) < 0.5)
+        assert count_equal_samples(ordinary(kind, samples, units)[:, :2], row_of) == 0
 
 
 @pytest.mark.parametrize(("images", "copies"), [(20, 20), (200, 2)])

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from absence_plugins.methods.invert import Formula, auroc
+from absence_plugins.methods.invert import bits as bits_module
 from absence_plugins.methods.invert import label_units as label_units_as_they_are_named
 from absence_plugins.methods.invert import search as search_module
 from absence_plugins.methods.invert import table as table_module
-from absence_plugins.methods.invert.table import merge_rows
+from absence_plugins.methods.invert.bits import merge_rows, unpack
 
 Truth = tuple[bool, ...]
 label_units = partial(label_units_as_they_are_named, prefer="auc", min_support=1)  # the search itself, by AUC alone
@@ -176,10 +177,11 @@ def test_blocks_of_units_concepts_and_candidates_change_nothing(monkeypatch: pyt
     names = [f"c{k}" for k in range(14)]
     activations = np.round(labels @ rng.normal(size=(14, 9)) + rng.normal(size=(120, 9)), 1)
     whole = label_units(activations, labels, names, progress=False)
-    for module in (search_module, table_module):
-        monkeypatch.setattr(module, "CHUNK", 150)
+    monkeypatch.setattr(search_module, "CHUNK", 150)
     monkeypatch.setattr("absence_plugins.methods.invert.labels.CHUNK", 250)
-    monkeypatch.setattr(table_module, "HELD", 10)
+    monkeypatch.setattr("absence_plugins.methods.invert.labels.TOGETHER", 2)
+    for name, value in (("HELD", 10), ("ACROSS", 16), ("TOGETHER", 5)):
+        monkeypatch.setattr(table_module, name, value)
     monkeypatch.setattr(search_module, "FIRST", 2)
     monkeypatch.setattr(search_module, "TOGETHER", 3)
     assert label_units(activations, labels, names, progress=False).to_dict() == whole.to_dict()
@@ -202,11 +204,11 @@ def test_equal_rows_are_merged_also_when_their_hashes_collide(monkeypatch: pytes
     rng = np.random.default_rng(2)
     labels = rng.random((500, 130)) < 0.5
     labels[250:] = labels[:250]
-    for multiplier in (table_module._MULTIPLIER, 0):  # with 0 all hashes are equal
-        monkeypatch.setattr(table_module, "_MULTIPLIER", multiplier)
+    for multiplier in (bits_module.MULTIPLIER, 0):  # with 0 all hashes are equal
+        monkeypatch.setattr(bits_module, "MULTIPLIER", multiplier)
         rows, row_of = merge_rows(labels)
         assert len(rows) == 250
-        assert np.array_equal(rows[row_of], labels)
+        assert np.array_equal(unpack(rows.true, 250).T[row_of], labels)
 
 
 def test_the_planted_formula_is_found_among_many_concepts() -> None:

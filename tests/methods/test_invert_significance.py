@@ -50,7 +50,7 @@ def test_moments_agree_with_random_draws(samples: int, nonzero: int, positives: 
     for share in (0.2, 0.05, 0.01):
         total = float(np.quantile(sums, 1 - share))
         drawn = (sums >= total).mean()
-        p = significance._drawn_p(values, positives, total)
+        p = significance._drawn_p(significance.Distinct.of(values), positives, total)
         assert p == pytest.approx(drawn, abs=4 * np.sqrt(drawn / 4000) + 0.06 * drawn)
 
 

@@ -9,6 +9,7 @@ from absence_plugins.methods.invert.concepts import FolderConcepts, concepts_fro
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.labels import label_units
 from absence_plugins.methods.invert.metrics import SanityTest, name_scores, sanity_test
+from absence_plugins.methods.invert.reading import PackedConcepts
 from absence_plugins.methods.invert.results import Negation, ScoredFormula, UnitLabel, UnitLabels
 from absence_plugins.methods.invert.scores import auroc
 from absence_plugins.methods.invert.thresholds import ConceptScores, choose_threshold, score_concepts
@@ -18,6 +19,7 @@ __all__ = [
     "FolderConcepts",
     "Formula",
     "Negation",
+    "PackedConcepts",
     "SanityTest",
     "ScoredFormula",
     "UnitLabel",

@@ -13,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
+from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.formula import Formula
-from absence_plugins.methods.invert.table import Array, Columns
+from absence_plugins.methods.invert.table import Columns, digest_truth
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Found:
     @classmethod
     def of(cls, columns: Columns, formula: Formula, truth: bytes, value: float) -> Found:
         """With the spelling of a single literal where one has the same truth."""
-        formula = columns.literal_of.get(truth, formula).ordered(columns.place)
+        formula = columns.literal_of.get(digest_truth(truth), formula).ordered(columns.place)
         places = tuple(sorted(columns.place[name] for name, _ in formula.literals))
         return cls(formula, truth, value, (-value, formula.length, formula.negations, places, str(formula)))
 

@@ -94,7 +94,7 @@ class Wanted:
             None if self.score == "auc" else Rating.of(self.score, one, threshold)
             for one, threshold in zip(values, thresholds, strict=True)
         ]
-        is_known = data.columns.fails is None
+        is_known = data.columns.is_known
         if is_known and self.score != "auprc":
             measure, kept = self._measured(data, sums, values, thresholds)
             found = search(data.columns, kept, measure, **options)

@@ -2,61 +2,91 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from hashlib import blake2b
+from typing import Any
 
-from absence_plugins.methods.invert.table import Array, merge_rows
+import numpy as np
+
+from absence_plugins.methods.invert.bits import MULTIPLIER, Array, Bits, unpack
+from absence_plugins.methods.invert.units import Units
 
 TELLING = 3  # units in which copies, and no other samples, have one value
 ASKED = 16  # units that are asked
+ROWS = 2**24  # activations compared at a time
 
 
-def find_copies(activations: torch.Tensor) -> Array | None:
+def find_copies(activations: Any) -> Array | None:
     """Groups of samples [N] that are exact copies of each other, judged by their activations [N, U]; None without any.
 
     Samples are copies if they have the same value in every unit, and if in three of up to 16 units asked no other
     sample has that value; so zeros, ties and whole numbers make no copies. Fewer than three units tell nothing.
 
-    >>> find_copies(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]])).tolist()
+    >>> find_copies(np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]])).tolist()
     [0, 1, 0]
     """
-    if activations.shape[1] < TELLING or not activations.is_floating_point():
+    table = Units.of(activations)
+    if table.count < TELLING or not table.is_floating:
         return None
-    values = (activations + 0.0).cpu().contiguous().numpy()  # no -0.0
-    _, first, row_of, counts = _equal_rows(values)
-    if len(first) == len(values):
+    asked = (table.pick(pick_units(table.count)) + 0.0).numpy()  # no -0.0
+    digest = np.zeros(len(asked), np.uint64)
+    with np.errstate(over="ignore"):
+        for column in asked.T:
+            bits = np.ascontiguousarray(column).view(f"u{column.itemsize}").astype(np.uint64)
+            digest = (digest ^ bits) * np.uint64(MULTIPLIER)
+            digest ^= digest >> np.uint64(29)
+    _, of, counts = np.unique(digest, return_inverse=True, return_counts=True)
+    alike = counts[of.reshape(-1)] > 1
+    if not alike.any():
         return None
-    units = np.unique(np.linspace(0, values.shape[1] - 1, ASKED).astype(int))
+    numbers = _number_rows(table, alike)
+    first, row_of, counts = np.unique(numbers, return_index=True, return_inverse=True, return_counts=True)[1:]
+    row_of = row_of.reshape(-1)
+    if len(first) == len(table):
+        return None
     telling = np.zeros(len(first), int)
-    for u in units:
-        _, of, own = np.unique(values[:, u], return_inverse=True, return_counts=True)
+    for column in asked.T:
+        _, of, own = np.unique(column, return_inverse=True, return_counts=True)
         telling += own[of.reshape(-1)[first]] == counts
-    is_copied = (counts > 1) & (telling >= min(TELLING, len(units)))
+    is_copied = (counts > 1) & (telling >= min(TELLING, asked.shape[1]))
     if not is_copied.any():
         return None
     alone = ~is_copied[row_of]
-    numbers = np.where(alone, len(first) + np.arange(len(values)), row_of)
+    numbers = np.where(alone, len(first) + np.arange(len(table)), row_of)
     order = {number: g for g, number in enumerate(dict.fromkeys(numbers.tolist()))}
     return np.array([order[number] for number in numbers.tolist()])
 
 
-def _equal_rows(values: Array) -> tuple[Array, Array, Array, Array]:
-    """Distinct rows: their bytes, the first sample and the number of samples of each, and every sample's row."""
-    packed = values.view(np.uint8).reshape(len(values), -1)
-    rows = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]
-    distinct, first, row_of, counts = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
-    return distinct, first, row_of.reshape(-1), counts
+def pick_units(count: int) -> list[int]:
+    """Of so many units those that are asked, from the first to the last."""
+    units: list[int] = np.unique(np.linspace(0, count - 1, ASKED).astype(int)).tolist()
+    return units
 
 
-def split(rows: Array, row_of: Array, holdout: float, seed: int, groups: Array | None = None) -> Array:
+def _number_rows(table: Units, alike: Array) -> Array:
+    """A number per sample [N], equal for equal rows; alike: the samples that may equal another one."""
+    numbers = np.arange(len(table))
+    known: dict[bytes, int] = {}
+    step = max(1, ROWS // table.count)
+    for first in range(0, len(table), step):
+        asked = np.flatnonzero(alike[first : first + step])
+        if len(asked):
+            rows = table.rows(first, min(first + step, len(table)))
+            for i in asked.tolist():
+                numbers[first + i] = known.setdefault(
+                    blake2b((rows[i] + 0.0).tobytes(), digest_size=16).digest(), first + i
+                )
+    return numbers
+
+
+def split(rows: Bits, row_of: Array, holdout: float, seed: int, groups: Array | None = None) -> Array:
     """Which samples are held out, [N] bool: a random share, of every rare concept too, never a part of a group.
 
-    rows [R, K] bool, row_of [N]: the labels, merged; groups [N] numbers. The samples are lined up by their labels, the
+    rows of K concepts, row_of [N]: the labels, merged; groups [N] numbers. The samples are lined up by their labels, the
     concept first on which fewest (or all but fewest) samples agree, at random within equal labels; then every
     1/holdout-th one is taken. So the rarest concept is shared out exactly, the next ones nearly so. Groups are lined up
     likewise, by what holds on one of their samples, and ``holdout`` is then a share of the groups.
 
-    >>> split(np.array([[True], [False]]), np.array([0, 0, 1, 1, 1, 1]), 0.5, seed=0)[:2].sum()
+    >>> split(Bits.of(np.array([[True], [False]])), np.array([0, 0, 1, 1, 1, 1]), 0.5, seed=0)[:2].sum()
     np.int64(1)
     """
     if holdout == 0:
@@ -64,14 +94,17 @@ def split(rows: Array, row_of: Array, holdout: float, seed: int, groups: Array |
     if groups is not None:
         order = np.argsort(groups, kind="stable")
         starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-        of_group = np.logical_or.reduceat(rows[row_of[order]], starts)
-        chosen: Array = split(*merge_rows(of_group), holdout, seed)[groups]
+        own = row_of[order]
+        held = (np.logical_or.reduceat(unpack(plane, len(rows))[own], starts) for plane in rows.true)
+        of_group = Bits(np.stack([np.packbits(one) for one in held]), None, len(starts))
+        chosen: Array = split(of_group, np.arange(len(starts)), holdout, seed)[groups]
         return chosen
     generator = np.random.default_rng(seed)
-    has = np.bincount(row_of, minlength=len(rows)).astype(np.float64) @ rows
+    weight = np.bincount(row_of, minlength=len(rows)).astype(np.float64)
+    has = np.array([weight @ unpack(plane, len(rows)) for plane in rows.true])
     rarest = np.argsort(np.minimum(has, len(row_of) - has), kind="stable")[:64]
     bits = np.zeros((len(rows), 64), bool)
-    bits[:, : len(rarest)] = rows[:, rarest]
+    bits[:, : len(rarest)] = unpack(rows.true[rarest], len(rows)).T
     lined_up = np.packbits(bits, axis=1).view(">u8")[:, 0][row_of]
     shuffled = generator.permutation(len(row_of))
     by_labels = shuffled[np.argsort(lined_up[shuffled], kind="stable")]

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 
-def as_activations(activations: Any) -> Tensor:
+def as_activations(activations: Any, first: int = 0) -> Tensor:
     """[N] or [N, U], any real dtype, as a detached tensor that can be sorted.
+
+    first: the number of the first sample, for errors.
 
     Raises:
         TypeError: not real numbers. ValueError: another shape, no samples, NaN.
@@ -28,20 +30,25 @@ def as_activations(activations: Any) -> Tensor:
     torch.Size([2, 2])
     """
     values = _as_tensor(activations, "activations").detach()
-    if values.dim() not in (1, 2) or values.numel() == 0:
-        raise ValueError(
-            f"activations have shape {tuple(values.shape)}; pass [N] or [N, U], one number per sample and unit "
-            "(average or maximize a convolution's channels over space first)"
-        )
+    check_values(tuple(values.shape))
     if values.is_floating_point():
-        if bool(values.isnan().any()):
-            place = values.isnan().nonzero()[0].tolist()
+        if bool(values.amax().isnan()):
+            row, *unit = values.isnan().nonzero()[0].tolist()
             raise ValueError(
-                f"activations hold NaN, first at {place} ([sample, unit]), which has no rank; leave out that sample or "
-                "unit"
+                f"activations hold NaN, first at {[first + row, *unit]} ([sample, unit]), which has no rank; leave out that "
+                "sample or unit"
             )
         return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
     return values.to(torch.uint8) if values.dtype == torch.bool else values
+
+
+def check_values(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for activations that are neither [N] nor [N, U]."""
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise ValueError(
+            f"activations have shape {shape}; pass [N] or [N, U], one number per sample and unit "
+            "(average or maximize a convolution's channels over space first)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +102,23 @@ class Truth:
         return torch.where(self.known, self.true.double(), torch.nan)
 
 
-def as_truth(concepts: Any) -> Truth:
+def as_labels(concepts: Any) -> Tensor:
+    """[N, K] of numbers as a tensor. Raises ValueError for another shape, TypeError for no numbers."""
+    labels = _as_tensor(concepts, "concepts").detach()
+    check_shape(tuple(labels.shape))
+    return labels
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for labels that are not [N, K]."""
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"concepts have shape {shape}; pass [N, K], one row per sample")
+
+
+def as_truth(concepts: Any, first: int = 0) -> Truth:
     """[N, K] of 0, 1 and NaN (unknown) in any dtype -> two masks [N, K].
+
+    first: the number of the first sample, for errors.
 
     Raises:
         ValueError: another shape, a value that is neither 0 nor 1 nor NaN.
@@ -104,9 +126,7 @@ def as_truth(concepts: Any) -> Truth:
     >>> as_truth([[0, 1, None]]).known
     tensor([[ True,  True, False]])
     """
-    labels = _as_tensor(concepts, "concepts").detach()
-    if labels.dim() != 2 or labels.numel() == 0:
-        raise ValueError(f"concepts have shape {tuple(labels.shape)}; pass [N, K], one row per sample")
+    labels = as_labels(concepts)
     if labels.dtype == torch.bool:
         return Truth(labels, ~labels, complete=True)
     truth = Truth(labels == 1, labels == 0)
@@ -114,7 +134,7 @@ def as_truth(concepts: Any) -> Truth:
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"concepts[{row}, {column}] is {labels[row, column].item()}; labels must be 0 or 1, and NaN where they are "
+            f"concepts[{first + row}, {column}] is {labels[row, column].item()}; labels must be 0 or 1, and NaN where they are "
             "unknown (of scores pass ConceptScores(scores), or threshold them, for example scores > 0.5)"
         )
     return truth
@@ -140,14 +160,16 @@ def check_names(names: Sequence[str], count: int) -> list[str]:
     return listed
 
 
-def refuse_constant(truth: Truth, names: Sequence[str] | None = None) -> None:
-    """Raise ValueError for a concept [N, K] that holds, where it is known, on no sample, or on all."""
-    present, absent = truth.true.any(0), truth.false.any(0)
+def refuse_constant(present: Any, absent: Any, is_known: Any, names: Sequence[str] | None = None) -> None:
+    """Raise ValueError for a concept that holds on no sample, or fails on none; of K concepts, arrays of bool.
+
+    is_known: whether it is known on every sample.
+    """
     constant = ~(present & absent)
     if bool(constant.any()):
-        k = int(constant.nonzero()[0])
+        k = int(constant.nonzero()[0][0])
         which = f"concept {k}" if names is None else f"concept {names[k]!r} (column {k})"
-        known = "" if bool(truth.known[:, k].all()) else " on which it is known"
+        known = "" if bool(is_known[k]) else " on which it is known"
         extent = f"holds on every sample{known}" if bool(present[k]) else f"holds on no sample{known}"
         extent = extent if bool(present[k]) or bool(absent[k]) else "is unknown on every sample"
         more = int(constant.sum()) - 1

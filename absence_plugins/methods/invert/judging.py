@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.stats import false_discovery_control, norm
 
+from absence_plugins.methods.invert.bits import Array, Bits
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import average, center_ranks, collapse, strata_of
 from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.parts import Part, Score
 from absence_plugins.methods.invert.results import Negation, ScoredFormula
-from absence_plugins.methods.invert.significance import permutation_p
-from absence_plugins.methods.invert.table import Array
+from absence_plugins.methods.invert.significance import Distinct, permutation_p
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,27 +31,54 @@ class HeldOut:
 
     part: Part
     ranks: Array
-    rows: Truth
+    rows: Bits
     place: dict[str, int]
+    truths: dict[Formula, Truth] = field(default_factory=dict)
+    moved: dict[Formula, Array] = field(default_factory=dict)
 
     def truth(self, formula: Formula) -> Truth:
         """Per sample [n]."""
-        rows: Truth = formula.fold(lambda name: self.rows[:, self.place[name]])
-        return self.part.truth(rows)
+        if formula not in self.truths:
+            self.truths[formula] = self.part.truth(self.rows.fold(formula, self.place))
+        return self.truths[formula]
 
     @cached_property
     def collapsed(self) -> Array:
         """Rank numbers of the groups."""
         return collapse(self.ranks, self.part.groups)
 
-    def p_of(self, truth: Truth, among: Array) -> float:
+    @cached_property
+    def levels(self) -> tuple[Array, int]:
+        """The place of every sample's rank number among the distinct ones [n], and how many these are."""
+        whole = (self.ranks + len(self.ranks)).astype(np.int64)  # from 1 to 2 n - 1
+        occurs = np.bincount(whole, minlength=2 * len(whole)) > 0
+        return (occurs.cumsum() - 1).take(whole), int(occurs.sum())
+
+    @cached_property
+    def everyone(self) -> Distinct:
+        """The rank numbers of all."""
+        return Distinct.of(self.collapsed)
+
+    def rank_again(self, chosen: Array) -> Distinct:
+        """Rank numbers of some of the samples [n] bool, among these: as :func:`center_ranks`, by counting."""
+        place, count = self.levels
+        own = place[chosen]
+        counts = np.bincount(own, minlength=count)
+        centered = (2 * counts.cumsum() - counts - len(own)).astype(np.float64)
+        occurs = counts > 0
+        return Distinct(centered.take(own), centered[occurs], counts[occurs])
+
+    def p_of(self, truth: Truth, among: Array | None = None) -> float:
         """Permutation p-value of "higher where it is true than where it is false" among some samples [n] bool."""
-        chosen = truth.known & among
+        chosen = truth.known if among is None else truth.known & among
+        groups = self.part.groups
         if bool(chosen.all()):
-            return permutation_p(self.collapsed, average(truth.true, self.part.groups), strata_of(self.part.groups))
-        groups = None if self.part.groups is None else np.unique(self.part.groups[chosen], return_inverse=True)[1]
+            return permutation_p(self.everyone, average(truth.true, groups), strata_of(groups))
         if not chosen.any():
             return 1.0
+        if groups is None:
+            return permutation_p(self.rank_again(chosen), truth.true[chosen])
+        groups = np.unique(groups[chosen], return_inverse=True)[1]
         values = center_ranks(average(self.ranks[chosen], groups))
         return permutation_p(values, average(truth.true[chosen], groups), strata_of(groups))
 
@@ -64,23 +91,32 @@ class HeldOut:
         if n1 + n0 == len(self.ranks):
             total = float(self.ranks @ truth.true)
         else:
-            total = float(center_ranks(self.ranks[truth.known]) @ truth.true[truth.known])
+            total = float(self.rank_again(truth.known).values @ truth.true[truth.known])
         return (total + n1 * n0) / (2 * n1 * n0), share
 
-    def influence(self, truth: Truth) -> Array:
+    def influence(self, formula: Formula) -> Array:
         """How much every sample moves the AUC [n]: DeLong's components; 0 where the formula is unknown."""
+        if formula not in self.moved:
+            self.moved[formula] = self._move(self.truth(formula))
+        return self.moved[formula]
+
+    def _move(self, truth: Truth) -> Array:
         known = truth.known
-        values, holds = self.ranks[known], truth.true[known]
-        levels, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        place = place.reshape(-1)
-        failed = np.bincount(place, weights=~holds, minlength=len(levels))
-        held = counts - failed
-        beaten = (failed.cumsum() - failed / 2)[place] / failed.sum()  # share of the false that a sample is above
-        below = 1 - (held.cumsum() - held / 2)[place] / held.sum()  # share of the true that are above it
-        part = np.where(holds, beaten / held.sum(), below / failed.sum())
+        is_whole = bool(known.all())
+        place, holds = (self.levels[0], truth.true) if is_whole else (self.levels[0][known], truth.true[known])
+        counts = np.bincount(place, minlength=self.levels[1])
+        held = np.bincount(place[holds], minlength=self.levels[1])
+        failed = counts - held
+        n1, n0 = held.sum(), failed.sum()
+        beaten = (failed.cumsum() - failed / 2) / n0  # share of the false that a sample is above
+        below = 1 - (held.cumsum() - held / 2) / n1  # share of the true that are above it
+        part = np.concatenate([below / n0, beaten / n1]).take(place + len(counts) * holds)
         score = (part * holds).sum()
+        moved: Array = part - np.where(holds, score * (1 / n1), score * (1 / n0))
+        if is_whole:
+            return moved
         result = np.zeros(len(known))
-        result[known] = part - score * np.where(holds, 1 / held.sum(), 1 / failed.sum())
+        result[known] = moved
         return result
 
     def not_p(self, formula: Formula, index: int) -> float:
@@ -93,14 +129,13 @@ class HeldOut:
         name, negated = formula.literals[index]
         literal = self.truth(Formula(name, negated))
         if rest is None:
-            return self.p_of(truth, np.ones(len(self.ranks), bool))
-        among = np.ones(len(self.ranks), bool) if context is None else self.truth(context).true
-        p = self.p_of(literal, among)
+            return self.p_of(truth)
+        p = self.p_of(literal, None if context is None else self.truth(context).true)
         without = self.truth(rest)
         one, two = self.auc(truth)[0], self.auc(without)[0]
         if one is None or two is None:
             return 1.0
-        moved = self.influence(truth) - self.influence(without)
+        moved = self.influence(formula) - self.influence(rest)
         if self.part.groups is not None:
             moved = np.bincount(self.part.groups, weights=moved)
         deviation = float(np.sqrt((moved**2).sum()))
@@ -118,7 +153,6 @@ def judge(formulas: Sequence[Formula], score: Score, heldout: HeldOut | None) ->
     asked = list(dict.fromkeys([*formulas, *(rest for each in shorter for _, _, rest in each if rest is not None)]))
     found = dict(zip(asked, score(asked), strict=True))
     later = {} if heldout is None else {formula: heldout.auc(heldout.truth(formula)) for formula in asked}
-    everywhere = None if heldout is None else np.ones(len(heldout.ranks), bool)
 
     def negation(formula: Formula, index: int, concept: str, rest: Formula | None) -> Negation:
         without = 0.5 if rest is None or np.isnan(found[rest][0]) else found[rest][0]
@@ -133,8 +167,8 @@ def judge(formulas: Sequence[Formula], score: Score, heldout: HeldOut | None) ->
     for formula, nots in zip(formulas, shorter, strict=True):
         auc, share = found[formula]
         p = None
-        if heldout is not None and everywhere is not None:
-            p = heldout.p_of(heldout.truth(formula), everywhere)
+        if heldout is not None:
+            p = heldout.p_of(heldout.truth(formula))
         after, on = later.get(formula, (None, None))
         negations = tuple(negation(formula, *one) for one in nots)
         result.append(ScoredFormula(formula, auc, share, after, on, p, None, negations))

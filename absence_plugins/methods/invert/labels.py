@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integer, check_integers, check_number, check_seed
 from absence_plugins.core.groups import as_groups
+from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.finding import LONGEST, Wanted
 from absence_plugins.methods.invert.groups import find_copies
-from absence_plugins.methods.invert.inputs import Truth, as_activations
 from absence_plugins.methods.invert.judging import HeldOut, judge, with_q, with_scores
 from absence_plugins.methods.invert.measures import SCORES
 from absence_plugins.methods.invert.near_copies import count_equal_samples, count_near_copies
@@ -23,12 +22,14 @@ from absence_plugins.methods.invert.parts import Data
 from absence_plugins.methods.invert.rating import Rating
 from absence_plugins.methods.invert.results import UnitLabel, UnitLabels
 from absence_plugins.methods.invert.scores import CHUNK
-from absence_plugins.methods.invert.table import Array
 from absence_plugins.methods.invert.thresholds import read_concepts
+from absence_plugins.methods.invert.units import Units
 
 PREFERENCES = ("short", "auc", "score")
 SEARCHES = ("auto", "certified", "beam")
 MODES = ("positive", "negative")
+TOGETHER = 32  # units named at a time, so that the labels are unpacked once for all of them
+MOST = 2**25  # activations of these
 
 
 def label_units(
@@ -68,10 +69,14 @@ def label_units(
 
     Args:
         activations: [N] or [N, U], one number per sample and unit, before the nonlinearity if absences are to show.
-            The search runs on their device.
+            The search runs on their device. A ``numpy.memmap``, or what has ``shape``, ``dtype`` and slices (datasets of
+            h5py and zarr), is read in blocks of units of about 1 GB, so that it may be larger than the memory.
         concepts: [N, K] of 0, 1 and, where unknown, NaN; every concept must hold on some samples and fail on some. A
             sample on which a formula is unknown takes no part in that formula's scores (pairs are then screened, not
-            all scored). Or :class:`~absence_plugins.methods.invert.ConceptScores`: a concept's threshold is then chosen
+            all scored). They are read once, some samples at a time, and kept in a bit each, from an array, a
+            ``numpy.memmap``, a sparse matrix of scipy, :class:`~absence_plugins.methods.invert.PackedConcepts`, a
+            function of (first, last) that returns the labels of these samples [last - first, K], or an iterator over
+            such parts. Or :class:`~absence_plugins.methods.invert.ConceptScores`: a concept's threshold is then chosen
             on the searched samples (``settings["thresholds"]``), and the split is random.
         names: K distinct strings.
         length: most literals of a formula.
@@ -83,7 +88,7 @@ def label_units(
         mode: "positive" (the unit is high where the formula holds) or "negative" (it is low; AUCs are then those of the
             negated activation).
         exact_pairs: whether all formulas of two literals are searched; else only the beam. Costs 2 R K^2 operations per
-            unit for R distinct label rows.
+            unit for R distinct label rows: with a thousand concepts and a million samples most of the time.
         holdout: share of the samples that is held out, 0 for none (then p and q are None). The split is random, by
             ``seed``, and shares out every concept, rare ones first (:func:`split`); it does not look at the
             activations. A concept that is constant on the searched part is left out of the search.
@@ -138,7 +143,7 @@ def label_units(
     >>> found[0].best.heldout_auc
     1.0
     """
-    values = as_activations(activations)
+    table = Units(activations)
     check_integers(length=length, beam=beam, top=top)
     check_seed(seed)
     if mode not in MODES:
@@ -155,20 +160,19 @@ def label_units(
     check_number("budget", budget, 1)
     if search == "certified" and (length > LONGEST or not exact_pairs):
         raise ValueError(f"search='certified' proves formulas of up to four literals, with exact_pairs; length={length}, exact_pairs={exact_pairs}")  # fmt: skip
-    if score == "correlation" and values.is_floating_point() and bool(values.isinf().any()):
+    if score == "correlation" and table.is_infinite:
         raise ValueError("score='correlation' asks for finite activations, and some are infinite; choose another score, or clip them")  # fmt: skip
     _check_shares(min_fraction, max_fraction, holdout)
     if min_support is not None:
         check_integer("min_support", min_support)
-    table = values[:, None] if values.dim() == 1 else values
     told = as_groups(groups, len(table))
     numbers = None if told is None else told.numpy()
     if numbers is None and holdout > 0:
         numbers = _grouped_copies(table)
-    given = read_concepts(concepts, names, table, holdout, seed, numbers)
+    given = read_concepts(concepts, names, len(table), holdout, seed, numbers)
     if numbers is None and holdout > 0:
-        _warn_of_copies(table, given.truth)
-    data = Data.of(table, given.truth, given.names, holdout, seed, numbers, given.is_heldout)
+        _warn_of_copies(table, given.row_of)
+    data = Data.of(table, given, holdout, seed, numbers)
     sign = -1.0 if mode == "negative" else 1.0
     wanted = Wanted(length, beam, top, exact_pairs, min_fraction, max_fraction, min_support, prefer, score, search, budget, sign)  # fmt: skip
     found = _searched(data, wanted, progress)
@@ -188,10 +192,10 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
         _check_support(data, wanted.min_support)
     found: list[UnitLabel] = []
     table = data.table
-    step = max(1, CHUNK // len(table))
-    with tqdm(total=table.shape[1], desc="naming units", disable=not progress) as bar:
-        for start in range(0, table.shape[1], step):
-            block = table[:, start : start + step].T
+    step = max(1, CHUNK // len(table), min(TOGETHER, MOST // len(table)))
+    with tqdm(total=table.count, desc="naming units", disable=not progress) as bar:
+        for start in range(0, table.count, step):
+            block = table.block(start, min(start + step, table.count))
             ranks = data.heldout.ranks(block, wanted.sign) if data.heldout.size else None
             later = wanted.directed(data.heldout, block) if ranks is not None and wanted.score != "auc" else None
             for u, unit in enumerate(wanted.find(data, block, bounds)):
@@ -231,7 +235,7 @@ def _check_support(data: Data, support: int) -> None:
             )
 
 
-def _grouped_copies(table: Tensor) -> Array | None:
+def _grouped_copies(table: Units) -> Array | None:
     """Groups of exact copies, with a warning; None without any."""
     numbers = find_copies(table)
     if numbers is not None:
@@ -246,9 +250,9 @@ def _grouped_copies(table: Tensor) -> Array | None:
     return numbers
 
 
-def _warn_of_copies(table: Tensor, truth: Truth) -> None:
+def _warn_of_copies(table: Units, row_of: Array) -> None:
     """Say how many samples are probably copies, which are not grouped without being asked."""
-    near, equal = count_near_copies(table), count_equal_samples(table, truth)
+    near, equal = count_near_copies(table), count_equal_samples(table, row_of)
     if near or equal:
         what = "near copies of others" if near else "equal to others in activation and labels"
         warnings.warn(

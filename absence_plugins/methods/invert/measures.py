@@ -112,12 +112,13 @@ def choose_firing(values: Tensor, row_of: Tensor, columns: Columns) -> Tensor:
         return constant
     best: Tensor = asked[0]
     score = -1.0
-    fails = ~columns.values if columns.fails is None else columns.fails
+    n1 = columns.count
+    n0 = columns.samples - n1 if columns.fails is None else columns.fails.double() @ columns.weight
     step = max(1, CHUNK // len(values))
     for part in asked.split(step):
         fires = sum_rows(values[None] >= part[:, None], row_of, columns.rows)
-        true, false = (fires @ one.double().T for one in (columns.values, fails))
-        n1, n0 = columns.values.double() @ columns.weight, fails.double() @ columns.weight
+        true = columns.products(fires)
+        false = fires.sum(1, keepdim=True) - true if columns.fails is None else fires @ columns.fails.double().T
         fired, quiet = true + false, n1 + n0 - true - false
         phi = ((true * n0 - false * n1) / (n1 * n0 * fired * quiet).clamp(min=1).sqrt()).abs().amax(1)
         if float(phi.max()) > score:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from absence_plugins.core.checks import check_choice, check_integer, check_seed
+from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.groups import center_ranks
 from absence_plugins.methods.invert.inputs import as_activations, as_truth
 from absence_plugins.methods.invert.measures import standardize
-from absence_plugins.methods.invert.table import Array
 
 NOTICED = 0.1  # share of what a score has above chance that it must lose
 

@@ -7,14 +7,15 @@ fewer. Copies seen by one or two units: samples of exactly equal activation that
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor
 
-from absence_plugins.methods.invert.groups import ASKED, TELLING
-from absence_plugins.methods.invert.inputs import Truth
+from absence_plugins.methods.invert.bits import Array
+from absence_plugins.methods.invert.groups import TELLING, pick_units
 from absence_plugins.methods.invert.measures import standardize
-from absence_plugins.methods.invert.table import merge_truths
+from absence_plugins.methods.invert.units import Units
 
 QUERIES = (64, 256)  # samples whose neighbors are sought, the fewer the more there are
 DISTANCES = 2**23
@@ -25,7 +26,7 @@ CHANCE = 0.3  # of equal labels: above it a unit that tells its concept has ties
 TIES = 10
 
 
-def count_near_copies(table: Tensor, seed: int = 0) -> int:
+def count_near_copies(activations: Any, seed: int = 0) -> int:
     """About how many of the samples [N, U] have near copies, 0 if fewer than 15 % do; three units or more.
 
     Only samples with a value of their own in three units are asked, so that zeros, ties and whole numbers tell nothing.
@@ -34,10 +35,11 @@ def count_near_copies(table: Tensor, seed: int = 0) -> int:
     >>> count_near_copies(alone), count_near_copies(torch.cat([alone, alone + 1e-3 * alone.roll(1, 0)]))
     (0, 40)
     """
-    samples, units = table.shape
-    if units < TELLING or samples < 10 or not table.is_floating_point():
+    table = Units.of(activations)
+    samples = len(table)
+    if table.count < TELLING or samples < 10 or not table.is_floating:
         return 0
-    values = table[:, np.unique(np.linspace(0, units - 1, ASKED).astype(int))].detach().cpu()
+    values = table.pick(pick_units(table.count))
     values = values[:, values.isfinite().all(0)]
     least, most = QUERIES
     asked = np.random.default_rng(seed).permutation(samples)[: min(most, max(least, DISTANCES // samples))]
@@ -58,29 +60,29 @@ def count_near_copies(table: Tensor, seed: int = 0) -> int:
     return round(near / len(asked) * samples) if near >= SHARE * len(asked) else 0
 
 
-def count_equal_samples(table: Tensor, truth: Truth) -> int:
+def count_equal_samples(activations: Any, row_of: Array) -> int:
     """How many samples of one or two units have the same activations and labels as another one; 0 where that may be
     chance.
 
-    Activations [N, U], labels [N, K]. Ties of more than 30 samples are not counted (zeros), nor fewer than 10 ties, nor
+    Activations [N, U], the label row of every sample [N]. Ties of more than 30 samples are not counted (zeros), nor fewer than 10 ties, nor
     labels that are equal for more than 30 % of all pairs of samples.
 
-    >>> labels = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) < 0.5
-    >>> count_equal_samples(torch.linspace(0, 1, 25).repeat(2)[:, None], Truth(labels, ~labels))
+    >>> rows = np.random.default_rng(0).integers(0, 8, 50)
+    >>> count_equal_samples(torch.linspace(0, 1, 25).repeat(2)[:, None], rows)
     0
-    >>> labels = labels[:25].repeat(2, 1)
-    >>> count_equal_samples(torch.linspace(0, 1, 25).repeat(2)[:, None], Truth(labels, ~labels))
+    >>> count_equal_samples(torch.linspace(0, 1, 25).repeat(2)[:, None], np.tile(rows[:25], 2))
     50
     """
-    if table.shape[1] >= TELLING or not table.is_floating_point():
+    table = Units.of(activations)
+    if table.count >= TELLING or not table.is_floating:
         return 0
-    _, place, counts = np.unique(table.detach().cpu().numpy(), axis=0, return_inverse=True, return_counts=True)
+    values = table.pick(range(table.count)).numpy()
+    _, place, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
     place = place.reshape(-1)
     small = (counts > 1) & (counts <= COPIES)
     if small.sum() < TIES:
         return 0
     tied = np.flatnonzero(small[place])
-    _, row_of = merge_truths(Truth(truth.true.cpu().numpy(), truth.false.cpu().numpy(), truth.complete))
     tied = tied[np.argsort(place[tied], kind="stable")]
     same = place[tied][1:] == place[tied][:-1]
     equal = (row_of[tied][1:] == row_of[tied][:-1])[same]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.invert.bits import Array, Bits, unpack
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import split
 from absence_plugins.methods.invert.inputs import Truth, refuse_constant
-from absence_plugins.methods.invert.scores import Order, auc_of, known_auc, rank_sums
+from absence_plugins.methods.invert.scores import Order, auc_of, known_auc, rank_samples, rank_sums
 from absence_plugins.methods.invert.support import Support
-from absence_plugins.methods.invert.table import Array, Columns, columns_of, merge_truths
+from absence_plugins.methods.invert.table import Columns, columns_of
+from absence_plugins.methods.invert.thresholds import GivenConcepts
+from absence_plugins.methods.invert.units import Units
 
 Score = Callable[[Sequence[Formula]], list[tuple[float, float]]]
 
@@ -52,6 +56,17 @@ class Part:
         """Number of samples."""
         return len(self.index)
 
+    @cached_property
+    def occurring(self) -> Array:
+        """The label rows that occur, packed."""
+        return np.packbits(self.weight.cpu().numpy() > 0)
+
+    @cached_property
+    def own_rows(self) -> Array:
+        """:attr:`row_of` as an array."""
+        rows: Array = self.row_of.cpu().numpy()
+        return rows
+
     @property
     def independent(self) -> int:
         """Number of groups, or of samples where every one is alone."""
@@ -65,7 +80,7 @@ class Part:
 
     def block(self, block: Tensor) -> Tensor:
         """Of [U, N] the part's samples."""
-        return block if len(self.index) == block.shape[1] else block[:, self.index]
+        return block if len(self.index) == block.shape[1] else block.index_select(1, self.index)
 
     def sums(self, block: Tensor, sign: float) -> tuple[Tensor, Tensor]:
         """Rank sums per row [U, R], and the sum of squares of all d [U], of a block [U, N]."""
@@ -74,8 +89,7 @@ class Part:
 
     def ranks(self, block: Tensor, sign: float) -> Array:
         """The rank number d of every sample [U, n] of a block [U, N]."""
-        own = torch.arange(self.size, device=block.device)
-        ranks: Array = (rank_sums(self.block(block), own, self.size)[0] * sign).cpu().numpy()
+        ranks: Array = (rank_samples(self.block(block)) * sign).cpu().numpy()
         return ranks
 
     def orders(self, block: Tensor, sign: float) -> list[Order]:
@@ -84,8 +98,7 @@ class Part:
 
     def truth(self, rows: Truth) -> Truth:
         """Of truths per label row, arrays [..., R], those per sample [..., n]."""
-        own = self.row_of.cpu().numpy()
-        return Truth(rows.true[..., own], rows.false[..., own])
+        return Truth(rows.true[..., self.own_rows], rows.false[..., self.own_rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +106,8 @@ class Data:
     """What is searched: activations [N, U], labels by distinct rows, the two parts.
 
     Attributes:
-        table: activations [N, U].
-        rows: truth of the concepts per distinct label row, arrays [R, K].
+        table: activations of the units.
+        rows: truth of the concepts per distinct label row.
         names, place: of the concepts, and their columns.
         searched, heldout: the parts.
         columns: the concepts that vary in the searched part.
@@ -103,8 +116,8 @@ class Data:
         groups: number of groups; None without.
     """
 
-    table: Tensor
-    rows: Truth
+    table: Units
+    rows: Bits
     place: dict[str, int]
     searched: Part
     heldout: Part
@@ -116,23 +129,19 @@ class Data:
     @classmethod
     def of(
         cls,
-        table: Tensor,
-        truth: Truth,
-        names: list[str],
+        table: Units,
+        given: GivenConcepts,
         holdout: float,
         seed: int,
         groups: Array | None,
-        is_heldout: Array | None = None,
     ) -> Data:
-        """is_heldout: the split, where it is made. Raises ValueError for a part of fewer than two samples, or without a
-        concept that varies.
-        """
-        rows, row_of = merge_truths(Truth(truth.true.cpu().numpy(), truth.false.cpu().numpy(), truth.complete))
-        if not (rows.true.any(0) & rows.false.any(0)).all():
-            refuse_constant(truth, names)
+        """Raises ValueError for a part of fewer than two samples, or without a concept that varies."""
+        rows, row_of, names, is_heldout = given.rows, given.row_of, given.names, given.is_heldout
+        failing = rows.failing
+        refuse_constant(rows.true.any(1), failing.any(1), rows.counts() + rows.counts(failing) == len(rows), names)
         if is_heldout is None:
-            is_heldout = split(rows.true, row_of, holdout, seed, groups)
-        parts = [Part.of(table.device, row_of, chosen, len(rows.true), groups) for chosen in (~is_heldout, is_heldout)]
+            is_heldout = split(rows, row_of, holdout, seed, groups)
+        parts = [Part.of(table.device, row_of, chosen, len(rows), groups) for chosen in (~is_heldout, is_heldout)]
         searched, heldout = parts
         if searched.independent < 2 or (holdout > 0 and heldout.independent < 2):
             raise ValueError(
@@ -141,7 +150,7 @@ class Data:
             )
         weight = searched.weight.cpu().numpy()
         present = weight > 0
-        columns = columns_of(rows if present.all() else rows[present], weight[present], names, table.device)
+        columns = columns_of(rows.take(present), weight[present], names, table.device)
         if columns is None:
             raise ValueError(f"no concept varies among the {searched.size} samples of the search; hold out less, or pass more samples")  # fmt: skip
         there = None if present.all() else torch.from_numpy(present.nonzero()[0]).to(table.device)
@@ -152,8 +161,7 @@ class Data:
 
     def truth(self, formula: Formula) -> Truth:
         """Of a formula per label row [R]."""
-        result: Truth = formula.fold(lambda name: self.rows[:, self.place[name]])
-        return result
+        return self.rows.fold(formula, self.place)
 
     def masks(self, part: Part, formulas: Sequence[Formula]) -> tuple[Tensor, Tensor]:
         """Where formulas hold and where they fail, per sample of a part [M, n] each."""
@@ -164,7 +172,7 @@ class Data:
 
     def known(self, formula: Formula) -> float:
         """Independent samples of the searched part on which a formula is known."""
-        if self.columns.fails is None:
+        if self.columns.is_known:
             return self.searched.independent
         share = float(self.searched.weight.cpu().numpy() @ self.truth(formula).known) / self.searched.size
         return self.searched.independent * share
@@ -174,25 +182,26 @@ class Data:
         parts = [self.searched] if self.groups is not None else []
         parts += [self.heldout] if self.heldout.size else []
         return tuple(
-            Support.of(self.rows, self.place, part.row_of.cpu().numpy(), part.groups, part.fewest(least))
-            for part in parts
+            Support.of(self.rows, self.place, part.own_rows, part.groups, part.fewest(least)) for part in parts
         )
 
     def shorten(self, formula: Formula) -> Formula:
         """Without literals that change nothing on the searched samples; the exact search leaves none of up to two."""
         if formula.length < 3:
             return formula
-        weight = self.searched.weight.cpu().numpy() > 0
-        truth = self.truth(formula)[weight]
+        truth = self._searched_truth(formula)
         index = formula.length - 1
         while index >= 0 and formula.length > 1:
             rest = formula.without(index)
-            if rest is not None:
-                other = self.truth(rest)[weight]
-                if np.array_equal(other.true, truth.true) and np.array_equal(other.false, truth.false):
-                    formula, index = rest, rest.length
+            if rest is not None and np.array_equal(self._searched_truth(rest), truth):
+                formula, index = rest, rest.length
             index -= 1
         return formula
+
+    def _searched_truth(self, formula: Formula) -> Array:
+        """Where it holds, and where it fails, on the rows that occur in the searched part: packed [2, bytes]."""
+        truth = self.rows.fold_packed(formula, self.place)
+        return np.stack([truth.true, truth.false]) & self.searched.occurring
 
     def score_of(self, own: Tensor | Order) -> Score:
         """Formulas -> (AUC, share) of each on the searched samples; own: a unit's rank sums per row, or its order."""
@@ -200,8 +209,10 @@ class Data:
 
         def score(formulas: Sequence[Formula]) -> list[tuple[float, float]]:
             if not isinstance(own, Order):
-                holds = torch.from_numpy(np.stack([self.truth(one).true for one in formulas])).to(own.device).double()
-                count, total = (holds @ torch.stack([part.weight, own], 1)).unbind(1)
+                both = torch.stack([part.weight, own])
+                holds = (self.rows.fold_packed(one, self.place).true for one in formulas)
+                found = [both @ torch.from_numpy(unpack(one, len(self.rows))).to(own.device).double() for one in holds]
+                count, total = torch.stack(found, 1)
                 return list(zip(auc_of(total, count, part.size).tolist(), (count / part.size).tolist(), strict=True))
             masks = self.masks(part, formulas)
             count, failed = (mask.sum(1) for mask in masks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,8 +42,8 @@ def auroc(activations: Any, concepts: Any) -> Tensor:
     tensor([0.8750], dtype=torch.float64)
     """
     values, truth = as_activations(activations), as_truth(concepts)
-    check_lengths(values, truth.true)
-    refuse_constant(truth)
+    check_lengths(len(values), len(truth.true))
+    refuse_constant(truth.true.any(0), truth.false.any(0), truth.known.all(0))
     table = values[:, None] if values.dim() == 1 else values
     labels: Tensor = truth.true.to(values.device)
     if not truth.is_known:
@@ -51,13 +52,12 @@ def auroc(activations: Any, concepts: Any) -> Tensor:
         return torch.as_tensor(known[0] if values.dim() == 1 else known)
     count = labels.sum(0)
     samples, units = table.shape
-    own_row = torch.arange(samples, device=values.device)
     positive = count.double()
     pairs = positive * (samples - positive)
     result: Tensor = torch.empty(units, labels.shape[1], dtype=torch.float64, device=values.device)
     step, across = max(1, CHUNK // samples), max(1, CHUNK // samples)
     for u in range(0, units, step):
-        sums, _ = rank_sums(table[:, u : u + step].T, own_row, samples)
+        sums = rank_samples(table[:, u : u + step].T)
         for k in range(0, labels.shape[1], across):
             result[u : u + step, k : k + across] = sums @ labels[:, k : k + across].double()
     result = (result + pairs) / (2 * pairs)
@@ -78,28 +78,43 @@ def rank_sums(values: Tensor, row_of: Tensor, rows: int) -> tuple[Tensor, Tensor
     >>> rank_sums(torch.tensor([[5.0, 1.0, 5.0]]), torch.tensor([0, 1, 0]), 2)[0].tolist()
     [[2.0, -2.0]]
     """
-    samples = values.shape[1]
-    ordered, order = values.contiguous().sort(dim=1)
-    first, last = _ties(ordered)
-    centered = (first + last + (1 - samples)).double().expand(ordered.shape)
     sums = torch.zeros(len(values), rows, dtype=torch.float64, device=values.device)
-    sums.scatter_add_(1, row_of[order], centered)
-    return sums, centered.square().sum(1)
+    squares = torch.empty(len(values), dtype=torch.float64, device=values.device)
+    for u, own in enumerate(values):
+        order, centered, counts = _centered(own)
+        sums[u].scatter_add_(0, row_of.index_select(0, order), centered.repeat_interleave(counts))
+        squares[u] = centered.square() @ counts.double()
+    return sums, squares
 
 
-def _ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last place of the equal values around each place of sorted rows [U, N]: [U, N], or [N] without ties."""
-    samples = ordered.shape[1]
-    place = torch.arange(samples, device=ordered.device)
-    equal = ordered[:, 1:] == ordered[:, :-1]
-    if not bool(equal.any()):
-        return place, place
-    opens = torch.ones_like(ordered, dtype=torch.bool)
-    opens[:, 1:] = ~equal
-    first = (place * opens).cummax(1).values
-    closes = torch.ones_like(opens)
-    closes[:, :-1] = opens[:, 1:]
-    return first, torch.where(closes, place, samples - 1).flip(1).cummin(1).values.flip(1)
+def rank_samples(values: Tensor) -> Tensor:
+    """The integers d of :func:`auroc` of every sample: activations [U, N] -> float64 [U, N].
+
+    >>> rank_samples(torch.tensor([[5.0, 1.0, 5.0]])).tolist()
+    [[1.0, -2.0, 1.0]]
+    """
+    ranks = torch.empty(values.shape, dtype=torch.float64, device=values.device)
+    for own, rank in zip(values, ranks, strict=True):
+        order, centered, counts = _centered(own)
+        rank.scatter_(0, order, centered.repeat_interleave(counts))
+    return ranks
+
+
+def _centered(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples in order; of every distinct activation its d, and how many samples have it."""
+    order, starts, counts = sort_ties(values)
+    return order, (2 * starts + counts - len(values)).double(), counts
+
+
+def sort_ties(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples [N] in the order of their activations; of every distinct one, its first place there, and how many have it."""
+    is_here = values.device.type == "cpu"  # where numpy's sort of places is several times faster than torch's
+    order = torch.from_numpy(np.argsort(values.numpy())) if is_here else values.argsort()
+    ordered = values.index_select(0, order)
+    opens = torch.ones(len(values), dtype=torch.bool, device=values.device)
+    opens[1:] = ordered[1:] != ordered[:-1]
+    starts = opens.nonzero()[:, 0]
+    return order, starts, torch.diff(starts, append=starts.new_tensor([len(values)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +128,8 @@ class Order:
     @classmethod
     def of(cls, values: Tensor) -> Order:
         """Of activations [N]."""
-        ordered, order = values.sort()
-        first, last = _ties(ordered[None])
-        return cls(order, first.reshape(-1), last.reshape(-1))
+        order, starts, counts = sort_ties(values)
+        return cls(order, starts.repeat_interleave(counts), (starts + counts - 1).repeat_interleave(counts))
 
 
 def known_auc(order: Order, true: Tensor, false: Tensor) -> Tensor:
@@ -148,11 +162,11 @@ def auc_of(total: Tensor, positive: Tensor, samples: int) -> Tensor:
     return (total.double() + pairs) / (2 * pairs)
 
 
-def check_lengths(values: Tensor, labels: Tensor) -> None:
+def check_lengths(samples: int, labelled: int) -> None:
     """Raise ValueError unless there is one row of labels per sample, and no more samples than can be counted
     exactly.
     """
-    if len(values) != len(labels):
-        raise ValueError(f"{len(values)} activations but {len(labels)} rows of concepts; pass one row per sample")
-    if len(values) > MOST_SAMPLES:
-        raise ValueError(f"{len(values)} samples are more than float64 ranks exactly ({MOST_SAMPLES}); draw fewer")
+    if samples != labelled:
+        raise ValueError(f"{samples} activations but {labelled} rows of concepts; pass one row per sample")
+    if samples > MOST_SAMPLES:
+        raise ValueError(f"{samples} samples are more than float64 ranks exactly ({MOST_SAMPLES}); draw fewer")

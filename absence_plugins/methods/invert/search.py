@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.candidates import Candidates, Extensions, Found, Literals, Pairs
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.measures import Measure
 from absence_plugins.methods.invert.scores import CHUNK
 from absence_plugins.methods.invert.support import Support
-from absence_plugins.methods.invert.table import Array, Columns
+from absence_plugins.methods.invert.table import Columns
 
 FIRST = 64  # candidates looked at first; more where many of them say the same
-TOGETHER = 256  # of them unpacked at a time
+TOGETHER = 256  # of them unpacked at a time,
+BYTES = 2**20  # in about so many bytes
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def search(
     """
     best = [Ranked(top) for _ in sums]
     pool = [Ranking(top + 2 * beam) for _ in sums]
-    literal = columns.products(sums)
+    literal = columns.products(sums, is_whole=measure.is_whole)
     _literals(columns, literal, measure, bounds, pool)
     plain = [ranking.found[:beam] for ranking in pool]
     seeded: list[list[Found]] = [[] for _ in sums]
@@ -185,8 +187,9 @@ def _distinct(
     for index, value in _best_first(values, floor):
         order = np.lexsort((*candidates.keys(index), -value))
         index, value = index[order], value[order]
-        for start in range(0, len(index), TOGETHER):
-            part = slice(start, start + TOGETHER)
+        step = max(8, min(TOGETHER, BYTES // columns.sides.shape[2]))
+        for start in range(0, len(index), step):
+            part = slice(start, start + step)
             for i, v, packed in zip(index[part], value[part], candidates.truths(index[part]), strict=True):
                 if len(found) >= wanted:
                     return list(found.values())
@@ -215,9 +218,8 @@ def _pairs(
     step = max(1, CHUNK // (8 * j))
     for start in range(0, j - 1, step):
         stop = min(j, start + step)
-        left, right = columns.block(start, stop), columns.block(start, j)
         a, b = columns.count[start:stop, None], columns.count[None, start:]
-        both = (left * columns.weight) @ right.T
+        both = columns.pairs(start, stop, columns.weight[None])[0]
         # cells: a AND b, a AND NOT b, NOT a AND b, NOT a AND NOT b
         count = torch.stack([both, a - both, b - both, samples - a - b + both])
         sides = ((a, b), (a, samples - b), (samples - a, b), (samples - a, samples - b))
@@ -231,7 +233,7 @@ def _pairs(
         ready = torch.where(allowed, measure.ready(counts), torch.nan)  # what is not allowed is below any floor
         candidates = Pairs(columns, start, *both.shape)
         for u, ranking in enumerate(rankings):
-            joint = (left * sums[u]) @ right.T
+            joint = columns.pairs(start, stop, sums[u : u + 1], is_whole=measure.is_whole)[0]
             first, second = literal[u, start:stop, None], literal[u, None, start:]
             total = torch.stack([joint, first - joint, second - joint, joint - first - second])
             values = measure.rate(torch.cat([total, -total]), ready, measure.fired[u]).flatten()
@@ -250,7 +252,7 @@ def _extensions(
     """The best distinct extensions of every unit's formulas by a literal of another concept, if it changes anything."""
     result: list[list[Found]] = []
     widest = max(1, max(map(len, beams)))
-    step = max(1, CHUNK // (2 * widest * max(columns.rows, 4 * len(columns))))
+    step = max(1, CHUNK // (8 * widest * len(columns)))
     for start in range(0, len(beams), step):
         part = beams[start : start + step]
         sizes = [len(beam) for beam in part]
@@ -258,10 +260,9 @@ def _extensions(
             result += [[] for _ in part]
             continue
         packed = np.stack([np.frombuffer(one.truth, np.uint8) for beam in part for one in beam])
-        holds = torch.from_numpy(np.unpackbits(packed, axis=1, count=columns.rows)).to(sums.device).double()
         owner = torch.repeat_interleave(torch.arange(len(part)), torch.tensor(sizes)).to(sums.device) + start
-        count, total = columns.joint(holds, sums[owner], measure.is_whole)
-        n, s = holds @ columns.weight[:, None], (holds * sums[owner]).sum(1, keepdim=True)
+        joint = columns.joint(packed, sums, owner, is_whole=measure.is_whole)
+        (count, n), (total, s) = ((one[:, :-1], one[:, -1:]) for one in joint)
         c, sc = columns.count, literal[owner]
         counts = torch.stack([count, n - count, n + c - count, columns.samples - c + count], 1)
         totals = torch.stack([total, s - total, s + sc - total, total - sc], 1)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.formula import AND, OR, Formula
-from absence_plugins.methods.invert.table import Array
 
 PER_SET = {3: 64, 4: 832}  # formulas of so many concepts
 

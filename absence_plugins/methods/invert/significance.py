@@ -11,11 +11,14 @@ how many of the drawn numbers are among those of the largest tie. A normal distr
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaincc, gammaln, ndtr
 
-from absence_plugins.methods.invert.table import Array
+from absence_plugins.methods.invert.bits import Array
 
 ENOUGH = 1000  # on each side, and outside the largest tie: from here on the distribution of T is normal
 LIKELY = 0.25  # a p-value above it is not computed exactly
@@ -25,13 +28,45 @@ ORDERINGS = 8  # groups of which all orderings are listed
 GROUPS = 500  # of mixed groups up to so many are permuted at random
 DRAWS = 9999
 STRAIGHT = 1e-3  # a skewness up to here is none
+NOT_FINITE = "values and holds must be finite; NaN and infinity have no permutation p-value"
 
 
-def permutation_p(values: Array, holds: Array, strata: Array | None = None) -> float:
+@dataclass(frozen=True, eq=False)
+class Distinct:
+    """Values [N], the distinct ones among them in rising order, and how often each occurs."""
+
+    values: Array
+    levels: Array
+    counts: Array
+
+    @classmethod
+    def of(cls, values: Any) -> Distinct:
+        """Themselves, or of values [N]. Raises ValueError for NaN and infinity."""
+        if isinstance(values, cls):
+            return values
+        values = np.asarray(values, np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(NOT_FINITE)
+        return cls(values, *np.unique(values, return_counts=True))
+
+    @cached_property
+    def centered(self) -> Array:
+        """The values less their mean."""
+        centered: Array = self.values - self.values.mean()
+        return centered
+
+    @cached_property
+    def powers(self) -> tuple[float, float]:
+        """Sums of the squares and of the third powers of these."""
+        square = self.centered * self.centered
+        return float(square.sum()), float((square * self.centered).sum())
+
+
+def permutation_p(values: Array | Distinct, holds: Array, strata: Array | None = None) -> float:
     """One-sided p-value of "``values`` are no higher where ``holds``" over all rearrangements of the values.
 
     Args:
-        values: [N] whole numbers, such as mid-ranks times two.
+        values: [N] whole numbers, such as mid-ranks times two; with what is known of them.
         holds: [N] of 0 and 1, or, for groups of samples, the share of the group in [0, 1].
         strata: [N] whole numbers; only values of one stratum change places. The mean of a large group varies less than
             that of a small one, so they are not exchangeable (:func:`~.groups.strata_of`). None: all are one.
@@ -45,33 +80,36 @@ def permutation_p(values: Array, holds: Array, strata: Array | None = None) -> f
     >>> round(permutation_p(np.array([1, 2, 3, 4, 5]), np.array([0, 0, 0, 1, 1])), 3)  # one of ten pairs
     0.1
     """
-    values = np.asarray(values, np.float64)
-    holds = np.asarray(holds, np.float64)
-    if not (np.isfinite(values).all() and np.isfinite(holds).all()):
-        raise ValueError("values and holds must be finite; NaN and infinity have no permutation p-value")
-    if len(values) < 2 or np.ptp(values) == 0 or np.ptp(holds) == 0:
+    known = Distinct.of(values)
+    holds = np.asarray(holds)
+    is_drawn = holds.dtype == bool
+    holds = holds.astype(np.float64)
+    if not is_drawn and not np.isfinite(holds).all():
+        raise ValueError(NOT_FINITE)
+    if len(known.levels) < 2 or np.ptp(holds) == 0:
         return 1.0
     if strata is not None and np.ptp(strata) > 0:
-        return _stratified_p(values, holds, strata)
-    total = float(values @ holds)
-    if ((holds == 0) | (holds == 1)).all():
-        return float(_drawn_p(values, int(holds.sum()), total))
-    return _mixed_p(values, holds, total)
+        return _stratified_p(known.values, holds, strata)
+    total = float(known.values @ holds)
+    if is_drawn or ((holds == 0) | (holds == 1)).all():
+        return float(_drawn_p(known, int(holds.sum()), total))
+    return _mixed_p(known.values, holds, total)
 
 
-def _drawn_p(values: Array, drawn: int, total: float) -> float:
+def _drawn_p(known: Distinct, drawn: int, total: float) -> float:
     """P(sum of ``drawn`` of the values >= total)."""
-    sorted_values, counts = np.unique(values, return_counts=True)
+    values, sorted_values, counts = known.values, known.levels, known.counts
     if len(counts) == 2:
         return _two_values_p(sorted_values, counts, drawn, total)
     tied = sorted_values[counts.argmax()]
     count = int(counts.max())
+    if min(drawn, len(values) - drawn, len(values) - count) >= ENOUGH:
+        return _by_moments(known, drawn, total)
     others = values[values != tied] - tied
     excess = total - drawn * tied  # what the others must add up to
-    is_large = min(drawn, len(values) - drawn, len(others)) >= ENOUGH
-    is_tied = count >= TIED * len(values) and not is_large
-    p = _given_the_tie(others, count, drawn, excess) if is_tied else _by_moments(values, drawn, total)
-    if is_large or p > LIKELY:
+    is_tied = count >= TIED * len(values)
+    p = _given_the_tie(others, count, drawn, excess) if is_tied else _by_moments(known, drawn, total)
+    if p > LIKELY:
         return p
     if 2 * drawn > len(values):  # those that are not drawn sum to the rest, at most
         exact = _exact(-others, count, len(values) - drawn, excess - float(others.sum()))
@@ -123,38 +161,37 @@ def _given_the_tie(others: Array, count: int, drawn: int, excess: float) -> floa
     j = np.arange(max(0, drawn - count), min(drawn, size) + 1)
     weight = np.exp(_log_hypergeometric(j, size, count, drawn))
     j, weight = j[weight > 1e-300], weight[weight > 1e-300]
-    tail = _moments_tail(others, j, np.full(len(j), excess))
+    tail = _moments_tail(Distinct.of(others), j, np.full(len(j), excess))
     tail[j == 0] = float(excess <= 0)
     tail[j == 1] = float((others >= excess).mean())
     tail[j == size] = float(others.sum() >= excess)
     return float(np.minimum(1.0, weight @ tail))  # NaN stays NaN
 
 
-def _by_moments(values: Array, drawn: int, total: float) -> float:
-    return float(_moments_tail(values, np.array([drawn]), np.array([total]))[0])
+def _by_moments(known: Distinct, drawn: int, total: float) -> float:
+    return float(_moments_tail(known, np.array([drawn]), np.array([total]))[0])
 
 
-def _moments_tail(values: Array, drawn: Array, total: Array) -> Array:
+def _moments_tail(known: Distinct, drawn: Array, total: Array) -> Array:
     """P(sum of ``drawn`` values >= total) from mean, variance and skewness of the sum (over the rearrangements)."""
-    n = len(values)
-    centered = values - values.mean()
+    n = len(known.values)
     share = drawn / n
-    return _tail(n, centered, n * share * (1 - share), n * share * (1 - share) * (1 - 2 * share), total - drawn * values.mean())  # fmt: skip
+    return _tail(n, known.powers, n * share * (1 - share), n * share * (1 - share) * (1 - 2 * share), total - drawn * known.values.mean())  # fmt: skip
 
 
-def _tail(n: int, centered: Array, second: Array, third: Array, excess: Array) -> Array:
+def _tail(n: int, powers: tuple[float, float], second: Array, third: Array, excess: Array) -> Array:
     """Pearson's type III with the moments of sum x_i y_pi(i): ``second`` and ``third`` are sums of y^2 and y^3, y
     centered.
 
     A negative skewness counts as 0: the upper tail is then lighter than the normal one, which is on the safe side.
     """
-    return _type_three(*_moments(n, centered, second, third), excess)
+    return _type_three(*_moments(n, powers, second, third), excess)
 
 
-def _moments(n: int, centered: Array, second: Array, third: Array) -> tuple[Array, Array]:
-    """Variance and third central moment of that sum."""
-    variance = second * (centered**2).sum() / max(1, n - 1)
-    return variance, n * third * (centered**3).sum() / max(1, (n - 1) * (n - 2))
+def _moments(n: int, powers: tuple[float, float], second: Array, third: Array) -> tuple[Array, Array]:
+    """Variance and third central moment of that sum; powers: sums of squares and third powers of the centered values."""
+    variance = second * powers[0] / max(1, n - 1)
+    return variance, n * third * powers[1] / max(1, (n - 1) * (n - 2))
 
 
 def _type_three(variance: Array, skewness: Array, excess: Array) -> Array:
@@ -176,9 +213,9 @@ def _stratified_p(values: Array, holds: Array, strata: Array) -> float:
         return 1.0
     variance = skewness = excess = np.array(0.0)
     for one in parts:
-        centered, y = values[one] - values[one].mean(), holds[one] - holds[one].mean()
-        moments = _moments(len(one), centered, (y**2).sum(), (y**3).sum())
-        variance, skewness, excess = variance + moments[0], skewness + moments[1], excess + centered @ y
+        own, y = Distinct.of(values[one]), holds[one] - holds[one].mean()
+        moments = _moments(len(one), own.powers, (y**2).sum(), (y**3).sum())
+        variance, skewness, excess = variance + moments[0], skewness + moments[1], excess + own.centered @ y
     p = float(_type_three(variance, skewness, excess))
     if len(values) > GROUPS or p > LIKELY:
         return p
@@ -201,8 +238,8 @@ def _mixed_p(values: Array, holds: Array, total: float) -> float:
     if n <= ORDERINGS:
         orders = np.array(list(itertools.permutations(range(n))))
         return float((values[orders] @ holds >= total - slack).mean())
-    centered, y = values - values.mean(), holds - holds.mean()
-    p = float(_tail(n, centered, np.array((y**2).sum()), np.array((y**3).sum()), np.array(centered @ y)))
+    known, y = Distinct.of(values), holds - holds.mean()
+    p = float(_tail(n, known.powers, np.array((y**2).sum()), np.array((y**3).sum()), np.array(known.centered @ y)))
     if n > GROUPS or p < 10 / DRAWS:
         return p
     generator = np.random.default_rng(0)

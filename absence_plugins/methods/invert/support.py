@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from absence_plugins.methods.invert.bits import Array, Bits, unpack
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.inputs import Truth
-from absence_plugins.methods.invert.table import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Support:
     """Counts independent samples of one part.
 
     Attributes:
-        rows: truth of the concepts per label row, arrays [R, K].
+        rows: truth of the concepts per label row.
         place: a concept's column.
         row_of: label row of every cell [C]: of every sample, or of every pair of a group and a label row, in the order
             of the groups.
@@ -29,7 +29,7 @@ class Support:
         least: on so many a formula must hold, and on so many fail.
     """
 
-    rows: Truth
+    rows: Bits
     place: dict[str, int]
     row_of: Array
     starts: Array | None
@@ -38,12 +38,12 @@ class Support:
     known: dict[Formula, bool] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Truth, place: dict[str, int], row_of: Array, groups: Array | None, least: int) -> Support:
+    def of(cls, rows: Bits, place: dict[str, int], row_of: Array, groups: Array | None, least: int) -> Support:
         """row_of, groups: label row and group of every sample [n]."""
         if groups is None:
             return cls(rows, place, row_of, None, least)
-        cells = np.unique(groups.astype(np.int64) * len(rows.true) + row_of)
-        owner, own = np.divmod(cells, len(rows.true))
+        cells = np.unique(groups.astype(np.int64) * len(rows) + row_of)
+        owner, own = np.divmod(cells, len(rows))
         return cls(rows, place, own, np.flatnonzero(np.diff(owner, prepend=-1)), least)
 
     def admits(self, formula: Formula) -> bool:
@@ -56,8 +56,8 @@ class Support:
     def _concept(self, name: str) -> Truth:
         """Cells on which a concept holds, and fails, as the bits of two integers."""
         if name not in self.bits:
-            k = self.place[name]
-            true, false = (np.packbits(side[:, k][self.row_of]).tobytes() for side in (self.rows.true, self.rows.false))
+            own, size = self.rows.truth(self.place[name]), len(self.rows)
+            true, false = (np.packbits(unpack(side, size)[self.row_of]).tobytes() for side in (own.true, own.false))
             self.bits[name] = Truth(int.from_bytes(true, "big"), int.from_bytes(false, "big"))
         return self.bits[name]
 

@@ -1,58 +1,24 @@
-"""Labels made small: equal rows merged, constant and repeated concepts left out, truth vectors as packed bits."""
+"""The concepts as they are searched: constant and repeated ones left out, truth vectors as packed bits."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.invert.bits import Array, Bits, complement, unpack
+from absence_plugins.methods.invert.digits import Truths, with_ones
 from absence_plugins.methods.invert.formula import Formula
-from absence_plugins.methods.invert.inputs import Truth
-from absence_plugins.methods.invert.scores import CHUNK
 
-Array = np.ndarray[Any, Any]
-HELD = 2**25  # label entries kept as float64 (256 MB); more are converted block by block each time
-_MULTIPLIER = 0x9E3779B97F4A7C15
-
-
-def merge_rows(labels: Array) -> tuple[Array, Array]:
-    """Distinct rows of labels [N, K] bool and, for every sample, the number of its row: [R, K], [N].
-
-    Rows are told apart by a 64-bit hash, and that equal hashes are equal rows is checked.
-
-    >>> rows, row_of = merge_rows(np.array([[True, False], [False, True], [True, False]]))
-    >>> len(rows), bool(row_of[0] == row_of[2])
-    (2, True)
-    """
-    packed = np.packbits(labels, axis=1)
-    padded = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
-    padded[:, : packed.shape[1]] = packed
-    words = padded.view(np.uint64)
-    digest = np.zeros(len(words), np.uint64)
-    with np.errstate(over="ignore"):
-        for column in words.T:
-            digest = (digest ^ column) * np.uint64(_MULTIPLIER)
-            digest ^= digest >> np.uint64(29)
-    _, first, row_of = np.unique(digest, return_index=True, return_inverse=True)
-    if not np.array_equal(words[first][row_of], words):
-        _, first, row_of = np.unique(words, axis=0, return_index=True, return_inverse=True)
-    return labels[first], row_of.reshape(-1).astype(np.int64)
-
-
-def merge_truths(labels: Truth) -> tuple[Truth, Array]:
-    """Distinct rows of labels [N, K], arrays, that may be unknown, and every sample's row: as :func:`merge_rows`."""
-    if labels.is_known:
-        rows, row_of = merge_rows(labels.true)
-        return Truth(rows, ~rows), row_of
-    rows, row_of = merge_rows(np.concatenate([labels.true, labels.false], 1))
-    true, false = np.split(rows, 2, axis=1)
-    return Truth(true, false), row_of
+HELD = 2**25  # label entries kept unpacked; more are unpacked block by block each time
+ACROSS = 2**14  # label rows of a block; a multiple of 8
+TOGETHER = 128  # columns of which pairs are multiplied at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,22 +28,20 @@ class Columns:
     Attributes:
         spelled: J literals for the columns, and J for their complements: NOT, or a concept that is the complement.
         nots: [2, J] number of NOTs of these; places: their concepts' numbers.
-        sides: [2, J, bytes] packed truth vectors over the R distinct rows, of the columns and of their complements.
-        values: [J, R] bool, on the device of the activations; ``double`` the same in float64 if it is small enough.
-        fails: [J, R] bool, where a column is known to fail; None if everything is known.
-        weight: [R] float64, samples per row.
-        count: [J] float64, samples on which a column holds.
+        sides: [2, J, bytes] packed truth vectors over the R distinct rows, of the columns and of their complements;
+            where labels are unknown twice as long: where one holds, then where it may hold.
+        is_known: whether everything is known.
+        weight: [R] float64, samples per row, on the device of the activations.
+        count: [J] float64, samples on which a column holds, there.
         place: a concept's column number, for the order in print.
-        literal_of: truth vector -> literal.
+        literal_of: truth vector, by :func:`digest_truth` -> literal.
     """
 
     spelled: tuple[tuple[Formula, ...], tuple[Formula, ...]]
     nots: Array
     places: Array
     sides: Array
-    values: Tensor
-    fails: Tensor | None
-    double: Tensor | None
+    is_known: bool
     weight: Tensor
     count: Tensor
     samples: int
@@ -97,84 +61,125 @@ class Columns:
         found = np.zeros((len(formulas), len(self)), bool)
         for row, formula in zip(found, formulas, strict=True):
             row[[self.column_of[name] for name, _ in formula.literals]] = True
-        return torch.from_numpy(found).to(self.values.device)
+        return torch.from_numpy(found).to(self.weight.device)
 
     @property
     def rows(self) -> int:
         """Number of distinct label rows."""
         return len(self.weight)
 
-    def block(self, start: int, stop: int) -> Tensor:
-        """Columns start to stop as float64 [stop - start, R]."""
-        return self.values[start:stop].double() if self.double is None else self.double[start:stop]
+    @cached_property
+    def values(self) -> Tensor:
+        """[J, R] bool, on the device of the activations: for searches that need everything at once."""
+        return self._unpack(self.sides[0], slice(0, self.rows))
 
-    def products(self, left: Tensor) -> Tensor:
-        """[M, R] float64 times the columns: [M, J]. Sums of whole numbers, exact."""
-        step = len(self) if self.double is not None else max(1, CHUNK // self.rows)
-        parts = [left @ self.block(at, min(len(self), at + step)).T for at in range(0, len(self), step)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    @cached_property
+    def fails(self) -> Tensor | None:
+        """[J, R] bool, where a column is known to fail; None if everything is known."""
+        return None if self.is_known else self._unpack(self.sides[1], slice(0, self.rows))
 
-    def joint(self, holds: Tensor, sums: Tensor, is_whole: bool = True) -> tuple[Tensor, Tensor]:
-        """Of formulas that hold on rows ``holds`` [M, R]: samples shared with every column, and their sum of ``sums``
-        [M, R].
+    @cached_property
+    def _whole(self) -> Truths | None:
+        """All columns over all rows, if they are few."""
+        part = slice(0, self.rows)
+        return Truths(part, with_ones(self.values)) if len(self) * self.rows <= HELD else None
 
-        Both come out of one product, written into the upper and lower digits of a float64, where they fit and the sums
-        are whole numbers.
+    def _blocks(self) -> Iterator[Truths]:
+        """Columns, and one that always holds, over some of the rows at a time."""
+        if self._whole is not None:
+            yield self._whole
+            return
+        for at in range(0, self.rows, ACROSS):
+            part = slice(at, min(at + ACROSS, self.rows))
+            yield Truths(part, with_ones(self._unpack(self.sides[0], part)))
+
+    def _unpack(self, packed: Array, part: slice) -> Tensor:
+        """Some rows of packed truth vectors [..., bytes], bool [..., n]."""
+        own = unpack(packed[..., part.start // 8 : -(-part.stop // 8)], part.stop - part.start)
+        return torch.from_numpy(own).to(self.weight.device)
+
+    def products(self, left: Tensor, *, is_whole: bool = True) -> Tensor:
+        """Numbers [M, R] float64 times the columns: [M, J]; exact if they are whole."""
+        made = torch.zeros(len(left), len(self) + 1, dtype=torch.float64, device=left.device)
+        for block in self._blocks():
+            made += block.multiply(left[:, block.part], is_whole=is_whole)
+        return made[:, :-1]
+
+    def joint(self, packed: Array, sums: Tensor, owner: Tensor, *, is_whole: bool) -> tuple[Tensor, Tensor]:
+        """Of formulas with packed truth [M, bytes]: samples shared with every column [M, J + 1], and their sum of
+        ``sums`` [U, R], those of the unit ``owner`` [M]; the last column is that of the formula itself.
         """
-        scale = 2.0 ** math.ceil(math.log2(self.samples**2 / 2 + 1))  # a sum of d is at most N^2 / 4
-        if self.samples * scale >= 2.0**52 or not is_whole:
-            return self.products(holds * self.weight), self.products(holds * sums)
-        both = self.products(holds * (self.weight * scale + sums))
-        count = (both / scale).round()
-        return count, both - count * scale
+        made = torch.zeros(2, len(packed), len(self) + 1, dtype=torch.float64, device=self.weight.device)
+        for block in self._blocks():
+            part = block.part
+            holds = self._unpack(packed, part)
+            made += torch.stack(
+                block.multiply_masked(holds, self.weight[part], sums[:, part], owner, is_whole=is_whole)
+            )
+        return made[0], made[1]
+
+    def pairs(self, start: int, stop: int, numbers: Tensor, *, is_whole: bool = True) -> Tensor:
+        """Sums of ``numbers`` [U, R] where two columns hold, one of start to stop, one from start on: [U, stop - start,
+        J - start].
+        """
+        size = (len(numbers), stop - start, len(self) - start)
+        made = torch.zeros(size, dtype=torch.float64, device=numbers.device)
+        for block in self._blocks():
+            later = block.after(start)
+            for total, own in zip(made, numbers[:, block.part], strict=True):
+                for at in range(0, stop - start, TOGETHER):
+                    one = slice(at, min(at + TOGETHER, stop - start))
+                    total[one] += later.multiply_shared(one, own, is_whole=is_whole)[:, :-1]
+        return made
 
 
-def columns_of(rows: Truth, weight: Array, names: Sequence[str], device: torch.device) -> Columns | None:
+def columns_of(rows: Bits, weight: Array, names: Sequence[str], device: torch.device) -> Columns | None:
     """The columns that vary over ``rows`` [R, K], with ``weight`` [R] samples each; None if there are none.
 
     With unknown labels a truth vector is twice as long: where it holds, then where it may hold. AND and OR of formulas
     are still those of the vectors, bit by bit.
     """
-    true, false = np.ascontiguousarray(rows.true.T), np.ascontiguousarray(rows.false.T)
-    is_known = bool((true | false).all())
-    packed = np.packbits(true if is_known else np.concatenate([true, ~false], 1), axis=1)
-    opposite = np.packbits(false if is_known else np.concatenate([false, ~true], 1), axis=1)
+    true, false = rows.true, rows.failing
+    is_known = rows.false is None or bool(np.array_equal(complement(true, len(rows)), false))
     varies: Array = np.asarray(true.any(1) & false.any(1))
-    kept: list[int] = []
+    sides: list[tuple[Array, Array]] = []
+    keys: list[tuple[bytes, bytes]] = []
     literal_of: dict[bytes, Formula] = {}
     for k, name in enumerate(names):
-        key = packed[k].tobytes()
+        packed, opposite = true[k], false[k]
+        if not is_known:
+            packed, opposite = (
+                np.concatenate([one, complement(other, len(rows))])
+                for one, other in ((packed, opposite), (opposite, packed))
+            )
+        key = digest_truth(packed)
         known = literal_of.get(key)
         if not varies[k] or (known is not None and not known.negated):
             continue  # constant, or the same as an earlier concept
         literal_of[key] = Formula(name)
         if known is None:
-            literal_of[opposite[k].tobytes()] = Formula(name, negated=True)
-            kept.append(k)
-    if not kept:
+            keys.append((key, digest_truth(opposite)))
+            literal_of[keys[-1][1]] = Formula(name, negated=True)
+            sides.append((packed, opposite))
+    if not sides:
         return None
-    sides = np.stack([packed[kept], opposite[kept]])
-    spelled = [tuple(literal_of[truth.tobytes()] for truth in side) for side in sides]
+    spelled = [tuple(literal_of[key] for key in side) for side in zip(*keys, strict=True)]
     place = {name: k for k, name in enumerate(names)}
-    values = torch.from_numpy(true[kept] if len(kept) < len(true) else true).to(device)
-    double = values.double() if values.numel() <= HELD else None
-    weights = torch.from_numpy(weight.astype(np.float64)).to(device)
     columns = Columns(
         spelled=(spelled[0], spelled[1]),
         nots=np.array([[int(one.negated) for one in side] for side in spelled]),
         places=np.array([[place[one.name] for one in side] for side in spelled]),
-        sides=sides,
-        values=values,
-        fails=None if is_known else torch.from_numpy(false[kept]).to(device),
-        double=double,
-        weight=weights,
+        sides=np.array([[pair[side] for pair in sides] for side in (0, 1)]),
+        is_known=is_known,
+        weight=torch.from_numpy(weight.astype(np.float64)).to(device),
         count=torch.empty(0),
         samples=int(weight.sum()),
         place=place,
         literal_of=literal_of,
     )
-    if weight.max() == 1:
-        count = torch.tensor([np.count_nonzero(column) for column in true[kept]], dtype=torch.float64).to(device)
-    else:
-        count = columns.products(weights[None])[0]
-    return replace(columns, count=count)
+    return replace(columns, count=columns.products(columns.weight[None])[0])
+
+
+def digest_truth(packed: Any) -> bytes:
+    """What stands for a packed truth vector, which is long."""
+    return blake2b(packed, digest_size=16).digest()

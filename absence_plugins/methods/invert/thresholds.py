@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.invert.bits import Array, Bits, merge_words
 from absence_plugins.methods.invert.groups import split
-from absence_plugins.methods.invert.inputs import Truth, as_truth, check_names
+from absence_plugins.methods.invert.inputs import check_names
+from absence_plugins.methods.invert.reading import read_labels
 from absence_plugins.methods.invert.scores import check_lengths
-from absence_plugins.methods.invert.table import Array
 
 STARTS = (0.05, 0.2, 0.5, 0.8)  # shares of present samples that EM begins with
 STEPS = 60
@@ -122,40 +123,50 @@ def _fit(values: Array, start: float) -> tuple[float, float, float, float, float
 
 @dataclass(frozen=True, eq=False)
 class GivenConcepts:
-    """What ``label_units`` is given: truth and names; of scores also the samples held out [N] bool, and the
-    thresholds.
+    """What ``label_units`` is given.
+
+    Attributes:
+        rows: distinct label rows.
+        row_of: every sample's [N].
+        names: of the concepts.
+        is_heldout, thresholds: of scores the samples held out [N] bool, and the thresholds.
     """
 
-    truth: Truth
+    rows: Bits
+    row_of: Array
     names: list[str]
-    is_heldout: Array | None
-    thresholds: dict[str, float] | None
+    is_heldout: Array | None = None
+    thresholds: dict[str, float] | None = None
 
 
 def read_concepts(
-    concepts: Any, names: Sequence[str], table: Tensor, holdout: float, seed: int, groups: Array | None
+    concepts: Any, names: Sequence[str], samples: int, holdout: float, seed: int, groups: Array | None
 ) -> GivenConcepts:
-    """Labels, or scores, of the samples of activations [N, U].
+    """Labels, or scores, of N samples.
 
-    Raises ValueError as :func:`~absence_plugins.methods.invert.inputs.as_truth`, for another number of samples or
+    Raises ValueError as :func:`~absence_plugins.methods.invert.reading.read_labels`, for another number of samples or
     names, or for scores without a threshold.
     """
     if not isinstance(concepts, ConceptScores):
-        truth = as_truth(concepts)
-        check_lengths(table, truth.true)
-        return GivenConcepts(truth, check_names(names, truth.true.shape[1]), None, None)
-    check_lengths(table, concepts.values)
-    listed = check_names(names, concepts.values.shape[1])
-    count = len(concepts)
-    is_heldout = split(np.zeros((1, 1), bool), np.zeros(count, int), holdout, seed, groups)
+        words = read_labels(concepts, samples, len(names))
+        listed = check_names(names, words.concepts)
+        return GivenConcepts(*merge_words(words), listed)
+    check_lengths(samples, len(concepts))
+    values = concepts.values
+    listed = check_names(names, values.shape[1])
+    is_heldout = split(Bits.of(np.zeros((1, 1), bool)), np.zeros(samples, int), holdout, seed, groups)
     thresholds: dict[str, float] = {}
-    for name, column in zip(listed, concepts.values.T, strict=True):
+    for name, column in zip(listed, values.T, strict=True):
         try:
             thresholds[name] = ConceptScores(column[:, None]).choose(~is_heldout)[0]
         except ValueError as error:
             raise ValueError(f"concept {name!r} on the searched samples: {error}; leave it out") from None
-    truth = as_truth(concepts.apply(list(thresholds.values())))
-    return GivenConcepts(truth, listed, is_heldout, thresholds)
+
+    def apply(first: int, last: int) -> Tensor:
+        return ConceptScores(values[first:last]).apply(list(thresholds.values()))
+
+    rows, row_of = merge_words(read_labels(apply, samples, len(listed)))
+    return GivenConcepts(rows, row_of, listed, is_heldout, thresholds)
 
 
 def score_concepts(

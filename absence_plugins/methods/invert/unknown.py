@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.candidates import Found
 from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.rating import Rating
 from absence_plugins.methods.invert.scores import CHUNK
 from absence_plugins.methods.invert.search import Bounds, Ranked, Ranking
-from absence_plugins.methods.invert.table import Array, Columns
+from absence_plugins.methods.invert.table import Columns
 
 SCREENED = 1024  # candidates of a level that are scored exactly
 CHEAP = 2**26  # of so many samples times candidates all are
