@@ -21,7 +21,7 @@ from absence_plugins.core.units import CHANNELS, REDUCES, Layer, LayerShape
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.insertion.statistics import PROTOCOLS
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
-from absence_plugins.methods.ranks import is_first
+from absence_plugins.methods.ranks import is_first, ranks
 from absence_plugins.report import Page, Panel, Row, write_page
 from absence_plugins.report.pages.patch_rows import HOW_TO_READ, unit_row
 from absence_plugins.report.unit.neuron import Look, look_at
@@ -155,7 +155,7 @@ def scan_layer(
 def _say_expected(subject: Subject, at: Layer, scan: Scan, units: int, shorter: Sequence[str]) -> None:
     """How long :func:`scan_layer` takes for so many units, as the windows of the first image do."""
     with estimating():
-        seconds = ScanTime.measure(subject.model, subject.dataset, at, scan, units).seconds
+        seconds = ScanTime.measure(subject.model, subject.dataset, at, scan, units).seconds / ranks()[1]
         say_expected(seconds, f"scanning and testing {units} units of {at.name or 'the output'}", shorter)
 
 

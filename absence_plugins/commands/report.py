@@ -30,6 +30,7 @@ from absence_plugins.methods.identity import identify_data, identify_model
 from absence_plugins.methods.insertion import InsertionResult
 from absence_plugins.methods.invert.concepts import concepts_of
 from absence_plugins.methods.patches.images import image_at
+from absence_plugins.methods.ranks import is_first
 from absence_plugins.report.pages.patch_rows import normalized_to_picture
 from absence_plugins.report.unit import study_of
 from absence_plugins.report.unit.many import Texts, write_reports
@@ -115,7 +116,8 @@ def run_report(
     command: str = "absence-plugins report",
     progress: bool = True,
 ) -> Path:
-    """Scan and test the layer (kept in ``out/state``), then write the reports; returns the path of ``index.html``.
+    """Scan and test the layer (kept in ``out/state``), then write the reports; returns the path of ``index.html``. Under
+    ``torchrun`` the ranks share out the images, and then the units.
 
     Raises:
         ValueError: no layer or folder where the model is not the bundled one, and what does not exist.
@@ -181,7 +183,7 @@ def _write_report(
         (*loaded.notes, *uncertain, *samples.notes),
         provenance(seed=scan.seed, command=command),
     )
-    if isinstance(samples.dataset, FolderImages):
+    if isinstance(samples.dataset, FolderImages) and is_first():
         samples.dataset.found.write(require_folder(out, make=True))
     return write_reports(study, units, out, texts, fingerprint=mark["report"])
 

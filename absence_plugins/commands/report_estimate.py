@@ -16,6 +16,7 @@ from absence_plugins.commands.scan_estimate import ScanTime
 from absence_plugins.core.durations import describe_time
 from absence_plugins.core.hooks import counting
 from absence_plugins.core.maps import sum_channels
+from absence_plugins.methods.ranks import ranks
 from absence_plugins.report.pages.pictures import PagePicture, draw_for_page
 from absence_plugins.report.plots.panel import Panel
 from absence_plugins.report.unit.costs import UnitCost
@@ -93,13 +94,13 @@ class ReportEstimate:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By part."""
+        """By part; several ranks share out all of them."""
         one, trial, forward = self.unit, self.trial, self.scan.whole
         drawing = sum(count * each for count, each in zip(one.shown, trial.drawn, strict=True))
         made = RENDERED * trial.pace.backward if one.pictures else 0.0
         page = one.others * forward + one.maps * trial.map + one.reads * self.scan.reading + drawing
         reading = self.scan.count.reads * self.scan.reading
-        return {
+        parts = {
             "scan": self.scan.scanning,
             "test": self.scan.testing,
             "values": self.images * (forward + self.scan.reading) + reading,
@@ -107,6 +108,7 @@ class ReportEstimate:
             "pictures": self.units * made,
             "pages": self.units * page,
         }
+        return {name: value / ranks()[1] for name, value in parts.items()}
 
     @property
     def bytes(self) -> int:

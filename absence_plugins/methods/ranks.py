@@ -117,10 +117,11 @@ def gather(value: Found) -> list[Found]:
 
 
 def from_first(make: Callable[[], Found]) -> Found:
-    """What rank 0 makes; the others wait for it, and get a copy.
+    """What rank 0 makes; the others wait for it, and get a copy, also of an error.
 
     Raises:
         RankLost: another rank has ended.
+        Exception: what ``make`` raises, in every rank.
 
     >>> from_first(lambda: 3)
     3
@@ -128,9 +129,16 @@ def from_first(make: Callable[[], Found]) -> Found:
     rank, world = ranks()
     if world == 1:
         return make()
-    sent: list[Any] = [make() if rank == 0 else None]
+    sent: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            sent[0] = make()
+        except Exception as error:
+            sent[1] = error
     with _met():
         distributed.broadcast_object_list(sent, src=0, group=meeting())
+    if sent[1] is not None:
+        raise sent[1]
     found: Found = sent[0]
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ from ranked import run_ranks
 from torchvision.utils import save_image
 
 from absence_plugins.commands import image_folder
+from absence_plugins.commands.directions import Fit, model_directions
 from absence_plugins.commands.image_folder import readable
 from absence_plugins.commands.label import read_layer
 from absence_plugins.commands.label_samples import folder_samples
+from absence_plugins.commands.layers import Scan
 from absence_plugins.commands.models import load_model
+from absence_plugins.commands.patches import patches_page
 from absence_plugins.commands.preprocessing import Preprocessing
+from absence_plugins.commands.report import Wanted, run_report
 from absence_plugins.data.folders import find_images
 from absence_plugins.methods.ranks import is_first, ranks
 
@@ -88,3 +94,38 @@ def test_the_values_of_label_are_the_same_bits_and_each_rank_reads_its_share(fol
     resumed, seen, _ = work(tmp_path / "state-4")
     assert torch.equal(resumed, expected)
     assert len(seen) == 2
+
+
+def patches(folder: Path, out: Path, state: Path) -> None:
+    scan = Scan(size=16, stride=16, k=2, mode="mask", units=[0, 1], images_per_unit=4, batch_size=8, checkpoint=state)
+    patches_page(load_model("digits"), folder, "conv2", scan, out, progress=False)
+
+
+def directions(folder: Path, out: Path, state: Path) -> None:
+    fit = Fit(2, batch_size=4, options={"starts": 2})
+    model_directions(folder, load_model("digits"), "conv2", out, fit, checkpoint=state, progress=False)
+
+
+def report(folder: Path, out: Path, state: Path) -> None:
+    scan = Scan(size=16, stride=16, k=2, mode="mask", images_per_unit=4, batch_size=8)
+    wanted = Wanted([0, 1], skip=("maps", "pictures", "faithfulness"))
+    run_report(load_model("digits"), "conv2", scan, wanted, out, folder=folder, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::absence_plugins.core.AbsenceWarning")
+@pytest.mark.parametrize(
+    ("command", "results"), [(patches, "results.json"), (directions, "results.json"), (report, "units.json")]
+)
+def test_commands_write_the_same_results_for_any_number_of_ranks(
+    command: Callable[[Path, Path, Path], None], results: str, folder: Path, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    found = []
+    for world in (1, 2, 4):
+        out = tmp_path / f"out-{world}"
+        run = partial(run_ranks, world, command, folder, out, tmp_path / f"state-{world}")
+        assert run() == [None] * world
+        found.append((out / results).read_text())
+        assert (out / "index.html").is_file()
+    assert found[0] == found[1] == found[2]

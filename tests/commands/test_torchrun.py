@@ -50,7 +50,6 @@ def content(folder: Path, name: str) -> str:
             ["labels.json", "labels.csv"],
             "linear1: ",
         ),
-        ("directions images --layer conv2 --model digits --count 2 --batch-size 4", ["results.json"], ""),
     ],
 )
 def test_the_files_are_those_of_one_process_and_one_rank_speaks(

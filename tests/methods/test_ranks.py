@@ -60,6 +60,15 @@ def test_a_killed_rank_ends_the_others_with_a_clear_error(lost: int) -> None:
     assert found[1 - lost].startswith("RankLost: another rank has ended before its work was done")
 
 
+def test_an_error_of_what_the_first_makes_is_that_of_all() -> None:
+    def work() -> Any:
+        with pytest.raises(ValueError, match="of rank 0"):
+            from_first(lambda: int("of rank 0"))
+        return gather(ranks()[0])
+
+    assert run_ranks(2, work) == [[0, 1], [0, 1]]
+
+
 def of_a_script(value: Any) -> Any:
     """A script that ends its own group, and starts another one, in between."""
     first = gather(value)

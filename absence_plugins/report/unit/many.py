@@ -19,6 +19,7 @@ from absence_plugins.core.durations import LONG, describe_time
 from absence_plugins.core.files import write_whole
 from absence_plugins.core.ownership import own_folder
 from absence_plugins.methods.checkpoint import read_record
+from absence_plugins.methods.ranks import alone, from_first, gather, own_share, ranks
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, row_id
 from absence_plugins.report.pages.pictures import thumbnail
 from absence_plugins.report.unit.explain import report_of
@@ -69,7 +70,8 @@ def write_reports(
     Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html``,
     ``unit-000.json`` and ``unit-000.jpg`` (for the index) each, with links back, to the one before and the one after,
     ``index.html`` with a table of all, and ``units.json``. A unit whose JSON carries the same ``fingerprint`` is not
-    made again. Every page is self-contained; links are relative.
+    made again. Every page is self-contained; links are relative. Under ``torchrun`` the ranks take the units in turn, and
+    rank 0 writes the index.
 
     Args:
         study: made for (at least) these units.
@@ -102,38 +104,46 @@ def _write_all(
 ) -> Path:
     mark = _mark(fingerprint, texts, units if len(units) > few else ())
     options = {"notes": texts.notes, "provenance": texts.provenance}
-    done: dict[int, dict[str, Any]] = {}
+    is_many, (rank, world) = len(units) > few, ranks()
+    done = from_first(lambda: _all_finished(out, units, mark)) if is_many else {}
+    rest = [unit for unit in units if unit not in done]
+    if rest and world > 1:
+        study.compute_shared()
     reports: dict[int, UnitReport] = {}
-    said = False
-    bar = tqdm(units, desc="reports", unit="unit", disable=not study.progress)
+    bar = tqdm(total=len(units), initial=len(done), desc="reports", unit="unit", disable=not study.progress or rank > 0)
     try:
-        with interruptions() as interrupted:
-            for place, unit in enumerate(bar):
-                found = None if len(units) <= few else _finished(out, unit, mark)
-                if found is None:
-                    started = time.monotonic()
-                    report = make(study, unit, **options)
-                    if (
-                        interrupted
-                    ):  # a host may have ended early instead of passing it on, as Lucent's optimization does
-                        raise KeyboardInterrupt
-                    found = report.to_dict()
-                    if len(units) <= few:
-                        reports[unit] = report
-                    else:
-                        found["fingerprint"] = mark
-                        _write(report, found, _around(units, place), out)
-                    _say_rest(time.monotonic() - started, len(units) - len(done) - 1, said, study.progress)
-                    said = True
-                done[unit] = found
+        with interruptions() as interrupted, alone(), own_share():
+            for turn, unit in enumerate(rest[rank::world]):
+                started = time.monotonic()
+                report = make(study, unit, **options)
+                if interrupted:  # a host may have ended early instead of passing it on, as Lucent's optimization does
+                    raise KeyboardInterrupt
+                done[unit] = report.to_dict()
+                if is_many:
+                    done[unit]["fingerprint"] = mark
+                    _write(report, done[unit], _around(units, units.index(unit)), out)
+                else:
+                    reports[unit] = report
+                _say_rest((time.monotonic() - started) / world, len(rest) - world, turn > 0, study.progress)
+                bar.update(min(world, len(units) - bar.n))
+        for found, made in gather((done, reports)):
+            done, reports = {**done, **found}, {**reports, **made}
     except (KeyboardInterrupt, OSError, MemoryError, RuntimeError):  # torch says the latter of memory
-        if done:
+        if done and rank == 0:
             with suppress(OSError):  # the disk may be full
-                _write_index(study, list(done), done, reports, out, texts, missing=len(units) - len(done))
+                known = [unit for unit in units if unit in done]
+                _write_index(study, known, done, reports, out, texts, missing=len(units) - len(known))
         raise
     finally:
         bar.close()
-    return _write_index(study, list(units), done, reports, out, texts)
+    if rank == 0:
+        _write_index(study, list(units), done, reports, out, texts)
+    return out / "index.html"
+
+
+def _all_finished(out: Path, units: Sequence[int], mark: str) -> dict[int, dict[str, Any]]:
+    """What an earlier run has finished, by unit."""
+    return {unit: found for unit in units if (found := _finished(out, unit, mark)) is not None}
 
 
 def _say_rest(seconds: float, others: int, said: bool, progress: bool) -> None:

@@ -5,6 +5,7 @@ directions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +21,13 @@ from absence_plugins.core.units import Layer, UnitModel
 from absence_plugins.methods.batches import Batches
 from absence_plugins.methods.directions import DirectionPairs, Influence, influence
 from absence_plugins.methods.directions.few import MOST
+from absence_plugins.methods.directions.saving import share_pairs
 from absence_plugins.methods.insertion import InsertionResult, insertion_test
 from absence_plugins.methods.invert import UnitLabel, label_units
 from absence_plugins.methods.layer_values import layer_values
 from absence_plugins.methods.patches import ExtremePatches, find_extreme_patches, halves
 from absence_plugins.methods.patches.images import checked, image_at, read
+from absence_plugins.methods.ranks import alone, from_first
 from absence_plugins.report.unit.neuron import Look, look_at
 from absence_plugins.report.unit.recent import RecentImages
 from absence_plugins.report.unit.references import Nearest
@@ -281,8 +284,20 @@ class Study:
         """A model input [C, H, W] as a person sees it, in [0, 1]."""
         return self.show(image.detach().cpu()[None])[0].float().clamp(0, 1)
 
+    def compute_shared(self) -> None:
+        """Compute now, all ranks together, what the units share; else it is computed when it is first asked for."""
+        _ = self.tested, self._values
+        if self.concepts is not None:
+            _ = self._labelled
+        if self.pairs is not None:
+            with suppress(ValueError):  # the page says it
+                _ = self.influences
+
     @cached_property
     def _labelled(self) -> dict[str, tuple[UnitLabel, ...]]:
+        return from_first(self._label_all)
+
+    def _label_all(self) -> dict[str, tuple[UnitLabel, ...]]:
         assert self.concepts is not None
         found = {}
         for mode in ("positive", "negative"):
@@ -316,7 +331,7 @@ class Study:
         pairs = DirectionPairs(
             self.pairs, seed=self.settings.seed, starts=starts, progress=self.progress, head_batch=HEAD_BATCH
         )
-        return pairs.fit_model(self.model, self.directions_at, self.sample)
+        return share_pairs(DirectionPairs, lambda: pairs.fit_model(self.model, self.directions_at, self.sample))
 
     @property
     def directions_layer(self) -> str:
@@ -331,9 +346,14 @@ class Study:
 
     @cached_property
     def influences(self) -> Influence:
-        """Effect of every direction on every unit, [I, U]."""
-        units = [self.at[unit] for unit in self.units]
-        return influence(
-            self.directions, self.model, self.directions_at, self.sample, outputs=units,
-            seed=self.settings.seed, progress=self.progress,
-        )  # fmt: skip
+        """Effect of every direction on every unit, [I, U]; of several ranks the first measures it."""
+        units, pairs = [self.at[unit] for unit in self.units], self.directions
+
+        def measure() -> Influence:
+            with alone():
+                return influence(
+                    pairs, self.model, self.directions_at, self.sample, outputs=units,
+                    seed=self.settings.seed, progress=self.progress,
+                )  # fmt: skip
+
+        return from_first(measure)
