@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.units import Layer
 
+BATCH = "perturbations_per_eval"
+
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """A host's method without its usage logging: what Captum's classes call among themselves."""
@@ -21,11 +23,16 @@ def plain(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def bound_arguments(
-    host: type[Attribution], args: tuple[Any, ...], kwargs: dict[str, Any], optional: str | None, unsigned: str = ""
+    host: type[Attribution],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    optional: str | None,
+    unsigned: str = "",
+    automatic: str = "",
 ) -> dict[str, Any]:
     """All arguments of ``host.attribute`` by name, defaults filled in; ``optional`` may be missing.
 
-    ``unsigned``, the argument that deletes the sign, is False unless the caller gives it.
+    ``unsigned``, the argument that deletes the sign, is False unless the caller gives it; ``automatic`` is None.
     """
     signature = inspect.signature(host.attribute)
     bound = signature.bind_partial(None, *args, **kwargs)
@@ -41,6 +48,8 @@ def bound_arguments(
         raise TypeError(f"{host.__name__}.attribute needs {' and '.join(missing)}{hint}")
     if unsigned:
         bound.arguments.setdefault(unsigned, False)
+    if automatic:
+        bound.arguments.setdefault(automatic, None)
     bound.apply_defaults()
     arguments = dict(list(bound.arguments.items())[1:])
     arguments.update(arguments.pop("kwargs", {}))
@@ -48,7 +57,9 @@ def bound_arguments(
 
 
 def run_host(host_class: type[Attribution], instance: Any, call: Mapping[str, Any]) -> Any:
-    """``host_class.attribute`` on an instance, with the arguments it knows."""
+    """``host_class.attribute`` on an instance, with the arguments it knows; its own default for an automatic batch."""
+    if call.get(BATCH, 1) is None:
+        call = {name: value for name, value in call.items() if name != BATCH}
     parameters = inspect.signature(host_class.attribute).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return plain(host_class.attribute)(

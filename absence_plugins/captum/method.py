@@ -17,6 +17,7 @@ import torch
 from captum.attr import Attribution, LayerActivation
 from torch import Tensor
 
+from absence_plugins.captum.batching import each_map
 from absence_plugins.captum.calls import (
     added,
     bound_arguments,
@@ -144,7 +145,8 @@ class AbsenceMethod(ShownMethod):
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         baselines = self._traits.baselines if self.reference is not None else None
-        return bound_arguments(self._host, args, kwargs, baselines, self._traits.unsigned)
+        automatic = "" if self.is_neutral else self._traits.automatic
+        return bound_arguments(self._host, args, kwargs, baselines, self._traits.unsigned, automatic)
 
     def has_convergence_delta(self) -> bool:
         """As the host's. A NoiseTunnel asks it when it is made, and is then told the real input of its noisy copies."""
@@ -232,9 +234,7 @@ class AbsenceMethod(ShownMethod):
         return self.forward_func  # type: ignore[attr-defined]
 
     def _look(self, plan: Plan) -> Any:
-        """One forward on the real samples: the model's scores, what must stand around the model, where its layers are
-        read.
-        """
+        """One forward on the real samples: the model's scores, what stands around the model, where layers are read."""
         layers = getattr(self, "layer", None)
         modules = layers if isinstance(layers, list) else [] if layers is None else [layers]
         wants_input = any(plan.arguments.get(name) for name in LAYER_INPUTS)
@@ -322,8 +322,8 @@ class AbsenceMethod(ShownMethod):
         by_content = by_content and not plan.is_made  # all that differs is content of x
         signed = present = absent = first = None
         maps, deltas, values = [], [], []
-        for number, reference in enumerate(plan.each_reference()):
-            one, delta = self._signed(plan, reference)
+        level = 4 if full else 5  # frames up to the user's call; attribute is wrapped once more
+        for number, (reference, one, delta) in enumerate(each_map(self, plan, level)):
             signed, first = added(signed, one), one if number == 0 else first
             if by_content:
                 parts = content_parts(self, plan, one, reference)
@@ -344,7 +344,6 @@ class AbsenceMethod(ShownMethod):
             if values and values[0] is not None
             else None
         )
-        level = 4 if full else 5  # frames up to the user's call; attribute is wrapped once more
         warn_limits(self, plan, signed, measured, level)
         if self._is_checked and values and values[0] is not None:
             warn_incomplete(self, plan, first, values[0], level)

@@ -1,6 +1,7 @@
 """Captum's perturbation methods on inputs, asked about absences. They see through dead units.
 
-All options are those of ``AbsenceMethod``.
+All options are those of ``AbsenceMethod``. Ablations choose how many perturbations share a forward, unless the caller
+says ``perturbations_per_eval``.
 
 Shapes: a map has the shape of its input ([B, ...], one per input). Sign, in every class: R > 0 raises the
 explained output; R < 0 is content of x that holds it down, which for a non-target is what its unit
@@ -24,11 +25,12 @@ from captum.attr import (
 )
 from torch import nn  # noqa: F401  (examples)
 
+from absence_plugins.captum.calls import BATCH
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
 
 
-class AbsenceFeatureAblation(AbsenceMethod, FeatureAblation):
+class AbsenceFeatureAblation(AbsenceMethod, FeatureAblation, automatic=BATCH):
     """How much the output changes when features are replaced by the reference's (or by blank).
 
     R_i = u(x) - u(x with feature i taken from r).
@@ -67,7 +69,7 @@ class AbsenceFeaturePermutation(
     """
 
 
-class AbsenceOcclusion(AbsenceMethod, Occlusion):
+class AbsenceOcclusion(AbsenceMethod, Occlusion, automatic=BATCH):
     """How much the output changes when a window of x is replaced by the reference's content (or by blank).
 
     R_i = mean over windows that hold i of u(x) - u(x with the window from r).

@@ -26,6 +26,7 @@ class Traits:
     sampled: complete in expectation only.
     distribution: the host takes all rows of ``baselines`` for every sample, not row i for sample i.
     arranged: the layer's channels must be on axis 1.
+    automatic: the name of the argument that says how many perturbations share a forward; chosen where it is not given.
     unsigned: the name of the argument that deletes the sign; "" if there is none.
     """
 
@@ -38,4 +39,5 @@ class Traits:
     sampled: bool = False
     distribution: bool = False
     arranged: bool = False
+    automatic: str = ""
     unsigned: str = ""

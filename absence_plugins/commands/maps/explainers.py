@@ -139,7 +139,7 @@ def method_arguments(method: type[Any], x: Tensor) -> dict[str, Any]:
     if "feature_mask" in parameters:
         rows, columns = torch.arange(x.shape[-2]) // window, torch.arange(x.shape[-1]) // window
         arguments["feature_mask"] = (rows[:, None] * (int(columns[-1]) + 1) + columns).repeat(1, x.shape[1], 1, 1)
-    if "perturbations_per_eval" in parameters:
+    if "perturbations_per_eval" in parameters and not method._traits.automatic:
         arguments["perturbations_per_eval"] = INTERNAL_BATCH
     if "internal_batch_size" in parameters:
         arguments["internal_batch_size"] = INTERNAL_BATCH

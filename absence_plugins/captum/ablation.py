@@ -1,0 +1,186 @@
+"""Effects of features that are replaced by a baseline's: many of them, of several samples, in one forward.
+
+A *row* is one forward of one sample with one feature replaced by one reference's. Rows of all samples, references and
+features share batches that fit into memory; rows that change nothing have the effect 0 and are not run. One feature is
+also run alone, as Captum runs it: where the model's samples depend on each other in a batch, the two differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from absence_plugins.captum.features import Features, Inputs
+from absence_plugins.core.choices import Choice
+from absence_plugins.core.near_copies import make_near
+from absence_plugins.core.precision import coarsest
+from absence_plugins.core.weighing import Weighing, count_fitting
+
+Score = Callable[[Inputs, Tensor], tuple[Choice, Tensor]]
+MOST_ROWS = 4096
+GROWTH = 1024  # times the memory of a sample no forward takes: small work needs no weighing
+SMALL = 256  # places: a smaller input is computed as a whole
+MOST_OF_IT = 0.25  # of an input in a feature's box: larger ones leave nothing to be reused
+LESS = 8  # how many near copies take the memory of one whole forward
+SLACK = 1000  # rounding of a forward in another batch, in steps of the type's resolution
+COARSE_SLACK = 0.05  # in half precision, and in float32 where a GPU rounds products to TF32
+
+
+class Entangled(Exception):
+    """A model does not give for many samples in one batch what it gives for each of them."""
+
+
+@dataclass
+class Ablation:
+    """What is replaced by what, and the explained values.
+
+    inputs: per input [B, ...]. references: K baselines of each sample, per input [B, K, ...]. output: u(x) [B].
+    score: from inputs of N rows, and the sample [N] that each row is of, to what is explained and the model's outputs
+    [N, ...]. dtype: the least exact one. tick: is told how many rows are done, and of how many.
+    is_near: whether the model may be given :class:`~absence_plugins.core.near_copies.Near` inputs.
+    """
+
+    inputs: Inputs
+    references: Inputs
+    features: Features
+    output: Tensor
+    score: Score
+    dtype: torch.dtype
+    is_near: bool = False
+    tick: Callable[[int, int], object] = field(default=lambda rows, of: None)
+
+    def measure(self) -> Tensor:
+        """u(x) - u(x with a feature from a reference) [K, B, count].
+
+        Raises:
+            Entangled: samples in a batch change each other's values.
+        """
+        count = self.references[0].shape[1]
+        rows = torch.stack([self._touched(column) for column in range(count)], 1).cpu().nonzero()
+        effects = self.output.new_zeros(count, len(self.output), self.features.count)
+        if not len(rows):
+            return effects
+        first = rows[len(rows) // 2]
+        share = self.inputs[0][0].numel() * self.inputs[0].element_size() * GROWTH
+        if len(rows) <= count_fitting(share, self.inputs[0].device):
+            alone = self._run_alone(first)
+        else:
+            with Weighing() as weighing:
+                alone = self._run_alone(first)
+            share = weighing.largest / len(self.output)
+        self.is_near = self.is_near and self._is_worth_it(rows)
+        if self.is_near:
+            self._measure_near(rows, share, effects)
+        if not self.is_near:
+            try:
+                self._fill(effects, rows, share, self._run)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # a model may know one size of batches
+                raise Entangled(f"{type(error).__name__}: {error}") from error
+        self._check(effects, first, alone)
+        return effects
+
+    def _measure_near(self, rows: Tensor, share: float, effects: Tensor) -> None:
+        """The effects by near copies; where these are not what an ordinary forward gives, ``is_near`` becomes False."""
+        try:
+            self._fill(effects, rows, share / LESS, self._run_near)
+            found = effects[rows[:, 1], rows[:, 0], rows[:, 2]].abs()
+            largest = rows[int(found.argmax())]
+            self._check(effects, largest, self._run_alone(largest))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            self.is_near = False
+
+    def _fill(self, effects: Tensor, rows: Tensor, share: float, run: Callable[[Tensor], Tensor]) -> None:
+        """Measure the effects of all rows, ``share`` bytes each."""
+        size = count_fitting(share, self.inputs[0].device)
+        size = min(max(size, len(self.output)), MOST_ROWS)
+        start = 0
+        while start < len(rows):
+            chunk = rows[start : start + size]
+            try:
+                found = run(chunk)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = max(1, size // 2)
+                continue
+            images, references, numbers = chunk.to(effects.device).unbind(1)
+            effects[references, images, numbers] = self.output[images] - found
+            start += len(chunk)
+            self.tick(len(chunk), len(rows))
+
+    def _check(self, effects: Tensor, row: Tensor, alone: tuple[Tensor, Tensor]) -> None:
+        """Compare the effects of one feature with its values when run alone.
+
+        Raises:
+            Entangled: they differ by more than rounding.
+        """
+        values, sizes = alone
+        error = (self.output - effects[row[1], :, row[2]] - values).abs().max()
+        if not bool(error <= self._tolerance() * sizes.max()):
+            raise Entangled(
+                f"values differ by {float(error):.2g}, and are made of outputs up to {float(sizes.max()):.2g}"
+            )
+
+    def _touched(self, column: int) -> Tensor:
+        pairs = zip(self.inputs, self.references, strict=True)
+        return self.features.touched([part != own[:, column] for part, own in pairs])
+
+    def _run_alone(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """As Captum runs the feature and the reference of a row: the values of all samples [B], and how large outputs
+        they are made of [B].
+        """
+        images = torch.arange(len(self.output))
+        explained, outputs = self.score(
+            self._changed(torch.stack([images, *row[1:, None].expand(-1, len(images))], 1)), images
+        )
+        return explained.values(outputs), explained.sizes(outputs)
+
+    def _is_worth_it(self, rows: Tensor) -> bool:
+        """Whether one input has places, and the features are small parts of them."""
+        part = self.inputs[0]
+        if len(self.inputs) > 1 or part.dim() < 3 or not part.is_floating_point() or part.shape[2:].numel() < SMALL:
+            return False
+        starts, ends = self.features.boxes(rows[:, 0], rows[:, 2])
+        return bool((ends - starts).prod(1).float().mean() <= MOST_OF_IT * part.shape[2:].numel())
+
+    def _run(self, rows: Tensor) -> Tensor:
+        explained, outputs = self.score(self._changed(rows), rows[:, 0])
+        return explained.values(outputs)
+
+    def _run_near(self, rows: Tensor) -> Tensor:
+        images = rows[:, 0]
+        own, owners = torch.unique(images, return_inverse=True)
+        (copies,) = self._changed(rows)
+        clean = self.inputs[0][own.to(copies.device)]
+        near = make_near(clean, copies, owners, *self.features.boxes(images, rows[:, 2]))
+        explained, outputs = self.score((near,), images)
+        return explained.values(outputs)
+
+    def _changed(self, rows: Tensor) -> Inputs:
+        """The inputs of rows."""
+        images, references, numbers = rows.unbind(1)
+        changed = []
+        held = self.features.inside(images, numbers)
+        for part, reference, inside in zip(self.inputs, self.references, held, strict=True):
+            of = images.to(part.device)
+            x = part[of]
+            changed.append(x if inside is None else torch.where(inside, reference[of, references.to(part.device)], x))
+        return tuple(changed)
+
+    def _tolerance(self) -> float:
+        dtypes = [self.dtype]
+        device = self.inputs[0].device.type
+        if torch.is_autocast_enabled(device):
+            dtypes.append(torch.get_autocast_dtype(device))
+        is_rough = device == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+        dtype = coarsest(dtypes)
+        return (
+            COARSE_SLACK if is_rough and dtype == torch.float32 else min(COARSE_SLACK, SLACK * torch.finfo(dtype).eps)
+        )

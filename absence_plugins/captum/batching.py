@@ -1,0 +1,117 @@
+"""Ablation methods in batches that fit into memory, where the caller does not say ``perturbations_per_eval``.
+
+Captum runs one perturbation of all samples after the other. Here rows of all features, samples and references share
+forwards (:mod:`absence_plugins.captum.ablation`). With ``perturbations_per_eval`` given, and in the neutral setting,
+Captum's own loop runs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from captum._utils.progress import progress
+from torch import Tensor
+
+from absence_plugins.captum.ablation import Ablation, Entangled
+from absence_plugins.captum.calls import BATCH, expanded
+from absence_plugins.captum.features import Features, Inputs, find_features
+from absence_plugins.captum.plan import Plan
+from absence_plugins.captum.precision import in_own_type
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.choices import Choice
+from absence_plugins.core.hooks import unchanged
+from absence_plugins.core.near_copies import takes_near
+
+
+def each_map(method: Any, plan: Plan, level: int) -> Iterator[tuple[Inputs | None, Any, Tensor | None]]:
+    """Every baseline, the signed map of a method against it, and its delta if asked for.
+
+    ``level``: frames from the caller up to the user's call.
+    """
+    maps = _measure_maps(method, plan, level + 1) if plan.arguments.get(BATCH, 1) is None else None
+    for number, reference in enumerate(plan.each_reference()):
+        if maps is None:
+            yield reference, *method._signed(plan, reference)
+        else:
+            yield reference, in_own_type(plan, maps[number] if plan.is_tuple else maps[number][0]), None
+
+
+def _measure_maps(method: Any, plan: Plan, level: int) -> list[Inputs] | None:
+    """One map per reference; None where Captum's loop is to run."""
+    features = find_features(plan.arguments, plan.inputs)
+    references = _references(plan)
+    if features is None or references is None or plan.drawing is not None:
+        return None
+    try:
+        with unchanged(method._model), torch.no_grad(), _showing(method, plan) as tick:
+            effects = _ablation(method, plan, features, references, tick).measure()
+    except Entangled as error:
+        warnings.warn(
+            f"the model does not give for many samples in one batch what it gives for each of them ({error}), so "
+            "Captum's loop runs one perturbation after the other; a model whose samples do not depend on each other "
+            "gets its maps in a fraction of the time",
+            AbsenceWarning,
+            stacklevel=level,
+        )
+        return None
+    return [features.spread(one) for one in effects]
+
+
+@contextmanager
+def _showing(method: Any, plan: Plan) -> Iterator[Callable[[int, int], object]]:
+    """Captum's progress bar, where the caller asks for it."""
+    bars: list[Any] = []
+
+    def tick(rows: int, total: int) -> None:
+        if plan.arguments.get("show_progress"):
+            bars[:] = bars or [progress(desc=f"{method.get_name()} attribution", total=total)]
+            bars[0].update(rows)
+
+    try:
+        yield tick
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def _ablation(method: Any, plan: Plan, features: Features, references: Inputs, tick: Any) -> Ablation:
+    def score(inputs: Inputs, images: Tensor) -> tuple[Choice, Tensor]:
+        return _score(method, plan, inputs, images)
+
+    output = plan.output
+    if plan.copies > 1:
+        explained, outputs = score(plan.inputs, torch.arange(len(plan.inputs[0])))
+        output = explained.values(outputs)
+    is_near = takes_near(method._model)
+    return Ablation(plan.inputs, references, features, output, score, plan.dtype, is_near, tick)
+
+
+def _score(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> tuple[Choice, Tensor]:
+    """What is explained, and the model's outputs, of inputs [N, ...] that are variants of samples ``images`` [N]."""
+    total = len(plan.inputs[0])
+
+    def own(value: Any) -> Any:
+        is_per_sample = isinstance(value, Tensor) and value.dim() > 0 and len(value) == total
+        return value[images.to(value.device)] if is_per_sample else value
+
+    assert plan.choice is not None
+    explained = plan.choice.of_samples(images // plan.copies)
+    assert isinstance(explained, Choice)
+    return explained, method._checked(plan.model(*inputs, *map(own, plan.extra(1))), len(inputs[0]))
+
+
+def _references(plan: Plan) -> Inputs | None:
+    """The baselines of every sample, per input [B, K, ...]; None where they are of another type than the inputs."""
+    if plan.references is not None:
+        return plan.references
+    given = plan.arguments.get("baselines")
+    parts = given if isinstance(given, tuple) else (given,) * len(plan.inputs)
+    for part, own in zip(parts, plan.inputs, strict=True):
+        if torch.result_type(own, 0 if part is None else part) != own.dtype:
+            return None
+    found = expanded(given, plan.inputs, paired=True)
+    return None if found is None else tuple(part[:, None] for part in found)
