@@ -122,7 +122,7 @@ class ReportEstimate:
         said = [
             f"scan: {found.scanned:,} images x {found.windows} windows = {counts['scan']:,} forwards of "
             f"{self._window(scan)}: {times['scan']}",
-            f"insertion test of {found.units:,} units: at most {counts['test']:,} forwards of whole images: {times['test']}",
+            f"insertion test of {found.units:,} units: {counts['test']:,} forwards{self._changed()}: {times['test']}",
             f"their values on all images: {counts['values']:,} forwards, and all reading before the pages: {times['values']}",
         ]
         if counts["scores"]:
@@ -134,6 +134,10 @@ class ReportEstimate:
         )
         said.append(f"disk: {max(1, round(self.bytes / 1e6)):,} MB in {out}")
         return said
+
+    def _changed(self) -> str:
+        share = self.scan.share
+        return "" if share == 1 else f", of which only what a patch changes is computed ({share:.0%})"
 
     @staticmethod
     def _window(scan: Scan) -> str:

@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from absence_plugins.commands.pace import AT_ONCE, time_forward
+from absence_plugins.core.changed_parts import Work
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Layer
+from absence_plugins.methods.insertion.measure import LESS, WORTH, Measure
 from absence_plugins.methods.insertion.progress import UNITS_AT_ONCE
 from absence_plugins.methods.insertion.statistics import ARMS
 from absence_plugins.methods.patches.images import image_at
@@ -42,8 +44,8 @@ class ScanCount:
         """Of a data set of so many images: half of it is scanned and the other half tested on, or in the paper's
         protocol all of it twice.
 
-        Of the test the forwards are the most there can be: each image that is pasted into runs once without a patch,
-        for all units of a part together, and units may share images.
+        Forwards of the test are images as they are, and each with every patch that is pasted in; of these fewer are
+        computed whole.
         """
         is_paper = scan.protocol == "paper"
         scanned = images if is_paper else images // 2
@@ -52,13 +54,14 @@ class ScanCount:
         parts = [min(UNITS_AT_ONCE, units - first) for first in range(0, units, UNITS_AT_ONCE)]
         into = sum(min(tested, part * slots) for part in parts)
         mirrored = 0 if is_paper else min(scan.k, scanned)  # of every image at most one patch
-        forwards = tested + into + units * (slots * pasted + 2 * mirrored)
+        forwards = tested + units * (slots * pasted + 2 * mirrored)
         return cls(scanned, windows, units, forwards, scanned + tested + into + len(parts) * scanned)
 
 
 @dataclass(frozen=True)
 class ScanTime:
-    """Seconds of one window, one whole image (to the layer), and reading one image; ``count``: of what.
+    """Seconds of one window, one whole image (to the layer), and reading one image; ``count``: of what; ``share``: of a
+    whole image's multiplications, what a pasted one takes.
 
     >>> ScanTime(ScanCount(10, 4, 2, 100, 30), 0.5, 1.0, 0.1).seconds
     123.0
@@ -68,6 +71,7 @@ class ScanTime:
     window: float
     whole: float
     reading: float
+    share: float = 1.0
 
     @classmethod
     def measure(cls, model: nn.Module, dataset: Any, at: Layer, scan: Scan, units: int) -> ScanTime:
@@ -77,10 +81,16 @@ class ScanTime:
             image = image_at(dataset, 0)
             reading = time.perf_counter() - start
             places = corners(int(image.shape[1]), int(image.shape[2]), scan.size, scan.stride)
-            device = device_of(model, image)
-            window = time_forward(run, windows_of(image, places[: scan.batch_size], scan.size, scan.mode).to(device))
-            whole = time_forward(run, image.expand(AT_ONCE, *image.shape).to(device))
-        return cls(ScanCount.of(len(dataset), len(places), units, scan), window, whole, reading)
+            pasted = Measure(run, at, (0,), device_of(model, image), scan.batch_size)
+            pasted.settle(model, image, scan.size)
+
+            def timed(images: Tensor) -> float:
+                return time_forward(run, images.to(pasted.device).contiguous(memory_format=pasted.layout))
+
+            window = timed(windows_of(image, places[: scan.batch_size], scan.size, scan.mode))
+            whole = timed(image.expand(AT_ONCE, *image.shape))
+        count = ScanCount.of(len(dataset), len(places), units, scan)
+        return cls(count, window, whole, reading, _share_of(pasted.share, len(ARMS[scan.protocol]) - 1))
 
     @property
     def scanning(self) -> float:
@@ -90,9 +100,17 @@ class ScanTime:
     @property
     def testing(self) -> float:
         """Seconds of the test's forwards."""
-        return self.count.forwards * self.whole
+        return self.count.forwards * self.whole * self.share
 
     @property
     def seconds(self) -> float:
         """All of it, with reading."""
         return self.scanning + self.testing + self.count.reads * self.reading
+
+
+def _share_of(work: Work | None, together: int) -> float:
+    """What a pasted image takes of a whole one, where as many are made of each image."""
+    if work is None:
+        return 1.0
+    cost = work.clean / together + work.windows
+    return cost / work.whole if cost <= LESS * work.whole and work.whole - cost >= WORTH else 1.0
