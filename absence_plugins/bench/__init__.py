@@ -11,7 +11,8 @@ attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plai
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
 :mod:`~absence_plugins.bench.kinds` says whether absences are found in tables, texts, signals, volumes and segmentations.
 :mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
-:mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
+:mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.ranks` two processes that share
+out a layer's activations, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.
@@ -35,6 +36,7 @@ from absence_plugins.bench.models import run_models_bench
 from absence_plugins.bench.models_result import ModelScore, ModelsResult
 from absence_plugins.bench.patches import run_patches_bench
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
+from absence_plugins.bench.ranks import run_ranks_bench
 from absence_plugins.bench.references import ReferencesResult, run_references_bench
 from absence_plugins.bench.relevance import RelevanceResult, run_relevance_bench
 from absence_plugins.bench.result import BenchResult, Measurement
@@ -71,6 +73,7 @@ __all__ = [
     "run_lucent_bench",
     "run_models_bench",
     "run_patches_bench",
+    "run_ranks_bench",
     "run_references_bench",
     "run_relevance_bench",
     "run_start_bench",
@@ -129,6 +132,7 @@ COSTS: dict[str, Callable[..., Result]] = {
     "invert": run_invert_bench,
     "debias": run_debias_bench,
     "start": run_start_bench,
+    "ranks": run_ranks_bench,
     "gpu": run_gpu_bench,
 }
 BENCHES: dict[str, Callable[..., Result]] = {

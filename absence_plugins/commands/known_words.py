@@ -29,6 +29,7 @@ BENCHES = {  # and what each measures; those with costs first, in the order of "
     "invert": "time next to a straightforward search, and to sorting",
     "debias": "time of a training step next to a plain one",
     "start": "time until the command line answers",
+    "ranks": "time of activations by two ranks of torchrun next to one process",
     "gpu": "what number types cost on a GPU, and whether it computes what the CPU does",
     "directions": "which method recovers known ones",
     "planted": "which method finds absences that are known",
