@@ -24,11 +24,13 @@ from absence_plugins.report.pages.page import Page, Row, Table, page_html, row_i
 from absence_plugins.report.pages.pictures import thumbnail
 from absence_plugins.report.unit.explain import report_of
 from absence_plugins.report.unit.interrupt import interruptions
+from absence_plugins.report.unit.kept import find_kept, keep_report
 from absence_plugins.report.unit.result import SCHEMA, TERMS, UnitReport, json_text
 from absence_plugins.report.unit.study import Study
 from absence_plugins.report.unit.truth import both_scores
 
 FEW = 8  # units that stand on one page
+INDEX_EVERY = 60.0  # seconds between two indices of the pages that are there
 COLUMNS = ("Unit", "Verdict", "High on images with", "q", "Effect", "Faithfulness")
 COLUMN_TERMS = (
     ("Verdict", "A unit encodes an absence if its q is low enough and it passes the mirror test; else it is not confirmed."),
@@ -69,9 +71,10 @@ def write_reports(
 
     Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html``,
     ``unit-000.json`` and ``unit-000.jpg`` (for the index) each, with links back, to the one before and the one after,
-    ``index.html`` with a table of all, and ``units.json``. A unit whose JSON carries the same ``fingerprint`` is not
-    made again. Every page is self-contained; links are relative. Under ``torchrun`` the ranks take the units in turn, and
-    rank 0 writes the index.
+    ``index.html`` with a table of all, and ``units.json``; meanwhile, once a minute, an index of those that are there. A
+    unit whose JSON carries the same ``fingerprint`` is not made again; on one page neither, if there is a fingerprint: its
+    report is kept in ``state/units``. Every page is self-contained; links are relative. Under ``torchrun`` the ranks take
+    the units in turn, and rank 0 writes the index.
 
     Args:
         study: made for (at least) these units.
@@ -105,25 +108,32 @@ def _write_all(
     mark = _mark(fingerprint, texts, units if len(units) > few else ())
     options = {"notes": texts.notes, "provenance": texts.provenance}
     is_many, (rank, world) = len(units) > few, ranks()
+    keeps = bool(fingerprint) and not is_many
     done = from_first(lambda: _all_finished(out, units, mark)) if is_many else {}
+    reports: dict[int, UnitReport] = from_first(lambda: _all_kept(out, units, mark)) if keeps else {}
+    done |= {unit: report.to_dict() for unit, report in reports.items()}
     rest = [unit for unit in units if unit not in done]
     if rest and world > 1:
         study.compute_shared()
-    reports: dict[int, UnitReport] = {}
     bar = tqdm(total=len(units), initial=len(done), desc="reports", unit="unit", disable=not study.progress or rank > 0)
     try:
         with interruptions() as interrupted, alone(), own_share():
+            written = time.monotonic()
             for turn, unit in enumerate(rest[rank::world]):
                 started = time.monotonic()
                 report = make(study, unit, **options)
                 if interrupted:  # a host may have ended early instead of passing it on, as Lucent's optimization does
                     raise KeyboardInterrupt
+                if keeps:
+                    report = keep_report(report, out, mark)
                 done[unit] = report.to_dict()
                 if is_many:
                     done[unit]["fingerprint"] = mark
                     _write(report, done[unit], _around(units, units.index(unit)), out)
                 else:
                     reports[unit] = report
+                if is_many and rank == 0 and time.monotonic() - written > INDEX_EVERY:
+                    written = _write_partial(study, units, done, out, texts)
                 _say_rest((time.monotonic() - started) / world, len(rest) - world, turn > 0, study.progress)
                 bar.update(min(world, len(units) - bar.n))
         for found, made in gather((done, reports)):
@@ -139,6 +149,21 @@ def _write_all(
     if rank == 0:
         _write_index(study, list(units), done, reports, out, texts)
     return out / "index.html"
+
+
+def _all_kept(out: Path, units: Sequence[int], mark: str) -> dict[int, UnitReport]:
+    """What an earlier run has finished of one page, by unit."""
+    return {unit: found for unit in units if (found := find_kept(out, unit, mark)) is not None}
+
+
+def _write_partial(
+    study: Study, units: Sequence[int], done: Mapping[int, Mapping[str, Any]], out: Path, texts: Texts
+) -> float:
+    """The index of the pages that are there, for whoever looks in meanwhile or finds a killed run; returns when."""
+    known = [unit for unit in units if unit in done]
+    if len(known) < len(units):
+        _write_index(study, known, done, {}, out, texts, missing=len(units) - len(known))
+    return time.monotonic()
 
 
 def _all_finished(out: Path, units: Sequence[int], mark: str) -> dict[int, dict[str, Any]]:
@@ -229,7 +254,9 @@ def _write_index(
     if len(units) > 1:
         lead.append(f"{flagged} of these {len(units)} units encode an absence by the insertion test.")
     lead += (
-        [f"{missing} units are missing: the run was stopped. Run the same command again to resume."] if missing else []
+        [f"{missing} units are missing: the run goes on, or was stopped. Run the same command again to resume."]
+        if missing
+        else []
     )
     rows: list[Row] = []
     anchors: dict[int, str] = {}
