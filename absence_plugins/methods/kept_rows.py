@@ -23,6 +23,7 @@ from absence_plugins.methods.checkpoint import Checkpoint
 from absence_plugins.methods.ranks import broadcast, gather, own_share, ranks, send_to_first
 
 NOBODY = -1
+LARGEST = 2**26  # bytes of a file: writing one takes its memory again
 
 
 class KeptRows:
@@ -96,7 +97,7 @@ class KeptRows:
             self.pending.append(new)
         if self.checkpoint is None:
             self.pending.clear()
-        elif self.checkpoint.is_due:
+        elif self.checkpoint.is_due or sum(map(len, self.pending)) * rows[:1].nbytes >= LARGEST:
             self._save()
 
     def joined(self, *, first_only: bool = False) -> Tensor:

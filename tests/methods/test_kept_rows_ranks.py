@@ -166,6 +166,15 @@ def test_rows_take_the_memory_of_their_tensor(expected: Tensor) -> None:
         assert torch.equal(found, X.flatten(1))
 
 
+def test_a_file_is_not_larger_than_what_memory_may_be_taken_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("absence_plugins.methods.kept_rows.LARGEST", 2 * SIZE * 16)  # two batches of 16 bytes a row
+    with KeptRows(Checkpoint(tmp_path, {}, "values"), len(X)) as kept:
+        kept.fill(Batches.of(X, SIZE), lambda part: part[:, 0, 0, :4], what="", progress=False)
+    assert len(list(tmp_path.glob("values-*.safetensors"))) == 4
+
+
 # -- sums -------------------------------------------------------------------------------------------------------------
 
 
