@@ -3,7 +3,8 @@
 Against Captum both sides do the same work, which is checked on their numbers before anything is timed. Against Zennit
 (:mod:`~absence_plugins.bench.zennit`) they do not: there the first table says which composite is right. Against Lucent
 (:mod:`~absence_plugins.bench.lucent`) both make the same picture. The patch search
-(:mod:`~absence_plugins.bench.patches`) is compared with the forwards alone and with a plain script, INVERT
+(:mod:`~absence_plugins.bench.patches`) is compared with the forwards alone and with a plain script, the
+insertion test (:mod:`~absence_plugins.bench.insertion`) with a script that runs every pasted image whole, INVERT
 (:mod:`~absence_plugins.bench.invert`) with one AUROC per candidate formula. Of direction pairs
 (:mod:`~absence_plugins.bench.directions`) the bench says which method recovers known ones. A training step with the
 attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of differences
@@ -28,6 +29,7 @@ from absence_plugins.bench.all import AllResult, run_all_benches
 from absence_plugins.bench.debias import run_debias_bench
 from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
 from absence_plugins.bench.gpu import GpuResult, run_gpu_bench
+from absence_plugins.bench.insertion import run_insertion_bench
 from absence_plugins.bench.invert import InvertResult, run_invert_bench
 from absence_plugins.bench.kinds import KindsResult, run_kinds_bench
 from absence_plugins.bench.lucent import run_lucent_bench
@@ -68,6 +70,7 @@ __all__ = [
     "run_debias_bench",
     "run_directions_bench",
     "run_gpu_bench",
+    "run_insertion_bench",
     "run_invert_bench",
     "run_kinds_bench",
     "run_lucent_bench",
@@ -129,6 +132,7 @@ COSTS: dict[str, Callable[..., Result]] = {
     "lucent": run_lucent_bench,
     "relevance": run_relevance_bench,
     "patches": run_patches_bench,
+    "insertion": run_insertion_bench,
     "invert": run_invert_bench,
     "debias": run_debias_bench,
     "start": run_start_bench,

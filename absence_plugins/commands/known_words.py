@@ -26,6 +26,7 @@ BENCHES = {  # and what each measures; those with costs first, in the order of "
     "lucent": "time for the same picture",
     "relevance": "time and memory next to forward and backward of input and reference, and to integrated gradients",
     "patches": "time beyond the forwards, time and memory next to a plain script",
+    "insertion": "time and memory next to a script that runs every pasted image whole",
     "invert": "time next to a straightforward search, and to sorting",
     "debias": "time of a training step next to a plain one",
     "start": "time until the command line answers",

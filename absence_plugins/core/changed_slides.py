@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,20 +43,35 @@ def follow_slides(call: Call, slides: Sequence[Slide], on_part: Callable[[Tensor
     known = call.first
     if known is None or len(known.axes) != len(slides):
         return None
+    boxes = []
+    for group, window in enumerate(known.windows):
+        sizes = known.window_sizes(group)
+        boxes.append(
+            [slide.box([spot[axis] for spot in window.starts], sizes[axis]) for axis, slide in enumerate(slides)]
+        )
     windows = []
-    for group in call.groups():
-        if is_whole(known, group):
-            windows.append(Window(call.on(known.windows[group].content), known.windows[group].starts))
+    is_filled = _is_worth_filling(call, slides, boxes)
+    for group, own in enumerate(boxes):
+        rows = call.follower.rows[group]
+        if is_filled or is_whole(known, group):
+            every = [(0,) * len(slides)] * len(rows)
+            windows.append(Window(call.on(call.completed(known, group)), every))
             continue
-        boxes = [
-            slide.box([spot[axis] for spot in known.windows[group].starts], size)
-            for axis, (slide, size) in enumerate(zip(slides, known.window_sizes(group), strict=True))
-        ]
-        needed = [slide.source(*box) for slide, box in zip(slides, boxes, strict=True)]
+        needed = [slide.source(*box) for slide, box in zip(slides, own, strict=True)]
         starts, sizes = list(zip(*(one for one, _ in needed), strict=True)), [size for _, size in needed]
-        region = cut(call.args[0], known, group, call.follower.rows[group], starts, sizes, fill)
-        windows.append(Window(on_part(region), list(zip(*(one for one, _ in boxes), strict=True))))
+        region = cut(call.args[0], known, group, rows, starts, sizes, fill)
+        windows.append(Window(on_part(region), list(zip(*(one for one, _ in own), strict=True))))
     return known.axes, windows, [slide.out for slide in slides]
+
+
+def _is_worth_filling(call: Call, slides: Sequence[Slide], boxes: Sequence[Sequence[tuple[list[int], int]]]) -> bool:
+    """Whether whole changed maps cost no more than windows and the maps as they are: these then need not run on."""
+    full = math.prod(slide.out for slide in slides)
+    areas = [
+        len(rows) * math.prod(size for _, size in own) for rows, own in zip(call.follower.rows, boxes, strict=True)
+    ]
+    amount = sum(map(len, call.follower.rows))
+    return bool(full * amount <= sum(areas) + full * call.args[0].shape[0])
 
 
 def follow_convolution(call: Call) -> Made:

@@ -320,7 +320,7 @@ def full_disk(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files.os, "replace", refused)
 
 
-@pytest.mark.parametrize("name", ["row-02-panel", "index.html", "results.json", "insertion.safe"])
+@pytest.mark.parametrize("name", ["row-02-panel", "index.html", "results.json", "insertion-rank"])
 def test_a_full_disk_is_named_and_the_former_page_stays(
     name: str, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,7 +177,7 @@ def test_images_are_run_in_full_batches_and_each_clean_image_once() -> None:
     sizes: list[int] = []
     model.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
     insertion_test(model, "2", images, patches, images_per_unit=8, batch_size=10, progress=False)
-    trial = 1 + 2 + 4
+    trial = 1 + 2 + 6
     assert sum(sizes) == trial + COUNT // 2 + 5 * 8 * 5 + 5 * 4 * 2
     assert max(sizes) == 10
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from absence_plugins.core.changed_parts import Changed, Followed, Work, holds_scripts, is_close, run_changed
 from absence_plugins.core.units import Layer
 
-LESS = 0.8  # of the multiplications of whole images, from which windows are worth their bookkeeping
+LESS = 0.9  # of the multiplications of whole images, from which windows are worth their bookkeeping
 WORTH = 5e6  # multiplications that one pasted image must save
 
 
@@ -90,7 +90,8 @@ class Measure:
         if room < 0 or across < 0 or holds_scripts(model):
             return
         images = [image, image.flip(2)]
-        spots = [(0, 0), (room // 2, across // 2), (room, across), (room // 3, (2 * across) // 3)]
+        thirds = [(room * down // 3, across * right // 3) for down, right in ((1, 2), (2, 1), (1, 1), (2, 2))]
+        spots = [(0, 0), *thirds, (room, across)]
         pastes = [
             Paste(one % 2, y, x, images[one % 2].flip(1)[:, y : y + size, x : x + size])
             for one, (y, x) in enumerate(spots)
