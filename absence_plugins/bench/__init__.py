@@ -12,6 +12,7 @@ attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plai
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
 :mod:`~absence_plugins.bench.kinds` says whether absences are found in tables, texts, signals, volumes and segmentations.
 :mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
+Maps by occlusion and ablation (:mod:`~absence_plugins.bench.perturbations`) are compared with Captum's loop.
 :mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.ranks` two processes that share
 out a layer's activations, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
 
@@ -37,6 +38,7 @@ from absence_plugins.bench.memory import BUILDER, MEMORY_LIMIT
 from absence_plugins.bench.models import run_models_bench
 from absence_plugins.bench.models_result import ModelScore, ModelsResult
 from absence_plugins.bench.patches import run_patches_bench
+from absence_plugins.bench.perturbations import run_perturbations_bench
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
 from absence_plugins.bench.ranks import run_ranks_bench
 from absence_plugins.bench.references import ReferencesResult, run_references_bench
@@ -76,6 +78,7 @@ __all__ = [
     "run_lucent_bench",
     "run_models_bench",
     "run_patches_bench",
+    "run_perturbations_bench",
     "run_ranks_bench",
     "run_references_bench",
     "run_relevance_bench",
@@ -133,6 +136,7 @@ COSTS: dict[str, Callable[..., Result]] = {
     "relevance": run_relevance_bench,
     "patches": run_patches_bench,
     "insertion": run_insertion_bench,
+    "perturbations": run_perturbations_bench,
     "invert": run_invert_bench,
     "debias": run_debias_bench,
     "start": run_start_bench,

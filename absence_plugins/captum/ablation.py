@@ -9,17 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from absence_plugins.captum.features import Features, Inputs
-from absence_plugins.core.choices import Choice
 from absence_plugins.core.near_copies import make_near
 from absence_plugins.core.precision import coarsest
 from absence_plugins.core.weighing import Weighing, count_fitting
 
-Score = Callable[[Inputs, Tensor], tuple[Choice, Tensor]]
+
+class Explained(Protocol):
+    """One number per sample of what a model puts out for them."""
+
+    def values(self, outputs: Any) -> Tensor:
+        """The number of every sample [N]."""
+
+    def sizes(self, outputs: Any) -> Tensor:
+        """How large the outputs are that it is made of [N]."""
+
+
+Score = Callable[[Inputs, Tensor], tuple[Explained, Any]]
 MOST_ROWS = 4096
 GROWTH = 1024  # times the memory of a sample no forward takes: small work needs no weighing
 SMALL = 256  # places: a smaller input is computed as a whole

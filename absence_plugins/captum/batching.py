@@ -10,14 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from captum._utils.progress import progress
 from torch import Tensor
 
-from absence_plugins.captum.ablation import Ablation, Entangled
-from absence_plugins.captum.calls import BATCH, expanded
+from absence_plugins.captum.ablation import Ablation, Entangled, Explained
+from absence_plugins.captum.calls import BATCH, expanded, select_neuron
 from absence_plugins.captum.features import Features, Inputs, find_features
 from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.precision import in_own_type
@@ -25,6 +26,7 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import Choice
 from absence_plugins.core.hooks import unchanged
 from absence_plugins.core.near_copies import takes_near
+from absence_plugins.core.outputs import Output
 
 
 def each_map(method: Any, plan: Plan, level: int) -> Iterator[tuple[Inputs | None, Any, Tensor | None]]:
@@ -79,18 +81,18 @@ def _showing(method: Any, plan: Plan) -> Iterator[Callable[[int, int], object]]:
 
 
 def _ablation(method: Any, plan: Plan, features: Features, references: Inputs, tick: Any) -> Ablation:
-    def score(inputs: Inputs, images: Tensor) -> tuple[Choice, Tensor]:
+    def score(inputs: Inputs, images: Tensor) -> tuple[Explained, Any]:
         return _score(method, plan, inputs, images)
 
     output = plan.output
     if plan.copies > 1:
         explained, outputs = score(plan.inputs, torch.arange(len(plan.inputs[0])))
         output = explained.values(outputs)
-    is_near = takes_near(method._model)
+    is_near = plan.choice is not None and takes_near(method._model)
     return Ablation(plan.inputs, references, features, output, score, plan.dtype, is_near, tick)
 
 
-def _score(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> tuple[Choice, Tensor]:
+def _score(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> tuple[Explained, Any]:
     """What is explained, and the model's outputs, of inputs [N, ...] that are variants of samples ``images`` [N]."""
     total = len(plan.inputs[0])
 
@@ -98,10 +100,28 @@ def _score(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> tuple[Cho
         is_per_sample = isinstance(value, Tensor) and value.dim() > 0 and len(value) == total
         return value[images.to(value.device)] if is_per_sample else value
 
-    assert plan.choice is not None
+    extra = tuple(map(own, plan.extra(1)))
+    if plan.choice is None:
+        activation = method._activation(plan, inputs, extra)
+        return Neuron(plan.arguments["neuron_selector"]), activation
     explained = plan.choice.of_samples(images // plan.copies)
     assert isinstance(explained, Choice)
-    return explained, method._checked(plan.model(*inputs, *map(own, plan.extra(1))), len(inputs[0]))
+    return explained, method._checked(plan.model(*inputs, *extra), len(inputs[0]))
+
+
+@dataclass(frozen=True)
+class Neuron(Output):
+    """A neuron as Captum's ``neuron_selector`` names it, of a layer's activation."""
+
+    selector: Any
+
+    def values(self, outputs: Any) -> Tensor:
+        """Its values [N]."""
+        return select_neuron(outputs, self.selector)
+
+    def sizes(self, outputs: Any) -> Tensor:
+        """How large they are [N]."""
+        return self.values(outputs).abs()
 
 
 def _references(plan: Plan) -> Inputs | None:

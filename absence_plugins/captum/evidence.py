@@ -51,7 +51,7 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
     empty = tuple(torch.as_tensor(value).to(part).expand_as(part) for value, part in zip(blank, x, strict=True))
     if method._has("attribute_to_layer_input"):
         with quiet_forward(x), unchanged(method._model):
-            levels = [method._activation(plan, images, 1) for images in (x, reference, empty)]
+            levels = [method._activation(plan, images, plan.extra(1)) for images in (x, reference, empty)]
     else:
         levels = [parts if plan.is_tuple else parts[0] for parts in (x, reference, empty)]
         shapes = [part.shape for part in (signed if plan.is_tuple else (signed,))]

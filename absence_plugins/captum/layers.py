@@ -142,7 +142,7 @@ class AbsenceLayerFeatureAblation(AbsenceMethod, LayerFeatureAblation, baselines
 
     def _as_baselines(self, plan: Plan, reference: tuple[Tensor, ...]) -> Any:
         with quiet_forward(reference):
-            return self._activation(plan, reference, 1)
+            return self._activation(plan, reference, plan.extra(1))
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
         # Captum 0.9.0 does not repeat a target per sample for perturbations_per_eval > 1 and raises

@@ -166,10 +166,10 @@ class AbsenceMethod(ShownMethod):
         inputs = checked_inputs(arguments["inputs"])
         real, copies = real_inputs(self, inputs)
         check_numbers(self, real, inputs)
-        # Captum's noise is float32, which a model in half precision does not take
-        inputs = tuple(
-            part.to(own) if own.is_floating_point() else part for part, own in zip(inputs, real, strict=True)
-        )
+        pairs = zip(
+            inputs, real, strict=True
+        )  # Captum's noise is float32, which a model in half precision does not take
+        inputs = tuple(part.to(own) if own.is_floating_point() else part for part, own in pairs)
         if self._traits.baselines == "baselines":
             check_baselines(arguments.get("baselines"), inputs, distribution=self._traits.distribution)
         if arguments.get(self._traits.unsigned):
@@ -223,9 +223,8 @@ class AbsenceMethod(ShownMethod):
         """The references nearest to the real samples: of the non-target's class, else of the target's contrast."""
         classes, label = (None, None) if plan.choice is None else plan.choice.contrast()
         drawn = reference.nearest(plan.real if plan.is_tuple else plan.real[0], classes, label=label)
-        return tuple(
-            part.repeat_interleave(plan.copies, 0) for part in (drawn if isinstance(drawn, tuple) else (drawn,))
-        )
+        parts = drawn if isinstance(drawn, tuple) else (drawn,)
+        return tuple(part.repeat_interleave(plan.copies, 0) for part in parts)
 
     # -- the model --------------------------------------------------------------------------------
 
@@ -264,14 +263,16 @@ class AbsenceMethod(ShownMethod):
         """The explained value u of real samples [B]."""
         if plan.choice is not None:
             return plan.choice.values(self._forward(plan, inputs))
-        return select_neuron(self._activation(plan, inputs, plan.copies), plan.arguments["neuron_selector"])
+        return select_neuron(self._activation(plan, inputs, plan.extra(plan.copies)), plan.arguments["neuron_selector"])
 
-    def _activation(self, plan: Plan, inputs: tuple[Tensor, ...], copies: int) -> Any:
-        """The layer's value where it is read, for inputs that need one of ``copies`` extra arguments."""
+    def _activation(self, plan: Plan, inputs: tuple[Tensor, ...], extra: tuple[Any, ...]) -> Any:
+        """The layer's value where it is read, for inputs with their extra arguments."""
         activations = LayerActivation(plan.model, plan.layer(self.layer), getattr(self, "device_ids", None))
-        extra, is_input = plan.extra(copies) or None, plan.points[0].is_input
+        is_input = plan.points[0].is_input
         with plan.at_points():
-            return activations.attribute(inputs, additional_forward_args=extra, attribute_to_layer_input=is_input)
+            return activations.attribute(
+                inputs, additional_forward_args=extra or None, attribute_to_layer_input=is_input
+            )
 
     # -- one baseline -----------------------------------------------------------------------------
 

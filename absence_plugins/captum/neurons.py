@@ -26,7 +26,7 @@ from captum.attr import (
 from captum.attr._core.gradient_shap import InputBaselineXGradient
 from torch import nn  # noqa: F401  (examples)
 
-from absence_plugins.captum.calls import run_host, select_neuron
+from absence_plugins.captum.calls import BATCH, run_host, select_neuron
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.remedies import (
@@ -58,7 +58,7 @@ class AbsenceNeuronConductance(AbsenceMethod, NeuronConductance):
     """
 
 
-class AbsenceNeuronFeatureAblation(AbsenceMethod, NeuronFeatureAblation):
+class AbsenceNeuronFeatureAblation(AbsenceMethod, NeuronFeatureAblation, automatic=BATCH):
     """How much a neuron changes when features are replaced by the reference's (or by blank).
 
     R_i = n(x) - n(x with feature i taken from r).

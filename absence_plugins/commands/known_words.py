@@ -27,6 +27,7 @@ BENCHES = {  # and what each measures; those with costs first, in the order of "
     "relevance": "time and memory next to forward and backward of input and reference, and to integrated gradients",
     "patches": "time beyond the forwards, time and memory next to a plain script",
     "insertion": "time and memory next to a script that runs every pasted image whole",
+    "perturbations": "time and memory of occlusion and ablation maps next to Captum's loop",
     "invert": "time next to a straightforward search, and to sorting",
     "debias": "time of a training step next to a plain one",
     "start": "time until the command line answers",

@@ -228,6 +228,17 @@ def _pointwise(func: Any, args: Any, kwargs: Any) -> Any:
     return nears[0].become(found) if is_in_place else found
 
 
+def _pad(func: Any, args: Any, kwargs: Any) -> Any:
+    near, amounts = args[:2]
+    axes = near.patch.dim() - 2
+    if kwargs or len(amounts) > 2 * axes or min(amounts) < 0:
+        return NotImplemented
+    if near.clean is None:
+        return Near(func(near.patch, *args[1:]), None, near.starts, near.owners)
+    before = [*amounts[::2], *[0] * (axes - len(amounts) // 2)][::-1]  # the last axis stands first
+    return Near(near.patch.clone(), func(near.clean, *args[1:]), near.starts + torch.tensor(before), near.owners)
+
+
 def _cat(func: Any, args: Any, kwargs: Any) -> Any:
     parts, axis = args[0], args[1] if len(args) > 1 else 0
     if axis not in (1, 1 - parts[0].dim()) or kwargs or not all(isinstance(one, Near) for one in parts):
@@ -291,6 +302,7 @@ class _Untold(Tensor):
 _RULES: dict[Any, Callable[[Any, Any, Any], Any]] = {
     aten.convolution: _convolve,
     aten.cat: _cat,
+    aten.constant_pad_nd: _pad,
     **dict.fromkeys(POINTWISE, _pointwise),
     **dict.fromkeys(NORMS, _norm),
     **dict.fromkeys(MAX_POOLS, _max_pool),

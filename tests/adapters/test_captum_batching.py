@@ -11,7 +11,7 @@ from captum.attr import FeatureAblation, NoiseTunnel, Occlusion
 from torch import Tensor, nn
 
 from absence_plugins import ReferenceSet
-from absence_plugins.captum import AbsenceFeatureAblation, AbsenceOcclusion
+from absence_plugins.captum import AbsenceFeatureAblation, AbsenceNeuronFeatureAblation, AbsenceOcclusion
 from absence_plugins.captum import ablation as ablation_module
 from absence_plugins.core import AbsenceWarning, weighing
 
@@ -147,6 +147,21 @@ def test_several_inputs(cls: type) -> None:
     assert isinstance(found, tuple)
     for one, other in zip(found, looped, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-6 if cls is AbsenceOcclusion else 1e-12)
+
+
+@pytest.mark.parametrize("selector", [(3, 1, 2), (2, slice(0, 2), 1), lambda activation: activation.flatten(1)[:, 7]])
+@pytest.mark.parametrize("options", [{}, {"reference": ReferenceSet(images(9), k=3)}])
+def test_a_neuron(selector: Any, options: dict[str, Any]) -> None:
+    net, x = Net().double(), images()
+    method = AbsenceNeuronFeatureAblation(net, net.body[5], **options)
+    net.sizes.clear()
+    found = method.attribute(x, neuron_selector=selector)
+    shared = len(net.sizes)
+    looped = method.attribute(x, neuron_selector=selector, perturbations_per_eval=1)
+    assert torch.allclose(found, looped, rtol=0, atol=1e-12)
+    assert float(looped.abs().max()) > 0
+    assert shared <= 6
+    assert len(net.sizes) > 200
 
 
 def test_a_tunnel_around_it_gives_the_map_of_the_real_inputs_choice() -> None:
