@@ -41,6 +41,7 @@ from absence_plugins.bench.patches import run_patches_bench
 from absence_plugins.bench.perturbations import run_perturbations_bench
 from absence_plugins.bench.planted import PlantedResult, run_planted_bench
 from absence_plugins.bench.ranks import run_ranks_bench
+from absence_plugins.bench.reading import run_reading_bench
 from absence_plugins.bench.references import ReferencesResult, run_references_bench
 from absence_plugins.bench.relevance import RelevanceResult, run_relevance_bench
 from absence_plugins.bench.result import BenchResult, Measurement
@@ -80,6 +81,7 @@ __all__ = [
     "run_patches_bench",
     "run_perturbations_bench",
     "run_ranks_bench",
+    "run_reading_bench",
     "run_references_bench",
     "run_relevance_bench",
     "run_start_bench",
@@ -139,6 +141,7 @@ COSTS: dict[str, Callable[..., Result]] = {
     "perturbations": run_perturbations_bench,
     "invert": run_invert_bench,
     "debias": run_debias_bench,
+    "reading": run_reading_bench,
     "start": run_start_bench,
     "ranks": run_ranks_bench,
     "gpu": run_gpu_bench,

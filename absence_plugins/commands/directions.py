@@ -16,6 +16,7 @@ from absence_plugins.commands.layers import say
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import Pace, Passes, estimating, say_expected
 from absence_plugins.commands.provenance import provenance
+from absence_plugins.commands.reading import collect, read_batches
 from absence_plugins.core.checks import check_integer
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.ownership import own_folder
@@ -174,13 +175,13 @@ def _read_pictures(found: Readable, loaded: LoadedModel, *, progress: bool) -> t
     prepared = loaded.preprocessing
 
     def read(wanted: Sequence[range]) -> Iterator[Tensor]:
-        for numbers in wanted:
-            yield torch.stack([prepared.picture(found.files[number]) for number in numbers])
+        return read_batches(prepared.picture, found.files, wanted)
 
     with KeptRows(count=len(found)) as kept:  # each rank reads its share
         kept.fill(Batches(len(found), READ, read), lambda pictures: pictures, what="reading images", progress=progress)
         pictures = kept.joined()
-    return prepared.normalize(pictures), (pictures * 255).round().to(torch.uint8)
+    seen = collect(((one * 255).round().to(torch.uint8) for one in pictures), len(found))
+    return collect(map(prepared.normalize, pictures), len(found)), seen
 
 
 def _fit_pairs(

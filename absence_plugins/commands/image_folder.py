@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,9 @@ from absence_plugins.core.ownership import own_folder
 from absence_plugins.data.folders import FoundImages, describe_frames, find_images
 from absence_plugins.data.groups import Groups, group_files
 from absence_plugins.data.picture_features import SIDE
-from absence_plugins.data.pictures import UnreadableImage, read_picture
+from absence_plugins.data.pictures import OF_THE_SYSTEM, UnreadableImage, read_picture
+from absence_plugins.data.reading_ahead import read_ahead
+from absence_plugins.data.whole_files import BEGIN, is_surely_whole
 from absence_plugins.methods.ranks import from_first, gather, is_first, ranks
 
 KNOWN = "readable.json"  # in a checkpoint: which files were read, so that they are not decoded again
@@ -34,7 +34,9 @@ LISTED = "unreadable.json"  # beside a page: the files that were left out
 SAVED_EVERY = 2000  # files, at least,
 SAVED_SHARE = 4  # and a part of all: every save writes all, so their number must not grow with the folder
 MARKED = 3  # numbers by which an unchanged file is known
-THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes without Python's lock
+AT_ONCE = 16  # files that a thread checks without coming back
+LARGEST_FILE = 2**26  # bytes that are read at a time
+DIGITS = 16  # of a hash
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,13 @@ def readable(
     has_classes: bool = False,
     progress: bool = True,
 ) -> Readable:
-    """Decode every file once, before hours of work on them, and leave out files that are not complete images, with a
-    warning.
+    """Check every file, before hours of work on them, and leave out files that are not complete images, with a warning.
 
     Why at once, and not when its turn comes: the numbers of a scan's images are places in the list of files, and so are
     the two halves of the data, the concepts of a label and the share of every rank. All of them stay what they are for
-    as long as the list does, so the list is settled first. Only decoding finds a file that was cut off; it costs a few
-    milliseconds a file, in several threads, which is little next to a network that runs on a hundred windows of each.
-    Under ``torchrun`` every rank decodes its share of the files, and all get the same list.
+    as long as the list does, so the list is settled first. The usual JPEG is proven whole from its bytes, which is a
+    twentieth of reading it (:mod:`~absence_plugins.data.whole_files`); every other file is decoded, in several threads.
+    Under ``torchrun`` every rank checks its share of the files, and all get the same list.
 
     What the walk passed over is said in the same way, after the files that cannot be read.
 
@@ -157,20 +158,15 @@ def readable(
 
 
 def _try_files(files: Sequence[Path], memory: _Memory, channels: int, *, progress: bool) -> dict[Path, str]:
-    """Decode what the memory does not know, and put it in; why the others cannot be read. Ranks share out the files."""
+    """Check what the memory does not know, and put it in; why the others cannot be read. Ranks share out the files."""
     (rank, world), failures = ranks(), {}
     names = hashlib.sha256("\n".join(map(memory.name, files)).encode(errors="surrogateescape")).hexdigest()
     _check_alike(len(files), names)
     memory.marks = from_first(lambda: memory.marks)
     fresh = from_first(lambda: [place for place, path in enumerate(files) if not memory.has(path)])
 
-    def tried(place: int) -> str | list[Any]:
-        mark = _mark(files[place])  # before it is read: what changes meanwhile is read again the next time
-        try:
-            frames = int(read_picture(files[place], channels).info.get("frames", 1))
-        except UnreadableImage as error:
-            return spell_name(error.why)
-        return [*mark, _digest(files[place]), *([frames] if frames > 1 else [])]
+    def check(several: Sequence[int]) -> list[str | list[Any]]:
+        return [check_file(files[place], channels) for place in several]
 
     def take(place: int, answer: str | list[Any]) -> None:
         if isinstance(answer, str):
@@ -178,26 +174,24 @@ def _try_files(files: Sequence[Path], memory: _Memory, channels: int, *, progres
         else:
             memory.add(files[place], answer)
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        bar = tqdm(total=len(fresh), desc="checking images", unit="image", disable=not progress or rank > 0)
-        try:
-            for start in range(0, len(fresh), SAVED_EVERY * world):  # what was decoded is remembered now and then
-                part = fresh[start : start + SAVED_EVERY * world]
-                own = []
-                for place, answer in zip(part[rank::world], threads.map(tried, part[rank::world]), strict=True):
-                    own.append(answer)
+    bar = tqdm(total=len(fresh), desc="checking images", unit="image", disable=not progress or rank > 0)
+    try:
+        for start in range(0, len(fresh), SAVED_EVERY * world):  # what was checked is remembered now and then
+            part = fresh[start : start + SAVED_EVERY * world]
+            mine = part[rank::world]
+            several, own = [mine[at : at + AT_ONCE] for at in range(0, len(mine), AT_ONCE)], []
+            for places, answers in zip(several, read_ahead(check, several), strict=True):
+                own += answers
+                for place, answer in zip(places, answers, strict=True):
                     take(place, answer)
-                    bar.update(min(world, len(fresh) - bar.n))
-                for turn, answers in enumerate(gather(own)):
-                    for place, answer in zip(part[turn::world], answers, strict=True) if turn != rank else ():
-                        take(place, answer)
-                memory.save_if_due()
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
-        finally:
-            bar.close()
-            memory.save()
+                bar.update(min(world * len(places), len(fresh) - bar.n))
+            for turn, answers in enumerate(gather(own)):
+                for place, answer in zip(part[turn::world], answers, strict=True) if turn != rank else ():
+                    take(place, answer)
+            memory.save_if_due()
+    finally:
+        bar.close()
+        memory.save()
     return failures
 
 
@@ -232,6 +226,36 @@ def group_images(found: Readable, choice: str | Path | None = None, progress: bo
     elif groups.note:
         say_line(groups.note)
     return groups
+
+
+def check_file(path: Path, channels: int) -> str | list[Any]:
+    """What is remembered of an image file: size, times, a hash of its content, and frames if they are several; or why it
+    cannot be read.
+    """
+    mark = _mark(path)  # before it is read: what changes meanwhile is read again the next time
+    digest = _prove_whole(path)
+    if digest:
+        return [*mark, digest]
+    try:
+        frames = int(read_picture(path, channels).info.get("frames", 1))
+    except UnreadableImage as error:
+        return spell_name(error.why)
+    return [*mark, _digest(path), *([frames] if frames > 1 else [])]
+
+
+def _prove_whole(path: Path) -> str:
+    """The hash of a file that is known to be whole from its bytes; "" of others."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(len(BEGIN))
+            if first != BEGIN or path.stat().st_size > LARGEST_FILE:
+                return ""
+            content = first + file.read()
+    except OSError as error:
+        if error.errno in OF_THE_SYSTEM:
+            raise
+        return ""  # reading says what is wrong
+    return hashlib.sha256(content).hexdigest()[:DIGITS] if is_surely_whole(content) else ""
 
 
 class _Memory:
@@ -289,7 +313,7 @@ def _mark(path: Path) -> list[int]:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 
 
 class FolderImages(torch.utils.data.Dataset[Any]):
@@ -311,7 +335,10 @@ class FolderImages(torch.utils.data.Dataset[Any]):
         folder: that all lie in.
         found: what was left out, and how to say so.
         identity: how files become model inputs, by which a checkpoint knows it.
+        reads_in_threads: True: a scan without workers reads ahead in a thread.
     """
+
+    reads_in_threads = True
 
     def __init__(
         self,
@@ -333,7 +360,7 @@ class FolderImages(torch.utils.data.Dataset[Any]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.preprocessing.normalize(self.preprocessing.picture(self.files[index]))
+        return self.preprocessing.input(self.files[index])
 
     def item_name(self, number: int) -> str:
         """A file's path below the folder."""

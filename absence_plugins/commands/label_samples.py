@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from absence_plugins.commands.early_checks import read_threshold
@@ -17,6 +16,7 @@ from absence_plugins.commands.image_folder import Readable, group_images, readab
 from absence_plugins.commands.known_words import CHOSEN
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import say_line
+from absence_plugins.commands.reading import read_batches
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
 from absence_plugins.data.file_names import index_paths, key_of, list_files
@@ -242,8 +242,7 @@ def _gather(
     prepared = loaded.preprocessing
 
     def read(wanted: Sequence[range]) -> Iterator[Tensor]:
-        for numbers in wanted:
-            yield torch.stack([prepared.normalize(prepared.picture(found.files[number])) for number in numbers])
+        return read_batches(prepared.input, found.files, wanted)
 
     source = f"{len(found.files):,} images of {spell_name(files.folder)}, {len(varying.names)} concepts{note}"
     data = identify_data(files) | Identity({"batch_size": batch_size})

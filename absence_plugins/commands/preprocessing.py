@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,6 @@ from absence_plugins.data.pictures import WHITE, Color, read_picture
 
 try:
     from PIL import Image
-    from torchvision import transforms
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as F
 except ImportError as error:
@@ -89,8 +89,16 @@ class Preprocessing:
             image = F.crop(image, (height - self.size) // 2, (width - self.size) // 2, self.size, self.size)
         else:
             image = F.center_crop(image, [self.size, self.size])
-        picture: Tensor = transforms.ToTensor()(image)
-        return picture
+        pixels = torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels)
+        return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+    def input(self, path: Path) -> Tensor:
+        """An image file as the model takes it, :meth:`normalize` of its :meth:`picture`, without copies: [C, size, size].
+
+        Raises:
+            UnreadableImage: no such file, or not an image.
+        """
+        return self.picture(path).sub_(self._column(self.mean)).div_(self._column(self.std)).to(self.dtype)
 
     def normalize(self, picture: Tensor) -> Tensor:
         """Pictures [..., C, H, W] in [0, 1] -> model inputs, in the model's dtype."""

@@ -18,6 +18,7 @@ from absence_plugins.commands.image_folder import Readable, readable
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.pace import show_forwards
 from absence_plugins.commands.predictions import predict_classes
+from absence_plugins.commands.reading import collect, read_inputs
 from absence_plugins.core.names import normal_name, read_number, spell_name
 from absence_plugins.core.pooling import PHOTOGRAPH
 from absence_plugins.data.folders import FoundImages, find_images, list_names
@@ -227,12 +228,8 @@ def load_references(
     read = readable(
         found.take(chosen.tolist()), loaded.preprocessing.channels, has_classes=bool(found.classes), progress=progress
     )
-    images = torch.stack(
-        [
-            loaded.preprocessing.normalize(loaded.preprocessing.picture(file))
-            for file in tqdm(read.files, desc="reading references", unit="image", disable=not progress)
-        ]
-    )
+    files = tqdm(read.files, desc="reading references", unit="image", disable=not progress)
+    images = collect(read_inputs(files, loaded.preprocessing), len(read))
     predicted, count = predict_classes(loaded.model, images, progress=progress)
     named = [None if label is None else found.classes[label] for label in read.found.labels]
     pairs = [(name, index) for name, index in zip(named, predicted.tolist(), strict=True) if name is not None]

@@ -8,10 +8,8 @@ their copies, so a group lies on one side of a split.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +22,12 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.names import spell_name
 from absence_plugins.data.file_names import index_paths, key_of, list_files
 from absence_plugins.data.picture_features import Candidate, Corners, find_candidates, find_corners, shrink
+from absence_plugins.data.reading_ahead import read_ahead
 from absence_plugins.data.same_names import describe_missing
 from absence_plugins.data.same_photograph import show_same
 from absence_plugins.data.tables import read_pairs
 
 CHOICES = ("exact", "auto", "none")
-THREADS = min(8, os.cpu_count() or 1)
 LEAST = 0.15  # share of either picture that the other one must show
 SMALL = 48  # pixels of a side, below which drawings of one shape (digits) cannot be told from copies
 SHOWN = 3
@@ -152,14 +150,7 @@ def find_same_pictures(
         small = shrink(gray)
         return (find_corners(small) if min(gray.shape) >= SMALL else Corners.none()), small.half()
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        try:
-            looked = list(
-                tqdm(threads.map(look, places), total=len(places), desc="looking for copies", disable=not progress)
-            )
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
+    looked = list(tqdm(read_ahead(look, places), total=len(places), desc="looking for copies", disable=not progress))
     root = list(range(len(places)))
 
     def find(one: int) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from absence_plugins.core.groups import as_groups
+from absence_plugins.data.reading_ahead import read_ahead
 
 
 def image_at(dataset: Any, number: int) -> Tensor:
@@ -59,16 +61,37 @@ def halves(dataset: Any, split_seed: int = 0, groups: Any = None) -> tuple[list[
     return chosen.nonzero()[:, 0].tolist(), (~chosen).nonzero()[:, 0].tolist()
 
 
-def read(dataset: Any, numbers: list[list[int]], workers: int) -> Any:
+def read(dataset: Any, numbers: list[list[int]], workers: int) -> Iterator[Any]:
     """Items of the data set, block by block, in order; draws nothing from the global random state.
 
-    numbers: of each block's images; workers: processes that read ahead, 0 for none.
+    A constant number of blocks is held, however many there are. Workers send what can be stacked as one tensor, without
+    what stands beside the images.
+
+    numbers: of each block's images; workers: processes that read ahead, 0 for none: then a thread does, if the data set
+    says by ``reads_in_threads`` that its items may be read there.
     """
+    if not workers and getattr(dataset, "reads_in_threads", False):
+        return read_ahead(lambda block: [dataset[number] for number in block], numbers, threads=1)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_sampler=numbers,
-        collate_fn=list,
+        collate_fn=_stack if workers else list,
         num_workers=workers,
         generator=torch.Generator().manual_seed(0),
     )
     return iter(loader)
+
+
+def _stack(items: list[Any]) -> Any:
+    """Images of one shape as one tensor, which a worker sends at once; others as they are."""
+    images = [item[0] if isinstance(item, (tuple, list)) and item else item for item in items]
+    if not all(type(image) is Tensor for image in images):
+        return items
+    if len({(image.shape, image.dtype, image.layout, image.device, image.requires_grad) for image in images}) > 1:
+        return images
+    return images if images[0].requires_grad else torch.utils.data.default_collate(images)
+
+
+def stack_images(block: Any) -> Tensor:
+    """A block of :func:`read` as one tensor [B, C, H, W]: without a copy where it came as one."""
+    return block if isinstance(block, Tensor) else torch.stack(list(block))

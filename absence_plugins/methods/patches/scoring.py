@@ -101,7 +101,7 @@ class Scorer:
             self.layout = torch.contiguous_format
         return self.values([image], [places])
 
-    def score(self, block: Block, items: list[Any], drawn: Drawn) -> Scored:
+    def score(self, block: Block, items: Sequence[Any], drawn: Drawn) -> Scored:
         """Score the windows of some images; a GPU is not waited for."""
         images = [checked(item, number) for number, item in zip(block.images, items, strict=True)]
         places = [
