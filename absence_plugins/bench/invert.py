@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from absence_plugins.bench.growth import Grown
+from absence_plugins.bench.million import Large, measure_large, measure_large_growth
 from absence_plugins.bench.naming import Naming, measure_naming
 from absence_plugins.bench.result import surroundings
 from absence_plugins.bench.run import Run
@@ -131,11 +133,14 @@ class InvertResult:
     longer: tuple[Proof, ...]
     naming: Naming
     environment: dict[str, Any]
+    large: tuple[Large, ...] = ()
+    growth: tuple[Grown, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether every promise is kept."""
-        return all(one.ok is not False for one in self.speeds) and self.proof.ok is not False
+        verdicts = [*(one.ok for one in self.speeds), self.proof.ok, *(one.ok for one in self.large)]
+        return all(one is not False for one in verdicts)
 
     def table(self) -> str:
         """One line per problem; below it what was compared."""
@@ -158,12 +163,21 @@ class InvertResult:
                 f"label_units: {UNITS} units in one call, exact_pairs=False, holdout=0, prefer=auc; labels prepared and results "
                 "made included",
                 *(one.line() for one in (self.proof, *self.longer)),
+                *(one.line() for one in self.large),
+                *self._growth(),
                 "",
                 *self.naming.lines(),
                 "",
                 *surroundings(self.environment),
             ]
         )
+
+    def _growth(self) -> list[str]:
+        """The exponents."""
+        if not self.growth:
+            return []
+        head = ("exponents of growth", "time, sorts", "time, label_units", "memory, sorts", "memory, label_units", "")
+        return ["", *align([head, *(one.cells() for one in self.growth)])]
 
     def __repr__(self) -> str:
         return f"InvertResult of {len(self.speeds)} problems\n{self.table()}"
@@ -175,6 +189,8 @@ class InvertResult:
             "proof": asdict(self.proof),
             "longer": [asdict(one) for one in self.longer],
             "naming": self.naming.to_dict(),
+            "large": [one.to_dict() for one in self.large],
+            "growth": [one.to_dict() for one in self.growth],
             "environment": dict(self.environment),
             "ok": self.ok,
         }
@@ -209,7 +225,9 @@ def run_invert_bench(
         proof = prove(QUICK_PROVEN if quick else PROVEN, run, LONGEST)
         longer = tuple(prove(problem, run) for problem in (QUICK_LONGER if quick else LONGER))
         naming = measure_naming(quick=quick)
-    return InvertResult(tuple(speeds), proof, longer, naming, describe_environment("scikit-learn", run))
+        large, growth = measure_large(run), measure_large_growth(run)
+    environment = describe_environment("scikit-learn", run)
+    return InvertResult(tuple(speeds), proof, longer, naming, environment, large, growth)
 
 
 def draw(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, list[str]]:

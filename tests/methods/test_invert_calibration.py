@@ -58,10 +58,10 @@ def test_delongs_components_are_those_of_all_pairs() -> None:
     from absence_plugins.methods.invert.judging import HeldOut
 
     rng = np.random.default_rng(0)
-    values = rng.integers(0, 8, 40).astype(float)
+    values = np.sort(rng.integers(0, 8, 40)).astype(float)
     true, known = rng.random(40) < 0.4, rng.random(40) < 0.8
     truth = Truth(true & known, ~true & known)
-    held = HeldOut(None, center_ranks(values), None, {})  # type: ignore[arg-type]
+    held = HeldOut(None, np.arange(40), center_ranks(values), None, {})  # type: ignore[arg-type]
     one, two = values[truth.true][:, None], values[truth.false][None]
     wins = (one > two) + 0.5 * (one == two)
     influence = held.influence(truth)

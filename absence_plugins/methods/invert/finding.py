@@ -85,8 +85,8 @@ class Wanted:
     def find(self, data: Data, block: Tensor, bounds: Bounds) -> list[Searched]:
         """Every unit's formulas, of a block [U, N]."""
         options: dict[str, Any] = {"length": self.length, "beam": self.beam, "top": self.top, "bounds": bounds, "exact_pairs": self.exact_pairs}  # fmt: skip
-        sums, squares = data.searched.sums(block, self.sign)
         values = self.directed(data.searched, block)
+        sums, squares = data.searched.sums(values)
         thresholds: list[Tensor | None] = [None] * len(block)
         if self.score in FIRING:
             thresholds = [choose_firing(one, data.column_row, data.columns) for one in values]

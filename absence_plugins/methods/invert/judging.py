@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.stats import false_discovery_control, norm
+from torch import Tensor
 
 from absence_plugins.methods.invert.bits import Array, Bits
 from absence_plugins.methods.invert.formula import Formula
@@ -15,6 +16,7 @@ from absence_plugins.methods.invert.groups import average, center_ranks, collaps
 from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.parts import Part, Score
 from absence_plugins.methods.invert.results import Negation, ScoredFormula
+from absence_plugins.methods.invert.scores import rank_ties
 from absence_plugins.methods.invert.significance import Distinct, permutation_p
 
 
@@ -24,35 +26,61 @@ class HeldOut:
 
     Attributes:
         part: which samples these are.
+        order: their numbers, in rising order of the unit's activation [n]. Everything below is in this order.
         ranks: their rank numbers d [n].
         rows: truth of the concepts per label row.
         place: a concept's column.
     """
 
     part: Part
+    order: Array
     ranks: Array
     rows: Bits
     place: dict[str, int]
     truths: dict[Formula, Truth] = field(default_factory=dict)
     moved: dict[Formula, Array] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, part: Part, values: Tensor, rows: Bits, place: dict[str, int]) -> HeldOut:
+        """Of activations [n], which are high where a formula should hold."""
+        order, centered, counts = (one.cpu().numpy() for one in rank_ties(values))
+        return cls(part, order, np.repeat(centered, counts), rows, place)
+
+    @cached_property
+    def row_of(self) -> Array:
+        """The label row of each [n]."""
+        return self.part.own_rows.take(self.order)
+
+    @cached_property
+    def groups(self) -> Array | None:
+        """The group of each [n]."""
+        return None if self.part.groups is None else self.part.groups[self.order]
+
     def truth(self, formula: Formula) -> Truth:
         """Per sample [n]."""
         if formula not in self.truths:
-            self.truths[formula] = self.part.truth(self.rows.fold(formula, self.place))
+            rows = self.rows.fold(formula, self.place)
+            true = rows.true.take(self.row_of)
+            false = ~true if self.rows.false is None else rows.false.take(self.row_of)
+            self.truths[formula] = Truth(true, false, complete=self.rows.false is None)
         return self.truths[formula]
 
     @cached_property
     def collapsed(self) -> Array:
         """Rank numbers of the groups."""
-        return collapse(self.ranks, self.part.groups)
+        return collapse(self.ranks, self.groups)
 
     @cached_property
     def levels(self) -> tuple[Array, int]:
         """The place of every sample's rank number among the distinct ones [n], and how many these are."""
-        whole = (self.ranks + len(self.ranks)).astype(np.int64)  # from 1 to 2 n - 1
-        occurs = np.bincount(whole, minlength=2 * len(whole)) > 0
-        return (occurs.cumsum() - 1).take(whole), int(occurs.sum())
+        place = np.diff(self.ranks, prepend=self.ranks[:1]).astype(bool).cumsum()
+        return place, int(place[-1]) + 1
+
+    @cached_property
+    def counts(self) -> Array:
+        """How many samples have each of the distinct rank numbers."""
+        counts: Array = np.bincount(self.levels[0])
+        return counts
 
     @cached_property
     def everyone(self) -> Distinct:
@@ -71,7 +99,7 @@ class HeldOut:
     def p_of(self, truth: Truth, among: Array | None = None) -> float:
         """Permutation p-value of "higher where it is true than where it is false" among some samples [n] bool."""
         chosen = truth.known if among is None else truth.known & among
-        groups = self.part.groups
+        groups = self.groups
         if bool(chosen.all()):
             return permutation_p(self.everyone, average(truth.true, groups), strata_of(groups))
         if not chosen.any():
@@ -94,30 +122,31 @@ class HeldOut:
             total = float(self.rank_again(truth.known).values @ truth.true[truth.known])
         return (total + n1 * n0) / (2 * n1 * n0), share
 
-    def influence(self, formula: Formula) -> Array:
+    def influence(self, truth: Truth) -> Array:
         """How much every sample moves the AUC [n]: DeLong's components; 0 where the formula is unknown."""
-        if formula not in self.moved:
-            self.moved[formula] = self._move(self.truth(formula))
-        return self.moved[formula]
-
-    def _move(self, truth: Truth) -> Array:
         known = truth.known
-        is_whole = bool(known.all())
+        is_whole = truth.complete or bool(known.all())
         place, holds = (self.levels[0], truth.true) if is_whole else (self.levels[0][known], truth.true[known])
-        counts = np.bincount(place, minlength=self.levels[1])
-        held = np.bincount(place[holds], minlength=self.levels[1])
-        failed = counts - held
-        n1, n0 = held.sum(), failed.sum()
-        beaten = (failed.cumsum() - failed / 2) / n0  # share of the false that a sample is above
-        below = 1 - (held.cumsum() - held / 2) / n1  # share of the true that are above it
+        counts = self.counts if is_whole else np.bincount(place, minlength=self.levels[1])
+        held = np.bincount(place, weights=holds, minlength=self.levels[1])
+        above = held.cumsum() - held / 2  # of the true, those a level is above, those on it counted half
+        n1, n0 = held.sum(), counts.sum() - held.sum()
+        beaten = ((counts.cumsum() - counts / 2) - above) / n0  # share of the false that a sample is above
+        below = 1 - above / n1  # share of the true that are above it
         part = np.concatenate([below / n0, beaten / n1]).take(place + len(counts) * holds)
-        score = (part * holds).sum()
-        moved: Array = part - np.where(holds, score * (1 / n1), score * (1 / n0))
+        score = float(part @ holds)
+        moved: Array = part - np.where(holds, score / n1, score / n0)
         if is_whole:
             return moved
         result = np.zeros(len(known))
         result[known] = moved
         return result
+
+    def influence_of(self, formula: Formula) -> Array:
+        """The same of a formula, computed once."""
+        if formula not in self.moved:
+            self.moved[formula] = self.influence(self.truth(formula))
+        return self.moved[formula]
 
     def not_p(self, formula: Formula, index: int) -> float:
         """p-value of "the NOT at literal ``index`` is worth nothing": the larger one of two.
@@ -135,9 +164,9 @@ class HeldOut:
         one, two = self.auc(truth)[0], self.auc(without)[0]
         if one is None or two is None:
             return 1.0
-        moved = self.influence(formula) - self.influence(rest)
-        if self.part.groups is not None:
-            moved = np.bincount(self.part.groups, weights=moved)
+        moved = self.influence_of(formula) - self.influence_of(rest)
+        if self.groups is not None:
+            moved = np.bincount(self.groups, weights=moved)
         deviation = float(np.sqrt((moved**2).sum()))
         if deviation == 0:
             return p if one > two else 1.0

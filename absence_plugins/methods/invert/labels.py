@@ -28,8 +28,8 @@ from absence_plugins.methods.invert.units import Units
 PREFERENCES = ("short", "auc", "score")
 SEARCHES = ("auto", "certified", "beam")
 MODES = ("positive", "negative")
-TOGETHER = 32  # units named at a time, so that the labels are unpacked once for all of them
-MOST = 2**25  # activations of these
+TOGETHER = 64  # units named at a time, so that the labels are unpacked once for all of them
+MOST = 2**26  # activations of these
 
 
 def label_units(
@@ -196,16 +196,15 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
     with tqdm(total=table.count, desc="naming units", disable=not progress) as bar:
         for start in range(0, table.count, step):
             block = table.block(start, min(start + step, table.count))
-            ranks = data.heldout.ranks(block, wanted.sign) if data.heldout.size else None
-            later = wanted.directed(data.heldout, block) if ranks is not None and wanted.score != "auc" else None
+            later = wanted.directed(data.heldout, block) if data.heldout.size else None
             for u, unit in enumerate(wanted.find(data, block, bounds)):
                 if not unit.ranked.best.found:
                     raise ValueError(wanted.say_nothing_found(data, unit, bounds))
                 formulas = wanted.choose(data, unit, bounds)
-                part = None if ranks is None else HeldOut(data.heldout, ranks[u], data.rows, data.place)
+                part = None if later is None else HeldOut.of(data.heldout, later[u], data.rows, data.place)
                 judged = judge(formulas, unit.score, part)
                 rates = [unit.rate(data, formulas) if unit.rating is not None else [one.auc for one in judged]]
-                if later is not None:
+                if later is not None and wanted.score != "auc":
                     rating = Rating.of(wanted.score, later[u], unit.threshold)
                     rates.append(rating.score(*data.masks(data.heldout, formulas)).tolist())
                 found.append(UnitLabel(

@@ -14,7 +14,7 @@ from absence_plugins.methods.invert.bits import Array, Bits, unpack
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import split
 from absence_plugins.methods.invert.inputs import Truth, refuse_constant
-from absence_plugins.methods.invert.scores import Order, auc_of, known_auc, rank_samples, rank_sums
+from absence_plugins.methods.invert.scores import Order, auc_of, known_auc, rank_sums
 from absence_plugins.methods.invert.support import Support
 from absence_plugins.methods.invert.table import Columns, columns_of
 from absence_plugins.methods.invert.thresholds import GivenConcepts
@@ -82,23 +82,9 @@ class Part:
         """Of [U, N] the part's samples."""
         return block if len(self.index) == block.shape[1] else block.index_select(1, self.index)
 
-    def sums(self, block: Tensor, sign: float) -> tuple[Tensor, Tensor]:
-        """Rank sums per row [U, R], and the sum of squares of all d [U], of a block [U, N]."""
-        sums, squares = rank_sums(self.block(block), self.row_of, len(self.weight))
-        return sums * sign, squares
-
-    def ranks(self, block: Tensor, sign: float) -> Array:
-        """The rank number d of every sample [U, n] of a block [U, N]."""
-        ranks: Array = (rank_samples(self.block(block)) * sign).cpu().numpy()
-        return ranks
-
-    def orders(self, block: Tensor, sign: float) -> list[Order]:
-        """Every unit's samples in order, of a block [U, N]."""
-        return [Order.of(one if sign > 0 else negate(one)) for one in self.block(block)]
-
-    def truth(self, rows: Truth) -> Truth:
-        """Of truths per label row, arrays [..., R], those per sample [..., n]."""
-        return Truth(rows.true[..., self.own_rows], rows.false[..., self.own_rows])
+    def sums(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Rank sums per row [U, R], and the sum of squares of all d [U], of the part's activations [U, n]."""
+        return rank_sums(values, self.row_of, len(self.weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,13 +192,16 @@ class Data:
     def score_of(self, own: Tensor | Order) -> Score:
         """Formulas -> (AUC, share) of each on the searched samples; own: a unit's rank sums per row, or its order."""
         part = self.searched
+        sums: dict[Formula, Tensor] = {}
 
         def score(formulas: Sequence[Formula]) -> list[tuple[float, float]]:
             if not isinstance(own, Order):
-                both = torch.stack([part.weight, own])
-                holds = (self.rows.fold_packed(one, self.place).true for one in formulas)
-                found = [both @ torch.from_numpy(unpack(one, len(self.rows))).to(own.device).double() for one in holds]
-                count, total = torch.stack(found, 1)
+                for one in formulas:
+                    if one not in sums:
+                        holds = unpack(self.rows.fold_packed(one, self.place).true, len(self.rows))
+                        found = torch.from_numpy(holds).to(own.device).double()
+                        sums[one] = torch.stack([part.weight @ found, own @ found])
+                count, total = torch.stack([sums[one] for one in formulas], 1)
                 return list(zip(auc_of(total, count, part.size).tolist(), (count / part.size).tolist(), strict=True))
             masks = self.masks(part, formulas)
             count, failed = (mask.sum(1) for mask in masks)

@@ -81,7 +81,7 @@ def rank_sums(values: Tensor, row_of: Tensor, rows: int) -> tuple[Tensor, Tensor
     sums = torch.zeros(len(values), rows, dtype=torch.float64, device=values.device)
     squares = torch.empty(len(values), dtype=torch.float64, device=values.device)
     for u, own in enumerate(values):
-        order, centered, counts = _centered(own)
+        order, centered, counts = rank_ties(own)
         sums[u].scatter_add_(0, row_of.index_select(0, order), centered.repeat_interleave(counts))
         squares[u] = centered.square() @ counts.double()
     return sums, squares
@@ -95,13 +95,13 @@ def rank_samples(values: Tensor) -> Tensor:
     """
     ranks = torch.empty(values.shape, dtype=torch.float64, device=values.device)
     for own, rank in zip(values, ranks, strict=True):
-        order, centered, counts = _centered(own)
+        order, centered, counts = rank_ties(own)
         rank.scatter_(0, order, centered.repeat_interleave(counts))
     return ranks
 
 
-def _centered(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples in order; of every distinct activation its d, and how many samples have it."""
+def rank_ties(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples [N] in the order of their activations; of every distinct one its d, and how many samples have it."""
     order, starts, counts = sort_ties(values)
     return order, (2 * starts + counts - len(values)).double(), counts
 
