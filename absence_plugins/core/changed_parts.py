@@ -25,6 +25,7 @@ from absence_plugins.core.changed_rules import follow
 from absence_plugins.core.changed_windows import Map, Window, complete, cut, tensors_in
 
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-12}  # of the largest value; other types run whole
+VALUE = 100  # multiplications in the time in which one value is written
 Run = Callable[[Tensor], Tensor]
 
 
@@ -72,14 +73,24 @@ class Changed:
 
 @dataclass(frozen=True)
 class Work:
-    """Multiplications of a run: on the images as they are, on the windows, and on the changed images if whole."""
+    """What a run costs, in multiplications; a value that is written or copied counts as :data:`VALUE` of them.
+
+    Attributes:
+        clean: on the images as they are.
+        windows: on the windows of the changed images.
+        whole: on the changed images, if they run whole.
+        calls: operations on windows, which cost something even where they are small.
+    """
 
     clean: float = 0.0
     windows: float = 0.0
     whole: float = 0.0
+    calls: int = 0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.clean + other.clean, self.windows + other.windows, self.whole + other.whole)
+        return Work(
+            self.clean + other.clean, self.windows + other.windows, self.whole + other.whole, self.calls + other.calls
+        )
 
 
 @dataclass
@@ -143,7 +154,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rows: by group, of each window the row of the batch that runs.
         known: the maps, by the tensor that holds them as they are unchanged.
         why: the operation that cannot be followed; "" so far.
-        work: multiplications so far.
+        work: so far.
     """
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
@@ -173,8 +184,12 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return cut(value, known, group, self.rows[group], starts, sizes)
 
     def count(self, out: Tensor, made: Sequence[Window], each: float, *, is_run: bool) -> None:
-        """Note the multiplications of an operation with ``each`` per value of its output."""
-        whole = each * out[:1].numel()
-        windows = sum(each * window.content.numel() for window in made)
+        """Note the cost of an operation with ``each`` multiplications per value of its output."""
+        whole = (each + VALUE) * out[:1].numel()
+        windows = sum((each + VALUE) * window.content.numel() for window in made)
         amount = sum(map(len, self.rows))
-        self.work += Work(whole * len(out) * is_run, windows, whole * amount)
+        self.work += Work(whole * len(out) * is_run, windows, whole * amount, len(made))
+
+    def count_copied(self, part: Tensor) -> None:
+        """Note that windows were copied together with their surroundings."""
+        self.work += Work(windows=VALUE * part.numel())

@@ -63,8 +63,7 @@ def follow(follower: Follower, func: Any, args: Sequence[Any], kwargs: dict[str,
             out = torch.zeros((), dtype=content.dtype, device=content.device).expand(amount, *content.shape[1:])
         else:
             out = func(*args, **kwargs)
-        if each:
-            follower.count(out, windows, each, is_run=not whole)
+        follower.count(out, windows, each, is_run=not whole)
         if (before := call.map(out)) is None:
             follower.known[out] = Map(axes, out.shape, windows)
         elif name not in SAME:
@@ -133,6 +132,7 @@ def _follow_in_place(call: Call) -> Done | None:
         own.windows = made[1]
         if not all(is_whole(own, group) for group in call.groups()):
             call.func(*call.args, **call.kwargs)
+        call.follower.count(value, made[1], 0.0, is_run=True)
         return value
 
     return run

@@ -60,6 +60,7 @@ def follow_slides(call: Call, slides: Sequence[Slide], on_part: Callable[[Tensor
         needed = [slide.source(*box) for slide, box in zip(slides, own, strict=True)]
         starts, sizes = list(zip(*(one for one, _ in needed), strict=True)), [size for _, size in needed]
         region = cut(call.args[0], known, group, rows, starts, sizes, fill)
+        call.follower.count_copied(region)
         windows.append(Window(on_part(region), list(zip(*(one for one, _ in own), strict=True))))
     return known.axes, windows, [slide.out for slide in slides]
 

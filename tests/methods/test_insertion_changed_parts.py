@@ -122,6 +122,8 @@ def second_writing(model: nn.Module, images: Tensor, patches: ExtremePatches, sl
 @pytest.mark.parametrize("name", NETS)
 def test_it_says_what_whole_images_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WORTH", 0)
+    monkeypatch.setattr(measure, "LESS", 1.1)
+    monkeypatch.setattr(measure, "CALL", 0)
     followed: list[Any] = []
 
     def watched(run: Any, changed: Any) -> Any:
@@ -154,6 +156,7 @@ def test_it_says_what_whole_images_say(name: str, monkeypatch: pytest.MonkeyPatc
 def test_a_wrong_trial_runs_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the windows of a network not give what whole images give, they are not used."""
     monkeypatch.setattr(measure, "WORTH", 0)
+    monkeypatch.setattr(measure, "CALL", 0)
     real = measure.run_changed
 
     def wrong(run: Any, changed: Any) -> Any:

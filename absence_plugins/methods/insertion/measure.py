@@ -2,7 +2,7 @@
 
 Whether a network can be followed so (:mod:`absence_plugins.core.changed_parts`) is tried once, on patches of a first
 image in both ways; where it cannot, or where it costs no less, pasted images run whole. Which of the two is decided by
-counting multiplications, never by the clock: the same images give the same bits.
+counting what is computed, never by the clock: the same images give the same bits.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from absence_plugins.core.changed_parts import Changed, Followed, Work, holds_scripts, is_close, run_changed
 from absence_plugins.core.units import Layer
 
-LESS = 0.9  # of the multiplications of whole images, from which windows are worth their bookkeeping
+LESS = 0.9  # of the cost of whole images, from which windows are worth their bookkeeping
 WORTH = 5e6  # multiplications that one pasted image must save
+CALL = 1e7  # multiplications in the time of an operation on next to nothing
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Measure:
         device: of the model.
         batch_size: images per forward.
         layout: of images on the device.
-        share: multiplications for one image as it is, for the windows of one pasted image, and for one whole; None: all
-            images run whole.
+        share: the cost of one image as it is, of the windows of one pasted image, and of one whole; None: all images
+            run whole.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -102,13 +103,14 @@ class Measure:
         if found.values is None or not is_close(found.values, self.run(changed.whole())):
             return
         work = found.work
-        self.share = Work(work.clean / len(images), work.windows / len(pastes), work.whole / len(pastes))
+        each = len(pastes)
+        self.share = Work(work.clean / len(images), work.windows / each, work.whole / each, work.calls)
 
     def _of_batch(self, images: Sequence[Tensor], pastes: Sequence[Paste]) -> Tensor:
         changed = self._changed(images, pastes)
         if self.share is not None:
             amount = len(pastes)
-            cost = len(changed.images) * self.share.clean + amount * self.share.windows
+            cost = len(changed.images) * self.share.clean + amount * self.share.windows + CALL * self.share.calls
             whole = amount * self.share.whole
             if cost <= LESS * whole and whole - cost >= WORTH * amount:
                 found = run_changed(self.run, changed).values
