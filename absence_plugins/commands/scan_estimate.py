@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from absence_plugins.commands.pace import AT_ONCE, time_forward
-from absence_plugins.core.changed_parts import Work
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Layer
-from absence_plugins.methods.insertion.measure import LESS, WORTH, Measure
+from absence_plugins.methods.insertion.measure import Measure
 from absence_plugins.methods.insertion.progress import UNITS_AT_ONCE
 from absence_plugins.methods.insertion.statistics import ARMS
 from absence_plugins.methods.patches.images import image_at
@@ -90,7 +89,9 @@ class ScanTime:
             window = timed(windows_of(image, places[: scan.batch_size], scan.size, scan.mode))
             whole = timed(image.expand(AT_ONCE, *image.shape))
         count = ScanCount.of(len(dataset), len(places), units, scan)
-        return cls(count, window, whole, reading, _share_of(pasted.share, len(ARMS[scan.protocol]) - 1))
+        together = len(ARMS[scan.protocol]) - 1  # at least as many are made of each image
+        share = pasted.share_of(-(-scan.batch_size // together), scan.batch_size)
+        return cls(count, window, whole, reading, share)
 
     @property
     def scanning(self) -> float:
@@ -106,11 +107,3 @@ class ScanTime:
     def seconds(self) -> float:
         """All of it, with reading."""
         return self.scanning + self.testing + self.count.reads * self.reading
-
-
-def _share_of(work: Work | None, together: int) -> float:
-    """What a pasted image takes of a whole one, where as many are made of each image."""
-    if work is None:
-        return 1.0
-    cost = work.clean / together + work.windows
-    return cost / work.whole if cost <= LESS * work.whole and work.whole - cost >= WORTH else 1.0

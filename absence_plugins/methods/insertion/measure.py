@@ -73,6 +73,14 @@ class Measure:
                 found[chosen] = self._of_batch(images, [pastes[one] for one in chosen])
         return found
 
+    def share_of(self, images: int, pastes: int) -> float:
+        """What a batch of pasted images, made of so many images, costs of what it costs whole; 1.0: it runs whole."""
+        if self.share is None:
+            return 1.0
+        cost = images * self.share.clean + pastes * self.share.windows + CALL * self.share.calls
+        whole = pastes * self.share.whole
+        return cost / whole if cost <= LESS * whole and whole - cost >= WORTH * pastes else 1.0
+
     def settle(self, model: nn.Module, image: Tensor, size: int) -> None:
         """Find out how images run: in which layout, and whether only what a patch of ``size`` changes is computed."""
         if self.device.type == "cpu":
@@ -108,14 +116,10 @@ class Measure:
 
     def _of_batch(self, images: Sequence[Tensor], pastes: Sequence[Paste]) -> Tensor:
         changed = self._changed(images, pastes)
-        if self.share is not None:
-            amount = len(pastes)
-            cost = len(changed.images) * self.share.clean + amount * self.share.windows + CALL * self.share.calls
-            whole = amount * self.share.whole
-            if cost <= LESS * whole and whole - cost >= WORTH * amount:
-                found = run_changed(self.run, changed).values
-                if found is not None:
-                    return self._reduce(found)
+        if self.share_of(len(changed.images), len(pastes)) < 1:
+            found = run_changed(self.run, changed).values
+            if found is not None:
+                return self._reduce(found)
         return self._reduce(self.run(changed.whole()))
 
     def _changed(self, images: Sequence[Tensor], pastes: Sequence[Paste]) -> Changed:
