@@ -13,6 +13,7 @@ attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plai
 :mod:`~absence_plugins.bench.kinds` says whether absences are found in tables, texts, signals, volumes and segmentations.
 :mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
 Maps by occlusion and ablation (:mod:`~absence_plugins.bench.perturbations`) are compared with Captum's loop.
+:mod:`~absence_plugins.bench.report` compares a report with the forwards and backwards in it,
 :mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.ranks` two processes that share
 out a layer's activations, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
 
@@ -44,6 +45,7 @@ from absence_plugins.bench.ranks import run_ranks_bench
 from absence_plugins.bench.reading import run_reading_bench
 from absence_plugins.bench.references import ReferencesResult, run_references_bench
 from absence_plugins.bench.relevance import RelevanceResult, run_relevance_bench
+from absence_plugins.bench.report import run_report_bench
 from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.start import run_start_bench
@@ -84,6 +86,7 @@ __all__ = [
     "run_reading_bench",
     "run_references_bench",
     "run_relevance_bench",
+    "run_report_bench",
     "run_start_bench",
     "run_zennit_bench",
     "write_costs",
@@ -142,6 +145,7 @@ COSTS: dict[str, Callable[..., Result]] = {
     "invert": run_invert_bench,
     "debias": run_debias_bench,
     "reading": run_reading_bench,
+    "report": run_report_bench,
     "start": run_start_bench,
     "ranks": run_ranks_bench,
     "gpu": run_gpu_bench,

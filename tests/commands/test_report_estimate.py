@@ -25,7 +25,7 @@ from absence_plugins.report.unit.costs import UnitCost
 from absence_plugins.report.unit.study import Study
 
 IMAGES = load_digits().images[:40]
-ONCE = 7  # forwards that find out how pasted images run
+ONCE = 12  # forwards, at most, that find out how windows and pasted images run
 SCAN = Scan(size=12, stride=10, mode="mask", k=4, images_per_unit=100, batch_size=64)
 
 
@@ -50,10 +50,10 @@ def test_scan_and_test_run_what_was_counted(protocol: str, units: list[int] | No
         model, lambda: measured.append(ScanTime.measure(model, IMAGES, study().at, scan, 32 if units is None else 2))
     )
     assert measured[0].count == count
-    assert probing == ONCE + 1 + windows + 1 + 4
+    assert probing <= ONCE + 1 + windows + 1 + 4
     look = study().look
     total = ran(model, lambda: scan_layer(subject, "conv3", scan, look=look, is_estimated=True, progress=False))
-    assert 0 <= total - (count.scanned * windows + count.forwards) <= ONCE + 1  # and a window
+    assert 0 <= total - (count.scanned * windows + count.forwards) <= ONCE
 
 
 def study(**options: Any) -> Study:
