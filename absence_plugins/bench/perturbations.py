@@ -146,15 +146,22 @@ def build_perturbation_works(network: str, quick: bool, device: torch.device) ->
     what = f"FeatureAblation, {COLUMNS} columns, {count} rows"
     if case.window:
         what = f"Occlusion, windows of {case.window} pixels, stride {case.stride}, batch {count}"
+    is_judged = bool(case.window)  # of a small table the adapter's checks cost as much as the loop
     works = {
-        "loop": Work(what, LOOP_LIMIT, *one.sides(), growth=_growth(network, case, count, quick=quick)),
+        "loop": Work(
+            what,
+            LOOP_LIMIT,
+            *one.sides(),
+            judged=is_judged,
+            growth=_growth(network, case, count, quick=quick),
+        ),
         f"{TOGETHER} at once": Work(
             f"{what}; Captum with perturbations_per_eval={TOGETHER}", None, *one.sides(together=TOGETHER), judged=False
         ),
     }
     if network == "table":
         against = f"{what}, against {K} references each"
-        works["references"] = Work(against, LOOP_LIMIT, *one.sides(has_references=True))
+        works["references"] = Work(against, LOOP_LIMIT, *one.sides(has_references=True), judged=is_judged)
     return works
 
 

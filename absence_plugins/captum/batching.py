@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,9 @@ def _measure_maps(method: Any, plan: Plan, level: int) -> list[Inputs] | None:
     if features is None or references is None or plan.drawing is not None:
         return None
     try:
-        with unchanged(method._model), torch.no_grad(), _showing(method, plan) as tick:
+        # nothing is put on the model but the hooks that read a neuron
+        kept = unchanged(method._model) if plan.points else nullcontext()
+        with kept, torch.no_grad(), _showing(method, plan) as tick:
             effects = _ablation(method, plan, features, references, tick).measure()
     except Entangled as error:
         warnings.warn(
