@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import absence_plugins.captum as captum_adapters
-from absence_plugins.captum.method import AbsenceMethod
-from absence_plugins.commands.maps.explainers import CaptumMaps, explainer, input_method
+from absence_plugins.commands.maps.explainers import (
+    CaptumMaps,
+    attributes_to_inputs,
+    explainer,
+    input_method,
+    list_adapters,
+)
 from absence_plugins.core.outputs import class_scores
 from absence_plugins.core.scores import run_scores
 from absence_plugins.relevance.rules import LOWER, RULES
@@ -151,12 +154,7 @@ def default_candidates(names: Sequence[str]) -> list[Candidate]:
 def rejected() -> list[tuple[str, str, str]]:
     """Methods that cannot show absences on any model: family, name, reason."""
     found = [
-        (_family(name.removeprefix("Absence")), name.removeprefix("Absence"), made._traits.refuses)
-        for name, made in vars(captum_adapters).items()
-        if inspect.isclass(made)
-        and issubclass(made, AbsenceMethod)
-        and made is not AbsenceMethod
-        and made._traits.refuses
+        (_family(name), name, made._traits.refuses) for name, made in list_adapters().items() if made._traits.refuses
     ]
     try:
         from absence_plugins.zennit.refused import REFUSALS
@@ -188,15 +186,7 @@ def _explained(family: str, method: str, passes: float) -> Candidate:
 
 
 def _input_adapters() -> list[str]:
-    return [
-        name.removeprefix("Absence")
-        for name, found in vars(captum_adapters).items()
-        if inspect.isclass(found)
-        and issubclass(found, AbsenceMethod)
-        and found is not AbsenceMethod
-        and not found._traits.refuses
-        and not name.removeprefix("Absence").startswith(("Layer", "Neuron", "Internal", "LimeBase"))
-    ]
+    return [name for name, found in list_adapters().items() if attributes_to_inputs(name, found)]
 
 
 # what makes a part of the work, and the forwards that the part costs
@@ -267,11 +257,11 @@ def _hidden() -> list[Candidate]:
     """Captum's layer and neuron classes, one of each kind, on the layer that is read."""
 
     def of_layer(name: str, subject: Subject, **arguments: Any) -> Tensor:
-        method = getattr(captum_adapters, f"Absence{name}")(subject.model, _layer(subject), nontarget="target")
+        method = list_adapters()[name](subject.model, _layer(subject), nontarget="target")
         return method.attribute(subject.inputs, target=subject.target, **arguments)  # type: ignore[no-any-return]
 
     def of_neuron(name: str, subject: Subject) -> Tensor:
-        method = getattr(captum_adapters, f"Absence{name}")(subject.model, _layer(subject))
+        method = list_adapters()[name](subject.model, _layer(subject))
         return method.attribute(subject.inputs, lambda value: value.flatten(1)[:, 0])  # type: ignore[no-any-return]
 
     def integrated(subject: Subject) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from absence_plugins import MadeReferences, ReferenceSet
-from absence_plugins.commands.check import recommend_method
+from absence_plugins.commands.check_methods import recommend_method
 from absence_plugins.commands.class_names import find_class
 from absence_plugins.commands.image_row import explain_row
 from absence_plugins.commands.maps.explainers import CaptumMaps, Explainer, check_method, explainer
@@ -27,7 +27,6 @@ from absence_plugins.commands.provenance import provenance
 from absence_plugins.commands.question import Question
 from absence_plugins.commands.references import FolderReferences, choose_references
 from absence_plugins.commands.rows import add_warnings, is_of_the_system
-from absence_plugins.commands.unit_page import write_unit_page
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.files import require_folder
 from absence_plugins.core.names import read_number, spell_name
@@ -157,6 +156,8 @@ def explain_images(
     images, left_out = _list_images(images)
     notes = (*notes, *(read.notes if read else ()), *left_out)
     if method.lower().startswith("lucent:"):
+        from absence_plugins.commands.unit_page import write_unit_page  # asks for Lucent
+
         references = None if is_made else references
         page, failed = write_unit_page(
             images, loaded, out, references, method, steps, seed, command, notes, progress=progress

@@ -14,17 +14,13 @@ from absence_plugins.core.checks import check_integer
 from absence_plugins.data.pictures import WHITE, Color, read_picture
 
 try:
-    from PIL import Image
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms import functional as F
+    from PIL import Image, ImageOps
 except ImportError as error:
-    raise ImportError(
-        f'loading images needs torchvision and Pillow ({error}); pip install "absence-plugins[report]"'
-    ) from error
+    raise ImportError(f'loading images needs Pillow ({error}); pip install "absence-plugins[report]"') from error
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROP, SQUASH, PAD = "crop", "squash", "pad"
-INTERPOLATIONS = tuple(mode.value for mode in InterpolationMode)
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -73,22 +69,22 @@ class Preprocessing:
 
     def cut(self, image: Image.Image) -> Tensor:
         """A picture of Pillow, resized and cropped: [C, size, size] in [0, 1]."""
-        side, mode = self.resize or self.size, InterpolationMode(self.interpolation)
+        side = self.resize or self.size
         if self.fit == PAD:
             longest = max(image.size)
             height, width = (max(1, round(side * edge / longest)) for edge in reversed(image.size))
-            image = F.resize(image, [height, width], mode)
+            image = self._scale(image, width, height)
             left, top = (self.size - width) // 2, (self.size - height) // 2
-            border = [max(0, left), max(0, top), max(0, self.size - width - left), max(0, self.size - height - top)]
+            border = (max(0, left), max(0, top), max(0, self.size - width - left), max(0, self.size - height - top))
             fill = tuple(round(255 * value) for value in self.mean)
-            image = F.pad(image, border, fill=fill if self.channels > 1 else fill[0])
+            image = ImageOps.expand(image, border, fill if self.channels > 1 else fill[0])
+        elif self.fit == SQUASH:
+            image = self._scale(image, side, side)
         else:
-            image = F.resize(image, [side, side] if self.fit == SQUASH else [side], mode)
-        if self.floors:
-            width, height = image.size
-            image = F.crop(image, (height - self.size) // 2, (width - self.size) // 2, self.size, self.size)
-        else:
-            image = F.center_crop(image, [self.size, self.size])
+            shorter = min(image.size)
+            image = self._scale(image, *(int(side * edge / shorter) for edge in image.size))
+        left, top = (_half(edge - self.size, floors=self.floors) for edge in image.size)
+        image = image.crop((left, top, left + self.size, top + self.size))  # what lies outside is black
         pixels = torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels)
         return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
@@ -99,6 +95,11 @@ class Preprocessing:
             UnreadableImage: no such file, or not an image.
         """
         return self.picture(path).sub_(self._column(self.mean)).div_(self._column(self.std)).to(self.dtype)
+
+    def _scale(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        """As torchvision scales a picture of Pillow."""
+        name = self.interpolation.removesuffix("-exact").upper()
+        return image if image.size == (width, height) else image.resize((width, height), Image.Resampling[name])
 
     def normalize(self, picture: Tensor) -> Tensor:
         """Pictures [..., C, H, W] in [0, 1] -> model inputs, in the model's dtype."""
@@ -186,6 +187,15 @@ def input_dtype(model: nn.Module) -> torch.dtype:
     torch.float16
     """
     return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+
+
+def _half(excess: int, *, floors: bool) -> int:
+    """Where a crop begins in an image that is larger by ``excess``, or (below 0) how much of it lies outside.
+
+    >>> [_half(excess, floors=False) for excess in (3, 5, -3)]
+    [2, 2, -1]
+    """
+    return excess // 2 if floors else round(excess / 2) if excess > 0 else -(-excess // 2)
 
 
 def _numbers(values: Sequence[float]) -> str:

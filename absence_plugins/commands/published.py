@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
-from torchvision import transforms
 
 from absence_plugins.commands.preprocessing import (
     CROP,
@@ -35,13 +35,15 @@ def read_transforms(published: Any, source: str) -> Preprocessing | None:
     """Of torchvision's presets (``weights.transforms()``), or a ``Compose`` of Resize, CenterCrop and Normalize; None
     for anything else.
 
+    >>> from torchvision import transforms
     >>> steps = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32), transforms.Normalize([0.5], [0.1])])
     >>> read_transforms(steps, "own").describe()
     'shorter side to 36 pixels (bilinear), the middle 32 x 32, mean 0.5, std 0.1'
     """
     if isinstance(published, functools.partial):
         published = published()
-    if isinstance(published, transforms.Compose):
+    transforms = sys.modules.get("torchvision.transforms")  # a second to import; who has a Compose has it
+    if transforms is not None and isinstance(published, transforms.Compose):
         return _read_steps(published.transforms, source)
     names = ("crop_size", "resize_size", "mean", "std", "interpolation")
     if any(getattr(published, name, None) is None for name in names):

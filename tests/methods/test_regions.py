@@ -17,6 +17,7 @@ from absence_plugins.methods.regions import (
     segment,
     strongest_regions,
 )
+from absence_plugins.methods.regions.segments import connected_pieces
 
 SUPPRESSOR = (slice(8, 16), slice(16, 24))  # rows and columns
 
@@ -338,3 +339,18 @@ def test_inputs_and_random_state_are_as_before() -> None:
     assert torch.equal(x, kept)
     assert torch.equal(state, torch.random.get_rng_state())
     assert numpy_state == np.random.get_state()[1].tolist()
+
+
+@pytest.mark.parametrize("values", [2, 3, 60])
+def test_connected_pieces_are_those_of_scipy_in_their_order(values: int) -> None:
+    sparse, csgraph = pytest.importorskip("scipy.sparse"), pytest.importorskip("scipy.sparse.csgraph")
+    draw = np.random.default_rng(values)
+    for shape in ((1, 9), (30, 1), (5, 7), (64, 50)):
+        labels = np.kron(draw.integers(0, values, shape), np.ones(draw.integers(1, 4, 2), int))
+        number = np.arange(labels.size).reshape(labels.shape)
+        down, right = labels[1:] == labels[:-1], labels[:, 1:] == labels[:, :-1]
+        one = np.concatenate([number[:-1][down], number[:, :-1][right]])
+        other = np.concatenate([number[1:][down], number[:, 1:][right]])
+        graph = sparse.coo_array((np.ones(len(one), bool), (one, other)), shape=(labels.size, labels.size))
+        expected = csgraph.connected_components(graph, directed=False)[1].reshape(labels.shape)
+        assert np.array_equal(connected_pieces(labels), expected)

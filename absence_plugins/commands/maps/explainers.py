@@ -13,9 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-import absence_plugins.captum as captum_adapters
 from absence_plugins import ReferenceSet
-from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.commands.early_checks import check_method_name
 from absence_plugins.commands.pace import Passes
 from absence_plugins.core.maps import split_by_sign
@@ -114,16 +112,32 @@ def input_method(name: str) -> type[Any]:
     'AbsenceDeepLift'
     """
     wanted = name.removeprefix("captum:").removeprefix("Absence").lower()
-    usable = {}
-    for attribute, found in vars(captum_adapters).items():
-        if inspect.isclass(found) and issubclass(found, AbsenceMethod) and found is not AbsenceMethod:
-            plain = attribute.removeprefix("Absence")
-            if not plain.startswith(("Layer", "Neuron", "Internal", "LimeBase")) and not found._traits.refuses:
-                usable[plain.lower()] = found
+    usable = {plain.lower(): found for plain, found in list_adapters().items() if attributes_to_inputs(plain, found)}
     if wanted not in usable:
         check_method_name(name)  # with the nearest names
         raise ValueError(f"--method {name!r} is not a method that shows absences on inputs")
     return usable[wanted]
+
+
+def list_adapters() -> dict[str, type[Any]]:
+    """The adapters of Captum's classes by Captum's names; Captum is imported here, only where it is asked for.
+
+    >>> list_adapters()["DeepLift"].__name__
+    'AbsenceDeepLift'
+    """
+    import absence_plugins.captum as adapters
+    from absence_plugins.captum.method import AbsenceMethod
+
+    return {
+        name.removeprefix("Absence"): found
+        for name, found in vars(adapters).items()
+        if inspect.isclass(found) and issubclass(found, AbsenceMethod) and found is not AbsenceMethod
+    }
+
+
+def attributes_to_inputs(name: str, found: type[Any]) -> bool:
+    """Whether an adapter of :func:`list_adapters` shows absences, and on inputs."""
+    return not found._traits.refuses and not name.startswith(("Layer", "Neuron", "Internal", "LimeBase"))
 
 
 def method_arguments(method: type[Any], x: Tensor) -> dict[str, Any]:

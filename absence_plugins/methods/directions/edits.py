@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -180,6 +179,8 @@ class RemovalCheck:
         0.6666666666666666
         """
         rise = rise.double().cpu()
+        from scipy import stats  # half a second that most who import this module do not need
+
         p_value = float(stats.wilcoxon(rise.numpy(), alternative="greater").pvalue) if bool((rise != 0).any()) else 1.0
         return cls(len(rise), float((rise > 0).double().mean()), float(rise.mean()), p_value)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -145,8 +143,21 @@ def connected_pieces(labels: np.ndarray) -> np.ndarray:
     same_down, same_right = labels[1:] == labels[:-1], labels[:, 1:] == labels[:, :-1]
     one = np.concatenate([number[:-1][same_down], number[:, :-1][same_right]])
     other = np.concatenate([number[1:][same_down], number[:, 1:][same_right]])
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(labels.size, labels.size))
-    return np.asarray(connected_components(graph, directed=False)[1]).reshape(labels.shape)
+    return np.unique(_join(number.ravel(), one, other), return_inverse=True)[1].reshape(labels.shape)
+
+
+def _join(first: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of every pixel the lowest number in its connected piece; ``one`` and ``other`` are the pairs that touch."""
+    while True:
+        low = np.minimum(first[one], first[other])
+        joined = first.copy()
+        np.minimum.at(joined, first[one], low)
+        np.minimum.at(joined, first[other], low)
+        while not np.array_equal(joined, shorter := joined[joined]):
+            joined = shorter
+        if np.array_equal(joined, first):
+            return first
+        first = joined
 
 
 def border_pairs(labels: np.ndarray) -> np.ndarray:
