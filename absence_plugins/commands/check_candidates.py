@@ -55,11 +55,15 @@ class Subject:
     layer: str = ""
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Tensor, blank: Tensor | None = None, layer: str = "") -> Subject:
-        """The predicted class of an image, against one without content (default: zeros)."""
+    def of(
+        cls, model: nn.Module, inputs: Tensor, blank: Tensor | None = None, layer: str = "", *, timed: int = 3
+    ) -> Subject:
+        """The predicted class of an image, against one without content (default: zeros); its seconds are the least of so
+        many forwards.
+        """
         blank = torch.zeros_like(inputs) if blank is None else blank.expand_as(inputs)
         scores, times = read_scores(model, inputs), []
-        for _ in range(3):
+        for _ in range(timed):
             started = time.perf_counter()
             empty = read_scores(model, blank)
             times.append(time.perf_counter() - started)

@@ -139,7 +139,7 @@ def recommend_method(model: nn.Module, inputs: Tensor, blank: Tensor | None = No
     >>> recommend_method(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.ones(1, 3, 2, 2))
     'relevance'
     """
-    subject = Subject.of(model, inputs, blank)
+    subject = Subject.of(model, inputs, blank, timed=1)  # what is tried here is run whole, whatever it takes
     said: list[MethodCheck] = []
     for name in DEFAULTS:
         (candidate,) = default_candidates([name])  # one by one: most need no Captum

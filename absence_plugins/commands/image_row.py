@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from torch import Tensor
 
 from absence_plugins.commands.maps.explainers import Explainer, Found
+from absence_plugins.commands.maps.relevance import RelevanceMaps
 from absence_plugins.commands.pasting import insert_missing, remove_suppressor
 from absence_plugins.commands.photograph_row import (
     Findings,
@@ -36,6 +39,20 @@ def explain_row(
 
     rivals: of so many non-targets the one is shown that a region of a photograph is measured to hold down most.
     """
+    shared = method.on_image(asked.loaded.model, asked.x) if isinstance(method, RelevanceMaps) else nullcontext(method)
+    with shared as maps:
+        return _make_row(name, asked, maps, chosen, seed, verdicts, rivals)
+
+
+def _make_row(
+    name: str,
+    asked: Question,
+    method: Explainer,
+    chosen: ChosenReferences | None,
+    seed: int,
+    verdicts: dict[str, bool],
+    rivals: int,
+) -> Row:
     label, count = asked.label, asked.outputs.shape[1]
     standard = method.standard(asked.loaded.model, asked.x, asked.target, count, asked.blank[None])
     panels = [

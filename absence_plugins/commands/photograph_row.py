@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from absence_plugins.commands.maps.explainers import Explainer, Found
-from absence_plugins.commands.question import Question
+from absence_plugins.commands.question import PIECES, Question
 from absence_plugins.commands.rows import denormalize
 from absence_plugins.core.filling import Filling
 from absence_plugins.core.made_references import make_reference
@@ -19,7 +19,6 @@ from absence_plugins.report import Panel
 
 REGIONS = 3  # of every map
 RIVALS = 3  # non-targets that are asked about, where none is named
-PIECES = 64  # superpixels of a photograph
 SHARE = (0.05, 0.15)  # the smallest and the largest region, as shares of the image: the truest on photographs
 BASE: Filling = "blurred"  # what a non-target's map is against: black is content, too (docs/how-to/references.md)
 OTHERS: tuple[Filling, ...] = ("grey", "inpainted")
@@ -65,7 +64,7 @@ def find_held_down(asked: Question, method: Explainer, rivals: int, seed: int) -
     """Of several non-targets the one that a region holds down most: its map, and its regions blanked one by one."""
     questions = [asked] if rivals == 1 else asked.ask_others(rivals)
     blurred = make_reference(asked.x, BASE)
-    model, labels = asked.loaded.model, segment(asked.picture, PIECES)
+    model, labels = asked.loaded.model, asked.pieces
     maps = [method.nontarget(model, asked.x, asked.target, each.asked, blurred) for each in questions]
     regions = [_regions(-found.attribution[0], labels) for found in maps]
     columns = [number for number, each in enumerate(regions) for _ in each]
@@ -96,8 +95,7 @@ def find_held_down(asked: Question, method: Explainer, rivals: int, seed: int) -
 
 def find_target_held_down(asked: Question, found: Found, panels: tuple[Panel, ...], seed: int) -> Findings:
     """The strongest region that holds the target itself down, blanked."""
-    labels = segment(asked.picture, PIECES)
-    regions = _regions(-found.attribution[0], labels)[:1]
+    regions = _regions(-found.attribution[0], asked.pieces)[:1]
     tests = measure_regions(asked.read_target, asked.x[0], regions, DEFAULT, others=OTHERS, seed=seed)
     name = asked.brief
     pictures = _pictures(asked, tests, name)

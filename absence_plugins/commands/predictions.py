@@ -19,18 +19,18 @@ def read_outputs(model: nn.Module, x: Tensor) -> Tensor:
 
     Raises ValueError for another shape.
     """
-    outputs, _ = run_scores(model, (x,), samples=len(x))
+    return read_scores(model, x)[0]
+
+
+def read_scores(model: nn.Module, x: Tensor) -> tuple[Tensor, str]:
+    """As :func:`read_outputs`, and what the model ends in: "softmax", "log_softmax", "sigmoid" or ""."""
+    outputs, ending = run_scores(model, (x,), samples=len(x))
     if outputs.dim() not in (1, 2, 4):
         raise ValueError(
             f"the model must return one row of logits per image, or maps of logits [B, K, H, W], got "
             f"{tuple(outputs.shape)}; wrap it so that it does"
         )
-    return outputs[:, None] if outputs.dim() == 1 else outputs
-
-
-def ends_in_sigmoid(model: nn.Module, x: Tensor) -> bool:
-    """Whether the model's outputs are behind a sigmoid: labels that do not exclude each other."""
-    return run_scores(model, (x,), samples=len(x))[1] == "sigmoid"
+    return (outputs[:, None] if outputs.dim() == 1 else outputs), ending
 
 
 def class_of(outputs: Tensor) -> Tensor:

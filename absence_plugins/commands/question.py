@@ -7,17 +7,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from absence_plugins.commands.models import LoadedModel
-from absence_plugins.commands.predictions import ends_in_sigmoid, read_outputs
+from absence_plugins.commands.predictions import read_outputs, read_scores
 from absence_plugins.core.choices import Choice, choose
+from absence_plugins.core.memory_layout import find_layout
 from absence_plugins.core.outputs import class_scores, shrunk
 from absence_plugins.core.pooling import PHOTOGRAPH, choose_resolution
+from absence_plugins.methods.regions import segment
 from absence_plugins.report import Panel
 from absence_plugins.report.plots.panel import Kind
+
+
+PIECES = 64  # superpixels of a photograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +32,7 @@ class Question:
 
     x: the input [1, C, H, W]. own, other: the two outputs; other is None where the model has a single one, or
     labels that are no rivals. asked: the
-    other one as a method takes it, a class or a word.
+    other one as a method takes it, a class or a word. layout: of the images in memory, in which the model is fast.
     """
 
     picture: Tensor
@@ -36,6 +42,7 @@ class Question:
     own: Choice
     other: Choice | None
     asked: int | str
+    layout: torch.memory_format = torch.contiguous_format
 
     @classmethod
     def ask(cls, picture: Tensor, loaded: LoadedModel, target: int | None, nontarget: int | str | None) -> Question:
@@ -44,18 +51,19 @@ class Question:
         """
         x = loaded.preprocessing.normalize(picture)[None]
         with torch.no_grad():
-            outputs = read_outputs(loaded.model, x)
+            outputs, ending = read_scores(loaded.model, x)
             columns = class_scores(outputs)
             count = columns.shape[1]
             t = int(columns.argmax(1)) if target is None else target
             own = choose(outputs, t, None, lambda: read_outputs(loaded.model, *shrunk((x,))))
-            has_rivals = count > 1 and (nontarget is not None or not ends_in_sigmoid(loaded.model, x))
+            has_rivals = count > 1 and (nontarget is not None or ending != "sigmoid")
             if nontarget is None:
                 nontarget = "auto"
             other = choose(outputs, t, nontarget) if has_rivals or nontarget != "auto" else None  # type: ignore[arg-type]
         is_class = other is not None and other.kind == "nontarget" and other.nontargets is not None
         asked = int(other.nontargets[0]) if is_class else str(nontarget)  # type: ignore[union-attr, index]
-        return cls(picture, loaded, x, outputs, own, other, asked)
+        layout = find_layout(loaded.model, x, outputs, lambda images: read_outputs(loaded.model, images))
+        return cls(picture, loaded, x, outputs, own, other, asked, layout)
 
     @property
     def target(self) -> int:
@@ -66,6 +74,11 @@ class Question:
     def blank(self) -> Tensor:
         """An image without content [C, H, W]."""
         return self.loaded.preprocessing.empty.expand_as(self.x[0])
+
+    @cached_property
+    def pieces(self) -> Tensor:
+        """The superpixels of a photograph [H, W]."""
+        return segment(self.picture, PIECES)
 
     @property
     def is_photograph(self) -> bool:
@@ -135,7 +148,7 @@ class Question:
 
     def read_choices(self, choices: Sequence[Choice], images: Tensor) -> Tensor:
         """Several outputs [N, choices], of one forward."""
-        outputs = read_outputs(self.loaded.model, images)
+        outputs = read_outputs(self.loaded.model, images.contiguous(memory_format=self.layout))
         every = torch.zeros(len(images), dtype=torch.long)
         return torch.stack([choice.of_samples(every).values(outputs) for choice in choices], 1)
 

@@ -76,10 +76,12 @@ def relevance(
         warn_unresolved(asked.u, on_references.T, asked.u.abs(), asked.comparison.coarsest, level=3)
         found = [answer.pulled for answer in answers]
         errors = torch.stack([answer.error for answer in answers])
-        return _result(asked.structure, found, asked.u, on_references, errors)
+        return build_result(asked.structure, found, asked.u, on_references, errors)
 
 
-def _result(structure: Structure, found: list[Pulled], u: Tensor, outputs: Tensor, errors: Tensor) -> Relevance:
+def build_result(structure: Structure, found: list[Pulled], u: Tensor, outputs: Tensor, errors: Tensor) -> Relevance:
+    """What was pulled back from u [B] against each reference, with u(r) [R, B] and the errors of the sums [R, B]."""
+
     def stacked(read: Callable[[EntryRelevance], Tensor]) -> list[Tensor | None]:
         columns = zip(*(pulled.inputs for pulled in found), strict=True)
         return [

@@ -61,14 +61,23 @@ class Question:
         others: Tensor = self.comparison.against(reference).detach()
         check_explained(others, lambda sample: "the explained output on the reference")
         pulled = self.comparison.pull(output, seed)
-        relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
-        error, is_conserved = conservation(relevances, self.u, others, seed, self.comparison.coarsest)
-        if not is_conserved:
-            raise RelevanceError(
-                f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
-                "model is not seen as torch operations, or its numbers overflow; try float64"
-            )
-        return Answer(pulled, others, error)
+        return Answer(pulled, others, check_sum(pulled, self.u, others, seed, self.comparison.coarsest))
+
+
+def check_sum(pulled: Pulled, u: Tensor, others: Tensor, seed: Tensor, dtype: torch.dtype) -> Tensor:
+    """The relative error of the sum of what was pulled back from u(x) [B] against u(r) [B], per sample.
+
+    Raises:
+        RelevanceError: it is more than the rounding of ``dtype``.
+    """
+    relevances = [entry.relevance for entry in pulled.inputs if entry is not None] + pulled.absorbed
+    error, is_conserved = conservation(relevances, u, others, seed, dtype)
+    if not is_conserved:
+        raise RelevanceError(
+            f"the relevance sums to another value than u(x) - u(r), by {float(error.max()):.1e} of it: part of the "
+            "model is not seen as torch operations, or its numbers overflow; try float64"
+        )
+    return error
 
 
 def ask(

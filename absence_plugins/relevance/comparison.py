@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from absence_plugins.core.hooks import rewritten
 from absence_plugins.core.module_calls import running_modules
 from absence_plugins.core.precision import coarsest
+from absence_plugins.core.pulling import pull_back
 from absence_plugins.core.running import as_written
 from absence_plugins.core.training import Draws, describe_training, find_drawing, find_training
 from absence_plugins.relevance.graph import check_graph, last_reached
@@ -230,7 +231,7 @@ class Comparison:
         spreads = [record for record in self._mode.records if is_spread(record.rule)]
         for record in spreads:
             support(record, [entry.leaf for entry in entries], [node for node, _ in self._mode.weighted])
-        multipliers = torch.autograd.grad(output, targets, seed, retain_graph=True, allow_unused=True)
+        multipliers = pull_back([output], targets, [seed], retain_graph=True)
         found = {
             id(entry): EntryRelevance(torch.zeros_like(entry.leaf) if m is None else m, entry.difference)
             for entry, m in zip(entries + kept, multipliers, strict=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,8 @@ from absence_plugins.core.choices import Choice, choose
 from absence_plugins.core.maps import split_by_content
 from absence_plugins.core.outputs import Logit, Output
 from absence_plugins.core.scores import run_scores
-from absence_plugins.relevance import relevance
+from absence_plugins.relevance import Relevance, relevance
+from absence_plugins.relevance.shared_graph import SharedGraph
 
 DEFAULT_RULE = "lower_gamma"  # the best on a trained network and photographs, see docs/relevance.md
 
@@ -68,7 +71,7 @@ class RelevanceMaps:
         nearest = references.nearest(x, own.contrast()[0])
         assert isinstance(nearest, Tensor)
         others = list(nearest.unbind(1))
-        found = relevance(model, x, others, own, rule=self.rule)
+        found = self._compare(model, x, others, own)
         if references.is_made:
             return signed_parts(found.attribution, float(found.output[0]))
         blank = references.empty[0].to(x).expand_as(x)
@@ -78,11 +81,38 @@ class RelevanceMaps:
         ]
         return Found(found.attribution, torch.stack(absent).mean(0).clamp(min=0), float(found.output[0]))
 
-    @staticmethod
-    def _chosen(model: nn.Module, x: Tensor, target: int, other: int | str) -> Choice:
+    @contextmanager
+    def on_image(self, model: nn.Module, x: Tensor) -> Iterator[RelevanceMaps]:
+        """The same maps, all of one image: x runs once, and so does each image that it is compared with."""
+        graph = SharedGraph(model, x, rule=self.rule)
+        try:
+            yield _MapsOfImage(self.rule, self.standard_caption, graph=graph)
+        finally:
+            graph.close()  # a traceback that holds it shall not hold its memory
+
+    def _read(self, model: nn.Module, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return choose(run_scores(model, (x,), samples=len(x))[0], target, other)  # type: ignore[arg-type]
+            return run_scores(model, (x,), samples=len(x))[0]
+
+    def _compare(self, model: nn.Module, x: Tensor, reference: Tensor | list[Tensor], output: Output) -> Relevance:
+        return relevance(model, x, reference, output, rule=self.rule)
+
+    def _chosen(self, model: nn.Module, x: Tensor, target: int, other: int | str) -> Choice:
+        return choose(self._read(model, x), target, other)  # type: ignore[arg-type]
 
     def _map(self, model: nn.Module, x: Tensor, blank: Tensor, output: Output) -> tuple[Tensor, float]:
-        found = relevance(model, x, blank.expand_as(x), output, rule=self.rule)
+        found = self._compare(model, x, blank.expand_as(x), output)
         return found.attribution, float(found.output[0])
+
+
+@dataclass(frozen=True)
+class _MapsOfImage(RelevanceMaps):
+    """The maps of the one image that the graph is of."""
+
+    graph: SharedGraph = field(kw_only=True)
+
+    def _read(self, model: nn.Module, x: Tensor) -> Tensor:
+        return self.graph.logits
+
+    def _compare(self, model: nn.Module, x: Tensor, reference: Tensor | list[Tensor], output: Output) -> Relevance:
+        return self.graph.explain(reference, output)

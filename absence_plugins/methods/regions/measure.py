@@ -16,7 +16,7 @@ from absence_plugins.methods.regions.result import RegionTest, RegionTests
 
 Output = Callable[[Tensor], Tensor]
 DRAWS = 19  # the fewest with which p can be 0.05
-AT_ONCE = 8  # images in a forward
+MOST, ENTRIES = 256, 4 * 3 * 224 * 224  # inputs in a forward, and entries of all of them: more do not fit the cache
 LEAST = 1e-3  # of the largest output that was read: a smaller change counts as none
 STEPS = 8  # of the output's number format, in which it counts as none, too
 DEFAULT: Filling = "blurred"  # at random places nearly the least destructive, and made once for all of them
@@ -80,7 +80,7 @@ def measure_regions(
     used = [*about, *([] if target is None else [target])]
     check_columns(used, read)
     places = [(where, shift) for where, own_shifts in zip(regions, shifts, strict=True) for shift in own_shifts]
-    parts = [read_outputs(output, changes.make(*_columns(part)))[0] for part in _batches(places)]
+    parts = [read_outputs(output, changes.make(*_columns(part)))[0] for part in _batches(places, choose_batch(x))]
     random = torch.cat(parts).view(len(regions), draws, -1) if parts else read.new_zeros(0, draws, read.shape[1])
     under = {
         kind: read_outputs(output, _Changes.of(x, kind).make(regions, [(0, 0)] * len(regions)))[0]
@@ -133,15 +133,24 @@ class _Changes:
         return torch.where(masks[:, None], sources, self.x)
 
 
-def read_outputs(output: Output, inputs: Tensor, at_once: int = AT_ONCE) -> tuple[Tensor, float]:
-    """The outputs [B, K] of inputs, float64 on the CPU, a few inputs at a time; and the relative size of their
-    rounding.
+def choose_batch(x: Tensor) -> int:
+    """How many inputs like x [...] go into a forward.
+
+    >>> choose_batch(torch.zeros(3, 224, 224)), choose_batch(torch.zeros(1, 32, 32))
+    (4, 256)
+    """
+    return max(1, min(MOST, ENTRIES * (1 if x.device.type == "cpu" else 16) // x.numel()))
+
+
+def read_outputs(output: Output, inputs: Tensor, at_once: int | None = None) -> tuple[Tensor, float]:
+    """The outputs [B, K] of inputs, float64 on the CPU, a few inputs at a time (default: :func:`choose_batch`); and the
+    relative size of their rounding.
 
     Raises:
         ValueError: outputs of another shape than [B] or [B, K].
     """
     with torch.no_grad():
-        parts = [output(part).detach() for part in torch.split(inputs, at_once)]
+        parts = [output(part).detach() for part in torch.split(inputs, at_once or choose_batch(inputs[0]))]
     parts = [part[None] if part.dim() == 0 else part for part in parts]
     step = STEPS * torch.finfo(parts[0].dtype).eps if parts[0].is_floating_point() else 0.0
     found = torch.cat([part.double().cpu() for part in parts])
@@ -178,9 +187,11 @@ def check_about(columns: Sequence[int] | None, count: int, words: str) -> list[i
     return about
 
 
-def _batches(places: Sequence[tuple[Tensor, tuple[int, ...]]]) -> Iterator[list[tuple[Tensor, tuple[int, ...]]]]:
+def _batches(
+    places: Sequence[tuple[Tensor, tuple[int, ...]]], size: int
+) -> Iterator[list[tuple[Tensor, tuple[int, ...]]]]:
     waiting = iter(places)
-    while part := list(islice(waiting, AT_ONCE)):
+    while part := list(islice(waiting, size)):
         yield part
 
 

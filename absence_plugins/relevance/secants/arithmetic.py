@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from absence_plugins.core.pulling import pull_back
+
 Function = Callable[[Tensor], Tensor]
 
 # A midpoint slope is accepted where it explains the change of the output to so many units in the last place.
@@ -55,7 +57,7 @@ def vjp(function: Callable[..., Any], inputs: Sequence[Tensor], multiplier: Any)
     given = [(output, m.to(output.dtype)) for output, m in pairs if m is not None and output.requires_grad]
     if not given:
         return [torch.zeros_like(value) for value in inputs]
-    found = torch.autograd.grad([o for o, _ in given], leaves, [m for _, m in given], allow_unused=True)
+    found = pull_back([o for o, _ in given], leaves, [m for _, m in given])
     return [torch.zeros_like(v) if g is None else g for v, g in zip(inputs, found, strict=True)]
 
 

@@ -26,6 +26,8 @@ SIDE = 640  # pixels of the longer side of a drawn map, about
 DPI = 240  # in which its lines are as strong as in the figures
 PIXELATED_BELOW = 128  # pixels a side up to which an image is enlarged in squares
 INDEXED_FROM = 60_000  # bytes of a PNG from which on it gets a palette; photographs, not digits
+SURELY = 1.5  # packed quickly, a PNG is at most this much larger; of photographs 1.15
+COARSE = [value & 0xFC | value >> 6 for value in range(256)]  # 6 bits: a palette is found in a third of the time
 FINE_UP_TO = 128 * 128  # values that are kept in 16 bits; of more, 8
 TALL = 96  # pixels of a thumbnail's height
 
@@ -136,10 +138,13 @@ def pack_values(values: Tensor) -> PackedValues:
 
 def draw_png(figure: Figure) -> bytes:
     """A figure on white as a PNG, the same bytes every time; in 256 colors where it is large."""
-    buffer = io.BytesIO()
-    with uncut():  # matplotlib's compiled part turns an exception of Ctrl-C into another one
-        figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue() if buffer.tell() <= INDEXED_FROM else _index_colors(Image.open(buffer))
+    color = figure.get_facecolor()
+    figure.set_facecolor("white")
+    try:
+        picture = _render(figure)
+    finally:
+        figure.set_facecolor(color)
+    return _index_colors(picture) if _is_large(picture) else _save(picture, "png", dpi=(figure.dpi, figure.dpi))
 
 
 def thumbnail(panels: Sequence[Panel]) -> bytes:
@@ -176,8 +181,13 @@ def _draw_map(panel: Panel) -> Image.Image:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     draw_picture(axes, panel, panel.range)
+    return _render(figure)
+
+
+def _render(figure: Figure) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with uncut():  # matplotlib's compiled part turns an exception of Ctrl-C into another one
+        canvas.draw()  # type: ignore[no-untyped-call]
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[no-untyped-call]
 
 
@@ -190,14 +200,21 @@ def _embed(picture: Image.Image, *, is_photograph: bool) -> str:
     """As data for an ``img``: a PNG; of what is large, a JPEG (photographs, not charts), or 256 colors (maps on
     white).
     """
-    data, kind = _save(picture, "png"), "png"
-    if len(data) > INDEXED_FROM and is_photograph:
+    data, kind = b"", "png"
+    if not _is_large(picture):
+        data = _save(picture, "png")
+    elif is_photograph:
         smaller = _save(picture, "jpeg", quality=92, subsampling=0)
-        if len(smaller) < len(data) / 2:
-            data, kind = smaller, "jpeg"
-    elif len(data) > INDEXED_FROM:
+        data, kind = (smaller, "jpeg") if _is_large(picture, 2 * len(smaller)) else (_save(picture, "png"), "png")
+    else:
         data = _index_colors(picture)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _is_large(picture: Image.Image, most: int = INDEXED_FROM) -> bool:
+    """Whether a PNG of it has more than so many bytes; most are so large that the quickest packing tells."""
+    quick = len(_save(picture, "png", compress_level=1))
+    return quick > SURELY * most or (quick > most and len(_save(picture, "png")) > most)
 
 
 def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -208,14 +225,14 @@ def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 def _index_colors(picture: Image.Image) -> bytes:
     """The picture in 256 colors, a third of the size, with white still white."""
-    found = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT)
+    found = picture.convert("RGB").point(COARSE * 3).quantize(256, method=Image.Quantize.MEDIANCUT)
     palette = found.getpalette() or []
     colors = np.array(palette).reshape(-1, 3)
     nearest = int(np.abs(colors - 255).sum(1).argmin())
     if colors[nearest].min() >= 250:  # what was white before, as is every zero of a map
         palette[3 * nearest : 3 * nearest + 3] = [255, 255, 255]
         found.putpalette(palette)
-    return _save(found, "png", optimize=True)
+    return _save(found, "png")
 
 
 def _bar(panel: Panel) -> BarText:
