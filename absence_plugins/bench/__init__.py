@@ -14,6 +14,7 @@ attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plai
 :mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
 Maps by occlusion and ablation (:mod:`~absence_plugins.bench.perturbations`) are compared with Captum's loop.
 :mod:`~absence_plugins.bench.report` compares a report with the forwards and backwards in it,
+:mod:`~absence_plugins.bench.explain` compares the page of a photograph with the passes through the network that it needs.
 :mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.ranks` two processes that share
 out a layer's activations, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
 
@@ -30,6 +31,7 @@ from pathlib import Path
 from absence_plugins.bench.all import AllResult, run_all_benches
 from absence_plugins.bench.debias import run_debias_bench
 from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
+from absence_plugins.bench.explain import run_explain_bench
 from absence_plugins.bench.gpu import GpuResult, run_gpu_bench
 from absence_plugins.bench.insertion import run_insertion_bench
 from absence_plugins.bench.invert import InvertResult, run_invert_bench
@@ -74,6 +76,7 @@ __all__ = [
     "run_bench",
     "run_debias_bench",
     "run_directions_bench",
+    "run_explain_bench",
     "run_gpu_bench",
     "run_insertion_bench",
     "run_invert_bench",
@@ -146,6 +149,7 @@ COSTS: dict[str, Callable[..., Result]] = {
     "debias": run_debias_bench,
     "reading": run_reading_bench,
     "report": run_report_bench,
+    "explain": run_explain_bench,
     "start": run_start_bench,
     "ranks": run_ranks_bench,
     "gpu": run_gpu_bench,

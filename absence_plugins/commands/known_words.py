@@ -32,6 +32,7 @@ BENCHES = {  # and what each measures; those with costs first, in the order of "
     "debias": "time of a training step next to a plain one",
     "reading": "a folder of photographs next to torch's DataLoader",
     "report": "time of a report next to its forwards and backwards",
+    "explain": "time of a photograph's maps, tests and page next to the passes that they need",
     "start": "time until the command line answers",
     "ranks": "time of activations by two ranks of torchrun next to one process",
     "gpu": "what number types cost on a GPU, and whether it computes what the CPU does",

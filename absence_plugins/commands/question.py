@@ -22,7 +22,6 @@ from absence_plugins.methods.regions import segment
 from absence_plugins.report import Panel
 from absence_plugins.report.plots.panel import Kind
 
-
 PIECES = 64  # superpixels of a photograph
 
 

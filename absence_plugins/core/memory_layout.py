@@ -11,9 +11,7 @@ SAME = 1e-4  # of the largest output: rounding of another order of the same sums
 PLAIN, LAST = torch.contiguous_format, torch.channels_last
 
 
-def find_layout(
-    model: nn.Module, x: Tensor, outputs: Tensor, read: Callable[[Tensor], Tensor]
-) -> torch.memory_format:
+def find_layout(model: nn.Module, x: Tensor, outputs: Tensor, read: Callable[[Tensor], Tensor]) -> torch.memory_format:
     """Channels last for convolutional networks on the CPU, if the model gives the same outputs for it; else the plain
     layout.
 

@@ -20,7 +20,6 @@ from absence_plugins.relevance.result import Relevance
 from absence_plugins.relevance.rules import rule_of_modules
 from absence_plugins.relevance.structure import flatten, list_references
 
-
 LINEAR = 1e3  # roundings by which u may differ from <w, z>: a sum of thousands of logits in another order
 
 

@@ -44,9 +44,7 @@ def cut_by_torchvision(wanted: Preprocessing, image: Image.Image) -> torch.Tenso
 def test_the_same_bits_as_torchvision(fit: str) -> None:
     pytest.importorskip("torchvision")
     draw = np.random.default_rng(0)
-    for channels, floors, mode, (size, resize), shape in product(
-        (1, 3), (False, True), INTERPOLATIONS, SIZES, SHAPES
-    ):
+    for channels, floors, mode, (size, resize), shape in product((1, 3), (False, True), INTERPOLATIONS, SIZES, SHAPES):
         image = Image.fromarray(draw.integers(0, 256, (*shape, 3) if channels == 3 else shape, dtype=np.uint8))
         wanted = Preprocessing(size, channels, (0.48,) * channels, (0.2,) * channels, resize, mode, fit, floors)
         assert torch.equal(wanted.cut(image), cut_by_torchvision(wanted, image)), (channels, floors, mode, size, shape)
