@@ -22,7 +22,7 @@ from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.rating import Rating
 from absence_plugins.methods.invert.scores import CHUNK
 from absence_plugins.methods.invert.search import Bounds, Ranked, Ranking
-from absence_plugins.methods.invert.table import Columns
+from absence_plugins.methods.invert.table import ACROSS, Columns
 
 SCREENED = 1024  # candidates of a level that are scored exactly
 CHEAP = 2**26  # of so many samples times candidates all are
@@ -133,7 +133,8 @@ def extend(literals: Literals, bases: Sequence[Found], rating: Rating, bounds: B
     for at in range(0, len(index), step):
         part = index[at : at + step]
         op, f, i = _place(part, len(bases), len(literals.holds))
-        one, other = truth[f], Truth(literals.holds[i], literals.fails[i])
+        opposite = (i + len(literals.columns)) % len(literals.holds)
+        one, other = truth[f], Truth(literals.holds[i], literals.holds[opposite])
         either = (op == 1)[:, None]
         true = torch.where(either, one.true | other.true, one.true & other.true)
         false = torch.where(either, one.false & other.false, one.false | other.false)
@@ -191,21 +192,37 @@ def _place(index: Tensor, bases: int, literals: int) -> tuple[Tensor, Tensor, Te
 
 def _screen(literals: Literals, truth: Truth, rating: Rating, bounds: Bounds) -> tuple[Tensor, Tensor]:
     """Of all candidates [2, M, 2 J]: what they are screened by, and whether they lie within the bounds."""
-    numbers = rating.numbers
-    holds = literals.holds.double()
-    j = len(literals.columns)
+    j, bases = len(literals.columns), len(truth.true)
+    single = [one[:, 0][None] for one in _sum_shared(literals.holds, rating.numbers)]
+    shared = _sum_shared(torch.cat([truth.true, truth.false]), rating.numbers, literals.holds)
     both = {}
-    for name, mask in (("true", truth.true), ("false", truth.false)):
-        double = mask.double()
-        count, total = double @ holds.T, (double * numbers) @ holds.T
-        own = double.sum(1, keepdim=True), (double @ numbers)[:, None]
-        single = holds.sum(1)[None], (holds @ numbers)[None]
+    for name, part in (("true", slice(0, bases)), ("false", slice(bases, None))):
+        count, total = (one[part, :-1] for one in shared)
+        own = [one[part, -1:] for one in shared]
         either = own[0] + single[0] - count, own[1] + single[1] - total
         both[name] = (count, total), either
     # AND holds where both hold and fails where either fails, that is, where the opposite literal holds; OR the other
     # way
     (and_true, or_true), (or_false, and_false) = both["true"], both["false"]
     turned = [tuple(one.roll(j, 1) for one in pair) for pair in (and_false, or_false)]
-    count = torch.stack([and_true[0], or_true[0]]), torch.stack([turned[0][0], turned[1][0]])
-    total = torch.stack([and_true[1], or_true[1]]), torch.stack([turned[0][1], turned[1][1]])
-    return rating.screen(count, total), bounds.allow_known(*count)
+    counts = torch.stack([and_true[0], or_true[0]]), torch.stack([turned[0][0], turned[1][0]])
+    totals = torch.stack([and_true[1], or_true[1]]), torch.stack([turned[0][1], turned[1][1]])
+    return rating.screen(counts, totals), bounds.allow_known(*counts)
+
+
+def _sum_shared(mask: Tensor, numbers: Tensor, holds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Samples on which masks [M, n] and literals [2 J, n] hold, and their sum of numbers [n]: [M, 2 J + 1] each, the
+    last column that of the mask alone.
+    """
+    count = torch.zeros(len(mask), 1 + (0 if holds is None else len(holds)), dtype=torch.float64, device=mask.device)
+    total = torch.zeros_like(count)
+    for at in range(0, mask.shape[1], ACROSS):
+        part = slice(at, at + ACROSS)
+        one = mask[:, part].double()
+        others = torch.ones_like(one[:1]) if holds is None else holds[:, part].double()
+        if holds is not None:
+            others = torch.cat([others, torch.ones_like(others[:1])])
+        count += one @ others.T
+        own = numbers[part]
+        total += (one * own) @ others.T if len(one) <= len(others) else one @ (others * own).T
+    return count, total
