@@ -19,7 +19,7 @@ from absence_plugins.core.randomness import seeded
 from absence_plugins.core.references import ReferenceSet
 
 LOOP_LIMIT = 1 / 3  # of Captum's time with its default
-MEMORY_LIMIT = 8.0  # times the memory of Captum's forwards of one perturbation
+MEMORY_LIMIT = 64.0  # times one forward of Captum's; a budget of bytes bounds it, so small networks have large ratios
 TOGETHER = 16  # perturbations_per_eval of the row that is not judged
 COLUMNS, K = 30, 4  # of the table, references of each row
 # (network, quick): samples, pixels, window, stride
