@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +18,34 @@ from absence_plugins.core.maps import tree_map
 from absence_plugins.core.units import Layer
 
 BATCH = "perturbations_per_eval"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a host's method takes, without ``self``: read once per function, as ``inspect`` takes long.
+
+    names: all that can be passed by position, in order; takes_all: also other keywords.
+    """
+
+    signature: inspect.Signature
+    names: tuple[str, ...]
+    known: frozenset[str]
+    defaults: dict[str, Any]
+    takes_all: bool
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of(cls, function: Callable[..., Any]) -> Form:
+        """The form of a method, as its class has it."""
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[1:]
+        return cls(
+            signature,
+            tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD),
+            frozenset(one.name for one in parameters),
+            {one.name: one.default for one in parameters if one.default is not one.empty},
+            any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters),
+        )
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,36 +65,32 @@ def bound_arguments(
 
     ``unsigned``, the argument that deletes the sign, is False unless the caller gives it; ``automatic`` is None.
     """
-    signature = inspect.signature(host.attribute)
-    bound = signature.bind_partial(None, *args, **kwargs)
-    missing = [
-        name
-        for name, parameter in list(signature.parameters.items())[1:]
-        if name not in bound.arguments
-        and parameter.default is parameter.empty
-        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    ]
+    form = Form.of(host.attribute)
+    named = dict(zip(form.names, args, strict=False))
+    if form.takes_all or len(args) > len(form.names) or named.keys() & kwargs or not kwargs.keys() <= form.known:
+        bound = form.signature.bind_partial(None, *args, **kwargs)  # or its TypeError
+        named = dict(list(bound.arguments.items())[1:])
+        named.update(named.pop("kwargs", {}))
+    else:
+        named.update(kwargs)
+    missing = [name for name in form.names if name not in named and name not in form.defaults]
     if missing and missing != [optional]:
         hint = "; baselines come from reference=ReferenceSet(...) where one is given" if "baselines" in missing else ""
         raise TypeError(f"{host.__name__}.attribute needs {' and '.join(missing)}{hint}")
     if unsigned:
-        bound.arguments.setdefault(unsigned, False)
+        named.setdefault(unsigned, False)
     if automatic:
-        bound.arguments.setdefault(automatic, None)
-    bound.apply_defaults()
-    arguments = dict(list(bound.arguments.items())[1:])
-    arguments.update(arguments.pop("kwargs", {}))
-    return arguments
+        named.setdefault(automatic, None)
+    return form.defaults | named
 
 
 def run_host(host_class: type[Attribution], instance: Any, call: Mapping[str, Any]) -> Any:
     """``host_class.attribute`` on an instance, with the arguments it knows; its own default for an automatic batch."""
     if call.get(BATCH, 1) is None:
         call = {name: value for name, value in call.items() if name != BATCH}
-    parameters = inspect.signature(host_class.attribute).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    form = Form.of(host_class.attribute)
     return plain(host_class.attribute)(
-        instance, **{name: value for name, value in call.items() if takes_all or name in parameters}
+        instance, **{name: value for name, value in call.items() if form.takes_all or name in form.known}
     )
 
 
@@ -113,12 +140,21 @@ def checked_inputs(inputs: Any) -> tuple[Tensor, ...]:
             raise ValueError(
                 f"input {number} has {part.shape[0]} samples, input 0 has {parts[0].shape[0]}; they must be the same"
             )
-        if part.is_floating_point() and not torch.isfinite(part).all():
+        if part.is_floating_point() and not is_finite(part):
             bad = (~torch.isfinite(part.flatten(1) if part.dim() > 1 else part[:, None])).any(1).nonzero()
             raise ValueError(
                 f"sample {int(bad[0])} of input {number} holds NaN or infinite values; every map of it would too"
             )
     return tuple(part.detach() for part in parts)
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite. A finite sum says so; one that is not may have overflowed.
+
+    >>> is_finite(torch.tensor([3e38, 3e38])), is_finite(torch.tensor([0.0, -torch.inf]))
+    (True, False)
+    """
+    return math.isfinite(values.detach().sum().item()) or bool(torch.isfinite(values).all())
 
 
 def extra_arguments(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -152,12 +188,6 @@ def is_reference(baselines: Any) -> bool:
     """Whether the caller's own baselines are images (a number, or a tensor of zeros, is a blank one)."""
     parts = baselines if isinstance(baselines, tuple) else (baselines,)
     return any(isinstance(part, Tensor) and part.dim() > 0 and bool((part != 0).any()) for part in parts)
-
-
-def parameters_of(model: Any) -> list[Any]:
-    """The parameters of a model (or of the model whose method it is); none of a plain function."""
-    model = getattr(model, "__self__", model)
-    return list(model.parameters()) if isinstance(model, nn.Module) else []
 
 
 def modules_of(model: Any) -> list[tuple[str, nn.Module]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,10 +21,11 @@ from captum.attr._core.llm_attr import GradientForwardFunc
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from absence_plugins.captum.calls import modules_of, parameters_of
+from absence_plugins.captum.calls import Form, modules_of
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import WORDS, check_rivals, check_word
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.module_tree import list_modules, list_parameters
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.running import INFERENCE, as_written, explained_running
 from absence_plugins.core.scales import check_scales, measure_scale
@@ -78,7 +78,7 @@ def check_model(model: Any, reference: ReferenceSet | None) -> None:
         ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data
             set, references of a prompt.
     """
-    parameters = parameters_of(model)
+    parameters = list_parameters(list_modules(model))
     if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
         raise ValueError("the model has lazy modules that have not seen an input yet; run it once before explaining it")
     if any(parameter.is_inference() for parameter in parameters):
@@ -122,8 +122,10 @@ def check_numbers(method: Any, real: tuple[Tensor, ...], inputs: tuple[Tensor, .
     Raises:
         ValueError: the input, and the class and module to use.
     """
+    if all(part.is_floating_point() or part.is_complex() for part in real):
+        return
     embedding = next((name for name, module in modules_of(method._model) if isinstance(module, EMBEDDINGS)), None)
-    parameters = inspect.signature(method._host.attribute).parameters
+    parameters = Form.of(method._host.attribute).known
     is_at_layer = "attribute_to_layer_input" in parameters
     is_between_inputs = issubclass(method._host, INPUT_PATHS)
     takes_tokens = (is_at_layer and not is_between_inputs) or not issubclass(method._host, GradientAttribution)

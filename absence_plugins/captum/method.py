@@ -8,7 +8,6 @@ call goes straight to Captum's own method.
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from absence_plugins.captum.batching import each_map
 from absence_plugins.captum.calls import (
+    Form,
     added,
     bound_arguments,
     checked_inputs,
@@ -156,7 +156,7 @@ class AbsenceMethod(ShownMethod):
 
     @classmethod
     def _has(cls, parameter: str) -> bool:
-        return parameter in inspect.signature(cls._host.attribute).parameters
+        return parameter in Form.of(cls._host.attribute).known
 
     # -- the decisions ----------------------------------------------------------------------------
 

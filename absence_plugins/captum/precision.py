@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.captum.calls import parameters_of
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core.maps import tree_map
+from absence_plugins.core.module_tree import list_modules, list_parameters
 from absence_plugins.core.precision import coarsest, is_coarse
 
 
@@ -36,7 +36,7 @@ def settle_precision(plan: Plan, outputs: Any, model: Any) -> None:
 
     ``outputs``: of the model for the real samples.
     """
-    values: list[Tensor] = [*plan.real, plan.output, *parameters_of(model)]
+    values: list[Tensor] = [*plan.real, plan.output, *list_parameters(list_modules(model))]
     plan.dtype = coarsest(value.dtype for value in values)
     if not is_coarse(plan.dtype):
         return

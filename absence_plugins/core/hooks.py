@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absence_plugins.core.module_tree import list_modules, list_parameters
 from absence_plugins.core.turns import working_on
 
 
@@ -242,28 +243,55 @@ def _put_back(before: dict[_Place, _Content], places: Iterable[_Place]) -> None:
             value.data = data
 
 
-def _snapshot(model: Any) -> Callable[[], None]:
-    """A function that puts back what modules hold now: hooks, attributes, modes, ``requires_grad`` and ``grad``."""
-    model = getattr(model, "__self__", model)  # model.forward
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    before = [{name: _copied(value) for name, value in vars(module).items()} for module in modules]
-    tensors = [
-        (tensor, tensor.requires_grad, tensor.grad) for module in modules for tensor in module.parameters(recurse=False)
-    ]
+class _Held:
+    """What a module holds: its attributes, and of those that are tables (hooks, parameters, submodules) the entries."""
 
-    def restore() -> None:
-        for module, attributes in zip(modules, before, strict=True):
-            now = vars(module)
+    __slots__ = ("attributes", "now", "tables")
+
+    def __init__(self, module: nn.Module) -> None:
+        self.now = vars(module)
+        self.attributes = self.now.copy()
+        # a table that is empty, as most are, needs no copy
+        self.tables = [
+            (name, value, value.copy() if value else None)
+            for name, value in self.attributes.items()
+            if isinstance(value, dict)
+        ]
+
+    def restore(self) -> None:
+        """Take off what is new, put back what is gone."""
+        now, attributes = self.now, self.attributes
+        if now.keys() != attributes.keys():
             for name in now.keys() - attributes.keys():
                 del now[name]
-            for name, value in attributes.items():
-                if name not in now or name == "training":
-                    now[name] = value
-                elif isinstance(value, dict) and isinstance(now[name], dict):
-                    for key in now[name].keys() - value.keys():
-                        del now[name][key]  # of the same dictionary object, as removable handles refer to it
-                    if "hook" not in name:
-                        now[name].update(value)
+            for name in attributes.keys() - now.keys():
+                now[name] = attributes[name]
+        if "training" in attributes:
+            now["training"] = attributes["training"]
+        for name, table, entries in self.tables:
+            if now[name] is not table:
+                table = now[name]  # another one was put in its place
+                if not isinstance(table, dict):
+                    continue
+            if entries is None:
+                if table:
+                    table.clear()
+                continue
+            for key in table.keys() - entries.keys():
+                del table[key]  # of the same dictionary object, as removable handles refer to it
+            if "hook" not in name:
+                table.update(entries)
+
+
+def _snapshot(model: Any) -> Callable[[], None]:
+    """A function that puts back what modules hold now: hooks, attributes, modes, ``requires_grad`` and ``grad``."""
+    modules = list_modules(model)
+    held = [_Held(module) for module in modules]
+    tensors = [(tensor, tensor.requires_grad, tensor.grad) for tensor in list_parameters(modules)]
+
+    def restore() -> None:
+        for one in held:
+            one.restore()
         for tensor, requires_grad, grad in tensors:
             if tensor.requires_grad != requires_grad:
                 tensor.requires_grad_(requires_grad)
@@ -271,10 +299,6 @@ def _snapshot(model: Any) -> Callable[[], None]:
                 tensor.grad = grad
 
     return restore
-
-
-def _copied(value: Any) -> Any:
-    return value.copy() if isinstance(value, dict) else value
 
 
 @contextmanager

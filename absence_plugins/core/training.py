@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import quiet_forward
 from absence_plugins.core.module_calls import observed_calls
+from absence_plugins.core.module_tree import list_modules
 
 MIXING = (nn.modules.batchnorm._BatchNorm,)
 DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -36,11 +37,14 @@ def find_training(model: Any, *, draws: bool = True, mixes: bool = True) -> tupl
     >>> find_training(net), find_training(net.eval())
     (('1', Dropout(p=0.5, inplace=False)), None)
     """
+
+    def is_active(module: nn.Module) -> bool:
+        return module.training and ((draws and _draws(module)) or (mixes and isinstance(module, MIXING)))
+
+    if not any(is_active(module) for module in list_modules(model)):
+        return None  # nearly always; names cost more
     model = getattr(model, "__self__", model)  # model.forward
-    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if module.training and ((draws and _draws(module)) or (mixes and isinstance(module, MIXING))):
-            return name, module
-    return None
+    return next((name, module) for name, module in model.named_modules() if is_active(module))
 
 
 def _draws(module: nn.Module) -> bool:
