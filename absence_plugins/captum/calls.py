@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
+from absence_plugins.captum.traits import ANNOUNCEMENTS
 from absence_plugins.core.maps import tree_map
 from absence_plugins.core.units import Layer
 
@@ -92,6 +95,15 @@ def run_host(host_class: type[Attribution], instance: Any, call: Mapping[str, An
     return plain(host_class.attribute)(
         instance, **{name: value for name, value in call.items() if form.takes_all or name in form.known}
     )
+
+
+@contextmanager
+def without_announcements() -> Iterator[None]:
+    """In this block Captum says nothing about its bookkeeping."""
+    with warnings.catch_warnings():
+        for announcement in ANNOUNCEMENTS:
+            warnings.filterwarnings("ignore", message=announcement)
+        yield
 
 
 def redirect(instance: Any, model: Any) -> None:

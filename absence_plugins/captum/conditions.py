@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import captum.attr
 import torch
@@ -25,7 +24,7 @@ from absence_plugins.captum.calls import Form, modules_of
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import WORDS, check_rivals, check_word
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.module_tree import list_modules, list_parameters
+from absence_plugins.core.module_tree import list_parameters
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.running import INFERENCE, as_written, explained_running
 from absence_plugins.core.scales import check_scales, measure_scale
@@ -71,20 +70,23 @@ def check_options(nontarget: Any, reference: Any, evidence: Any) -> None:
     check_rivals(nontarget, is_multi_label=reference is not None and reference.is_multi_label)
 
 
-def check_model(model: Any, reference: ReferenceSet | None) -> None:
+def check_model(model: Any, modules: Sequence[nn.Module], reference: ReferenceSet | None) -> None:
     """Reject a model whose map would not be one of a fixed function of each sample.
 
     Raises:
         ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data
             set, references of a prompt.
     """
-    parameters = list_parameters(list_modules(model))
-    if any(isinstance(parameter, UninitializedParameter) for parameter in parameters):
-        raise ValueError("the model has lazy modules that have not seen an input yet; run it once before explaining it")
-    if any(parameter.is_inference() for parameter in parameters):
-        raise ValueError(INFERENCE)
-    for wrapper, explained in WRAPPERS.items():
-        if isinstance(getattr(model, "__self__", None), wrapper):
+    for parameter in list_parameters(modules):
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(
+                "the model has lazy modules that have not seen an input yet; run it once before explaining it"
+            )
+        if parameter.is_inference():
+            raise ValueError(INFERENCE)
+    owner = getattr(model, "__self__", None)
+    for wrapper, explained in WRAPPERS.items() if owner is not None else ():
+        if isinstance(owner, wrapper):
             raise OneNumber(
                 f"{wrapper.__name__} explains {explained}, which has no non-target and no reference; give it the "
                 f"neutral object: AbsenceFeatureAblation(model, nontarget=None){FOIL * (wrapper is LLMAttribution)}"
@@ -95,7 +97,7 @@ def check_model(model: Any, reference: ReferenceSet | None) -> None:
             "token ids can be compared with them; name the baseline at the input, TextTokenInput(text, tokenizer, "
             f"baselines='<pad>'){FOIL}"
         )
-    mixing = find_training(model, draws=False)
+    mixing = find_training(model, draws=False, modules=modules)
     if mixing:
         raise ValueError(
             describe_training(
@@ -237,36 +239,51 @@ def without_inference(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def explained_gradients(method: Any) -> Iterator[None]:
+class explained_gradients:
     """In this block autograd's error about an output without gradients, and that of an embedding about points between
     token ids, are said in our words.
     """
-    try:
-        yield
-    except (RuntimeError, IndexError) as error:
-        name = type(method).__name__
+
+    def __init__(self, method: Any) -> None:
+        self._name = type(method).__name__
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, (RuntimeError, IndexError)):
+            return
         if any(words in str(error) for words in NO_INDEX):
             raise ValueError(
-                f"{name} makes floating point numbers of the input, which the model uses as indices: of token ids "
-                "explain the embedding, AbsenceLayerIntegratedGradients(model, model.embedding) with the model's own "
-                f"embedding module, or {BY_RELEVANCE}"
+                f"{self._name} makes floating point numbers of the input, which the model uses as indices: of token "
+                "ids explain the embedding, AbsenceLayerIntegratedGradients(model, model.embedding) with the model's "
+                f"own embedding module, or {BY_RELEVANCE}"
             ) from error
-        if not any(words in str(error) for words in NO_GRADIENT):
-            raise
-        raise ValueError(
-            f"{name} needs gradients, and the explained output has none with respect to what is "
-            "explained: the model "
-            "detaches it, runs under torch.no_grad(), or rounds; use AbsenceFeatureAblation, which needs none"
-        ) from error
+        if any(words in str(error) for words in NO_GRADIENT):
+            raise ValueError(
+                f"{self._name} needs gradients, and the explained output has none with respect to what is explained: "
+                "the model detaches it, runs under torch.no_grad(), or rounds; use AbsenceFeatureAblation, which "
+                "needs none"
+            ) from error
 
 
-@contextmanager
-def outside_modes() -> Iterator[None]:
-    """In this block compiled modules run as they are written, so that hooks are heard, and inference mode is off."""
-    with ExitStack() as stack:
-        stack.enter_context(as_written())
-        stack.enter_context(explained_running())
+class outside_modes(as_written):
+    """In this block compiled modules run as they are written, so that hooks are heard, and inference mode is off.
+
+    Torch's errors about inference mode and TorchScript are ValueErrors in our words.
+    """
+
+    _inference: Any = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
         if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        yield
+            self._inference = torch.inference_mode(False)
+            self._inference.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._inference is not None:
+            self._inference.__exit__(*error)
+        super().__exit__(*error)
+        explained_running().__exit__(*error)

@@ -29,7 +29,7 @@ from absence_plugins.captum.plan import Plan
 from absence_plugins.core.references import ReferenceSet  # noqa: F401  (examples)
 
 
-class AbsenceDeepLift(AbsenceMethod, DeepLift, complete=True, exact=True):
+class AbsenceDeepLift(AbsenceMethod, DeepLift, complete=True, exact=True, passing="pairs"):
     """DeepLIFT (Rescale) of the non-target or against references, complete on any network.
 
     R = (x - r) * m, with multipliers m pulled back through secants (difference of outputs / difference of inputs);
@@ -48,7 +48,7 @@ class AbsenceDeepLift(AbsenceMethod, DeepLift, complete=True, exact=True):
         return input_maps(self, host, call, plan, paired=paired)
 
 
-class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True, exact=True, distribution=True):
+class AbsenceDeepLiftShap(AbsenceMethod, DeepLiftShap, complete=True, exact=True, distribution=True, passing="pairs"):
     """DeepLIFT averaged over references.
 
     R = mean over references r of DeepLIFT(x; r).
@@ -150,7 +150,7 @@ class AbsenceNeuronDeepLiftShap(AbsenceMethod, NeuronDeepLiftShap, complete=True
         return neuron_maps(self, host, call, plan, paired=paired)
 
 
-class AbsenceLRP(AbsenceMethod, LRP, complete=True, exact=True):
+class AbsenceLRP(AbsenceMethod, LRP, complete=True, exact=True, passing="pairs"):
     """Layer-wise relevance propagation of the difference to a reference (zeros without one).
 
     Epsilon unless modules carry another rule of Captum's (``module.rule``): EpsilonRule, GammaRule, Alpha1_Beta0_Rule

@@ -58,10 +58,10 @@ def layer_maps(method: Any, host: Any, call: Mapping[str, Any], plan: Plan, *, p
 def explained(host: Any, call: Mapping[str, Any], plan: Plan) -> Callable[..., Tensor]:
     """Inputs to the explained value u [B] of every (copy of a) sample."""
     extra = extra_arguments(call)
-    index = plan.target()
 
     def value(*inputs: Tensor) -> Tensor:
-        return select(as_columns(logits_of(host.forward_func(*inputs, *extra))), index)
+        scores = as_columns(logits_of(host.forward_func(*inputs, *extra)))
+        return select(scores, plan.target())  # chosen in the first call, or before
 
     return value
 

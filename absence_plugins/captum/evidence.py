@@ -11,7 +11,7 @@ from torch import Tensor
 
 from absence_plugins.captum.calls import expanded, leaves, unzip
 from absence_plugins.captum.plan import Plan
-from absence_plugins.core.hooks import quiet_forward, unchanged
+from absence_plugins.core.hooks import keeping, quiet_forward
 from absence_plugins.core.kinds import Kind, TextKind, sum_positive
 from absence_plugins.core.maps import split_by_content, split_by_mask, tree_map
 
@@ -50,7 +50,7 @@ def content_parts(method: Any, plan: Plan, signed: Any, reference: tuple[Tensor,
             return _split_things(signed, lacking, _spoken(kind, x[0], reference[0]))
     empty = tuple(torch.as_tensor(value).to(part).expand_as(part) for value, part in zip(blank, x, strict=True))
     if method._has("attribute_to_layer_input"):
-        with quiet_forward(x), unchanged(method._model):
+        with quiet_forward(x), keeping(plan.modules):
             levels = [method._activation(plan, images, plan.extra(1)) for images in (x, reference, empty)]
     else:
         levels = [parts if plan.is_tuple else parts[0] for parts in (x, reference, empty)]

@@ -101,7 +101,7 @@ class AbsenceGradientShap(AbsenceMethod, GradientShap, complete=True, sampled=Tr
         return paired_gradient_shap(inner, call)
 
 
-class AbsenceInputXGradient(AbsenceMethod, InputXGradient, local=True, no_reference=NO_BASELINE):
+class AbsenceInputXGradient(AbsenceMethod, InputXGradient, local=True, no_reference=NO_BASELINE, passing="inputs"):
     """Input times gradient of the non-target.
 
     R = x * du/dx.
@@ -117,7 +117,7 @@ class AbsenceInputXGradient(AbsenceMethod, InputXGradient, local=True, no_refere
     """
 
 
-class AbsenceSaliency(AbsenceMethod, Saliency, local=True, no_reference=NO_BASELINE, unsigned="abs"):
+class AbsenceSaliency(AbsenceMethod, Saliency, local=True, no_reference=NO_BASELINE, unsigned="abs", passing="inputs"):
     """The signed gradient of the non-target; its absolute value, which hides what is held down, only on request.
 
     R = du/dx.

@@ -65,7 +65,9 @@ class AbsenceLayerConductance(AbsenceMethod, LayerConductance, complete=True):
     """
 
 
-class AbsenceLayerGradientXActivation(AbsenceMethod, LayerGradientXActivation, local=True, no_reference=NO_BASELINE):
+class AbsenceLayerGradientXActivation(
+    AbsenceMethod, LayerGradientXActivation, local=True, no_reference=NO_BASELINE, passing="layer"
+):
     """Activation times gradient at a layer, for the non-target.
 
     R = h * du/dh.
@@ -173,6 +175,7 @@ class AbsenceLayerGradCam(
     no_reference=NO_BASELINE,
     arranged=True,
     unsigned="relu_attributions",
+    passing="layer",
 ):
     """Grad-CAM of the non-target, unclamped.
 

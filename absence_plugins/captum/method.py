@@ -8,8 +8,7 @@ call goes straight to Captum's own method.
 from __future__ import annotations
 
 import copy
-import warnings
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -21,44 +20,31 @@ from absence_plugins.captum.calls import (
     Form,
     added,
     bound_arguments,
-    checked_inputs,
     expanded,
-    is_reference,
     leaves,
     redirect,
     run_host,
     select_neuron,
+    without_announcements,
 )
-from absence_plugins.captum.conditions import (
-    check_baselines,
-    check_model,
-    check_numbers,
-    check_options,
-    checked_scores,
-    explained_gradients,
-)
+from absence_plugins.captum.conditions import check_options, checked_scores, explained_gradients
+from absence_plugins.captum.decisions import decide_ahead, prepare
 from absence_plugins.captum.evidence import average_deltas, content_parts, is_gradient, kind_of, magnitudes
-from absence_plugins.captum.noise import adopt_tunnels, is_news, real_inputs
-from absence_plugins.captum.plan import Plan, every, name_neuron
-from absence_plugins.captum.points import Lookout
-from absence_plugins.captum.precision import in_own_type, settle_precision
-from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, warn_limits, warn_unsigned
+from absence_plugins.captum.noise import adopt_tunnels
+from absence_plugins.captum.passing import decide_in_passing
+from absence_plugins.captum.plan import Plan, name_neuron
+from absence_plugins.captum.precision import in_own_type
+from absence_plugins.captum.remedies import refuse_absences, warn_incomplete, warn_limits
 from absence_plugins.captum.shown import ShownMethod
-from absence_plugins.captum.traits import ANNOUNCEMENTS, LAYER_INPUTS, Traits
+from absence_plugins.captum.traits import LAYER_INPUTS, Traits
 from absence_plugins.captum.wrapping import public_methods
-from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import Nontarget, choose, resolve_auto
-from absence_plugins.core.endings import LastOperation
+from absence_plugins.core.choices import Nontarget
 from absence_plugins.core.explanation import Explanation
-from absence_plugins.core.hooks import quiet_forward, unchanged
+from absence_plugins.core.hooks import keeping, quiet_forward
 from absence_plugins.core.kinds import keep_compared
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.outputs import shrunk
 from absence_plugins.core.precision import is_coarse
-from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.references import ReferenceSet
-from absence_plugins.core.scores import Scores, announce
-from absence_plugins.core.training import Draws, find_drawing
 from absence_plugins.core.units import Layer
 
 Evidence = Literal["signed", "absence", "presence"]
@@ -158,98 +144,15 @@ class AbsenceMethod(ShownMethod):
     def _has(cls, parameter: str) -> bool:
         return parameter in Form.of(cls._host.attribute).known
 
-    # -- the decisions ----------------------------------------------------------------------------
-
-    def _plan(self, arguments: dict[str, Any], *, wants_parts: bool) -> Plan:
-        """Everything that is decided once, on the real inputs, from one extra forward."""
-        check_model(self._model, self.reference)
-        inputs = checked_inputs(arguments["inputs"])
-        real, copies = real_inputs(self, inputs)
-        check_numbers(self, real, inputs)
-        pairs = zip(
-            inputs, real, strict=True
-        )  # Captum's noise is float32, which a model in half precision does not take
-        inputs = tuple(part.to(own) if own.is_floating_point() else part for part, own in pairs)
-        if self._traits.baselines == "baselines":
-            check_baselines(arguments.get("baselines"), inputs, distribution=self._traits.distribution)
-        if arguments.get(self._traits.unsigned):
-            warn_unsigned(self, wants_parts)
-        plan = Plan(arguments, inputs, real, copies, model=self._model)
-        with quiet_forward(inputs), unchanged(self._model):
-            with Draws(inputs) as draws:
-                outputs = self._look(plan)
-            if draws.happened:
-                plan.drawing = find_drawing(self._model, lambda: self._model(*real, *plan.extra(copies)), inputs)
-            if self._has("target"):
-                if is_news(plan.ending):
-                    announce(plan.ending, stacklevel=5)
-                plan.choice = choose(
-                    outputs,
-                    every(arguments["target"], copies),
-                    resolve_auto(self.nontarget, outputs, plan.ending),
-                    lambda: self._forward(plan, shrunk(real)),
-                )
-                plan.output = plan.choice.values(outputs)
-                plan.columns = outputs.shape[1] if outputs.dim() > 1 else 1
-                if plan.choice.weights is not None:
-                    plan.columns = len(plan.choice.weights)
-            else:
-                if looks_rectified(plan.points[0].value):
-                    warnings.warn(rectified_note(type(self.layer).__name__), AbsenceWarning, stacklevel=5)
-                plan.output = self._value(plan, real)
-        settle_precision(plan, outputs, self._model)
-        given = arguments.get(self._traits.baselines)
-        if self.reference is not None and given is None:
-            plan.references = self._draw(plan, self.reference)
-        plan.is_made = plan.references is not None and self.reference is not None and self.reference.is_made
-        compared = (plan.references is not None and not plan.is_made) or is_reference(given)
-        if plan.choice is not None:
-            plan.view = plan.choice.view
-        else:  # without a reference, a neuron is asked what holds it down, as a non-target is
-            plan.view = "target" if compared else "nontarget"
-        plan.is_blank = plan.view == "target" and not compared
-        if plan.is_blank and (self.evidence != "signed" or (wants_parts and self.nontarget is None)):
-            raise ValueError(
-                "against a blank baseline the target's map shows only what is present; "
-                "pass reference=ReferenceSet(...), baselines=<real images>, or a nontarget"
-            )
-        return plan
-
     @property
     def _is_auto(self) -> bool:
         return isinstance(self.nontarget, str) and self.nontarget == "auto"
-
-    def _draw(self, plan: Plan, reference: ReferenceSet) -> tuple[Tensor, ...]:
-        """The references nearest to the real samples: of the non-target's class, else of the target's contrast."""
-        classes, label = (None, None) if plan.choice is None else plan.choice.contrast()
-        drawn = reference.nearest(plan.real if plan.is_tuple else plan.real[0], classes, label=label)
-        parts = drawn if isinstance(drawn, tuple) else (drawn,)
-        return tuple(part.repeat_interleave(plan.copies, 0) for part in parts)
 
     # -- the model --------------------------------------------------------------------------------
 
     @property
     def _model(self) -> Any:
         return self.forward_func  # type: ignore[attr-defined]
-
-    def _look(self, plan: Plan) -> Any:
-        """One forward on the real samples: the model's scores, what stands around the model, where layers are read."""
-        layers = getattr(self, "layer", None)
-        modules = layers if isinstance(layers, list) else [] if layers is None else [layers]
-        wants_input = any(plan.arguments.get(name) for name in LAYER_INPUTS)
-        side = "input" if wants_input else "auto" if self._has("neuron_selector") else "output"
-        given = tuple(part.clone() for part in plan.real)
-        with Lookout(modules, self._layers, self._model, side=side) as lookout, LastOperation() as last:
-            outputs = self._model(*given, *plan.extra(plan.copies))
-        plan.points = lookout.points(plan.real, arranged=self._traits.arranged)
-        is_changed = any(part._version != own._version for part, own in zip(given, plan.real, strict=True))
-        if not self._has("target"):
-            plan.model = Scores(self._model) if is_changed else plan.model
-            return outputs
-        scores, plan.ending = last.in_front_of(self._checked(outputs, len(plan.real[0])))
-        if is_changed or plan.ending or not isinstance(outputs, Tensor):
-            plan.model = Scores(self._model, plan.ending)
-        return scores
 
     def _forward(self, plan: Plan, inputs: tuple[Tensor, ...]) -> Tensor:
         """The model's raw outputs for real samples."""
@@ -281,7 +184,9 @@ class AbsenceMethod(ShownMethod):
         call = dict(plan.arguments)
         call["inputs"] = plan.inputs if plan.is_tuple else plan.inputs[0]
         host, model = copy.copy(self), plan.model
-        if plan.choice is not None and (self.nontarget is not None or plan.choice.summed):
+        if plan.passing is not None:
+            model = plan.passing.prepare(call)
+        elif plan.choice is not None and (self.nontarget is not None or plan.choice.summed):
             call["target"] = plan.target()
             model = plan.choice.around(model)
         if model is not self._model:
@@ -291,23 +196,14 @@ class AbsenceMethod(ShownMethod):
             call.update({name: plan.points[0].is_input for name in LAYER_INPUTS if name in call})
         if reference is not None:
             call[self._traits.baselines] = self._as_baselines(plan, reference)
-        with unchanged(self._model), warnings.catch_warnings(), ExitStack() as stack:
-            for announcement in ANNOUNCEMENTS:
-                warnings.filterwarnings("ignore", message=announcement)
-            for context in self._contexts():
-                stack.enter_context(context)
-            stack.enter_context(plan.at_points())
-            stack.enter_context(explained_gradients(self))
+        quiet = nullcontext() if plan.passing is not None and plan.passing.is_silent else without_announcements()
+        with keeping(plan.modules), quiet, plan.at_points(), explained_gradients(self):
             result = self._run(host, call, plan, paired=reference is not None)
         signed, delta = result if call.get("return_convergence_delta") else (result, None)
         return in_own_type(plan, signed), delta
 
     def _as_baselines(self, plan: Plan, reference: tuple[Tensor, ...]) -> Any:
         return reference if plan.is_tuple else reference[0]
-
-    def _contexts(self) -> list[Any]:
-        """What must hold while the host runs (see DeepLift)."""
-        return []
 
     def _run(self, host: Any, call: dict[str, Any], plan: Plan, *, paired: bool) -> Any:
         """Captum's own algorithm. ``paired``: the baseline of sample i belongs to sample i."""
@@ -318,13 +214,17 @@ class AbsenceMethod(ShownMethod):
     def _collect(self, arguments: dict[str, Any], *, full: bool) -> tuple[Explanation, Tensor | None]:
         """One map after the other, summed as they come; ``full`` keeps each and measures every u(r)."""
         wants_parts = full or self.evidence != "signed"
-        plan = self._plan(arguments, wants_parts=wants_parts)
+        plan = prepare(self, arguments, wants_parts=wants_parts)
+        plan, early = decide_in_passing(self, plan)
+        if early is None:
+            decide_ahead(self, plan)
         by_content = wants_parts and not plan.is_blank and (plan.view == "target" or plan.references is not None)
         by_content = by_content and not plan.is_made  # all that differs is content of x
         signed = present = absent = first = None
         maps, deltas, values = [], [], []
         level = 4 if full else 5  # frames up to the user's call; attribute is wrapped once more
-        for number, (reference, one, delta) in enumerate(each_map(self, plan, level)):
+        each = each_map(self, plan, level) if early is None else [(None, *early)]
+        for number, (reference, one, delta) in enumerate(each):
             signed, first = added(signed, one), one if number == 0 else first
             if by_content:
                 parts = content_parts(self, plan, one, reference)
@@ -338,8 +238,9 @@ class AbsenceMethod(ShownMethod):
             ):  # the nearest one stands for all
                 values.append(self._reference_value(plan, reference))
         count = 1 if plan.references is None else plan.references[0].shape[1]
-        scaled = (None if tree is None else tree_map(lambda r: r / count, tree) for tree in (signed, present, absent))
-        signed, present, absent = scaled
+        if count > 1:
+            sums = (signed, present, absent)
+            signed, present, absent = (None if one is None else tree_map(lambda r: r / count, one) for one in sums)
         measured = (
             torch.stack([value for value in values if value is not None], 1)
             if values and values[0] is not None
@@ -376,7 +277,7 @@ class AbsenceMethod(ShownMethod):
             reference = expanded(plan.arguments.get("baselines"), plan.real, paired=not self._traits.distribution)
         if reference is None:
             return None
-        with quiet_forward(reference), unchanged(self._model):
+        with quiet_forward(reference), keeping(plan.modules):
             if plan.choice is None:
                 return self._value(plan, reference)
             outputs = self._forward(plan, reference)

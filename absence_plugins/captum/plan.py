@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from absence_plugins.captum.points import Point, name_of
 from absence_plugins.core.choices import Choice
 from absence_plugins.core.outputs import Named
 
+NOTHING = torch.empty(0)
+
 
 @dataclass
 class Plan:
@@ -25,8 +27,8 @@ class Plan:
     real: tuple[Tensor, ...]
     copies: int = 1
     choice: Choice | None = None
-    output: Tensor = field(default_factory=lambda: torch.empty(0))  # u(x) of the real samples [B]
-    size: Tensor = field(default_factory=lambda: torch.empty(0))  # of the outputs behind u [B], in half precision
+    output: Tensor = NOTHING  # u(x) of the real samples [B]
+    size: Tensor = NOTHING  # of the outputs behind u [B], in half precision
     dtype: torch.dtype = torch.float32  # the least exact one of the call
     columns: int = 1  # outputs the host can select from
     view: Literal["target", "nontarget"] = "target"
@@ -37,6 +39,9 @@ class Plan:
     ending: str = ""  # the softmax or sigmoid that the user's model ends in, whose input is explained
     model: Any = None  # what is explained: the user's model, or around it one that puts out its scores
     drawing: tuple[str, nn.Module] | None = None  # a module that draws at random in the forward
+    modules: list[nn.Module] = field(default_factory=list)  # of the user's model
+    wants_parts: bool = False  # evidence is read from the map
+    passing: Any = None  # the model in the host's own forward, in which the output is chosen
     points: list[Point] = field(default_factory=list)  # where the method's layers are read
 
     @property
@@ -78,13 +83,12 @@ class Plan:
         modules = [point.module for point in self.points]
         return modules if isinstance(given, list) else modules[0]
 
-    @contextmanager
-    def at_points(self) -> Iterator[None]:
+    def at_points(self) -> ExitStack:
         """In this block forwards pass through the modules at which the layers are read."""
         with ExitStack() as stack:
             for point in self.points:
                 stack.enter_context(point.on())
-            yield
+            return stack.pop_all()
 
     def each_reference(self) -> Iterator[tuple[Tensor, ...] | None]:
         """The references one after the other (per input [copies * B, ...]); None: as the caller said."""

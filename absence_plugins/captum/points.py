@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from absence_plugins.core.hooks import keep_to_thread
 from absence_plugins.core.layouts import Axes
 from absence_plugins.core.reading import Watch
 from absence_plugins.core.replacing import replaced
@@ -100,6 +101,35 @@ class Lookout:
         # without a module around it, a layer is judged alone
         model = self.model if isinstance(self.model, nn.Module) else nn.ModuleList([watch.module])
         return layer.axes(model, watch, value, inputs)
+
+
+class OneLayer:
+    """Sees what one module puts out in a forward, to tell whether Captum's own hook reads it right (as a
+    :class:`Lookout` would tell).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.returned: Any = None
+
+    def __enter__(self) -> OneLayer:
+        self._handle = self.module.register_forward_hook(keep_to_thread(self._keep), prepend=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.remove()
+
+    def _keep(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self.returned = output
+
+    def is_plain(self, samples: int, *, arranged: bool) -> bool:
+        """Whether it ran and put out tensors with one row per sample; ``arranged``: with its channels on axis 1."""
+        if self.returned is None or not _is_plain(self.returned, arranged=arranged):
+            return False
+        if isinstance(self.module, nn.Embedding):  # of positions, for the whole batch
+            return False
+        parts = self.returned if isinstance(self.returned, (tuple, list)) else (self.returned,)
+        return all(part.dim() > 0 and len(part) == samples for part in parts)
 
 
 def expand_rows(value: Tensor, samples: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.module_tree import list_modules, list_parameters
+from absence_plugins.core.module_tree import list_parameters
 from absence_plugins.core.precision import coarsest, is_coarse
 
 
@@ -31,12 +31,12 @@ class InOwnTypes(nn.Module):
         return self.explained(*own, *args[count:])
 
 
-def settle_precision(plan: Plan, outputs: Any, model: Any) -> None:
+def settle_precision(plan: Plan, outputs: Any) -> None:
     """Note the least exact type of a call; let a half-precision model take a method's own noise (GradientShap's).
 
     ``outputs``: of the model for the real samples.
     """
-    values: list[Tensor] = [*plan.real, plan.output, *list_parameters(list_modules(model))]
+    values: list[Tensor] = [*plan.real, plan.output, *list_parameters(plan.modules)]
     plan.dtype = coarsest(value.dtype for value in values)
     if not is_coarse(plan.dtype):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 LAYER_INPUTS = ("attribute_to_layer_input", "attribute_to_neuron_input")
 ANNOUNCEMENTS = (  # what Captum says about its bookkeeping on every call
@@ -28,6 +29,8 @@ class Traits:
     arranged: the layer's channels must be on axis 1.
     automatic: the name of the argument that says how many perturbations share a forward; chosen where it is not given.
     unsigned: the name of the argument that deletes the sign; "" if there is none.
+    passing: how the host's own first forward on x can tell the output to explain: "inputs" or "layer", it runs the
+        model once, for gradients there; "pairs", the first pass of a comparison; "", it cannot.
     """
 
     refuses: str = ""
@@ -41,3 +44,4 @@ class Traits:
     arranged: bool = False
     automatic: str = ""
     unsigned: str = ""
+    passing: Literal["", "inputs", "layer", "pairs"] = ""

@@ -7,10 +7,9 @@ of its forms ask a name of its module for what to do, however a model has come b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 import torch.utils.checkpoint as host
 
@@ -30,8 +29,7 @@ _KEPT: dict[str, Any] = {}  # torch's own, while a block runs
 _BLOCKS: list[object] = []
 
 
-@contextmanager
-def without_checkpoints() -> Iterator[None]:
+class without_checkpoints:
     """In this block checkpointed parts of a model run like all others: the same numbers, with more memory.
 
     >>> import torch
@@ -41,20 +39,21 @@ def without_checkpoints() -> Iterator[None]:
     >>> y.grad_fn.name()
     'ExpBackward0'
     """
-    block = object()
-    with _LOCK:
-        if not _BLOCKS and PLAIN:
-            _KEPT.update({REENTRANT: getattr(host, REENTRANT), PLAIN: getattr(host, PLAIN)})
-            setattr(host, REENTRANT, _Reentrant)
-            setattr(host, PLAIN, _plain)
-        _BLOCKS.append(block)
-    token = _IS_OFF.set(True)
-    try:
-        yield
-    finally:
-        _IS_OFF.reset(token)
+
+    def __enter__(self) -> Self:
         with _LOCK:
-            _BLOCKS.remove(block)
+            if not _BLOCKS and PLAIN:
+                _KEPT.update({REENTRANT: getattr(host, REENTRANT), PLAIN: getattr(host, PLAIN)})
+                setattr(host, REENTRANT, _Reentrant)
+                setattr(host, PLAIN, _plain)
+            _BLOCKS.append(self)
+        self._token = _IS_OFF.set(True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _IS_OFF.reset(self._token)
+        with _LOCK:
+            _BLOCKS.remove(self)
             if not _BLOCKS:
                 for name, value in _KEPT.items():
                     setattr(host, name, value)

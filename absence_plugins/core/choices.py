@@ -11,6 +11,7 @@ and "auto" (the runner-up; of a model with one output the output itself).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -74,8 +75,12 @@ class Choice(Output):
 
     def values(self, outputs: Tensor) -> Tensor:
         """The explained output u of every sample: outputs [B, K, ...] -> u [B]."""
+        return select(self.columns(outputs), self.index)
+
+    def columns(self, outputs: Tensor) -> Tensor:
+        """The outputs from which ``index`` selects, of the model's outputs [B, K, ...]."""
         columns = class_sums(outputs) if self.summed else as_columns(outputs)
-        return select(columns if self.weights is None else combine(columns, self.weights), self.index)
+        return columns if self.weights is None else combine(columns, self.weights)
 
     def sizes(self, outputs: Tensor) -> Tensor:
         """How large the outputs are that u is computed from [B]: of a difference of logits the sum of their amounts."""
@@ -184,6 +189,10 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
             )
         target = 0 if outputs.dim() == 2 else (0,) * (outputs.dim() - 1)
     entries = _entries(target, samples)
+    if outputs.dim() == 2 and not any(isinstance(entry, tuple) for entry in entries):
+        size = outputs.shape[1]
+        if min(entries) >= 0 and max(entries) < size:
+            return torch.tensor(entries, dtype=torch.long, device=outputs.device), None
     tuples = [entry if isinstance(entry, tuple) else (entry,) for entry in entries]
     for row, entry in enumerate(tuples):
         if len(entry) != outputs.dim() - 1:
@@ -215,6 +224,8 @@ def means_sum(target: Target, outputs: Tensor) -> bool:
 
 def _entries(target: Any, samples: int) -> list[Any]:
     """One entry (int or tuple) per sample, whatever form the target came in."""
+    if isinstance(target, Tensor) and target.dtype == torch.long and target.shape == (samples,):
+        return target.tolist()
     if isinstance(target, Tensor) or (not isinstance(target, (int, tuple, list)) and hasattr(target, "tolist")):
         target = target.tolist()
     if isinstance(target, list):
@@ -253,8 +264,9 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
         if classes < 2:
             raise ValueError("the runner-up needs at least two outputs")
         best = scores.scatter(1, target[:, None], -torch.inf).max(1)
-        if bool((best.values == -torch.inf).any()):
-            row = int((best.values == -torch.inf).nonzero()[0])
+        highest = best.values.tolist()
+        if -math.inf in highest:
+            row = highest.index(-math.inf)
             raise ValueError(
                 f"all outputs of sample {row} but the target's are -inf, so there is no runner-up; name a class, or "
                 "pass nontarget='target'"
@@ -267,19 +279,19 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
                 f"the nontarget function must return a tensor of {samples} class indices, got "
                 f"{type(nontarget).__name__}"
             )
-    chosen = torch.tensor(_entries(nontarget, samples), dtype=torch.long, device=scores.device)
-    if chosen.dim() != 1:
-        raise ValueError(f"a non-target is one class index per sample, got shape {tuple(chosen.shape)}")
-    if bool(((chosen < 0) | (chosen >= classes)).any()):
-        raise ValueError(f"non-target {chosen.tolist()} does not exist: class indices go from 0 to {classes - 1}")
-    same = (chosen == target).nonzero().flatten()
-    if len(same):
-        row = int(same[0])
+    chosen = _entries(nontarget, samples)
+    if any(isinstance(entry, tuple) for entry in chosen):
+        shape = tuple(torch.tensor(chosen).shape)
+        raise ValueError(f"a non-target is one class index per sample, got shape {shape}")
+    if min(chosen) < 0 or max(chosen) >= classes:
+        raise ValueError(f"non-target {chosen} does not exist: class indices go from 0 to {classes - 1}")
+    row = next((row for row, (other, own) in enumerate(zip(chosen, target.tolist(), strict=True)) if other == own), -1)
+    if row >= 0:
         raise ValueError(
-            f"non-target {int(chosen[row])} of sample {row} is the target itself; choose another class, or "
+            f"non-target {chosen[row]} of sample {row} is the target itself; choose another class, or "
             "nontarget='runner_up' (the target itself is nontarget='target')"
         )
-    return chosen
+    return torch.tensor(chosen, dtype=torch.long, device=scores.device)
 
 
 def choose(
@@ -304,6 +316,16 @@ def choose(
     >>> choose(torch.tensor([[3.0, 1.0, 2.0]]), target=0, nontarget="margin").values(torch.tensor([[3.0, 1.0, 2.0]]))
     tensor([1.])
     """
+    return choose_with_values(outputs, target, nontarget, elsewhere)[0]
+
+
+def choose_with_values(
+    outputs: Tensor,
+    target: Target,
+    nontarget: Nontarget | Literal["auto"] | None,
+    elsewhere: Callable[[], Tensor] | None = None,
+) -> tuple[Choice, Tensor]:
+    """As :func:`choose`; and the explained values u [B] of these outputs."""
     check_logits(outputs, elsewhere)
     summed = means_sum(target, outputs)
     scores = class_sums(outputs) if summed else as_columns(outputs)
@@ -325,10 +347,14 @@ def choose(
     if rest is not None:
         index = [(int(c), *position) for c, position in zip(chosen, rest, strict=True)]
     choice = Choice(kind, classes, nontargets, index, weights, single, summed, outputs.dim() == 1)
-    own = replace(choice, kind="target", index=_placed(classes, rest), weights=None)
-    for one in (own, choice):
-        check_explained(one.values(outputs), lambda sample, one=one: one.wording(sample).short())  # type: ignore[misc]
-    return choice
+    placed, values = _placed(classes, rest), choice.values(outputs)
+
+    def word_own(sample: int) -> str:
+        return replace(choice, kind="target", index=placed, weights=None).wording(sample).short()
+
+    check_explained(select(scores, placed), word_own)
+    check_explained(values, lambda sample: choice.wording(sample).short())
+    return choice, values
 
 
 def _kind_of_single(nontarget: Any) -> Kind:

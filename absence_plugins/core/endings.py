@@ -9,6 +9,7 @@ no logits.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -145,6 +146,41 @@ class LastOperation(TorchFunctionMode):
         if made is None or output is args[0] or _version(args[0]) != made.version:
             return
         self._made[output] = replace(made, steps=(*made.steps, step), version=_version(output))
+
+
+ARITHMETIC = frozenset({
+    *("Addmm", "Addmv", "Mm", "Mv", "Bmm", "Baddbmm", "Addbmm", "Convolution", "MkldnnConvolution", "CudnnConvolution"),
+    *("Add", "Sub", "Rsub", "Mul", "Div", "Neg", "Mean", "Sum", "Relu", "Tanh"),
+    *("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "addmm", "add", "sub", "mul", "div", "relu"),
+})  # fmt: skip
+MOVING = frozenset({
+    *("View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute", "Clone", "Alias"),
+})  # fmt: skip
+
+
+def ends_in_arithmetic(scores: Tensor) -> bool:
+    """Whether autograd's graph says that scores are no softmax's or sigmoid's result, moved or not. False: not known.
+
+    >>> x = torch.ones(1, 3, requires_grad=True)
+    >>> [ends_in_arithmetic(one) for one in ((x * 2).view(3, 1), (x * 2).softmax(1).view(3, 1), x)]
+    [True, False, False]
+    """
+    node = scores.grad_fn
+    while node is not None:
+        record = getattr(node, "record", None)  # of a comparison's own nodes (absence_plugins.relevance)
+        name = _operation_of(node.name()) if record is None else record.name
+        if name in ARITHMETIC:
+            return True
+        if name not in MOVING:
+            return False
+        node = node.next_functions[0][0]
+    return False
+
+
+@functools.cache
+def _operation_of(node: str) -> str:
+    """A node's operation: its name without "Backward" and the digit."""
+    return node.partition("Backward")[0]
 
 
 def _axis_of(source: Tensor, args: Any, kwargs: Any) -> int:

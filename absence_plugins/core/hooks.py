@@ -6,10 +6,10 @@ none (:mod:`absence_plugins.core.turns`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -129,8 +129,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-@contextmanager
-def unchanged(model: Any) -> Iterator[None]:
+class unchanged(working_on):
     """Take off a model's modules what was put on them: hooks and attributes, modes and ``requires_grad``.
 
     Hosts leave hooks and bookkeeping attributes behind when something raises half-way, and LRP removes the
@@ -138,12 +137,46 @@ def unchanged(model: Any) -> Iterator[None]:
     that a forward changes by itself (batch norm's statistics in training mode, counters) stay changed.
     What is not an ``nn.Module`` passes through.
     """
-    with working_on(model):
-        restore = _snapshot(model)
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._model = model
+
+    def __enter__(self) -> Self:
+        super().__enter__()
         try:
-            yield
+            self._kept = keeping(list_modules(self._model)).__enter__()
+        except BaseException as error:
+            super().__exit__(None, error, None)
+            raise
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self._kept.__exit__()
         finally:
-            restore()
+            super().__exit__(kind, error, trace)
+
+
+class keeping:
+    """As :class:`unchanged`, of modules on which this thread works already (:class:`~turns.working_on`)."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+
+    def __enter__(self) -> Self:
+        self._held = [_Held(module) for module in self._modules]
+        self._tensors = [(one, one.requires_grad, one.grad) for one in list_parameters(self._modules)]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for held in self._held:
+            held.restore()
+        for tensor, requires_grad, grad in self._tensors:
+            if tensor.requires_grad != requires_grad:
+                tensor.requires_grad_(requires_grad)
+            if tensor.grad is not grad:
+                tensor.grad = grad
 
 
 @contextmanager
@@ -176,12 +209,13 @@ def reversible(model: nn.Module) -> Iterator[Callable[[], None]]:
         _put_back(before, replaced | {place for place in before | now if (place[0], place[2]) in changed})
 
     with working_on(model):
-        restore = _snapshot(model)
+        kept = keeping(modules)
+        kept.__enter__()
         try:
             yield undo
         except BaseException:
             _put_back(before, _differences(before, _contents(modules)))
-            restore()
+            kept.__exit__()
             raise
         changed |= {(module, name) for module, _table, name in _differences(before, _contents(modules))}
 
@@ -281,24 +315,6 @@ class _Held:
                 del table[key]  # of the same dictionary object, as removable handles refer to it
             if "hook" not in name:
                 table.update(entries)
-
-
-def _snapshot(model: Any) -> Callable[[], None]:
-    """A function that puts back what modules hold now: hooks, attributes, modes, ``requires_grad`` and ``grad``."""
-    modules = list_modules(model)
-    held = [_Held(module) for module in modules]
-    tensors = [(tensor, tensor.requires_grad, tensor.grad) for tensor in list_parameters(modules)]
-
-    def restore() -> None:
-        for one in held:
-            one.restore()
-        for tensor, requires_grad, grad in tensors:
-            if tensor.requires_grad != requires_grad:
-                tensor.requires_grad_(requires_grad)
-            if tensor.grad is not grad:
-                tensor.grad = grad
-
-    return restore
 
 
 @contextmanager

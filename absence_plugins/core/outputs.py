@@ -7,6 +7,7 @@ from are found by :mod:`absence_plugins.core.scores`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from absence_plugins.core.scores import announce, run_scores
 from absence_plugins.core.wording import Names
 
 SOFTMAX_TOLERANCE = 1e-4
+FEW_CLASSES = 64  # so many numbers are looked at faster without torch
 PER_SAMPLE = (
     "index",
     "other",
@@ -281,6 +283,8 @@ def _named(index: Index) -> str:
 def select(outputs: Tensor, index: Tensor | list[tuple[int, ...]]) -> Tensor:
     """One output per sample: [B, K, ...] and a tensor [B] or a list of tuples -> [B]."""
     if isinstance(index, Tensor):
+        if len(index) == len(outputs) == 1:
+            return outputs[:, int(index)]
         return outputs.gather(1, index.to(outputs.device)[:, None])[:, 0]
     return torch.stack([outputs[(row, *position)] for row, position in enumerate(index)])
 
@@ -303,13 +307,12 @@ def check_explained(values: Tensor, word: Callable[[int], str]) -> None:
     ...
     ValueError: logit 3 of sample 1 is NaN or infinite (-inf); check the input and the weights, or explain another output
     """
-    bad = ~torch.isfinite(values)
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        raise ValueError(
-            f"{word(row)} of sample {row} is NaN or infinite ({float(values[row])}); check the input and "
-            "the weights, or explain another output"
-        )
+    for row, value in enumerate(values.tolist()):
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{word(row)} of sample {row} is NaN or infinite ({value}); check the input and "
+                "the weights, or explain another output"
+            )
 
 
 def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None) -> None:
@@ -362,6 +365,8 @@ def _sums_to_one(outputs: Tensor) -> str:
     tolerance = SOFTMAX_TOLERANCE
     if outputs.is_floating_point():  # half precision rounds every entry
         tolerance = max(tolerance, 4 * torch.finfo(outputs.dtype).eps)
+    if outputs.dim() == 2 and outputs.shape[1] <= FEW_CLASSES and _sums_elsewhere(outputs[0].tolist(), 2 * tolerance):
+        return ""
     for name, rows in (
         ("probabilities (every row sums to 1: a softmax)", outputs),
         ("log-probabilities (the exponentials of every row sum to 1: a log_softmax)", outputs.exp()),
@@ -371,3 +376,10 @@ def _sums_to_one(outputs: Tensor) -> str:
         if inside and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=tolerance):
             return name
     return ""
+
+
+def _sums_elsewhere(row: list[float], tolerance: float) -> bool:
+    """Whether one row alone rules out that all rows, or their exponentials, sum to 1; by more than rounding."""
+    if not (min(row) < 0 or max(row) > 1 + tolerance or abs(sum(row) - 1) > tolerance):
+        return False
+    return max(row) > tolerance or abs(sum(map(math.exp, row)) - 1) > tolerance

@@ -5,9 +5,7 @@ remedy.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -31,36 +29,50 @@ WORDS = {  # by what torch says
 }
 
 
-@contextmanager
-def as_written() -> Iterator[None]:
+class as_written(without_checkpoints):
     """In this block models run as they are written: compiled modules eagerly, checkpointed parts without checkpoints.
 
     So hooks on them are heard, and the graph of a forward is whole.
     """
-    stance = getattr(torch.compiler, "set_stance", None)
-    with ExitStack() as stack:
-        stack.enter_context(without_checkpoints())
+
+    _stance: Any = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
         # nothing is compiled where dynamo is not loaded, and its import takes seconds
-        if stance is not None and "torch._dynamo" in sys.modules:
-            stack.enter_context(stance("force_eager"))
-        yield
+        if hasattr(torch.compiler, "set_stance") and "torch._dynamo" in sys.modules:
+            try:
+                self._stance = torch.compiler.set_stance("force_eager")
+                self._stance.__enter__()
+            except BaseException:
+                super().__exit__()
+                raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if self._stance is not None:
+                self._stance.__exit__(*error)
+        finally:
+            super().__exit__(*error)
 
 
-@contextmanager
-def explained_running() -> Iterator[None]:
+class explained_running:
     """In this block torch's errors about inference mode and TorchScript are ValueErrors in our words.
 
     >>> with explained_running():
     ...     torch.jit.trace(nn.ReLU(), torch.ones(1)).register_forward_hook(print)  # doctest: +ELLIPSIS
     <torch.utils.hooks.RemovableHandle object at ...>
     """
-    try:
-        yield
-    except RuntimeError as error:
-        words = next((ours for theirs, ours in WORDS.items() if theirs in str(error)), None)
-        if words is None:
-            raise
-        raise ValueError(words) from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, RuntimeError):
+            words = next((ours for theirs, ours in WORDS.items() if theirs in str(error)), None)
+            if words is not None:
+                raise ValueError(words) from error
 
 
 def check_heard(model: Any, who: str) -> None:

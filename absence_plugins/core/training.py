@@ -8,7 +8,7 @@ inside a forward of its own (``F.dropout(x, training=self.training)``) is found 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -30,8 +30,12 @@ MIXES = "is in training mode and takes its statistics from the batch"
 REMEDY = "call model.eval()"
 
 
-def find_training(model: Any, *, draws: bool = True, mixes: bool = True) -> tuple[str, nn.Module] | None:
+def find_training(
+    model: Any, *, draws: bool = True, mixes: bool = True, modules: Sequence[nn.Module] | None = None
+) -> tuple[str, nn.Module] | None:
     """The first module, with its name, that is in training mode and draws at random, or mixes the samples of a batch.
+
+    ``modules``: the model's, where they are known.
 
     >>> net = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5))
     >>> find_training(net), find_training(net.eval())
@@ -39,12 +43,15 @@ def find_training(model: Any, *, draws: bool = True, mixes: bool = True) -> tupl
     """
 
     def is_active(module: nn.Module) -> bool:
-        return module.training and ((draws and _draws(module)) or (mixes and isinstance(module, MIXING)))
+        return (draws and _draws(module)) or (mixes and isinstance(module, MIXING))
 
-    if not any(is_active(module) for module in list_modules(model)):
+    for module in list_modules(model) if modules is None else modules:
+        if module.training and is_active(module):
+            break
+    else:
         return None  # nearly always; names cost more
     model = getattr(model, "__self__", model)  # model.forward
-    return next((name, module) for name, module in model.named_modules() if is_active(module))
+    return next((name, one) for name, one in model.named_modules() if one.training and is_active(one))
 
 
 def _draws(module: nn.Module) -> bool:

@@ -1,0 +1,131 @@
+"""The explained output, chosen in the host's own forward: no forward is added where the host runs the model on x anyway.
+
+The host is handed a :class:`Deciding` in place of the model. On its first call it runs the model, chooses from what
+that returns, and gives the host the chosen output alone. Where anything is not as plain as this needs - a softmax at
+the end, a random draw, an input that is overwritten, an output or a layer of another form, an error - the attempt is
+given up before the host has gone on, the random state is put back, and one more forward decides as it always can
+(:func:`absence_plugins.captum.decisions.decide_ahead`), with the same errors and warnings.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from contextlib import nullcontext
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from absence_plugins.captum.decisions import decide, settle
+from absence_plugins.captum.plan import Plan
+from absence_plugins.captum.points import OneLayer
+from absence_plugins.captum.traits import LAYER_INPUTS
+from absence_plugins.core.endings import ends_in_arithmetic
+from absence_plugins.core.layouts import FIRST
+from absence_plugins.core.outputs import select
+from absence_plugins.core.training import Draws
+
+_AHEAD: WeakSet[Any] = WeakSet()  # methods whose host's forward could not tell: they do not try again
+
+
+class Unsettled(Exception):
+    """The output has to be chosen by a forward of its own."""
+
+
+def decide_in_passing(method: Any, plan: Plan) -> tuple[Plan, Any]:
+    """The decided plan, and the host's map and delta; where that is not possible the plan as it was, and None."""
+    if not _is_possible(method, plan):
+        return plan, None
+    attempt = copy.copy(plan)
+    attempt.passing = Deciding(method, attempt)
+    try:
+        return attempt, method._signed(attempt, None)
+    except Exception:
+        if attempt.choice is not None:
+            raise
+    _AHEAD.add(method)
+    return plan, None
+
+
+def _is_possible(method: Any, plan: Plan) -> bool:
+    """Whether the host's first forward is on the real inputs, and nothing is needed in front of it."""
+    if method._traits.passing == "" or method in _AHEAD or method.nontarget is None:
+        return False
+    if method.reference is not None or plan.real is not plan.inputs or hasattr(method._model, "device_ids"):
+        return False
+    if not all(part.is_floating_point() for part in plan.real):
+        return False
+    if method._traits.passing != "layer":
+        return True
+    is_wanted = not any(plan.arguments.get(name) for name in LAYER_INPUTS) and not method._layers
+    is_known = isinstance(method.layer, FIRST) or not method._traits.arranged
+    return is_wanted and isinstance(method.layer, nn.Module) and is_known
+
+
+class Deciding:
+    """The model, and on its first call the choice of the output: inputs -> the chosen output [B] (of a comparison all
+    outputs, among which :attr:`Plan.choice` selects).
+    """
+
+    __signature__ = inspect.signature(lambda *inputs: None)  # Captum asks each function for it, which takes long
+
+    def __init__(self, method: Any, plan: Plan) -> None:
+        self.method, self.plan, self.model = method, plan, plan.model
+        self.kind, self.arranged = method._traits.passing, method._traits.arranged
+        self.given: tuple[Tensor, ...] = ()
+
+    def prepare(self, call: dict[str, Any]) -> Deciding:
+        """Enter what the host is handed: copies of the inputs, and no target."""
+        if self.kind != "pairs":
+            self.given = tuple(part.clone() for part in self.plan.real)
+            call["inputs"] = self.given if self.plan.is_tuple else self.given[0]
+            call["target"] = None
+        if self.kind == "inputs":
+            for part in self.given:
+                part.requires_grad_()  # Captum would, with a warning on every call
+        return self
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the host says nothing about its bookkeeping."""
+        return self.kind != "layer"
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        """The chosen output; of a comparison all outputs."""
+        outputs = self.model(*inputs) if self.plan.choice is not None else self._decide(inputs)
+        choice = self.plan.choice
+        assert choice is not None
+        columns = choice.columns(outputs)
+        return columns if self.kind == "pairs" else select(columns, choice.index)
+
+    def _decide(self, inputs: tuple[Any, ...]) -> Tensor:
+        plan = self.plan
+        own = inputs[: len(plan.real)]
+        if self.kind != "pairs" and any(one is not part for one, part in zip(own, self.given, strict=True)):
+            raise Unsettled
+        watch = OneLayer(self.method.layer) if self.kind == "layer" else nullcontext()
+        with torch._C.DisableTorchFunction():  # a comparison records what the model does, and nothing else
+            versions = [part._version for part in own]
+            draws = Draws(own)
+            draws.__enter__()
+        try:
+            with watch:
+                outputs = self.model(*inputs)
+            with torch._C.DisableTorchFunction():
+                draws.__exit__()
+                is_changed = any(part._version != before for part, before in zip(own, versions, strict=True))
+                if draws.happened or is_changed or not isinstance(outputs, Tensor) or not ends_in_arithmetic(outputs):
+                    raise Unsettled
+                if isinstance(watch, OneLayer) and not watch.is_plain(len(own[0]), arranged=self.arranged):
+                    raise Unsettled
+                with torch.no_grad():
+                    scores = self.method._checked(outputs.detach(), len(own[0]))
+                    decide(self.method, plan, scores)
+                    settle(self.method, plan, scores)
+        except BaseException:
+            plan.choice = None
+            draws.restore()
+            raise
+        return outputs
