@@ -81,15 +81,20 @@ SIZES = {
 
 def build_works(network: str, quick: bool, device: torch.device) -> dict[str, Work]:
     """What is measured on one network, by name."""
+    from absence_plugins.bench.swap_works import build_swap_works
+
     case = _Case.of(network, quick, device)
     works = {"nontarget": _nontarget(case), "references": _references(case)}
     if network == "resnet18":
         return works
-    return works | {
-        "absence part": _absence_part(case),
-        "neutral": _neutral(case),
-        "DeepLift nontarget": _deeplift(case),
-    }
+    return (
+        works
+        | {
+            "absence part": _absence_part(case),
+            "neutral": _neutral(case),
+        }
+        | build_swap_works(case.model, case.images, quick=quick)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,24 +204,6 @@ def _neutral(case: _Case) -> Work:
         NEUTRAL_LIMIT,
         lambda: ours.attribute(case.images, target=case.target, n_steps=steps),
         lambda: case.plain(case.target, steps),
-    )
-
-
-def _deeplift(case: _Case) -> Work:
-    from captum.attr import DeepLift
-
-    from absence_plugins.captum import AbsenceDeepLift
-
-    host = DeepLift(case.model)
-
-    return Work(
-        "the limit is one more forward; the adapter compares the two passes operation by operation",
-        1.0,
-        lambda: AbsenceDeepLift(case.model, nontarget="runner_up").attribute(case.images, target=case.target),
-        lambda: host.attribute(case.images, target=case.runner_up),
-        forward=lambda: case.model(case.images),
-        is_same=False,  # Captum's is not complete behind a max pooling
-        judged=False,
     )
 
 

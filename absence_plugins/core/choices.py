@@ -190,8 +190,7 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
         target = 0 if outputs.dim() == 2 else (0,) * (outputs.dim() - 1)
     entries = _entries(target, samples)
     if outputs.dim() == 2 and not any(isinstance(entry, tuple) for entry in entries):
-        size = outputs.shape[1]
-        if min(entries) >= 0 and max(entries) < size:
+        if min(entries) >= 0 and max(entries) < outputs.shape[1]:
             return torch.tensor(entries, dtype=torch.long, device=outputs.device), None
     tuples = [entry if isinstance(entry, tuple) else (entry,) for entry in entries]
     for row, entry in enumerate(tuples):
@@ -281,8 +280,7 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
             )
     chosen = _entries(nontarget, samples)
     if any(isinstance(entry, tuple) for entry in chosen):
-        shape = tuple(torch.tensor(chosen).shape)
-        raise ValueError(f"a non-target is one class index per sample, got shape {shape}")
+        raise ValueError(f"a non-target is one class index per sample, got shape {tuple(torch.tensor(chosen).shape)}")
     if min(chosen) < 0 or max(chosen) >= classes:
         raise ValueError(f"non-target {chosen} does not exist: class indices go from 0 to {classes - 1}")
     row = next((row for row, (other, own) in enumerate(zip(chosen, target.tolist(), strict=True)) if other == own), -1)
@@ -348,11 +346,8 @@ def choose_with_values(
         index = [(int(c), *position) for c, position in zip(chosen, rest, strict=True)]
     choice = Choice(kind, classes, nontargets, index, weights, single, summed, outputs.dim() == 1)
     placed, values = _placed(classes, rest), choice.values(outputs)
-
-    def word_own(sample: int) -> str:
-        return replace(choice, kind="target", index=placed, weights=None).wording(sample).short()
-
-    check_explained(select(scores, placed), word_own)
+    own = replace(choice, kind="target", index=placed, weights=None)
+    check_explained(select(scores, placed), lambda sample: own.wording(sample).short())
     check_explained(values, lambda sample: choice.wording(sample).short())
     return choice, values
 

@@ -17,10 +17,12 @@ pytest.importorskip("captum")
 
 from absence_plugins.bench import BenchResult, Measurement, run_bench
 from absence_plugins.bench import run as bench_run
+from absence_plugins.bench.swap_works import METHODS, QUESTIONS, SWAP_LIMIT
 from absence_plugins.bench.timing import timed
 from absence_plugins.bench.works import NONTARGET_LIMIT, REFERENCES_LIMIT, Work, build_works
 
-NAMES = {"nontarget", "references", "absence part", "neutral", "DeepLift nontarget"}
+SWAPS = {f"swap {method} {question}" for method in METHODS for question in QUESTIONS}
+NAMES = {"nontarget", "references", "absence part", "neutral", *SWAPS}
 
 
 def surroundings() -> tuple[Any, ...]:
@@ -71,6 +73,7 @@ def test_both_sides_compute_the_same_numbers(network: str) -> None:
         pytest.importorskip("torchvision")
     works = {name: work for name, work in build_works(network, True, torch.device("cpu")).items() if work.is_same}
     assert works.keys() >= {"nontarget", "references"}
+    assert all(work.limit == SWAP_LIMIT for name, work in works.items() if name.startswith("swap"))
     for name, work in works.items():
         torch.testing.assert_close(work.ours(), (work.same or work.plain)(), msg=name)
 

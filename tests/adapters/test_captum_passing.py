@@ -1,0 +1,206 @@
+"""The output is chosen in the host's own forward where that can tell it, and by one more forward where it cannot."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import captum.attr
+import pytest
+import torch
+from torch import Tensor, nn
+
+import absence_plugins.captum
+from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.outputs import check_logits
+
+ONCE = ("InputXGradient", "Saliency", "LayerGradCam", "LayerGradientXActivation")
+
+
+class Net(nn.Module):
+    """A convolution, a ReLU and logits; counts its forwards, and does ``after`` and ``before`` in them."""
+
+    def __init__(self, after: Any = None, before: Any = None) -> None:
+        super().__init__()
+        self.conv, self.relu, self.linear = nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Linear(48, 4)
+        self.after, self.before, self.calls = after, before, 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        x = x if self.before is None else self.before(x)
+        scores = self.linear(self.relu(self.conv(x)).flatten(1))
+        return scores if self.after is None else self.after(scores)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def make(after: Any = None, before: Any = None) -> Net:
+    torch.manual_seed(0)
+    return Net(after, before).eval()
+
+
+def both(name: str, net: Net, **options: Any) -> tuple[Any, Any, dict[str, Any]]:
+    layers = [net.conv] if name.startswith("Layer") else []
+    keywords = {"abs": False} if name == "Saliency" else {}
+    ours = getattr(absence_plugins.captum, f"Absence{name}")(net, *layers, **options)
+    return ours, getattr(captum.attr, name)(net, *layers), keywords
+
+
+def rivals(net: Net, images: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        order = net(images).sort(1, descending=True).indices
+    net.calls = 0
+    return order[:, 0], order[:, 1]
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("question", ["runner_up", "given", "auto"])
+@pytest.mark.parametrize("name", ONCE)
+def test_one_forward_chooses_and_explains_and_the_bits_are_captums(
+    name: str, question: str, samples: int, images: Tensor
+) -> None:
+    net, images = make(), images[:samples]
+    target, runner_up = rivals(net, images)
+    ours, host, keywords = both(name, net, nontarget=runner_up if question == "given" else question)
+    state = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Captum's announcements do not come through
+        found = ours.attribute(images, target=target, **keywords)
+    assert net.calls == 1
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(found, host.attribute(images, target=runner_up, **keywords).detach())
+    assert not images.requires_grad
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "LRP"])
+def test_a_comparison_needs_its_two_forwards_alone(name: str, images: Tensor) -> None:
+    net = make()
+    target, runner_up = rivals(net, images)
+    found = both(name, net)[0].attribute(images, target=target)
+    assert net.calls == 2
+    assert torch.equal(found, both(name, net, nontarget=runner_up)[0].attribute(images, target=target))
+
+
+@pytest.mark.parametrize("word", ["others", "margin", "negated", "target"])
+@pytest.mark.parametrize("name", ["InputXGradient", "DeepLift"])
+def test_combinations_of_outputs_are_made_in_the_same_forward(name: str, word: str, images: Tensor) -> None:
+    net = make()
+    target, runner_up = rivals(net, images)
+    found = both(name, net, nontarget=word)[0].attribute(images, target=target)
+    assert net.calls == (2 if name == "DeepLift" else 1)
+    weights = torch.zeros(5, 4).scatter(1, target[:, None], -1.0 if word == "negated" else 1.0)
+    if word == "others":
+        weights = (1 - weights) / 3
+    elif word == "margin":
+        weights = weights.scatter(1, runner_up[:, None], -1.0)
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((net(x) * weights).sum(), x)
+    if name == "InputXGradient":
+        torch.testing.assert_close(found, images * gradient)
+    else:
+        value = ((net(images) - net(torch.zeros_like(images))) * weights).sum(1)
+        torch.testing.assert_close(found.flatten(1).sum(1), value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(lambda z: z.softmax(1), "ends in a softmax"), (lambda z: z.softmax(1).view(-1, 4), "ends in a softmax")],
+)
+def test_logits_in_front_of_a_softmax_are_found_by_one_more_forward(after: Any, said: str, images: Tensor) -> None:
+    net, plain = make(after), make()
+    target, runner_up = rivals(net, images)
+    ours, _, _ = both("InputXGradient", net, nontarget="runner_up")
+    expected = both("InputXGradient", plain)[1].attribute(images, target=runner_up)
+    for forwards in (3, 2):  # it is not tried again
+        net.calls = 0
+        with pytest.warns(AbsenceWarning, match=said):
+            found = ours.attribute(images, target=target)
+        assert torch.equal(found, expected.detach())
+        assert net.calls == forwards
+
+
+def test_objects_in_place_of_tensors_are_read_as_ever(images: Tensor) -> None:
+    net = make(lambda z: {"logits": z})
+    expected = both("InputXGradient", make())[1].attribute(images, target=rivals(make(), images)[1])
+    assert torch.equal(both("InputXGradient", net)[0].attribute(images, target=rivals(make(), images)[0]), expected)
+
+
+@pytest.mark.parametrize("name", ["InputXGradient", "LayerGradCam"])
+def test_a_forward_that_overwrites_its_input_leaves_the_users(name: str, images: Tensor) -> None:
+    net, plain = (
+        make(before=lambda x: x.detach().mul_(2) if not x.requires_grad else x * 2),
+        make(before=lambda x: x * 2),
+    )
+    target, runner_up = rivals(plain, images)
+    before = images.clone()
+    ours, _, keywords = both(name, net, nontarget="runner_up")
+    found = ours.attribute(images, target=target, **keywords)
+    assert torch.equal(images, before)
+    expected = both(name, plain)[1].attribute(images, target=runner_up, **keywords)
+    torch.testing.assert_close(found, expected.detach())
+
+
+def test_a_random_draw_is_one_draw_and_said(images: Tensor) -> None:
+    net = make(before=lambda x: nn.functional.dropout(x, 0.5, training=True))
+    ours, host, _ = both("InputXGradient", net, nontarget=torch.tensor([1]))
+    torch.manual_seed(3)
+    with pytest.warns(AbsenceWarning, match="draws at random"):
+        found = ours.attribute(images[:1], target=0)
+    after = torch.get_rng_state()
+    torch.manual_seed(3)
+    assert torch.equal(found, host.attribute(images[:1], target=1))
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize(
+    ("after", "target", "message"),
+    [
+        (None, 7, "does not exist"),
+        (lambda z: z * torch.nan, 0, "NaN"),
+        (lambda z: z.exp() / z.exp().sum(1, keepdim=True), 0, "probabilities"),
+        (lambda z: z.detach(), 0, "needs gradients"),
+        (lambda z: z.sum(), 0, "one number"),
+    ],
+)
+@pytest.mark.parametrize("name", ["InputXGradient", "LayerGradCam"])
+def test_errors_are_those_of_a_choice_made_ahead(
+    name: str, after: Any, target: int, message: str, images: Tensor
+) -> None:
+    net = make(after)
+    ours, _, keywords = both(name, net, nontarget="runner_up")
+    hooks = {module: len(module._forward_hooks) for module in net.modules()}
+    with pytest.raises(ValueError, match=message):
+        ours.attribute(images, target=target, **keywords)
+    assert {module: len(module._forward_hooks) for module in net.modules()} == hooks
+
+
+def test_an_error_behind_the_choice_is_not_tried_again(images: Tensor) -> None:
+    class Stops(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            raise RuntimeError("stopped in the backward pass")
+
+    net = make(before=Stops.apply)
+    with pytest.raises(RuntimeError, match="stopped in the backward pass"):
+        both("InputXGradient", net)[0].attribute(images, target=0)
+    assert net.calls == 1
+
+
+@pytest.mark.parametrize("classes", [2, 10, 80])
+def test_the_look_at_one_row_rejects_no_other_outputs_than_the_look_at_all(classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, classes, generator=generator)
+    check_logits(logits)
+    check_logits(logits.softmax(1) * 1.001)
+    check_logits(torch.cat([logits.softmax(1)[:5], logits[:1]]))
+    for bad in (logits.softmax(1), logits.log_softmax(1), logits.half().softmax(1)):
+        with pytest.raises(ValueError, match="probabilities"):
+            check_logits(bad)
