@@ -2,7 +2,7 @@
 
 The host is handed a :class:`Deciding` in place of the model. On its first call it runs the model, chooses from what
 that returns, and gives the host the chosen output alone. Where anything is not as plain as this needs - a softmax at
-the end, a random draw, an input that is overwritten, an output or a layer of another form, an error - the attempt is
+the end, a random draw, an input that is overwritten, an output or a layer of another form, no such target - the attempt is
 given up before the host has gone on, the random state is put back, and one more forward decides as it always can
 (:func:`absence_plugins.captum.decisions.decide_ahead`), with the same errors and warnings.
 """
@@ -27,6 +27,7 @@ from absence_plugins.core.layouts import FIRST
 from absence_plugins.core.outputs import select
 from absence_plugins.core.training import Draws
 
+IN_PLACE = ("in-place operation", "modified by an inplace operation")
 _AHEAD: WeakSet[Any] = WeakSet()  # methods whose host's forward could not tell: they do not try again
 
 
@@ -42,8 +43,11 @@ def decide_in_passing(method: Any, plan: Plan) -> tuple[Plan, Any]:
     attempt.passing = Deciding(method, attempt)
     try:
         return attempt, method._signed(attempt, None)
-    except Exception:
-        if attempt.choice is not None:
+    except Exception as error:
+        failure = attempt.passing.failure
+        if failure is not None and failure is not error:  # said in other words by the host's surroundings
+            raise failure from None
+        if failure is not None or attempt.choice is not None:
             raise
     _AHEAD.add(method)
     return plan, None
@@ -75,6 +79,7 @@ class Deciding:
         self.method, self.plan, self.model = method, plan, plan.model
         self.kind, self.arranged = method._traits.passing, method._traits.arranged
         self.given: tuple[Tensor, ...] = ()
+        self.failure: Exception | None = None  # of the user's model itself: it is not run again
 
     def prepare(self, call: dict[str, Any]) -> Deciding:
         """Enter what the host is handed: copies of the inputs, and no target."""
@@ -112,7 +117,7 @@ class Deciding:
             draws.__enter__()
         try:
             with watch:
-                outputs = self.model(*inputs)
+                outputs = self._run(inputs)
             with torch._C.DisableTorchFunction():
                 draws.__exit__()
                 is_changed = any(part._version != before for part, before in zip(own, versions, strict=True))
@@ -129,3 +134,12 @@ class Deciding:
             draws.restore()
             raise
         return outputs
+
+    def _run(self, inputs: tuple[Any, ...]) -> Any:
+        try:
+            return self.model(*inputs)
+        except Exception as error:
+            if any(words in str(error) for words in IN_PLACE):
+                raise Unsettled from error  # on inputs without gradients it may work
+            self.failure = error
+            raise

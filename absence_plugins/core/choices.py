@@ -189,9 +189,9 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
             )
         target = 0 if outputs.dim() == 2 else (0,) * (outputs.dim() - 1)
     entries = _entries(target, samples)
-    if outputs.dim() == 2 and not any(isinstance(entry, tuple) for entry in entries):
-        if min(entries) >= 0 and max(entries) < outputs.shape[1]:
-            return torch.tensor(entries, dtype=torch.long, device=outputs.device), None
+    is_plain = outputs.dim() == 2 and not any(isinstance(entry, tuple) for entry in entries)
+    if is_plain and min(entries) >= 0 and max(entries) < outputs.shape[1]:
+        return torch.tensor(entries, dtype=torch.long, device=outputs.device), None
     tuples = [entry if isinstance(entry, tuple) else (entry,) for entry in entries]
     for row, entry in enumerate(tuples):
         if len(entry) != outputs.dim() - 1:
