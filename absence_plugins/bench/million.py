@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +24,6 @@ from absence_plugins.bench.growth import Grown, measure_growth
 from absence_plugins.bench.memory import read_peak
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import steady
-from absence_plugins.bench.timing import seconds
 from absence_plugins.bench.works import Growth, Work
 from absence_plugins.methods.invert import PackedConcepts, label_units
 from absence_plugins.methods.invert import units as reading
@@ -49,8 +49,8 @@ class Large:
         samples, concepts, units: of the problem.
         block: gigabytes of activations read at a time.
         named: units that were named.
-        prepare: seconds before the first block is there: labels read and merged, everything looked at for NaN.
-        unit: ms per unit after that, reading included.
+        prepare: seconds of one core before the first block is there: labels read and merged, everything looked at for NaN.
+        unit: ms of one core per unit after that, reading included.
         sort: ms of one sort of one unit's activations, in the same process.
         gigabytes: the peak of the process.
         ok: whether a unit takes at most 4 sorts, and the process less than 8 GB (None: not judged).
@@ -78,7 +78,7 @@ class Large:
         judged = "" if self.ok is None else f"; promised <= {SORTS:g} sorts and < {GIGABYTES:g} GB: {'ok' if self.ok else 'TOO MUCH'}"  # fmt: skip
         return (
             f"N={self.samples:,} K={self.concepts:,} U={self.units:,} read in blocks of {self.block:.1f} GB, {self.setting}: {self.unit:.0f} ms per unit "
-            f"({self.named} named), {self.sorts:.1f} sorts of {self.sort:.0f} ms, after {self.prepare:.0f} s once; peak of the "
+            f"({self.named} named), {self.sorts:.1f} sorts of {self.sort:.0f} ms, after {self.prepare:.0f} s of one core once; peak of the "
             f"process {self.gigabytes:.2f} GB{judged}"
         )
 
@@ -109,10 +109,12 @@ class Drawn:
         rows, columns = index
         first, last = columns.start, columns.stop
         if last - first < self.shape[1] and rows.start == 0:
-            self.begun.append((first, time.perf_counter()))
+            self.begun.append((first, time.process_time()))
             if first > 0:
                 raise EnoughError
-        return self.noise[rows][:, np.arange(first, last) % DISTINCT]
+        shift = first % DISTINCT
+        times = -(-(shift + last - first) // DISTINCT)
+        return np.tile(self.noise[rows], (1, times))[:, shift : shift + last - first]
 
 
 class EnoughError(Exception):
@@ -156,20 +158,26 @@ def report_large(setting: str, quick: bool) -> None:
         concepts = draw_packed(samples, count)
         drawn = Drawn(samples, units, concepts)
         alone = torch.from_numpy(drawn.noise[:, 0].copy())
-        sorts = [seconds(alone.sort, alone.device) for _ in range(5)]
-        start = time.perf_counter()
+        sorts = [_cpu_seconds(alone.sort) for _ in range(5)]
+        start = time.process_time()
         try:
             label_units(drawn, concepts, [f"concept {k}" for k in range(count)], progress=False, **options)
-            named, end = units, time.perf_counter()
+            named, end = units, time.process_time()
         except EnoughError:
             named, end = drawn.begun[-1]
         began = drawn.begun[0][1] if drawn.begun else start
-        sorts += [seconds(alone.sort, alone.device) for _ in range(5)]
+        sorts += [_cpu_seconds(alone.sort) for _ in range(5)]
         print(json.dumps({
             "setting": setting, "samples": samples, "concepts": count, "units": units, "block": 4 * min(reading.AHEAD, samples * units) / 1e9, "named": named,
             "prepare": began - start, "unit": 1e3 * (end - began) / named, "sort": 1e3 * statistics.median(sorts),
             "gigabytes": read_peak() / 1e9,
         }))  # fmt: skip
+
+
+def _cpu_seconds(call: Callable[[], Any]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
 
 
 def measure_large_growth(run: Run) -> tuple[Grown, ...]:
