@@ -117,13 +117,13 @@ class Deciding:
             draws.__enter__()
         try:
             with watch:
-                outputs = self._run(inputs)
+                outputs = self._run(inputs, watch)
             with torch._C.DisableTorchFunction():
                 draws.__exit__()
                 is_changed = any(part._version != before for part, before in zip(own, versions, strict=True))
                 if draws.happened or is_changed or not isinstance(outputs, Tensor) or not ends_in_arithmetic(outputs):
                     raise Unsettled
-                if isinstance(watch, OneLayer) and not watch.is_plain(len(own[0]), arranged=self.arranged):
+                if isinstance(watch, OneLayer) and not self._is_plain(watch, own):
                     raise Unsettled
                 with torch.no_grad():
                     scores = self.method._checked(outputs.detach(), len(own[0]))
@@ -135,11 +135,15 @@ class Deciding:
             raise
         return outputs
 
-    def _run(self, inputs: tuple[Any, ...]) -> Any:
+    def _run(self, inputs: tuple[Any, ...], watch: Any) -> Any:
         try:
             return self.model(*inputs)
         except Exception as error:
-            if any(words in str(error) for words in IN_PLACE):
-                raise Unsettled from error  # on inputs without gradients it may work
+            is_odd = isinstance(watch, OneLayer) and watch.returned is not None and not self._is_plain(watch, inputs)
+            if is_odd or any(words in str(error) for words in IN_PLACE):
+                raise Unsettled from error  # Captum's hook could not take it; without gradients it may work
             self.failure = error
             raise
+
+    def _is_plain(self, watch: OneLayer, inputs: tuple[Any, ...]) -> bool:
+        return watch.is_plain(len(inputs[0]), arranged=self.arranged)
