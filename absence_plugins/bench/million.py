@@ -141,7 +141,8 @@ def measure_large(run: Run) -> tuple[Large, ...]:
 
 def _measure_fresh(setting: str, run: Run) -> Large:
     program = f"from absence_plugins.bench.million import report_large as f; f({setting!r}, {run.quick!r})"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # numpy's threads, too
+    environment = {**os.environ, **one, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"naming units at a million samples failed:\n{done.stderr[-2000:]}")
