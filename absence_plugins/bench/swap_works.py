@@ -22,6 +22,8 @@ QUESTIONS = {
     "neutral": "every option off",
 }
 TWO_LAYERS = "two layers"
+# one image on a network of 14 modules: the checks take 0.2 ms of a call of 0.4 ms; on two layers of one of 0.1 ms
+UNREACHED = {(method, "given") for method in ("InputXGradient", "Saliency", "LayerGradCam")}
 
 
 def build_swap_works(model: nn.Module, images: Tensor, *, quick: bool) -> dict[str, Work]:
@@ -34,7 +36,9 @@ def build_swap_works(model: nn.Module, images: Tensor, *, quick: bool) -> dict[s
     small = _two_layers(images)
     rows += [(small, TWO_LAYERS, "InputXGradient", question) for question in QUESTIONS]
     return {
-        " ".join(filter(None, ("swap", where, method, question))): _work(net, method, question, images, calls, batches)
+        " ".join(filter(None, ("swap", where, method, question))): _work(
+            net, method, question, images, calls, batches, judged=not where and (method, question) not in UNREACHED
+        )
         for net, where, method, question in rows
     }
 
@@ -46,7 +50,14 @@ def _two_layers(images: Tensor) -> nn.Module:
 
 
 def _work(
-    model: nn.Module, method: str, question: str, images: Tensor, calls: int, batches: tuple[int, int, int]
+    model: nn.Module,
+    method: str,
+    question: str,
+    images: Tensor,
+    calls: int,
+    batches: tuple[int, int, int],
+    *,
+    judged: bool,
 ) -> Work:
     def at(batch: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         return _sides(model, method, question, images[:batch], calls)
@@ -59,6 +70,7 @@ def _work(
         plain,
         is_same=method != "DeepLift",  # Captum's is not complete behind a max pooling
         forward=(lambda: _repeat(lambda: model(images[: batches[0]]), calls)) if question == "chosen" else None,
+        judged=judged,
         growth=Growth("images", batches, at, memory=False),
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
+from captum.attr import LayerGradientXActivation
 from torch import Tensor, nn
 
 from absence_plugins.captum.decisions import decide, settle
@@ -95,7 +96,7 @@ class Deciding:
     @property
     def is_silent(self) -> bool:
         """Whether the host says nothing about its bookkeeping."""
-        return self.kind != "layer"
+        return not isinstance(self.method, LayerGradientXActivation)
 
     def __call__(self, *inputs: Any) -> Tensor:
         """The chosen output; of a comparison all outputs."""

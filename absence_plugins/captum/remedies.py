@@ -139,10 +139,11 @@ def warn_limits(method: Any, plan: Plan, signed: Any, values: Tensor | None, lev
 def warn_dead(method: Any, signed: Any, level: int) -> None:
     """Say so where a local map is all zeros: the output does not react to the input there."""
     alive = [part.reshape(len(part), -1).any(1) for part in leaves(signed)]
-    dead = ~(alive[0] if len(alive) == 1 else torch.stack(alive).any(0))
-    if True in dead.tolist():
+    reacts = (alive[0] if len(alive) == 1 else torch.stack(alive).any(0)).tolist()
+    if not all(reacts):
+        dead = [row for row, is_alive in enumerate(reacts) if not is_alive]
         warnings.warn(
-            f"the map of samples {dead.nonzero().flatten()[:8].tolist()} is zero: the output does not react to the input "
+            f"the map of samples {dead[:8]} is zero: the output does not react to the input "
             f"there (a dead unit), and {type(method).__name__} is local; use AbsenceIntegratedGradients or "
             "AbsenceFeatureAblation",
             AbsenceWarning,
