@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.captum.features import Features, Inputs
-from absence_plugins.core.near_copies import make_near
+from absence_plugins.core.changed_parts import Changed, run_changed
 from absence_plugins.core.precision import coarsest
 from absence_plugins.core.weighing import Weighing, count_fitting
 
@@ -30,12 +30,13 @@ class Explained(Protocol):
         """How large the outputs are that it is made of [N]."""
 
 
-Score = Callable[[Inputs, Tensor], tuple[Explained, Any]]
+Forward = Callable[[Inputs, Tensor], Any]
+Explain = Callable[[Any, Tensor], tuple[Explained, Any]]
 MOST_ROWS = 4096
 GROWTH = 1024  # times the memory of a sample no forward takes: small work needs no weighing
 SMALL = 256  # places: a smaller input is computed as a whole
 MOST_OF_IT = 0.25  # of an input in a feature's box: larger ones leave nothing to be reused
-LESS = 8  # how many near copies take the memory of one whole forward
+LESS = 8  # how many changed parts take the memory of one whole forward
 SLACK = 1000  # rounding of a forward in another batch, in steps of the type's resolution
 COARSE_SLACK = 0.05  # in half precision, and in float32 where a GPU rounds products to TF32
 
@@ -49,18 +50,20 @@ class Ablation:
     """What is replaced by what, and the explained values.
 
     inputs: per input [B, ...]. references: K baselines of each sample, per input [B, K, ...]. output: u(x) [B].
-    score: from inputs of N rows, and the sample [N] that each row is of, to what is explained and the model's outputs
-    [N, ...]. dtype: the least exact one. tick: is told how many rows are done, and of how many.
-    is_near: whether the model may be given :class:`~absence_plugins.core.near_copies.Near` inputs.
+    forward: from inputs of N rows, and the sample [N] that each row is of, to the model's outputs. explain: from these
+    and the samples to what is explained, and the outputs [N, ...]. dtype: the least exact one. tick: is told how many
+    rows are done, and of how many. in_parts: whether the model may be followed by
+    :func:`~absence_plugins.core.changed_parts.run_changed`, which computes only what a feature reaches.
     """
 
     inputs: Inputs
     references: Inputs
     features: Features
     output: Tensor
-    score: Score
+    forward: Forward
+    explain: Explain
     dtype: torch.dtype
-    is_near: bool = False
+    in_parts: bool = False
     tick: Callable[[int, int], object] = field(default=lambda rows, of: None)
 
     def measure(self) -> Tensor:
@@ -82,10 +85,10 @@ class Ablation:
             with Weighing() as weighing:
                 alone = self._run_alone(first)
             share = weighing.largest / len(self.output)
-        self.is_near = self.is_near and self._is_worth_it(rows)
-        if self.is_near:
-            self._measure_near(rows, share, effects)
-        if not self.is_near:
+        self.in_parts = self.in_parts and self._is_worth_it(rows)
+        if self.in_parts:
+            self._measure_parts(rows, share, effects)
+        if not self.in_parts:
             try:
                 self._fill(effects, rows, share, self._run)
             except torch.OutOfMemoryError:
@@ -95,17 +98,17 @@ class Ablation:
         self._check(effects, first, alone)
         return effects
 
-    def _measure_near(self, rows: Tensor, share: float, effects: Tensor) -> None:
-        """The effects by near copies; where these are not what an ordinary forward gives, ``is_near`` becomes False."""
+    def _measure_parts(self, rows: Tensor, share: float, effects: Tensor) -> None:
+        """The effects by changed parts; where these are not what a whole forward gives, ``in_parts`` becomes False."""
         try:
-            self._fill(effects, rows, share / LESS, self._run_near)
+            self._fill(effects, rows, share / LESS, self._run_parts)
             found = effects[rows[:, 1], rows[:, 0], rows[:, 2]].abs()
             largest = rows[int(found.argmax())]
             self._check(effects, largest, self._run_alone(largest))
         except torch.OutOfMemoryError:
             raise
         except Exception:
-            self.is_near = False
+            self.in_parts = False
 
     def _fill(self, effects: Tensor, rows: Tensor, share: float, run: Callable[[Tensor], Tensor]) -> None:
         """Measure the effects of all rows, ``share`` bytes each."""
@@ -148,30 +151,39 @@ class Ablation:
         they are made of [B].
         """
         images = torch.arange(len(self.output))
-        explained, outputs = self.score(
-            self._changed(torch.stack([images, *row[1:, None].expand(-1, len(images))], 1)), images
-        )
+        inputs = self._changed(torch.stack([images, *row[1:, None].expand(-1, len(images))], 1))
+        explained, outputs = self.explain(self.forward(inputs, images), images)
         return explained.values(outputs), explained.sizes(outputs)
 
     def _is_worth_it(self, rows: Tensor) -> bool:
-        """Whether one input has places, and the features are small parts of them."""
+        """Whether the one input is images, and the features are small parts of them."""
         part = self.inputs[0]
-        if len(self.inputs) > 1 or part.dim() < 3 or not part.is_floating_point() or part.shape[2:].numel() < SMALL:
+        if len(self.inputs) > 1 or part.dim() != 4 or not part.is_floating_point() or part.shape[2:].numel() < SMALL:
             return False
         starts, ends = self.features.boxes(rows[:, 0], rows[:, 2])
         return bool((ends - starts).prod(1).float().mean() <= MOST_OF_IT * part.shape[2:].numel())
 
     def _run(self, rows: Tensor) -> Tensor:
-        explained, outputs = self.score(self._changed(rows), rows[:, 0])
+        explained, outputs = self.explain(self.forward(self._changed(rows), rows[:, 0]), rows[:, 0])
         return explained.values(outputs)
 
-    def _run_near(self, rows: Tensor) -> Tensor:
+    def _run_parts(self, rows: Tensor) -> Tensor:
         images = rows[:, 0]
         own, owners = torch.unique(images, return_inverse=True)
-        (copies,) = self._changed(rows)
-        clean = self.inputs[0][own.to(copies.device)]
-        near = make_near(clean, copies, owners, *self.features.boxes(images, rows[:, 2]))
-        explained, outputs = self.score((near,), images)
+        clean, (copies,) = self.inputs[0][own.to(self.inputs[0].device)], self._changed(rows)
+        starts, ends = self.features.boxes(images, rows[:, 2])
+        height, width = (ends - starts).amax(0).tolist()
+        starts = torch.minimum(starts, torch.tensor(clean.shape[2:]) - torch.tensor([height, width]))
+        corners = [(y, x) for y, x in starts.tolist()]
+        pixels = torch.stack(
+            [one[:, y : y + height, x : x + width] for one, (y, x) in zip(copies, corners, strict=True)]
+        )
+        if clean.device.type == "cpu":  # faster there, where windows are small
+            clean, pixels = (one.contiguous(memory_format=torch.channels_last) for one in (clean, pixels))
+        found = run_changed(lambda batch: self.forward((batch,), own), Changed(clean, owners.tolist(), corners, pixels))
+        if found.values is None:
+            raise Entangled(found.why)
+        explained, outputs = self.explain(found.values, images)
         return explained.values(outputs)
 
     def _changed(self, rows: Tensor) -> Inputs:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from captum._utils.progress import progress
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks_of_all
 
 from absence_plugins.captum.ablation import Ablation, Entangled, Explained
 from absence_plugins.captum.calls import BATCH, expanded, select_neuron
@@ -23,9 +24,9 @@ from absence_plugins.captum.features import Features, Inputs, find_features
 from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.precision import in_own_type
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.changed_parts import holds_scripts
 from absence_plugins.core.choices import Choice
 from absence_plugins.core.hooks import unchanged
-from absence_plugins.core.near_copies import takes_near
 from absence_plugins.core.outputs import Output
 
 
@@ -83,19 +84,23 @@ def _showing(method: Any, plan: Plan) -> Iterator[Callable[[int, int], object]]:
 
 
 def _ablation(method: Any, plan: Plan, features: Features, references: Inputs, tick: Any) -> Ablation:
-    def score(inputs: Inputs, images: Tensor) -> tuple[Explained, Any]:
-        return _score(method, plan, inputs, images)
+    def forward(inputs: Inputs, images: Tensor) -> Any:
+        return _run(method, plan, inputs, images)
+
+    def explain(outputs: Any, images: Tensor) -> tuple[Explained, Any]:
+        return _explain(method, plan, outputs, images)
 
     output = plan.output
     if plan.copies > 1:
-        explained, outputs = score(plan.inputs, torch.arange(len(plan.inputs[0])))
+        every = torch.arange(len(plan.inputs[0]))
+        explained, outputs = explain(forward(plan.inputs, every), every)
         output = explained.values(outputs)
-    is_near = plan.choice is not None and takes_near(method._model)
-    return Ablation(plan.inputs, references, features, output, score, plan.dtype, is_near, tick)
+    in_parts = plan.choice is not None and _is_unwatched(method._model)
+    return Ablation(plan.inputs, references, features, output, forward, explain, plan.dtype, in_parts, tick)
 
 
-def _score(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> tuple[Explained, Any]:
-    """What is explained, and the model's outputs, of inputs [N, ...] that are variants of samples ``images`` [N]."""
+def _run(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> Any:
+    """The outputs, or the neuron's layer, of inputs [N, ...] that are variants of samples ``images`` [N]."""
     total = len(plan.inputs[0])
 
     def own(value: Any) -> Any:
@@ -103,12 +108,26 @@ def _score(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> tuple[Exp
         return value[images.to(value.device)] if is_per_sample else value
 
     extra = tuple(map(own, plan.extra(1)))
+    return method._activation(plan, inputs, extra) if plan.choice is None else plan.model(*inputs, *extra)
+
+
+def _explain(method: Any, plan: Plan, outputs: Any, images: Tensor) -> tuple[Explained, Any]:
+    """What is explained of these samples, and the outputs after a check."""
     if plan.choice is None:
-        activation = method._activation(plan, inputs, extra)
-        return Neuron(plan.arguments["neuron_selector"]), activation
+        return Neuron(plan.arguments["neuron_selector"]), outputs
     explained = plan.choice.of_samples(images // plan.copies)
     assert isinstance(explained, Choice)
-    return explained, method._checked(plan.model(*inputs, *extra), len(inputs[0]))
+    return explained, method._checked(outputs, len(images))
+
+
+def _is_unwatched(model: Any) -> bool:
+    """Whether nobody looks into a model's forward: a module without forward hooks, run as it is written."""
+    model = getattr(model, "__self__", model)
+    if not isinstance(model, nn.Module) or hooks_of_all._global_forward_hooks or hooks_of_all._global_forward_pre_hooks:
+        return False
+    is_watched = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    is_spread = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    return not (is_watched or is_spread or holds_scripts(model))
 
 
 @dataclass(frozen=True)

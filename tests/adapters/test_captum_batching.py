@@ -14,6 +14,7 @@ from absence_plugins import ReferenceSet
 from absence_plugins.captum import AbsenceFeatureAblation, AbsenceNeuronFeatureAblation, AbsenceOcclusion
 from absence_plugins.captum import ablation as ablation_module
 from absence_plugins.core import AbsenceWarning, weighing
+from absence_plugins.core.changed_parts import Changed, Followed
 
 pytestmark = pytest.mark.filterwarnings("ignore:samples .* have references")
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5}  # of the largest output
@@ -119,7 +120,7 @@ def test_float32_is_within_the_stated_tolerance_of_captum(host: type) -> None:
     assert torch.allclose(found, expected, rtol=0, atol=CLOSE[x.dtype] * float(net(x).abs().max()))
 
 
-def test_near_copies_give_the_values_of_captums_loop() -> None:
+def test_changed_parts_give_the_values_of_captums_loop() -> None:
     net, x, target = Net().double(), images(2, 32), torch.tensor([0, 1])
     x[0, :, :16] = 0
     method = AbsenceOcclusion(net, reference=references(32), nontarget="target")
@@ -221,8 +222,7 @@ class Entangled(Net):
 
 
 @pytest.mark.parametrize("kind", ["mean", "first", "last"])
-@pytest.mark.parametrize("side", [10, 32])
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("count", "side"), [(1, 10), (3, 10), (3, 32)])
 def test_samples_that_depend_on_each_other_are_noticed(kind: str, side: int, count: int) -> None:
     net = Entangled()
     net.kind = kind
@@ -234,6 +234,16 @@ def test_samples_that_depend_on_each_other_are_noticed(kind: str, side: int, cou
     assert torch.equal(found, Occlusion(net).attribute(x, target=3, **call))
 
 
+@pytest.mark.parametrize("kind", ["first", "last"])
+def test_the_parts_of_a_single_sample_are_those_of_a_batch_of_one(kind: str) -> None:
+    net = Entangled()
+    net.kind = kind
+    x = images(1, 32, dtype=torch.float32)
+    call: dict[str, Any] = {"sliding_window_shapes": (2, 5, 5), "strides": (2, 5, 5)}
+    found = AbsenceOcclusion(net, nontarget=3).attribute(x, target=0, **call)
+    assert torch.allclose(found, Occlusion(net).attribute(x, target=3, **call), rtol=0, atol=1e-5)
+
+
 def test_a_model_for_one_size_of_batches_runs_as_captum_runs_it() -> None:
     net = Net()
     fixed = lambda x: net(x.view(3, 2, 10, 10))  # noqa: E731
@@ -243,14 +253,14 @@ def test_a_model_for_one_size_of_batches_runs_as_captum_runs_it() -> None:
     assert torch.equal(found, Occlusion(fixed).attribute(x, target=3, **WINDOWS))
 
 
-def test_a_wrong_value_of_near_copies_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_of_changed_parts_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x, made = Net().double(), images(1, 32), []
 
-    def wrong(clean: Tensor, copies: Tensor, *rest: Any) -> Tensor:
-        made.append(len(copies))
-        return copies * 1.001
+    def wrong(run: Any, changed: Changed) -> Followed:
+        made.append(len(changed))
+        return Followed(run(changed.whole()) * 1.001)
 
-    monkeypatch.setattr(ablation_module, "make_near", wrong)
+    monkeypatch.setattr(ablation_module, "run_changed", wrong)
     method = AbsenceOcclusion(net)
     call: dict[str, Any] = {"sliding_window_shapes": (2, 5, 5), "strides": (2, 3, 3)}
     with warnings.catch_warnings():
