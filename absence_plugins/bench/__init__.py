@@ -10,13 +10,13 @@ insertion test (:mod:`~absence_plugins.bench.insertion`) with a script that runs
 attribution prior (:mod:`~absence_plugins.bench.debias`) is compared with a plain one. The relevance of differences
 (:mod:`~absence_plugins.bench.relevance`) is compared with one forward and backward pass of input and reference;
 :mod:`~absence_plugins.bench.models` says on which models it and others' methods run, and whether their sums are right.
-:mod:`~absence_plugins.bench.kinds` says whether absences are found in tables, texts, signals, volumes and segmentations.
-:mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on photographs.
-Maps by occlusion and ablation (:mod:`~absence_plugins.bench.perturbations`) are compared with Captum's loop.
-:mod:`~absence_plugins.bench.report` compares a report with the forwards and backwards in it,
-:mod:`~absence_plugins.bench.explain` compares the page of a photograph with the passes through the network that it needs.
-:mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.ranks` two processes that share
-out a layer's activations, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
+:mod:`~absence_plugins.bench.kinds` says whether absences are found in tables, texts, signals, volumes and
+segmentations. :mod:`~absence_plugins.bench.references` says which references give the truest absence evidence on
+photographs. Maps by occlusion and ablation (:mod:`~absence_plugins.bench.perturbations`) are compared with Captum's
+loop. :mod:`~absence_plugins.bench.report` compares a report with the forwards and backwards in it,
+:mod:`~absence_plugins.bench.explain` compares the page of a photograph with the passes through the network that it
+needs. :mod:`~absence_plugins.bench.start` times the command line, :mod:`~absence_plugins.bench.ranks` two processes
+that share out a layer's activations, :mod:`~absence_plugins.bench.gpu` what needs a GPU.
 
 Times are those of one thread: on a busy machine several threads wait for each other at every layer, and a small
 forward then costs as much as a large one.

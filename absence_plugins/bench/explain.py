@@ -1,4 +1,6 @@
-"""``absence-plugins bench explain``: what a photograph's page costs next to the passes through the network that it needs."""
+"""``absence-plugins bench explain``: what a photograph's page costs next to the passes through the network that it
+needs.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,6 @@ from absence_plugins.bench.result import BenchResult, Measurement
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import Growth, Work
-from absence_plugins.commands.explain import explain_images
-from absence_plugins.commands.models import load_model
-from absence_plugins.commands.references import make_references
 from absence_plugins.core.hooks import counting
 from absence_plugins.methods.regions.measure import choose_batch
 
@@ -122,6 +121,8 @@ class _Case:
     """Photographs in files, the network, and what one photograph takes."""
 
     def __init__(self, side: int) -> None:
+        from absence_plugins.commands.models import load_model
+
         self._folder = tempfile.TemporaryDirectory(prefix="absence-explain-")  # goes with this object
         self.folder, self.side = Path(self._folder.name), side
         save_photographs(self.folder / "shown", SHOWN)
@@ -141,6 +142,9 @@ class _Case:
 
     def explain(self, count: int) -> Tensor:
         """Maps, tests and page of so many photographs."""
+        from absence_plugins.commands.explain import explain_images
+        from absence_plugins.commands.references import make_references
+
         images = [self.folder / "shown" / f"{name}.png" for name in SHOWN[:count]]
         made = make_references(self.loaded)
         explain_images(images, self.loaded, self.folder / "page", references=made, progress=False)
@@ -184,6 +188,7 @@ class _Case:
         return self._with_references
 
     def _explain_with_references(self) -> None:
+        from absence_plugins.commands.explain import explain_images
         from absence_plugins.commands.references import load_references
 
         references = load_references(self.folder / "references", self.loaded)

@@ -1,4 +1,5 @@
-"""``absence-plugins bench gpu``: what number types and layouts cost on a GPU, and whether it computes what the CPU does.
+"""``absence-plugins bench gpu``: what number types and layouts cost on a GPU, and whether it computes what the CPU
+does.
 
 Times are those of one call, in the same run: TF32, bfloat16 and channels last next to float32 of torch's own layout.
 What is checked is compared with the CPU in float64: relevance, the scan for patches, direction pairs.

@@ -1,4 +1,6 @@
-"""``absence-plugins bench insertion``: what the insertion test costs next to a script that runs every pasted image whole."""
+"""``absence-plugins bench insertion``: what the insertion test costs next to a script that runs every pasted image
+whole.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,10 @@ def run_insertion_bench(
 ) -> BenchResult:
     """Time the insertion test on ``layer3`` of a ResNet-18: 4 units, 16 of 16 images each, patches of 64 in 224 pixels.
 
-    Against a script that pastes and runs each image with all its patches whole, as the test itself once did, it is to take
-    at most half of the time; the values are the same. Beside it stand its forwards alone, on images that are pasted
-    already, and the bundled digits network, which is too small for anything but whole images. Random weights and images
-    for the ResNet, which cost what real ones do.
+    Against a script that pastes and runs each image with all its patches whole, as the test itself once did, it is to
+    take at most half of the time; the values are the same. Beside it stand its forwards alone, on images that are
+    pasted already, and the bundled digits network, which is too small for anything but whole images. Random weights and
+    images for the ResNet, which cost what real ones do.
 
     Args:
         rounds: rounds per measured ratio; long work gets as few as three.
@@ -146,8 +148,8 @@ def _subject(network: str, setting: Setting, device: torch.device) -> tuple[nn.M
 def plain_script(values: Callable[[Tensor], Tensor], images: Tensor, patches: ExtremePatches, per_unit: int) -> Tensor:
     """The test as a script: every image is read once, and run whole with all its patches in one batch.
 
-    ``values``: images [n, C, H, W] to [n, units of the layer]. Returns the values [units, per_unit, arms]; the mirror test
-    runs, too.
+    ``values``: images [n, C, H, W] to [n, units of the layer]. Returns the values [units, per_unit, arms]; the mirror
+    test runs, too.
     """
     size, units = int(patches.settings["size"]), list(patches.units)
     height, width = images.shape[2:]

@@ -1,8 +1,9 @@
 """``bench invert`` at a million samples: a fresh process names units of a layer that is larger than its memory may be.
 
-Activations are made as they are read, in the place of a file: 1,000,000 samples by 2,048 units would take 8.2 GB. Naming
-ends where the second block of units would be read, after 268 units (67 in the second setting, which reads a quarter at a
-time); from then on all repeats itself. The peak is that of the whole process, imports and the packed labels included.
+Activations are made as they are read, in the place of a file: 1,000,000 samples by 2,048 units would take 8.2 GB.
+Naming ends where the second block of units would be read, after 268 units (67 in the second setting, which reads a
+quarter at a time); from then on all repeats itself. The peak is that of the whole process, imports and the packed
+labels included.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Large:
         samples, concepts, units: of the problem.
         block: gigabytes of activations read at a time.
         named: units that were named.
-        prepare: seconds of one core before the first block is there: labels read and merged, everything looked at for NaN.
+        prepare: seconds of one core before the first block is there: labels read and merged, everything looked at for
+            NaN.
         unit: ms of one core per unit after that, reading included.
         sort: ms of one sort of one unit's activations, in the same process.
         gigabytes: the peak of the process.

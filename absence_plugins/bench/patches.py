@@ -33,9 +33,9 @@ def run_patches_bench(
     """Time the patch search on ``layer4`` of a ResNet-18 (512 units) and a ResNet-50 (2,048): 121 patches an image, k =
     8.
 
-    Against the forwards alone, on patches that are cut already, in the layout in which they are fastest, and stop at the
-    layer, it is to cost little more; against a straightforward script (on the ResNet-18), which keeps the pixels of every unit's patches, at most a
-    third. Random weights and images, which cost what real ones do.
+    Against the forwards alone, on patches that are cut already, in the layout in which they are fastest, and stop at
+    the layer, it is to cost little more; against a straightforward script (on the ResNet-18), which keeps the pixels of
+    every unit's patches, at most a third. Random weights and images, which cost what real ones do.
 
     Args:
         rounds: rounds per measured ratio; long work gets as few as three.

@@ -113,8 +113,8 @@ def run_perturbations_bench(
     """Time Occlusion on a ResNet-18 and on the digits' network, and FeatureAblation on a table of 30 columns.
 
     Both sides explain the same output of the same samples; Captum as it is called by default, one perturbation per
-    forward, and in a row that is not judged with ``perturbations_per_eval=16``. Random weights and inputs where a network
-    is not the digits', which cost what real ones do.
+    forward, and in a row that is not judged with ``perturbations_per_eval=16``. Random weights and inputs where a
+    network is not the digits', which cost what real ones do.
 
     Args:
         rounds: rounds per measured ratio; long work gets as few as three.

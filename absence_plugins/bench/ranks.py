@@ -1,9 +1,10 @@
-"""``absence-plugins bench ranks``: what two ranks of a ``torchrun`` save, with the activations of ``label`` as the work.
+"""``absence-plugins bench ranks``: what two ranks of a ``torchrun`` save, with the activations of ``label`` as the
+work.
 
 The ranks are processes that stay, so that loading torch is not measured. Two times are compared with those of one
 process: the time until the values are there, which needs two cores that are free, and the CPU time of the busier rank,
-which does not. Where the images do not share the processor's memory bandwidth, as on several GPUs or hosts, both are the
-same.
+which does not. Where the images do not share the processor's memory bandwidth, as on several GPUs or hosts, both are
+the same.
 """
 
 from __future__ import annotations

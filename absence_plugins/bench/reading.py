@@ -34,8 +34,9 @@ def run_reading_bench(
     """Time the reading of 1,000 JPEGs of 320 x 240 pixels, from the names to batches as a ResNet takes them.
 
     Ours: the walk over the folder, the check that every file is whole, a hash of each, and the images: by number as the
-    scans read them, without and with two workers, and as ``label``, ``directions`` and references do, in threads. Next to
-    torchvision's ``ImageFolder`` in a ``DataLoader`` with as many workers, and the same preprocessing. How many images
+    scans read them, without and with two workers, and as ``label``, ``directions`` and references do, in threads. Next
+    to torchvision's ``ImageFolder`` in a ``DataLoader`` with as many workers, and the same preprocessing. How many
+    images
     are held must not grow with the folder: see the exponent of the memory.
 
     Args:

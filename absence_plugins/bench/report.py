@@ -10,7 +10,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,12 @@ from absence_plugins.bench.result import BenchResult
 from absence_plugins.bench.run import Run
 from absence_plugins.bench.surroundings import describe_environment, has_torchvision
 from absence_plugins.bench.works import Growth, Work
-from absence_plugins.commands.layers import Scan
-from absence_plugins.commands.models import LoadedModel, Preprocessing
-from absence_plugins.commands.report import Wanted, run_report
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.units import Layer
+
+if TYPE_CHECKING:
+    from absence_plugins.commands.layers import Scan
+    from absence_plugins.commands.models import LoadedModel
 
 LIMIT = 1.5
 DIGITS_LAYER, LAYER = "conv3", "layer4.1.conv2"
@@ -52,9 +53,9 @@ def run_report_bench(
 ) -> BenchResult:
     """Time a report of some units of a ResNet-18 on photographs (JPEG files) against the forwards and backwards alone.
 
-    The report is made as the command makes it: files are read, scanned and tested, pages drawn and written. The calls of
-    the model are recorded once and then run on random images of the same shapes, with nothing around them; of an image
-    with a patch only what was computed is run. Growth is measured
+    The report is made as the command makes it: files are read, scanned and tested, pages drawn and written. The calls
+    of the model are recorded once and then run on random images of the same shapes, with nothing around them; of an
+    image with a patch only what was computed is run. Growth is measured
     over units and over images, without scores and pictures, which are nearly all forwards.
 
     Args:
@@ -116,6 +117,9 @@ class _Case:
 
     @classmethod
     def of(cls, network: str, amount: Amount, device: torch.device) -> _Case:
+        from absence_plugins.commands.layers import Scan
+        from absence_plugins.commands.models import LoadedModel, Preprocessing
+
         if network == "digits":
             from absence_plugins.data import digits_cnn
 
@@ -148,6 +152,8 @@ class _Case:
 
     def make(self, folder: Path, units: int, scored: int, skip: tuple[str, ...]) -> Tensor:
         """A report with a page for each unit, from files to files."""
+        from absence_plugins.commands.report import Wanted, run_report
+
         wanted = Wanted(tuple(range(units)), scored=scored, skip=skip)
         with tempfile.TemporaryDirectory() as out, warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

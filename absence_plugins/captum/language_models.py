@@ -1,8 +1,8 @@
 """Captum's attributions of language models, which wrap a method: why this answer, and why not that one.
 
-Shapes: ``seq_attr`` [tokens of the prompt], ``token_attr`` [tokens of the answer, tokens of the prompt]. Sign: R > 0 are
-tokens of the prompt that raise log p(answer), R < 0 tokens that hold it down; with ``foil=`` R > 0 speaks for the answer
-and R < 0 for the foil. A prompt is compared with the ``baselines`` of the input (``TextTokenInput``,
+Shapes: ``seq_attr`` [tokens of the prompt], ``token_attr`` [tokens of the answer, tokens of the prompt]. Sign: R > 0
+are tokens of the prompt that raise log p(answer), R < 0 tokens that hold it down; with ``foil=`` R > 0 speaks for the
+answer and R < 0 for the foil. A prompt is compared with the ``baselines`` of the input (``TextTokenInput``,
 ``TextTemplateInput``): what a template's baseline has and the prompt has not is what the prompt lacks.
 """
 
@@ -58,8 +58,8 @@ class _Contrasting:
     ) -> AbsenceLLMAttributionResult:
         """As ``captum.attr.LLMAttribution.attribute``; with a foil R is that of log p(answer) - log p(foil).
 
-        ``foil`` is the other answer, as text or token ids [F]; None gives Captum's own map of the answer. ``kwargs`` are
-        the method's, all other arguments Captum's.
+        ``foil`` is the other answer, as text or token ids [F]; None gives Captum's own map of the answer. ``kwargs``
+        are the method's, all other arguments Captum's.
 
         Sign: R > 0 raises log p(answer); with a foil it speaks for the answer, R < 0 for the foil. Of ``attr_target=
         "prob"`` the probabilities take the place of their logarithms. The more tokens an answer has, the lower its log
@@ -171,8 +171,8 @@ class AbsenceLLMGradientAttribution(LLMGradientAttribution):
     Source: Captum's LLMGradientAttribution; contrastive: Yin and Neubig, EMNLP 2022.
 
     Takes :class:`AbsenceLayerIntegratedGradients`, :class:`AbsenceLayerGradientXActivation`, Captum's, and
-    :class:`AbsenceLayerDeepLift`, whose sum is exact in one pass per token. Sign: R > 0 raises log p(answer); with a foil
-    it speaks for the answer, R < 0 for the foil.
+    :class:`AbsenceLayerDeepLift`, whose sum is exact in one pass per token. Sign: R > 0 raises log p(answer); with a
+    foil it speaks for the answer, R < 0 for the foil.
 
     Raises:
         TypeError: a method that Captum's class does not take.

@@ -1,9 +1,10 @@
-"""The explained output, chosen in the host's own forward: no forward is added where the host runs the model on x anyway.
+"""The explained output, chosen in the host's own forward: no forward is added where the host runs the model on x
+anyway.
 
 The host is handed a :class:`Deciding` in place of the model. On its first call it runs the model, chooses from what
 that returns, and gives the host the chosen output alone. Where anything is not as plain as this needs - a softmax at
-the end, a random draw, an input that is overwritten, an output or a layer of another form, no such target - the attempt is
-given up before the host has gone on, the random state is put back, and one more forward decides as it always can
+the end, a random draw, an input that is overwritten, an output or a layer of another form, no such target - the attempt
+is given up before the host has gone on, the random state is put back, and one more forward decides as it always can
 (:func:`absence_plugins.captum.decisions.decide_ahead`), with the same errors and warnings.
 """
 

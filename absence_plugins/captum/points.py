@@ -2,7 +2,8 @@
 
 Captum's hooks take a module that puts out a tensor (or a tuple of tensors) with its channels on axis 1, and see a
 rectifier's output. Elsewhere - in front of a rectifier, in a tuple with None, in a dataclass, in tokens [B, T, C] for
-Grad-CAM, in an embedding of positions that puts out one row for the whole batch - the forward is led through an identity module, and Captum is given that module as its layer.
+Grad-CAM, in an embedding of positions that puts out one row for the whole batch - the forward is led through an
+identity module, and Captum is given that module as its layer.
 """
 
 from __future__ import annotations

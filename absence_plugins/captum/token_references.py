@@ -22,8 +22,8 @@ class AbsenceTokenReferenceBase(TokenReferenceBase):
         tokenizer: has ``encode(text) -> ids``, or is such a function; needed where texts are given as strings.
         special: ids of further special tokens ([CLS], [SEP]), which pair with each other alone.
 
-    Against padding a map shows what is there. Against a text that has what x lacks, R > 0 at that text's token says: its
-    absence raises the output.
+    Against padding a map shows what is there. Against a text that has what x lacks, R > 0 at that text's token says:
+    its absence raises the output.
 
     >>> reference = AbsenceTokenReferenceBase(reference_token_idx=0)
     >>> reference.generate_reference(3, device="cpu")
@@ -43,8 +43,8 @@ class AbsenceTokenReferenceBase(TokenReferenceBase):
 
         Returns:
             The texts and the references, both [B, L] of the type and device of ``input_ids``. The texts are unchanged
-            where their reference has no token more; else there is padding at its place, and the model must be asked what
-            it says of them.
+            where their reference has no token more; else there is padding at its place, and the model must be asked
+            what it says of them.
 
         Raises:
             ValueError: another number of references than texts; strings without a tokenizer.

@@ -58,8 +58,8 @@ class Subject:
     def of(
         cls, model: nn.Module, inputs: Tensor, blank: Tensor | None = None, layer: str = "", *, timed: int = 3
     ) -> Subject:
-        """The predicted class of an image, against one without content (default: zeros); its seconds are the least of so
-        many forwards.
+        """The predicted class of an image, against one without content (default: zeros); its seconds are the least of
+        so many forwards.
         """
         blank = torch.zeros_like(inputs) if blank is None else blank.expand_as(inputs)
         scores, times = read_scores(model, inputs), []

@@ -223,8 +223,8 @@ def _fit_pairs(
 
 
 def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pairs: DirectionPairs | None) -> None:
-    """How long the network takes in all stages, as the first image does; ``pairs``: to be fitted, None if they are kept.
-    The fit says itself how long its own computations take.
+    """How long the network takes in all stages, as the first image does; ``pairs``: to be fitted, None if they are
+    kept. The fit says itself how long its own computations take.
     """
     with estimating():
         first = inputs[:1].to(device_of(model, inputs))
@@ -251,8 +251,8 @@ def _say_expected(model: nn.Module, layer: Layer, inputs: Tensor, fit: Fit, pair
 def compute_features(
     model: nn.Module, layer: Layer, inputs: Tensor, checkpoint: Checkpoint | None, *, batch_size: int, progress: bool
 ) -> Tensor:
-    """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again. Of several ranks the first gets
-    them.
+    """Features [N, H, W, D] of all inputs; what the checkpoint has is not computed again. Of several ranks the first
+    gets them.
     """
     device = device_of(model, inputs)
     with KeptRows(checkpoint, len(inputs)) as kept:

@@ -95,8 +95,9 @@ def directions_page(
     """Write page, ``gallery.png``, ``results.json`` and the pairs themselves into a folder; returns the page's path. Of
     several ranks, which share out the effects, the first writes.
 
-    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1], or bytes; features: of the inputs, if they were
-    read already; empty: what patches are painted over with; groups: of images that are not independent; checkpoint: keeps the images' effects and the checks.
+    inputs: what the model takes, [N, ...]; pictures: the same as seen, in [0, 1], or bytes; features: of the inputs, if
+    they were read already; empty: what patches are painted over with; groups: of images that are not independent;
+    checkpoint: keeps the images' effects and the checks.
     """
     at = Layer.of(layer)
     if features is None:

@@ -229,8 +229,8 @@ def group_images(found: Readable, choice: str | Path | None = None, progress: bo
 
 
 def check_file(path: Path, channels: int) -> str | list[Any]:
-    """What is remembered of an image file: size, times, a hash of its content, and frames if they are several; or why it
-    cannot be read.
+    """What is remembered of an image file: size, times, a hash of its content, and frames if they are several; or why
+    it cannot be read.
     """
     mark = _mark(path)  # before it is read: what changes meanwhile is read again the next time
     digest = _prove_whole(path)

@@ -89,7 +89,8 @@ class Preprocessing:
         return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
     def input(self, path: Path) -> Tensor:
-        """An image file as the model takes it, :meth:`normalize` of its :meth:`picture`, without copies: [C, size, size].
+        """An image file as the model takes it, :meth:`normalize` of its :meth:`picture`, without copies: [C, size,
+        size].
 
         Raises:
             UnreadableImage: no such file, or not an image.

@@ -116,8 +116,8 @@ def run_report(
     command: str = "absence-plugins report",
     progress: bool = True,
 ) -> Path:
-    """Scan and test the layer (kept in ``out/state``), then write the reports; returns the path of ``index.html``. Under
-    ``torchrun`` the ranks share out the images, and then the units.
+    """Scan and test the layer (kept in ``out/state``), then write the reports; returns the path of ``index.html``.
+    Under ``torchrun`` the ranks share out the images, and then the units.
 
     Raises:
         ValueError: no layer or folder where the model is not the bundled one, and what does not exist.

@@ -328,8 +328,7 @@ def choose_with_values(
     summed = means_sum(target, outputs)
     scores = class_sums(outputs) if summed else as_columns(outputs)
     classes, rest = class_indices(target, scores)
-    single = scores.shape[1] == 1
-    if single:
+    if single := scores.shape[1] == 1:
         kind = _kind_of_single(nontarget)
     elif nontarget is None or isinstance(nontarget, str):
         check_word(nontarget, known=(*WORDS, "auto"))

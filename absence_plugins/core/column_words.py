@@ -68,7 +68,8 @@ def describe_columns(
     entries. The value of the references is their mean, or of categories the most common one.
 
     Raises:
-        ValueError: an explanation of another kind of data, or of a layer; no such row; ``only_missing`` without references.
+        ValueError: an explanation of another kind of data, or of a layer; no such row; ``only_missing`` without
+            references.
 
     >>> from absence_plugins import ReferenceSet
     >>> kind, one = TableKind((Column("age"), Column("size"))), torch.ones(1)

@@ -21,8 +21,8 @@ def align_tokens(a: Sequence[int], b: Sequence[int], special: Collection[int] = 
         special: ids of special tokens, which pair with special tokens only.
 
     Returns:
-        Places (i, j) in a and b that belong together, in order; (i, None) where only a has a token, (None, j) where only
-        b has one.
+        Places (i, j) in a and b that belong together, in order; (i, None) where only a has a token, (None, j) where
+        only b has one.
 
     >>> align_tokens([5, 6, 8], [5, 6, 7, 8])  # the third token of b is missing in a
     [(0, 0), (1, 1), (None, 2), (2, 3)]

@@ -1,5 +1,5 @@
-"""EfficientNet-Lite0 with the module names and the operations of timm's ``tf_efficientnet_lite0``: the same bits, without
-importing timm, which takes longer than all that is asked of the network.
+"""EfficientNet-Lite0 with the module names and the operations of timm's ``tf_efficientnet_lite0``: the same bits,
+without importing timm, which takes longer than all that is asked of the network.
 
 Tan and Le, "EfficientNet", ICML 2019; Lite: no squeeze-and-excitation, ReLU6 in place of swish. Convolutions of stride
 2 pad as TensorFlow does.

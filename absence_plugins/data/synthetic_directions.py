@@ -123,7 +123,8 @@ def synthetic_directions(
 
     Raises:
         ValueError: fewer than two concepts, fewer images than classes, shares outside [0, 1] or more than 1 in all,
-            a number of frequencies other than that of the pairs, scales below 1, noise below 0, NaN or infinite numbers.
+            a number of frequencies other than that of the pairs, scales below 1, noise below 0, NaN or infinite
+            numbers.
 
     Example:
         >>> synthetic_directions(images=30)

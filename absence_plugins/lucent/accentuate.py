@@ -59,8 +59,8 @@ def accentuate(
     minimize  w max(0, +-(u(x) - goal) / s + .3)  +  strength (20 \|x - x0\|^2 / n  +  \|f(x) - f(x0)\|^2 / \|f(x0)\|^2)
 
     with s the deviation of the unit in the data, f the first layer, and a weight w that grows in every step that does
-    not reach the goal; Adam on copies moved by a few pixels. Then the least change on the straight way from the photograph to what was found (of phases, or of pixels) that still reaches
-    the goal is taken.
+    not reach the goal; Adam on copies moved by a few pixels. Then the least change on the straight way from the
+    photograph to what was found (of phases, or of pixels) that still reaches the goal is taken.
 
     Source: after MACO (Fel et al., NeurIPS 2023: phases, magnitudes fixed) and feature accentuation (Hamblin et al.,
     2024: from an image, with a penalty on early features); here with a minus, and no further than needed.

@@ -101,7 +101,8 @@ class Accentuation(Result):
     def figure(self, ax: Any = None, *, patches: Any = None) -> Figure:
         """Photograph, picture and what changed, with the values; needs matplotlib.
 
-        ax: axes to draw into, as a picture; patches: real images [N, C, H, W] to stand beside them, such as the unit's lowest patches.
+        ax: axes to draw into, as a picture; patches: real images [N, C, H, W] to stand beside them, such as the unit's
+        lowest patches.
 
         Raises:
             ImportError: matplotlib is missing.

@@ -14,10 +14,11 @@ from absence_plugins.methods.ranks import from_first, gather, ranks
 
 
 class RankSums:
-    """Sums of whole numbers (in float64 they are exact in any order), and of how many samples; all ranks make it together.
+    """Sums of whole numbers (in float64 they are exact in any order), and of how many samples; all ranks make it
+    together.
 
-    A batch is known by its first sample. No batch is in two files: a rank goes on in its own one, of the others it learns
-    what is done.
+    A batch is known by its first sample. No batch is in two files: a rank goes on in its own one, of the others it
+    learns what is done.
 
     Args:
         checkpoint: of the work; None: nothing is kept.

@@ -54,7 +54,8 @@ def integrated_gradients(unit: nn.Module, inputs: Tensor, baselines: Tensor) -> 
 def default_change(
     unit: UnitModel, picture: Tensor, prepare: Callable[[Tensor], Tensor], values: Tensor, seed: int
 ) -> Accentuation:
-    """A picture [C, H, W] in [0, 1], changed as little as was found until the unit lies below its values on real images.
+    """A picture [C, H, W] in [0, 1], changed as little as was found until the unit lies below its values on real
+    images.
 
     In phases, so that textures move and no grain appears; below 96 pixels a side in pixels.
     """

@@ -30,8 +30,9 @@ def find_carriers(
 ) -> Carriers:
     """Divide u(x) - u(r) among the units of layers, those included that are inactive on x.
 
-    R_h = sum over positions of m_h (h(x) - h(r)), with the multiplier m of :func:`~absence_plugins.relevance.relevance`.
-    Over a layer that all paths run through, R sums to u(x) - u(r); what passes around it is the layer's ``rest``.
+    R_h = sum over positions of m_h (h(x) - h(r)), with the multiplier m of
+    :func:`~absence_plugins.relevance.relevance`. Over a layer that all paths run through, R sums to u(x) - u(r); what
+    passes around it is the layer's ``rest``.
 
     Args:
         model: a module in evaluation mode; it is neither changed nor copied.

@@ -98,7 +98,8 @@ def split_apart(counts: Tensor, fewest: int = 1) -> tuple[Tensor, Tensor]:
     """Thresholds from histograms of values of variance 1, and how clear they are: int64 [I, BINS] -> [I] and [I].
 
     The one with the best likelihood of two groups, each normal or uniform up to its outer tail, the upper one also
-    half-normal, with at least ``fewest`` positions. The second tensor is by how many nats per position they are likelier than one normal distribution.
+    half-normal, with at least ``fewest`` positions. The second tensor is by how many nats per position they are
+    likelier than one normal distribution.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> rare = torch.arange(4000) % 10 == 0
@@ -144,7 +145,9 @@ def of_uniform(weight: Tensor, width: Tensor) -> Tensor:
 
 
 def of_normal(weight: Tensor, total: Tensor, square: Tensor) -> Tensor:
-    """The same, normally distributed; ``total``, ``square``: the sums of values and of their squares over all positions."""
+    """The same, normally distributed; ``total``, ``square``: the sums of values and of their squares over all
+    positions.
+    """
     weight = weight.clamp(min=1e-9)
     variance = (square / weight - (total / weight) ** 2).clamp(min=3e-6)  # of a bin around 0
     return weight * (0.5 * (2 * math.pi * math.e * variance).log() - weight.log())

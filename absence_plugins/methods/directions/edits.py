@@ -48,7 +48,8 @@ def delete(
     Sign: what rises when a concept is deleted is what encodes its absence.
 
     Raises:
-        ValueError, TypeError: no such direction, ``to`` above 0, ``where`` of another shape or not bool, a direction of movement that does not change the detector.
+        ValueError, TypeError: no such direction, ``to`` above 0, ``where`` of another shape or not bool, a direction of
+            movement that does not change the detector.
 
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions
@@ -88,7 +89,8 @@ def insert(
     Sign: what falls when a concept is inserted is what encodes its absence.
 
     Raises:
-        ValueError, TypeError: no such direction, ``to`` below 0, ``where`` of another shape or not bool, a direction of movement that does not change the detector.
+        ValueError, TypeError: no such direction, ``to`` below 0, ``where`` of another shape or not bool, a direction of
+            movement that does not change the detector.
 
     Example:
         >>> from absence_plugins.data.synthetic_directions import synthetic_directions

@@ -40,8 +40,8 @@ class Batch:
         features: [n, H, W, D].
         counted: [n, H * W], the positions that may be moved.
         first: number of the first image.
-        inputs: where what follows the layer depends on more than its features, or the example is padded or has another length;
-            else None.
+        inputs: where what follows the layer depends on more than its features, or the example is padded or has another
+            length; else None.
     """
 
     features: Tensor

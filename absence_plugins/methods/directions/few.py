@@ -75,10 +75,10 @@ def few(features: Features, whitening: Whitening, head: Head | None, options: Op
     """Find at most 8 directions.
 
     Every start takes k-means clusters of whitened positions as filters, finds thresholds, and relabels once
-    (:func:`~absence_plugins.methods.directions.relabel.relabel`); the most one-sided independent sources are candidates,
-    too. The likeliest sets of directions are relabelled on all positions, and one is chosen: the likeliest, or, of those
-    that differ by little, the one whose concepts the head uses most. Where its concepts exclude each other its detectors
-    are then separated better; its encoding directions stay those of the strengths.
+    (:func:`~absence_plugins.methods.directions.relabel.relabel`); the most one-sided independent sources are
+    candidates, too. The likeliest sets of directions are relabelled on all positions, and one is chosen: the likeliest,
+    or, of those that differ by little, the one whose concepts the head uses most. Where its concepts exclude each other
+    its detectors are then separated better; its encoding directions stay those of the strengths.
     """
     generator = torch.Generator().manual_seed(options.seed)
     count, height, width, _ = features.shape
@@ -214,7 +214,8 @@ def search_sources(z: Tensor, rank: int, options: Options, generator: torch.Gene
 
 
 def part(z: Tensor, one: Candidate) -> tuple[Candidate, Tensor]:
-    """Thresholds of each direction's own values, where concepts do not exclude each other, and which have an edge there.
+    """Thresholds of each direction's own values, where concepts do not exclude each other, and which have an edge
+    there.
 
     The side with the long tail, which is the rarer one, counts as presence: nothing else tells it.
     """

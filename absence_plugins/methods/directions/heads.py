@@ -264,8 +264,8 @@ def head_of(
     Args:
         model: in any mode; it runs in evaluation mode and stays as it is.
         layer: as in :func:`layer_features`.
-        example: one input [1, ...] (or more, the first is used), or tensors by name. Without one a random input is made for the first
-            convolution or linear layer, of the first usual size that the model takes.
+        example: one input [1, ...] (or more, the first is used), or tensors by name. Without one a random input is made
+            for the first convolution or linear layer, of the first usual size that the model takes.
         channels_last: as in :func:`layer_features`.
 
     Raises:

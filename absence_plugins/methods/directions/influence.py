@@ -204,8 +204,8 @@ def influence(
     directions with a score as large. In our measurements it rejects nothing where the effect is real: random
     directions contain concepts.
 
-    Under ``torchrun`` the ranks share out the images (a loader is read whole by each of them), all get the result, and it
-    is bit-identical for every number of ranks.
+    Under ``torchrun`` the ranks share out the images (a loader is read whole by each of them), all get the result, and
+    it is bit-identical for every number of ranks.
 
     Source: Doumanoglou et al., arXiv 2509.23926; RCAV: Pfau et al., 2021.
 
@@ -238,9 +238,9 @@ def influence(
         An :class:`Influence`. The sign: effect < 0: the concept suppresses the output.
 
     Raises:
-        ValueError: unknown test or correction, a level, step or batch size out of range, pairs that are not fitted, too few permutations for the correction to reject anything, no images, a
-            unit in front of the layer, outputs with more axes than classes that are not named, an output that is no
-            number, a checkpoint of other work.
+        ValueError: unknown test or correction, a level, step or batch size out of range, pairs that are not fitted, too
+            few permutations for the correction to reject anything, no images, a unit in front of the layer, outputs
+            with more axes than classes that are not named, an output that is no number, a checkpoint of other work.
         TypeError: an iterator as data set: it can be read only once.
 
     Example:

@@ -20,8 +20,8 @@ class DirectionPatches:
     Attributes:
         images: their images' numbers, [n].
         corners: upper left corners, [n, 2] in pixels (y, x).
-        elsewhere: corners of patches of the same size at a random place of the same image, [n, 2], in which the detector
-            is silent, or fires at as few positions as possible. None where a patch is the whole image.
+        elsewhere: corners of patches of the same size at a random place of the same image, [n, 2], in which the
+            detector is silent, or fires at as few positions as possible. None where a patch is the whole image.
         side: height and width of a patch.
     """
 
@@ -54,7 +54,8 @@ class DirectionPatches:
 
 
 def arrange_tokens(values: Tensor, size: Sequence[int], prefix: int = 0) -> Tensor:
-    """Values at positions [N, h, w] as they lie in an image of this size; tokens [N, 1, T] on the grid of their patches.
+    """Values at positions [N, h, w] as they lie in an image of this size; tokens [N, 1, T] on the grid of their
+    patches.
 
     Tokens of the prefix are left out. Tokens that fit on no grid of the image's proportions stay in a row.
 
@@ -73,8 +74,8 @@ def find_patches(values: Tensor, size: Sequence[int], *, most: int, prefix: int 
     """Patches on which a direction is strongest, at most one per image, of those where its detector fires.
 
     values: its detector's logits, [N, h, w]; size: of the images in pixels; prefix: tokens that are no places; seed: of
-    the places elsewhere. A patch is three positions wide (the image, if the layer has fewer). Where it fires nowhere, one
-    patch.
+    the places elsewhere. A patch is three positions wide (the image, if the layer has fewer). Where it fires nowhere,
+    one patch.
 
     >>> values = torch.full((2, 4, 4), -1.0)
     >>> values[1, 0, 0] = 2.0

@@ -51,8 +51,8 @@ def fit_scores(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=4)
 def _basis(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Hat functions at the bins [BINS, K], their squares, the products of neighbors [BINS, K - 1], their slopes [BINS, K],
-    and what a change of slope costs, [K, K].
+    """Hat functions at the bins [BINS, K], their squares, the products of neighbors [BINS, K - 1], their slopes [BINS,
+    K], and what a change of slope costs, [K, K].
     """
     like = torch.empty(0, device=device)
     at, x = bin_edges(like)[::EVERY], bin_centers(like)

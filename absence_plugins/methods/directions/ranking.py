@@ -12,9 +12,9 @@ from torch import Tensor
 def measure_effects(head: Callable[[Tensor], Tensor], images: Tensor, strength: Tensor, steps: Tensor) -> Tensor:
     """How much each direction moves the logits: [I], in their units, at least 0.
 
-    In every image the position at which a concept is weakest moves by the step from a typical position without it to one
-    with it. The effect is the root mean square of the change over images and classes, without what all classes share; of
-    one logit that of its change.
+    In every image the position at which a concept is weakest moves by the step from a typical position without it to
+    one with it. The effect is the root mean square of the change over images and classes, without what all classes
+    share; of one logit that of its change.
 
     Args:
         head: features [n, H, W, D] to logits [n, C].

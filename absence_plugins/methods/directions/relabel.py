@@ -31,7 +31,8 @@ def relabel(
     rounds: int = ROUNDS,
     tick: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """Filters that are exact where concepts exclude each other: chunks of whitened z [n, R], filters w [R, K] -> [R, K].
+    """Filters that are exact where concepts exclude each other: chunks of whitened z [n, R], filters w [R, K] -> [R,
+    K].
 
     Presences that depend on each other (one concept per position, or concepts that come together) bend sources that
     are made independent. What is left of z when the labels are regressed out does not depend on presence: it is

@@ -39,17 +39,17 @@ class DirectionReport(Result):
         status: ... ``"active"``; ``"inactive"``: fires at less than 0.5 % of the positions (a given
             direction: at fewer than 8 positions); ``"split"``: reads a part
             of what others read: it fires alone at less than a tenth of its positions, or its encoding direction has a
-            cosine above 0.7 with another's (in standard deviations of the features); ``"unresolved"``: too few positions
-            to tell the direction.
+            cosine above 0.7 with another's (in standard deviations of the features); ``"unresolved"``: too few
+            positions to tell the direction.
         groups: the directions whose encodings are alike, as tuples of numbers.
         n_positions: of the features.
         effect: per direction, how much a typical step along its encoding moves the head's logits (root mean square over
             images and classes, without what all classes share); None without a head. The largest comes first.
-        stability: ... the cosine of its encodings in two halves of the images, each relabelled by itself; None where the
-            recipe does not measure it. Well below 1: the positions do not determine the direction.
-        open_sign: ... whether the detector's logits are not more spread where it fires than where it is silent, so that it
-            may as well detect the absence of a concept that most positions hold; None for up to 8 directions of concepts
-            that exclude each other.
+        stability: ... the cosine of its encodings in two halves of the images, each relabelled by itself; None where
+            the recipe does not measure it. Well below 1: the positions do not determine the direction.
+        open_sign: ... whether the detector's logits are not more spread where it fires than where it is silent, so that
+            it may as well detect the absence of a concept that most positions hold; None for up to 8 directions of
+            concepts that exclude each other.
     """
 
     active_share: tuple[float, ...]

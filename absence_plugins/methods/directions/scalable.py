@@ -199,7 +199,8 @@ class _Work:
         return (nearest[0] * nearest[1]).sum(0).abs()
 
     def make_detectors(self, ranked: Ranked) -> dict[str, Tensor]:
-        """Thresholds of all resolved directions, relabelled; the others that are wanted get one by themselves, and no say.
+        """Thresholds of all resolved directions, relabelled; the others that are wanted get one by themselves, and no
+        say.
 
         Resolved ones beyond the wanted number take part, so that their positions are not given to others.
         """

@@ -26,7 +26,8 @@ def flip_signs(
 ) -> tuple[Tensor, Tensor]:
     """Mean [I, K] of effects [N, I, K], and two-sided p: how often random signs give a mean as large.
 
-    ``groups`` [N], numbers from 0: images that are not independent have one sign together. In float64, some columns at a time; ``tick`` is told of how many columns more are done.
+    ``groups`` [N], numbers from 0: images that are not independent have one sign together. In float64, some columns at
+    a time; ``tick`` is told of how many columns more are done.
 
     >>> mean, p = flip_signs(torch.ones(20, 1, 1), 99, torch.Generator().manual_seed(0))
     >>> float(mean), float(p)

@@ -30,10 +30,10 @@ def split_values(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     finds rare concepts. A few outliers, however far, do not move it.
 
     Returns:
-        The thresholds; by how many nats per position two groups describe the values better than one (normal, half-normal,
-        Laplace, gamma, or uniform with or without tails); and whether that is more than chance reaches with so many
-        positions, bool. Where it is not, the values make one group, and the threshold is a guess: where the variance
-        between the parts is largest.
+        The thresholds; by how many nats per position two groups describe the values better than one (normal,
+        half-normal, Laplace, gamma, or uniform with or without tails); and whether that is more than chance reaches
+        with so many positions, bool. Where it is not, the values make one group, and the threshold is a guess: where
+        the variance between the parts is largest.
 
     >>> from absence_plugins.methods.directions.histograms import count_values
     >>> generator = torch.Generator().manual_seed(0)

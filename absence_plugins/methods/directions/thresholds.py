@@ -83,9 +83,9 @@ def lower_rare(counts: Tensor, threshold: Tensor, typical: Tensor) -> Tensor:
     """Thresholds [I] of rare concepts, moved down to where the values become dense; int [I, BINS], [I], [I] -> [I].
 
     A rare concept beside others is seldom the strongest of its position, so its own labels miss the weak part of its
-    values. Above an edge they are as dense as everywhere above the threshold; below it the positions without the concept
-    begin. The edge is where the number of values down to it, less DENSE times that number at the density above, is
-    smallest (CUSUM), no further down than the typical value is up.
+    values. Above an edge they are as dense as everywhere above the threshold; below it the positions without the
+    concept begin. The edge is where the number of values down to it, less DENSE times that number at the density above,
+    is smallest (CUSUM), no further down than the typical value is up.
     """
     edges, above = bin_edges(counts)[:-1], counts.flip(1).cumsum(1).flip(1).double()
     at = torch.searchsorted(edges, threshold).clamp(max=BINS - 1)[:, None]

@@ -71,8 +71,8 @@ def fit_whitening(features: Features, least: int = 0) -> Whitening:
     independent noise of whatever size per feature becomes a flat end of the spectrum. Where there is such an end
     (:func:`count_noise`) it is cut, if it is normally distributed: sparse concepts of equal strength make such an end,
     too. Elsewhere these are the features' own components. Two or three passes in float64. The sign of a component is
-    fixed by its largest entry, so that the same features give the same coordinates. ``least``: at least so many components
-    are kept, noise or not, if there are as many.
+    fixed by its largest entry, so that the same features give the same coordinates. ``least``: at least so many
+    components are kept, noise or not, if there are as many.
 
     Raises:
         ValueError: NaN or infinite features, or all of them equal.

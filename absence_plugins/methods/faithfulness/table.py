@@ -62,8 +62,8 @@ class PlantedScore:
 
     @property
     def mark(self) -> str:
-        """What a table shows where there is no score ("-" without an answer, "x" of a failure, " " if not measured), else
-        nothing.
+        """What a table shows where there is no score ("-" without an answer, "x" of a failure, " " if not measured),
+        else nothing.
         """
         return {"": "", NOT_MEASURED: " ", NO_ANSWER: "-"}.get(self.note, FAILED)
 

@@ -81,8 +81,8 @@ def _number_rows(table: Units, alike: Array) -> Array:
 def split(rows: Bits, row_of: Array, holdout: float, seed: int, groups: Array | None = None) -> Array:
     """Which samples are held out, [N] bool: a random share, of every rare concept too, never a part of a group.
 
-    rows of K concepts, row_of [N]: the labels, merged; groups [N] numbers. The samples are lined up by their labels, the
-    concept first on which fewest (or all but fewest) samples agree, at random within equal labels; then every
+    rows of K concepts, row_of [N]: the labels, merged; groups [N] numbers. The samples are lined up by their labels,
+    the concept first on which fewest (or all but fewest) samples agree, at random within equal labels; then every
     1/holdout-th one is taken. So the rarest concept is shared out exactly, the next ones nearly so. Groups are lined up
     likewise, by what holds on one of their samples, and ``holdout`` is then a share of the groups.
 

@@ -69,8 +69,8 @@ def label_units(
 
     Args:
         activations: [N] or [N, U], one number per sample and unit, before the nonlinearity if absences are to show.
-            The search runs on their device. A ``numpy.memmap``, or what has ``shape``, ``dtype`` and slices (datasets of
-            h5py and zarr), is read in blocks of units of about 1 GB, so that it may be larger than the memory.
+            The search runs on their device. A ``numpy.memmap``, or what has ``shape``, ``dtype`` and slices (datasets
+            of h5py and zarr), is read in blocks of units of about 1 GB, so that it may be larger than the memory.
         concepts: [N, K] of 0, 1 and, where unknown, NaN; every concept must hold on some samples and fail on some. A
             sample on which a formula is unknown takes no part in that formula's scores (pairs are then screened, not
             all scored). They are read once, some samples at a time, and kept in a bit each, from an array, a

@@ -64,8 +64,8 @@ def count_equal_samples(activations: Any, row_of: Array) -> int:
     """How many samples of one or two units have the same activations and labels as another one; 0 where that may be
     chance.
 
-    Activations [N, U], the label row of every sample [N]. Ties of more than 30 samples are not counted (zeros), nor fewer than 10 ties, nor
-    labels that are equal for more than 30 % of all pairs of samples.
+    Activations [N, U], the label row of every sample [N]. Ties of more than 30 samples are not counted (zeros), nor
+    fewer than 10 ties, nor labels that are equal for more than 30 % of all pairs of samples.
 
     >>> rows = np.random.default_rng(0).integers(0, 8, 50)
     >>> count_equal_samples(torch.linspace(0, 1, 25).repeat(2)[:, None], rows)

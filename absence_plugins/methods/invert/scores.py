@@ -107,7 +107,9 @@ def rank_ties(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def sort_ties(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples [N] in the order of their activations; of every distinct one, its first place there, and how many have it."""
+    """Samples [N] in the order of their activations; of every distinct one, its first place there, and how many have
+    it.
+    """
     is_here = values.device.type == "cpu"  # where numpy's sort of places is several times faster than torch's
     order = torch.from_numpy(np.argsort(values.numpy())) if is_here else values.argsort()
     ordered = values.index_select(0, order)

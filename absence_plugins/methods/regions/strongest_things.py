@@ -23,7 +23,8 @@ def strongest_things(
     share: tuple[float, float] | None = None,
     ids: Tensor | None = None,
 ) -> Tensor:
-    """The things of one sample that a map names, strongest first: boolean ``[N, *things]``, N <= count, without overlap.
+    """The things of one sample that a map names, strongest first: boolean ``[N, *things]``, N <= count, without
+    overlap.
 
     Of a table single columns. Of a text single tokens and runs of up to five, of a signal spans, of a volume connected
     regions: each begins at the strongest piece, and neighbors join it, the strongest first, as long as each has at

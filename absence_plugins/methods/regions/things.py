@@ -48,16 +48,16 @@ def measure_things(
     Control: as many *others* in which x and the reference differ, none of those that are named: other columns or
     tokens, the same span at other times, the same shape at other places, each with what the reference has there. All
     are equally likely and each is drawn once. With others p = (1 + others that go as far) / (1 + others), exact for one
-    thing like any other; of N named things Holm's correction takes it times N for the strongest (Holm, Scandinavian Journal of
-    Statistics 1979). Moved things are compared as those of :class:`RegionTests`.
+    thing like any other; of N named things Holm's correction takes it times N for the strongest (Holm, Scandinavian
+    Journal of Statistics 1979). Moved things are compared as those of :class:`RegionTests`.
 
     Sign: what is missing raises u, so u must fall when it is put in (``rises=False``). What is there and suppresses u
     is replaced by what the reference has instead: u must rise (``rises=True``).
 
     Args:
         output: inputs ``[B, *entries]`` -> u [B], or several outputs [B, K]; no gradient is asked for.
-        x: one sample ``[*entries]`` as the kind has it: row [E], token ids [T], signal [C, T] or [T], volume [C, D, H, W]
-            or [D, H, W].
+        x: one sample ``[*entries]`` as the kind has it: row [E], token ids [T], signal [C, T] or [T], volume [C, D, H,
+            W] or [D, H, W].
         reference: shaped like x; of a text the aligned one. Token ids stay integers, and the length stays the same.
         kind: what the entries are.
         things: boolean [N, columns], [N, T] or [N, D, H, W], as of :func:`strongest_things`; each row is replaced at

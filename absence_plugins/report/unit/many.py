@@ -71,10 +71,10 @@ def write_reports(
 
     Up to ``few`` units stand on one page, ``index.html``, and in ``units.json``. More: ``unit-000.html``,
     ``unit-000.json`` and ``unit-000.jpg`` (for the index) each, with links back, to the one before and the one after,
-    ``index.html`` with a table of all, and ``units.json``; meanwhile, once a minute, an index of those that are there. A
-    unit whose JSON carries the same ``fingerprint`` is not made again; on one page neither, if there is a fingerprint: its
-    report is kept in ``state/units``. Every page is self-contained; links are relative. Under ``torchrun`` the ranks take
-    the units in turn, and rank 0 writes the index.
+    ``index.html`` with a table of all, and ``units.json``; meanwhile, once a minute, an index of those that are there.
+    A unit whose JSON carries the same ``fingerprint`` is not made again; on one page neither, if there is a
+    fingerprint: its report is kept in ``state/units``. Every page is self-contained; links are relative. Under
+    ``torchrun`` the ranks take the units in turn, and rank 0 writes the index.
 
     Args:
         study: made for (at least) these units.

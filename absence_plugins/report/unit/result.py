@@ -70,7 +70,8 @@ class UnitReport(Result):
         return heading_of(Unit(self.layer, self.index))
 
     def section(self, key: str) -> Section:
-        """One of "patches", "insertion", "maps_high", "maps_low", "reasons", "pictures", "name", "directions", "faithfulness".
+        """One of "patches", "insertion", "maps_high", "maps_low", "reasons", "pictures", "name", "directions",
+        "faithfulness".
 
         Raises:
             ValueError: another key.
