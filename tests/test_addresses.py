@@ -327,9 +327,11 @@ HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
 # Modules whose hooks do not read a unit's value by a second rule, how many there are, and what they are for.
 ALLOWED = {
     "captum/points.py": (
-        1,
-        "core's own Watch, on a module that Captum's caller passes and that may have no name in a model",
+        2,
+        "core's own Watch, on a module that Captum's caller passes and that may have no name in a model; a look at the "
+        "form of what Captum's own hook is about to get, of which no value is read",
     ),
+    "bench/replay.py": (2, "note which calls a model gets, so that they can be run again"),
     "captum/differences.py": (
         1,
         "core's own Watch, on the layer that Captum's caller passes: the neuron inside a comparison",

@@ -53,7 +53,9 @@ class KeptRows:
     def __init__(self, checkpoint: Checkpoint | None = None, count: int | None = None) -> None:
         self.checkpoint, self.count = checkpoint, count
         self.rows: Tensor | None = None  # at least N of them
-        self.owners = torch.full((count or 0,), NOBODY, dtype=torch.int32)  # the rank that has each row
+        self.owners = torch.full(
+            (0 if count is None else count,), NOBODY, dtype=torch.int32
+        )  # the rank that has each row
         self.pending: list[Tensor] = []  # numbers of rows that are not in a file
         self.rank, self.world = 0, 1
         self._turn, self._opened = 0, 0

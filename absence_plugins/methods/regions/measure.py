@@ -149,8 +149,9 @@ def read_outputs(output: Output, inputs: Tensor, at_once: int | None = None) -> 
     Raises:
         ValueError: outputs of another shape than [B] or [B, K].
     """
+    each = choose_batch(inputs[0]) if at_once is None else at_once
     with torch.no_grad():
-        parts = [output(part).detach() for part in torch.split(inputs, at_once or choose_batch(inputs[0]))]
+        parts = [output(part).detach() for part in torch.split(inputs, each)]
     parts = [part[None] if part.dim() == 0 else part for part in parts]
     step = STEPS * torch.finfo(parts[0].dtype).eps if parts[0].is_floating_point() else 0.0
     found = torch.cat([part.double().cpu() for part in parts])
