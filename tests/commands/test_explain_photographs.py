@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from absence_plugins.cli import app
+from absence_plugins.commands.models import load_model
+from absence_plugins.commands.question import Question
+from absence_plugins.methods.regions import measure_regions
+from absence_plugins.methods.regions.measure import DEFAULT
 
 pytestmark = pytest.mark.slow
 
@@ -72,3 +78,23 @@ def test_the_strongest_region_of_the_coffee_is_not_beyond_the_strongest_elsewher
         "Not borne out: the outlined region holds 'consomme' down; with it blurred, 'consomme' rises from 6.6" in page
     )
     assert "in 2 of 19 draws (p = 0.15)" in page
+
+
+@pytest.mark.parametrize("name", ["coffee.png", "chelsea.png"])
+def test_channels_last_changes_no_value_and_no_decision_of_the_region_tests(photographs: Path, name: str) -> None:
+    loaded = load_model("efficientnet-lite0")
+    asked = Question.ask(loaded.preprocessing.picture(photographs / name), loaded, None, None)
+    assert asked.layout is torch.channels_last
+    numbers = asked.pieces.unique()[::8]  # superpixels
+    regions = asked.pieces == numbers[:, None, None]
+    tests = [
+        measure_regions(each.read_target, each.x[0], regions, DEFAULT, seed=0)
+        for each in (asked, replace(asked, layout=torch.contiguous_format))
+    ]
+    most = 1e-5 * float(asked.outputs.abs().max())
+    assert len(tests[0].tests) == len(numbers) >= 5
+    assert (tests[0].p, tests[0].borne, tests[0].best) == (tests[1].p, tests[1].borne, tests[1].best)
+    for last, plain in zip(*(each.tests for each in tests), strict=True):
+        assert max(abs(last.before - plain.before), abs(last.after - plain.after)) < most
+        assert float((last.random_values - plain.random_values).abs().max()) < most
+        assert last.is_borne == plain.is_borne
