@@ -219,6 +219,8 @@ def follow_reduction(call: Call) -> Made:
 
 POINTWISE = {  # what torch does not mark as such in every version
     *(f"aten::{name}" for name in ("hardswish", "hardsigmoid", "hardtanh", "relu6", "mish", "celu", "selu", "where")),
+    *(f"aten::{name}" for name in ("abs", "elu", "gelu", "leaky_relu", "threshold", "softplus", "log_sigmoid")),
+    *(f"aten::{name}" for name in ("hardshrink", "softshrink")),
 }
 DROPOUTS = ("aten::dropout_", "aten::feature_dropout_", "aten::alpha_dropout_", "aten::feature_alpha_dropout_")
 SAME = {"aten::contiguous", "aten::to", "aten::dropout", "aten::feature_dropout"}  # may be the argument

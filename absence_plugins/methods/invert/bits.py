@@ -135,7 +135,7 @@ def complement(packed: Array, size: int) -> Array:
     """The bits that are not set, spare ones left 0."""
     turned: Array = ~packed
     if size % 8:
-        turned[..., -1] &= 0xFF << (8 - size % 8) & 0xFF
+        turned[..., -1] &= np.uint8(0xFF << (8 - size % 8) & 0xFF)  # a plain number is int64 in numpy 1
     return turned
 
 
