@@ -70,9 +70,15 @@ class Interrupted:
 
 
 def is_freeing(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_name != "__del__":
+    """Whether an object is being freed, or a weak reference to one called back: Python drops what is raised there."""
+    while frame is not None and not (frame.f_code.co_name == "__del__" or is_called_back(frame)):
         frame = frame.f_back
     return frame is not None
+
+
+def is_called_back(frame: FrameType) -> bool:
+    weak = ("weakref.py", "_weakrefset.py", "weak.py")
+    return frame.f_code.co_name in ("remove", "_remove") and frame.f_code.co_filename.endswith(weak)
 
 
 def state_of(*models: nn.Module) -> list[Any]:

@@ -109,4 +109,4 @@ def test_torchrun_starts_the_group(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["2", "2"]
+    assert "".join(done.stdout.split()) == "22"  # two processes write into one pipe
