@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from absence_plugins.methods.patches.images import image_at
 from absence_plugins.methods.ranks import is_first
 from absence_plugins.report.pages.patch_rows import normalized_to_picture
 from absence_plugins.report.unit import study_of
-from absence_plugins.report.unit.many import Texts, write_reports
+from absence_plugins.report.unit.many import Texts, count_finished, write_reports
 from absence_plugins.report.unit.neuron import Look
 
 TOP = 5
@@ -169,18 +170,20 @@ def _write_report(
     subject = Subject(loaded.model, samples.dataset, options["show"], 0.0, "", samples.groups)
     kept = out / "state" / mark["test"]  # beside it there may be that of other settings
     asked = replace(scan, units=wanted.units, checkpoint=kept)
+    uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()
+    notes = (*loaded.notes, *uncertain, *samples.notes)
     if progress:
         tests = len(wanted.units) if wanted.units else look.units
         pages = len(wanted.units) if wanted.units else min(wanted.top, tests)
-        say_estimate(before, asked, tests, pages, out, [*_shorten(wanted), *shorten(asked)])
+        made = partial(count_finished, wanted.units, out, notes, mark["report"]) if wanted.units else None
+        say_estimate(before, asked, tests, pages, out, [*_shorten(wanted), *shorten(asked)], made)
     tested = scan_layer(subject, layer, asked, look=look, is_estimated=True, progress=progress).tested
     units = list(wanted.units) if wanted.units else strongest(tested, wanted.top)
     study = study_of(loaded.model, layer, units, samples.dataset, tested=tested, look=look, **options)
-    uncertain = (RANDOM,) if any("are random" in note for note in loaded.notes) else ()
     texts = Texts(
         f"What the units of {layer or 'the output'} encode as absent",
         _lead(layer, wanted, units, tested, look, samples.source),
-        (*loaded.notes, *uncertain, *samples.notes),
+        notes,
         provenance(seed=scan.seed, command=command),
     )
     if isinstance(samples.dataset, FolderImages) and is_first():

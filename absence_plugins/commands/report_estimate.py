@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,23 @@ class Trial:
 
 @dataclass(frozen=True)
 class ReportEstimate:
-    """What is to be done, in parts; seconds and bytes are estimates, counts are those of the settings."""
+    """What is to be done, in parts; seconds and bytes are estimates, counts are those of the settings.
+
+    Attributes:
+        scan: times of scan and insertion test.
+        images: of the data set.
+        units: whose pages are to be made.
+        unit: what one of them asks for.
+        trial: what was measured on one image.
+        made: units whose pages an earlier run has finished, beside those.
+    """
 
     scan: ScanTime
     images: int
     units: int
     unit: UnitCost
     trial: Trial
+    made: int = 0
 
     @property
     def forwards(self) -> dict[str, int]:
@@ -99,11 +109,10 @@ class ReportEstimate:
         drawing = sum(count * each for count, each in zip(one.shown, trial.drawn, strict=True))
         made = RENDERED * trial.pace.backward if one.pictures else 0.0
         page = one.others * forward + one.maps * trial.map + one.reads * self.scan.reading + drawing
-        reading = self.scan.count.reads * self.scan.reading
         parts = {
             "scan": self.scan.scanning,
             "test": self.scan.testing,
-            "values": self.images * (forward + self.scan.reading) + reading,
+            "values": self.images * (forward + self.scan.reading) + self.scan.loading,
             "scores": self.units * one.scores * forward,
             "pictures": self.units * made,
             "pages": self.units * page,
@@ -113,24 +122,29 @@ class ReportEstimate:
     @property
     def bytes(self) -> int:
         """On disk, of all pages."""
-        return self.units * (TEXT + sum(n * size for n, size in zip(self.unit.shown, self.trial.sizes, strict=True)))
+        return (self.units + self.made) * (
+            TEXT + sum(n * size for n, size in zip(self.unit.shown, self.trial.sizes, strict=True))
+        )
 
     def lines(self, scan: Scan, out: Any) -> list[str]:
         """What it consists of, one line per part."""
         counts, times = self.forwards, {name: describe_time(value) for name, value in self.seconds.items()}
-        found = self.scan.count
+        found, before = self.scan.count, self.scan.finished
         said = [
             f"scan: {found.scanned:,} images x {found.windows} windows = {counts['scan']:,} forwards of "
-            f"{self._window(scan)}: {times['scan']}",
-            f"insertion test of {found.units:,} units: {counts['test']:,} forwards{self._changed()}: {times['test']}",
+            f"{self._window(scan)}{_done(before.scan)}: {times['scan']}",
+            f"insertion test of {found.units:,} units: {counts['test']:,} forwards{self._changed()}{_done(before.test)}: "
+            f"{times['test']}",
             f"their values on all images: {counts['values']:,} forwards, and all reading before the pages: {times['values']}",
         ]
         if counts["scores"]:
             said.append(f"whether the maps are true: {self.units:,} x {self.unit.scores:,} forwards: {times['scores']}")
         if self.unit.pictures:
             said.append(f"pictures: {self.units:,} x {RENDERED} forwards and backwards: {times['pictures']}")
+        each = self.unit.others + self.unit.maps * self.trial.map_forwards
+        ready = f" ({self.made:,} more are finished)" if self.made else ""
         said.append(
-            f"pages: {self.units:,} x {counts['pages'] // self.units:,} forwards, {self.unit.maps} maps, figures: {times['pages']}"
+            f"pages{ready}: {self.units:,} x {each:,} forwards, {self.unit.maps} maps, figures: {times['pages']}"
         )
         said.append(f"disk: {max(1, round(self.bytes / 1e6)):,} MB in {out}")
         return said
@@ -144,17 +158,37 @@ class ReportEstimate:
         return f"{scan.size} x {scan.size} pixels" if scan.mode == "crop" else "whole images"
 
 
-def say_estimate(study: Study, scan: Scan, units: int, pages: int, out: Any, shorter: Sequence[str]) -> None:
-    """Say on stderr how long the report takes and what of; units: that are tested, pages: units that are reported."""
+def say_estimate(
+    study: Study,
+    scan: Scan,
+    units: int,
+    pages: int,
+    out: Any,
+    shorter: Sequence[str],
+    count_made: Callable[[], int] | None = None,
+) -> None:
+    """Say on stderr how long the report takes and what of.
+
+    units: that are tested; pages: units that are reported; count_made: counts how many of these are finished, None where
+    it is not known before the test which units they are.
+    """
     with estimating():
         times = ScanTime.measure(study.model, study.dataset, study.at, scan, units)
-        found = ReportEstimate(times, len(study.dataset), pages, UnitCost.of(study), Trial.run(study))
+        made = count_made() if count_made is not None else 0
+        found = ReportEstimate(times, len(study.dataset), pages - made, UnitCost.of(study), Trial.run(study), made)
         where = f"{study.layer or 'the output'} on {len(study.dataset):,} images"
         units_word = "unit" if pages == 1 else "units"
         say_expected(sum(found.seconds.values()), f"report of {pages:,} {units_word} of {where}", shorter)
         for line in found.lines(scan, out):
             say_line(f"  {line}")
-        say_line("  What a former run of the same command finished is kept, and not done again.")
+        if isinstance(study.pairs, int):
+            say_line("  directions: the fit says its own time when it begins")
+        if count_made is None:
+            say_line("  Pages that a former run of the same command finished are kept, and not made again.")
+
+
+def _done(share: float) -> str:
+    return f" ({share:.0%} finished)" if share else ""
 
 
 def _draw(panel: Panel) -> tuple[float, int]:

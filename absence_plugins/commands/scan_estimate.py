@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from absence_plugins.commands.pace import AT_ONCE, time_forward
 from absence_plugins.core.devices import device_of
 from absence_plugins.core.units import Layer
+from absence_plugins.methods.checkpoint import read_tensors
 from absence_plugins.methods.insertion.measure import Measure
-from absence_plugins.methods.insertion.progress import UNITS_AT_ONCE
+from absence_plugins.methods.insertion.progress import FILE, UNITS_AT_ONCE
 from absence_plugins.methods.insertion.statistics import ARMS
 from absence_plugins.methods.patches.images import image_at
 from absence_plugins.methods.patches.windows import corners, windows_of
@@ -58,12 +61,33 @@ class ScanCount:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """What earlier runs have kept, from 0 to 1: of the scan's images, and of the test's pasted images."""
+
+    scan: float = 0.0
+    test: float = 0.0
+
+    @classmethod
+    def of(cls, folder: Path | None) -> Finished:
+        """What the states of all ranks say together; whose they are is compared when the work begins.
+
+        Raises:
+            ValueError: a state is damaged.
+        """
+        if folder is None:
+            return cls()
+        return cls(_share_done(folder, "rank-*", "done"), _share_done(folder, f"{FILE}-rank-*", "pasted"))
+
+
+@dataclass(frozen=True)
 class ScanTime:
     """Seconds of one window, one whole image (to the layer), and reading one image; ``count``: of what; ``share``: of a
-    whole image's multiplications, what a pasted one takes.
+    whole image's multiplications, what a pasted one takes; ``finished``: what is left out of the seconds.
 
     >>> ScanTime(ScanCount(10, 4, 2, 100, 30), 0.5, 1.0, 0.1).seconds
     123.0
+    >>> ScanTime(ScanCount(10, 4, 2, 100, 30), 0.5, 1.0, 0.1, finished=Finished(1.0, 0.5)).seconds
+    51.0
     """
 
     count: ScanCount
@@ -71,6 +95,7 @@ class ScanTime:
     whole: float
     reading: float
     share: float = 1.0
+    finished: Finished = Finished()
 
     @classmethod
     def measure(cls, model: nn.Module, dataset: Any, at: Layer, scan: Scan, units: int) -> ScanTime:
@@ -91,19 +116,33 @@ class ScanTime:
         count = ScanCount.of(len(dataset), len(places), units, scan)
         together = len(ARMS[scan.protocol]) - 1  # at least as many are made of each image
         share = pasted.share_of(-(-scan.batch_size // together), scan.batch_size)
-        return cls(count, window, whole, reading, share)
+        kept = None if scan.checkpoint is None else scan.checkpoint / (at.name or "output")
+        return cls(count, window, whole, reading, share, Finished.of(kept))
 
     @property
     def scanning(self) -> float:
-        """Seconds of the scan's forwards."""
-        return self.count.scanned * self.count.windows * self.window
+        """Seconds of the scan's forwards that are left."""
+        return (1 - self.finished.scan) * self.count.scanned * self.count.windows * self.window
 
     @property
     def testing(self) -> float:
-        """Seconds of the test's forwards."""
-        return self.count.forwards * self.whole * self.share
+        """Seconds of the test's forwards that are left."""
+        return (1 - self.finished.test) * self.count.forwards * self.whole * self.share
+
+    @property
+    def loading(self) -> float:
+        """Seconds of reading images that are left: those of the scan, and those of the test."""
+        scanned = self.count.scanned
+        left = (1 - self.finished.scan) * scanned + (1 - self.finished.test) * (self.count.reads - scanned)
+        return left * self.reading
 
     @property
     def seconds(self) -> float:
-        """All of it, with reading."""
-        return self.scanning + self.testing + self.count.reads * self.reading
+        """All of it that is left."""
+        return self.scanning + self.testing + self.loading
+
+
+def _share_done(folder: Path, files: str, name: str) -> float:
+    """The mean of what is marked as done in any of the files; 0 without files."""
+    marked = [read_tensors(path)[name].bool() for path in sorted(folder.glob(f"{files}.safetensors"))]
+    return float(torch.stack(marked).any(0).float().mean()) if marked and marked[0].numel() else 0.0

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from absence_plugins.cli import app
 from absence_plugins.commands.layers import Scan, Subject, scan_layer
 from absence_plugins.commands.maps.unit import default_maps
 from absence_plugins.commands.report_estimate import ReportEstimate, Trial, say_estimate
-from absence_plugins.commands.scan_estimate import ScanCount, ScanTime
+from absence_plugins.commands.scan_estimate import Finished, ScanCount, ScanTime
 from absence_plugins.core.hooks import counting
 from absence_plugins.data import digits_cnn, load_digits
+from absence_plugins.methods.checkpoint import read_tensors, write_tensors
 from absence_plugins.methods.faithfulness import absence_scores
 from absence_plugins.methods.faithfulness.controls import score_controls
 from absence_plugins.methods.faithfulness.cost import CONTROLS, count_forwards
@@ -107,14 +110,52 @@ def test_the_parts_add_up_and_are_said(capsys: pytest.CaptureFixture[str], tmp_p
     assert sum(estimate.seconds[name] for name in ("scan", "test", "values")) == pytest.approx(before)
     assert twice.bytes == 2 * estimate.bytes > 0
     state = torch.get_rng_state()
-    say_estimate(found, SCAN, 32, 5, tmp_path, ["less"])
+    say_estimate(replace(found, pairs=3), SCAN, 32, 5, tmp_path, ["less"])
     assert torch.equal(torch.get_rng_state(), state)
     said = capsys.readouterr().err
+    assert "the fit says its own time" in said
     assert "report of 5 units of conv3 on 40 images: about" in said
     for part in ("20 images x 9 windows = 180 forwards of whole images", "insertion test of 32 units", "disk: "):
         assert part in said
     assert f"5 x {UnitCost.of(found).scores:,} forwards" in said
     assert "pictures:" not in said
+
+
+def test_what_is_kept_is_not_estimated_again(tmp_path: Path) -> None:
+    """A finished scan and test cost nothing more; of two ranks' states that of either counts."""
+    found, scan = study(), replace(SCAN, units=[3, 10], checkpoint=tmp_path)
+    times = ScanTime.measure(found.model, IMAGES, found.at, scan, 2)
+    assert times.finished == Finished()
+    assert min(times.scanning, times.testing, times.loading) > 0
+    subject = Subject(found.model, IMAGES, lambda images: images, 0.0, "")
+    scan_layer(subject, "conv3", scan, look=found.look, is_estimated=True, progress=False)
+    after = ScanTime.measure(found.model, IMAGES, found.at, scan, 2)
+    assert after.finished == Finished(1.0, 1.0)
+    assert after.seconds == 0
+    folder = tmp_path / "conv3"
+    tensors = read_tensors(folder / "rank-00000.safetensors")
+    done = tensors["done"]
+    assert len(done) > 1
+    for rank, part in enumerate((slice(None, 1), slice(-1, None))):
+        some = torch.zeros_like(done)
+        some[part] = 1
+        write_tensors(folder / f"rank-{rank:05d}.safetensors", {**tensors, "done": some})
+    assert Finished.of(folder).scan == pytest.approx(2 / len(done))
+
+
+@pytest.mark.parametrize("units", ["3,10", "0-8"])
+def test_a_resumed_report_says_what_is_finished(units: str, tmp_path: Path) -> None:
+    """Units on one page, and on a page each; the same command in another folder begins with nothing."""
+    rest = "--skip maps,pictures,faithfulness,name --stride 20 --images-per-unit 3 --out".split()
+    command = ["report", "--layer", "conv3", "--units", units, *rest, str(tmp_path / "out")]
+    first, again = (CliRunner().invoke(app, command) for _ in range(2))
+    assert first.exit_code == again.exit_code == 0
+    count = 2 if units == "3,10" else 9
+    assert f"  pages: {count} x " in first.stderr
+    assert f"  pages ({count} more are finished): 0 x " in again.stderr
+    assert "of whole images (100% finished)" in again.stderr
+    assert "finished" not in first.stderr
+    assert "a former run" not in again.stderr
 
 
 def test_the_number_of_controls_is_that_of_the_cost() -> None:

@@ -105,7 +105,7 @@ def _write_all(
     few: int,
     make: Callable[..., UnitReport],
 ) -> Path:
-    mark = _mark(fingerprint, texts, units if len(units) > few else ())
+    mark = _mark(fingerprint, texts.notes, units if len(units) > few else ())
     options = {"notes": texts.notes, "provenance": texts.provenance}
     is_many, (rank, world) = len(units) > few, ranks()
     keeps = bool(fingerprint) and not is_many
@@ -224,9 +224,16 @@ def _thumbnails(units: Sequence[int], reports: Mapping[int, UnitReport], out: Pa
     return tuple(found) if any(found) else ()
 
 
-def _mark(fingerprint: str, texts: Texts, units: Sequence[int]) -> str:
+def count_finished(units: Sequence[int], out: Path, notes: tuple[str, ...], fingerprint: str, *, few: int = FEW) -> int:
+    """How many of these units :func:`write_reports` would not make again."""
+    is_many = len(units) > few
+    mark = _mark(fingerprint, notes, units if is_many else ())
+    return sum((_finished if is_many else find_kept)(out, unit, mark) is not None for unit in units)
+
+
+def _mark(fingerprint: str, notes: tuple[str, ...], units: Sequence[int]) -> str:
     """Of everything that a page shows: links to the neighbors hang on the units."""
-    return hashlib.sha256(repr((SCHEMA, fingerprint, texts.notes, tuple(units))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((SCHEMA, fingerprint, notes, tuple(units))).encode()).hexdigest()[:16]
 
 
 def _finished(out: Path, unit: int, mark: str) -> dict[str, Any] | None:
