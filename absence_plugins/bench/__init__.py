@@ -26,9 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-from absence_plugins.bench.all import AllResult, run_all_benches
+from absence_plugins.bench.all import AllResult, run_all_benches, write_costs
 from absence_plugins.bench.debias import run_debias_bench
 from absence_plugins.bench.directions import DirectionsResult, run_directions_bench
 from absence_plugins.bench.explain import run_explain_bench
@@ -54,7 +53,6 @@ from absence_plugins.bench.start import run_start_bench
 from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import build_works
 from absence_plugins.bench.zennit import ZennitResult, run_zennit_bench
-from absence_plugins.core.files import require_folder, write_json
 
 __all__ = [
     "BENCHES",
@@ -163,16 +161,4 @@ BENCHES: dict[str, Callable[..., Result]] = {
     "kinds": run_kinds_bench,
     "all": partial(run_all_benches, COSTS),
 }
-KEEPING = frozenset(BENCHES) - frozenset(COSTS) - {"all"}  # write their own files
-
-
-def write_costs(name: str, result: Result, folder: Path) -> Path:
-    """Write all numbers of a bench to ``folder``/``name``.json.
-
-    >>> import tempfile
-    >>> write_costs("captum", BenchResult((), {"note": ""}), Path(tempfile.mkdtemp())).name
-    'captum.json'
-    """
-    path = require_folder(folder, make=True) / f"{name}.json"
-    write_json(path, result.to_dict())
-    return path
+KEEPING = frozenset(BENCHES) - frozenset(COSTS)  # write their own files

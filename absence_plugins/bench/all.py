@@ -1,10 +1,13 @@
-"""``absence-plugins bench all``: every bench of costs, one after the other."""
+"""``absence-plugins bench all``: every bench of costs, one after the other, each kept as soon as it is done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from absence_plugins.core.files import require_folder, write_json
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +48,7 @@ def run_all_benches(
     quick: bool = False,
     device: str = "auto",
     progress: bool = True,
+    out: Path | None = None,
 ) -> AllResult:
     """Run benches by name; one whose host is not installed is named and left out.
 
@@ -54,6 +58,7 @@ def run_all_benches(
         quick: tiny sizes, nothing judged.
         device: "auto" (CUDA if there is one), "cpu" or "cuda".
         progress: show progress bars on stderr.
+        out: a folder for NAME.json of each bench, written when it is done, and for all.json.
 
     Raises:
         ValueError: fewer than one round, a device that does not exist.
@@ -73,4 +78,22 @@ def run_all_benches(
             results[name] = run(rounds=rounds, quick=quick, device=device, progress=progress)
         except ImportError as error:
             missing[name] = str(error)
-    return AllResult(results, missing)
+            continue
+        if out is not None:
+            write_costs(name, results[name], out)
+    found = AllResult(results, missing)
+    if out is not None:
+        write_costs("all", found, out)
+    return found
+
+
+def write_costs(name: str, result: Any, folder: Path) -> Path:
+    """Write all numbers of a bench to ``folder``/``name``.json.
+
+    >>> import tempfile
+    >>> write_costs("all", AllResult({}), Path(tempfile.mkdtemp())).name
+    'all.json'
+    """
+    path = require_folder(folder, make=True) / f"{name}.json"
+    write_json(path, result.to_dict())
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import torch
 
 from absence_plugins.bench.growth import measure_growth
 from absence_plugins.bench.memory import weigh_ratio
-from absence_plugins.bench.result import Measurement
+from absence_plugins.bench.result import Measurement, cells
 from absence_plugins.bench.surroundings import chosen_device, has_torchvision, steady
 from absence_plugins.bench.timing import timed
 from absence_plugins.bench.works import Work
@@ -39,6 +40,16 @@ class Run:
         """Check the options of a bench. Raises ValueError for fewer than one round, or a device that does not exist."""
         return cls(check_integer("rounds", rounds), quick, chosen_device(device), progress)
 
+    def say(self, found: Measurement) -> Measurement:
+        """Show a row on stderr as soon as it is measured: a bench that is stopped has said what it found."""
+        if self.progress:
+            from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+            name, plain, ours, ratio, _, limit, verdict = cells(found)
+            said = f"{name}: {ours} next to {plain}, ratio {ratio}, limit {limit}"
+            tqdm.write(" ".join(filter(None, (said, verdict))), file=sys.stderr)
+        return found
+
     @property
     def networks(self) -> list[str]:
         """The networks that can be measured here: the ResNet needs torchvision."""
@@ -56,7 +67,7 @@ class Run:
             for network in bar:
                 for name, work in build(network, self.quick, self.device).items():
                     bar.set_postfix_str(f"{network} {name}: time")
-                    measured.append(self.measure(build, network, name, work))
+                    measured.append(self.say(self.measure(build, network, name, work)))
         return measured
 
     def measure(self, build: Build, network: str, name: str, work: Work) -> Measurement:
@@ -76,5 +87,6 @@ class Run:
             for network, name in bar:
                 bar.set_postfix_str(f"{network} {name}: memory")
                 judged = not self.quick
-                measured.append(weigh_ratio(network, name, self.device, judged=judged, builder=builder, limit=limit))
+                found = weigh_ratio(network, name, self.device, judged=judged, builder=builder, limit=limit)
+                measured.append(self.say(found))
         return measured

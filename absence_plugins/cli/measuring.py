@@ -94,8 +94,8 @@ def bench(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for NAME.json, with every number. planted, models, references, directions and kinds add tables "
-            "and figures, and resume where they were stopped."
+            help="Folder for NAME.json, with every number; of all one for each bench, as soon as it is done. planted, "
+            "models, references, directions and kinds add tables and figures, and resume where they were stopped."
         ),
     ] = None,
     into: Annotated[

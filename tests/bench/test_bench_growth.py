@@ -18,6 +18,7 @@ from absence_plugins.bench import BenchResult, Measurement
 from absence_plugins.bench import growth as bench_growth
 from absence_plugins.bench.growth import Grown, measure_growth, slope
 from absence_plugins.bench.memory import MIB
+from absence_plugins.bench.run import Run
 from absence_plugins.bench.start import COMMANDS, build_start_works
 from absence_plugins.bench.works import Growth, Work
 from absence_plugins.cli import app
@@ -112,12 +113,30 @@ def test_numbers_are_written_and_all_benches_of_costs_run(monkeypatch: pytest.Mo
     done = CliRunner().invoke(app, ["bench", "captum", "--out", str(tmp_path / "new"), "--rounds", "2"])
     assert done.exit_code == 0
     assert json.loads((tmp_path / "new" / "captum.json").read_text())["environment"]["rounds"] == 2
+    monkeypatch.setitem(bench.BENCHES, "captum", lambda **options: pytest.fail("all runs its own"))
     done = CliRunner().invoke(app, ["bench", "all", "--out", str(tmp_path)])
     assert done.exit_code == 0
     assert "== lucent: not run: Lucent is missing" in done.output
     written = json.loads((tmp_path / "all.json").read_text())
     assert written["missing"] == {"lucent": "Lucent is missing"}
     assert written["results"]["captum"]["measurements"][0]["ratio"] == 1.0
+    assert json.loads((tmp_path / "captum.json").read_text()) == written["results"]["captum"]
+
+
+def test_what_is_measured_is_said_and_kept_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C in the second of three benches loses that one only."""
+
+    def measured(**options: Any) -> BenchResult:
+        return BenchResult((Run(1, True, torch.device("cpu"), True).say(COST),), {})
+
+    def stopped(**options: Any) -> BenchResult:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run_all_benches({"a": measured, "b": stopped, "c": measured}, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "a: time: 10.0 ms next to 10.0 ms, ratio 1.000, limit 1.05 ok"
 
 
 def test_one_broken_limit_is_told_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
