@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from absence_plugins.relevance.operation import SECANTS, Operation, RelevanceError
+from absence_plugins.relevance.secants import arithmetic
+from absence_plugins.relevance.secants.arithmetic import slope
 
 INF = math.inf
 
@@ -69,6 +71,36 @@ def test_no_noise_where_two_values_differ_by_rounding() -> None:
         leaf = a.clone().requires_grad_()
         (want,) = torch.autograd.grad(F.gelu(leaf).sum(), leaf)
     torch.testing.assert_close(found, want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "every other"])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_large_tensors_are_done_in_pieces(layout: str, smooth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays in the cache is faster; the values are those of all at once. With gaps in memory it is all at once."""
+    generator = torch.Generator().manual_seed(0)
+    a, step = (torch.randn(2, 5, 7, 6, generator=generator) for _ in range(2))
+    other = torch.where(a > 1, a, a + 0.02 * step)
+    if layout == "channels last":
+        a, other = (one.contiguous(memory_format=torch.channels_last) for one in (a, other))
+    if layout == "every other":
+        a, other = (one[..., ::2] for one in (a, other))
+    y, other_y = F.silu(a), F.silu(other)
+    sizes: list[int] = []
+
+    def gradient(value: Tensor) -> Tensor:
+        sizes.append(value.numel())
+        return arithmetic.derivative(F.silu, value)
+
+    whole = slope(F.silu, a, other, y, other_y, smooth=smooth, gradient=gradient)
+    assert max(sizes) > 50
+    sizes.clear()
+    monkeypatch.setattr(arithmetic, "PIECE", 50)
+    found = slope(F.silu, a, other, y, other_y, smooth=smooth, gradient=gradient)
+    torch.testing.assert_close(found, whole, rtol=1e-6, atol=0)
+    assert found.stride() == whole.stride()
+    assert (max(sizes) <= 50) == (layout != "every other")
+    back = slope(F.silu, other, a, other_y, y, smooth=smooth, gradient=gradient)
+    assert torch.equal(found, back)
 
 
 def test_a_square_root_of_zero_on_both_sides_gets_nothing() -> None:
