@@ -20,6 +20,7 @@ from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
 from absence_plugins.cli.ranked import is_first_rank, is_speaking, mark_rank, wait_for_turn
 from absence_plugins.core.checks import check_distinct
+from absence_plugins.core.freed_memory import keep_freed_memory
 from absence_plugins.core.interrupts import guarding
 from absence_plugins.core.names import read_number
 from absence_plugins.core.printable import make_printable
@@ -125,6 +126,7 @@ def load(
     """
     from absence_plugins.commands.models import load_model, to_own_gpu
 
+    keep_freed_memory()
     means, stds = numbers("--mean", mean), numbers("--std", std)
     loaded = to_own_gpu(load_model(model, weights, size=size, channels=channels, mean=means, std=stds))
     if is_first_rank():

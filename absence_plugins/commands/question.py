@@ -15,7 +15,7 @@ from torch import Tensor
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.predictions import read_outputs, read_scores
 from absence_plugins.core.choices import Choice, choose
-from absence_plugins.core.memory_layout import find_layout
+from absence_plugins.core.memory_layout import PLAIN, Way, find_way
 from absence_plugins.core.outputs import class_scores, shrunk
 from absence_plugins.core.pooling import PHOTOGRAPH, choose_resolution
 from absence_plugins.methods.regions import segment
@@ -31,7 +31,7 @@ class Question:
 
     x: the input [1, C, H, W]. own, other: the two outputs; other is None where the model has a single one, or
     labels that are no rivals. asked: the
-    other one as a method takes it, a class or a word. layout: of the images in memory, in which the model is fast.
+    other one as a method takes it, a class or a word. way: how the model runs fast.
     """
 
     picture: Tensor
@@ -41,7 +41,7 @@ class Question:
     own: Choice
     other: Choice | None
     asked: int | str
-    layout: torch.memory_format = torch.contiguous_format
+    way: Way = PLAIN
 
     @classmethod
     def ask(cls, picture: Tensor, loaded: LoadedModel, target: int | None, nontarget: int | str | None) -> Question:
@@ -61,8 +61,8 @@ class Question:
             other = choose(outputs, t, nontarget) if has_rivals or nontarget != "auto" else None  # type: ignore[arg-type]
         is_class = other is not None and other.kind == "nontarget" and other.nontargets is not None
         asked = int(other.nontargets[0]) if is_class else str(nontarget)  # type: ignore[union-attr, index]
-        layout = find_layout(loaded.model, x, outputs, lambda images: read_outputs(loaded.model, images))
-        return cls(picture, loaded, x, outputs, own, other, asked, layout)
+        way = find_way(loaded.model, x, outputs, lambda images: read_outputs(loaded.model, images))
+        return cls(picture, loaded, x, outputs, own, other, asked, way)
 
     @property
     def target(self) -> int:
@@ -147,7 +147,7 @@ class Question:
 
     def read_choices(self, choices: Sequence[Choice], images: Tensor) -> Tensor:
         """Several outputs [N, choices], of one forward."""
-        outputs = read_outputs(self.loaded.model, images.contiguous(memory_format=self.layout))
+        outputs = self.way.read(lambda batch: read_outputs(self.loaded.model, batch), images)
         every = torch.zeros(len(images), dtype=torch.long)
         return torch.stack([choice.of_samples(every).values(outputs) for choice in choices], 1)
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from absence_plugins.cli import app
 from absence_plugins.commands.models import load_model
 from absence_plugins.commands.question import Question
+from absence_plugins.core.memory_layout import PLAIN, Way
 from absence_plugins.methods.regions import measure_regions
 from absence_plugins.methods.regions.measure import DEFAULT
 
@@ -81,15 +82,15 @@ def test_the_strongest_region_of_the_coffee_is_not_beyond_the_strongest_elsewher
 
 
 @pytest.mark.parametrize("name", ["coffee.png", "chelsea.png"])
-def test_channels_last_changes_no_value_and_no_decision_of_the_region_tests(photographs: Path, name: str) -> None:
+def test_the_fast_way_changes_no_value_and_no_decision_of_the_region_tests(photographs: Path, name: str) -> None:
     loaded = load_model("efficientnet-lite0")
     asked = Question.ask(loaded.preprocessing.picture(photographs / name), loaded, None, None)
-    assert asked.layout is torch.channels_last
+    assert asked.way == Way(torch.channels_last, is_direct=True)
     numbers = asked.pieces.unique()[::8]  # superpixels
     regions = asked.pieces == numbers[:, None, None]
     tests = [
         measure_regions(each.read_target, each.x[0], regions, DEFAULT, seed=0)
-        for each in (asked, replace(asked, layout=torch.contiguous_format))
+        for each in (asked, replace(asked, way=PLAIN))
     ]
     most = 1e-5 * float(asked.outputs.abs().max())
     assert len(tests[0].tests) == len(numbers) >= 5

@@ -1,4 +1,4 @@
-"""Channels last where the model gives the same outputs for it, and only there."""
+"""Channels last and oneDNN where the model gives the same outputs for it, and only there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.memory_layout import find_layout
+from absence_plugins.core.memory_layout import PLAIN, Way, find_way
 
+FAST = Way(torch.channels_last, is_direct=True)
 X = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -32,22 +33,22 @@ class ByStride(Viewing):
 @pytest.mark.parametrize(
     ("net", "expected"),
     [
-        (nn.Conv2d(3, 4, 3), torch.channels_last),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)), torch.channels_last),
-        (Viewing(), torch.contiguous_format),
-        (ByStride(), torch.contiguous_format),
-        (nn.Flatten(), torch.contiguous_format),
+        (nn.Conv2d(3, 4, 3), FAST),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)), FAST),
+        (Viewing(), PLAIN),
+        (ByStride(), PLAIN),
+        (nn.Flatten(), PLAIN),
     ],
 )
-def test_a_model_is_asked(net: nn.Module, expected: torch.memory_format) -> None:
+def test_a_model_is_asked(net: nn.Module, expected: Way) -> None:
     with torch.no_grad():
-        assert find_layout(net, X, net(X), net) is expected
+        assert find_way(net, X, net(X), net) == expected
 
 
 def test_coarse_numbers_and_infinite_outputs_stay_plain() -> None:
     net = nn.Conv2d(3, 4, 3)
     with torch.no_grad():
         half, nan = X.bfloat16(), torch.full((1, 4, 6, 6), torch.nan)
-        assert find_layout(net, half, nan, net) is torch.contiguous_format
-        assert find_layout(net, X, nan, net) is torch.contiguous_format
-        assert find_layout(net, X, net(X) * 1.001, net) is torch.contiguous_format
+        assert find_way(net, half, nan, net) == PLAIN
+        assert find_way(net, X, nan, net) == PLAIN
+        assert find_way(net, X, net(X) * 1.001, net) == PLAIN
