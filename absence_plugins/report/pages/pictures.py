@@ -144,7 +144,8 @@ def draw_png(figure: Figure) -> bytes:
         picture = _render(figure)
     finally:
         figure.set_facecolor(color)
-    return _index_colors(picture) if _is_large(picture) else _save(picture, "png", dpi=(figure.dpi, figure.dpi))
+    small = _save_small(picture, dpi=(figure.dpi, figure.dpi))
+    return _index_colors(picture) if small is None else small
 
 
 def thumbnail(panels: Sequence[Panel]) -> bytes:
@@ -200,21 +201,25 @@ def _embed(picture: Image.Image, *, is_photograph: bool) -> str:
     """As data for an ``img``: a PNG; of what is large, a JPEG (photographs, not charts), or 256 colors (maps on
     white).
     """
-    data, kind = b"", "png"
-    if not _is_large(picture):
-        data = _save(picture, "png")
-    elif is_photograph:
+    data, kind = _save_small(picture), "png"
+    if data is None and is_photograph:
         smaller = _save(picture, "jpeg", quality=92, subsampling=0)
-        data, kind = (smaller, "jpeg") if _is_large(picture, 2 * len(smaller)) else (_save(picture, "png"), "png")
-    else:
+        data = _save_small(picture, 2 * len(smaller))
+        data, kind = (smaller, "jpeg") if data is None else (data, "png")
+    elif data is None:
         data = _index_colors(picture)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _is_large(picture: Image.Image, most: int = INDEXED_FROM) -> bool:
-    """Whether a PNG of it has more than so many bytes; most are so large that the quickest packing tells."""
-    quick = len(_save(picture, "png", compress_level=1))
-    return quick > SURELY * most or (quick > most and len(_save(picture, "png")) > most)
+def _save_small(picture: Image.Image, most: int = INDEXED_FROM, **options: Any) -> bytes | None:
+    """Its PNG, if that has at most so many bytes, else None. The quickest packing, of the upper quarter or of all,
+    tells of most that they have more.
+    """
+    upper = picture.crop((0, 0, picture.width, -(-picture.height // 4)))
+    if any(len(_save(part, "png", compress_level=1)) > SURELY * most for part in (upper, picture)):
+        return None
+    found = _save(picture, "png", **options)
+    return found if len(found) <= most else None
 
 
 def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:
