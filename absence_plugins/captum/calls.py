@@ -142,22 +142,24 @@ def resolve_layers(host: type[Attribution], instance: Any, args: tuple[Any, ...]
 
 def checked_inputs(inputs: Any) -> tuple[Tensor, ...]:
     """The inputs as a tuple of detached tensors (the user's own keep their flags and gradients)."""
-    parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    for number, part in enumerate(parts):
+    detached: list[Tensor] = []
+    for number, part in enumerate(inputs if isinstance(inputs, tuple) else (inputs,)):
         if not isinstance(part, Tensor):
             raise TypeError(f"input {number} must be a tensor, got {type(part).__name__}")
+        part = part.detach()
+        detached.append(part)
         if part.dim() == 0 or part.shape[0] == 0:
             raise ValueError(f"input {number} is an empty batch of shape {tuple(part.shape)}; pass at least one sample")
-        if part.shape[0] != parts[0].shape[0]:
+        if part.shape[0] != detached[0].shape[0]:
             raise ValueError(
-                f"input {number} has {part.shape[0]} samples, input 0 has {parts[0].shape[0]}; they must be the same"
+                f"input {number} has {part.shape[0]} samples, input 0 has {detached[0].shape[0]}; they must be the same"
             )
         if part.is_floating_point() and not is_finite(part):
             bad = (~torch.isfinite(part.flatten(1) if part.dim() > 1 else part[:, None])).any(1).nonzero()
             raise ValueError(
                 f"sample {int(bad[0])} of input {number} holds NaN or infinite values; every map of it would too"
             )
-    return tuple(part.detach() for part in parts)
+    return tuple(detached)
 
 
 def is_finite(values: Tensor) -> bool:
@@ -166,7 +168,7 @@ def is_finite(values: Tensor) -> bool:
     >>> is_finite(torch.tensor([3e38, 3e38])), is_finite(torch.tensor([0.0, -torch.inf]))
     (True, False)
     """
-    return math.isfinite(values.detach().sum().item()) or bool(torch.isfinite(values).all())
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
 
 
 def extra_arguments(arguments: Mapping[str, Any]) -> tuple[Any, ...]:

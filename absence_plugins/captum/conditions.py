@@ -24,7 +24,6 @@ from absence_plugins.captum.calls import Form, modules_of
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import WORDS, check_rivals, check_word
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.module_tree import list_parameters
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.running import INFERENCE, as_written, explained_running
 from absence_plugins.core.scales import check_scales, measure_scale
@@ -70,15 +69,19 @@ def check_options(nontarget: Any, reference: Any, evidence: Any) -> None:
     check_rivals(nontarget, is_multi_label=reference is not None and reference.is_multi_label)
 
 
-def check_model(model: Any, modules: Sequence[nn.Module], reference: ReferenceSet | None) -> None:
+def check_model(
+    model: Any, modules: Sequence[nn.Module], parameters: Sequence[Tensor], reference: ReferenceSet | None
+) -> None:
     """Reject a model whose map would not be one of a fixed function of each sample.
+
+    ``modules``, ``parameters``: the model's.
 
     Raises:
         ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data
             set, references of a prompt.
     """
-    for parameter in list_parameters(modules):
-        if isinstance(parameter, UninitializedParameter):
+    for parameter in parameters:
+        if type(parameter) is not nn.Parameter and isinstance(parameter, UninitializedParameter):  # which takes long
             raise ValueError(
                 "the model has lazy modules that have not seen an input yet; run it once before explaining it"
             )
@@ -228,15 +231,15 @@ def _is_expandable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 
 
 def without_inference(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments whose tensors take part in autograd: those of inference mode as copies."""
+    """The arguments, changed so that their tensors take part in autograd: those of inference mode are copies."""
 
     def usable(value: Any) -> Any:
         return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
-    return {
-        name: tree_map(usable, value) if isinstance(value, tuple) else usable(value)
-        for name, value in arguments.items()
-    }
+    for name, value in arguments.items():
+        if isinstance(value, (Tensor, tuple)):
+            arguments[name] = tree_map(usable, value) if isinstance(value, tuple) else usable(value)
+    return arguments
 
 
 class explained_gradients:

@@ -19,7 +19,7 @@ from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.choices import choose_with_values, resolve_auto
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.hooks import keeping, quiet_forward
-from absence_plugins.core.module_tree import list_modules
+from absence_plugins.core.module_tree import list_modules, list_parameters
 from absence_plugins.core.outputs import shrunk
 from absence_plugins.core.rectified import looks_rectified, rectified_note
 from absence_plugins.core.references import ReferenceSet
@@ -30,7 +30,8 @@ from absence_plugins.core.training import Draws, find_drawing
 def prepare(method: Any, arguments: dict[str, Any], *, wants_parts: bool) -> Plan:
     """A plan of which nothing is decided: the model, the inputs and the baselines are checked."""
     modules = list_modules(method._model)
-    check_model(method._model, modules, method.reference)
+    parameters = list_parameters(modules)
+    check_model(method._model, modules, parameters, method.reference)
     inputs = checked_inputs(arguments["inputs"])
     real, copies = real_inputs(method, inputs)
     check_numbers(method, real, inputs)
@@ -41,7 +42,16 @@ def prepare(method: Any, arguments: dict[str, Any], *, wants_parts: bool) -> Pla
         check_baselines(arguments.get("baselines"), inputs, distribution=method._traits.distribution)
     if arguments.get(method._traits.unsigned):
         warn_unsigned(method, wants_parts)
-    return Plan(arguments, inputs, real, copies, model=method._model, modules=modules, wants_parts=wants_parts)
+    return Plan(
+        arguments,
+        inputs,
+        real,
+        copies,
+        model=method._model,
+        modules=modules,
+        parameters=parameters,
+        wants_parts=wants_parts,
+    )
 
 
 def decide_ahead(method: Any, plan: Plan) -> None:

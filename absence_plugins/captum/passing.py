@@ -10,9 +10,8 @@ is given up before the host has gone on, the random state is put back, and one m
 
 from __future__ import annotations
 
-import copy
 import inspect
-from contextlib import nullcontext
+from operator import is_
 from typing import Any
 from weakref import WeakSet
 
@@ -41,7 +40,8 @@ def decide_in_passing(method: Any, plan: Plan) -> tuple[Plan, Any]:
     """The decided plan, and the host's map and delta; where that is not possible the plan as it was, and None."""
     if not _is_possible(method, plan):
         return plan, None
-    attempt = copy.copy(plan)
+    attempt = object.__new__(Plan)  # copy.copy takes long
+    attempt.__dict__.update(plan.__dict__)
     attempt.passing = Deciding(method, attempt)
     try:
         return attempt, method._signed(attempt, None)
@@ -110,25 +110,25 @@ class Deciding:
     def _decide(self, inputs: tuple[Any, ...]) -> Tensor:
         plan = self.plan
         own = inputs[: len(plan.real)]
-        if self.kind != "pairs" and any(one is not part for one, part in zip(own, self.given, strict=True)):
+        if self.kind != "pairs" and not (len(own) == len(self.given) and all(map(is_, own, self.given))):
             raise Unsettled
-        watch = OneLayer(self.method.layer) if self.kind == "layer" else nullcontext()
+        watch = OneLayer(self.method.layer) if self.kind == "layer" else None
         with torch._C.DisableTorchFunction():  # a comparison records what the model does, and nothing else
             versions = [part._version for part in own]
             draws = Draws(own)
             draws.__enter__()
         try:
-            with watch:
-                outputs = self._run(inputs, watch)
+            outputs = self._run(inputs, watch)
             with torch._C.DisableTorchFunction():
                 draws.__exit__()
-                is_changed = any(part._version != before for part, before in zip(own, versions, strict=True))
-                if draws.happened or is_changed or not isinstance(outputs, Tensor) or not ends_in_arithmetic(outputs):
+                if draws.happened or versions != [part._version for part in own]:
                     raise Unsettled
-                if isinstance(watch, OneLayer) and not self._is_plain(watch, own):
+                if not isinstance(outputs, Tensor) or not ends_in_arithmetic(outputs):
+                    raise Unsettled
+                if watch is not None and not self._is_plain(watch, own):
                     raise Unsettled
                 with torch.no_grad():
-                    scores = self.method._checked(outputs.detach(), len(own[0]))
+                    scores = self.method._checked(outputs.detach(), own[0].shape[0])
                     decide(self.method, plan, scores)
                     settle(self.method, plan, scores)
         except BaseException:
@@ -137,15 +137,18 @@ class Deciding:
             raise
         return outputs
 
-    def _run(self, inputs: tuple[Any, ...], watch: Any) -> Any:
+    def _run(self, inputs: tuple[Any, ...], watch: OneLayer | None) -> Any:
         try:
-            return self.model(*inputs)
+            if watch is None:
+                return self.model(*inputs)
+            with watch:
+                return self.model(*inputs)
         except Exception as error:
-            is_odd = isinstance(watch, OneLayer) and watch.returned is not None and not self._is_plain(watch, inputs)
+            is_odd = watch is not None and watch.returned is not None and not self._is_plain(watch, inputs)
             if is_odd or any(words in str(error) for words in IN_PLACE):
                 raise Unsettled from error  # Captum's hook could not take it; without gradients it may work
             self.failure = error
             raise
 
     def _is_plain(self, watch: OneLayer, inputs: tuple[Any, ...]) -> bool:
-        return watch.is_plain(len(inputs[0]), arranged=self.arranged)
+        return watch.is_plain(inputs[0].shape[0], arranged=self.arranged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class Plan:
     model: Any = None  # what is explained: the user's model, or around it one that puts out its scores
     drawing: tuple[str, nn.Module] | None = None  # a module that draws at random in the forward
     modules: list[nn.Module] = field(default_factory=list)  # of the user's model
+    parameters: list[Tensor] = field(default_factory=list)  # of these
     wants_parts: bool = False  # evidence is read from the map
     passing: Any = None  # the model in the host's own forward, in which the output is chosen
     points: list[Point] = field(default_factory=list)  # where the method's layers are read
@@ -83,8 +84,10 @@ class Plan:
         modules = [point.module for point in self.points]
         return modules if isinstance(given, list) else modules[0]
 
-    def at_points(self) -> ExitStack:
+    def at_points(self) -> AbstractContextManager[object]:
         """In this block forwards pass through the modules at which the layers are read."""
+        if not self.points:
+            return nullcontext()
         with ExitStack() as stack:
             for point in self.points:
                 stack.enter_context(point.on())

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core.maps import tree_map
-from absence_plugins.core.module_tree import list_parameters
 from absence_plugins.core.precision import coarsest, is_coarse
 
 
@@ -36,7 +35,7 @@ def settle_precision(plan: Plan, outputs: Any) -> None:
 
     ``outputs``: of the model for the real samples.
     """
-    values: list[Tensor] = [*plan.real, plan.output, *list_parameters(plan.modules)]
+    values: list[Tensor] = [*plan.real, plan.output, *plan.parameters]
     plan.dtype = coarsest(value.dtype for value in values)
     if not is_coarse(plan.dtype):
         return

@@ -19,7 +19,8 @@ from absence_plugins.captum.noise import check_known_tunnel
 from absence_plugins.captum.tools import calls_like_tcav, for_class_asked
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.explanation import Explanation
-from absence_plugins.core.hooks import unchanged
+from absence_plugins.core.hooks import keeping
+from absence_plugins.core.module_tree import list_modules
 from absence_plugins.core.turns import working_on
 
 
@@ -52,10 +53,13 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
     """``attribute`` with the host's signature, logged as the host's is: NoiseTunnel unwraps it."""
     unlogged = plain(host.attribute)
 
+    def neutral(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with _working_on(self), keeping(list_modules(self._model)):  # what Captum leaves where it is interrupted
+            return unlogged(self, *args, **kwargs)
+
     def attribute(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.is_neutral:
-            with _working_on(self), unchanged(self._model):  # what Captum leaves where it is interrupted
-                return unlogged(self, *args, **kwargs)
+            return neutral(self, args, kwargs)
         try:
             with _working_on(self), outside_modes():
                 explanation, delta = self._collect(without_inference(self._bind(args, kwargs)), full=False)
@@ -63,8 +67,7 @@ def _attribute(host: type[Attribution]) -> Callable[..., Any]:
             if not self._is_auto or self.evidence != "signed" or issubclass(host, GradientAttribution):
                 raise
             warnings.warn(f"the map is Captum's own: {error}", AbsenceWarning, stacklevel=3)
-            with _working_on(self), unchanged(self._model):
-                return unlogged(self, *args, **kwargs)
+            return neutral(self, args, kwargs)
         chosen = explanation.attribution if self.evidence == "signed" else getattr(explanation, self.evidence)
         return chosen if delta is None else (chosen, delta)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from absence_plugins.core.choices import count_index
 from absence_plugins.core.names import read_number
 from absence_plugins.core.nearest import find_nearest, plain_name
+from absence_plugins.core.targets import count_index
 
 
 def find_class(option: str, text: str, categories: Sequence[str], count: int | None = None) -> int:

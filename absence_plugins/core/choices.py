@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.combining import CombinedOutputs, combine, others_weights
-from absence_plugins.core.outputs import Output, as_columns, check_explained, check_logits, class_sums, select
+from absence_plugins.core.outputs import Output, as_columns, check_explained, check_logits, class_sums, list_few, select
+from absence_plugins.core.targets import Target, as_indices, class_indices, list_entries, means_sum
 from absence_plugins.core.wording import Kind, Names, Wording
 
 NontargetFunction = Callable[[Tensor, Tensor], Tensor]
 NontargetWord = Literal["runner_up", "others", "target", "negated", "margin"]
 Nontarget = NontargetWord | int | Tensor | Sequence[int] | NontargetFunction
-Target = int | tuple[int, ...] | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | None
 WORDS = ("runner_up", "others", "target", "negated", "margin")
 KINDS: dict[str | None, Kind] = {
     None: "target",
@@ -162,86 +162,6 @@ def resolve_auto(nontarget: Any, outputs: Tensor, ending: str) -> Any:
     return "target" if is_auto and ending == "sigmoid" and as_columns(outputs).shape[1] > 1 else nontarget
 
 
-def count_index(index: int, size: int) -> int | None:
-    """An index among ``size``; negative ones count from the end, as Captum's do. None: it does not exist.
-
-    >>> count_index(-1, 10), count_index(9, 10), count_index(10, 10)
-    (9, 9, None)
-    """
-    return index % size if -size <= index < size else None
-
-
-def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:
-    """Captum's ``target`` as class indices [B] and, for outputs of more than two axes, the rest of each tuple.
-
-    Negative indices count from the end, as Captum's do.
-
-    Raises:
-        ValueError: no target where there are several outputs, another number of targets than samples,
-            a class that does not exist, a tuple of the wrong length.
-    """
-    outputs = as_columns(outputs)
-    samples = outputs.shape[0]
-    if target is None:
-        if outputs[0].numel() != 1:
-            raise ValueError(
-                f"the model has outputs of shape {tuple(outputs.shape[1:])}; say which one: target=<class index>"
-            )
-        target = 0 if outputs.dim() == 2 else (0,) * (outputs.dim() - 1)
-    entries = _entries(target, samples)
-    is_plain = outputs.dim() == 2 and not any(isinstance(entry, tuple) for entry in entries)
-    if is_plain and min(entries) >= 0 and max(entries) < outputs.shape[1]:
-        return torch.tensor(entries, dtype=torch.long, device=outputs.device), None
-    tuples = [entry if isinstance(entry, tuple) else (entry,) for entry in entries]
-    for row, entry in enumerate(tuples):
-        if len(entry) != outputs.dim() - 1:
-            raise ValueError(
-                f"target {entry} of sample {row} has {len(entry)} indices, but the outputs have {outputs.dim() - 1} "
-                f"axes behind the batch: {tuple(outputs.shape[1:])}"
-            )
-        for index, size in zip(entry, outputs.shape[1:], strict=True):
-            if count_index(index, size) is None:
-                raise ValueError(
-                    f"target {entry if len(entry) > 1 else index} of sample {row} does not exist: indices go from 0 to "
-                    f"{size - 1}, or from -1 to -{size} counted from the end"
-                )
-        tuples[row] = tuple(count_index(index, size) or 0 for index, size in zip(entry, outputs.shape[1:], strict=True))
-    indices = torch.tensor([entry[0] for entry in tuples], dtype=torch.long, device=outputs.device)
-    return indices, ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
-
-
-def means_sum(target: Target, outputs: Tensor) -> bool:
-    """Whether a target names a class of outputs [B, K, H, W] (or of volumes) without a place in the image.
-
-    >>> means_sum(3, torch.zeros(2, 5, 4, 4)), means_sum((3, 0, 0), torch.zeros(2, 5, 4, 4))
-    (True, False)
-    """
-    if target is None or outputs.dim() < 4:
-        return False
-    return all(not isinstance(entry, tuple) or len(entry) == 1 for entry in _entries(target, len(outputs)))
-
-
-def _entries(target: Any, samples: int) -> list[Any]:
-    """One entry (int or tuple) per sample, whatever form the target came in."""
-    if isinstance(target, Tensor) and target.dtype == torch.long and target.shape == (samples,):
-        return target.tolist()
-    if isinstance(target, Tensor) or (not isinstance(target, (int, tuple, list)) and hasattr(target, "tolist")):
-        target = target.tolist()
-    if isinstance(target, list):
-        if len(target) == 1 and samples != 1:
-            target = target * samples
-        if len(target) != samples:
-            raise ValueError(f"{len(target)} targets for {samples} samples: pass one target per sample, or one for all")
-        entries = [tuple(entry) if isinstance(entry, (tuple, list)) else entry for entry in target]
-    else:
-        entries = [target] * samples
-    for entry in entries:
-        for index in entry if isinstance(entry, tuple) else (entry,):
-            if isinstance(index, bool) or not isinstance(index, int):
-                raise TypeError(f"a target must be an integer or a tuple of integers, got {index!r}")
-    return entries
-
-
 def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "runner_up") -> Tensor:
     """The non-target of every sample.
 
@@ -257,20 +177,17 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
     >>> choose_nontarget(torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]), torch.tensor([0, 2]))
     tensor([2, 1])
     """
+    return _choose_nontarget(scores, target, nontarget, list_few(scores))
+
+
+def _choose_nontarget(scores: Tensor, target: Tensor, nontarget: Any, few: list[list[float]] | None) -> Tensor:
+    """``few``: the numbers in ``scores``, if they are few."""
     samples, classes = scores.shape
     if isinstance(nontarget, str):
         check_word(nontarget, known=("runner_up",))
         if classes < 2:
             raise ValueError("the runner-up needs at least two outputs")
-        best = scores.scatter(1, target[:, None], -torch.inf).max(1)
-        highest = best.values.tolist()
-        if -math.inf in highest:
-            row = highest.index(-math.inf)
-            raise ValueError(
-                f"all outputs of sample {row} but the target's are -inf, so there is no runner-up; name a class, or "
-                "pass nontarget='target'"
-            )
-        return best.indices
+        return _runner_up(scores, target, few)
     if callable(nontarget):
         nontarget = nontarget(scores, target)
         if not isinstance(nontarget, Tensor):
@@ -278,7 +195,7 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
                 f"the nontarget function must return a tensor of {samples} class indices, got "
                 f"{type(nontarget).__name__}"
             )
-    chosen = _entries(nontarget, samples)
+    chosen = list_entries(nontarget, samples)
     if any(isinstance(entry, tuple) for entry in chosen):
         raise ValueError(f"a non-target is one class index per sample, got shape {tuple(torch.tensor(chosen).shape)}")
     if min(chosen) < 0 or max(chosen) >= classes:
@@ -289,7 +206,25 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
             f"non-target {chosen[row]} of sample {row} is the target itself; choose another class, or "
             "nontarget='runner_up' (the target itself is nontarget='target')"
         )
-    return torch.tensor(chosen, dtype=torch.long, device=scores.device)
+    return as_indices(nontarget, chosen, scores)
+
+
+def _runner_up(scores: Tensor, target: Tensor, few: list[list[float]] | None) -> Tensor:
+    if few is None or any(map(math.isnan, map(sum, few))):  # of NaN torch's order counts
+        best = scores.scatter(1, target[:, None], -torch.inf).max(1)
+        highest, indices = best.values.tolist(), best.indices
+    else:
+        rest = [[*row[:own], -math.inf, *row[own + 1 :]] for row, own in zip(few, target.tolist(), strict=True)]
+        highest = list(map(max, rest))
+        found = [row.index(most) for row, most in zip(rest, highest, strict=True)]  # the first, as torch's
+        indices = torch.tensor(found, device=scores.device)
+    if -math.inf in highest:
+        row = highest.index(-math.inf)
+        raise ValueError(
+            f"all outputs of sample {row} but the target's are -inf, so there is no runner-up; name a class, or "
+            "pass nontarget='target'"
+        )
+    return indices
 
 
 def choose(
@@ -324,7 +259,8 @@ def choose_with_values(
     elsewhere: Callable[[], Tensor] | None = None,
 ) -> tuple[Choice, Tensor]:
     """As :func:`choose`; and the explained values u [B] of these outputs."""
-    check_logits(outputs, elsewhere)
+    few = list_few(outputs)
+    check_logits(outputs, elsewhere, few)
     summed = means_sum(target, outputs)
     scores = class_sums(outputs) if summed else as_columns(outputs)
     classes, rest = class_indices(target, scores)
@@ -338,15 +274,21 @@ def choose_with_values(
     nontargets = None
     if kind in ("nontarget", "margin"):
         named = "runner_up" if isinstance(nontarget, str) else nontarget
-        nontargets = choose_nontarget(_at(scores, rest), classes, named)  # type: ignore[arg-type]
+        nontargets = _choose_nontarget(_at(scores, rest), classes, named, few)
     chosen, weights = _rows(kind, classes, nontargets, scores.shape[1])
     index: Tensor | list[tuple[int, ...]] = chosen
     if rest is not None:
         index = [(int(c), *position) for c, position in zip(chosen, rest, strict=True)]
     choice = Choice(kind, classes, nontargets, index, weights, single, summed, outputs.dim() == 1)
     placed, values = _placed(classes, rest), choice.values(outputs)
-    own = replace(choice, kind="target", index=placed, weights=None)
-    check_explained(select(scores, placed), lambda sample: own.wording(sample).short())
+
+    def name_target(sample: int) -> str:
+        return replace(choice, kind="target", index=placed, weights=None).wording(sample).short()
+
+    if few is None:
+        check_explained(select(scores, placed), name_target)
+    else:
+        check_explained([row[own] for row, own in zip(few, classes.tolist(), strict=True)], name_target)
     check_explained(values, lambda sample: choice.wording(sample).short())
     return choice, values
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from operator import is_
 from threading import get_ident
 from typing import Any, Self
 
@@ -165,18 +167,34 @@ class keeping:
         self._modules = modules
 
     def __enter__(self) -> Self:
-        self._held = [_Held(module) for module in self._modules]
+        attributes = [module.__dict__ for module in self._modules]
+        self._tables = [value for one in attributes for value in one.values() if isinstance(value, dict)]
+        self._holders = [*attributes, *filter(None, self._tables)]  # a table that is empty, as most are, needs no copy
+        self._before = [holder.copy() for holder in self._holders]
         self._tensors = [(one, one.requires_grad, one.grad) for one in list_parameters(self._modules)]
         return self
 
     def __exit__(self, *error: object) -> None:
-        for held in self._held:
-            held.restore()
+        if not self._is_as_before():
+            count = len(self._modules)
+            entries = {id(table): kept for table, kept in zip(self._holders[count:], self._before[count:], strict=True)}
+            for now, before in zip(self._holders[:count], self._before[:count], strict=True):
+                _restore(now, before, entries)
         for tensor, requires_grad, grad in self._tensors:
             if tensor.requires_grad != requires_grad:
                 tensor.requires_grad_(requires_grad)
             if tensor.grad is not grad:
                 tensor.grad = grad
+
+    def _is_as_before(self) -> bool:
+        """Whether nothing has changed, as nearly always: told without a look at each table."""
+        holders, before = self._holders, self._before
+        if len(self._modules) + len(list(filter(None, self._tables))) != len(holders):
+            return False
+        if list(chain.from_iterable(holders)) != list(chain.from_iterable(before)):  # the names
+            return False
+        values, kept = (chain.from_iterable([one.values() for one in each]) for each in (holders, before))
+        return all(map(is_, values, kept))
 
 
 @contextmanager
@@ -277,44 +295,30 @@ def _put_back(before: dict[_Place, _Content], places: Iterable[_Place]) -> None:
             value.data = data
 
 
-class _Held:
-    """What a module holds: its attributes, and of those that are tables (hooks, parameters, submodules) the entries."""
+def _restore(now: dict[str, Any], before: dict[str, Any], entries: dict[int, dict[Any, Any]]) -> None:
+    """Take off a module's attributes what is new, put back what is gone; and the same of those that are tables (hooks,
+    parameters, submodules).
 
-    __slots__ = ("attributes", "now", "tables")
-
-    def __init__(self, module: nn.Module) -> None:
-        self.now = vars(module)
-        self.attributes = self.now.copy()
-        # a table that is empty, as most are, needs no copy
-        self.tables = [
-            (name, value, value.copy() if value else None)
-            for name, value in self.attributes.items()
-            if isinstance(value, dict)
-        ]
-
-    def restore(self) -> None:
-        """Take off what is new, put back what is gone."""
-        now, attributes = self.now, self.attributes
-        if now.keys() != attributes.keys():
-            for name in now.keys() - attributes.keys():
-                del now[name]
-            for name in attributes.keys() - now.keys():
-                now[name] = attributes[name]
-        if "training" in attributes:
-            now["training"] = attributes["training"]
-        for name, table, entries in self.tables:
-            if now[name] is not table:
-                table = now[name]  # another one was put in its place
-                if not isinstance(table, dict):
-                    continue
-            if entries is None:
-                if table:
-                    table.clear()
-                continue
-            for key in table.keys() - entries.keys():
-                del table[key]  # of the same dictionary object, as removable handles refer to it
-            if "hook" not in name:
-                table.update(entries)
+    ``entries``: of the tables that were not empty, by ``id``.
+    """
+    if now.keys() != before.keys():
+        for name in now.keys() - before.keys():
+            del now[name]
+        for name in before.keys() - now.keys():
+            now[name] = before[name]
+    if "training" in before:
+        now["training"] = before["training"]
+    for name, table in before.items():
+        if not isinstance(table, dict):
+            continue
+        kept = entries.get(id(table), {})
+        present = now[name]  # maybe another one was put in its place
+        if not isinstance(present, dict):
+            continue
+        for key in present.keys() - kept.keys():
+            del present[key]  # of the same dictionary object, as removable handles refer to it
+        if "hook" not in name:
+            present.update(kept)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from absence_plugins.core.scores import announce, run_scores
 from absence_plugins.core.wording import Names
 
 SOFTMAX_TOLERANCE = 1e-4
-FEW_CLASSES = 64  # so many numbers are looked at faster without torch
+FEW_CLASSES, FEW = 64, 512  # so many numbers of a sample, and in all, are looked at faster without torch
 PER_SAMPLE = (
     "index",
     "other",
@@ -294,7 +294,15 @@ def as_columns(outputs: Tensor) -> Tensor:
     return outputs[:, None] if outputs.dim() == 1 else outputs
 
 
-def check_explained(values: Tensor, word: Callable[[int], str]) -> None:
+def list_few(outputs: Tensor) -> list[list[float]] | None:
+    """The numbers in outputs [B, K], where they are few; else None."""
+    if outputs.dim() != 2 or outputs.shape[1] > FEW_CLASSES or outputs.numel() > FEW:
+        return None
+    found: list[list[float]] = outputs.tolist()
+    return found
+
+
+def check_explained(values: Tensor | list[float], word: Callable[[int], str]) -> None:
     """Reject an explained output that is not a number; other outputs may be what they are.
 
     values: [B]; word: from a sample to the words for what is explained of it.
@@ -307,7 +315,7 @@ def check_explained(values: Tensor, word: Callable[[int], str]) -> None:
     ...
     ValueError: logit 3 of sample 1 is NaN or infinite (-inf); check the input and the weights, or explain another output
     """
-    for row, value in enumerate(values.tolist()):
+    for row, value in enumerate(values.tolist() if isinstance(values, Tensor) else values):
         if not math.isfinite(value):
             raise ValueError(
                 f"{word(row)} of sample {row} is NaN or infinite ({value}); check the input and "
@@ -315,7 +323,9 @@ def check_explained(values: Tensor, word: Callable[[int], str]) -> None:
             )
 
 
-def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None) -> None:
+def check_logits(
+    outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None, few: list[list[float]] | None = None
+) -> None:
     """Reject outputs that are no numbers with a gradient, or have been through a softmax (or log-softmax).
 
     After a softmax every output falls when another one rises, so the map of one class shows the
@@ -323,7 +333,7 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
 
     outputs: [B, K, ...], K classes along axis 1. One column cannot be checked. ``elsewhere()``, if given,
     returns the outputs for other inputs and is asked only on suspicion: logits of a few samples can sum
-    to 1 by chance, a softmax does so everywhere. Whether they are finite is asked of the explained output alone
+    to 1 by chance, a softmax does so everywhere. ``few``: their numbers, if they are known (:func:`list_few`). Whether they are finite is asked of the explained output alone
     (:func:`check_explained`).
 
     Raises:
@@ -342,7 +352,7 @@ def check_logits(outputs: Tensor, elsewhere: Callable[[], Tensor] | None = None)
         )
     if outputs.dim() < 2 or outputs.shape[1] < 2:
         return
-    name = _sums_to_one(outputs)
+    name = _sums_to_one(outputs, few)
     if not name:
         return
     with located_softmaxes() as found:
@@ -360,13 +370,15 @@ def shrunk(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(part * 0.37 + 0.21 if part.is_floating_point() else torch.zeros_like(part) for part in inputs)
 
 
-def _sums_to_one(outputs: Tensor) -> str:
+def _sums_to_one(outputs: Tensor, few: list[list[float]] | None = None) -> str:
     """What the outputs would be if every row (or its exponential) sums to 1, else ""."""
     tolerance = SOFTMAX_TOLERANCE
     if outputs.is_floating_point():  # half precision rounds every entry
         tolerance = max(tolerance, 4 * torch.finfo(outputs.dtype).eps)
-    if outputs.dim() == 2 and outputs.shape[1] <= FEW_CLASSES and _sums_elsewhere(outputs[0].tolist(), 2 * tolerance):
-        return ""
+    if outputs.dim() == 2 and outputs.shape[1] <= FEW_CLASSES:
+        first = few[0] if few else outputs[0].tolist()
+        if _sums_elsewhere(first, 2 * tolerance):
+            return ""
     for name, rows in (
         ("probabilities (every row sums to 1: a softmax)", outputs),
         ("log-probabilities (the exponentials of every row sum to 1: a log_softmax)", outputs.exp()),

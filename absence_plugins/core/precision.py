@@ -20,6 +20,8 @@ def coarsest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     torch.bfloat16
     """
     found = {dtype for dtype in dtypes if dtype.is_floating_point or dtype.is_complex}
+    if len(found) == 1:
+        return found.pop()
     return max(found, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float32)
 
 

@@ -98,20 +98,24 @@ class Draws:
         self.happened = False
 
     def __enter__(self) -> Self:
-        self._before = self._states()
+        self._before = torch.get_rng_state()
+        self._on_devices = self._device_states()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.happened = any(not torch.equal(a, b) for a, b in zip(self._before, self._states(), strict=True))
+        self.happened = not torch.equal(self._before, torch.get_rng_state())
+        if self._devices:
+            now = self._device_states()
+            self.happened |= any(not torch.equal(a, b) for a, b in zip(self._on_devices, now, strict=True))
 
     def restore(self) -> None:
         """Put the generators back to where they were before the block."""
-        torch.set_rng_state(self._before[0])
-        for device, state in zip(self._devices, self._before[1:], strict=True):
+        torch.set_rng_state(self._before)
+        for device, state in zip(self._devices, self._on_devices, strict=True):
             torch.cuda.set_rng_state(state, device)
 
-    def _states(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+    def _device_states(self) -> list[Tensor]:
+        return [torch.cuda.get_rng_state(device) for device in self._devices]
 
 
 def find_drawing(model: Any, run: Callable[[], Any], tensors: Iterable[Tensor] = ()) -> tuple[str, nn.Module] | None:

@@ -13,8 +13,9 @@ from zennit.attribution import Attributor, Occlusion, identity
 from zennit.core import BasicHook
 from zennit.core import Identity as HookedInput
 
-from absence_plugins.core.choices import Choice, Nontarget, Target, check_word, choose
+from absence_plugins.core.choices import Choice, Nontarget, check_word, choose
 from absence_plugins.core.outputs import Named, Output, as_columns
+from absence_plugins.core.targets import Target
 from absence_plugins.zennit.pairing import output_weights
 from absence_plugins.zennit.root_hook import hooks_on
 from absence_plugins.zennit.scores import weighted

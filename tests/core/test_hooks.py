@@ -271,3 +271,60 @@ def test_replicas_of_data_parallel_are_heard_in_their_threads() -> None:
                 setattr(copied, name, value)
         assert pool.submit(replica, x).result().tolist() == [[5.0] * 4]
         assert pool.submit(net, x).result().tolist() != [[5.0] * 4]
+
+
+def _attached(module: nn.Module) -> None:
+    module._forward_hooks[10**9] = lambda *call: None  # without a handle
+    assert isinstance(module, nn.Linear)
+    del module.in_features
+    module.in_columns = module.weight.shape[1]  # type: ignore[assignment]
+
+
+def _replaced(module: nn.Module) -> None:
+    module._parameters = dict(module._parameters, extra=nn.Parameter(torch.ones(1)))
+    module.weight = nn.Parameter(module.weight.detach().clone())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _attached,
+        _replaced,
+        lambda module: module.table.update(b=2, a=3),
+        lambda module: setattr(module, "table", {"c": 4}),
+        lambda module: module.register_buffer("new", torch.ones(1)),
+        lambda module: module.register_parameter("bias", None),
+        lambda module: module.train(not module.training),
+        lambda module: module.register_forward_pre_hook(lambda *call: None, with_kwargs=True),
+        lambda module: module.add_module("inner", nn.ReLU()),
+    ],
+)
+def test_every_kind_of_change_to_one_module_among_others_is_noticed(change: Callable[[Any], object]) -> None:
+    """Each alone: no other change may be what makes the look at all tables necessary."""
+    net = nn.Sequential(nn.ReLU(), nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 1))).eval()
+    net[1].table = {"a": 1}
+
+    def state() -> list[Any]:
+        return [
+            {
+                name: {key: id(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+                for name, value in vars(module).items()
+            }
+            for module in net.modules()
+        ]
+
+    before = state()
+    with unchanged(net):
+        change(net[1])
+        assert state() != before
+    assert state() == before
+
+
+def test_what_a_forward_changes_by_itself_stays_changed() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    net[0].seen = 300
+    with unchanged(net):
+        net[0].seen = 301
+        net(torch.randn(4, 2))
+    assert net[0].seen == 301
+    assert net[1].num_batches_tracked == 1

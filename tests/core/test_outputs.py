@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.choices import choose, choose_nontarget, class_indices
+from absence_plugins.core.choices import choose, choose_nontarget
 from absence_plugins.core.combining import CombinedOutputs, others_weights
 from absence_plugins.core.outputs import check_logits, select
+from absence_plugins.core.targets import class_indices
 
 SCORES = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0], [-1.0, -2.0, -3.0]])
 
@@ -236,3 +237,29 @@ def test_class_numbers_are_no_scores(kind: torch.dtype, shape: tuple[int, ...]) 
     name = str(kind).removeprefix("torch.")
     with pytest.raises(ValueError, match=f"the model returns {name}, which are no scores .*after an argmax"):
         check_logits(torch.ones(shape, dtype=kind))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("classes", [2, 10, 64])
+def test_the_runner_up_of_few_numbers_is_that_of_torch(classes: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    for number in range(20):
+        scores = torch.randn(8, classes, generator=generator).to(dtype)
+        scores = scores.round() if number % 2 else scores  # with ties, and zeros of both signs
+        scores[0, 0] = (torch.inf, -torch.inf, torch.nan, 0.0)[number % 4]
+        target = torch.randint(classes, (8,), generator=generator)
+        others = scores.scatter(1, target[:, None], -torch.inf).max(1)
+        if bool((others.values == -torch.inf).any()):
+            with pytest.raises(ValueError, match="are -inf"):
+                choose_nontarget(scores, target)
+        else:
+            assert torch.equal(choose_nontarget(scores, target), others.indices)
+
+
+def test_what_was_chosen_is_no_tensor_of_the_users() -> None:
+    target, nontarget = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 0])
+    choice = choose(SCORES, target, nontarget)
+    target.fill_(2), nontarget.fill_(2)
+    assert choice.classes.tolist() == [0, 1, 2]
+    assert choice.nontargets is not None
+    assert choice.nontargets.tolist() == [1, 0, 0]

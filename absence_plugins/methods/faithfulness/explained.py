@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from absence_plugins.core.choices import count_index
 from absence_plugins.core.direction import Direction
 from absence_plugins.core.hooks import evaluating, quiet_forward
 from absence_plugins.core.kinds import Kind
@@ -18,6 +17,7 @@ from absence_plugins.core.outputs import Output, as_columns, check_logits, class
 from absence_plugins.core.references import ReferenceSet
 from absence_plugins.core.scales import check_scales, measure_scale
 from absence_plugins.core.scores import announce, run_scores
+from absence_plugins.core.targets import count_index
 from absence_plugins.core.units import Unit
 from absence_plugins.methods.faithfulness.claims import Value
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import count_index
 from absence_plugins.core.kinds import TextKind
 from absence_plugins.core.outputs import Logit, Margin, Output, as_columns, check_explained, check_logits
 from absence_plugins.core.scores import run_scores
+from absence_plugins.core.targets import count_index
 from absence_plugins.core.training import describe_training, find_training
 from absence_plugins.core.wording import Names
 from absence_plugins.methods.texts.calls import AlignedModel, Call, Interface, longest_text, place_of
