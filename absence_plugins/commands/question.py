@@ -15,6 +15,7 @@ from torch import Tensor
 from absence_plugins.commands.models import LoadedModel
 from absence_plugins.commands.predictions import read_outputs, read_scores
 from absence_plugins.core.choices import Choice, choose
+from absence_plugins.core.folded_norms import watching_norms
 from absence_plugins.core.memory_layout import PLAIN, Way, find_way
 from absence_plugins.core.outputs import class_scores, shrunk
 from absence_plugins.core.pooling import PHOTOGRAPH, choose_resolution
@@ -50,7 +51,8 @@ class Question:
         """
         x = loaded.preprocessing.normalize(picture)[None]
         with torch.no_grad():
-            outputs, ending = read_scores(loaded.model, x)
+            with watching_norms() as seen:
+                outputs, ending = read_scores(loaded.model, x)
             columns = class_scores(outputs)
             count = columns.shape[1]
             t = int(columns.argmax(1)) if target is None else target
@@ -61,7 +63,7 @@ class Question:
             other = choose(outputs, t, nontarget) if has_rivals or nontarget != "auto" else None  # type: ignore[arg-type]
         is_class = other is not None and other.kind == "nontarget" and other.nontargets is not None
         asked = int(other.nontargets[0]) if is_class else str(nontarget)  # type: ignore[union-attr, index]
-        way = find_way(loaded.model, x, outputs, lambda images: read_outputs(loaded.model, images))
+        way = find_way(loaded.model, x, outputs, lambda images: read_outputs(loaded.model, images), seen)
         return cls(picture, loaded, x, outputs, own, other, asked, way)
 
     @property
