@@ -20,6 +20,7 @@ from absence_plugins import __version__
 from absence_plugins.cli.endings import STOPPED, ending, running
 from absence_plugins.cli.ranked import is_first_rank, is_speaking, mark_rank, wait_for_turn
 from absence_plugins.core.checks import check_distinct
+from absence_plugins.core.collecting import end_without_search, importing
 from absence_plugins.core.freed_memory import keep_freed_memory
 from absence_plugins.core.interrupts import guarding
 from absence_plugins.core.names import read_number
@@ -37,6 +38,7 @@ class Group(TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                 stream.reconfigure(errors="backslashreplace")
+        end_without_search()
         return super().main(*args, **kwargs)
 
 
@@ -124,7 +126,8 @@ def load(
 
     Which weights these are, and how its images are made, is said on stderr, also with --quiet.
     """
-    from absence_plugins.commands.models import load_model, to_own_gpu
+    with importing():
+        from absence_plugins.commands.models import load_model, to_own_gpu
 
     keep_freed_memory()
     means, stds = numbers("--mean", mean), numbers("--std", std)

@@ -11,6 +11,7 @@ from absence_plugins.cli.app import app, clear_errors, command_line, load, say
 from absence_plugins.cli.options import Channels, Mean, Model, Page, Quiet, Seed, Size, Std, Weights
 from absence_plugins.commands.early_checks import MADE_KINDS
 from absence_plugins.commands.kinds.words import KINDS, read_rule, split_names
+from absence_plugins.core.collecting import importing
 from absence_plugins.core.printable import make_printable
 
 if TYPE_CHECKING:
@@ -158,9 +159,10 @@ def explain(
                 typer.echo(make_printable(said.summary()), err=True)
             say(said.page.resolve())
             return
-        from absence_plugins.commands.explain import explain_images
-        from absence_plugins.commands.maps.explainers import check_method
-        from absence_plugins.commands.references import describe_references, load_references, make_references
+        with importing():
+            from absence_plugins.commands.explain import explain_images
+            from absence_plugins.commands.maps.explainers import check_method
+            from absence_plugins.commands.references import describe_references, load_references, make_references
 
         is_asked = references is not None or contrast is not None or reference_kind in MADE_KINDS
         check_method(method, steps, has_references=is_asked)
