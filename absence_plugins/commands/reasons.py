@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from absence_plugins.commands.photograph_row import outline
 from absence_plugins.commands.question import Question
 from absence_plugins.commands.rows import denormalize
+from absence_plugins.core.collecting import importing
 from absence_plugins.core.feature_space import find_last_features
 from absence_plugins.methods.carriers import LayerCarriers, find_carriers
 from absence_plugins.methods.missing import Search, missing_set
 from absence_plugins.methods.regions import segment
+from absence_plugins.methods.regions.measure import choose_batch
 from absence_plugins.relevance import RelevanceError
 from absence_plugins.report import Panel
 
@@ -29,7 +33,8 @@ def switch_off(asked: Question, seed: int) -> tuple[str, tuple[Panel, ...]]:
     if asked.own.single or int(asked.outputs.argmax(1)) != int(asked.target) or asked.own.summed:
         return "", ()
     try:
-        from absence_plugins.lucent import accentuate
+        with importing():
+            from absence_plugins.lucent import accentuate
     except ImportError:
         return "", ()
     rival = float(asked.outputs[0].topk(2).values[1])
@@ -71,7 +76,8 @@ def find_smallest(asked: Question, reference: Tensor) -> tuple[str, tuple[Panel,
     if asked.own.single or int(asked.outputs.argmax(1)) != int(asked.target):
         return "", ()
     try:
-        found = missing_set(asked.loaded.model, asked.x, reference, pieces=pieces, empty=asked.blank, search=QUICK)
+        search = replace(QUICK, batch_size=choose_batch(asked.x[0]), way=asked.way)
+        found = missing_set(asked.loaded.model, asked.x, reference, pieces=pieces, empty=asked.blank, search=search)
     except (RelevanceError, ValueError, TypeError) as reason:  # the maps of another method do not need it
         return f"No smallest missing set: {reason}.", ()
     changed = outline(denormalize(found.image[0], asked.loaded), found.mask.any(0))

@@ -104,8 +104,9 @@ class FolderReferences(ReferenceSet):
             raise ValueError(
                 f"no reference of {spell_name(self.folder)} is left to compare with ({reasons}); add other images"
             )
-        chosen = ReferenceSet(
+        chosen = RankedReferences(
             self.images[0][nearest],
+            ranked_for=x,
             empty=self.empty[0],
             k=len(nearest),
             seed=self.seed,
@@ -147,6 +148,20 @@ class FolderReferences(ReferenceSet):
         if count < self.k:
             said.append(f"Only {count} reference{'s are' if count > 1 else ' is'} left, fewer than --k {self.k}.")
         return tuple(said)
+
+
+class RankedReferences(ReferenceSet):
+    """References in the order in which they are near to one image, which is not asked about again; others are ranked as
+    ever.
+    """
+
+    def __init__(self, images: Tensor, *, ranked_for: Tensor, **options: Any) -> None:
+        super().__init__(images, **options)
+        self.ranked_for = ranked_for
+
+    def _ranked(self, inputs: tuple[Tensor, ...], pools: Sequence[Tensor]) -> list[Tensor]:
+        is_known = len(inputs) == 1 and torch.equal(inputs[0].to(self.ranked_for), self.ranked_for)
+        return list(pools) if is_known else super()._ranked(inputs, pools)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ stay) or in its pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -172,18 +173,14 @@ class _Reader:
         self.watch = term.at.watch(model)
 
     def __enter__(self) -> _Reader:
-        self._stopped = stopped_at(self.model, self.watch, gradients=True)
-        self._run = self._stopped.__enter__()
-        try:
-            self.early.__enter__()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        with ExitStack() as opened:  # closed again if one of them fails
+            self._run = opened.enter_context(stopped_at(self.model, self.watch, gradients=True))
+            self._run_early = opened.enter_context(stopped_at(self.model, self.early, gradients=True))
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.early.__exit__()
-        self._stopped.__exit__(*error)
+        self._opened.__exit__(*error)
 
     def read(self, pictures: Tensor) -> Tensor:
         """u [B], with its graph."""
@@ -201,10 +198,12 @@ class _Reader:
         """u of the picture, and the squared norm of the change of the first layer's output, relative (0 where that is
         0 on the photograph); of copies that are moved by some pixels.
         """
-        value = self.read(torch.cat([picture, self.photograph]).roll(tuple(moves), (2, 3)))[0]
-        own, others = self._early
-        scale = others.detach().square().sum()
-        change = (own - others.detach()).square().sum()
+        value = self.read(picture.roll(tuple(moves), (2, 3)))[0]
+        own = self._early[0]
+        # the photograph itself is needed at the first layer only
+        others = self._run_early(self.prepare(self.photograph.roll(tuple(moves), (2, 3))))[0].detach()
+        scale = others.square().sum()
+        change = (own - others).square().sum()
         return value, change / scale if bool(scale > 0) else 0 * change
 
     def moved(self, picture: Tensor) -> float:

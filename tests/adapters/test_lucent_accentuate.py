@@ -212,3 +212,42 @@ def test_units_of_a_trained_network_below_every_real_image() -> None:
     below = [one.after < float(values[:, unit].min()) for unit, one in enumerate(found)]
     assert sum(below) >= 38
     assert sorted(one.distance for one in found)[-3] < 0.1
+
+
+def test_the_photograph_itself_runs_through_the_first_layer_only() -> None:
+    net, one = network(), picture()
+    sizes: dict[int, list[int]] = {0: [], 2: []}
+    for number, seen in sizes.items():
+        net[number].register_forward_hook(lambda _module, inputs, _output, seen=seen: seen.append(len(inputs[0])))
+    accentuate(net, "-3:2", one, steps=5, goal=-100.0, **OPTIONS)
+    assert set(sizes[0] + sizes[2]) == {1}
+    assert len(sizes[2]) == len(sizes[0]) - 5  # of 5 steps and the distance at the end; the first one finds the layer
+
+
+def test_the_optimized_picture_is_that_of_a_batch_with_the_photograph() -> None:
+    """A second writing of what is minimized: picture and photograph together through the whole network, float64."""
+    net, one = network().double(), picture().double()
+    found = accentuate(net, "-3:2", one, steps=6, goal=-100.0, jitter=2, **OPTIONS)
+    spectrum, angles = torch.fft.rfft2(one), torch.zeros(16, 9, dtype=torch.float64, requires_grad=True)
+    free = torch.ones(16, 9, dtype=torch.float64)
+    free[0, 0] = 0
+    generator = torch.Generator().manual_seed(0)
+    adam, weight, before = torch.optim.Adam([angles], lr=0.05), 1.0, None
+
+    def make() -> Tensor:
+        turned = torch.fft.irfft2(spectrum * torch.polar(torch.ones_like(free), angles * free), s=(16, 16))
+        return turned + (turned.clamp(0, 1) - turned).detach()
+
+    for _ in range(6):
+        moves = tuple(torch.randint(-2, 3, (2,), generator=generator).tolist())
+        early = net[0](torch.stack([make(), one]).roll(moves, (2, 3)))
+        value = net[2](net[1](early))[0, 2].mean()
+        if before is None:
+            before = float(net[2](net[1](net[0](one[None])))[0, 2].mean().detach())
+        change = (early[0] - early[1]).square().sum() / early[1].detach().square().sum()
+        distance = (make() - one).square().mean()
+        loss = weight * torch.relu((value + 100) / abs(before + 100) + 0.3) + change + 20 * distance
+        weight *= 1.05
+        (angles.grad,) = torch.autograd.grad(loss, [angles])
+        adam.step()
+    assert float((found.picture - make().detach()).abs().max()) < 1e-9

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torchvision.utils import save_image
 from typer.testing import CliRunner
 
-from absence_plugins import MadeReferences
+from absence_plugins import MadeReferences, ReferenceSet
 from absence_plugins.cli import app
 from absence_plugins.commands.maps.explainers import explainer
 from absence_plugins.commands.models import LoadedModel, Preprocessing
 from absence_plugins.commands.references import describe_references, load_references, make_references
+from absence_plugins.core.hooks import counting
 from absence_plugins.core.made_references import make_reference
 
 NETS = """
@@ -154,3 +155,19 @@ def test_kinds_that_do_not_fit_are_rejected(photograph: list[str], more: tuple[s
     code, said, _ = run(*photograph, *more)
     assert code == 2
     assert words in said
+
+
+def test_the_chosen_references_are_ranked_once_for_their_image(folder: Path) -> None:
+    x, other = color(0.0, 0.2, 0.9)[None], color(0.0, 0.9, 0.2)[None]
+    model = loaded(8)
+    references = load_references(folder, model, k=3, kind="features")
+    chosen = references.choose_for(x, 0).references
+    plain = ReferenceSet(chosen.images[0], empty=chosen.empty[0], k=chosen.k, nearest_in=chosen.nearest_in)
+    expected = [plain.nearest(one) for one in (x, other)]
+    seen: list[int] = []
+    with counting(model.model, seen.append):
+        assert torch.equal(chosen.nearest(x), expected[0])
+        assert not seen
+        assert torch.equal(chosen.nearest(other), expected[1])
+        assert seen
+    assert not torch.equal(*expected)

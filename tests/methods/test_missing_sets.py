@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from absence_plugins import Column, ReferenceSet, SignalKind, TableKind, TextKind, Unit, VolumeKind
 from absence_plugins.core import AbsenceWarning
+from absence_plugins.core.memory_layout import PLAIN, Way
 from absence_plugins.core.outputs import Logit
 from absence_plugins.methods.missing import MissingSet, Search, cut_pieces, exhaustive_set, missing_set, sufficient_set
 from absence_plugins.methods.missing.questions import Question, call_class
 from absence_plugins.methods.missing.search import find_prefix
 
 FAST = Search(budget=0, proof=0)
+LAST = torch.channels_last
 
 
 def linear(weight: list[list[float]], bias: list[float] | None = None) -> nn.Linear:
@@ -532,3 +534,28 @@ def test_the_figure_of_an_image_outlines_the_set() -> None:
     assert len(sides) == 6  # two neighboring pixels
     assert {tuple(point) for side in sides for point in side} >= {(-0.5, 0.5), (-0.5, 1.5)}
     assert "lead -0.5" in figure.axes[2].get_title()
+
+
+def test_a_search_in_the_fast_way_has_the_certificate_of_the_network_as_it_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)).eval()
+    for layer in (net[0], net[4]):  # how red, green, blue an image is
+        layer.weight.data = (torch.eye(3) + 0.1 * torch.randn(3, 3, generator=generator)).view_as(layer.weight)
+        layer.bias.data.zero_()
+    x, reference = (torch.rand(1, 3, 8, 8, generator=generator) for _ in range(2))
+    x[:, 0] += 1
+    reference[:, 1] += 1
+    seen: list[bool] = []  # whether each forward was in channels last
+    net.register_forward_pre_hook(lambda _net, given: seen.append(given[0].is_contiguous(memory_format=LAST)))
+    found = []
+    for way in (PLAIN, Way(LAST, is_direct=True)):
+        seen.clear()
+        search = Search(budget=0, proof=0, batch_size=4, way=way)
+        found.append(missing_set(net, x, reference, pieces=2, paste="all", search=search))
+        assert any(seen) is (way != PLAIN)
+        assert not any(seen[-2:])  # the certificate
+    plain, fast = found
+    assert len(plain) >= 2
+    assert fast.members == plain.members
+    assert (fast.before, fast.after, fast.whole) == (plain.before, plain.after, plain.whole)
+    assert torch.equal(fast.certificate, plain.certificate)

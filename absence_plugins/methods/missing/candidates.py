@@ -101,7 +101,7 @@ def _first_sets(
     """A 1-minimal set from the order of the evidence for every reference that has one; of the others, why not."""
     found, refused = [], []
     for given in questions:
-        pasting = Pasting(given, setting.model, search.batch_size, forwards)
+        pasting = Pasting(given, setting.model, search.batch_size, forwards, search.way)
         try:
             _check_whole(pasting)
         except _NotReached as error:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from absence_plugins.core.memory_layout import PLAIN, Way
 from absence_plugins.methods.missing.pieces import Paste, Pieces
 from absence_plugins.methods.missing.questions import Question
 
@@ -68,12 +69,14 @@ class Pasting:
         model: images [M, ...] to scores.
         batch_size: images per forward, at most.
         forwards: how many images the network has seen, as its only entry.
+        way: how the network runs.
     """
 
     given: Given
     model: Callable[..., Any]
     batch_size: int = 64
     forwards: list[int] = field(default_factory=lambda: [0])
+    way: Way = PLAIN
 
     @property
     def count(self) -> int:
@@ -96,7 +99,7 @@ class Pasting:
         Raises:
             ValueError: NaN or infinite.
         """
-        values = self.given.question.read(self.model, images)
+        values = self.way.read(lambda batch: self.given.question.read(self.model, batch), images)
         self.forwards[0] += len(images)
         if not bool(torch.isfinite(values).all()):
             raise ValueError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from absence_plugins.core.memory_layout import PLAIN
 from absence_plugins.core.results import Result
 from absence_plugins.core.table import Grid
 from absence_plugins.core.turns import working_on
@@ -224,7 +225,8 @@ class MissingSet(Result):
 
 
 def read_set(pasting: Pasting, members: Tensor, scores: Tensor, least: int) -> MissingSet:
-    """The result for members [P], with its certificate read from the network."""
+    """The result for members [P], with its certificate read from the network as it is."""
+    pasting = replace(pasting, way=PLAIN)
     inside = members.nonzero().flatten()
     numbers = tuple(inside[scores[inside].argsort(descending=True, stable=True)].tolist())
     none, every = torch.zeros_like(members), torch.ones_like(members)

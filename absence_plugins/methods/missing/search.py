@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.core.checks import check_choice, check_integer
+from absence_plugins.core.memory_layout import PLAIN, Way
 from absence_plugins.methods.missing.pasting import Pasting
 
 SMALL = 32  # members from which on several are removed at once
@@ -34,12 +35,15 @@ class Search:
         proof: images spent on trying *all* sets of one piece, of two, and so on: finds smaller ones, or proves that
             there are none of that size; 0: nothing is proven.
         batch_size: images per forward, at most.
+        way: how the network runs while sets are searched (:func:`~absence_plugins.core.memory_layout.find_way`); the
+            certificate is read from the network as it is.
     """
 
     order: Any = "relevance"
     budget: int = 4096
     proof: int = 2048
     batch_size: int = 64
+    way: Way = PLAIN
 
     def __post_init__(self) -> None:
         for name, least in (("budget", 0), ("proof", 0), ("batch_size", 1)):
