@@ -14,6 +14,8 @@ import torch
 from absence_plugins.methods.invert import Formula, auroc
 from absence_plugins.methods.invert import bits as bits_module
 from absence_plugins.methods.invert import label_units as label_units_as_they_are_named
+from absence_plugins.methods.invert import pairs as pairs_module
+from absence_plugins.methods.invert import ranking as ranking_module
 from absence_plugins.methods.invert import search as search_module
 from absence_plugins.methods.invert import table as table_module
 from absence_plugins.methods.invert.bits import merge_rows, unpack
@@ -182,8 +184,10 @@ def test_blocks_of_units_concepts_and_candidates_change_nothing(monkeypatch: pyt
     monkeypatch.setattr("absence_plugins.methods.invert.labels.TOGETHER", 2)
     for name, value in (("HELD", 10), ("ACROSS", 16), ("TOGETHER", 5)):
         monkeypatch.setattr(table_module, name, value)
-    monkeypatch.setattr(search_module, "FIRST", 2)
-    monkeypatch.setattr(search_module, "TOGETHER", 3)
+    monkeypatch.setattr(pairs_module, "CHUNK", 150)
+    monkeypatch.setattr(search_module, "WIDE", 1)
+    monkeypatch.setattr(ranking_module, "FIRST", 2)
+    monkeypatch.setattr(ranking_module, "TOGETHER", 3)
     assert label_units(activations, labels, names, progress=False).to_dict() == whole.to_dict()
     single = [label_units(activations[:, u], labels, names, progress=False)[0] for u in range(9)]
     assert [one.best.formula for one in single] == [one.best.formula for one in whole]
@@ -225,14 +229,14 @@ def test_the_planted_formula_is_found_among_many_concepts() -> None:
 
 def test_a_dead_unit_does_not_make_the_search_look_at_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = []
-    best_first = search_module._best_first
+    best_first = ranking_module._best_first
 
-    def counting(values: torch.Tensor, floor: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index, value in best_first(values, floor):
+    def counting(numbers: torch.Tensor, values: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index, value in best_first(numbers, values):
             looked_at.append(len(index))
             yield index, value
 
-    monkeypatch.setattr(search_module, "_best_first", counting)
+    monkeypatch.setattr(ranking_module, "_best_first", counting)
     labels = np.random.default_rng(0).random((100, 120)) < 0.4
     names = [f"c{k}" for k in range(120)]
     label = label_units(np.zeros(100), labels, names, progress=False)[0]

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from absence_plugins.methods.invert.measures import Measure
+from absence_plugins.methods.invert.ranking import Bounds
 from absence_plugins.methods.invert.scores import CHUNK
-from absence_plugins.methods.invert.search import Bounds
 from absence_plugins.methods.invert.table import Columns
 
 BINS = 128  # at most, in tables of up to 2^22 entries

@@ -25,7 +25,7 @@ from torch import Tensor
 from absence_plugins.methods.invert.bounding import SLACK, bound_columns, bound_unions
 from absence_plugins.methods.invert.candidates import Found
 from absence_plugins.methods.invert.measures import Measure
-from absence_plugins.methods.invert.search import Bounds, Ranked
+from absence_plugins.methods.invert.ranking import Bounds, Ranked
 from absence_plugins.methods.invert.shapes import PER_SET, shapes_of, sum_cells
 from absence_plugins.methods.invert.table import Columns
 

@@ -80,6 +80,14 @@ class Truths:
             return multiply_digits(split_digits(numbers[None]) & -self.columns[chosen], self.columns)
         return (self.wide[chosen] * numbers) @ self.wide.T
 
+    def multiply_rows(self, chosen: Tensor, numbers: Tensor, owner: Tensor) -> Tensor:
+        """Sums of whole numbers float64 [U, n], those of ``owner`` [M], where column ``chosen`` [M] and a column hold:
+        [M, J].
+        """
+        if multiplies_digits(self.columns.device):
+            return multiply_digits(split_digits(numbers)[:, owner] & -self.columns[chosen], self.columns)
+        return (self.wide[chosen] * numbers[owner]) @ self.wide.T
+
     def multiply_masked(
         self, holds: Tensor, weight: Tensor, numbers: Tensor, owner: Tensor, *, is_whole: bool
     ) -> tuple[Tensor, Tensor]:

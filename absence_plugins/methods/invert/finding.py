@@ -15,8 +15,9 @@ from absence_plugins.methods.invert.choosing import description_length
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.measures import FIRING, Measure, choose_firing, standardize, sum_rows
 from absence_plugins.methods.invert.parts import Data, Part, Score, negate
+from absence_plugins.methods.invert.ranking import Bounds, Ranked
 from absence_plugins.methods.invert.rating import Rating
-from absence_plugins.methods.invert.search import Bounds, Ranked, search
+from absence_plugins.methods.invert.search import search
 from absence_plugins.methods.invert.unknown import MOST, SLOW, Literals, search_known
 
 QUICK = 2e8  # multiplications per unit up to which "auto" enumerates

@@ -87,8 +87,10 @@ def label_units(
             their complements. A formula that always or never holds is never taken.
         mode: "positive" (the unit is high where the formula holds) or "negative" (it is low; AUCs are then those of the
             negated activation).
-        exact_pairs: whether all formulas of two literals are searched; else only the beam. Costs 2 R K^2 operations per
-            unit for R distinct label rows: with a thousand concepts and a million samples most of the time.
+        exact_pairs: whether all formulas of two literals are searched; else only the beam. Costs up to 2 R K^2
+            operations per unit for R distinct label rows, much less for a unit that a concept fits: pairs that cannot
+            be among the best are then excluded by a sample of the rows
+            (:mod:`~absence_plugins.methods.invert.screening`).
         holdout: share of the samples that is held out, 0 for none (then p and q are None). The split is random, by
             ``seed``, and shares out every concept, rare ones first (:func:`split`); it does not look at the
             activations. A concept that is constant on the searched part is left out of the search.

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from absence_plugins.methods.invert.bits import Array, Bits, complement, unpack
 from absence_plugins.methods.invert.digits import Truths, with_ones
+from absence_plugins.methods.invert.drawn import Drawn
 from absence_plugins.methods.invert.formula import Formula
 
 HELD = 2**25  # label entries kept unpacked; more are unpacked block by block each time
 ACROSS = 2**14  # label rows of a block; a multiple of 8
 TOGETHER = 128  # columns of which pairs are multiplied at a time
+ROWS = 1024  # rows of a table of pairs multiplied at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,30 @@ class Columns:
             part = slice(at, min(at + ACROSS, self.rows))
             yield Truths(part, with_ones(self._unpack(self.sides[0], part)))
 
+    @cached_property
+    def shared(self) -> Tensor:
+        """int32 [J, J]: samples on which two columns hold."""
+        j = len(self)
+        made = torch.zeros(j, j, dtype=torch.float64, device=self.weight.device)
+        for block in self._blocks():
+            weight = self.weight[block.part]
+            for start in range(0, j, TOGETHER):
+                part = slice(start, min(start + TOGETHER, j))
+                own = slice(0, part.stop - start)
+                made[part, start:] += block.after(start).multiply_shared(own, weight, is_whole=True)[:, :-1]
+        made = made.triu().int()
+        return made + made.triu(1).T
+
+    @cached_property
+    def _drawn(self) -> dict[int, Drawn]:
+        return {}
+
+    def draw(self, samples: int) -> Drawn:
+        """So many samples, drawn once, and the columns' truths on them."""
+        if samples not in self._drawn:
+            self._drawn[samples] = Drawn.of(self.sides[0], self.weight, samples)
+        return self._drawn[samples]
+
     def _unpack(self, packed: Array, part: slice) -> Tensor:
         """Some rows of packed truth vectors [..., bytes], bool [..., n]."""
         own = unpack(packed[..., part.start // 8 : -(-part.stop // 8)], part.stop - part.start)
@@ -117,6 +143,18 @@ class Columns:
                 block.multiply_masked(holds, self.weight[part], sums[:, part], owner, is_whole=is_whole)
             )
         return made[0], made[1]
+
+    def rows_of(self, chosen: Tensor, numbers: Tensor, owner: Tensor) -> Tensor:
+        """Sums of whole ``numbers`` [U, R], those of ``owner`` [M], where column ``chosen`` [M] and a column hold: [M,
+        J].
+        """
+        made = torch.zeros(len(chosen), len(self), dtype=torch.float64, device=numbers.device)
+        for block in self._blocks():
+            own = numbers[:, block.part]
+            for at in range(0, len(chosen), ROWS):
+                one = slice(at, at + ROWS)
+                made[one] += block.multiply_rows(chosen[one], own, owner[one])[:, :-1]
+        return made
 
     def pairs(self, start: int, stop: int, numbers: Tensor, *, is_whole: bool = True) -> Tensor:
         """Sums of ``numbers`` [U, R] where two columns hold, one of start to stop, one from start on: [U, stop - start,

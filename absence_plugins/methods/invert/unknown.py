@@ -19,9 +19,9 @@ from torch import Tensor
 from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.candidates import Found
 from absence_plugins.methods.invert.inputs import Truth
+from absence_plugins.methods.invert.ranking import Bounds, Ranked, Ranking
 from absence_plugins.methods.invert.rating import Rating
 from absence_plugins.methods.invert.scores import CHUNK
-from absence_plugins.methods.invert.search import Bounds, Ranked, Ranking
 from absence_plugins.methods.invert.table import ACROSS, Columns
 
 SCREENED = 1024  # candidates of a level that are scored exactly
