@@ -126,7 +126,10 @@ def test_a_clear_unit_scores_a_few_columns_only(small: list[int], monkeypatch: p
     assert sum(asked) < CONCEPTS / 4
 
 
-def test_a_unit_of_which_nothing_can_be_excluded_gets_all_pairs(small: list[int]) -> None:
+def test_a_unit_of_which_nothing_can_be_excluded_gets_all_pairs(
+    small: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs_module, "COVER", 4)
     labels = draw_labels("independent", 6)
     units = np.random.default_rng(7).normal(size=(SAMPLES, 3))
     name(units, labels, holdout=0.0)
