@@ -27,11 +27,13 @@ BATCH = "perturbations_per_eval"
 class Form:
     """What a host's method takes, without ``self``: read once per function, as ``inspect`` takes long.
 
-    names: all that can be passed by position, in order; takes_all: also other keywords.
+    names: all that can be passed by position, in order; needed: those without a default; takes_all: also other
+    keywords.
     """
 
     signature: inspect.Signature
     names: tuple[str, ...]
+    needed: tuple[str, ...]
     known: frozenset[str]
     defaults: dict[str, Any]
     takes_all: bool
@@ -42,9 +44,11 @@ class Form:
         """The form of a method, as its class has it."""
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1:]
+        by_position = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
         return cls(
             signature,
-            tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD),
+            tuple(one.name for one in by_position),
+            tuple(one.name for one in by_position if one.default is one.empty),
             frozenset(one.name for one in parameters),
             {one.name: one.default for one in parameters if one.default is not one.empty},
             any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters),
@@ -76,7 +80,7 @@ def bound_arguments(
         named.update(named.pop("kwargs", {}))
     else:
         named.update(kwargs)
-    missing = [name for name in form.names if name not in named and name not in form.defaults]
+    missing = [name for name in form.needed if name not in named]
     if missing and missing != [optional]:
         hint = "; baselines come from reference=ReferenceSet(...) where one is given" if "baselines" in missing else ""
         raise TypeError(f"{host.__name__}.attribute needs {' and '.join(missing)}{hint}")

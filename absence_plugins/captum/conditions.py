@@ -80,13 +80,11 @@ def check_model(
         ValueError: lazy modules, parameters of inference mode, batch norm in training mode, one number of a whole data
             set, references of a prompt.
     """
-    for parameter in parameters:
-        if type(parameter) is not nn.Parameter and isinstance(parameter, UninitializedParameter):  # which takes long
-            raise ValueError(
-                "the model has lazy modules that have not seen an input yet; run it once before explaining it"
-            )
-        if parameter.is_inference():
-            raise ValueError(INFERENCE)
+    others = [one for one in parameters if type(one) is not nn.Parameter]  # isinstance takes long
+    if any(isinstance(one, UninitializedParameter) for one in others):
+        raise ValueError("the model has lazy modules that have not seen an input yet; run it once before explaining it")
+    if any(map(Tensor.is_inference, parameters)):
+        raise ValueError(INFERENCE)
     owner = getattr(model, "__self__", None)
     for wrapper, explained in WRAPPERS.items() if owner is not None else ():
         if isinstance(owner, wrapper):
@@ -289,4 +287,5 @@ class outside_modes(as_written):
         if self._inference is not None:
             self._inference.__exit__(*error)
         super().__exit__(*error)
-        explained_running().__exit__(*error)
+        if error[0] is not None:
+            explained_running().__exit__(*error)

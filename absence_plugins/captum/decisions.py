@@ -16,7 +16,7 @@ from absence_plugins.captum.precision import settle_precision
 from absence_plugins.captum.remedies import warn_unsigned
 from absence_plugins.captum.traits import LAYER_INPUTS
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.choices import choose_with_values, resolve_auto
+from absence_plugins.core.choices import choose, resolve_auto
 from absence_plugins.core.endings import LastOperation
 from absence_plugins.core.hooks import keeping, quiet_forward
 from absence_plugins.core.module_tree import list_modules, list_parameters
@@ -66,6 +66,8 @@ def decide_ahead(method: Any, plan: Plan) -> None:
             if is_news(plan.ending):
                 announce(plan.ending, stacklevel=5)
             decide(method, plan, outputs)
+            assert plan.choice is not None
+            plan.output = plan.choice.values(outputs)
         else:
             if looks_rectified(plan.points[0].value):
                 warnings.warn(rectified_note(type(method.layer).__name__), AbsenceWarning, stacklevel=5)
@@ -75,15 +77,14 @@ def decide_ahead(method: Any, plan: Plan) -> None:
 
 def decide(method: Any, plan: Plan, outputs: Tensor) -> None:
     """Choose the explained output from the model's scores for the real samples."""
-    plan.choice, plan.output = choose_with_values(
+    plan.choice = choose(
         outputs,
         every(plan.arguments["target"], plan.copies),
         resolve_auto(method.nontarget, outputs, plan.ending),
         lambda: method._forward(plan, shrunk(plan.real)),
     )
-    plan.columns = outputs.shape[1] if outputs.dim() > 1 else 1
-    if plan.choice.weights is not None:
-        plan.columns = len(plan.choice.weights)
+    weights = plan.choice.weights
+    plan.columns = len(weights) if weights is not None else outputs.shape[1] if outputs.dim() > 1 else 1
 
 
 def settle(method: Any, plan: Plan, outputs: Any) -> None:

@@ -101,11 +101,18 @@ class Deciding:
 
     def __call__(self, *inputs: Any) -> Tensor:
         """The chosen output; of a comparison all outputs."""
-        outputs = self.model(*inputs) if self.plan.choice is not None else self._decide(inputs)
-        choice = self.plan.choice
+        plan = self.plan
+        is_first = plan.choice is None
+        outputs = self._decide(inputs) if is_first else self.model(*inputs)
+        choice = plan.choice
         assert choice is not None
         columns = choice.columns(outputs)
-        return columns if self.kind == "pairs" else select(columns, choice.index)
+        if self.kind == "pairs":
+            return columns
+        explained = select(columns, choice.index)
+        if is_first:
+            plan.output = explained.detach()
+        return explained
 
     def _decide(self, inputs: tuple[Any, ...]) -> Tensor:
         plan = self.plan
@@ -131,6 +138,9 @@ class Deciding:
                     scores = self.method._checked(outputs.detach(), own[0].shape[0])
                     decide(self.method, plan, scores)
                     settle(self.method, plan, scores)
+                    if self.kind == "pairs":
+                        assert plan.choice is not None
+                        plan.output = plan.choice.values(scores)
         except BaseException:
             plan.choice = None
             draws.restore()

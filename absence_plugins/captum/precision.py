@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core.maps import tree_map
@@ -33,10 +33,10 @@ class InOwnTypes(nn.Module):
 def settle_precision(plan: Plan, outputs: Any) -> None:
     """Note the least exact type of a call; let a half-precision model take a method's own noise (GradientShap's).
 
-    ``outputs``: of the model for the real samples.
+    ``outputs``: of the model for the real samples, among which the explained output is chosen.
     """
-    values: list[Tensor] = [*plan.real, plan.output, *plan.parameters]
-    plan.dtype = coarsest(value.dtype for value in values)
+    explained = plan.output if plan.choice is None else outputs
+    plan.dtype = coarsest([value.dtype for value in (*plan.real, explained, *plan.parameters)])
     if not is_coarse(plan.dtype):
         return
     plan.size = plan.output.abs() if plan.choice is None else plan.choice.sizes(outputs)

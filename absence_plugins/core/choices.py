@@ -21,7 +21,7 @@ from torch import Tensor
 
 from absence_plugins.core.combining import CombinedOutputs, combine, others_weights
 from absence_plugins.core.outputs import Output, as_columns, check_explained, check_logits, class_sums, list_few, select
-from absence_plugins.core.targets import Target, as_indices, class_indices, list_entries, means_sum
+from absence_plugins.core.targets import Target, as_indices, list_classes, list_entries, means_sum
 from absence_plugins.core.wording import Kind, Names, Wording
 
 NontargetFunction = Callable[[Tensor, Tensor], Tensor]
@@ -177,17 +177,19 @@ def choose_nontarget(scores: Tensor, target: Tensor, nontarget: Nontarget = "run
     >>> choose_nontarget(torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]), torch.tensor([0, 2]))
     tensor([2, 1])
     """
-    return _choose_nontarget(scores, target, nontarget, list_few(scores))
+    return _pick_nontargets(scores, target, target.tolist(), nontarget, list_few(scores))[1]
 
 
-def _choose_nontarget(scores: Tensor, target: Tensor, nontarget: Any, few: list[list[float]] | None) -> Tensor:
-    """``few``: the numbers in ``scores``, if they are few."""
+def _pick_nontargets(
+    scores: Tensor, target: Tensor, own: list[int], nontarget: Any, few: list[list[float]] | None
+) -> tuple[list[int], Tensor]:
+    """``own``: the numbers in ``target``; ``few``: those in ``scores``, if they are few."""
     samples, classes = scores.shape
     if isinstance(nontarget, str):
         check_word(nontarget, known=("runner_up",))
         if classes < 2:
             raise ValueError("the runner-up needs at least two outputs")
-        return _runner_up(scores, target, few)
+        return _pick_runners_up(scores, target, own, few)
     if callable(nontarget):
         nontarget = nontarget(scores, target)
         if not isinstance(nontarget, Tensor):
@@ -196,25 +198,28 @@ def _choose_nontarget(scores: Tensor, target: Tensor, nontarget: Any, few: list[
                 f"{type(nontarget).__name__}"
             )
     chosen = list_entries(nontarget, samples)
-    if any(isinstance(entry, tuple) for entry in chosen):
+    if any([isinstance(entry, tuple) for entry in chosen]):
         raise ValueError(f"a non-target is one class index per sample, got shape {tuple(torch.tensor(chosen).shape)}")
     if min(chosen) < 0 or max(chosen) >= classes:
         raise ValueError(f"non-target {chosen} does not exist: class indices go from 0 to {classes - 1}")
-    row = next((row for row, (other, own) in enumerate(zip(chosen, target.tolist(), strict=True)) if other == own), -1)
-    if row >= 0:
-        raise ValueError(
-            f"non-target {chosen[row]} of sample {row} is the target itself; choose another class, or "
-            "nontarget='runner_up' (the target itself is nontarget='target')"
-        )
-    return as_indices(nontarget, chosen, scores)
+    for row, (other, mine) in enumerate(zip(chosen, own, strict=True)):
+        if other == mine:
+            raise ValueError(
+                f"non-target {other} of sample {row} is the target itself; choose another class, or "
+                "nontarget='runner_up' (the target itself is nontarget='target')"
+            )
+    return chosen, as_indices(nontarget, chosen, scores)
 
 
-def _runner_up(scores: Tensor, target: Tensor, few: list[list[float]] | None) -> Tensor:
+def _pick_runners_up(
+    scores: Tensor, target: Tensor, own: list[int], few: list[list[float]] | None
+) -> tuple[list[int], Tensor]:
     if few is None or any(map(math.isnan, map(sum, few))):  # of NaN torch's order counts
         best = scores.scatter(1, target[:, None], -torch.inf).max(1)
         highest, indices = best.values.tolist(), best.indices
+        found = indices.tolist()
     else:
-        rest = [[*row[:own], -math.inf, *row[own + 1 :]] for row, own in zip(few, target.tolist(), strict=True)]
+        rest = [[*row[:mine], -math.inf, *row[mine + 1 :]] for row, mine in zip(few, own, strict=True)]
         highest = list(map(max, rest))
         found = [row.index(most) for row, most in zip(rest, highest, strict=True)]  # the first, as torch's
         indices = torch.tensor(found, device=scores.device)
@@ -224,7 +229,7 @@ def _runner_up(scores: Tensor, target: Tensor, few: list[list[float]] | None) ->
             f"all outputs of sample {row} but the target's are -inf, so there is no runner-up; name a class, or "
             "pass nontarget='target'"
         )
-    return indices
+    return found, indices
 
 
 def choose(
@@ -249,21 +254,12 @@ def choose(
     >>> choose(torch.tensor([[3.0, 1.0, 2.0]]), target=0, nontarget="margin").values(torch.tensor([[3.0, 1.0, 2.0]]))
     tensor([1.])
     """
-    return choose_with_values(outputs, target, nontarget, elsewhere)[0]
-
-
-def choose_with_values(
-    outputs: Tensor,
-    target: Target,
-    nontarget: Nontarget | Literal["auto"] | None,
-    elsewhere: Callable[[], Tensor] | None = None,
-) -> tuple[Choice, Tensor]:
-    """As :func:`choose`; and the explained values u [B] of these outputs."""
     few = list_few(outputs)
     check_logits(outputs, elsewhere, few)
     summed = means_sum(target, outputs)
     scores = class_sums(outputs) if summed else as_columns(outputs)
-    classes, rest = class_indices(target, scores)
+    own, rest = list_classes(target, scores)
+    classes = as_indices(target, own, scores)
     if single := scores.shape[1] == 1:
         kind = _kind_of_single(nontarget)
     elif nontarget is None or isinstance(nontarget, str):
@@ -271,26 +267,32 @@ def choose_with_values(
         kind = KINDS[nontarget]
     else:
         kind = "nontarget"
-    nontargets = None
+    picked, nontargets = own, None
     if kind in ("nontarget", "margin"):
         named = "runner_up" if isinstance(nontarget, str) else nontarget
-        nontargets = _choose_nontarget(_at(scores, rest), classes, named, few)
+        picked, nontargets = _pick_nontargets(_at(scores, rest), classes, own, named, few)
     chosen, weights = _rows(kind, classes, nontargets, scores.shape[1])
     index: Tensor | list[tuple[int, ...]] = chosen
     if rest is not None:
         index = [(int(c), *position) for c, position in zip(chosen, rest, strict=True)]
     choice = Choice(kind, classes, nontargets, index, weights, single, summed, outputs.dim() == 1)
-    placed, values = _placed(classes, rest), choice.values(outputs)
+    if few is None or weights is not None:
+        _check_values(choice, _placed(classes, rest), scores, choice.values(outputs))
+    else:
+        for row, mine, other in zip(few, own, picked, strict=True):
+            if not (math.isfinite(row[mine]) and math.isfinite(row[other])):
+                _check_values(choice, classes, scores, choice.values(outputs))
+    return choice
+
+
+def _check_values(choice: Choice, placed: Tensor | list[tuple[int, ...]], scores: Tensor, values: Tensor) -> None:
+    """The target's scores and the explained values must be finite."""
 
     def name_target(sample: int) -> str:
         return replace(choice, kind="target", index=placed, weights=None).wording(sample).short()
 
-    if few is None:
-        check_explained(select(scores, placed), name_target)
-    else:
-        check_explained([row[own] for row, own in zip(few, classes.tolist(), strict=True)], name_target)
+    check_explained(select(scores, placed), name_target)
     check_explained(values, lambda sample: choice.wording(sample).short())
-    return choice, values
 
 
 def _kind_of_single(nontarget: Any) -> Kind:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from operator import is_
 from threading import get_ident
 from typing import Any, Self
@@ -171,7 +170,8 @@ class keeping:
         self._tables = [value for one in attributes for value in one.values() if isinstance(value, dict)]
         self._holders = [*attributes, *filter(None, self._tables)]  # a table that is empty, as most are, needs no copy
         self._before = [holder.copy() for holder in self._holders]
-        self._tensors = [(one, one.requires_grad, one.grad) for one in list_parameters(self._modules)]
+        self._parameters = list_parameters(self._modules)
+        self._tensors = [(one, one.requires_grad, one.grad) for one in self._parameters]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -187,14 +187,16 @@ class keeping:
                 tensor.grad = grad
 
     def _is_as_before(self) -> bool:
-        """Whether nothing has changed, as nearly always: told without a look at each table."""
-        holders, before = self._holders, self._before
-        if len(self._modules) + len(list(filter(None, self._tables))) != len(holders):
+        """Whether nothing has changed, as nearly always: told without a look at each table. False: not known."""
+        if len(self._modules) + len(list(filter(None, self._tables))) != len(self._holders):
             return False
-        if list(chain.from_iterable(holders)) != list(chain.from_iterable(before)):  # the names
+        try:
+            if self._holders != self._before:  # what is the same object counts as equal without being asked
+                return False
+        except Exception:  # another tensor, which is compared by entry
             return False
-        values, kept = (chain.from_iterable([one.values() for one in each]) for each in (holders, before))
-        return all(map(is_, values, kept))
+        now = list_parameters(self._modules)  # another one with the same number in it
+        return len(now) == len(self._parameters) and all(map(is_, now, self._parameters))
 
 
 @contextmanager

@@ -148,15 +148,19 @@ class _Waiting:
             self.root = None
             for number, before in self.before.items():
                 if getsignal(number) is self.handler:
-                    with contextlib.suppress(ValueError):  # in another thread, which frees a generator: next time
+                    try:  # contextlib.suppress takes as long as the rest
                         set_handler(number, before)
-            self.kept += self.again  # of a reminder that was sent, and has not arrived
-            self.again.clear()
-        try:
-            self.deliver(error)
-        finally:
-            self.kept.clear()  # beside the interruption that is on its way
-            self.raised.clear()
+                    except ValueError:  # in another thread, which frees a generator: next time
+                        continue
+            if self.again:  # of a reminder that was sent, and has not arrived
+                self.kept += self.again
+                self.again.clear()
+        if self.kept or self.raised:
+            try:
+                self.deliver(error)
+            finally:
+                self.kept.clear()  # beside the interruption that is on its way
+                self.raised.clear()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler: raises, or keeps what it would raise and has itself called again."""

@@ -21,10 +21,11 @@ def list_modules(model: Any) -> list[nn.Module]:
         return []
     modules, known = [model], {id(model)}
     for module in modules:  # grows
-        for child in module._modules.values():
-            if child is not None and id(child) not in known:
-                known.add(id(child))
-                modules.append(child)
+        if module._modules:
+            for child in module._modules.values():
+                if child is not None and id(child) not in known:
+                    known.add(id(child))
+                    modules.append(child)
     return modules
 
 

@@ -302,7 +302,7 @@ def list_few(outputs: Tensor) -> list[list[float]] | None:
     return found
 
 
-def check_explained(values: Tensor | list[float], word: Callable[[int], str]) -> None:
+def check_explained(values: Tensor, word: Callable[[int], str]) -> None:
     """Reject an explained output that is not a number; other outputs may be what they are.
 
     values: [B]; word: from a sample to the words for what is explained of it.
@@ -315,7 +315,7 @@ def check_explained(values: Tensor | list[float], word: Callable[[int], str]) ->
     ...
     ValueError: logit 3 of sample 1 is NaN or infinite (-inf); check the input and the weights, or explain another output
     """
-    for row, value in enumerate(values.tolist() if isinstance(values, Tensor) else values):
+    for row, value in enumerate(values.tolist()):
         if not math.isfinite(value):
             raise ValueError(
                 f"{word(row)} of sample {row} is NaN or infinite ({value}); check the input and "

@@ -25,6 +25,15 @@ def count_index(index: int, size: int) -> int | None:
 def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[int, ...]] | None]:
     """Captum's ``target`` as class indices [B] and, for outputs of more than two axes, the rest of each tuple.
 
+    As :func:`list_classes`, with a tensor of its own beside the outputs.
+    """
+    entries, rest = list_classes(target, outputs)
+    return as_indices(target, entries, outputs), rest
+
+
+def list_classes(target: Target, outputs: Tensor) -> tuple[list[int], list[tuple[int, ...]] | None]:
+    """The class of every sample and, for outputs of more than two axes, the rest of each tuple.
+
     Negative indices count from the end, as Captum's do.
 
     Raises:
@@ -40,9 +49,9 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
             )
         target = 0 if outputs.dim() == 2 else (0,) * (outputs.dim() - 1)
     entries = list_entries(target, samples)
-    is_plain = outputs.dim() == 2 and not any(isinstance(entry, tuple) for entry in entries)
+    is_plain = outputs.dim() == 2 and not any([isinstance(entry, tuple) for entry in entries])
     if is_plain and min(entries) >= 0 and max(entries) < outputs.shape[1]:
-        return as_indices(target, entries, outputs), None
+        return entries, None
     tuples = [entry if isinstance(entry, tuple) else (entry,) for entry in entries]
     for row, entry in enumerate(tuples):
         if len(entry) != outputs.dim() - 1:
@@ -57,14 +66,13 @@ def class_indices(target: Target, outputs: Tensor) -> tuple[Tensor, list[tuple[i
                     f"{size - 1}, or from -1 to -{size} counted from the end"
                 )
         tuples[row] = tuple(count_index(index, size) or 0 for index, size in zip(entry, outputs.shape[1:], strict=True))
-    indices = torch.tensor([entry[0] for entry in tuples], dtype=torch.long, device=outputs.device)
-    return indices, ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
+    return [entry[0] for entry in tuples], ([entry[1:] for entry in tuples] if outputs.dim() > 2 else None)
 
 
 def as_indices(target: Any, entries: list[int], outputs: Tensor) -> Tensor:
     """A target or non-target as a tensor [B] of its own beside the outputs, of its ``entries``."""
     is_one = type(target) is Tensor and target.dtype == torch.long and target.shape == (len(entries),)
-    if is_one and target.device == outputs.device:
+    if is_one and target.device == outputs.device and (min(entries) >= 0):
         own: Tensor = target.clone()  # faster
         return own
     return torch.tensor(entries, dtype=torch.long, device=outputs.device)

@@ -44,9 +44,11 @@ class working_on(guarding):
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            locks = {lock.number: lock for model in self._models for lock in _locks_of(model)}
-            for number in sorted(locks):
-                self._held.append(locks[number].acquire(self._guest_of, is_block=self.is_block))
+            locks = [lock for model in self._models if model is not None for lock in _locks_of(model)]
+            if len(locks) > 1:
+                locks = sorted(set(locks), key=_ModelLock.by_number)
+            for lock in locks:
+                self._held.append(lock.acquire(self._guest_of, is_block=self.is_block))
         except BaseException as error:
             self.__exit__(None, error, None)
             raise
@@ -111,11 +113,17 @@ class _ModelLock:
         self._lent_for: list[Any] = []  # by blocks of the owner
         self._inside: _ModelLock | None = None  # of the owner and the guests, in such a block
 
+    def by_number(self) -> int:
+        """The order in which several are taken."""
+        return self.number
+
     def acquire(self, guest_of: Any = None, *, is_block: bool = False) -> tuple[_ModelLock, int]:
         """Wait until no other thread holds it; returns what is to be released: this lock or one inside, and the
         turn.
         """
         own = current_thread()  # from now on `threading` knows this thread, also one that it has not started
+        if self._lock.acquire(blocking=False):  # it is free, as nearly always
+            return self._take(own)
         wait, orphaned, began, is_said = 0.0, 0, time.monotonic(), False
         while True:
             with _TABLE:
@@ -133,15 +141,18 @@ class _ModelLock:
             owner = self._owner
             orphaned = orphaned + 1 if wait and owner is None else 0
             if self._lock.acquire(timeout=wait) or (wait and self._inherit(owner, orphaned)):
-                with _TABLE:
-                    self._owner, self._count, self._turn = own, 1, self._turn + 1
-                    return self, self._turn
+                return self._take(own)
             deliver()  # Ctrl-C
             self._check_awake(own, began)
             if not is_said and time.monotonic() - began > PATIENCE:
                 is_said = True
                 self._say(own)
             wait = LOOK
+
+    def _take(self, own: Thread) -> tuple[_ModelLock, int]:
+        with _TABLE:
+            self._owner, self._count, self._turn = own, 1, self._turn + 1
+            return self, self._turn
 
     def release(self, turn: int) -> None:
         """Once for every time it was acquired. Nothing where another thread has taken it over meanwhile."""

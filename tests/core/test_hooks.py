@@ -328,3 +328,31 @@ def test_what_a_forward_changes_by_itself_stays_changed() -> None:
         net(torch.randn(4, 2))
     assert net[0].seen == 301
     assert net[1].num_batches_tracked == 1
+
+
+def test_a_parameter_of_one_number_that_is_replaced_by_an_equal_one_is_put_back() -> None:
+    net = nn.Sequential(nn.PReLU(), nn.ReLU())
+    weight, twin = net[0].weight, nn.Parameter(net[0].weight.detach().clone())
+    with unchanged(net):
+        net[0].weight = twin
+    assert net[0].weight is weight
+    with unchanged(net):
+        net[0]._parameters = {"weight": twin}
+    assert net[0].weight is weight
+
+
+def test_tensors_and_objects_that_a_forward_keeps_may_refuse_to_be_compared() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise KeyError("not to be compared")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    net = nn.Sequential(nn.ReLU(), nn.ReLU())
+    for first, second in ((torch.ones(2), torch.ones(2)), (torch.ones(2), torch.ones(3)), (Odd(), Odd())):
+        net[0].kept = first
+        with unchanged(net):
+            net[0].kept = second
+            net[1].added = 1
+        assert net[0].kept is second
+        assert not hasattr(net[1], "added")
