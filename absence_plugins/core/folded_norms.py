@@ -149,8 +149,11 @@ class folding_norms(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operation."""
         kwargs = kwargs or {}
-        if self._waiting and not _is_asking(func):
-            waiting = [one for one in tensors_in((args, kwargs)) if id(one) in self._waiting]
+        if self._waiting:
+            if func is F.batch_norm and args and id(args[0]) in self._waiting:  # what comes next but for a stray
+                waiting = [args[0]]
+            else:
+                waiting = [] if _is_asking(func) else self._find_waiting(args, kwargs)
             if waiting:
                 norm, pair = read_norm(func, args, kwargs), self._waiting.pop(id(waiting[0]))[1]
                 if len(waiting) == 1 and norm is not None and pair.norm.is_same(norm):
@@ -165,6 +168,9 @@ class folding_norms(TorchFunctionMode):
                 self._waiting[id(made)] = made, known
                 return made
         return func(*args, **kwargs)
+
+    def _find_waiting(self, args: Any, kwargs: Any) -> list[Tensor]:
+        return [one for one in tensors_in((args, kwargs)) if id(one) in self._waiting]
 
 
 def read_norm(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Norm | None:

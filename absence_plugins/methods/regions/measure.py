@@ -16,7 +16,7 @@ from absence_plugins.methods.regions.result import RegionTest, RegionTests
 
 Output = Callable[[Tensor], Tensor]
 DRAWS = 19  # the fewest with which p can be 0.05
-MOST, ENTRIES = 256, 4 * 3 * 224 * 224  # inputs in a forward, and entries of all of them: more do not fit the cache
+MOST, ENTRIES = 256, 5 * 3 * 224 * 224  # inputs in a forward, and entries of all of them: more do not fit the cache
 LEAST = 1e-3  # of the largest output that was read: a smaller change counts as none
 STEPS = 8  # of the output's number format, in which it counts as none, too
 DEFAULT: Filling = "blurred"  # at random places nearly the least destructive, and made once for all of them
@@ -137,7 +137,7 @@ def choose_batch(x: Tensor) -> int:
     """How many inputs like x [...] go into a forward.
 
     >>> choose_batch(torch.zeros(3, 224, 224)), choose_batch(torch.zeros(1, 32, 32))
-    (4, 256)
+    (5, 256)
     """
     return max(1, min(MOST, ENTRIES * (1 if x.device.type == "cpu" else 16) // x.numel()))
 

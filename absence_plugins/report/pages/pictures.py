@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -144,8 +145,8 @@ def draw_png(figure: Figure) -> bytes:
         picture = _render(figure)
     finally:
         figure.set_facecolor(color)
-    small = _save_small(picture, dpi=(figure.dpi, figure.dpi))
-    return _index_colors(picture) if small is None else small
+    packed = _Packed(picture, dpi=(figure.dpi, figure.dpi))
+    return _index_colors(picture) if packed.is_above(INDEXED_FROM) else packed.whole
 
 
 def thumbnail(panels: Sequence[Panel]) -> bytes:
@@ -201,25 +202,49 @@ def _embed(picture: Image.Image, *, is_photograph: bool) -> str:
     """As data for an ``img``: a PNG; of what is large, a JPEG (photographs, not charts), or 256 colors (maps on
     white).
     """
-    data, kind = _save_small(picture), "png"
-    if data is None and is_photograph:
+    packed = _Packed(picture)
+    if not packed.is_above(INDEXED_FROM):
+        data, kind = packed.whole, "png"
+    elif is_photograph:
         smaller = _save(picture, "jpeg", quality=92, subsampling=0)
-        data = _save_small(picture, 2 * len(smaller))
-        data, kind = (smaller, "jpeg") if data is None else (data, "png")
-    elif data is None:
-        data = _index_colors(picture)
+        data, kind = (smaller, "jpeg") if packed.is_above(2 * len(smaller)) else (packed.whole, "png")
+    else:
+        data, kind = _index_colors(picture), "png"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _save_small(picture: Image.Image, most: int = INDEXED_FROM, **options: Any) -> bytes | None:
-    """Its PNG, if that has at most so many bytes, else None. The quickest packing, of the upper quarter or of all,
-    tells of most that they have more.
-    """
-    upper = picture.crop((0, 0, picture.width, -(-picture.height // 4)))
-    if any(len(_save(part, "png", compress_level=1)) > SURELY * most for part in (upper, picture)):
-        return None
-    found = _save(picture, "png", **options)
-    return found if len(found) <= most else None
+class _Packed:
+    """A picture as a PNG, no more of which is made than has to be known."""
+
+    def __init__(self, picture: Image.Image, **options: Any) -> None:
+        self.picture, self.options = picture, options
+
+    def is_above(self, most: int) -> bool:
+        """Whether it has more than so many bytes. Of most that have, the quickest packing of the upper third, or of
+        all, tells.
+        """
+        if self.upper > SURELY * most or self.quick > SURELY * most:
+            return True
+        return self.quick > most and len(self.whole) > most
+
+    @cached_property
+    def upper(self) -> int:
+        """Bytes of its upper third, packed quickly."""
+        return self._pack_quickly(self.picture.crop((0, 0, self.picture.width, -(-self.picture.height // 3))))
+
+    @cached_property
+    def quick(self) -> int:
+        """Bytes of all of it, packed quickly."""
+        return self._pack_quickly(self.picture)
+
+    @cached_property
+    def whole(self) -> bytes:
+        """The PNG."""
+        return _save(self.picture, "png", **self.options)
+
+    @staticmethod
+    def _pack_quickly(picture: Image.Image) -> int:
+        return len(_save(picture, "png", compress_level=1))
 
 
 def _save(picture: Image.Image, kind: str, **options: Any) -> bytes:
