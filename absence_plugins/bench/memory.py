@@ -34,16 +34,21 @@ def weigh_ratio(
     judged: bool,
     builder: str = BUILDER,
     limit: float = MEMORY_LIMIT,
+    most: int | None = None,
 ) -> Measurement:
     """Ratio of the increases of the peak during one call, of the full size: small ones hide in what is held anyway.
 
-    builder: "module:function" that makes the works of a network, by name.
+    builder: "module:function" that makes the works of a network, by name. most: bytes that the increase may have, where
+    it is these that are promised, and not a ratio; ``limit`` is then what they are of the host's.
     """
     peak = _peak_cuda if device.type == "cuda" else _peak_fresh
     ours, plain = (peak(builder, network, name, side, device) for side in ("ours", "plain"))
     ratio = ours / plain if plain else math.nan
-    ok = verdict(ratio, limit if judged and plain else None)
     what = "increase of the peak during one call"
+    if most is not None:
+        limit = most / plain if plain else math.nan
+        what = f"{what}, which may be {most / MIB:.0f} MiB"
+    ok = verdict(ratio, limit if judged and plain else None)
     return Measurement(f"{network} {name}: memory", what, ours / MIB, plain / MIB, "MiB", ratio, limit, ok, (ratio,))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +16,16 @@ from absence_plugins.bench.subjects import subject
 from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import Growth, Work
 from absence_plugins.core.choices import choose_nontarget
-from absence_plugins.core.randomness import seeded
+from absence_plugins.core.hooks import hooking
 from absence_plugins.core.references import ReferenceSet
+from absence_plugins.core.weighing import ON_CPU, ON_GPU
 
 LOOP_LIMIT = 1 / 3  # of Captum's time with its default
-MEMORY_LIMIT = 64.0  # times one forward of Captum's; a budget of bytes bounds it, so small networks have large ratios
+MOST_BYTES = {"cpu": ON_CPU, "cuda": ON_GPU}  # by which a call may raise the peak: what batches are chosen for
 TOGETHER = 16  # perturbations_per_eval of the row that is not judged
 COLUMNS, K = 30, 4  # of the table, references of each row
+CALLS = {("table", False): 10}  # that are timed together
+ORDERS = 5  # of sampled Shapley values
 # (network, quick): samples, pixels, window, stride
 SIZES = {
     ("digits", False): (16, 32, 3, 1),
@@ -31,7 +35,23 @@ SIZES = {
     ("table", False): (16, 0, 0, 0),
     ("table", True): (3, 0, 0, 0),
 }
+# squares a side of what is exchanged, joins in sampled orders, joins in all orders; (network, quick)
+SQUARES = {
+    ("digits", False): (8, 8, 2),
+    ("digits", True): (2, 2, 1),
+    ("resnet18", False): (7, 4, 2),
+    ("resnet18", True): (2, 2, 1),
+}
+GROUPS = {False: 6, True: 3}  # of the table's columns, of exact Shapley values
+LAYERS = {"digits": "linear1", "resnet18": "layer4", "table": "1"}
+UNITS = {False: 64, True: 4}  # groups of a layer's units
+EXCHANGED = {False: 4, True: 2}  # images that features are exchanged between, at least
 STRIDES = {False: (32, 24, 16), True: (32, 16, 8)}  # of growing numbers of windows
+FEWER = {
+    ("digits", "Shapley sampling"),
+    ("resnet18", "permutation"),
+    ("resnet18", "Shapley sampling"),
+}  # forwards cost it
 Side = Callable[[], Tensor]
 BUILDER = f"{__name__}:build_perturbation_works"
 
@@ -40,7 +60,8 @@ BUILDER = f"{__name__}:build_perturbation_works"
 class _Case:
     """A network and its samples, of which the runner-up is explained, or against references the class.
 
-    model: scores [N, K]. inputs: [N, ...]. pool: references [R, ...]. window, stride: pixels; 0 for a table.
+    model: scores [N, K]. inputs: [N, ...]. pool: references [R, ...]. window, stride: pixels; 0 for a table. times: calls of each
+    side that are timed together, where one takes a millisecond.
     """
 
     model: nn.Module
@@ -48,18 +69,19 @@ class _Case:
     pool: Tensor
     window: int
     stride: int
+    times: int = 1
 
     @classmethod
     def of(cls, network: str, quick: bool, device: torch.device) -> _Case:
         count, pixels, window, stride = SIZES[network, quick]
         if network == "table":
-            with seeded(0):
+            with _drawing():
                 layers = [nn.Linear(COLUMNS, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)]
                 model: nn.Module = nn.Sequential(*layers).eval()
                 inputs, pool = torch.randn(4 * count, COLUMNS), torch.randn(200, COLUMNS)
         else:
-            model, inputs, pool, _ = subject(network, count, 2 * K, pixels)
-        return cls(model.to(device), inputs.to(device), pool.to(device), window, stride)
+            model, inputs, pool, _ = subject(network, max(count, EXCHANGED[quick]), 2 * K, pixels)
+        return cls(model.to(device), inputs.to(device), pool.to(device), window, stride, CALLS.get((network, quick), 1))
 
     def first(self, count: int) -> _Case:
         """The same with the first samples."""
@@ -75,45 +97,101 @@ class _Case:
         return {"sliding_window_shapes": shape, "strides": (channels, self.stride, self.stride)}
 
     def sides(self, *, has_references: bool = False, together: int = 1) -> tuple[Side, Side]:
-        """The maps by our class and by Captum's, both with the explained outputs, which say how large numbers are."""
+        """The maps of windows, or of a table of columns, by our class and by Captum's."""
+        name = "Occlusion" if self.window else "FeatureAblation"
+        more = {} if together == 1 else {"perturbations_per_eval": together}
+        return self.compare(name, self.call, more=more, has_references=has_references)
+
+    def compare(
+        self,
+        name: str,
+        call: dict[str, Any],
+        layer: str | None = None,
+        *,
+        more: dict[str, Any] | None = None,
+        has_references: bool = False,
+    ) -> tuple[Side, Side]:
+        """The maps by our class and by Captum's, both with the explained outputs, which say how large numbers are, and
+        both from the same random state. ``more``: arguments of Captum alone.
+        """
         from captum import attr
 
         import absence_plugins.captum as adapters
 
-        name = "Occlusion" if self.window else "FeatureAblation"
         with torch.no_grad():
             outputs = self.model(self.inputs)
         target = outputs.argmax(1)
         explained = target if has_references else choose_nontarget(outputs, target)
         scale = outputs.amax(1)
         references = ReferenceSet(self.pool, k=K) if has_references else None
-        baselines: list[Any] = [None]
+        baselines: list[dict[str, Any]] = [{}]
         if references is not None:
             drawn = references.nearest(self.inputs, target)
             assert isinstance(drawn, Tensor)
-            baselines = list(drawn.unbind(1))
+            baselines = [{"baselines": one} for one in drawn.unbind(1)]
         nontarget = "target" if has_references else explained
-        method = getattr(adapters, f"Absence{name}")(self.model, nontarget=nontarget, reference=references)
-        host = getattr(attr, name)(self.model)
-        more = {} if together == 1 else {"perturbations_per_eval": together}
+        modules = () if layer is None else (self.model.get_submodule(layer),)
+        options = {} if references is None else {"reference": references}
+        method = getattr(adapters, f"Absence{name}")(self.model, *modules, nontarget=nontarget, **options)
+        host = getattr(attr, name)(self.model, *modules)
+        own = {**call, **(more or {})}
 
         def ours() -> Tensor:
-            return torch.cat([method.attribute(self.inputs, target=target, **self.call).flatten(), scale])
+            for _ in range(self.times):
+                with _drawing():
+                    found = method.attribute(self.inputs, target=target, **call)
+            return torch.cat([found.flatten(), scale])
 
         def plain() -> Tensor:
-            maps = [host.attribute(self.inputs, baselines=r, target=explained, **self.call, **more) for r in baselines]
+            for _ in range(self.times):
+                with _drawing():
+                    maps: list[Tensor] = [
+                        host.attribute(self.inputs, target=explained, **own, **one) for one in baselines
+                    ]
             return torch.cat([torch.stack(maps).mean(0).flatten(), scale])
 
         return ours, plain
+
+    def squares(self, side: int) -> Tensor:
+        """The number of the square that each pixel lies in, ``side`` of them along each axis [1, 1, H, W]."""
+        pixels = self.inputs.shape[2]
+        place = torch.arange(pixels, device=self.inputs.device) * side // pixels
+        return (place[:, None] * side + place)[None, None]
+
+    def units(self, layer: str, count: int) -> Tensor:
+        """About ``count`` groups of a layer's units or channels, for its values [1, C, ...]."""
+        shapes: list[torch.Size] = []
+        hook = lambda _module, _inputs, output: shapes.append(output.shape)  # noqa: E731
+        with (
+            hooking(self.model, [lambda: self.model.get_submodule(layer).register_forward_hook(hook)]),
+            torch.no_grad(),
+        ):
+            self.model(self.inputs[:1])
+        channels, places = int(shapes[0][1]), [1] * (len(shapes[0]) - 2)
+        groups = torch.arange(channels, device=self.inputs.device) // max(1, channels // count)
+        return groups.reshape(1, channels, *places)
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Draw from one seed, in the time of next to nothing; afterwards from where torch's generator was."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def run_perturbations_bench(
     *, rounds: int = 5, quick: bool = False, device: str = "auto", progress: bool = True
 ) -> BenchResult:
-    """Time Occlusion on a ResNet-18 and on the digits' network, and FeatureAblation on a table of 30 columns.
+    """Time Occlusion on a ResNet-18 and on the digits' network, FeatureAblation on a table of 30 columns, and on all of
+    them permuted features, Shapley values and an ablated layer.
 
-    Both sides explain the same output of the same samples; Captum as it is called by default, one perturbation per
-    forward, and in a row that is not judged with ``perturbations_per_eval=16``. Random weights and inputs where a
+    Both sides explain the same output of the same samples, with the same random draws; Captum as it is called by
+    default, one perturbation per forward, and in a row that is not judged with ``perturbations_per_eval=16``. Memory is
+    judged in bytes: batches are chosen for as many. Random weights and inputs where a
     network is not the digits', which cost what real ones do.
 
     Args:
@@ -133,8 +211,9 @@ def run_perturbations_bench(
     networks = [*run.networks, "table"]
     measured = run.time("bench perturbations: time", build_perturbation_works, networks)
     if not quick:
-        weighed = [(network, "loop") for network in run.networks]
-        measured += run.weigh("bench perturbations: memory", weighed, builder=BUILDER, limit=MEMORY_LIMIT)
+        weighed = [(network, name) for network in run.networks for name in ("loop", "Shapley values")]
+        most = MOST_BYTES[run.device.type]
+        measured += run.weigh("bench perturbations: memory", weighed, builder=BUILDER, most=most)
     return BenchResult(tuple(measured), describe_environment("captum", run, networks))
 
 
@@ -146,32 +225,69 @@ def build_perturbation_works(network: str, quick: bool, device: torch.device) ->
     what = f"FeatureAblation, {COLUMNS} columns, {count} rows"
     if case.window:
         what = f"Occlusion, windows of {case.window} pixels, stride {case.stride}, batch {count}"
-    is_judged = bool(case.window)  # of a small table the adapter's checks cost as much as the loop
     works = {
-        "loop": Work(
-            what,
-            LOOP_LIMIT,
-            *one.sides(),
-            judged=is_judged,
-            growth=_growth(network, case, count, quick=quick),
-        ),
+        "loop": Work(what, LOOP_LIMIT, *one.sides(), growth=_growth(network, case, count, quick=quick)),
         f"{TOGETHER} at once": Work(
             f"{what}; Captum with perturbations_per_eval={TOGETHER}", None, *one.sides(together=TOGETHER), judged=False
         ),
     }
     if network == "table":
+        single = case.first(1)
+        works["one row"] = Work(f"FeatureAblation, {COLUMNS} columns, 1 row", LOOP_LIMIT, *single.sides())
         against = f"{what}, against {K} references each"
-        works["references"] = Work(against, LOOP_LIMIT, *one.sides(has_references=True), judged=is_judged)
+        works["references"] = Work(against, LOOP_LIMIT, *one.sides(has_references=True))
+    return works | _draw_works(network, case, count, quick=quick)
+
+
+def _draw_works(network: str, case: _Case, count: int, *, quick: bool) -> dict[str, Work]:
+    """What Captum's other perturbations cost: exchanged between samples, joined in orders, at a layer."""
+    if network == "table":
+        exchanged: dict[str, Any] = {}
+        sampled: dict[str, Any] = {"n_samples": ORDERS}
+        groups = torch.arange(COLUMNS, device=case.inputs.device)[None] * GROUPS[quick] // COLUMNS
+        joined: dict[str, Any] = {"feature_mask": groups}
+    else:
+        squares = [case.squares(side) for side in SQUARES[network, quick]]
+        exchanged = {"feature_mask": squares[0]}
+        sampled = {"feature_mask": squares[1], "n_samples": ORDERS}
+        joined = {"feature_mask": squares[2]}
+    layer = LAYERS[network]
+    at_layer = {"layer_mask": case.units(layer, UNITS[quick])}
+    kinds: list[tuple[str, str, str, dict[str, Any], str | None]] = [
+        ("permutation", "FeaturePermutation", "features", exchanged, None),
+        ("Shapley sampling", "ShapleyValueSampling", f"{ORDERS} orders", sampled, None),
+        ("Shapley values", "ShapleyValues", "all orders", joined, None),
+        ("layer", "LayerFeatureAblation", f"at {layer}", at_layer, layer),
+    ]
+    works = {}
+    for name, host, what, call, place in kinds:
+        samples = max(count, EXCHANGED[quick]) if host == "FeaturePermutation" else count
+
+        def at(
+            size: int, host: str = host, call: dict[str, Any] = call, place: str | None = place
+        ) -> tuple[Side, Side]:
+            return case.first(size).compare(host, call, place)
+
+        sizes = sorted({max(2, samples // 4), max(3, samples // 2), max(4, samples)})
+        grown = len(sizes) == 3 and network != "resnet18"
+        works[name] = Work(
+            f"{host}, {what}, batch {samples}",
+            LOOP_LIMIT,
+            *at(samples),
+            judged=(network, name) not in FEWER,
+            growth=Growth("samples", (sizes[0], sizes[1], sizes[2]), at) if grown else None,
+        )
     return works
 
 
 def _growth(network: str, case: _Case, count: int, *, quick: bool) -> Growth:
     """Over the windows on the ResNet, over the samples elsewhere."""
     if network == "resnet18":
+        one = case.first(count)
         room = SIZES[network, quick][1] - case.window
         strides = {(room // stride + 1) ** 2: stride for stride in STRIDES[quick]}
         first, second, third = sorted(strides)
-        return Growth("windows", (first, second, third), lambda size: replace(case, stride=strides[size]).sides())
+        return Growth("windows", (first, second, third), lambda size: replace(one, stride=strides[size]).sides())
     sizes = [max(1, count // 4), max(2, count // 2), max(3, count)]
     if network == "table":
         sizes = [count, 2 * count, 4 * count]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from absence_plugins.bench.growth import measure_growth
-from absence_plugins.bench.memory import weigh_ratio
+from absence_plugins.bench.memory import MEMORY_LIMIT, weigh_ratio
 from absence_plugins.bench.result import Measurement, cells
 from absence_plugins.bench.surroundings import chosen_device, has_torchvision, steady
 from absence_plugins.bench.timing import timed
@@ -78,8 +78,16 @@ class Run:
         address = (f"{build.__module__}:{build.__qualname__}", network, name)
         return replace(found, growth=measure_growth(work.growth, self.device, address=address, quick=self.quick))
 
-    def weigh(self, title: str, works: Sequence[tuple[str, str]], *, builder: str, limit: float) -> list[Measurement]:
-        """Measure the ratio of peak memory of works (network, name); ``builder`` as in :func:`weigh_ratio`."""
+    def weigh(
+        self,
+        title: str,
+        works: Sequence[tuple[str, str]],
+        *,
+        builder: str,
+        limit: float = MEMORY_LIMIT,
+        most: int | None = None,
+    ) -> list[Measurement]:
+        """Measure the ratio of peak memory of works (network, name); the rest as in :func:`weigh_ratio`."""
         from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
         measured: list[Measurement] = []
@@ -87,6 +95,6 @@ class Run:
             for network, name in bar:
                 bar.set_postfix_str(f"{network} {name}: memory")
                 judged = not self.quick
-                found = weigh_ratio(network, name, self.device, judged=judged, builder=builder, limit=limit)
+                found = weigh_ratio(network, name, self.device, judged=judged, builder=builder, limit=limit, most=most)
                 measured.append(self.say(found))
         return measured

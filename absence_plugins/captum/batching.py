@@ -1,8 +1,8 @@
-"""Ablation methods in batches that fit into memory, where the caller does not say ``perturbations_per_eval``.
+"""Perturbations in batches that fit into memory, where the caller does not say ``perturbations_per_eval``.
 
 Captum runs one perturbation of all samples after the other. Here rows of all features, samples and references share
-forwards (:mod:`absence_plugins.captum.ablation`). With ``perturbations_per_eval`` given, and in the neutral setting,
-Captum's own loop runs.
+forwards (:mod:`absence_plugins.captum.forwards`). With ``perturbations_per_eval`` given, and in the neutral setting,
+Captum's own loop runs; as it does where a model's samples depend on each other.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from captum._utils.progress import progress
-from torch import Tensor, nn
-from torch.nn.modules import module as hooks_of_all
+from captum.attr import FeaturePermutation, ShapleyValueSampling
+from captum.attr._core.feature_permutation import _permute_feature
+from captum.attr._core.shapley_value import _all_perm_generator, _perm_generator
+from torch import Tensor
 
-from absence_plugins.captum.ablation import Ablation, Entangled, Explained
-from absence_plugins.captum.calls import BATCH, expanded, select_neuron
-from absence_plugins.captum.features import Features, Inputs, find_features
+from absence_plugins.captum.ablation import LESS, Replaced, is_in_small_parts, run_parts
+from absence_plugins.captum.calls import BATCH
+from absence_plugins.captum.coalitions import MOST_EXACT, measure_shapley
+from absence_plugins.captum.features import Features, Groups, Inputs, find_features
+from absence_plugins.captum.forwards import Changes, Entangled, Forwards, Quicker
+from absence_plugins.captum.permutation import FEWEST, Permuted, PermutedBy
+from absence_plugins.captum.perturbed import Perturbed, PerturbedLayer
 from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.precision import in_own_type
 from absence_plugins.core import AbsenceWarning
-from absence_plugins.core.changed_parts import holds_scripts
-from absence_plugins.core.choices import Choice
 from absence_plugins.core.hooks import unchanged
-from absence_plugins.core.outputs import Output
+from absence_plugins.core.randomness import RandomStates
 
 
 def each_map(method: Any, plan: Plan, level: int) -> Iterator[tuple[Inputs | None, Any, Tensor | None]]:
@@ -40,21 +43,23 @@ def each_map(method: Any, plan: Plan, level: int) -> Iterator[tuple[Inputs | Non
         if maps is None:
             yield reference, *method._signed(plan, reference)
         else:
-            yield reference, in_own_type(plan, maps[number] if plan.is_tuple else maps[number][0]), None
+            yield reference, in_own_type(plan, maps[number]), None
 
 
-def _measure_maps(method: Any, plan: Plan, level: int) -> list[Inputs] | None:
+def _measure_maps(method: Any, plan: Plan, level: int) -> list[Any] | None:
     """One map per reference; None where Captum's loop is to run."""
-    features = find_features(plan.arguments, plan.inputs)
-    references = _references(plan)
-    if features is None or references is None or plan.drawing is not None:
+    perturbed = Perturbed.of(method, plan) if plan.drawing is None else None
+    features = None if perturbed is None else find_features(plan.arguments, perturbed.inputs, perturbed.mask)
+    if perturbed is None or features is None:
         return None
+    put_back = _keep_draws(method)
     try:
-        # nothing is put on the model but the hooks that read a neuron
+        # nothing is put on the model but the hooks that read or write a layer
         kept = unchanged(method._model) if plan.points else nullcontext()
         with kept, torch.no_grad(), _showing(method, plan) as tick:
-            effects = _ablation(method, plan, features, references, tick).measure()
+            effects = _measure_effects(method, plan, perturbed, features, tick)
     except Entangled as error:
+        put_back()  # Captum draws the same again
         warnings.warn(
             f"the model does not give for many samples in one batch what it gives for each of them ({error}), so "
             "Captum's loop runs one perturbation after the other; a model whose samples do not depend on each other "
@@ -63,7 +68,78 @@ def _measure_maps(method: Any, plan: Plan, level: int) -> list[Inputs] | None:
             stacklevel=level,
         )
         return None
-    return [features.spread(one) for one in effects]
+    return None if effects is None else [perturbed.as_given(features.spread(one)) for one in effects]
+
+
+def _keep_draws(method: Any) -> Callable[[], object]:
+    """A function that sets the generators, from which a method draws, to their present states."""
+    if getattr(method, "perm_func", _permute_feature) is not _permute_feature:
+        return RandomStates().restore
+    if not isinstance(method, (FeaturePermutation, ShapleyValueSampling)):
+        return lambda: None
+    state = torch.get_rng_state()
+    return lambda: torch.set_rng_state(state)
+
+
+def _measure_effects(
+    method: Any, plan: Plan, perturbed: Perturbed, features: Features, tick: Callable[[int, int], object]
+) -> list[Tensor] | None:
+    """The effects [B, count] of the features against every reference; None where Captum's loop is to run."""
+    if isinstance(method, ShapleyValueSampling):
+        return _measure_shapley(method, plan, perturbed, features, tick)
+    changes: Replaced | Permuted
+    if isinstance(method, FeaturePermutation):
+        if not isinstance(features, Groups) or len(perturbed.inputs[0]) < FEWEST:
+            return None
+        is_own = method.perm_func is _permute_feature
+        changes = (
+            Permuted(perturbed.inputs, features) if is_own else PermutedBy(perturbed.inputs, features, method.perm_func)
+        )
+    else:
+        references = perturbed.references()
+        if references is None:
+            return None
+        changes = Replaced(perturbed.inputs, references, features)
+    forwards = perturbed.forwards(tick)
+    values = forwards.measure(changes, lambda: _find_quicker(perturbed, forwards, changes, features))
+    return list(changes.effects(values, forwards.output))
+
+
+def _find_quicker(perturbed: Perturbed, forwards: Forwards, changes: Changes, features: Features) -> list[Quicker]:
+    """Ways that compute only what a perturbation reaches."""
+    if isinstance(perturbed, PerturbedLayer):
+        return perturbed.find_by_sample(forwards, len(changes.rows))
+    if len(forwards.inputs) > 1 or not is_in_small_parts(forwards.inputs[0], features, changes.rows):
+        return []
+    if not perturbed.can_be_followed:
+        return []
+    return [Quicker(lambda inputs, rows: run_parts(forwards, features, inputs, rows), LESS)]
+
+
+def _measure_shapley(
+    method: Any, plan: Plan, perturbed: Perturbed, features: Features, tick: Callable[[int, int], object]
+) -> list[Tensor] | None:
+    references = perturbed.references()
+    generator = method.permutation_generator
+    if (
+        references is None
+        or not isinstance(features, Groups)
+        or generator not in (_all_perm_generator, _perm_generator)
+    ):
+        return None
+    count = features.count
+    samples = plan.arguments.get("n_samples", 1)
+    is_numbered = bool((features.known.cpu() == torch.arange(count)).all())  # else Captum warns, and counts others
+    if not is_numbered or not isinstance(samples, int) or samples < 1:
+        return None
+    is_exact = generator is _all_perm_generator
+    if is_exact and count > MOST_EXACT:
+        return None
+    forwards = perturbed.forwards(tick)
+    return [
+        measure_shapley(forwards, reference, features, None if is_exact else generator(count, samples))
+        for reference in (tuple(part[:, number] for part in references) for number in range(references[0].shape[1]))
+    ]
 
 
 @contextmanager
@@ -81,78 +157,3 @@ def _showing(method: Any, plan: Plan) -> Iterator[Callable[[int, int], object]]:
     finally:
         for bar in bars:
             bar.close()
-
-
-def _ablation(method: Any, plan: Plan, features: Features, references: Inputs, tick: Any) -> Ablation:
-    def forward(inputs: Inputs, images: Tensor) -> Any:
-        return _run(method, plan, inputs, images)
-
-    def explain(outputs: Any, images: Tensor) -> tuple[Explained, Any]:
-        return _explain(method, plan, outputs, images)
-
-    output = plan.output
-    if plan.copies > 1:
-        every = torch.arange(len(plan.inputs[0]))
-        explained, outputs = explain(forward(plan.inputs, every), every)
-        output = explained.values(outputs)
-    in_parts = plan.choice is not None and _is_unwatched(method._model)
-    return Ablation(plan.inputs, references, features, output, forward, explain, plan.dtype, in_parts, tick)
-
-
-def _run(method: Any, plan: Plan, inputs: Inputs, images: Tensor) -> Any:
-    """The outputs, or the neuron's layer, of inputs [N, ...] that are variants of samples ``images`` [N]."""
-    total = len(plan.inputs[0])
-
-    def own(value: Any) -> Any:
-        is_per_sample = isinstance(value, Tensor) and value.dim() > 0 and len(value) == total
-        return value[images.to(value.device)] if is_per_sample else value
-
-    extra = tuple(map(own, plan.extra(1)))
-    return method._activation(plan, inputs, extra) if plan.choice is None else plan.model(*inputs, *extra)
-
-
-def _explain(method: Any, plan: Plan, outputs: Any, images: Tensor) -> tuple[Explained, Any]:
-    """What is explained of these samples, and the outputs after a check."""
-    if plan.choice is None:
-        return Neuron(plan.arguments["neuron_selector"]), outputs
-    explained = plan.choice.of_samples(images // plan.copies)
-    assert isinstance(explained, Choice)
-    return explained, method._checked(outputs, len(images))
-
-
-def _is_unwatched(model: Any) -> bool:
-    """Whether nobody looks into a model's forward: a module without forward hooks, run as it is written."""
-    model = getattr(model, "__self__", model)
-    if not isinstance(model, nn.Module) or hooks_of_all._global_forward_hooks or hooks_of_all._global_forward_pre_hooks:
-        return False
-    is_watched = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    is_spread = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    return not (is_watched or is_spread or holds_scripts(model))
-
-
-@dataclass(frozen=True)
-class Neuron(Output):
-    """A neuron as Captum's ``neuron_selector`` names it, of a layer's activation."""
-
-    selector: Any
-
-    def values(self, outputs: Any) -> Tensor:
-        """Its values [N]."""
-        return select_neuron(outputs, self.selector)
-
-    def sizes(self, outputs: Any) -> Tensor:
-        """How large they are [N]."""
-        return self.values(outputs).abs()
-
-
-def _references(plan: Plan) -> Inputs | None:
-    """The baselines of every sample, per input [B, K, ...]; None where they are of another type than the inputs."""
-    if plan.references is not None:
-        return plan.references
-    given = plan.arguments.get("baselines")
-    parts = given if isinstance(given, tuple) else (given,) * len(plan.inputs)
-    for part, own in zip(parts, plan.inputs, strict=True):
-        if torch.result_type(own, 0 if part is None else part) != own.dtype:
-            return None
-    found = expanded(given, plan.inputs, paired=True)
-    return None if found is None else tuple(part[:, None] for part in found)

@@ -237,7 +237,8 @@ def expanded(baselines: Any, inputs: tuple[Tensor, ...], *, paired: bool) -> tup
     parts = baselines if isinstance(baselines, tuple) else (baselines,) * len(inputs)
     if any(callable(part) and not isinstance(part, Tensor) for part in parts):
         return None
-    tensors = [torch.as_tensor(0.0 if part is None else part).to(own) for part, own in zip(parts, inputs, strict=True)]
+    pairs = zip(parts, inputs, strict=True)  # a number in the input's own type: as float32 it is another one
+    tensors = [torch.as_tensor(0 if part is None else part, dtype=own.dtype, device=own.device) for part, own in pairs]
     if any(
         part.dim() == own.dim() and part.shape[0] not in ((1, own.shape[0]) if paired else (1,))
         for part, own in zip(tensors, inputs, strict=True)

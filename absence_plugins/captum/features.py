@@ -119,19 +119,23 @@ class Groups(Features):
     """
 
     def __init__(self, inputs: Inputs, masks: Inputs | None) -> None:
+        self.masks = masks
         if masks is None:
             counts = [prod(part.shape[1:]) for part in inputs]
             self.count = sum(counts)
+            self.known = torch.arange(self.count)
             starts = accumulate(counts, initial=0)
             self._places = [
                 torch.arange(start, start + count, device=part.device).reshape(1, *part.shape[1:])
                 for start, count, part in zip(starts, counts, inputs, strict=False)
             ]
             return
-        known = torch.unique(torch.cat([mask.flatten().to(masks[0].device) for mask in masks]))
-        self.count = len(known)
+        self.known = torch.unique(torch.cat([mask.flatten().to(masks[0].device) for mask in masks]))
+        self.count = len(self.known)
         self._places = [
-            torch.searchsorted(known.to(part.device), mask.to(part.device).contiguous()).expand(-1, *part.shape[1:])
+            torch.searchsorted(self.known.to(part.device), mask.to(part.device).contiguous()).expand(
+                -1, *part.shape[1:]
+            )
             for mask, part in zip(masks, inputs, strict=True)
         ]
 
@@ -142,8 +146,21 @@ class Groups(Features):
             for place in self._places
         ]
 
+    def hold(self, members: Tensor, images: Tensor) -> list[Tensor]:
+        """Per input which entries of samples [N] belong to one of several features, ``members`` [N, count]: bool [N,
+        ...].
+        """
+        found = []
+        for place in self._places:
+            own, of = members.to(place.device), self._of(place, images).flatten(1)
+            held = own.index_select(1, of[0]) if len(place) == 1 else own.gather(1, of)
+            found.append(held.reshape(-1, *place.shape[1:]))
+        return found
+
     def touched(self, differs: Sequence[Tensor]) -> Tensor:
         """As :class:`Features`."""
+        if self.masks is None:
+            return torch.cat([one.flatten(1).to(differs[0].device) for one in differs], 1)
         found = differs[0].new_zeros(len(differs[0]), self.count)
         for place, one in zip(self._places, differs, strict=True):
             own = place.expand_as(one).flatten(1)
@@ -157,6 +174,23 @@ class Groups(Features):
             effects.to(place.device).gather(1, place.flatten(1).expand(len(effects), -1)).reshape(-1, *place.shape[1:])
             for place in self._places
         )
+
+    def order(self) -> list[tuple[int, list[int]]]:
+        """The features in the order in which Captum comes to them, and the inputs that hold each."""
+        if self.masks is None:
+            return [(one, [number]) for number, place in enumerate(self._places) for one in place.flatten().tolist()]
+        holders: dict[int, list[int]] = {}
+        for number, place in enumerate(self._places):
+            for feature in torch.unique(place).tolist():
+                holders.setdefault(feature, []).append(number)
+        return list(holders.items())
+
+    def mask_of(self, number: int, feature: int) -> Tensor:
+        """Where an input holds a feature, as Captum writes it: bool, of the shape of the mask that was given."""
+        if self.masks is None:
+            return self._places[number] == feature
+        mask = self.masks[number].to(self._places[number].device)
+        return mask == self.known[feature].to(mask.device)
 
     def boxes(self, images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """As :class:`Features`."""
@@ -184,13 +218,16 @@ class Groups(Features):
         return place if len(place) == 1 else place[images.to(place.device)]
 
 
-def find_features(call: Mapping[str, Any], inputs: Inputs) -> Features | None:
-    """The features that a call of an ablation method names; None where Captum is to judge its arguments."""
+def find_features(call: Mapping[str, Any], inputs: Inputs, mask: str = "feature_mask") -> Features | None:
+    """The features that a call of an ablation method names; None where Captum is to judge its arguments.
+
+    ``mask``: the argument that groups entries.
+    """
     if any(part.dim() < 2 or part.numel() == 0 for part in inputs):
         return None
     if "sliding_window_shapes" in call:
         return _find_windows(call["sliding_window_shapes"], call.get("strides"), inputs)
-    masks = call.get("feature_mask")
+    masks = call.get(mask)
     if masks is None:
         return Groups(inputs, None)
     masks = masks if isinstance(masks, tuple) else (masks,)

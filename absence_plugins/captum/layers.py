@@ -24,7 +24,7 @@ from captum.attr import (
 from captum.attr._core.layer.layer_gradient_shap import LayerInputBaselineXGradient
 from torch import Tensor, nn  # noqa: F401  (examples)
 
-from absence_plugins.captum.calls import run_host
+from absence_plugins.captum.calls import BATCH, run_host
 from absence_plugins.captum.method import AbsenceMethod
 from absence_plugins.captum.plan import Plan
 from absence_plugins.captum.remedies import (
@@ -103,6 +103,7 @@ class AbsenceLayerFeaturePermutation(
     AbsenceMethod,
     LayerFeaturePermutation,
     no_reference="it permutes units within the batch; use AbsenceLayerFeatureAblation",
+    automatic=BATCH,
 ):
     """How much the non-target changes when a layer's unit is exchanged between the samples of the batch.
 
@@ -125,7 +126,7 @@ class AbsenceLayerFeaturePermutation(
         return run_host(LayerFeaturePermutation, *already_selected(host, call, plan))
 
 
-class AbsenceLayerFeatureAblation(AbsenceMethod, LayerFeatureAblation, baselines="layer_baselines"):
+class AbsenceLayerFeatureAblation(AbsenceMethod, LayerFeatureAblation, baselines="layer_baselines", automatic=BATCH):
     """How much the output changes when a layer's units take the values they have on the reference.
 
     R_j = u(h) - u(h with h_j = h_j(r)).

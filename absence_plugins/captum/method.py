@@ -246,7 +246,8 @@ class AbsenceMethod(ShownMethod):
             else None
         )
         warn_limits(self, plan, signed, measured, level)
-        if self._is_checked and values and values[0] is not None:
+        is_grouped = plan.arguments.get("feature_mask") is not None  # every entry has the value of its group
+        if self._is_checked and not is_grouped and values and values[0] is not None:
             warn_incomplete(self, plan, first, values[0], level)
         if wants_parts:
             present, absent = magnitudes(plan, signed, present, absent, kind_of(self))

@@ -1,7 +1,7 @@
 """Captum's perturbation methods on inputs, asked about absences. They see through dead units.
 
-All options are those of ``AbsenceMethod``. Ablations choose how many perturbations share a forward, unless the caller
-says ``perturbations_per_eval``.
+All options are those of ``AbsenceMethod``. Ablations, permutations and Shapley values choose how many perturbations share
+a forward, unless the caller says ``perturbations_per_eval``.
 
 Shapes: a map has the shape of its input ([B, ...], one per input). Sign, in every class: R > 0 raises the
 explained output; R < 0 is content of x that holds it down, which for a non-target is what its unit
@@ -51,6 +51,7 @@ class AbsenceFeaturePermutation(
     AbsenceMethod,
     FeaturePermutation,
     no_reference="it permutes features within the batch; use AbsenceFeatureAblation, which takes them from references",
+    automatic=BATCH,
 ):
     """How much the non-target changes when a feature is exchanged between the samples of the batch.
 
@@ -85,7 +86,7 @@ class AbsenceOcclusion(AbsenceMethod, Occlusion, automatic=BATCH):
     """
 
 
-class AbsenceShapleyValueSampling(AbsenceMethod, ShapleyValueSampling, complete=True):
+class AbsenceShapleyValueSampling(AbsenceMethod, ShapleyValueSampling, complete=True, automatic=BATCH):
     """Sampled Shapley values of the features, absent features taken from the reference.
 
     R_i = mean over random orders of the change of u when feature i joins those before it.
@@ -102,7 +103,7 @@ class AbsenceShapleyValueSampling(AbsenceMethod, ShapleyValueSampling, complete=
     """
 
 
-class AbsenceShapleyValues(AbsenceMethod, ShapleyValues, complete=True):
+class AbsenceShapleyValues(AbsenceMethod, ShapleyValues, complete=True, automatic=BATCH):
     """Exact Shapley values of the features; for a handful of features.
 
     R_i = mean over all orders of the change of u when feature i joins those before it.

@@ -21,8 +21,9 @@ def result() -> BenchResult:
 
 def test_every_network_has_its_rows_and_nothing_is_judged(result: BenchResult) -> None:
     pytest.importorskip("torchvision")
-    names = [f"{network} {row}: time" for network in ("digits", "resnet18") for row in ("loop", "16 at once")]
-    table = [f"table {row}: time" for row in ("loop", "16 at once", "references")]
+    drawn = ["permutation", "Shapley sampling", "Shapley values", "layer"]
+    names = [f"{network} {row}: time" for network in ("digits", "resnet18") for row in ("loop", "16 at once", *drawn)]
+    table = [f"table {row}: time" for row in ("loop", "16 at once", "one row", "references", *drawn)]
     assert [one.name for one in result.measurements] == [*names, *table]
     limits = {one.name: one.limit for one in result.measurements}
     assert limits["digits loop: time"] == limits["table references: time"] == LOOP_LIMIT == 1 / 3
