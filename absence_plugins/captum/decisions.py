@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
 
-from absence_plugins.captum.calls import checked_inputs, is_reference
+from absence_plugins.captum.calls import checked_inputs, is_reference, select_neuron
 from absence_plugins.captum.conditions import check_baselines, check_model, check_numbers
 from absence_plugins.captum.noise import is_news, real_inputs
 from absence_plugins.captum.plan import Plan, every
@@ -71,8 +72,17 @@ def decide_ahead(method: Any, plan: Plan) -> None:
         else:
             if looks_rectified(plan.points[0].value):
                 warnings.warn(rectified_note(type(method.layer).__name__), AbsenceWarning, stacklevel=5)
-            plan.output = method._value(plan, real)
+            plan.output = _neuron_value(method, plan)
     settle(method, plan, outputs)
+
+
+def _neuron_value(method: Any, plan: Plan) -> Tensor:
+    """Of the real samples [B], from the forward in which the layer was read, where Captum would see the same there."""
+    point = plan.points[0]
+    if not point.is_whole or hasattr(method._model, "device_ids"):  # of a replica's samples
+        value: Tensor = method._value(plan, plan.real)
+        return value
+    return select_neuron(point.value, plan.arguments["neuron_selector"])
 
 
 def decide(method: Any, plan: Plan, outputs: Tensor) -> None:
@@ -127,7 +137,9 @@ def _look(method: Any, plan: Plan) -> Any:
     wants_input = any(plan.arguments.get(name) for name in LAYER_INPUTS)
     side = "input" if wants_input else "auto" if method._has("neuron_selector") else "output"
     given = tuple(part.clone() for part in plan.real)
-    with Lookout(modules, method._layers, method._model, side=side) as lookout, LastOperation() as last:
+    last = LastOperation()
+    listening = last if method._has("target") else nullcontext()  # it takes long
+    with Lookout(modules, method._layers, method._model, side=side) as lookout, listening:
         outputs = method._model(*given, *plan.extra(plan.copies))
     plan.points = lookout.points(plan.real, arranged=method._traits.arranged)
     is_changed = any(part._version for part in given)  # a clone begins at 0

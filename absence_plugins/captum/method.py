@@ -195,7 +195,7 @@ class AbsenceMethod(ShownMethod):
             call.update({name: plan.points[0].is_input for name in LAYER_INPUTS if name in call})
         if reference is not None:
             call[self._traits.baselines] = self._as_baselines(plan, reference)
-        quiet = nullcontext() if plan.passing is not None and plan.passing.is_silent else without_announcements()
+        quiet = without_announcements() if plan.passing is None else nullcontext()
         with keeping(plan.modules), quiet, plan.at_points(), explained_gradients(self):
             result = self._run(host, call, plan, paired=reference is not None)
         signed, delta = result if call.get("return_convergence_delta") else (result, None)
@@ -264,7 +264,7 @@ class AbsenceMethod(ShownMethod):
             if full and plan.references is not None
             else None,
             completeness_error=self._completeness(plan, signed, measured) if full else None,
-            explained=plan.choice or name_neuron(self, plan),
+            explained=plan.choice or (name_neuron(self, plan) if full else None),  # a look for the layer's name
             **keep_compared(self.reference, plan.real[0], plan.drawn) if full else {},
         )
         return explanation, self._delta(deltas) if deltas else None

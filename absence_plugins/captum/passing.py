@@ -89,15 +89,10 @@ class Deciding:
             self.given = tuple(part.clone() for part in self.plan.real)
             call["inputs"] = self.given if self.plan.is_tuple else self.given[0]
             call["target"] = None
-        if self.kind == "inputs":
+        if self.kind == "inputs" or isinstance(self.method, LayerGradientXActivation):
             for part in self.given:
                 part.requires_grad_()  # Captum would, with a warning on every call
         return self
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether the host says nothing about its bookkeeping."""
-        return not isinstance(self.method, LayerGradientXActivation)
 
     def __call__(self, *inputs: Any) -> Tensor:
         """The chosen output; of a comparison all outputs."""

@@ -34,6 +34,7 @@ class Point:
     watch: Watch | None = None
     axes: Axes | None = None
     rows: int = 0  # samples for which the layer puts out one row
+    is_whole: bool = True  # Captum sees the value there, and not several tensors
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -93,7 +94,8 @@ class Lookout:
             is_plain = _is_plain(returned, arranged=arranged)
             is_there = watch.point == (watch.module, "input" if self.side == "input" else "output")
             if is_plain and is_there and axes in (None, Axes(0, 1)):
-                found.append(Point(watch.module, self.side == "input", value))
+                is_whole = isinstance(returned, Tensor) or (self.side == "input" and len(returned) == 1)
+                found.append(Point(watch.module, self.side == "input", value, is_whole=is_whole))
             else:
                 found.append(Point(nn.Identity(), False, value if axes is None else axes.maps(value), watch, axes))
         return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from typing import Any
 
 import captum.attr
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import absence_plugins.captum
 from absence_plugins.core import AbsenceWarning
@@ -204,3 +206,63 @@ def test_the_look_at_one_row_rejects_no_other_outputs_than_the_look_at_all(class
     for bad in (logits.softmax(1), logits.log_softmax(1), logits.half().softmax(1)):
         with pytest.raises(ValueError, match="probabilities"):
             check_logits(bad)
+
+
+@pytest.mark.parametrize("layer", ["conv", "relu"])
+@pytest.mark.parametrize("selector", [(0, 1, 1), lambda h: h[:, 1, 0, 0] - h[:, 0, 1, 1], (slice(0, 2), 0, 0)])
+def test_a_neuron_is_read_in_one_forward_ahead_of_the_hosts(selector: Any, layer: str, images: Tensor) -> None:
+    net = make()
+    ours = absence_plugins.captum.AbsenceNeuronGradient(net, getattr(net, layer))
+    found = ours.explain(images, neuron_selector=selector)
+    assert net.calls == 2
+    pre = net.conv(images)  # in front of the ReLU, for both layers
+    values = selector(pre) if callable(selector) else pre[(slice(None), *selector)]
+    torch.testing.assert_close(found.output, values.flatten(1).sum(1) if values.dim() > 1 else values)
+    host = captum.attr.NeuronGradient(net, net.conv)
+    assert torch.equal(found.attribution, host.attribute(images, neuron_selector=selector))
+
+
+def test_a_neuron_of_a_layer_with_several_tensors_is_read_as_captum_sees_them(images: Tensor) -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, 2 * x
+
+    class Around(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.two = Two()
+
+        def forward(self, x: Tensor) -> Any:
+            one, other = self.two(self.conv(x))
+            return self.linear((one + other).flatten(1))
+
+    net = Around().eval()
+    ours = absence_plugins.captum.AbsenceNeuronGradient(net, net.two)
+    found = ours.explain(images, neuron_selector=lambda both: both[1][:, 0, 0, 0])
+    torch.testing.assert_close(found.output, 2 * net.conv(images)[:, 0, 0, 0])
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that torch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_the_choice_and_all_checks_are_a_dozen_operations(name: str, images: Tensor) -> None:
+    net, images = make(), images[:1]
+    target, runner_up = rivals(net, images)
+    ours, host, keywords = both(name, net, nontarget=runner_up)
+    with Operations() as own:
+        ours.attribute(images, target=target, **keywords)
+    with Operations() as its:
+        host.attribute(images, target=runner_up, **keywords)
+    added = own.names - its.names
+    assert sum(added.values()) <= 12, added
+    assert not its.names - own.names
