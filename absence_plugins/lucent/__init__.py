@@ -10,12 +10,10 @@ Change the import, keep the call::
 and ``register()`` puts them into ``lucent.optvis.objectives``.
 """
 
-import warnings as _warnings
+from typing import TYPE_CHECKING, Any
 
 try:
-    with _warnings.catch_warnings():
-        _warnings.simplefilter("ignore", FutureWarning)  # of torch, about the kornia that Lucent pins
-        import lucent.optvis.render as _host  # noqa: F401
+    import lucent.optvis.objectives as _host  # noqa: F401
 except ImportError as error:
     raise ImportError('absence_plugins.lucent needs Lucent: pip install "absence-plugins[lucent]"') from error
 
@@ -34,9 +32,11 @@ from absence_plugins.lucent.objectives import (
     contrast,
 )
 from absence_plugins.lucent.registration import register, unregister
-from absence_plugins.lucent.render import render_vis
 from absence_plugins.lucent.rendering import Reached, Rendering
 from absence_plugins.lucent.values import unit_values
+
+if TYPE_CHECKING:
+    from absence_plugins.lucent.render import render_vis
 
 __all__ = [
     "AbsenceObjective",
@@ -58,3 +58,11 @@ __all__ = [
     "unit_values",
     "unregister",
 ]
+
+
+def __getattr__(name: str) -> Any:  # a rendering needs Lucent's transforms, thus kornia and torchvision; the rest not
+    if name != "render_vis":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from absence_plugins.lucent.render import render_vis
+
+    return render_vis

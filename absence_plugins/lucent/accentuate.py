@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lucent.optvis import transform
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -26,11 +25,11 @@ from absence_plugins.core.turns import working_on
 from absence_plugins.core.units import Unit
 from absence_plugins.lucent.accentuation import Accentuation
 from absence_plugins.lucent.objectives import AbsenceObjective, Term, as_objective
-from absence_plugins.lucent.surroundings import frozen
+from absence_plugins.lucent.surroundings import frozen, load_rendering
 
 Space = Literal["phase", "pixels"]
 SPACES = ("phase", "pixels")
-RATE = 0.05
+RATE, DECAYS, EPS = 0.05, (0.9, 0.999), 1e-8  # of Adam
 BEYOND, TOWARDS = (
     0.05,
     0.3,
@@ -214,7 +213,7 @@ class _Reader:
 def _find(reader: _Reader, photograph: Tensor, before: float, aim: _Aim, space: Space, descent: _Descent) -> Tensor:
     make, parameter = _parametrize(photograph, space)
     generator = torch.Generator().manual_seed(descent.seed)
-    adam, weight = torch.optim.Adam([parameter], lr=RATE), 1.0
+    adam, weight = Adam(parameter), 1.0
     for _ in tqdm(range(descent.steps), desc="accentuation", disable=not descent.progress):
         picture = make(parameter)
         moves = torch.randint(-descent.jitter, descent.jitter + 1, (2,), generator=generator).tolist()
@@ -223,10 +222,29 @@ def _find(reader: _Reader, photograph: Tensor, before: float, aim: _Aim, space: 
         loss = weight * aim.loss(value, before) + descent.strength * change
         if not aim.reached(float(value.detach())):
             weight *= GROWTH
-        (parameter.grad,) = torch.autograd.grad(loss, [parameter])
-        adam.step()
+        adam.step(*torch.autograd.grad(loss, [parameter]))
     with torch.no_grad():
         return _least(reader, lambda share: make(share * parameter), aim)
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015) on one parameter: the bits of ``torch.optim.Adam``, whose first step imports torch's
+    compiler, which takes a second.
+    """
+
+    def __init__(self, parameter: Tensor, rate: float = RATE) -> None:
+        self.parameter, self.rate, self.steps = parameter, rate, 0
+        self.mean, self.square = torch.zeros_like(parameter), torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor) -> None:
+        """Move the parameter against its gradient."""
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - DECAYS[0])
+        self.square.mul_(DECAYS[1]).addcmul_(gradient, gradient, value=1 - DECAYS[1])
+        sizes = [1 - decay**self.steps for decay in DECAYS]
+        scale = (self.square.sqrt() / sizes[1] ** 0.5).add_(EPS)
+        self.parameter.addcdiv_(self.mean, scale, value=-self.rate / sizes[0])
 
 
 def _least(reader: _Reader, at: Callable[[float], Tensor], aim: _Aim) -> Tensor:
@@ -316,6 +334,7 @@ def _preparation(model: nn.Module, preprocess: bool | Callable[[Tensor], Tensor]
         return preprocess
     if not preprocess:
         return lambda pictures: pictures
+    _, transform = load_rendering()
     made = transform.preprocess_inceptionv1() if type(model).__name__ == "InceptionV1" else transform.normalize()
     found: Callable[[Tensor], Tensor] = made
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lucent.optvis import param, render, transform
+from lucent.optvis import param
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -24,9 +24,10 @@ from absence_plugins.lucent.layers import Activations, LayerNotComputed
 from absence_plugins.lucent.objectives import Term, as_objective, note_rectified
 from absence_plugins.lucent.parameters import belong_to_images, make_images
 from absence_plugins.lucent.rendering import Reached, Rendering
-from absence_plugins.lucent.surroundings import HOST, frozen, on_device
+from absence_plugins.lucent.surroundings import HOST, frozen, load_rendering, on_device
 from absence_plugins.lucent.unstick import dead_images, redirected
 
+render, transform = load_rendering()
 SMALLEST = 224  # Lucent enlarges smaller images to this
 DEFAULT_SIZE = 128
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
 from lucent.optvis import objectives as host_objectives
-from lucent.optvis import transform
 from lucent.optvis.param import color, spatial
 from torch import Tensor, nn
 
@@ -37,6 +38,19 @@ def frozen(model: nn.Module) -> Iterator[None]:
         yield
 
 
+def load_rendering() -> tuple[Any, Any]:
+    """Lucent's modules ``render`` and ``transform``, imported where they are needed: kornia and torchvision take a
+    second.
+
+    Raises:
+        ImportError: they cannot be imported.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about the kornia that Lucent pins
+        from lucent.optvis import render, transform
+    return render, transform
+
+
 def lucent_uses_cuda() -> bool:
     """Whether Lucent puts its images on ``cuda:0``: it does wherever there is CUDA."""
     return torch.cuda.is_available()
@@ -49,7 +63,7 @@ def on_device(device: torch.device) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        for module in (spatial, transform):
+        for module in (spatial, load_rendering()[1]):
             stack.enter_context(mock.patch.object(module, "device", device))
         stack.enter_context(mock.patch.object(color, "_linear_decorrelate_color", lambda t: _decorrelated(t)))
         stack.enter_context(mock.patch.object(host_objectives, "_torch_blur", _blurred))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from absence_plugins import Layer, Unit
 from absence_plugins.lucent import accentuate, unit_values
+from absence_plugins.lucent.accentuate import Adam
 from absence_plugins.report.plots.accentuation import accentuation_figure
 
 OPTIONS = {"preprocess": False, "progress": False}
@@ -251,3 +254,32 @@ def test_the_optimized_picture_is_that_of_a_batch_with_the_photograph() -> None:
         (angles.grad,) = torch.autograd.grad(loss, [angles])
         adam.step()
     assert float((found.picture - make().detach()).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_has_the_bits_of_torchs(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, theirs = (torch.ones(1, 5, 7, dtype=dtype, requires_grad=True) for _ in range(2))
+    adam, host = Adam(own), torch.optim.Adam([theirs], lr=0.05)
+    for _ in range(30):
+        gradient = torch.randn(own.shape, generator=generator, dtype=torch.float64).to(dtype)
+        adam.step(gradient)
+        theirs.grad = gradient.clone()
+        host.step()
+        assert torch.equal(own, theirs)
+
+
+def test_neither_kornia_nor_torchvision_is_needed() -> None:
+    """They take a second to import; a rendering loads them."""
+    program = (
+        "import sys, torch\n"
+        "from absence_plugins.lucent import accentuate, absence_channel, unit_values\n"
+        "net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten())\n"
+        "found = accentuate(net, '-0:0', torch.rand(3, 8, 8), steps=1, goal=-9.0, preprocess=False, progress=False)\n"
+        "print([name for name in ('kornia', 'torchvision', 'torch._dynamo') if name in sys.modules])\n"
+        "from absence_plugins.lucent import render_vis\n"
+        "print('kornia' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "True"]
+    assert "Warning" not in done.stderr
