@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from absence_plugins.core import AbsenceWarning
 from absence_plugins.methods.invert import UnitLabels, label_units
+from absence_plugins.methods.invert import labels as labels_module
 from absence_plugins.methods.invert import pairs as pairs_module
 from absence_plugins.methods.invert import screening as screening_module
 from absence_plugins.methods.invert.bits import merge_rows
@@ -211,3 +214,31 @@ def test_the_square_is_never_above_what_the_error_allows() -> None:
         # with so many samples the error is that of rounding, and of the square
         least = ((x * y) ** 2).mean() ** 0.5 * (2 * 50 / 1e9) ** 0.5
         assert float(margins.error) >= min(least, np.abs(y).mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({}, "exact_pairs=False (--no-exact-pairs)"),
+        ({"search": "certified"}, "search='beam' (--search beam)"),
+        ({"exact_pairs": False}, "fewer concepts"),
+    ],
+)
+def test_what_takes_hours_is_said_after_the_first_units(
+    options: dict[str, Any], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    labels, units = rng.random((60, 4)) < 0.4, rng.normal(size=(60, 5))
+    names = list("abcd")
+    monkeypatch.setattr(labels_module, "TOGETHER", 2)
+    monkeypatch.setattr(labels_module, "CHUNK", 60)
+    clock = iter(range(0, 10**9, 10**4))
+    monkeypatch.setattr(labels_module.time, "perf_counter", lambda: float(next(clock)))
+    with pytest.warns(AbsenceWarning, match="naming the 3 units that are left takes about 4.2 h") as told:
+        label_units(units, labels, names, progress=False, **options)
+    assert remedy in str(told[0].message)
+    assert told[0].filename == __file__
+    monkeypatch.setattr(labels_module, "HOUR", 10**9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        label_units(units, labels, names, progress=False, **options)

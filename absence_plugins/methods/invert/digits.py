@@ -80,12 +80,19 @@ class Truths:
             return multiply_digits(split_digits(numbers[None]) & -self.columns[chosen], self.columns)
         return (self.wide[chosen] * numbers) @ self.wide.T
 
+    @staticmethod
+    def _spread(numbers: Tensor, owner: Tensor) -> Tensor:
+        """Digits of the owners' numbers [D, M, n]."""
+        return split_digits(numbers).index_select(1, owner)
+
     def multiply_rows(self, chosen: Tensor, numbers: Tensor, owner: Tensor) -> Tensor:
         """Sums of whole numbers float64 [U, n], those of ``owner`` [M], where column ``chosen`` [M] and a column hold:
         [M, J].
         """
         if multiplies_digits(self.columns.device):
-            return multiply_digits(split_digits(numbers)[:, owner] & -self.columns[chosen], self.columns)
+            return multiply_digits(
+                self._spread(numbers, owner).bitwise_and_(-self.columns.index_select(0, chosen)), self.columns
+            )
         return (self.wide[chosen] * numbers[owner]) @ self.wide.T
 
     def multiply_masked(
@@ -103,7 +110,7 @@ class Truths:
         if is_whole and multiplies_digits(self.columns.device):
             mask = -holds.char()
             count = multiply_digits(split_digits(weight[None]) & mask, self.columns)
-            return count, multiply_digits(split_digits(numbers)[:, owner] & mask, self.columns)
+            return count, multiply_digits(self._spread(numbers, owner).bitwise_and_(mask), self.columns)
         own, counted = numbers[owner] * holds, holds * weight
         reach = float(own.abs().sum(1).max()) if is_whole and len(own) else math.inf
         scale = 2.0 ** math.ceil(math.log2(2 * reach + 2)) if math.isfinite(reach) else math.inf

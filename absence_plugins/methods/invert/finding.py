@@ -14,6 +14,7 @@ from absence_plugins.methods.invert.certified import certify_all, cost_of
 from absence_plugins.methods.invert.choosing import description_length
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.measures import FIRING, Measure, choose_firing, standardize, sum_rows
+from absence_plugins.methods.invert.pairs import sizes_of
 from absence_plugins.methods.invert.parts import Data, Part, Score, negate
 from absence_plugins.methods.invert.ranking import Bounds, Ranked
 from absence_plugins.methods.invert.rating import Rating
@@ -77,6 +78,17 @@ class Wanted:
         if self.search == "beam" or not self.exact_pairs or self.length > LONGEST:
             return False
         return self.search == "certified" or cost_of(data.columns, self.length) <= QUICK
+
+    def prepare(self, data: Data) -> None:
+        """Count what all units ask for: on how many samples two concepts hold."""
+        if (
+            self.exact_pairs
+            and self.length > 1
+            and self.score == "auc"
+            and data.columns.is_known
+            and sizes_of(data.columns)
+        ):
+            _ = data.columns.shared
 
     def directed(self, part: Part, block: Tensor) -> Tensor:
         """Of a block [U, N] the part's samples, high where a formula should hold."""

@@ -128,12 +128,16 @@ class HeldOut:
         is_whole = truth.complete or bool(known.all())
         place, holds = (self.levels[0], truth.true) if is_whole else (self.levels[0][known], truth.true[known])
         counts = self.counts if is_whole else np.bincount(place, minlength=self.levels[1])
-        held = np.bincount(place, weights=holds, minlength=self.levels[1])
+        is_strict = len(counts) == len(place) and is_whole  # no two samples have the same rank number
+        held = holds.astype(np.float64) if is_strict else np.bincount(place, weights=holds, minlength=self.levels[1])
         above = held.cumsum() - held / 2  # of the true, those a level is above, those on it counted half
         n1, n0 = held.sum(), counts.sum() - held.sum()
         beaten = ((counts.cumsum() - counts / 2) - above) / n0  # share of the false that a sample is above
         below = 1 - above / n1  # share of the true that are above it
-        part = np.concatenate([below / n0, beaten / n1]).take(place + len(counts) * holds)
+        if is_strict:
+            part = np.where(holds, beaten / n1, below / n0)
+        else:
+            part = np.concatenate([below / n0, beaten / n1]).take(place + len(counts) * holds)
         score = float(part @ holds)
         moved: Array = part - np.where(holds, score / n1, score / n0)
         if is_whole:

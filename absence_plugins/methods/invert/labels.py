@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.checks import check_choice, check_integer, check_integers, check_number, check_seed
+from absence_plugins.core.durations import describe_time
 from absence_plugins.core.groups import as_groups
 from absence_plugins.methods.invert.bits import Array
 from absence_plugins.methods.invert.finding import LONGEST, Wanted
@@ -30,6 +32,7 @@ SEARCHES = ("auto", "certified", "beam")
 MODES = ("positive", "negative")
 TOGETHER = 64  # units named at a time, so that the labels are unpacked once for all of them
 MOST = 2**26  # activations of these
+HOUR = 3600.0  # seconds from which on a warning says how long the rest takes
 
 
 def label_units(
@@ -195,6 +198,8 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
     found: list[UnitLabel] = []
     table = data.table
     step = max(1, CHUNK // len(table), min(TOGETHER, MOST // len(table)))
+    wanted.prepare(data)
+    began = time.perf_counter()
     with tqdm(total=table.count, desc="naming units", disable=not progress) as bar:
         for start in range(0, table.count, step):
             block = table.block(start, min(start + step, table.count))
@@ -218,7 +223,27 @@ def _searched(data: Data, wanted: Wanted, progress: bool) -> list[UnitLabel]:
                     None if unit.threshold is None else wanted.sign * float(unit.threshold),
                 ))  # fmt: skip
                 bar.update(1)
+            if start == 0:
+                _warn_of_hours(wanted, len(found), table.count - len(found), time.perf_counter() - began)
     return found
+
+
+def _warn_of_hours(wanted: Wanted, done: int, left: int, seconds: float) -> None:
+    """Say how long naming the units that are left takes, and what shortens it, if that is long."""
+    rest = seconds / done * left
+    if rest < HOUR:
+        return
+    remedies = ["name fewer units, or with fewer concepts"]
+    if wanted.search == "certified":
+        remedies.insert(0, "search='beam' (--search beam) proves nothing, and is faster")
+    elif wanted.exact_pairs:
+        remedies.insert(0, "exact_pairs=False (--no-exact-pairs) pairs the best concepts only")
+    warnings.warn(
+        f"naming the {left:,} units that are left takes about {describe_time(rest)}, as the first {done:,} took "
+        f"{describe_time(seconds / done)} each; {'; or '.join(remedies)}",
+        AbsenceWarning,
+        stacklevel=4,
+    )
 
 
 def _check_support(data: Data, support: int) -> None:

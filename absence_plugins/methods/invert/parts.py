@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from absence_plugins.methods.invert.bits import Array, Bits, unpack
+from absence_plugins.methods.invert.digits import Truths
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import split
 from absence_plugins.methods.invert.inputs import Truth, refuse_constant
@@ -196,11 +197,13 @@ class Data:
 
         def score(formulas: Sequence[Formula]) -> list[tuple[float, float]]:
             if not isinstance(own, Order):
-                for one in formulas:
-                    if one not in sums:
-                        holds = unpack(self.rows.fold_packed(one, self.place).true, len(self.rows))
-                        found = torch.from_numpy(holds).to(own.device).double()
-                        sums[one] = torch.stack([part.weight @ found, own @ found])
+                asked = [one for one in dict.fromkeys(formulas) if one not in sums]
+                if asked:
+                    packed = np.stack([self.rows.fold_packed(one, self.place).true for one in asked])
+                    holds = torch.from_numpy(unpack(packed, len(self.rows)).view(np.int8)).to(own.device)
+                    both = torch.stack([part.weight, own])
+                    made = Truths(slice(0, len(self.rows)), holds).multiply(both, is_whole=True)
+                    sums.update(zip(asked, made.T, strict=True))
                 count, total = torch.stack([sums[one] for one in formulas], 1)
                 return list(zip(auc_of(total, count, part.size).tolist(), (count / part.size).tolist(), strict=True))
             masks = self.masks(part, formulas)

@@ -158,8 +158,10 @@ class Screen:
         is_row[rows] = True
         row, other = torch.where(is_row[pairs[0]], pairs, pairs.flip(0))
         met = torch.unique(other)
-        right, levels = self.drawn.truths[met], self.levels[unit]
-        product = torch.cat([self.drawn.multiply(self.drawn.truths[own] * levels, right) for own in rows.split(ACROSS)])  # type: ignore[no-untyped-call]
+        truths, levels = self.drawn.truths, self.levels[unit]
+        right = truths.index_select(0, met)
+        parts = [rows[at : at + ACROSS] for at in range(0, len(rows), ACROSS)]
+        product = torch.cat([self.drawn.multiply(truths.index_select(0, own).mul_(levels), right) for own in parts])
         drawn = product[torch.searchsorted(rows, row), torch.searchsorted(met, other)]
         kept = []
         for at in range(0, pairs.shape[1], LISTED):
