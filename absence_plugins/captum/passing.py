@@ -42,15 +42,17 @@ def decide_in_passing(method: Any, plan: Plan) -> tuple[Plan, Any]:
         return plan, None
     attempt = object.__new__(Plan)  # copy.copy takes long
     attempt.__dict__.update(plan.__dict__)
-    attempt.passing = Deciding(method, attempt)
+    deciding = attempt.passing = Deciding(method, attempt)
     try:
         return attempt, method._signed(attempt, None)
     except Exception as error:
-        failure = attempt.passing.failure
+        failure = deciding.failure
         if failure is not None and failure is not error:  # said in other words by the host's surroundings
             raise failure from None
         if failure is not None or attempt.choice is not None:
             raise
+    finally:
+        attempt.passing = None  # a cycle would keep all tensors until Python looks for cycles
     _AHEAD.add(method)
     return plan, None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import warnings
 from collections import Counter
 from typing import Any
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import absence_plugins.captum
+from absence_plugins.captum.passing import Deciding
+from absence_plugins.captum.plan import Plan
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.outputs import check_logits
 
@@ -266,3 +270,17 @@ def test_the_choice_and_all_checks_are_a_dozen_operations(name: str, images: Ten
     added = own.names - its.names
     assert sum(added.values()) <= 12, added
     assert not its.names - own.names
+
+
+@pytest.mark.parametrize("target", [0, 7])
+@pytest.mark.parametrize("name", [*ONCE, "DeepLift"])
+def test_no_tensor_of_a_call_waits_for_the_search_for_cycles(name: str, target: int, images: Tensor) -> None:
+    ours, _, keywords = both(name, make(), nontarget=1)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):  # there is no class 7
+            ours.attribute(images, target=target, **keywords)
+        assert not [one for one in gc.get_objects() if type(one) in (Plan, Deciding)]
+    finally:
+        gc.enable()
