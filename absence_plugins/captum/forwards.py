@@ -172,7 +172,7 @@ class Forwards:
             return way(inputs, rows)
         pairs = zip(inputs, self.inputs, strict=True)
         is_new = [(new != own[rows[:, 0].to(own.device)]).flatten(1).any(1).cpu() for new, own in pairs]
-        kept = torch.stack(is_new).any(0)
+        kept = is_new[0] if len(is_new) == 1 else torch.stack(is_new).any(0)
         if bool(kept.all()):
             return way(inputs, rows)
         values = self.output[rows[:, 0].to(self.output.device)]

@@ -27,11 +27,11 @@ class Permuted(Changes):
         self.inputs, self.features = inputs, features
         total = len(inputs[0])
         own = torch.arange(total)
-        drawn = [own.repeat(features.count, 1) for _ in inputs]
+        drawn = [[own] * features.count for _ in inputs]
         for feature, holders in features.order():
             for number in holders:
                 drawn[number][feature] = draw_permutation(own)
-        self.partners = [partner.to(part.device) for partner, part in zip(drawn, inputs, strict=True)]
+        self.partners = [torch.stack(partner).to(part.device) for partner, part in zip(drawn, inputs, strict=True)]
         self.rows = torch.cartesian_prod(own, torch.arange(features.count)).reshape(-1, 2)
 
     def make(self, rows: Tensor) -> Inputs:

@@ -234,3 +234,16 @@ def test_logits_count_from_the_end() -> None:
     for unit, same in ((-1, 2), (torch.tensor([-3, -1]), torch.tensor([0, 2]))):
         found, wanted = (absence_scores(net, x, one, signed, steps=4, draws=2, progress=False) for one in (unit, same))
         assert found.score == wanted.score
+
+
+@pytest.mark.parametrize(("side", "most"), [(8, 128), (80, 8)])
+def test_batches_on_a_cpu_are_small_enough_for_its_caches(side: int, most: int) -> None:
+    sizes: list[int] = []
+
+    def unit(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return images.flatten(1).double().mean(1)
+
+    x = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(0))
+    absence_scores(nn.Identity(), x, unit, -x, steps=3, draws=2, progress=False)
+    assert max(sizes) == most

@@ -33,6 +33,7 @@ from absence_plugins.methods.faithfulness.result import AbsenceScores, View
 from absence_plugins.methods.faithfulness.summary import summarize
 
 Attribution = Callable[[Tensor], Any] | Tensor
+BATCHES = {"cpu": (128, 8), "cuda": (256, 32)}  # of small and of large inputs: on a CPU larger ones are slower
 SECONDS_QUIET = 3  # before a progress bar appears
 
 
@@ -99,7 +100,7 @@ def absence_scores(
         draws: random orders.
         cell: side in pixels of what is changed at once; None: so that at most 32 cells (over 64 pixels: 14) fit on a
             side.
-        batch_size: inputs per forward; None: 256, and 32 for images over 64 pixels.
+        batch_size: inputs per forward; None: 128, and 8 for images over 64 pixels; on a GPU 256 and 32.
         seed: of random orders, ties and the interval.
         kind: what the entries are, if not pixels; None: as the ReferenceSet says. Columns of a table are changed one by
             one, tokens of a text (never padding or special tokens; ``empty`` is then the id that stands for no word,
@@ -134,7 +135,7 @@ def absence_scores(
     kind = _choose_kind(kind, reference)
     cells = Cells.of(x, cell, kind)
     if batch_size is None:
-        batch_size = 256 if _is_small(x, kind) else 32
+        batch_size = BATCHES["cuda" if x.is_cuda else "cpu"][0 if _is_small(x, kind) else 1]
     index = resolved(unit, len(x))
     detached = x.detach()
     value = unit_value(model, index, detached)
