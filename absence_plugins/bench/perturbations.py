@@ -47,7 +47,7 @@ LAYERS = {"digits": "linear1", "resnet18": "layer4", "table": "1"}
 UNITS = {False: 64, True: 4}  # groups of a layer's units
 EXCHANGED = {False: 4, True: 2}  # images that features are exchanged between, at least
 STRIDES = {False: (32, 24, 16), True: (32, 16, 8)}  # of growing numbers of windows
-# Where a third is not reached: all forwards are needed and are large; of the table, drawing is much of both sides.
+# Where a third is not reached: all forwards are needed and are large; of the table, fixed costs of a call are too much.
 FEWER = {
     ("digits", "Shapley sampling"),
     ("resnet18", "permutation"),
