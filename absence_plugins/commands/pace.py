@@ -7,7 +7,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from absence_plugins.core.durations import LONG, describe_time
+from absence_plugins.core.folded_norms import watching_norms
 from absence_plugins.core.hooks import counting
+from absence_plugins.core.memory_layout import find_way
 from absence_plugins.core.randomness import seeded
 from absence_plugins.core.scores import logits_of
 from absence_plugins.methods.ranks import is_first
@@ -66,6 +69,16 @@ class Pace:
     def measure_forward(cls, run: Callable[[Tensor], Any], x: Tensor) -> Pace:
         """As :meth:`measure`, of what runs forward only."""
         return cls(time_forward(run, x.repeat(AT_ONCE, *[1] * (x.dim() - 1))), 0.0)
+
+    def in_fast_way(self, model: nn.Module, x: Tensor, read: Callable[[nn.Module, Tensor], Tensor]) -> Pace:
+        """The same of work whose forwards run as :func:`~absence_plugins.core.memory_layout.find_way` says; ``read``:
+        model, images -> outputs [B, K, ...].
+        """
+        run = partial(read, model)
+        with torch.no_grad(), watching_norms() as seen:
+            outputs = run(x)
+        way = find_way(model, x, outputs, run, seen)
+        return replace(self, forward=time_forward(partial(way.read, run), x.repeat(AT_ONCE, *[1] * (x.dim() - 1))))
 
     def seconds(self, passes: Passes, count: int = 1) -> float:
         """Of ``count`` images.

@@ -75,6 +75,25 @@ def test_what_fails_in_an_estimate_is_left_to_the_work() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_forwards_of_tests_are_timed_as_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In channels last, with batch norms folded: what is timed sees no batch norm any more."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    seen: list[tuple[bool, int]] = []
+
+    def time_forward(run: Any, batch: torch.Tensor) -> float:
+        with torch.profiler.profile() as trace:
+            run(batch)
+        seen.append((any("batch_norm" in one.key for one in trace.key_averages()), len(batch)))
+        return 0.25
+
+    monkeypatch.setattr(pace, "time_forward", time_forward)
+    plain = pace.Pace.measure(net, x)
+    fast = plain.in_fast_way(net, x, lambda model, images: model(images))
+    assert seen == [(True, pace.AT_ONCE), (False, pace.AT_ONCE)]
+    assert fast == pace.Pace(0.25, plain.backward)
+
+
 class Bar(tqdm):  # type: ignore[misc]
     """One that remembers what was shown."""
 
