@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
 from absence_plugins.core.checks import check_choice, check_integer, check_number, check_seed
@@ -213,7 +214,7 @@ class _Reader:
 def _find(reader: _Reader, photograph: Tensor, before: float, aim: _Aim, space: Space, descent: _Descent) -> Tensor:
     make, parameter = _parametrize(photograph, space)
     generator = torch.Generator().manual_seed(descent.seed)
-    adam, weight = Adam(parameter), 1.0
+    optimizer, weight = Adam(parameter), 1.0
     for _ in tqdm(range(descent.steps), desc="accentuation", disable=not descent.progress):
         picture = make(parameter)
         moves = torch.randint(-descent.jitter, descent.jitter + 1, (2,), generator=generator).tolist()
@@ -222,29 +223,27 @@ def _find(reader: _Reader, photograph: Tensor, before: float, aim: _Aim, space: 
         loss = weight * aim.loss(value, before) + descent.strength * change
         if not aim.reached(float(value.detach())):
             weight *= GROWTH
-        adam.step(*torch.autograd.grad(loss, [parameter]))
+        optimizer.step(*torch.autograd.grad(loss, [parameter]))
     with torch.no_grad():
         return _least(reader, lambda share: make(share * parameter), aim)
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) on one parameter: the bits of ``torch.optim.Adam``, whose first step imports torch's
-    compiler, which takes a second.
+    """Adam (Kingma and Ba, 2015) on one parameter by torch's function: ``torch.optim.Adam`` imports torch's compiler in
+    its first step, which takes a second.
     """
 
     def __init__(self, parameter: Tensor, rate: float = RATE) -> None:
-        self.parameter, self.rate, self.steps = parameter, rate, 0
+        self.parameter, self.rate, self.steps = parameter, rate, torch.tensor(0.0)
         self.mean, self.square = torch.zeros_like(parameter), torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
         """Move the parameter against its gradient."""
-        self.steps += 1
-        self.mean.lerp_(gradient, 1 - DECAYS[0])
-        self.square.mul_(DECAYS[1]).addcmul_(gradient, gradient, value=1 - DECAYS[1])
-        sizes = [1 - decay**self.steps for decay in DECAYS]
-        scale = (self.square.sqrt() / sizes[1] ** 0.5).add_(EPS)
-        self.parameter.addcdiv_(self.mean, scale, value=-self.rate / sizes[0])
+        adam(
+            [self.parameter], [gradient], [self.mean], [self.square], [], [self.steps], foreach=False, amsgrad=False,
+            beta1=DECAYS[0], beta2=DECAYS[1], lr=self.rate, weight_decay=0.0, eps=EPS, maximize=False,
+        )  # fmt: skip
 
 
 def _least(reader: _Reader, at: Callable[[float], Tensor], aim: _Aim) -> Tensor:
