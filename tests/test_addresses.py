@@ -331,6 +331,10 @@ ALLOWED = {
         "core's own Watch, on a module that Captum's caller passes and that may have no name in a model; a look at the "
         "form of what Captum's own hook is about to get, of which no value is read",
     ),
+    "captum/perturbed.py": (
+        2,
+        "put perturbed values in the place of what a layer gives or is given, as Captum's LayerFeatureAblation does",
+    ),
     "bench/replay.py": (2, "note which calls a model gets, so that they can be run again"),
     "captum/differences.py": (
         1,

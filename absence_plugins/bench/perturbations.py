@@ -16,8 +16,8 @@ from absence_plugins.bench.subjects import subject
 from absence_plugins.bench.surroundings import describe_environment
 from absence_plugins.bench.works import Growth, Work
 from absence_plugins.core.choices import choose_nontarget
-from absence_plugins.core.hooks import hooking
 from absence_plugins.core.references import ReferenceSet
+from absence_plugins.core.units import Layer
 from absence_plugins.core.weighing import ON_CPU, ON_GPU
 
 LOOP_LIMIT = 1 / 3  # of Captum's time with its default
@@ -162,14 +162,9 @@ class _Case:
 
     def units(self, layer: str, count: int) -> Tensor:
         """About ``count`` groups of a layer's units or channels, for its values [1, C, ...]."""
-        shapes: list[torch.Size] = []
-        hook = lambda _module, _inputs, output: shapes.append(output.shape)  # noqa: E731
-        with (
-            hooking(self.model, [lambda: self.model.get_submodule(layer).register_forward_hook(hook)]),
-            torch.no_grad(),
-        ):
-            self.model(self.inputs[:1])
-        channels, places = int(shapes[0][1]), [1] * (len(shapes[0]) - 2)
+        with Layer(layer, side="output").reading(self.model) as run:
+            _, channels, *positions = run(self.inputs[:1]).shape
+        places = [1] * len(positions)
         groups = torch.arange(channels, device=self.inputs.device) // max(1, channels // count)
         return groups.reshape(1, channels, *places)
 
