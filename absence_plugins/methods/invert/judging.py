@@ -10,14 +10,15 @@ import numpy as np
 from scipy.stats import false_discovery_control, norm
 from torch import Tensor
 
-from absence_plugins.methods.invert.bits import Array, Bits
+from absence_plugins.methods.invert.bits import Array, Bits, unpack
 from absence_plugins.methods.invert.formula import Formula
 from absence_plugins.methods.invert.groups import average, center_ranks, collapse, strata_of
 from absence_plugins.methods.invert.inputs import Truth
 from absence_plugins.methods.invert.parts import Part, Score
 from absence_plugins.methods.invert.results import Negation, ScoredFormula
 from absence_plugins.methods.invert.scores import rank_ties
-from absence_plugins.methods.invert.significance import Distinct, permutation_p
+from absence_plugins.methods.invert.significance import Distinct, permutation_p, ranks_p
+from absence_plugins.methods.invert.ties import Ties
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class HeldOut:
     place: dict[str, int]
     truths: dict[Formula, Truth] = field(default_factory=dict)
     moved: dict[Formula, Array] = field(default_factory=dict)
+    scored: dict[Formula, tuple[float | None, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, part: Part, values: Tensor, rows: Bits, place: dict[str, int]) -> HeldOut:
@@ -57,13 +59,22 @@ class HeldOut:
         return None if self.part.groups is None else self.part.groups[self.order]
 
     def truth(self, formula: Formula) -> Truth:
-        """Per sample [n]."""
+        """Per sample [n]; of concepts that are looked up once."""
         if formula not in self.truths:
-            rows = self.rows.fold(formula, self.place)
-            true = rows.true.take(self.row_of)
-            false = ~true if self.rows.false is None else rows.false.take(self.row_of)
-            self.truths[formula] = Truth(true, false, complete=self.rows.false is None)
+            if formula.length == 1 and not formula.negations:
+                self.truths[formula] = self._look_up(formula.name)
+            else:
+                folded: Truth = formula.fold(lambda name: self.truth(Formula(name)))
+                self.truths[formula] = replace(folded, complete=self.rows.false is None)
         return self.truths[formula]
+
+    def _look_up(self, name: str) -> Truth:
+        """A concept's truth."""
+        k, size = self.place[name], self.rows.size
+        true = unpack(self.rows.true[k], size).take(self.row_of)
+        if self.rows.false is None:
+            return Truth(true, ~true, complete=True)
+        return Truth(true, unpack(self.rows.false[k], size).take(self.row_of))
 
     @cached_property
     def collapsed(self) -> Array:
@@ -71,30 +82,29 @@ class HeldOut:
         return collapse(self.ranks, self.groups)
 
     @cached_property
-    def levels(self) -> tuple[Array, int]:
-        """The place of every sample's rank number among the distinct ones [n], and how many these are."""
-        place = np.diff(self.ranks, prepend=self.ranks[:1]).astype(bool).cumsum()
-        return place, int(place[-1]) + 1
+    def ties(self) -> Ties:
+        """Which samples have the same rank number."""
+        return Ties.of(self.ranks)
 
     @cached_property
-    def counts(self) -> Array:
-        """How many samples have each of the distinct rank numbers."""
-        counts: Array = np.bincount(self.levels[0])
-        return counts
+    def middle(self) -> Array:
+        """How many samples are below each, those of its tie counted half [n]."""
+        middle: Array = (self.ranks + len(self.ranks)) / 2
+        return middle
 
     @cached_property
     def everyone(self) -> Distinct:
         """The rank numbers of all."""
-        return Distinct.of(self.collapsed)
+        if self.groups is not None:
+            return Distinct.of(self.collapsed)
+        return Distinct(self.ranks, self.ranks[self.ties.starts], self.ties.counts)
 
     def rank_again(self, chosen: Array) -> Distinct:
         """Rank numbers of some of the samples [n] bool, among these: as :func:`center_ranks`, by counting."""
-        place, count = self.levels
-        own = place[chosen]
-        counts = np.bincount(own, minlength=count)
-        centered = (2 * counts.cumsum() - counts - len(own)).astype(np.float64)
-        occurs = counts > 0
-        return Distinct(centered.take(own), centered[occurs], counts[occurs])
+        own = self.ties.place(chosen).below[chosen]
+        centered = (own - len(own)).astype(np.float64)
+        ties = Ties.of(centered)
+        return Distinct(centered, centered[ties.starts], ties.counts)
 
     def p_of(self, truth: Truth, among: Array | None = None) -> float:
         """Permutation p-value of "higher where it is true than where it is false" among some samples [n] bool."""
@@ -105,45 +115,62 @@ class HeldOut:
         if not chosen.any():
             return 1.0
         if groups is None:
-            return permutation_p(self.rank_again(chosen), truth.true[chosen])
+            p = None if among is None else self._p_of_many(truth, chosen)
+            return permutation_p(self.rank_again(chosen), truth.true[chosen]) if p is None else p
         groups = np.unique(groups[chosen], return_inverse=True)[1]
         values = center_ranks(average(self.ranks[chosen], groups))
         return permutation_p(values, average(truth.true[chosen], groups), strata_of(groups))
 
+    def _p_of_many(self, truth: Truth, chosen: Array) -> float | None:
+        """The same of so many samples that their moments say it, without a rank number per sample; else None."""
+        placed, holds = self.ties.place(chosen), truth.true & chosen
+        size, drawn = int(np.count_nonzero(chosen)), int(np.count_nonzero(holds))
+        return ranks_p(size, placed.level - size, placed.tied, drawn, placed.sum(holds) - drawn * size)
+
     def auc(self, truth: Truth) -> tuple[float | None, float]:
         """AUC (None without a sample on either side) and share of the known samples on which it holds."""
-        n1, n0 = int(truth.true.sum()), int(truth.false.sum())
+        n1, n0 = int(np.count_nonzero(truth.true)), int(np.count_nonzero(truth.false))
         share = n1 / max(1, n1 + n0)
         if not n1 or not n0:
             return None, share
         if n1 + n0 == len(self.ranks):
             total = float(self.ranks @ truth.true)
         else:
-            total = float(self.rank_again(truth.known).values @ truth.true[truth.known])
+            total = float(self.ties.place(truth.known).sum(truth.true) - n1 * (n1 + n0))
         return (total + n1 * n0) / (2 * n1 * n0), share
+
+    def auc_of(self, formula: Formula) -> tuple[float | None, float]:
+        """The same of a formula, computed once."""
+        if formula not in self.scored:
+            self.scored[formula] = self.auc(self.truth(formula))
+        return self.scored[formula]
 
     def influence(self, truth: Truth) -> Array:
         """How much every sample moves the AUC [n]: DeLong's components; 0 where the formula is unknown."""
-        known = truth.known
+        known, holds = truth.known, truth.true
         is_whole = truth.complete or bool(known.all())
-        place, holds = (self.levels[0], truth.true) if is_whole else (self.levels[0][known], truth.true[known])
-        counts = self.counts if is_whole else np.bincount(place, minlength=self.levels[1])
-        is_strict = len(counts) == len(place) and is_whole  # no two samples have the same rank number
-        held = holds.astype(np.float64) if is_strict else np.bincount(place, weights=holds, minlength=self.levels[1])
-        above = held.cumsum() - held / 2  # of the true, those a level is above, those on it counted half
-        n1, n0 = held.sum(), counts.sum() - held.sum()
-        beaten = ((counts.cumsum() - counts / 2) - above) / n0  # share of the false that a sample is above
-        below = 1 - above / n1  # share of the true that are above it
-        if is_strict:
-            part = np.where(holds, beaten / n1, below / n0)
-        else:
-            part = np.concatenate([below / n0, beaten / n1]).take(place + len(counts) * holds)
-        score = float(part @ holds)
-        moved: Array = part - np.where(holds, score / n1, score / n0)
+        above = self.ties.place(holds).below / 2  # of the true, those a sample is above, those of its tie counted half
+        beaten = self.middle.copy() if is_whole else self.ties.place(known).below / 2
+        if not is_whole:
+            above, beaten, holds = above[known], beaten[known], holds[known]
+        held = holds.astype(np.float64)
+        n1 = float(np.count_nonzero(holds))
+        n0 = len(holds) - n1
+        beaten -= above
+        beaten /= n0  # share of the false that a sample is above
+        above /= n1
+        below = np.subtract(1, above, out=above)  # share of the true that are above it
+        beaten /= n1
+        below /= n0
+        beaten *= held
+        below *= 1 - held
+        part = np.add(beaten, below, out=beaten)
+        score = float(part @ held)
+        part -= np.array([score / n0, score / n1]).take(holds.view(np.int8))
         if is_whole:
-            return moved
+            return part
         result = np.zeros(len(known))
-        result[known] = moved
+        result[known] = part
         return result
 
     def influence_of(self, formula: Formula) -> Array:
@@ -164,14 +191,13 @@ class HeldOut:
         if rest is None:
             return self.p_of(truth)
         p = self.p_of(literal, None if context is None else self.truth(context).true)
-        without = self.truth(rest)
-        one, two = self.auc(truth)[0], self.auc(without)[0]
+        one, two = self.auc_of(formula)[0], self.auc_of(rest)[0]
         if one is None or two is None:
             return 1.0
         moved = self.influence_of(formula) - self.influence_of(rest)
         if self.groups is not None:
             moved = np.bincount(self.groups, weights=moved)
-        deviation = float(np.sqrt((moved**2).sum()))
+        deviation = float(np.sqrt(moved @ moved))
         if deviation == 0:
             return p if one > two else 1.0
         return max(p, float(norm.sf((one - two) / deviation)))
@@ -185,7 +211,7 @@ def judge(formulas: Sequence[Formula], score: Score, heldout: HeldOut | None) ->
     shorter = [[(i, name, one.without(i)) for i, (name, negated) in enumerate(one.literals) if negated] for one in formulas]  # fmt: skip
     asked = list(dict.fromkeys([*formulas, *(rest for each in shorter for _, _, rest in each if rest is not None)]))
     found = dict(zip(asked, score(asked), strict=True))
-    later = {} if heldout is None else {formula: heldout.auc(heldout.truth(formula)) for formula in asked}
+    later = {} if heldout is None else {formula: heldout.auc_of(formula) for formula in asked}
 
     def negation(formula: Formula, index: int, concept: str, rest: Formula | None) -> Negation:
         without = 0.5 if rest is None or np.isnan(found[rest][0]) else found[rest][0]

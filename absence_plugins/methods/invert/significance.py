@@ -52,8 +52,19 @@ class Distinct:
     @cached_property
     def centered(self) -> Array:
         """The values less their mean."""
-        centered: Array = self.values - self.values.mean()
+        centered: Array = self.values - self.mean
         return centered
+
+    @cached_property
+    def mean(self) -> float:
+        """Of the values."""
+        return float(self.values.mean())
+
+    @cached_property
+    def tied(self) -> tuple[float, int]:
+        """The value that occurs most often, and how often."""
+        most = int(self.counts.argmax())
+        return float(self.levels[most]), int(self.counts[most])
 
     @cached_property
     def powers(self) -> tuple[float, float]:
@@ -83,17 +94,48 @@ def permutation_p(values: Array | Distinct, holds: Array, strata: Array | None =
     known = Distinct.of(values)
     holds = np.asarray(holds)
     is_drawn = holds.dtype == bool
+    drawn = int(np.count_nonzero(holds))
     holds = holds.astype(np.float64)
     if not is_drawn and not np.isfinite(holds).all():
         raise ValueError(NOT_FINITE)
-    if len(known.levels) < 2 or np.ptp(holds) == 0:
+    if len(known.levels) < 2 or (drawn in (0, len(holds)) if is_drawn else np.ptp(holds) == 0):
         return 1.0
     if strata is not None and np.ptp(strata) > 0:
         return _stratified_p(known.values, holds, strata)
     total = float(known.values @ holds)
     if is_drawn or ((holds == 0) | (holds == 1)).all():
-        return float(_drawn_p(known, int(holds.sum()), total))
+        return float(_drawn_p(known, drawn, total))
     return _mixed_p(known.values, holds, total)
+
+
+def ranks_p(size: int, levels: Array, counts: Array, drawn: int, total: float) -> float | None:
+    """:func:`permutation_p` of rank numbers d of which only the ties are listed, to 1e-11; None if these do not say it.
+
+    The third powers of all d of a tie of c samples at d, if these were not tied, would add up to c d^3 + (c^3 - c) d, the
+    squares to c d^2 + (c^3 - c) / 3; and all these to 0 and (N^3 - N) / 3. So what the ties change is known from them.
+
+    Args:
+        size: N.
+        levels: d of every tie [T].
+        counts: how many samples each has [T]; 0 and 1 change nothing.
+        drawn: on how many samples a formula holds.
+        total: the sum of their d.
+
+    Returns:
+        The p-value where it is that of a normal distribution; None where there are too few samples for that.
+
+    >>> ranks_p(10, np.array([]), np.array([]), 5, 25.0) is None  # to be counted
+    True
+    """
+    largest = int(counts.max(initial=1))
+    distinct = size - int(counts.sum()) + np.count_nonzero(counts)
+    if distinct < 3 or min(drawn, size - drawn, size - largest) < ENOUGH:
+        return None
+    lost = counts.astype(np.float64) ** 3 - counts
+    powers = (float(size) ** 3 - size - float(lost.sum())) / 3, -float(levels @ lost)
+    share = drawn / size
+    second = np.array(size * share * (1 - share))
+    return float(_tail(size, powers, second, second * (1 - 2 * share), np.array(total)))
 
 
 def _drawn_p(known: Distinct, drawn: int, total: float) -> float:
@@ -101,8 +143,7 @@ def _drawn_p(known: Distinct, drawn: int, total: float) -> float:
     values, sorted_values, counts = known.values, known.levels, known.counts
     if len(counts) == 2:
         return _two_values_p(sorted_values, counts, drawn, total)
-    tied = sorted_values[counts.argmax()]
-    count = int(counts.max())
+    tied, count = known.tied
     if min(drawn, len(values) - drawn, len(values) - count) >= ENOUGH:
         return _by_moments(known, drawn, total)
     others = values[values != tied] - tied
@@ -176,7 +217,7 @@ def _moments_tail(known: Distinct, drawn: Array, total: Array) -> Array:
     """P(sum of ``drawn`` values >= total) from mean, variance and skewness of the sum (over the rearrangements)."""
     n = len(known.values)
     share = drawn / n
-    return _tail(n, known.powers, n * share * (1 - share), n * share * (1 - share) * (1 - 2 * share), total - drawn * known.values.mean())  # fmt: skip
+    return _tail(n, known.powers, n * share * (1 - share), n * share * (1 - share) * (1 - 2 * share), total - drawn * known.mean)  # fmt: skip
 
 
 def _tail(n: int, powers: tuple[float, float], second: Array, third: Array, excess: Array) -> Array:
