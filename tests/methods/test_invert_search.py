@@ -254,3 +254,20 @@ def test_sums_beyond_32_bits_are_exact(samples: int) -> None:
         truth = one.formula.evaluate(labels, [f"c{k}" for k in range(5)])
         assert one.auc == float(auroc(activations, truth[:, None])[0])
     assert label.best.formula.length == 3
+
+
+def test_pairs_that_are_better_by_chance_leave_the_concept_to_the_shortest_description() -> None:
+    """Of 20,000 pairs of concepts that the unit knows nothing of, dozens that fail on a handful of samples have a higher
+    AUC than the one concept that it follows: c0 has to be among those that are judged.
+    """
+    rng = np.random.default_rng(0)
+    labels = rng.random((4000, 200)) < rng.uniform(0.02, 0.5, 200)
+    labels[:, 0] = rng.random(4000) < 0.3
+    unit = torch.from_numpy(rng.normal(size=4000) + 0.5 * labels[:, 0])
+    names = [f"c{k}" for k in range(200)]
+    for exact_pairs in (True, False):
+        options = {"exact_pairs": exact_pairs, "progress": False}
+        (found,) = label_units_as_they_are_named(unit, torch.from_numpy(labels), names, **options)
+        assert str(found.best.formula) == "c0"
+        assert found.best.p is not None
+        assert found.best.p < 1e-15

@@ -45,7 +45,9 @@ def search(
     if pairs:
         rows = search_pairs(Problem(columns, sums, literal, measure, bounds, pairs), beam)
     for u, ranked in enumerate(best):
-        ranked.add(pairs[u].found if pairs else pool[u].found)
+        ranked.add(pool[u].found)  # on their own: as many pairs can be better by chance, and then push all literals out
+        if pairs:
+            ranked.add(pairs[u].found)
     if pairs and length == 2:
         return best
     for level in range(2, length + 1):
