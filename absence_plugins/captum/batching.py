@@ -31,6 +31,7 @@ from absence_plugins.captum.precision import in_own_type
 from absence_plugins.core import AbsenceWarning
 from absence_plugins.core.hooks import unchanged
 from absence_plugins.core.randomness import RandomStates
+from absence_plugins.core.weighing import Weighing
 
 
 def each_map(method: Any, plan: Plan, level: int) -> Iterator[tuple[Inputs | None, Any, Tensor | None]]:
@@ -101,19 +102,21 @@ def _measure_effects(
             return None
         changes = Replaced(perturbed.inputs, references, features)
     forwards = perturbed.forwards(tick)
-    values = forwards.measure(changes, lambda: _find_quicker(perturbed, forwards, changes, features))
+    values = forwards.measure(changes, lambda weighing: _find_quicker(perturbed, forwards, changes, features, weighing))
     return list(changes.effects(values, forwards.output))
 
 
-def _find_quicker(perturbed: Perturbed, forwards: Forwards, changes: Changes, features: Features) -> list[Quicker]:
+def _find_quicker(
+    perturbed: Perturbed, forwards: Forwards, changes: Changes, features: Features, weighing: Weighing | None
+) -> list[Quicker]:
     """Ways that compute only what a perturbation reaches."""
     if isinstance(perturbed, PerturbedLayer):
-        return perturbed.find_by_sample(forwards, len(changes.rows))
+        return [] if weighing is None else perturbed.find_by_sample(forwards, len(changes.rows), weighing)
     if len(forwards.inputs) > 1 or not is_in_small_parts(forwards.inputs[0], features, changes.rows):
         return []
     if not perturbed.can_be_followed:
         return []
-    return [Quicker(lambda inputs, rows: run_parts(forwards, features, inputs, rows), LESS)]
+    return [Quicker(lambda inputs, rows: run_parts(forwards, features, inputs, rows), LESS, in_cache=False)]
 
 
 def _measure_shapley(

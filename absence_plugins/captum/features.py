@@ -129,29 +129,29 @@ class Groups(Features):
                 torch.arange(start, start + count, device=part.device).reshape(1, *part.shape[1:])
                 for start, count, part in zip(starts, counts, inputs, strict=False)
             ]
+            self._narrow = self._places
             return
         self.known = torch.unique(torch.cat([mask.flatten().to(masks[0].device) for mask in masks]))
         self.count = len(self.known)
-        self._places = [
-            torch.searchsorted(self.known.to(part.device), mask.to(part.device).contiguous()).expand(
-                -1, *part.shape[1:]
-            )
+        self._narrow = [  # as small as the masks are
+            torch.searchsorted(self.known.to(part.device), mask.to(part.device).contiguous())
             for mask, part in zip(masks, inputs, strict=True)
         ]
+        self._places = [place.expand(-1, *part.shape[1:]) for place, part in zip(self._narrow, inputs, strict=True)]
 
     def inside(self, images: Tensor, numbers: Tensor) -> list[Tensor | None]:
         """As :class:`Features`."""
         return [
             self._of(place, images) == numbers.to(place.device).reshape(-1, *[1] * (place.dim() - 1))
-            for place in self._places
+            for place in self._narrow
         ]
 
     def hold(self, members: Tensor, images: Tensor) -> list[Tensor]:
         """Per input which entries of samples [N] belong to one of several features, ``members`` [N, count]: bool [N,
-        ...].
+        ...], to be broadcast.
         """
         found = []
-        for place in self._places:
+        for place in self._narrow:
             own, of = members.to(place.device), self._of(place, images).flatten(1)
             held = own.index_select(1, of[0]) if len(place) == 1 else own.gather(1, of)
             found.append(held.reshape(-1, *place.shape[1:]))

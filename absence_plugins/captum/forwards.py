@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import torch
@@ -37,6 +38,7 @@ Way = Callable[[Inputs, Tensor], Tensor]
 MOST_ROWS = 4096
 GROWTH = 1024  # times the memory of a sample no operation takes
 SMALL_WORK = 64 * 2**20  # bytes that all rows take at most: they share one forward, which needs no weighing
+CALL = 100_000  # bytes that are read and written in the time of an operation on next to nothing
 SLACK = 1000  # rounding of a forward in another batch, in steps of the type's resolution
 COARSE_SLACK = 0.05  # in half precision, and in float32 where a GPU rounds products to TF32
 
@@ -74,10 +76,15 @@ class Quicker:
     """Another way to the same values, which is compared with a whole forward.
 
     run: from the inputs of rows, and these, to values [N]. share: of the memory that a row takes in a whole forward.
+    in_cache: as :func:`~absence_plugins.core.weighing.count_fitting`.
     """
 
     run: Way
     share: float = 1.0
+    in_cache: bool = True
+
+
+FindQuicker = Callable[[Weighing | None], Sequence[Quicker]]
 
 
 @dataclass
@@ -87,7 +94,7 @@ class Forwards:
     inputs: what is perturbed, per input [B, ...]. output: u(x) [B]. forward: from inputs of N rows, and the sample [N]
     that each row is of, to the model's outputs. explain: from these and the samples to what is explained, and the
     outputs [N, ...]. dtype: the least exact one. size: bytes of a sample. tick: is told how many rows are done, and of
-    how many.
+    how many. is_weighed: one forward is, even where all rows are small.
     """
 
     inputs: Inputs
@@ -97,9 +104,11 @@ class Forwards:
     dtype: torch.dtype
     size: int
     tick: Callable[[int, int], object] = field(default=lambda rows, of: None)
+    is_weighed: bool = False
 
-    def measure(self, changes: Changes, quicker: Callable[[], Sequence[Quicker]] = tuple) -> Tensor:
-        """The values [R] of all rows; ``quicker``: ways that are tried in front of whole forwards.
+    def measure(self, changes: Changes, quicker: FindQuicker = lambda weighing: ()) -> Tensor:
+        """The values [R] of all rows; ``quicker``: ways that are tried in front of whole forwards, from what one
+        of all samples was weighed as.
 
         Raises:
             Entangled: samples in a batch change each other's values.
@@ -108,10 +117,10 @@ class Forwards:
         if not len(rows):
             return self.output.new_zeros(0)
         first = changes.middle()
-        weighing = Weighing() if len(rows) * self.size * GROWTH > SMALL_WORK else None
+        weighing = Weighing() if self.is_weighed or len(rows) * self.size * GROWTH > SMALL_WORK else None
         alone = self._run_alone(changes, first, weighing)
         share = 0.0 if weighing is None else weighing.largest / len(self.output)
-        for way in quicker():
+        for way in quicker(weighing):
             values = self._try(changes, way, share, first, alone)
             if values is not None:
                 return values
@@ -134,7 +143,7 @@ class Forwards:
     ) -> Tensor | None:
         """The values by a quicker way; None where these are not what a whole forward gives."""
         try:
-            values = self._fill(changes, share * way.share, way.run)
+            values = self._fill(changes, share * way.share, way.run, in_cache=way.in_cache)
             found = (values - self.output[changes.rows[:, 0].to(values.device)]).abs()
             largest = changes.rows[int(found.argmax())]
             expected = self._run_alone(changes, largest)
@@ -146,11 +155,11 @@ class Forwards:
             return None
         return values
 
-    def _fill(self, changes: Changes, share: float, way: Way) -> Tensor:
+    def _fill(self, changes: Changes, share: float, way: Way, *, in_cache: bool = True) -> Tensor:
         """The values of all rows, ``share`` bytes each."""
         rows = changes.rows
         values = self.output.new_zeros(len(rows))
-        size = count_fitting(share, self.output.device)
+        size = count_fitting(share, self.output.device, in_cache=in_cache)
         size = min(max(size, len(self.output)), MOST_ROWS)
         start = 0
         while start < len(rows):
@@ -214,3 +223,9 @@ class Forwards:
         return (
             COARSE_SLACK if is_rough and dtype == torch.float32 else min(COARSE_SLACK, SLACK * torch.finfo(dtype).eps)
         )
+
+
+def find_runs(names: Tensor) -> list[tuple[int, int]]:
+    """From where to where rows of names [N, c] are the same."""
+    counts = torch.unique_consecutive(names, return_counts=True, dim=0)[1].tolist()
+    return list(pairwise(accumulate(counts, initial=0)))

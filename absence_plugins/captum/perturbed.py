@@ -12,7 +12,7 @@ from torch.nn.modules import module as hooks_of_all
 
 from absence_plugins.captum.calls import expanded, select_neuron
 from absence_plugins.captum.features import Inputs
-from absence_plugins.captum.forwards import Explained, Forwards, Quicker
+from absence_plugins.captum.forwards import CALL, Explained, Forwards, Quicker, find_runs
 from absence_plugins.captum.plan import Plan
 from absence_plugins.core.changed_parts import holds_scripts
 from absence_plugins.core.choices import Choice
@@ -21,7 +21,6 @@ from absence_plugins.core.outputs import Output
 from absence_plugins.core.weighing import Weighing
 
 LEAST_FRONT = 0.3  # of a forward, in front of a layer
-CALL = 100_000  # bytes that are read and written in the time of an operation on next to nothing
 MORE_CALLS = 20  # what a forward of ours costs beside the operations of the model
 
 
@@ -60,7 +59,8 @@ class Perturbed:
             output = explained.values(outputs)
         part = plan.inputs[0]
         size = part[0].numel() * part.element_size()
-        return Forwards(self.inputs, output, self.run, self.explain, plan.dtype, size, tick)
+        is_weighed = isinstance(self, PerturbedLayer)
+        return Forwards(self.inputs, output, self.run, self.explain, plan.dtype, size, tick, is_weighed)
 
     def references(self) -> Inputs | None:
         """The baselines of every sample, per input [B, K, ...]; None where they are of another type than the inputs."""
@@ -135,22 +135,18 @@ class PerturbedLayer(Perturbed):
 
     def run(self, inputs: Inputs, images: Tensor) -> Any:
         """The outputs of samples ``images`` [N] whose layer has the values ``inputs`` [N, ...]."""
-        return self._run_with(inputs, images)
-
-    def _run_with(self, inputs: Inputs, images: Tensor, weighing: Weighing | None = None) -> Any:
         own = tuple(part[images.to(part.device)] for part in self.plan.inputs)
-        with self.plan.at_points(), hooking(self._point.module, [lambda: self._register(inputs, weighing)]):
+        with self.plan.at_points(), hooking(self._point.module, [lambda: self._register(inputs)]):
             return self.plan.model(*own, *self._extra(images))
 
-    def find_by_sample(self, forwards: Forwards, rows: int) -> list[Quicker]:
+    def find_by_sample(self, forwards: Forwards, rows: int, weighing: Weighing) -> list[Quicker]:
         """The way in which what is in front of the layer runs once for each sample, and not for every row; nothing
-        where that saves little.
+        where that saves little. ``weighing``: of a forward of all samples.
         """
-        with Weighing() as weighing:
-            self._run_with(tuple(part[:1] for part in self.inputs), torch.zeros(1, dtype=torch.long), weighing)
-        samples, front = len(self.inputs[0]), weighing.marked
+        samples = len(self.inputs[0])
+        front = weighing.marked / samples
         spent = (weighing.calls + MORE_CALLS) * CALL * samples
-        if front < LEAST_FRONT * weighing.total or front * (rows - samples) < spent:
+        if weighing.marked < LEAST_FRONT * weighing.total or front * (rows - samples) < spent:
             return []
         share = weighing.largest_behind / weighing.largest
         return [Quicker(lambda inputs, rows: self._run_by_sample(forwards, inputs, rows), share)]
@@ -161,12 +157,14 @@ class PerturbedLayer(Perturbed):
         Right where what follows takes one row from elsewhere for all, as sums with a residual connection do.
         """
         found = rows.new_zeros(len(rows), dtype=forwards.output.dtype, device=forwards.output.device)
-        for image in torch.unique(rows[:, 0]).tolist():
-            own = rows[:, 0] == image
-            chosen = tuple(part[own.to(part.device)] for part in inputs)
-            outputs = self._run_with(chosen, torch.tensor([image]))
-            explained, outputs = self.explain(outputs, rows[own, 0])
-            found[own.to(found.device)] = explained.values(outputs).to(found)
+        order = rows[:, 0].argsort(stable=True)
+        if not torch.equal(order, torch.arange(len(rows))):
+            rows, inputs = rows[order], tuple(part[order.to(part.device)] for part in inputs)
+        for start, end in find_runs(rows[:, :1]):
+            own = rows[start:end, 0]
+            outputs = self.run(tuple(part[start:end] for part in inputs), own[:1])
+            explained, outputs = self.explain(outputs, own)
+            found[order[start:end].to(found.device)] = explained.values(outputs).to(found)
         return found
 
     def as_given(self, maps: Inputs) -> Any:
@@ -177,15 +175,13 @@ class PerturbedLayer(Perturbed):
     def _point(self) -> Any:
         return self.plan.points[0]
 
-    def _register(self, inputs: Inputs, weighing: Weighing | None) -> Any:
+    def _register(self, inputs: Inputs) -> Any:
         def put_out(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if weighing is not None:
-                weighing.mark()
+            Weighing.mark_running()
             return inputs if isinstance(output, tuple) else inputs[0]
 
         def take_in(_module: nn.Module, _inputs: Any) -> Any:
-            if weighing is not None:
-                weighing.mark()
+            Weighing.mark_running()
             return inputs
 
         module = self._point.module
