@@ -17,7 +17,7 @@ from absence_plugins.core.changed_parts import Changed, run_changed
 SMALL = 256  # places: a smaller input is computed as a whole
 MOST_OF_IT = 0.25  # of an input in a feature's box: larger ones leave nothing to be reused
 INDEXED = 32  # entries that are copied in order in the time of one copied by its index
-LESS = 1 / 8  # of the memory of one whole forward, which a changed part takes
+LESS = 1 / 6  # of the memory of one whole forward, which a changed part takes
 
 
 class Replaced(Changes):
