@@ -49,6 +49,7 @@ EXCHANGED = {False: 4, True: 2}  # images that features are exchanged between, a
 STRIDES = {False: (32, 24, 16), True: (32, 16, 8)}  # of growing numbers of windows
 # Where a third is not reached: all forwards are needed and are large; of the table, fixed costs of a call are too much.
 FEWER = {
+    ("digits", "permutation"),
     ("digits", "Shapley sampling"),
     ("resnet18", "permutation"),
     ("resnet18", "Shapley sampling"),
