@@ -26,7 +26,7 @@ class Weighing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     >>> with Weighing() as weighing:
     ...     _ = torch.zeros(4, 2).exp()
     >>> weighing.largest
-    32
+    64
     """
 
     def __init__(self) -> None:
