@@ -101,44 +101,12 @@ def slope(
     >>> slope(torch.relu, a, torch.tensor([1.0, 2.0, 5.0]), torch.relu(a), torch.tensor([1.0, 2.0, 5.0]), smooth=False)
     tensor([0.5000, 1.0000, 1.0000])
     """
-    work = partial(_slope_of_piece, function, smooth=smooth, whole=whole, cancels=cancels, gradient=gradient)
     given = (a, other, y, other_y)
-    if whole or y.numel() < FEW * PIECE or not all(_is_line(one, y) for one in given):
-        return work(*given)
-    result = y.new_empty_strided(y.shape, y.stride())
-    for *piece, found in zip(*(torch.split(_as_line(one), PIECE) for one in (*given, result)), strict=True):
-        found.copy_(work(*piece))
-    return result
-
-
-def _is_line(tensor: Tensor, like: Tensor) -> bool:
-    """Whether a tensor fills its memory without gaps, in the order of another one."""
-    is_alike = tensor.shape == like.shape and tensor.stride() == like.stride()
-    return is_alike and tensor.permute(_order(tensor)).is_contiguous()
-
-
-def _as_line(tensor: Tensor) -> Tensor:
-    """Its elements as they lie in memory: a view."""
-    return tensor.permute(_order(tensor)).view(-1)
-
-
-def _order(tensor: Tensor) -> list[int]:
-    strides = tensor.stride()
-    return sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
-
-
-def _slope_of_piece(
-    function: Function,
-    a: Tensor,
-    other: Tensor,
-    y: Tensor,
-    other_y: Tensor,
-    *,
-    smooth: bool,
-    whole: bool,
-    cancels: bool,
-    gradient: Function | None,
-) -> Tensor:
+    if not whole and y.numel() >= FEW * PIECE and all(_is_line(one, y) for one in given):
+        result = y.new_empty_strided(y.shape, y.stride())
+        for *piece, found in zip(*(torch.split(_as_line(one), PIECE) for one in (*given, result)), strict=True):
+            found.copy_(slope(function, *piece, smooth=smooth, cancels=cancels, gradient=gradient))
+        return result
     difference = a - other
     result = (y - other_y).div_(difference)
     if smooth:
@@ -161,6 +129,22 @@ def _slope_of_piece(
     places = near.nonzero(as_tuple=True)
     result[places] = close(*(t[places] for t in (a, other, y, other_y, result)))
     return result
+
+
+def _is_line(tensor: Tensor, like: Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps, in the order of another one."""
+    is_alike = tensor.shape == like.shape and tensor.stride() == like.stride()
+    return is_alike and tensor.permute(_order(tensor)).is_contiguous()
+
+
+def _as_line(tensor: Tensor) -> Tensor:
+    """Its elements as they lie in memory: a view."""
+    return tensor.permute(_order(tensor)).view(-1)
+
+
+def _order(tensor: Tensor) -> list[int]:
+    strides = tensor.stride()
+    return sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
 
 
 def _derivative_of_equal(gradient: Function, a: Tensor, other: Tensor, *_: Any) -> Tensor:
